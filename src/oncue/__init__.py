@@ -1,0 +1,82 @@
+"""oncue: the callback and training system of Keras, on PyTorch. `import oncue as keras` runs Keras code.
+
+Names are looked up when first used, so that importing oncue, or only its callbacks, doesn't import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oncue import (
+        activations as activations,
+        backend as backend,
+        callbacks as callbacks,
+        constraints as constraints,
+        datasets as datasets,
+        initializers as initializers,
+        layers as layers,
+        losses as losses,
+        metrics as metrics,
+        models as models,
+        optimizers as optimizers,
+        random as random,
+        regularizers as regularizers,
+        utils as utils,
+    )
+    from oncue.layers import Input as Input, Layer as Layer
+    from oncue.losses import Loss as Loss
+    from oncue.metrics import Metric as Metric
+    from oncue.models import Model as Model, Sequential as Sequential
+    from oncue.optimizers import Optimizer as Optimizer
+    from oncue.variable import Variable as Variable
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "activations",
+    "backend",
+    "callbacks",
+    "constraints",
+    "datasets",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "random",
+    "regularizers",
+    "utils",
+)
+_NAMES = {
+    "Input": "layers",
+    "Layer": "layers",
+    "Loss": "losses",
+    "Metric": "metrics",
+    "Model": "models",
+    "Optimizer": "optimizers",
+    "Sequential": "models",
+    "Variable": "variable",
+}
+
+__all__ = ["__version__", *_MODULES, *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "keras":
+        # `tf = oncue` makes `tf.keras` what its author meant.
+        return sys.modules[__name__]
+    if name in _MODULES:
+        return importlib.import_module(f"oncue.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"oncue.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'oncue' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,183 @@
+"""Keras's `backend`: the float type, epsilon, the device, and `get_value` / `set_value` of every Keras generation.
+
+Nothing here imports torch until a tensor or a device is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from oncue import naming
+
+if TYPE_CHECKING:
+    import torch
+
+_FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
+_settings: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "device": None}
+
+
+def backend() -> str:
+    """Return the name of the tensor library, always "torch"."""
+    return "torch"
+
+
+def floatx() -> str:
+    """Return the default float type's name.
+
+    Returns:
+        "float32" unless `set_floatx` said otherwise.
+
+    Example:
+        >>> floatx()
+        'float32'
+    """
+    return str(_settings["floatx"])
+
+
+def set_floatx(value: str) -> None:
+    """Set the default float type of weights and inputs.
+
+    Args:
+        value: "float16", "bfloat16", "float32" or "float64".
+
+    Raises:
+        ValueError: For any other name.
+
+    Example:
+        >>> set_floatx("float32")
+    """
+    if value not in _FLOAT_TYPES:
+        raise ValueError(f"`floatx` must be one of {', '.join(_FLOAT_TYPES)}; got {value!r}.")
+    _settings["floatx"] = value
+
+
+def epsilon() -> float:
+    """Return the small number added against division by zero, 1e-7 by default."""
+    return float(_settings["epsilon"])
+
+
+def set_epsilon(value: float) -> None:
+    """Set the small number that `epsilon` returns."""
+    _settings["epsilon"] = float(value)
+
+
+def image_data_format() -> str:
+    """Return "channels_last", the order of axes of every image layer here."""
+    return "channels_last"
+
+
+def device() -> torch.device:
+    """Return the device that new models train on.
+
+    `set_device` decides, else the environment variable `ONCUE_DEVICE`, else what Keras would take: CUDA, then Apple's
+    MPS, then the CPU.
+
+    Returns:
+        A torch device.
+
+    Example:
+        >>> set_device("cpu")
+        >>> device()
+        device(type='cpu')
+        >>> set_device(None)
+    """
+    import torch
+
+    chosen = _settings["device"] or os.environ.get("ONCUE_DEVICE")
+    if chosen is not None:
+        return torch.device(chosen)
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def set_device(name: str | torch.device | None) -> None:
+    """Choose the device of models compiled from now on.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", a torch device, or None to choose automatically.
+
+    Raises:
+        RuntimeError: When torch knows no such device.
+
+    Example:
+        >>> set_device("cpu")
+        >>> set_device(None)
+    """
+    if name is not None:
+        import torch
+
+        torch.device(name)
+    _settings["device"] = name
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Forget automatic names, as Keras does between experiments.
+
+    Args:
+        free_memory: Also run Python's garbage collector.
+
+    Example:
+        >>> clear_session()
+    """
+    naming.reset()
+    if free_memory:
+        import gc
+
+        gc.collect()
+
+
+def get_value(x: Any) -> Any:
+    """Return the value of a weight, a learning rate or a tensor, as Keras 1 and 2 spell it.
+
+    Args:
+        x: Anything with `.numpy()`, a torch tensor, or a plain number (returned as it is).
+
+    Returns:
+        A NumPy array or number.
+
+    Example:
+        >>> get_value(3.0)
+        3.0
+    """
+    detach = getattr(x, "detach", None)
+    if detach is not None:
+        return detach().cpu().numpy()
+    read = getattr(x, "numpy", None)
+    return x if read is None else read()
+
+
+def set_value(x: Any, value: Any) -> None:
+    """Set a weight, a learning rate or a tensor in place, as Keras 1 and 2 spell it.
+
+    Args:
+        x: Anything with `.assign(value)`, or a torch tensor.
+        value: The new value: a number or an array of the same shape.
+
+    Raises:
+        TypeError: When `x` can't be set, such as a plain number.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.zeros(2)
+        >>> set_value(weight, [1.0, 2.0])
+        >>> weight
+        tensor([1., 2.])
+    """
+    assign = getattr(x, "assign", None)
+    if assign is not None:
+        assign(value)
+        return
+    import torch
+
+    if isinstance(x, torch.Tensor):
+        with torch.no_grad():
+            x.copy_(torch.as_tensor(value))
+        return
+    raise TypeError(
+        f"`set_value` needs something that can be set: a weight, `optimizer.learning_rate` or a tensor; got {x!r} of "
+        f"type {type(x).__name__}. To set the learning rate type `model.optimizer.learning_rate = value`."
+    )

@@ -1,0 +1,22 @@
+"""What happens on cue in a training run: Keras's callbacks. Importing this imports neither torch nor NumPy."""
+
+from oncue import legacy as legacy
+from oncue.callbacks.base_logger import BaseLogger
+from oncue.callbacks.callback import Callback
+from oncue.callbacks.callback_list import CallbackList
+from oncue.callbacks.history import History
+from oncue.callbacks.lambda_callback import LambdaCallback
+from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler
+from oncue.callbacks.progbar_logger import ProgbarLogger
+
+CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
+
+__all__ = [
+    "BaseLogger",
+    "Callback",
+    "CallbackList",
+    "History",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ProgbarLogger",
+]

@@ -1,0 +1,211 @@
+"""Callback: what happens on cue in a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+from oncue.core.contract import TrainedModel
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def default(method: _Method) -> _Method:
+    """Mark a method as doing nothing, so that lists (ours and Keras's) needn't call it."""
+    method._is_default = True  # type: ignore[attr-defined]  # the marker that Keras's lists read too
+    return method
+
+
+class Callback:
+    """The base of all callbacks: override the hooks you want, and leave the others.
+
+    A hook that is not overridden is never called. In every hook `self.model` is the model being trained and
+    `self.params` the run's `verbose`, `epochs` and `steps`. `logs` is a dict of metric values as Python floats; values
+    are read from the device only when a hook looks at one. Setting `self.model.stop_training = True` ends the run after
+    the batch or the epoch.
+
+    A run has three kinds of end. `on_train_end` is called when it finished or was asked to stop; `on_exception` when an
+    error or Ctrl-C ended it; `close` always, last, so it is the place to release files and threads.
+
+    Attributes:
+        params: `{"verbose": ..., "epochs": ..., "steps": ...}`, once the callback belongs to a list.
+        model: The model, once the callback belongs to a list.
+        runs_last: Set to True in a subclass that saves state: it is called after all others.
+
+    Example:
+        >>> class PrintLoss(Callback):
+        ...     def on_epoch_end(self, epoch, logs=None):
+        ...         print(f"epoch {epoch}: {logs['loss']:.2f}")
+        >>> PrintLoss().on_epoch_end(0, {"loss": 0.25})
+        epoch 0: 0.25
+    """
+
+    params: dict[str, Any] | None = None
+    model: TrainedModel | Any = None
+    validation_data: Any = None
+    runs_last: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.params = None
+        self.model = None
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Receive the run's parameters: `verbose`, `epochs`, and `steps` (None when not known)."""
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        """Receive the model."""
+        self.model = model
+
+    def listens_to(self, hook: str) -> bool:
+        """Return whether this run needs to call a hook that the class overrides; asked once, before the run.
+
+        Args:
+            hook: The hook's name.
+
+        Returns:
+            True; a subclass may say False to cost nothing where it has nothing to do.
+        """
+        return True
+
+    @default
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called when `fit` starts.
+
+        Args:
+            logs: An empty dict.
+        """
+
+    @default
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called when `fit` has finished or was asked to stop; not after an error.
+
+        Args:
+            logs: The logs of the last epoch.
+        """
+
+    @default
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called when `evaluate`, or the validation inside `fit`, starts.
+
+        Args:
+            logs: An empty dict.
+        """
+
+    @default
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called when `evaluate`, or the validation inside `fit`, has finished.
+
+        Args:
+            logs: The loss and the metrics.
+        """
+
+    @default
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Called when `predict` starts.
+
+        Args:
+            logs: An empty dict.
+        """
+
+    @default
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Called when `predict` has finished.
+
+        Args:
+            logs: An empty dict.
+        """
+
+    @default
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called when an epoch of training starts.
+
+        Args:
+            epoch: The epoch's index, from 0.
+            logs: An empty dict.
+        """
+
+    @default
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called when an epoch of training, and its validation, have finished.
+
+        Args:
+            epoch: The epoch's index, from 0.
+            logs: The loss and the metrics of the epoch, those of validation with `val_` before their names.
+        """
+
+    @default
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before a training batch.
+
+        Args:
+            batch: The batch's index in its epoch, from 0.
+            logs: An empty dict.
+        """
+        self.on_batch_begin(batch, logs=logs)
+
+    @default
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a training batch.
+
+        Args:
+            batch: The batch's index in its epoch, from 0.
+            logs: The loss and the metrics, as means over the epoch so far.
+        """
+        self.on_batch_end(batch, logs=logs)
+
+    @default
+    def on_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """The name of `on_train_batch_begin` in Keras 1 and 2."""
+
+    @default
+    def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """The name of `on_train_batch_end` in Keras 1 and 2."""
+
+    @default
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before a batch of `evaluate` or validation.
+
+        Args:
+            batch: The batch's index, from 0.
+            logs: An empty dict.
+        """
+
+    @default
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a batch of `evaluate` or validation.
+
+        Args:
+            batch: The batch's index, from 0.
+            logs: The loss and the metrics, as means so far.
+        """
+
+    @default
+    def on_predict_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called before a batch of `predict`.
+
+        Args:
+            batch: The batch's index, from 0.
+            logs: An empty dict.
+        """
+
+    @default
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a batch of `predict`.
+
+        Args:
+            batch: The batch's index, from 0.
+            logs: `{"outputs": ...}`, what the model gave for the batch.
+        """
+
+    @default
+    def on_exception(self, exception: BaseException) -> None:
+        """Called when an error, or Ctrl-C, ends the run. The error goes on to the caller afterwards.
+
+        Args:
+            exception: The error.
+        """
+
+    @default
+    def close(self) -> None:
+        """Called once at every end of a run, last callback first: release files, threads and handlers here."""

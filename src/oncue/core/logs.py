@@ -1,0 +1,216 @@
+"""Logs: a dict of metric values that are fetched from the device together, on first read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from typing import Any, ClassVar, Protocol
+
+
+class Source(Protocol):
+    """Where the values of logs come from."""
+
+    names: Sequence[str]
+
+    def read(self) -> list[float]:
+        """Return the values, in the order of `names`; may wait for the device."""
+        ...
+
+    def snapshot(self) -> Source:
+        """Return a source that owns its values, so that further training steps can't change them."""
+        ...
+
+
+class _Pending:
+    def __repr__(self) -> str:
+        return "<not read yet>"
+
+
+_PENDING: Any = _Pending()
+
+
+class Logs(dict[str, Any]):
+    """The values that a hook is given: a real dict, whose numbers stay on the device until somebody reads one.
+
+    `len`, `in`, `keys` and iteration fetch nothing. The first read of a value fetches all of them in one transfer and
+    leaves Python floats. Names of the Keras 1 and 2 era (`acc`, `lr`, `size`, `batch`) resolve when asked for by
+    name, without appearing among the keys.
+
+    Args:
+        values: Values that are known already.
+        source: Where further values come from, when somebody reads.
+        hidden: Values that resolve by name but are not among the keys.
+
+    Example:
+        >>> logs = Logs({"loss": 0.5, "accuracy": 0.75})
+        >>> logs["acc"], "acc" in logs, sorted(logs)
+        (0.75, False, ['accuracy', 'loss'])
+    """
+
+    old_names: ClassVar[Callable[[str], Iterable[str]]] = staticmethod(lambda key: ())
+    """From an old name to the names it may stand for; `oncue.legacy` fills it in."""
+
+    __slots__ = ("_source", "hidden", "running")
+
+    def __init__(
+        self,
+        values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+        *,
+        source: Source | None = None,
+        hidden: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(values)
+        self._source = source
+        if source is not None:
+            for name in source.names:
+                super().__setitem__(name, _PENDING)
+        self.hidden = hidden
+        self.running = source is not None
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the values have been read from the device."""
+        return self._source is None
+
+    def fetch(self) -> None:
+        """Read all values now, in one transfer. Values that were written meanwhile are kept."""
+        source = self._source
+        if source is None:
+            return
+        self._source = None
+        for name, value in zip(source.names, source.read(), strict=True):
+            if super().get(name) is _PENDING:
+                super().__setitem__(name, value)
+
+    def own(self) -> None:
+        """Make the unread values safe from the next step, without reading them."""
+        if self._source is not None:
+            self._source = self._source.snapshot()
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        if self._source is not None:
+            self.fetch()
+        return super().__getitem__(key)
+
+    def __missing__(self, key: str) -> Any:
+        if self.hidden is not None and key in self.hidden:
+            return self.hidden[key]
+        for name in Logs.old_names(key):
+            if super().__contains__(name):
+                return self[name]
+            if self.hidden is not None and name in self.hidden:
+                return self.hidden[name]
+        raise KeyError(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a name, or the default."""
+        if super().__contains__(key):
+            return self[key]
+        try:
+            return self.__missing__(key)
+        except KeyError:
+            return default
+
+    # Overriding __iter__ keeps dict(logs), {**logs} and f(**logs) from copying the unread values behind our back.
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return the pairs of names and values; fetches."""
+        self.fetch()
+        return super().items()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values; fetches."""
+        self.fetch()
+        return super().values()
+
+    def copy(self) -> dict[str, Any]:
+        """Return the values as a plain dict; fetches."""
+        self.fetch()
+        return dict(super().items())
+
+    def __eq__(self, other: object) -> bool:
+        self.fetch()
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]  # as for every dict
+
+    def __repr__(self) -> str:
+        self.fetch()
+        return super().__repr__()
+
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Logs, (self.copy(),))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Logs:
+        return Logs(self.copy())
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove a name and return its value; fetches."""
+        self.fetch()
+        return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the last pair; fetches."""
+        self.fetch()
+        return super().popitem()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a name, setting it first when it is not there; fetches."""
+        self.fetch()
+        return super().setdefault(key, default)
+
+    def __delitem__(self, key: str) -> None:
+        self.fetch()
+        super().__delitem__(key)
+
+
+def as_python(value: Any) -> Any:
+    """Return a number of any library as a Python float; anything else as it is.
+
+    Example:
+        >>> as_python(3), as_python("word")
+        (3.0, 'word')
+    """
+    if isinstance(value, (str, bytes)) or value is None:
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return value
+
+
+def as_logs(logs: Mapping[str, Any] | None) -> Logs:
+    """Return what a hook may be given: the logs themselves, or a dict with names sorted and numbers made floats.
+
+    Nested dicts are flattened, as in Keras. None gives empty logs.
+
+    Example:
+        >>> as_logs({"b": 1, "a": {"inner": 2}})
+        {'inner': 2.0, 'b': 1.0}
+    """
+    if logs is None:
+        return Logs()
+    if isinstance(logs, Logs):
+        return logs
+    flat: dict[str, Any] = {}
+    for key in sorted(logs, key=str):
+        value = logs[key]
+        if isinstance(value, Mapping):
+            flat.update(as_logs(value))
+        else:
+            flat[key] = as_python(value)
+    return Logs(flat)

@@ -1,0 +1,70 @@
+"""MNIST: 70 000 handwritten digits of 28 by 28 pixels."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from oncue.datasets.origin import Split, url_of
+from oncue.utils.files import DownloadError, cache_home, get_file, hash_file
+
+_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def load_data(path: str = "mnist.npz") -> Split:
+    """Return MNIST, downloaded once to Keras's cache folder.
+
+    A cached file with another hash is downloaded again. When that fails, and the file holds the four arrays, it is
+    used with a warning. Pickled arrays are never read.
+
+    Args:
+        path: The file's name in the folder `datasets` of the cache.
+
+    Returns:
+        `((x_train, y_train), (x_test, y_test))`: uint8 images of shape (60000, 28, 28) and (10000, 28, 28) with pixels
+        from 0 to 255, and uint8 labels from 0 to 9.
+
+    Raises:
+        DownloadError: When the file is not there and can't be downloaded; says where to put it.
+        ValueError: When the file is not what it should be.
+
+    Example:
+        >>> (x_train, y_train), (x_test, y_test) = load_data()  # doctest: +SKIP
+    """
+    try:
+        found = get_file(path, url_of("mnist.npz"), _SHA256)
+    except (DownloadError, ValueError):
+        cached = cache_home() / "datasets" / path
+        if cached.name != path or not cached.is_file():
+            raise
+        try:
+            arrays = _read(cached)
+        except ValueError as error:
+            error.add_note("The file's hash is not MNIST's, and downloading it again failed.")
+            raise
+        warnings.warn(
+            f"{cached} is not the original MNIST (SHA-256 {hash_file(cached)} instead of {_SHA256}), and it could not "
+            "be downloaded again; the file is used as it is.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return arrays
+    return _read(Path(found))
+
+
+def _read(path: Path) -> Split:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in _ARRAYS if name not in file]
+            if missing:
+                raise ValueError(
+                    f"{path} lacks the arrays {missing}; it has {sorted(file)}. Delete it to load it anew."
+                )
+            x_train, y_train, x_test, y_test = (file[name] for name in _ARRAYS)
+    except (BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not a readable .npz file: {error}. Delete it to load it anew.") from error
+    return (x_train, y_train), (x_test, y_test)

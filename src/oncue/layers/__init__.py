@@ -1,0 +1,108 @@
+"""Layers by Keras's names. Each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from oncue import objects
+
+_HOME: dict[str, str] = {
+    **dict.fromkeys(("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax"), "activation"),
+    **dict.fromkeys(("Dropout", "GaussianNoise"), "dropout"),
+    **dict.fromkeys(("Flatten", "Permute", "RepeatVector", "Reshape"), "reshaping"),
+    **dict.fromkeys(("Input", "InputLayer"), "input_layer"),
+    **dict.fromkeys(("Conv1D", "Conv2D"), "conv"),
+    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D", "MaxPooling1D", "MaxPooling2D"), "pooling"),
+    **dict.fromkeys(
+        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D"),
+        "global_pooling",
+    ),
+    **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D"), "padding"),
+    **dict.fromkeys(("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"), "merge"),
+    **dict.fromkeys(("add", "average", "concatenate", "maximum", "minimum", "multiply", "subtract"), "merge"),
+    **dict.fromkeys(("SimpleRNN", "SimpleRNNCell"), "simple_rnn"),
+    **dict.fromkeys(("LSTM", "LSTMCell"), "lstm"),
+    **dict.fromkeys(("GRU", "GRUCell"), "gru"),
+    "BatchNormalization": "batch_normalization",
+    "Bidirectional": "bidirectional",
+    "Dense": "dense",
+    "Embedding": "embedding",
+    "Layer": "layer",
+    "LayerNormalization": "layer_normalization",
+    "Masking": "masking",
+    "Normalization": "normalization",
+    "PReLU": "prelu",
+    "RNN": "rnn",
+    "Rescaling": "rescaling",
+    "TimeDistributed": "time_distributed",
+}
+_ALIASES: dict[str, str] = {
+    "AvgPool1D": "AveragePooling1D",
+    "AvgPool2D": "AveragePooling2D",
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+    "GlobalAvgPool1D": "GlobalAveragePooling1D",
+    "GlobalAvgPool2D": "GlobalAveragePooling2D",
+    "GlobalMaxPool1D": "GlobalMaxPooling1D",
+    "GlobalMaxPool2D": "GlobalMaxPooling2D",
+    "MaxPool1D": "MaxPooling1D",
+    "MaxPool2D": "MaxPooling2D",
+}
+
+__all__ = sorted([*_HOME, *_ALIASES, "deserialize", "serialize"])
+
+
+def __getattr__(name: str) -> Any:
+    target = _ALIASES.get(name, name)
+    if target not in _HOME:
+        raise AttributeError(f"module 'oncue.layers' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"oncue.layers.{_HOME[target]}"), target)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def serialize(layer: Any) -> dict[str, Any]:
+    """Return the configuration of a layer as Keras's saving format spells it.
+
+    Args:
+        layer: A layer.
+
+    Returns:
+        A dict with the keys module, class_name, config and registered_name.
+
+    Example:
+        >>> serialize(__getattr__("Flatten")())["class_name"]
+        'Flatten'
+    """
+    return objects.to_config(layer, "keras.layers")
+
+
+def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+    """Make a layer from its configuration. Only layers named here and your own are made.
+
+    Args:
+        config: What `serialize` returned.
+        custom_objects: Your own classes by name.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: For the name of a class that is not known.
+
+    Example:
+        >>> deserialize({"class_name": "Dropout", "config": {"rate": 0.5}}).rate
+        0.5
+    """
+    name = config.get("class_name") if isinstance(config, dict) else config
+    known: dict[str, Any] = dict.fromkeys([*_HOME, *_ALIASES])
+    if name in known:
+        known[name] = __getattr__(name)
+    elif name in ("Sequential", "Functional", "Model"):
+        known[name] = getattr(importlib.import_module("oncue.models"), "Model" if name == "Functional" else name)
+    return objects.resolve("layer", config, known, custom_objects)

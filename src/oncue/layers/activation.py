@@ -1,0 +1,178 @@
+"""Activation, and the activations that are layers of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from oncue import activations
+from oncue.layers.arguments import Shape
+from oncue.layers.layer import Layer
+from oncue.layers.old_words import accepts_old_words
+
+
+class _Elementwise(Layer):
+    supports_masking = True
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
+class Activation(_Elementwise):
+    """Applies an activation.
+
+    Args:
+        activation: A name such as "relu", or a function of a tensor.
+        **kwargs: `name` and `dtype`.
+
+    Raises:
+        ValueError: For a name that is not known.
+
+    Example:
+        >>> Activation("relu")(torch.tensor([[-1.0, 1.0]]))
+        tensor([[0., 1.]])
+    """
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute the output."""
+        return self.activation(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "activation": activations.serialize(self.activation)}
+
+
+class ReLU(_Elementwise):
+    """Rectified linear unit.
+
+    Args:
+        max_value: The largest value returned, 0 or more; None for no bound.
+        negative_slope: The slope below the threshold, 0 or more.
+        threshold: Where the function bends, 0 or more.
+        **kwargs: `name` and `dtype`.
+
+    Raises:
+        ValueError: For a negative argument.
+
+    Example:
+        >>> ReLU(max_value=1.0)(torch.tensor([[-1.0, 3.0]]))
+        tensor([[0., 1.]])
+    """
+
+    def __init__(
+        self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.max_value = None if max_value is None else _not_negative("ReLU", "max_value", max_value)
+        self.negative_slope = _not_negative("ReLU", "negative_slope", negative_slope)
+        self.threshold = _not_negative("ReLU", "threshold", threshold)
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute the output."""
+        return activations.relu(inputs, self.negative_slope, self.max_value, self.threshold)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "max_value": self.max_value,
+            "negative_slope": self.negative_slope,
+            "threshold": self.threshold,
+        }
+
+
+class LeakyReLU(_Elementwise):
+    """Gives x above zero and `negative_slope * x` below.
+
+    Args:
+        negative_slope: The slope below zero; `alpha` in Keras 2.
+        **kwargs: `name` and `dtype`.
+
+    Raises:
+        ValueError: For a slope that is None or negative.
+
+    Example:
+        >>> LeakyReLU()(torch.tensor([[-1.0, 1.0]]))
+        tensor([[-0.3000,  1.0000]])
+    """
+
+    @accepts_old_words
+    def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.negative_slope = _not_negative("LeakyReLU", "negative_slope", negative_slope)
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute the output."""
+        return F.leaky_relu(inputs, self.negative_slope)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "negative_slope": self.negative_slope}
+
+
+class ELU(_Elementwise):
+    """Exponential linear unit: `alpha * (exp(x) - 1)` below zero (Clevert et al., 2016).
+
+    Args:
+        alpha: The factor below zero.
+        **kwargs: `name` and `dtype`.
+
+    Example:
+        >>> ELU()(torch.tensor([[-1.0, 1.0]]))
+        tensor([[-0.6321,  1.0000]])
+    """
+
+    def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.alpha = alpha
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute the output."""
+        return F.elu(inputs, self.alpha)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "alpha": self.alpha}
+
+
+class Softmax(_Elementwise):
+    """Turns numbers into probabilities.
+
+    Args:
+        axis: The axis (or axes) along which they sum to 1.
+        **kwargs: `name` and `dtype`.
+
+    Example:
+        >>> Softmax()(torch.tensor([[0.0, 0.0]]))
+        tensor([[0.5000, 0.5000]])
+    """
+
+    def __init__(self, axis: int | list[int] | tuple[int, ...] = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def call(self, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the output; where `mask` (of the input's shape) is False, the probability is zero."""
+        if mask is not None and mask.shape == inputs.shape:
+            inputs = inputs.masked_fill(~mask, torch.finfo(inputs.dtype).min)
+        if isinstance(self.axis, int):
+            return torch.softmax(inputs, self.axis)
+        return torch.exp(inputs - torch.logsumexp(inputs, tuple(self.axis), keepdim=True))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "axis": self.axis}
+
+
+def _not_negative(layer: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise ValueError(
+            f"`{name}` of {layer} must be a number of 0 or more; got {value!r} of type {type(value).__name__}."
+        )
+    return float(value)

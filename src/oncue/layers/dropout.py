@@ -1,0 +1,111 @@
+"""Dropout and its like: noise in training, nothing otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from oncue.layers import arguments
+from oncue.layers.layer import Layer
+from oncue.layers.old_words import accepts_old_words
+
+
+class Dropout(Layer):
+    """Sets a random share of the inputs to zero in training and scales the rest up, so that the sum stays.
+
+    Source: Srivastava et al., 2014.
+
+    Args:
+        rate: The share that is dropped, from 0 to 1.
+        noise_shape: The shape of the mask, which is then spread over the inputs; None in it takes the input's size:
+            (None, 1, None) drops the same features at each step of a sequence.
+        seed: A whole number for masks that don't depend on torch's generator, or None.
+        **kwargs: `name` and `dtype`.
+
+    Raises:
+        ValueError: For a rate outside [0, 1].
+
+    Example:
+        >>> Dropout(0.5)(torch.ones(1, 3))
+        tensor([[1., 1., 1.]])
+    """
+
+    supports_masking = True
+
+    @accepts_old_words
+    def __init__(
+        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rate = arguments.share("Dropout", "rate", rate)
+        self.noise_shape = None if noise_shape is None else tuple(noise_shape)
+        self.seed = seed
+        self._draws = 0
+
+    def call(self, inputs: torch.Tensor, training: bool = False) -> torch.Tensor:
+        """Drop in training."""
+        if not training or self.rate == 0:
+            return inputs
+        if self.noise_shape is None and self.seed is None:
+            return F.dropout(inputs, self.rate)
+        if self.rate == 1:
+            return torch.zeros_like(inputs)
+        return inputs * self._mask(inputs)
+
+    def _mask(self, inputs: torch.Tensor) -> torch.Tensor:
+        shape = list(inputs.shape)
+        if self.noise_shape is not None:
+            shape = [have if size is None else size for have, size in zip(shape, self.noise_shape, strict=True)]
+        keep = 1.0 - self.rate
+        odds = torch.full(shape, keep, device=inputs.device, dtype=inputs.dtype)
+        if self.seed is None:
+            return torch.bernoulli(odds) / keep
+        # One seed for each draw, as in Keras, so that the n-th mask depends on nothing but the seed and n.
+        generator = torch.Generator(inputs.device).manual_seed((self.seed + self._draws) & 0xFFFFFFFF)
+        self._draws += 1
+        return torch.bernoulli(odds, generator=generator) / keep
+
+    def compute_output_shape(self, input_shape: arguments.Shape) -> arguments.Shape:
+        """Return the same shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
+
+
+class GaussianNoise(Layer):
+    """Adds normal noise in training.
+
+    Args:
+        stddev: The standard deviation of the noise.
+        seed: Kept for the configuration; the noise comes from torch's generator.
+        **kwargs: `name` and `dtype`.
+
+    Example:
+        >>> GaussianNoise(0.1)(torch.ones(1, 2))
+        tensor([[1., 1.]])
+    """
+
+    supports_masking = True
+
+    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if stddev < 0:
+            raise ValueError(f"`stddev` of GaussianNoise must be 0 or more; got {stddev!r}.")
+        self.stddev, self.seed = stddev, seed
+
+    def call(self, inputs: torch.Tensor, training: bool = False) -> torch.Tensor:
+        """Add noise in training."""
+        return inputs + self.stddev * torch.randn_like(inputs) if training else inputs
+
+    def compute_output_shape(self, input_shape: arguments.Shape) -> arguments.Shape:
+        """Return the same shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}

@@ -1,0 +1,562 @@
+"""Layer: a torch module with Keras's life: named, built on first data, configured, with weights in Keras's order."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oncue import backend, naming
+from oncue.core.suggest import nearest
+from oncue.layers.keras_tensor import KerasTensor, has_symbolic
+from oncue.nested import first_leaf, flatten, map_leaves
+from oncue.variable import Variable, torch_dtype
+
+Shape = tuple[int | None, ...]
+
+
+class Layer(torch.nn.Module):
+    """A building block of a model: weights and a computation, with Keras's arguments and methods.
+
+    It is a `torch.nn.Module`, so it can stand inside any torch code; `forward` builds the weights from the first input,
+    then runs `call`. A subclass overrides `build(input_shape)` (which calls `add_weight`) and `call(inputs)`, or simply
+    `forward`. Called outside `fit`, a layer is in inference mode, as in Keras, until `training=True` or `.train()`.
+
+    Args:
+        activity_regularizer: A function from the output to a penalty that is added to the loss.
+        trainable: Whether the weights are updated in training.
+        dtype: The type of the weights, `backend.floatx()` (float32) by default.
+        name: The layer's name; made from the class's name by default.
+        **kwargs: `input_shape` (without the batch axis), `input_dim` or `batch_input_shape` of the first layer, as
+            Keras 1 and 2 spell it.
+
+    Raises:
+        ValueError: For an argument that no layer has.
+
+    Example:
+        >>> class Scale(Layer):
+        ...     def build(self, input_shape):
+        ...         self.factor = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+        ...     def call(self, inputs):
+        ...         return inputs * self.factor
+        >>> Scale()(torch.ones(1, 2)).shape
+        torch.Size([1, 2])
+    """
+
+    supports_masking: bool = False
+    _accepts_training: ClassVar[bool] = False
+    _accepts_mask: ClassVar[bool] = False
+    # Becomes True in a process that has made a mask (Embedding(mask_zero=True), Masking), so that others pay nothing.
+    masks_in_use: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        parameters = inspect.signature(cls.call).parameters
+        cls._accepts_training = "training" in parameters
+        cls._accepts_mask = "mask" in parameters
+
+    def __init__(
+        self,
+        *,
+        activity_regularizer: Any = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.training = False
+        self.built = False
+        self._name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else str(name)
+        self._trainable = bool(trainable)
+        self._dtype = torch_dtype(_dtype_name(dtype))
+        self._variables: dict[str, Variable] = {}
+        self._regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self._constraints: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
+        self._added_losses: list[torch.Tensor] = []
+        self._input_shape_arg = _input_shape_argument(kwargs)
+        if activity_regularizer is not None:
+            from oncue import regularizers
+
+            activity_regularizer = regularizers.get(activity_regularizer)
+        self.activity_regularizer = activity_regularizer
+        if kwargs:
+            name_given = next(iter(kwargs))
+            known = _constructor_arguments(type(self))
+            guess = nearest(name_given, known)
+            hint = f" Did you mean `{guess}`?" if guess is not None else f" It takes: {', '.join(known)}."
+            raise ValueError(f"{type(self).__name__} has no argument `{name_given}`.{hint}")
+
+    # Names and switches ------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The layer's name, unique in its model."""
+        return self._name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = value
+
+    @property
+    def dtype(self) -> str:
+        """The type of the weights, such as "float32"."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights are updated in training. Setting it sets it for every layer inside."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = bool(value)
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._trainable = value
+        for parameter in self.parameters():
+            parameter.requires_grad_(value)
+
+    # Building ----------------------------------------------------------------------------------------------------
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights. A subclass that has any overrides this and calls `add_weight`.
+
+        Args:
+            input_shape: The shape of the input, the batch axis (None) first; nested as the inputs are.
+        """
+
+    def ensure_built(self, input_shape: Any) -> None:
+        """Build once, on the device where the layer is to work."""
+        if not self.built:
+            self.build(input_shape)
+            self.built = True
+            self._track_containers()
+
+    def add_weight(
+        self,
+        shape: Sequence[int] | int | None = None,
+        initializer: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        name: str | None = None,
+        *,
+        axes: tuple[int, ...] | None = None,
+    ) -> torch.Tensor:
+        """Make a weight: a `torch.nn.Parameter` when trainable, else a buffer.
+
+        Args:
+            shape: The shape in Keras's order of axes; () by default.
+            initializer: A name, an initializer, or a function of (shape, dtype); "glorot_uniform" by default.
+            dtype: The type of the numbers; the layer's by default.
+            trainable: Whether the optimizer updates it.
+            regularizer: A penalty on the weight, added to the loss.
+            constraint: A projection applied after each update.
+            name: The attribute under which the layer keeps it.
+            axes: When the stored tensor has another order of axes than Keras's: the permutation that turns the stored
+                one into Keras's.
+
+        Returns:
+            The stored tensor.
+        """
+        from oncue import constraints, initializers, regularizers
+
+        shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+        attribute = self._free_attribute(name or "weight")
+        kind = self._dtype if dtype is None else torch_dtype(_dtype_name(dtype))
+        start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)
+        value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
+        if axes is not None:
+            value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))
+        value = value.detach().contiguous()
+        tensor: torch.Tensor
+        if trainable:
+            tensor = torch.nn.Parameter(value, requires_grad=self._trainable and value.is_floating_point())
+            self.register_parameter(attribute, tensor)
+        else:
+            tensor = value
+            self.register_buffer(attribute, tensor)
+        variable = Variable(self, attribute, axes=axes, name=name or attribute)
+        self._variables[attribute] = variable
+        if regularizer is not None:
+            self._regularizers[attribute] = regularizers.get(regularizer)
+        if constraint is not None:
+            self._constraints[attribute] = constraints.get(constraint)
+        if not type(self).__module__.startswith("oncue."):
+            # Layers written for Keras call these on what add_weight returned.
+            tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
+            tensor.assign_add = variable.assign_add  # type: ignore[attr-defined]  # as above
+            tensor.assign_sub = variable.assign_sub  # type: ignore[attr-defined]  # as above
+        return tensor
+
+    def _placed(self) -> torch.device | None:
+        tensor: torch.Tensor | None = next(iter(self.parameters()), None)
+        if tensor is None:
+            tensor = next(iter(self.buffers()), None)
+        return self._device_hint if tensor is None else tensor.device
+
+    @property
+    def _device_hint(self) -> torch.device | None:
+        hint: torch.device | None = self.__dict__.get("_device")
+        return hint
+
+    def _free_attribute(self, name: str) -> str:
+        attribute = name.replace("/", "_").replace(".", "_")
+        if self.__dict__.get(attribute, self) is None:
+            # `self.bias = None` in __init__ announces a weight; torch wants the name free.
+            del self.__dict__[attribute]
+        number = 0
+        while hasattr(self, attribute) and (attribute in self._parameters or attribute in self._buffers or number):
+            number += 1
+            attribute = f"{name}_{number}"
+        return attribute
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `self.w = self.add_weight(...)` moves the weight to the attribute that the author chose.
+        if isinstance(value, torch.Tensor):
+            for held in (self.__dict__.get("_parameters", {}), self.__dict__.get("_buffers", {})):
+                old = next((key for key, tensor in held.items() if tensor is value), None)
+                if old is not None:
+                    if old != name and old in self._variables:
+                        self.__dict__.pop(name, None)
+                        held[name] = held.pop(old)
+                        variable = self._variables.pop(old)
+                        variable._attribute = name
+                        if variable.name == "weight":
+                            variable.name = variable.path = name
+                        self._variables[name] = variable
+                        for table in (self._regularizers, self._constraints):
+                            if old in table:
+                                table[name] = table.pop(old)
+                    return
+        super().__setattr__(name, value)
+
+    def _track_containers(self) -> None:
+        """Register layers kept in plain lists, tuples and dicts, which Keras tracks and torch doesn't."""
+        known = {id(module) for module in self.modules()}
+        for attribute, value in list(self.__dict__.items()):
+            if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
+                continue
+            for index, leaf in enumerate(flatten(value)):
+                if isinstance(leaf, torch.nn.Module) and id(leaf) not in known:
+                    self.add_module(f"{attribute}_{index}", leaf)
+                    known.update(id(module) for module in leaf.modules())
+
+    # Calling -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the layer on tensors, arrays, or the symbolic tensors of a functional model."""
+        if self.built and not kwargs and len(args) == 1 and type(args[0]) is torch.Tensor and not Layer.masks_in_use:
+            return super().__call__(args[0])
+        return self._call_carefully(args, kwargs)
+
+    def _call_carefully(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if has_symbolic(args) or has_symbolic(kwargs):
+            return self.symbolic_call(*args, **kwargs)
+        training = kwargs.pop("training", None) if not self._forward_takes("training") else kwargs.get("training")
+        args = tuple(map_leaves(self._as_tensor, arg) for arg in args)
+        if not self.built:
+            self.ensure_built(_shapes(args[0] if args else first_leaf(kwargs)))
+        mask = None
+        if Layer.masks_in_use and args:
+            mask = getattr(first_leaf(args), "_keras_mask", None)
+            if mask is not None and self._accepts_mask and kwargs.get("mask") is None:
+                kwargs["mask"] = mask
+        if training is None or bool(training) == self.training:
+            outputs = super().__call__(*args, **kwargs)
+        else:
+            before = [(module, module.training) for module in self.modules()]
+            self.train(bool(training))
+            try:
+                outputs = super().__call__(*args, **kwargs)
+            finally:
+                for module, mode in before:
+                    module.training = mode
+        if Layer.masks_in_use:
+            self._pass_mask_on(args, outputs, mask)
+        return outputs
+
+    def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
+        new = self.compute_mask(args[0] if args else None, mask)
+        for leaf, part in zip(flatten(outputs), flatten(new), strict=False):
+            if part is not None and isinstance(leaf, torch.Tensor) and getattr(leaf, "_keras_mask", None) is None:
+                leaf._keras_mask = part  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Return the mask that goes on with the output: the same one where the layer supports masking, else None."""
+        return previous_mask if self.supports_masking else None
+
+    def _as_tensor(self, value: Any) -> Any:
+        if isinstance(value, (np.ndarray, np.generic)):
+            tensor = torch.as_tensor(np.asarray(value))
+            if tensor.is_floating_point():
+                tensor = tensor.to(self._dtype)
+            return tensor.to(self._placed() or backend.device())
+        return value
+
+    @classmethod
+    def _forward_takes(cls, argument: str) -> bool:
+        return cls.forward is not Layer.forward and argument in inspect.signature(cls.forward).parameters
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `call` in the mode that the module is in; torch's entry point."""
+        if self._accepts_training:
+            kwargs["training"] = self.training
+        outputs = self.call(*args, **kwargs)
+        if self.activity_regularizer is not None:
+            for leaf in flatten(outputs):
+                self.add_loss(self.activity_regularizer(leaf) / max(leaf.shape[0], 1))
+        return outputs
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output. A subclass overrides this, or `forward`.
+
+        Raises:
+            NotImplementedError: When neither is overridden.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `call(self, inputs)` or `forward(self, inputs)`.")
+
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Take symbolic inputs and return symbolic outputs that remember this call."""
+        inputs = args[0] if args else first_leaf(kwargs)
+        shapes = map_leaves(lambda leaf: leaf.shape if isinstance(leaf, KerasTensor) else tuple(leaf.shape), inputs)
+        self.ensure_built(shapes)
+        kwargs.pop("training", None)
+        shape, dtype = self.compute_output_spec(args, kwargs)
+        history = (self, args, kwargs)
+
+        def symbol(index: int, leaf_shape: Shape, leaf_dtype: str) -> KerasTensor:
+            tensor = KerasTensor(leaf_shape, leaf_dtype, history=history)
+            tensor.output_index = index  # type: ignore[attr-defined]  # which output of the call this is
+            return tensor
+
+        if isinstance(shape, tuple) and all(size is None or isinstance(size, int) for size in shape):
+            return symbol(0, shape, dtype)
+        return [symbol(index, leaf, dtype) for index, leaf in enumerate(shape)]
+
+    def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+        """Return the shape and the type of the output for symbolic inputs."""
+        inputs = args[0]
+        if type(self).compute_output_shape is not Layer.compute_output_shape:
+            shapes = map_leaves(lambda leaf: leaf.shape, inputs)
+            return self.compute_output_shape(shapes), self.dtype
+        return self._probe(args, kwargs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output for an input of a given shape (the batch axis first, None where unknown)."""
+        if isinstance(input_shape, (list, dict)):
+            placeholder = map_leaves(lambda size: size, input_shape)
+            inputs = [KerasTensor(tuple(shape), self.dtype) for shape in placeholder]
+            return self._probe((inputs,), {})[0]
+        return self._probe((KerasTensor(tuple(input_shape), self.dtype),), {})[0]
+
+    def _probe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+        """Find the output's shape by running the layer on zeros of two sizes where a size is not known."""
+        device = self._placed() or backend.device()
+
+        def run(unknown: int) -> Any:
+            def zeros(leaf: Any) -> Any:
+                if not isinstance(leaf, KerasTensor):
+                    return leaf
+                size = [unknown if part is None else part for part in leaf.shape]
+                return torch.zeros(size, dtype=torch_dtype(leaf.dtype), device=device)
+
+            with torch.no_grad():
+                probed = map_leaves(zeros, args)
+                return self(*probed, **{key: map_leaves(zeros, value) for key, value in kwargs.items()}, training=False)
+
+        one, two = run(2), run(3)
+
+        def joined(a: torch.Tensor, b: torch.Tensor) -> Shape:
+            return tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True))
+
+        dtype = str(flatten(one)[0].dtype).removeprefix("torch.")
+        if isinstance(one, torch.Tensor):
+            return joined(one, two), dtype
+        return [joined(a, b) for a, b in zip(flatten(one), flatten(two), strict=True)], dtype
+
+    # Weights -----------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All weights: the layer's own in order of making, trainable ones first, then those of the layers inside."""
+        return list(variables_of(self))
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The same as `weights`."""
+        return self.weights
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """The weights that the optimizer updates."""
+        return [weight for weight in self.weights if weight.trainable]
+
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """The same as `trainable_weights`."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """The weights that the optimizer leaves alone."""
+        return [weight for weight in self.weights if not weight.trainable]
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """The same as `non_trainable_weights`."""
+        return self.non_trainable_weights
+
+    def get_weights(self) -> list[NDArray[Any]]:
+        """Return copies of all weights as NumPy arrays, in Keras's order and shapes."""
+        return [weight.numpy() for weight in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all weights.
+
+        Args:
+            weights: Arrays in the order and shapes of `get_weights`.
+
+        Raises:
+            ValueError: When the number or a shape differs; nothing is changed then.
+        """
+        own = self.weights
+        if len(own) != len(weights):
+            raise ValueError(
+                f"`weights` for '{self.name}' must be a list of {len(own)} arrays, one for each of its weights; got "
+                f"{len(weights)}."
+            )
+        for variable, value in zip(own, weights, strict=True):
+            if tuple(np.shape(value)) != variable.shape:
+                raise ValueError(
+                    f"`weights` for '{self.name}': the weight '{variable.path}' has the shape {variable.shape}, the "
+                    f"array given for it {tuple(np.shape(value))}."
+                )
+        for variable, value in zip(own, weights, strict=True):
+            variable.assign(value)
+
+    def count_params(self) -> int:
+        """Return how many numbers the weights hold.
+
+        Raises:
+            ValueError: When the layer has no weights yet because it was not built.
+        """
+        if not self.built:
+            raise ValueError(
+                f"'{self.name}' has no weights yet. Call it on data, or build it with an `Input(shape)` first."
+            )
+        return sum(weight.value.numel() for weight in self.weights)
+
+    # Losses and configuration ------------------------------------------------------------------------------------
+
+    def add_loss(self, loss: Any) -> None:
+        """Add a term to the loss of the step that is being computed (call it inside `call`)."""
+        self._added_losses.extend(flatten(loss))
+
+    @property
+    def losses(self) -> list[torch.Tensor]:
+        """The terms besides the compiled loss: weight penalties, and what `add_loss` added in the last call."""
+        terms: list[torch.Tensor] = []
+        for module in self.modules():
+            if isinstance(module, Layer):
+                terms += module._added_losses
+                if module._trainable:
+                    for attribute, regularizer in module._regularizers.items():
+                        variable = module._variables[attribute]
+                        terms.append(regularizer(variable.to_keras(variable.value)))
+        return terms
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": self.dtype}, "registered_name": None}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": policy}
+        if self.activity_regularizer is not None:
+            from oncue import regularizers
+
+            config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make a layer from what `get_config` returned."""
+        return cls(**config)
+
+    def extra_repr(self) -> str:
+        """Show the name in torch's printout of modules."""
+        return f"name={self.name}"
+
+
+def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | None = None) -> Iterator[Variable]:
+    """Yield the weights of any torch module in Keras's order: own parameters, own buffers, then the modules inside.
+
+    Args:
+        module: A layer, a model or a plain `torch.nn.Module`.
+        prefix: The path of the module in its model.
+        seen: Tensors already given, so that shared ones come once.
+
+    Yields:
+        One Variable for each parameter and each buffer that belongs to the state dict.
+    """
+    seen = set() if seen is None else seen
+    table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
+    hidden = module._non_persistent_buffers_set
+    attributes = [*module._parameters, *(key for key in module._buffers if key not in hidden)]
+    for attribute in attributes:
+        tensor = getattr(module, attribute)
+        if tensor is None or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        variable = table.get(attribute)
+        if variable is None:
+            variable = Variable(module, attribute)
+            if isinstance(module, Layer):
+                table[attribute] = variable
+        variable.path = f"{prefix}/{variable.name}" if prefix else variable.name
+        yield variable
+    for child_name, child in module.named_children():
+        label = child.name if isinstance(child, Layer) else child_name
+        yield from variables_of(child, f"{prefix}/{label}" if prefix else label, seen)
+
+
+def _shapes(value: Any) -> Any:
+    def shape(leaf: Any) -> Any:
+        return (None, *leaf.shape[1:]) if isinstance(leaf, torch.Tensor) else leaf
+
+    return map_leaves(shape, value)
+
+
+def _dtype_name(dtype: Any) -> Any:
+    # Keras writes a policy's configuration where a plain type is meant.
+    if isinstance(dtype, dict):
+        return dtype.get("config", {}).get("name")
+    return getattr(dtype, "name", dtype) if not isinstance(dtype, (str, torch.dtype)) else dtype
+
+
+def _input_shape_argument(kwargs: dict[str, Any]) -> Shape | None:
+    batch_shape = kwargs.pop("batch_input_shape", kwargs.pop("batch_shape", None))
+    shape, dim = kwargs.pop("input_shape", None), kwargs.pop("input_dim", None)
+    length = kwargs.pop("input_length", None)
+    if batch_shape is not None:
+        return tuple(batch_shape)
+    if shape is not None:
+        return (None, *((shape,) if isinstance(shape, int) else shape))
+    if dim is not None:
+        return (None, dim) if length is None else (None, length, dim)
+    return None
+
+
+def _constructor_arguments(cls: type) -> list[str]:
+    names: list[str] = []
+    for parent in cls.__mro__:
+        init = parent.__dict__.get("__init__")
+        if init is not None and issubclass(parent, Layer):
+            for name, parameter in inspect.signature(init).parameters.items():
+                if name != "self" and parameter.kind is not parameter.VAR_KEYWORD and name not in names:
+                    names.append(name)
+    return names

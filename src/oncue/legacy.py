@@ -1,0 +1,53 @@
+"""Names of older Keras generations, translated here and nowhere else."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from oncue.core.logs import Logs
+
+LOG_NAMES: dict[str, tuple[str, ...]] = {
+    "acc": (
+        "accuracy",
+        "categorical_accuracy",
+        "sparse_categorical_accuracy",
+        "binary_accuracy",
+    ),
+    "accuracy": ("acc",),
+    "lr": ("learning_rate",),
+    "learning_rate": ("lr",),
+    "mean_absolute_error": ("mae",),
+    "mae": ("mean_absolute_error",),
+    "mean_squared_error": ("mse",),
+    "mse": ("mean_squared_error",),
+}
+"""From a name that code of one Keras generation asks the logs for, to the names of the others."""
+
+_warned: set[str] = set()
+
+
+def log_names(key: str) -> Iterable[str]:
+    """Return the names that may stand for an old name of a logged value.
+
+    Example:
+        >>> list(log_names("val_acc"))[0]
+        'val_accuracy'
+    """
+    prefix, plain = ("val_", key[4:]) if isinstance(key, str) and key.startswith("val_") else ("", key)
+    return [prefix + name for name in LOG_NAMES.get(plain, ())]
+
+
+def warn_once(old: str, new: str) -> None:
+    """Warn that an old word has a new one; once for each word and process.
+
+    Args:
+        old: The old word, as the user typed it.
+        new: What to type instead.
+    """
+    if old not in _warned:
+        _warned.add(old)
+        warnings.warn(f"`{old}` is the word of an older Keras; type `{new}` instead.", DeprecationWarning, stacklevel=3)
+
+
+Logs.old_names = staticmethod(log_names)

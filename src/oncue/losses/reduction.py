@@ -1,0 +1,103 @@
+"""How the losses of the samples become one number: weights, masks and reductions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.core.suggest import unknown
+from oncue.losses.shapes import as_tensor, floats, match_ranks
+
+MEANS = frozenset({"sum_over_batch_size", "mean", "mean_with_sample_weight"})
+REDUCTIONS = MEANS | {"sum", "none"}
+
+
+def check_reduction(reduction: str | None) -> str | None:
+    """Return a reduction's name, or refuse it.
+
+    Args:
+        reduction: One of `REDUCTIONS`, None (the same as "none"), or Keras 2's "auto".
+
+    Returns:
+        The reduction; "auto" becomes "sum_over_batch_size".
+
+    Raises:
+        ValueError: For any other value.
+
+    Example:
+        >>> check_reduction("sum")
+        'sum'
+    """
+    if reduction == "auto":
+        return "sum_over_batch_size"
+    if reduction is not None and reduction not in REDUCTIONS:
+        raise unknown("`reduction`", reduction, REDUCTIONS)
+    return reduction
+
+
+def mask_weights(sample_weight: Any, mask: Any, dtype: torch.dtype, reduction: str | None) -> Tensor | None:
+    """Join a mask into the sample weights.
+
+    Under a mean, the entries that count weigh total/valid, so that the mean is taken over the valid ones only.
+
+    Args:
+        sample_weight: Weights of the samples, or None.
+        mask: True (or 1) where an entry counts, or None.
+        dtype: The float type of the result.
+        reduction: The reduction that follows.
+
+    Returns:
+        The weights to multiply with, or None when there are neither weights nor a mask.
+
+    Example:
+        >>> mask_weights(None, torch.tensor([True, False]), torch.float32, "mean")
+        tensor([2., 0.])
+    """
+    if mask is None:
+        return None if sample_weight is None else floats(sample_weight, "sample_weight", dtype)
+    weights = as_tensor(mask, "mask").to(dtype)
+    if reduction in ("mean", "sum_over_batch_size"):
+        # A mask without a single valid entry has only zeros to scale, so any finite divisor will do.
+        weights = weights * (weights.numel() / weights.sum().clamp(min=1.0))
+    if sample_weight is None:
+        return weights
+    weights, given = match_ranks(weights, floats(sample_weight, "sample_weight", dtype, weights.device))
+    return given * weights
+
+
+def reduce_weighted(values: Tensor, sample_weight: Any, mask: Any, reduction: str | None) -> Tensor:
+    """Weigh the losses of the samples and reduce them, as Keras does.
+
+    Args:
+        values: Losses, one for each sample (and time step), or a scalar.
+        sample_weight: None, or weights that broadcast against `values`.
+        mask: None, or a mask of the shape of `values`.
+        reduction: "sum_over_batch_size" and "mean" divide by the number of values, "mean_with_sample_weight" by the sum of
+            the weights, "sum" doesn't divide, "none" and None return the weighted values.
+
+    Returns:
+        A scalar, or the weighted values.
+
+    Example:
+        >>> reduce_weighted(torch.tensor([1.0, 3.0]), [1.0, 0.0], None, "sum_over_batch_size")
+        tensor(0.5000)
+    """
+    weights: Tensor | None = None
+    if sample_weight is not None or mask is not None:
+        weights = mask_weights(sample_weight, mask, values.dtype, reduction)
+    if weights is not None:
+        if weights.device != values.device:
+            weights = weights.to(values.device)
+        values, weights = match_ranks(values, weights)
+        values = values * weights
+    if reduction is None or reduction == "none" or values.ndim == 0:
+        return values
+    if reduction == "sum" or values.numel() == 0:
+        return values.sum()
+    if reduction == "mean_with_sample_weight" and weights is not None:
+        divisor = weights.sum()
+        safe = torch.where(divisor == 0, torch.ones_like(divisor), divisor)
+        return torch.where(divisor == 0, torch.zeros_like(divisor), values.sum() / safe)
+    return values.mean()

@@ -1,0 +1,166 @@
+"""Nested lists, tuples and dicts: the outputs of a model, and what is given for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from oncue.core.suggest import unknown
+
+
+def is_nested(value: Any) -> bool:
+    """Return whether `value` is a list, tuple or dict of further values."""
+    return isinstance(value, (list, tuple, dict))
+
+
+def leaves(structure: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Give every leaf of nested lists, tuples and dicts with its path.
+
+    Dicts are walked by sorted key, the order in which Keras flattens them.
+
+    Args:
+        structure: Nested lists, tuples and dicts; anything else is a leaf.
+        path: The path so far.
+
+    Yields:
+        Pairs of (path, leaf).
+
+    Example:
+        >>> list(leaves({"b": 1, "a": [2, 3]}))
+        [(('a', 0), 2), (('a', 1), 3), (('b',), 1)]
+    """
+    if isinstance(structure, dict):
+        for key in sorted(structure):
+            yield from leaves(structure[key], (*path, key))
+    elif isinstance(structure, (list, tuple)):
+        for index, item in enumerate(structure):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path, structure
+
+
+def map_leaves(function: Callable[[Any], Any], structure: Any) -> Any:
+    """Return the structure with `function` applied to every leaf.
+
+    Example:
+        >>> map_leaves(lambda x: x + 1, {"a": [1, 2]})
+        {'a': [2, 3]}
+    """
+    if isinstance(structure, dict):
+        return {key: map_leaves(function, item) for key, item in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return [map_leaves(function, item) for item in structure]
+    return function(structure)
+
+
+def spread(
+    spec: Any, outputs: Any, names: Sequence[str] | None, argument: str, *, complete: bool = False
+) -> list[Any]:
+    """Return what `spec` gives for each output, in the order of `leaves(outputs)`.
+
+    Args:
+        spec: One thing for all outputs, or a list or dict of them as the outputs are nested, or a dict by output names.
+        outputs: The model's outputs: a tensor, or tensors in lists, tuples and dicts.
+        names: The names of the outputs in the order of `leaves(outputs)`; None when they have none.
+        argument: The argument's name, for the errors.
+        complete: Whether a dict by output names must name every output.
+
+    Returns:
+        One entry for each output; None where `spec` says nothing. Where an output is a tensor and `spec` still a list, the
+        entry is that list.
+
+    Raises:
+        ValueError: When `spec` and the outputs don't fit together.
+
+    Example:
+        >>> spread({"b": "mse"}, {"a": 0, "b": 0}, None, "loss")
+        [None, 'mse']
+    """
+    count = sum(1 for _ in leaves(outputs))
+    if not is_nested(outputs):
+        if not isinstance(spec, dict):
+            return [spec]
+        if len(spec) != 1 or (names is not None and set(spec) != set(names)):
+            raise ValueError(_mismatch(spec, list(names) if names else ["the only output"], argument))
+        return list(spec.values())
+    if not is_nested(spec):
+        return [spec] * count
+    if isinstance(spec, dict):
+        if isinstance(outputs, dict):
+            for key in spec:
+                if key not in outputs:
+                    raise unknown(f"output in `{argument}`", key, map(str, outputs))
+            return [part for key in sorted(outputs) for part in spread(spec.get(key), outputs[key], None, argument)]
+        if names is None or len(names) != count or not set(spec) <= set(names) or (complete and len(spec) != count):
+            raise ValueError(_mismatch(spec, list(names) if names is not None else count, argument))
+        return [spec.get(name) for name in names]
+    children = [outputs[key] for key in sorted(outputs)] if isinstance(outputs, dict) else list(outputs)
+    if len(spec) == len(children):
+        pairs = zip(spec, children, strict=True)
+        return [part for item, child in pairs for part in spread(item, child, None, argument)]
+    if len(spec) == count and not any(is_nested(item) for item in spec):
+        return list(spec)
+    raise ValueError(_mismatch(spec, list(names) if names is not None else count, argument))
+
+
+def _mismatch(spec: Any, expected: list[str] | int, argument: str) -> str:
+    if isinstance(expected, int):
+        return (
+            f"`{argument}` must give one entry for each of the {expected} outputs, as a list of {expected}; got {spec!r}. "
+            "Entries may be None. The outputs have no names, so a dict can't be used."
+        )
+    wanted = ", ".join(f"{name!r}: ..." for name in expected)
+    got = f"keys {sorted(map(str, spec))}" if isinstance(spec, dict) else f"{len(spec)} entries: {spec!r}"
+    return (
+        f"`{argument}` doesn't match the outputs {expected}: got {got}. Type {argument}={{{wanted}}}, or a list of "
+        f"{len(expected)} in that order; entries may be None."
+    )
+
+
+def align(values: Any, outputs: Any, names: Sequence[str] | None, argument: str, wanted: Sequence[bool]) -> list[Any]:
+    """Return the targets (or the sample weights) that belong to each output, in the order of `leaves(outputs)`.
+
+    Args:
+        values: Tensors, nested as the outputs are, or by output names, or only those of the outputs that are wanted.
+        outputs: The model's outputs.
+        names: The names of the outputs in the order of `leaves(outputs)`; None when they have none.
+        argument: The argument's name, for the errors.
+        wanted: For each output, whether anything is asked of it.
+
+    Returns:
+        One tensor for each output, None where there is none.
+
+    Raises:
+        ValueError: When values and outputs don't fit together.
+
+    Example:
+        >>> align([7], ["a", "b"], None, "y_true", [False, True])
+        [None, 7]
+    """
+    paths = [path for path, _ in leaves(outputs)]
+    given = dict(leaves(values))
+    if list(given) == paths:
+        return list(given.values())
+    flat = [value for _, value in leaves(values)]
+    if isinstance(values, dict) and names is not None and not isinstance(outputs, dict):
+        flat = [values.get(name) for name in names]
+    elif isinstance(values, dict) and isinstance(outputs, dict):
+        flat = [given.get(path) for path in paths]
+    elif len(flat) != len(paths) and len(flat) == sum(wanted):
+        left = iter(flat)
+        flat = [next(left) if want else None for want in wanted]
+    if len(flat) != len(paths) or any(want and value is None for want, value in zip(wanted, flat, strict=True)):
+        raise ValueError(
+            f"`{argument}` must be nested as the model's outputs are. The model returns {_shape_of(outputs)}"
+            f"{'' if names is None else f' named {list(names)}'}; got {_shape_of(values)}."
+        )
+    return flat
+
+
+def _shape_of(structure: Any) -> str:
+    if isinstance(structure, dict):
+        return "{" + ", ".join(f"{key!r}: {_shape_of(part)}" for key, part in structure.items()) + "}"
+    if isinstance(structure, (list, tuple)):
+        return "[" + ", ".join(_shape_of(part) for part in structure) + "]"
+    shape = getattr(structure, "shape", None)
+    return type(structure).__name__ if shape is None else f"a tensor of shape {tuple(shape)}"

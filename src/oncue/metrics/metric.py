@@ -1,0 +1,173 @@
+"""Metric: the base of every metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.backend import floatx
+from oncue.metrics.state import MetricVariable
+from oncue.naming import auto_name, to_snake_case
+from oncue.variable import torch_dtype
+
+Owned = tuple[Tensor | float, Tensor | float | None]
+
+
+class Metric:
+    """A value that is gathered over batches: `update_state`, `result`, `reset_state`.
+
+    Subclasses make their variables in `__init__` with `add_weight`, add to them in `update_state(y_true, y_pred,
+    sample_weight=None)` and return a tensor (or a dict of tensors) from `result()`. Nothing in it should read a value from
+    the device; `float(metric.result())` does.
+
+    Args:
+        dtype: The type of the variables; `oncue.backend.floatx()` when None.
+        name: The name, which is also the key in the logs; made from the class's name when None.
+
+    Example:
+        >>> class Hits(Metric):
+        ...     def __init__(self, name="hits"):
+        ...         super().__init__(name=name)
+        ...         self.hits = self.add_weight(name="hits", initializer="zeros")
+        ...     def update_state(self, y_true, y_pred, sample_weight=None):
+        ...         self.hits.assign_add((torch.as_tensor(y_true) == torch.as_tensor(y_pred)).sum())
+        ...     def result(self):
+        ...         return self.hits.value
+        >>> Hits()([1, 2, 3], [1, 2, 4])
+        tensor(2.)
+    """
+
+    # "up" when more is better, "down" when less is, None when unknown; mode="auto" of the callbacks asks for it.
+    _direction: str | None = None
+    _weights: list[MetricVariable] | None = None
+
+    def __init__(self, dtype: Any = None, name: str | None = None) -> None:
+        self.name = auto_name(to_snake_case(type(self).__name__)) if name is None else name
+        dtype = getattr(dtype, "compute_dtype", dtype)
+        self._dtype = torch_dtype("int32" if dtype == "int" else dtype or floatx())
+        self._weights = []
+
+    @property
+    def dtype(self) -> str:
+        """The name of the type of the variables."""
+        return str(self._dtype).removeprefix("torch.")
+
+    def add_variable(
+        self,
+        shape: Any,
+        initializer: Any = "zeros",
+        dtype: Any = None,
+        aggregation: str | None = "sum",
+        name: str | None = None,
+    ) -> MetricVariable:
+        """Make a variable of this metric.
+
+        Args:
+            shape: Its shape.
+            initializer: "zeros" or "ones", or a function called with (shape, dtype=...).
+            dtype: The type of its numbers; the metric's when None.
+            aggregation: Keras's argument for several devices; "sum" is what is done.
+            name: Its name.
+
+        Returns:
+            The variable, with `assign`, `assign_add` and arithmetic.
+
+        Raises:
+            RuntimeError: When `super().__init__()` wasn't called.
+        """
+        if self._weights is None:
+            raise RuntimeError(f"Call `super().__init__(name=name)` first in `{type(self).__name__}.__init__`.")
+        chosen = self.dtype if dtype is None else dtype
+        variable = MetricVariable(shape, initializer, chosen, "variable" if name is None else name)
+        self._weights.append(variable)
+        return variable
+
+    def add_weight(
+        self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None
+    ) -> MetricVariable:
+        """Make a variable of this metric; as `add_variable`, a scalar of zero by default. Keras 2's (name, ...) works too."""
+        if isinstance(shape, str):
+            shape, name = (), shape
+        return self.add_variable(shape=shape, initializer=initializer, dtype=dtype, name=name)
+
+    def _accumulator(self, shape: Any, name: str) -> MetricVariable:
+        # Sums of float32 lose counts beyond 2**24. Adding one float64 to another takes no longer: the time is the launch.
+        wide = "float64" if self._dtype.is_floating_point else self.dtype
+        return self.add_variable(shape=shape, dtype=wide, name=name)
+
+    @property
+    def variables(self) -> list[MetricVariable]:
+        """The variables, those of metrics held as attributes included."""
+        found = list(self._weights or [])
+        for value in vars(self).values():
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(part, Metric):
+                    found.extend(part.variables)
+        return found
+
+    def update_state(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a batch; subclasses override this."""
+        raise NotImplementedError(f"{type(self).__name__} must define `update_state(self, y_true, y_pred, ...)`.")
+
+    def result(self) -> Any:
+        """Return the value so far; subclasses override this."""
+        raise NotImplementedError(f"{type(self).__name__} must define `result(self)`.")
+
+    def reset_state(self) -> None:
+        """Forget all batches."""
+        # Keras 2 called this reset_states, and subclasses written for it override that one.
+        if type(self).reset_states is not Metric.reset_states:
+            self.reset_states()
+        else:
+            self._zero()
+
+    def reset_states(self) -> None:
+        """Forget all batches; the name in Keras 2."""
+        if type(self).reset_states is Metric.reset_states:
+            self.reset_state()
+        else:
+            self._zero()
+
+    def _zero(self) -> None:
+        for variable in self.variables:
+            variable.zero()
+
+    def snapshot(self) -> Owned | dict[str, Owned]:
+        """Return the value so far for a reader that comes later, when further batches have been added.
+
+        Returns:
+            (numerator, denominator), whose quotient is the value; a denominator of None counts as 1, and where the
+            denominator is 0 the value is 0. A dict of such pairs when `result()` is a dict.
+        """
+        result = self.result()
+        if isinstance(result, dict):
+            return {key: (_own(value), None) for key, value in result.items()}
+        return _own(result), None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a batch and return the value so far."""
+        with torch.no_grad():
+            self.update_state(*args, **kwargs)
+            return self.result()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make an equal metric."""
+        return {"name": self.name, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Metric:
+        """Make a metric from what `get_config` returned."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}>"
+
+
+def _own(value: Any) -> Tensor | float:
+    if isinstance(value, MetricVariable):
+        return value.owned()
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return float(value)

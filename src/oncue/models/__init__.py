@@ -1,0 +1,7 @@
+"""Models: `Model`, `Sequential`, and what makes them again."""
+
+from oncue.layers.input_layer import Input
+from oncue.models.model import Model
+from oncue.models.sequential import Sequential
+
+__all__ = ["Input", "Model", "Sequential"]

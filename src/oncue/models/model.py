@@ -1,0 +1,289 @@
+"""Model: any torch module with Keras's compile, fit, evaluate and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from oncue import backend, naming
+from oncue.core.suggest import nearest
+from oncue.layers.keras_tensor import has_symbolic
+from oncue.layers.layer import Layer, variables_of
+from oncue.training.trainer import Trainer
+
+
+class Model(Trainer, Layer):
+    """A network that can be trained.
+
+    There are three ways to one: `Model(module)` around any `torch.nn.Module`; `Model(inputs, outputs)` of symbolic
+    tensors, the functional way; and a subclass with `call` (or `forward`). A module that takes several arguments gets
+    a tuple or list of inputs as its arguments, and a dict as its keywords.
+
+    Args:
+        inputs: A torch module to wrap, or the symbolic inputs of a functional model.
+        outputs: The symbolic outputs of a functional model.
+        name: The model's name.
+        device: The device to train on; the one of `backend.device()` by default, unless the module lies on an
+            accelerator already.
+        **kwargs: `trainable` and `dtype`, as for every layer.
+
+    Raises:
+        TypeError: When `inputs` is neither a module nor symbolic.
+
+    Example:
+        >>> model = Model(torch.nn.Linear(2, 1))
+        >>> model.compile(optimizer="sgd", loss="mse")
+        >>> model.predict([[1.0, 2.0]], verbose=0).shape
+        (1, 1)
+    """
+
+    def __init__(
+        self,
+        inputs: Any = None,
+        outputs: Any = None,
+        name: str | None = None,
+        *,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> None:
+        module = kwargs.pop("module", None)
+        if isinstance(inputs, torch.nn.Module):
+            inputs, module = None, inputs
+        if name is None and module is not None:
+            name = naming.auto_name(naming.to_snake_case(type(module).__name__))
+        if name is None and inputs is not None and type(self) is Model:
+            name = naming.auto_name("functional")
+        super().__init__(name=name, **kwargs)
+        self.module: torch.nn.Module | None = None
+        self._graph: Any = None
+        self._chosen_device = None if device is None else torch.device(device)
+        self._optimized: list[Any] = []
+        if module is not None:
+            if outputs is not None:
+                raise TypeError("`Model(module)` takes no `outputs`: the module says what it gives.")
+            self.module = module
+        elif inputs is not None or outputs is not None:
+            if not has_symbolic(inputs) or not has_symbolic(outputs):
+                raise TypeError(
+                    f"`Model` takes a torch.nn.Module, or `inputs` and `outputs` made from `Input(shape)`; got "
+                    f"inputs={inputs!r} and outputs={outputs!r}."
+                )
+            from oncue.models.functional import Graph
+
+            self._graph = Graph(inputs, outputs)
+            for layer in self._graph.layers:
+                self.add_module(layer.name, layer)
+            self.built = True
+
+    # Running -----------------------------------------------------------------------------------------------------
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Compute the outputs.
+
+        Args:
+            inputs: A tensor, or tensors nested as the model takes them.
+            training: Set by the mode the model is in.
+            mask: Passed on by models that use it.
+
+        Returns:
+            The outputs.
+        """
+        if self.module is not None:
+            return _called(self.module, inputs)
+        if self._graph is not None:
+            return self._graph(inputs)
+        return super().call(inputs)
+
+    def _forward(self, x: Any) -> Any:
+        if self.module is not None:
+            return self.module(x) if type(x) is torch.Tensor else _called(self.module, x)
+        return self(x)
+
+    # Devices and building ----------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model trains on."""
+        if self._chosen_device is not None:
+            return self._chosen_device
+        placed = next((tensor.device for tensor in self.parameters() if tensor.device.type != "cpu"), None)
+        return backend.device() if placed is None else placed
+
+    def _place(self) -> torch.device:
+        device = self.device
+        if any(tensor.device != device for tensor in self.parameters() if not _unready(tensor)):
+            self.to(device)
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._device = device
+        return device
+
+    def _build_on(self, x: Any) -> None:
+        """Make the weights by running the model once, where they are not there yet."""
+        if self.module is not None:
+            if any(_unready(tensor) for tensor in (*self.parameters(), *self.buffers())):
+                with torch.no_grad(), self._mode(False):
+                    self._forward(x)
+            self.built = True
+        elif not self._all_built():
+            with torch.no_grad(), self._mode(False):
+                self(x)
+            self._place()
+
+    def _all_built(self) -> bool:
+        return self.built and all(
+            module.built for module in self.modules() if isinstance(module, Layer)
+        )
+
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """Return the torch parameters that training updates."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    # Penalties ---------------------------------------------------------------------------------------------------
+
+    def _has_penalties(self) -> bool:
+        return any(isinstance(module, Layer) and module._regularizers for module in self.modules())
+
+    def _may_add_losses(self) -> bool:
+        return any(
+            isinstance(module, Layer)
+            and (module.activity_regularizer is not None or not type(module).__module__.startswith("oncue."))
+            for module in self.modules()
+        )
+
+    def _penalty(self) -> torch.Tensor:
+        terms = self.losses
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._added_losses.clear()
+        return torch.stack([term.sum() for term in terms]).sum() if terms else torch.zeros((), device=self.device)
+
+    # Looking inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers of the model: those of the graph, or the modules directly inside."""
+        if self._graph is not None:
+            return list(self._graph.all_layers)
+        return list((self if self.module is None else self.module).children())
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+        """Return a layer by its name or its index.
+
+        Args:
+            name: The layer's name.
+            index: The layer's index in `layers`.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ValueError: For an unknown name or index, or when both or neither are given.
+        """
+        if (name is None) == (index is None):
+            raise ValueError("Give `get_layer` either a `name` or an `index`.")
+        layers = self.layers
+        if index is not None:
+            if not -len(layers) <= index < len(layers):
+                raise ValueError(f"`index` must be below {len(layers)}, the number of layers; got {index}.")
+            return layers[index]
+        named = {self._layer_name(layer): layer for layer in layers}
+        if name not in named:
+            guess = nearest(str(name), named)
+            hint = f" Did you mean {guess!r}?" if guess is not None else ""
+            raise ValueError(f"There is no layer {name!r}.{hint} The layers are: {', '.join(named)}.")
+        return named[name]
+
+    def _layer_name(self, layer: torch.nn.Module) -> str:
+        if isinstance(layer, Layer):
+            return layer.name
+        owner = self if self.module is None else self.module
+        return next((key for key, child in owner.named_children() if child is layer), type(layer).__name__)
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: Any = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Sequence[str] | None = None,
+    ) -> None:
+        """Print a table of the layers, their output shapes and their numbers of parameters.
+
+        Args:
+            line_length: The width of the table.
+            positions: Kept from Keras 2; the columns find their places themselves.
+            print_fn: A function that takes the text instead of stdout.
+            expand_nested: Also list the layers inside layers.
+            show_trainable: Add a column that says whether a layer is trained.
+            layer_range: The names of the first and the last layer to list.
+        """
+        from oncue.utils.summary import print_summary
+
+        print_summary(
+            self,
+            line_length=line_length,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input, the batch axis (None) first.
+
+        Raises:
+            AttributeError: When it is not known.
+        """
+        if self._graph is not None:
+            return self._graph.input_shape
+        raise AttributeError(f"'{self.name}' doesn't know the shape of its input: it was not made from `Input(shape)`.")
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the output, the batch axis (None) first.
+
+        Raises:
+            AttributeError: When it is not known.
+        """
+        if self._graph is not None:
+            return self._graph.output_shape
+        raise AttributeError(f"'{self.name}' doesn't know the shape of its output: it was not made from `Input(shape)`.")
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The symbolic inputs of a functional model."""
+        return [] if self._graph is None else list(self._graph.inputs)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The symbolic outputs of a functional model."""
+        return [] if self._graph is None else list(self._graph.outputs)
+
+    @property
+    def output_names(self) -> list[str] | None:
+        """The names of the outputs of a functional model, after which losses and metrics are named."""
+        return None if self._graph is None else list(self._graph.output_names)
+
+    @property
+    def weights(self) -> list[Any]:
+        """All weights, layer by layer, in Keras's order."""
+        return list(variables_of(self if self.module is None else self.module))
+
+
+def _called(module: torch.nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, (tuple, list)):
+        return module(*inputs)
+    if isinstance(inputs, dict):
+        return module(**inputs)
+    return module(inputs)
+
+
+def _unready(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+
+

@@ -1,0 +1,240 @@
+"""Sequential: layers one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from oncue import naming
+from oncue.layers.input_layer import InputLayer
+from oncue.layers.keras_tensor import KerasTensor
+from oncue.layers.layer import Layer, Shape
+from oncue.models.model import Model
+
+
+class Sequential(Model):
+    """A model of layers one after another; oncue's layers and plain `torch.nn` modules may be mixed.
+
+    The weights are made at once when the shape of the input is known (an `Input(shape)` first, or `input_shape=` or
+    `input_dim=` of the first layer), else on the first data.
+
+    Args:
+        layers: The layers.
+        trainable: Whether the weights are updated in training.
+        name: The model's name.
+        **kwargs: `device` and `dtype`, as for `Model`.
+
+    Raises:
+        TypeError: For a thing that is no layer.
+        ValueError: For two layers of one name.
+
+    Example:
+        >>> from oncue import layers
+        >>> model = Sequential([layers.Input((4,)), torch.nn.Linear(4, 3), layers.Dense(2)])
+        >>> model.output_shape, model.count_params()
+        ((None, 2), 23)
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Any] | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, trainable=trainable, **kwargs)
+        self._names: list[str] = []
+        self._input: KerasTensor | None = None
+        self._shapes: list[Any] = []
+        if layers is not None:
+            if isinstance(layers, torch.nn.Module) or not isinstance(layers, Iterable):
+                layers = [layers]
+            for layer in layers:
+                self.add(layer)
+
+    def add(self, layer: Any) -> None:
+        """Add a layer at the end.
+
+        Args:
+            layer: An oncue layer, a torch module, or what `Input` gave (only as the first).
+
+        Raises:
+            TypeError: For a thing that is no layer.
+            ValueError: For a second layer of the same name, or an `Input` that is not first.
+        """
+        source = _input_of(layer)
+        if source is not None:
+            if self._names or self._input is not None:
+                raise ValueError("An `Input` can only be the first thing in a Sequential model.")
+            self._input, self._shapes = source, [source.shape]
+            return
+        if not isinstance(layer, torch.nn.Module):
+            what = f"the class {layer.__name__}; type `{layer.__name__}(...)`" if isinstance(layer, type) else repr(layer)
+            raise TypeError(f"A Sequential model is made of layers and torch modules; got {what}.")
+        name = layer.name if isinstance(layer, Layer) else naming.auto_name(naming.to_snake_case(type(layer).__name__))
+        if name in self._names:
+            raise ValueError(f"All layers of a model need names of their own; there are two called '{name}'.")
+        if not self._names and self._input is None and isinstance(layer, Layer) and layer._input_shape_arg is not None:
+            kind = "int32" if type(layer).__name__ == "Embedding" else self.dtype
+            self._input = KerasTensor(layer._input_shape_arg, kind)
+            self._shapes = [self._input.shape]
+        self.add_module(name.replace(".", "_"), layer)
+        self._names.append(name)
+        if self._shapes:
+            self._extend(layer)
+        else:
+            self.built = False
+
+    def pop(self, rebuild: bool = True) -> Any:
+        """Remove the last layer and return it.
+
+        Raises:
+            ValueError: When there is none.
+        """
+        if not self._names:
+            raise ValueError("There is no layer to remove.")
+        layer = self._modules.pop(self._names.pop().replace(".", "_"))
+        if self._shapes:
+            self._shapes.pop()
+            self.built = bool(self._names)
+        return layer
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the weights for inputs of a shape.
+
+        Args:
+            input_shape: The shape, the batch axis (None) first.
+        """
+        if input_shape is None or self._shapes:
+            self.built = bool(self._shapes)
+            return
+        self._shapes = [tuple(input_shape)]
+        for layer in self._stack():
+            self._extend(layer)
+        self.built = True
+
+    def _extend(self, layer: torch.nn.Module) -> None:
+        shape: Shape = self._shapes[-1]
+        dtype = self._input.dtype if len(self._shapes) == 1 and self._input is not None else self.dtype
+        if isinstance(layer, Layer):
+            layer.ensure_built(shape)
+            self._shapes.append(layer.compute_output_shape(shape))
+        else:
+            self._shapes.append(_Probe(layer).output_shape(shape, dtype))
+        self.built = True
+
+    def _stack(self) -> list[torch.nn.Module]:
+        return [module for module in self._modules.values() if module is not None]
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Run the layers one after another."""
+        for layer in self._modules.values():
+            inputs = layer(inputs)  # type: ignore[misc]  # no layer of the stack is None
+        return inputs
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers, without the `Input`."""
+        return self._stack()
+
+    def _layer_name(self, layer: torch.nn.Module) -> str:
+        return next(name for name, module in zip(self._names, self._stack(), strict=True) if module is layer)
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The symbolic input, where its shape is known."""
+        return [] if self._input is None else [self._input]
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input, the batch axis (None) first."""
+        if not self._shapes:
+            raise AttributeError(f"'{self.name}' was not built yet, so the shape of its input is not known.")
+        return self._shapes[0]
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the output, the batch axis (None) first."""
+        if not self._shapes:
+            raise AttributeError(f"'{self.name}' was not built yet, so the shape of its output is not known.")
+        return self._shapes[-1]
+
+    @property
+    def output_names(self) -> list[str] | None:
+        """The name of the last layer, after which Keras names the output."""
+        return self._names[-1:] or None
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output for an input of a given shape."""
+        if self._shapes and tuple(input_shape) == tuple(self._shapes[0]):
+            return self._shapes[-1]
+        shape = input_shape
+        for layer in self._stack():
+            inner = layer if isinstance(layer, Layer) else _Probe(layer)
+            shape = inner.compute_output_shape(shape)
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this model again, in Keras's form."""
+        from oncue.layers import serialize
+
+        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "layers": []}
+        if self._input is not None:
+            config["layers"].append(serialize(self._input_layer()))
+        config["layers"] += [serialize(layer) for layer in self._stack()]
+        if self._shapes:
+            config["build_input_shape"] = self._shapes[0]
+        return config
+
+    def _input_layer(self) -> InputLayer:
+        assert self._input is not None
+        known: InputLayer | None = getattr(self._input, "input_layer", None)
+        if known is not None:
+            return known
+        return InputLayer(batch_shape=self._input.shape, dtype=self._input.dtype, name="input_layer")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Sequential:
+        """Make a model from what `get_config` returned.
+
+        Args:
+            config: The configuration.
+            custom_objects: Your own layers, by class name.
+
+        Returns:
+            A model with fresh weights.
+        """
+        from oncue.layers import deserialize
+
+        model = cls(name=config.get("name"), trainable=config.get("trainable", True))
+        for layer in config["layers"]:
+            model.add(deserialize(layer, custom_objects=custom_objects))
+        if config.get("build_input_shape") is not None and not model.built:
+            model.build(tuple(config["build_input_shape"]))
+        return model
+
+
+def _input_of(layer: Any) -> KerasTensor | None:
+    if isinstance(layer, KerasTensor):
+        if layer.history is not None:
+            raise ValueError("Only what `Input` gave can be added to a Sequential model, not the output of a layer.")
+        return layer
+    return layer.output if isinstance(layer, InputLayer) else None
+
+
+class _Probe(Layer):
+    """A torch module seen as a layer, to learn the shape of its output."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(name="probe")
+        self.module = module
+        self.built = True
+        self.training = module.training
+
+    def call(self, inputs: Any) -> Any:
+        return self.module(inputs)
+
+    def output_shape(self, shape: Shape, dtype: str) -> Any:
+        return self._probe((KerasTensor(shape, dtype),), {})[0]

@@ -1,0 +1,50 @@
+"""Names made up for objects that were given none: `dense`, `dense_1`, `precision`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+_counts: Counter[str] = Counter()
+
+
+def auto_name(prefix: str) -> str:
+    """Return `prefix` the first time, then `prefix_1`, `prefix_2`, ...
+
+    Args:
+        prefix: A snake_case word.
+
+    Returns:
+        A name that this process has not given before (since `reset`).
+
+    Example:
+        >>> reset()
+        >>> auto_name("dense"), auto_name("dense")
+        ('dense', 'dense_1')
+    """
+    seen = _counts[prefix]
+    _counts[prefix] += 1
+    return prefix if seen == 0 else f"{prefix}_{seen}"
+
+
+def to_snake_case(name: str) -> str:
+    """Return a class name as Keras writes it in automatic names.
+
+    Args:
+        name: A class name such as "Conv2D".
+
+    Returns:
+        The name in snake case.
+
+    Example:
+        >>> to_snake_case("MaxPooling2D"), to_snake_case("LSTM"), to_snake_case("Conv2D")
+        ('max_pooling2d', 'lstm', 'conv2d')
+    """
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def reset() -> None:
+    """Forget every name that was given, as `clear_session` does."""
+    _counts.clear()

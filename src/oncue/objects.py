@@ -1,0 +1,113 @@
+"""Named objects: how an initializer, a layer or any other part is written into a configuration and found again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from oncue.core.suggest import unknown
+
+custom: dict[str, Any] = {}
+"""Classes and functions of the user, by the names under which configurations mention them."""
+
+
+def name_of(thing: Any) -> str:
+    """Return the name under which a class or function of the user was registered, or else its own.
+
+    Example:
+        >>> name_of(len)
+        'len'
+    """
+    registered = next((name for name, item in custom.items() if item is thing), None)
+    return str(getattr(thing, "__name__", type(thing).__name__)) if registered is None else registered
+
+
+def to_config(thing: Any, module: str) -> dict[str, Any]:
+    """Write an object or a function as Keras's saving format spells it.
+
+    Args:
+        thing: An object with `get_config()`, or a function.
+        module: The public module of Keras where our classes of this kind live, such as "keras.initializers".
+
+    Returns:
+        A dict with the keys module, class_name, config and registered_name.
+
+    Raises:
+        ValueError: When the object has no `get_config`, so that it could never be made again.
+
+    Example:
+        >>> to_config(len, "keras.activations")["config"]
+        'len'
+    """
+    if inspect.isfunction(thing) or inspect.isbuiltin(thing):
+        name = name_of(thing)
+        return {"module": "builtins", "class_name": "function", "config": name, "registered_name": name}
+    cls = type(thing)
+    if not hasattr(thing, "get_config"):
+        raise ValueError(f"{thing!r} can't be saved: {cls.__name__} must define `get_config(self)`.")
+    ours = cls.__module__.partition(".")[0] == "oncue"
+    return {
+        "module": module if ours else cls.__module__,
+        "class_name": cls.__name__,
+        "config": thing.get_config(),
+        "registered_name": None if ours else name_of(cls),
+    }
+
+
+def resolve(
+    kind: str, identifier: Any, known: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+) -> Any:
+    """Find or make the object that a name, a configuration, a class or the object itself stands for.
+
+    Only names in `known` and the user's own are looked up; nothing is ever imported by a name in a configuration.
+
+    Args:
+        kind: What is looked for, for the error message: "initializer", "layer".
+        identifier: A name, a dict with class_name and config, a class, or something callable.
+        known: Our classes and functions by name.
+        custom_objects: The user's classes and functions by name; they win over ours.
+
+    Returns:
+        The object. A class is called without arguments, or with its configuration through `from_config`.
+
+    Raises:
+        ValueError: For a name that is not known, or a value that stands for nothing.
+
+    Example:
+        >>> resolve("number type", "int", {"int": int})
+        0
+    """
+    names: dict[str, Any] = {**known, **custom, **(custom_objects or {})}
+    if isinstance(identifier, str):
+        if identifier not in names:
+            raise unknown(kind, identifier, names)
+        found = names[identifier]
+        return found() if inspect.isclass(found) else found
+    if isinstance(identifier, Mapping):
+        return _from_config(kind, identifier, names)
+    if inspect.isclass(identifier):
+        return identifier()
+    if callable(identifier):
+        return identifier
+    raise ValueError(
+        f"The {kind} must be a name, a configuration, or something callable; got {identifier!r} of type "
+        f"{type(identifier).__name__}."
+    )
+
+
+def _from_config(kind: str, written: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    class_name, config = written.get("class_name"), written.get("config", {})
+    if class_name is None:
+        raise ValueError(f"A configuration of the {kind} must have the key 'class_name'; got {dict(written)!r}.")
+    wanted = config if class_name == "function" else class_name
+    registered = written.get("registered_name")
+    found = names.get(registered) if isinstance(registered, str) else None
+    if found is None:
+        found = names.get(wanted)
+    if found is None:
+        raise unknown(kind, wanted, names)
+    if not inspect.isclass(found):
+        return found
+    make = getattr(found, "from_config", None)
+    return found(**config) if make is None else make(config)

@@ -1,0 +1,32 @@
+"""Optimizers: Keras's names and defaults over torch's arithmetic."""
+
+from oncue.optimizers import legacy, schedules
+from oncue.optimizers.adadelta import Adadelta
+from oncue.optimizers.adagrad import Adagrad
+from oncue.optimizers.adam import Adam
+from oncue.optimizers.adamax import Adamax
+from oncue.optimizers.adamw import AdamW
+from oncue.optimizers.identifiers import deserialize, get, serialize
+from oncue.optimizers.nadam import Nadam
+from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.rmsprop import RMSprop
+from oncue.optimizers.sgd import SGD
+from oncue.optimizers.torch_optimizer import TorchOptimizer
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "TorchOptimizer",
+    "deserialize",
+    "get",
+    "legacy",
+    "schedules",
+    "serialize",
+]

@@ -1,0 +1,99 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.optimizers._legacy_arguments import default_epsilon
+from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.optimizer import Optimizer
+
+
+class Adagrad(Optimizer):
+    """Gradient descent divided by the root of the sum of all squared gradients so far.
+
+    Formula: `a += g ** 2` and `w -= learning_rate * g / sqrt(a + epsilon)` (Duchi et al. 2011; Keras, `Adagrad`, which
+    has epsilon under the root where torch adds it to the root).
+
+    Args:
+        learning_rate: See `Optimizer`.
+        initial_accumulator_value: What the sums start from.
+        epsilon: Added under the root; None for the backend's epsilon.
+        weight_decay: See `Optimizer`, as for all arguments from here on.
+
+    Raises:
+        ValueError: When an argument is unknown or out of its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = Adagrad(learning_rate=0.5, initial_accumulator_value=0.0)
+        >>> optimizer.apply([torch.tensor([3.0])], [weight])
+        >>> weight.data
+        tensor([0.5000])
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float | None = 1e-7,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        if not initial_accumulator_value >= 0:
+            raise ValueError(f"`initial_accumulator_value` must be at least 0; got {initial_accumulator_value!r}.")
+        self.initial_accumulator_value = initial_accumulator_value
+        self.epsilon = default_epsilon(epsilon)
+
+    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """Return an Adagrad with Keras's epsilon."""
+        slots = {"accumulator": self.initial_accumulator_value}
+        return _Adagrad(groups, {"lr": learning_rate, **self._hyperparameters()}, slots)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {"eps": self.epsilon}
+
+    def _slot_blocks(self) -> list[dict[str, str]]:
+        return [{"accumulator": "accumulator"}]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
+
+
+class _Adagrad(ForeachOptimizer):
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
+    ) -> None:
+        accumulator = slots["accumulator"]
+        torch._foreach_addcmul_(accumulator, gradients, gradients)
+        denominators = list(torch._foreach_add(accumulator, group["eps"]))
+        torch._foreach_sqrt_(denominators)
+        torch._foreach_addcdiv_(parameters, gradients, denominators, value=-group["lr"])

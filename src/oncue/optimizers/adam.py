@@ -1,0 +1,120 @@
+"""Adam."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.optimizers._legacy_arguments import default_epsilon
+from oncue.optimizers.foreach_optimizer import can_fuse
+from oncue.optimizers.optimizer import Optimizer
+
+
+class Adam(Optimizer):
+    """Gradient descent scaled by running estimates of the gradient's first two moments.
+
+    Source: Kingma and Ba 2014 (arXiv:1412.6980), in the form before its section 2.1, where epsilon ("epsilon hat") is
+    added before the bias correction; `amsgrad` is Reddi et al. 2018 (arXiv:1904.09237). The arithmetic is that of
+    torch's fused Adam, told an epsilon that makes it Keras's.
+
+    Args:
+        learning_rate: See `Optimizer`.
+        beta_1: The share of the first moment that each step keeps.
+        beta_2: The share of the second moment that each step keeps.
+        epsilon: Added to the root of the second moment; None for the backend's epsilon.
+        amsgrad: Divide by the largest second moment seen so far.
+        weight_decay: See `Optimizer`, as for all arguments from here on.
+
+    Raises:
+        ValueError: When an argument is unknown or out of its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = Adam(learning_rate=0.25)
+        >>> optimizer.apply([torch.tensor([3.0])], [weight])
+        >>> weight.data
+        tensor([0.7500])
+    """
+
+    _torch_decays = True
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float | None = 1e-7,
+        amsgrad: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = default_epsilon(epsilon)
+        self.amsgrad = amsgrad
+
+    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """Return torch's Adam with decoupled weight decay, fused where it can be."""
+        fused = all(can_fuse(group["params"]) for group in groups)
+        inner = torch.optim.AdamW(
+            groups, lr=learning_rate, weight_decay=0.0, amsgrad=self.amsgrad, fused=fused, foreach=not fused
+        )
+        keys = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.amsgrad
+        for group in groups:
+            for parameter in group["params"]:
+                # The count lies where torch's kernel wants it: beside the parameter if fused, else on the host.
+                step = torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu")
+                slots = {key: torch.zeros_like(parameter, requires_grad=False) for key in keys}
+                inner.state[parameter] = {"step": step, **slots}
+        return inner
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        # torch adds epsilon to sqrt(v / correction), Keras to sqrt(v).
+        correction = 1.0 - self.beta_2 ** (self._updates + 1)
+        return {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon / math.sqrt(correction)}
+
+    def _count_changed(self) -> None:
+        if self._inner is not None:
+            for parameter in self._parameters:
+                self._inner.state[parameter]["step"].fill_(self._updates)
+
+    def _skipped(self, parameters: list[Tensor]) -> None:
+        # Keras corrects the bias by the count of all updates, torch by those of the parameter.
+        assert self._inner is not None
+        for parameter in parameters:
+            self._inner.state[parameter]["step"].add_(1)
+
+    def _slot_blocks(self) -> list[dict[str, str]]:
+        blocks = [{"momentum": "exp_avg", "velocity": "exp_avg_sq"}]
+        return [*blocks, {"velocity_hat": "max_exp_avg_sq"}] if self.amsgrad else blocks
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "amsgrad": self.amsgrad}
+        return {**super().get_config(), **own}

@@ -1,0 +1,102 @@
+"""Adamax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.optimizers._legacy_arguments import default_epsilon
+from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.optimizer import Optimizer
+
+
+class Adamax(Optimizer):
+    """Adam with the largest recent gradient in place of the second moment.
+
+    Formula: `m += (1 - beta_1) * (g - m)`, `u = max(beta_2 * u, abs(g))` and
+    `w -= learning_rate / (1 - beta_1 ** t) * m / (u + epsilon)` (Kingma and Ba 2014, arXiv:1412.6980, section 7.1;
+    Keras, `Adamax`, which adds epsilon to the maximum where torch adds it to the gradient).
+
+    Args:
+        learning_rate: See `Optimizer`.
+        beta_1: The share of the first moment that each step keeps.
+        beta_2: The share of the norm that each step keeps.
+        epsilon: Added to the norm; None for the backend's epsilon.
+        weight_decay: See `Optimizer`, as for all arguments from here on.
+
+    Raises:
+        ValueError: When an argument is unknown or out of its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = Adamax(learning_rate=0.25)
+        >>> optimizer.apply([torch.tensor([3.0])], [weight])
+        >>> weight.data
+        tensor([0.7500])
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float | None = 1e-7,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = default_epsilon(epsilon)
+
+    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """Return an Adamax with Keras's epsilon."""
+        return _Adamax(groups, {"lr": learning_rate, **self._hyperparameters()}, {"momentum": 0.0, "norm": 0.0})
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon, "t": self._updates + 1}
+
+    def _slot_blocks(self) -> list[dict[str, str]]:
+        return [{"momentum": "momentum", "norm": "norm"}]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+class _Adamax(ForeachOptimizer):
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
+    ) -> None:
+        beta_1, beta_2 = group["betas"]
+        momentum, norm = slots["momentum"], slots["norm"]
+        torch._foreach_lerp_(momentum, gradients, 1.0 - beta_1)
+        torch._foreach_mul_(norm, beta_2)
+        torch._foreach_maximum_(norm, list(torch._foreach_abs(gradients)))
+        denominators = list(torch._foreach_add(norm, group["eps"]))
+        rate = group["lr"] / (1.0 - beta_1 ** group["t"])
+        torch._foreach_addcdiv_(parameters, momentum, denominators, value=-rate)

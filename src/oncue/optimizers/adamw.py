@@ -1,0 +1,74 @@
+"""AdamW."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oncue.optimizers.adam import Adam
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay.
+
+    Source: Loshchilov and Hutter 2017 (arXiv:1711.05101).
+
+    Args:
+        learning_rate: See `Optimizer`.
+        weight_decay: See `Optimizer`; 0.004 by default.
+        beta_1: See `Adam`.
+        beta_2: See `Adam`.
+        epsilon: See `Adam`.
+        amsgrad: See `Adam`.
+        clipnorm: See `Optimizer`, as for all arguments from here on.
+
+    Raises:
+        ValueError: When `weight_decay` is None, or an argument is unknown or out of its range.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = AdamW(learning_rate=0.25, weight_decay=1.0)
+        >>> optimizer.apply([torch.tensor([3.0])], [weight])
+        >>> weight.data
+        tensor([0.5000])
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float | None = 1e-7,
+        amsgrad: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            amsgrad=amsgrad,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        if weight_decay is None:
+            raise ValueError("`weight_decay` of AdamW must be a number; got None. Use `Adam` for no weight decay.")

@@ -1,0 +1,81 @@
+"""The base of the torch optimizers written here, where Keras's arithmetic is not that of `torch.optim`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def can_fuse(parameters: list[Tensor]) -> bool:
+    """Return whether torch's fused optimizers take these parameters.
+
+    Args:
+        parameters: The parameters.
+
+    Returns:
+        True when all are real floats on the CPU or on CUDA.
+
+    Example:
+        >>> can_fuse([torch.zeros(2)])
+        True
+    """
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+class ForeachOptimizer(torch.optim.Optimizer):
+    """Updates all parameters together by `torch._foreach_*` calls; a subclass writes `update`.
+
+    Args:
+        groups: Parameter groups.
+        defaults: Hyper-parameters of groups that don't say otherwise, `lr` among them.
+        slots: The name of each per-parameter state and the number that fills it at first.
+
+    Example:
+        >>> class Plain(ForeachOptimizer):
+        ...     def update(self, parameters, gradients, slots, group):
+        ...         torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> weight.grad = torch.tensor([2.0])
+        >>> Plain([{"params": [weight]}], {"lr": 0.25}, {}).step()
+        >>> weight.data
+        tensor([0.5000])
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], slots: Mapping[str, float]) -> None:
+        super().__init__(groups, defaults)
+        self._slot_names = tuple(slots)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                # A full_like keeps the memory format, which lets the foreach kernels run as one.
+                self.state[parameter] = {
+                    name: torch.full_like(parameter, value, requires_grad=False) for name, value in slots.items()
+                }
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no optimizer here takes a closure
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                states = [self.state[p] for p in parameters]
+                slots = {name: [state[name] for state in states] for name in self._slot_names}
+                self.update(parameters, [p.grad for p in parameters], slots, group)
+
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
+    ) -> None:
+        """Change `parameters` and `slots` in place.
+
+        Args:
+            parameters: The parameters that have a gradient.
+            gradients: Their gradients, not to be changed.
+            slots: Their states by name.
+            group: The hyper-parameters.
+
+        Raises:
+            NotImplementedError: Unless a subclass writes it.
+        """
+        raise NotImplementedError

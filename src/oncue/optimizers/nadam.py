@@ -1,0 +1,126 @@
+"""Nadam."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.optimizers._legacy_arguments import default_epsilon
+from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.optimizer import Optimizer
+
+
+class Nadam(Optimizer):
+    """Adam that looks ahead along its first moment, as Nesterov's momentum does.
+
+    Source: Dozat 2016, "Incorporating Nesterov momentum into Adam", with its schedule of momenta
+    `u_t = beta_1 * (1 - 0.5 * 0.96 ** t)` (Keras, `Nadam`). The same as torch's NAdam with `momentum_decay=1.0`, whose
+    factors are kept here once for all parameters instead of in a tensor for each.
+
+    Args:
+        learning_rate: See `Optimizer`.
+        beta_1: The share of the first moment that each step keeps.
+        beta_2: The share of the second moment that each step keeps.
+        epsilon: Added to the root of the second moment; None for the backend's epsilon.
+        weight_decay: See `Optimizer`, as for all arguments from here on.
+
+    Raises:
+        ValueError: When an argument is unknown or out of its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = Nadam(learning_rate=0.25, beta_1=0.0)
+        >>> optimizer.apply([torch.tensor([3.0])], [weight])
+        >>> weight.data
+        tensor([0.7500])
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float | None = 1e-7,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = default_epsilon(epsilon)
+        # The product of the momenta of all updates so far.
+        self._u_product = 1.0
+
+    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """Return a Nadam with one schedule of momenta for all parameters."""
+        return _Nadam(groups, {"lr": learning_rate}, {"momentum": 0.0, "velocity": 0.0})
+
+    def _momentum_at(self, update: int) -> float:
+        return float(self.beta_1 * (1.0 - 0.5 * 0.96**update))
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        update = self._updates + 1
+        now, following = self._momentum_at(update), self._momentum_at(update + 1)
+        self._u_product *= now
+        return {
+            "betas": (self.beta_1, self.beta_2),
+            "eps": self.epsilon,
+            "correction": 1.0 - self.beta_2**update,
+            "momentum_share": following / (1.0 - self._u_product * following),
+            "gradient_share": (1.0 - now) / (1.0 - self._u_product),
+        }
+
+    def _count_changed(self) -> None:
+        self._u_product = math.prod(self._momentum_at(update) for update in range(1, self._updates + 1))
+
+    def _own_variables(self) -> list[Tensor]:
+        return [torch.tensor(self._u_product, dtype=torch.float32)]
+
+    def _slot_blocks(self) -> list[dict[str, str]]:
+        return [{"momentum": "momentum", "velocity": "velocity"}]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+class _Nadam(ForeachOptimizer):
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
+    ) -> None:
+        beta_1, beta_2 = group["betas"]
+        momentum, velocity = slots["momentum"], slots["velocity"]
+        torch._foreach_lerp_(momentum, gradients, 1.0 - beta_1)
+        torch._foreach_mul_(velocity, beta_2)
+        torch._foreach_addcmul_(velocity, gradients, gradients, value=1.0 - beta_2)
+        denominators = list(torch._foreach_div(velocity, group["correction"]))
+        torch._foreach_sqrt_(denominators)
+        torch._foreach_add_(denominators, group["eps"])
+        rate = group["lr"]
+        torch._foreach_addcdiv_(parameters, momentum, denominators, value=-rate * group["momentum_share"])
+        torch._foreach_addcdiv_(parameters, gradients, denominators, value=-rate * group["gradient_share"])

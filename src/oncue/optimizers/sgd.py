@@ -1,0 +1,119 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
+from oncue.optimizers.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum if wanted.
+
+    Formula: `w -= learning_rate * g`; with momentum `v = momentum * v - learning_rate * g` and `w += v`, or, with
+    `nesterov`, `w += momentum * v - learning_rate * g` (Keras, `SGD`). The velocity keeps the learning rates of the
+    past, where torch's takes the present one.
+
+    Args:
+        learning_rate: See `Optimizer`.
+        momentum: The share of the velocity that each step keeps, in [0, 1].
+        nesterov: Look ahead along the velocity.
+        weight_decay: See `Optimizer`, as for all arguments from here on.
+
+    Raises:
+        ValueError: When an argument is unknown or out of its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = SGD(0.5, momentum=0.5)
+        >>> for _ in range(2):
+        ...     optimizer.apply([torch.tensor([1.0])], [weight])
+        >>> weight.data
+        tensor([-0.2500])
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            name=name,
+            **kwargs,
+        )
+        self._momentum = 0.0
+        self.momentum = momentum
+        self.nesterov = nesterov
+
+    @property
+    def momentum(self) -> float:
+        """The share of the velocity that each step keeps; may be set between steps."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"`momentum` must be a number in [0, 1]; got {value!r}.")
+        if self.built and (value == 0) != (self._momentum == 0):
+            raise ValueError(
+                f"`momentum` can't be set from {self._momentum!r} to {value!r} once the optimizer is built: a velocity "
+                "is kept for all or none of the training. Create a new optimizer."
+            )
+        self._momentum = float(value)
+
+    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
+        """Return torch's own SGD, or one with Keras's momentum."""
+        if self.momentum != 0:
+            return _MomentumSGD(groups, {"lr": learning_rate, **self._hyperparameters()}, {"momentum": 0.0})
+        fused = all(can_fuse(group["params"]) for group in groups)
+        return torch.optim.SGD(groups, lr=learning_rate, fused=fused, foreach=not fused)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, "nesterov": self.nesterov} if self.momentum != 0 else {}
+
+    def _slot_blocks(self) -> list[dict[str, str]]:
+        return [{"momentum": "momentum"}] if self.momentum != 0 else []
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class _MomentumSGD(ForeachOptimizer):
+    def update(
+        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
+    ) -> None:
+        velocity, momentum, rate = slots["momentum"], group["momentum"], group["lr"]
+        torch._foreach_mul_(velocity, momentum)
+        torch._foreach_add_(velocity, gradients, alpha=-rate)
+        if group["nesterov"]:
+            torch._foreach_add_(parameters, velocity, alpha=momentum)
+            torch._foreach_add_(parameters, gradients, alpha=-rate)
+        else:
+            torch._foreach_add_(parameters, velocity)

@@ -1,0 +1,49 @@
+"""The exponential moving average of a model's weights (`use_ema`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class WeightAverage:
+    """Averages parameters over updates: `average = momentum * average + (1 - momentum) * parameter`.
+
+    The first update copies the parameters, as in Keras (`use_ema`).
+
+    Args:
+        parameters: The parameters to average.
+        momentum: The share of the old average that is kept, in [0, 1].
+        overwrite_frequency: Put the average in place of the parameters every so many updates; None for never.
+
+    Example:
+        >>> parameter = torch.tensor([1.0])
+        >>> average = WeightAverage([parameter], momentum=0.5, overwrite_frequency=None)
+        >>> average.update(0)
+        >>> parameter.fill_(3.0)
+        tensor([3.])
+        >>> average.update(1)
+        >>> average.values
+        [tensor([2.])]
+    """
+
+    def __init__(self, parameters: list[Tensor], momentum: float, overwrite_frequency: int | None) -> None:
+        self.values = [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters]
+        self._parameters = parameters
+        self._momentum = momentum
+        self._overwrite_frequency = overwrite_frequency
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Take the parameters in after the update number `iteration`, counted from 0."""
+        if iteration == 0:
+            torch._foreach_copy_(self.values, self._parameters)
+        else:
+            torch._foreach_lerp_(self.values, self._parameters, 1.0 - self._momentum)
+        if self._overwrite_frequency is not None and (iteration + 1) % self._overwrite_frequency == 0:
+            self.overwrite()
+
+    @torch.no_grad()
+    def overwrite(self) -> None:
+        """Put the average in place of the parameters."""
+        torch._foreach_copy_(self._parameters, self.values)

@@ -1,0 +1,201 @@
+"""Arrays and tensors as batches: converted once, sliced or gathered per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from oncue.training.batch import Batch, Batches
+from oncue.training.batch_order import BatchOrder, Shuffle
+from oncue.training.class_weights import ClassWeights
+from oncue.training.nested import is_nested, map_leaves, named_leaves
+from oncue.training.tensors import to_tensors, wanted_dtype
+
+_DEFAULT_BATCH_SIZE = 32
+_SHARE_OF_FREE_MEMORY = 0.5
+
+
+class ArrayBatches(Batches):
+    """Batches of arrays held in memory.
+
+    Memory is shared with the arrays on the CPU; on another device the data is moved there once when it fits in half
+    of the free memory, and batch by batch otherwise. Floats arrive as floatx, all else keeps its dtype.
+
+    Args:
+        x: Inputs: arrays of shape `(samples, ...)`, or nested lists, tuples and dicts of them.
+        y: Targets, in the same forms; None for none.
+        sample_weight: Weights `(samples,)`, or one array per output.
+        batch_size: Samples per batch. Default: 32, or what gives `steps` batches when `steps` is given.
+        shuffle: False, True for a new random order per pass, or "batch" to shuffle whole batches.
+        steps: Batches wanted per epoch; only sets the default of `batch_size`, as in Keras 3.
+        class_weight: Weight per class index, for a single output without `sample_weight`.
+        device: Where batches go.
+
+    Raises:
+        ValueError: When lengths differ, there are no samples, or an array is not numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> batches = ArrayBatches(np.zeros((5, 2)), [0, 1, 0, 1, 0], batch_size=2, device="cpu")
+        >>> [(x.shape[0], y.tolist()) for x, y, _ in batches.epoch()]
+        [(2, [0, 1]), (2, [0, 1]), (1, [0])]
+    """
+
+    restartable = True
+    exact_position = True
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        batch_size: int | None = None,
+        shuffle: Shuffle = False,
+        steps: int | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        device: torch.device | str,
+    ) -> None:
+        """See the class."""
+        if class_weight is not None and sample_weight is not None:
+            raise ValueError(
+                "`class_weight` and `sample_weight` can't be given together; multiply the class weights into "
+                "`sample_weight` with `class_weight_to_sample_weights(y, class_weight)`."
+            )
+        self.source = x
+        x, y = to_tensors(x, "x"), to_tensors(y, "y")
+        sample_weight = _per_output(y, to_tensors(sample_weight, "sample_weight"))
+        if class_weight is not None:
+            sample_weight = ClassWeights(class_weight)(y)
+        self._data: Batch = (x, y, sample_weight)
+        self.num_samples = common_length(self._data)
+        if batch_size is None:
+            batch_size = -(-self.num_samples // steps) if steps is not None else _DEFAULT_BATCH_SIZE
+        self.batch_size: int = batch_size
+        self._device = torch.device(device)
+        self._place()
+        devices = {leaf.device for _, leaf in named_leaves(self._data, "data")}
+        order_device = devices.pop() if len(devices) == 1 else torch.device("cpu")
+        self._order = BatchOrder(self.num_samples, batch_size, shuffle, order_device)
+        self.num_batches: int = self._order.num_batches
+
+    def epoch(self, start: int = 0) -> Iterator[Batch]:
+        """Return one pass from batch `start`; from 0 in a new order, later in the order of the pass under way."""
+        return self._walk(start, self._order.begin(start))
+
+    def first(self) -> Batch:
+        """Return the first samples in the given order."""
+        return self._batch(slice(0, self.batch_size))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `order_seed` and `position` of the pass under way."""
+        return self._order.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the order of a saved pass for the next `epoch(position)`."""
+        self._order.load_state_dict(state)
+
+    def _walk(self, start: int, order: torch.Tensor | None) -> Iterator[Batch]:
+        size, progress = self.batch_size, self._order
+        x, y, weight = self._data
+        plain = self._ready and isinstance(x, torch.Tensor) and weight is None and isinstance(y, torch.Tensor)
+        for index in range(start, self.num_batches):
+            low = index * size
+            progress.position = index + 1
+            rows: slice | torch.Tensor = slice(low, low + size) if order is None else order[low : low + size]
+            if not plain:
+                yield self._batch(rows)
+            elif isinstance(rows, slice):
+                yield x[rows], y[rows], None
+            else:
+                yield x.index_select(0, rows), y.index_select(0, rows), None
+
+    def _batch(self, rows: slice | torch.Tensor) -> Batch:
+        def take(leaf: torch.Tensor) -> torch.Tensor:
+            if isinstance(rows, slice):
+                part = leaf[rows]
+            else:
+                part = leaf.index_select(0, rows if rows.device == leaf.device else rows.to(leaf.device))
+            return part if self._ready else move(part, self._device)
+
+        x, y, weight = (map_leaves(take, part) for part in self._data)
+        return x, y, weight
+
+    def _place(self) -> None:
+        leaves = [leaf for _, leaf in named_leaves(self._data, "data")]
+        away = [leaf for leaf in leaves if leaf.device != self._device]
+        if away and self._fits(away):
+            x, y, weight = (map_leaves(lambda leaf: move(leaf, self._device), part) for part in self._data)
+            self._data = (x, y, weight)
+            leaves = [leaf for _, leaf in named_leaves(self._data, "data")]
+        self._ready = all(leaf.device == self._device and leaf.dtype == wanted_dtype(leaf.dtype) for leaf in leaves)
+
+    def _fits(self, leaves: list[torch.Tensor]) -> bool:
+        if self._device.type != "cuda":
+            return True
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return sum(leaf.numel() * leaf.element_size() for leaf in leaves) <= free * _SHARE_OF_FREE_MEMORY
+
+
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the tensor on the device, floats as floatx; the tensor itself where it already is so."""
+    dtype = wanted_dtype(tensor.dtype)
+    # MPS has no float64: cast there before the move, elsewhere after it, which spares the host a copy.
+    if device.type == "mps":
+        tensor = tensor.to(dtype)
+    # Only copies away from the CPU may run on their own: a late read on the CPU would see half a copy.
+    return tensor.to(device=device, dtype=dtype, non_blocking=device.type != "cpu")
+
+
+def common_length(data: Batch) -> int:
+    """Return the length of the first axis that all tensors share.
+
+    Args:
+        data: `(x, y, sample_weight)` of tensors, nested or None.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        ValueError: When the tensors differ in length, or hold nothing; lists every shape.
+
+    Example:
+        >>> common_length((torch.zeros(3, 2), torch.zeros(3), None))
+        3
+    """
+    named = [
+        pair for part, name in zip(data, ("x", "y", "sample_weight"), strict=True) for pair in named_leaves(part, name)
+    ]
+    if not named:
+        raise ValueError("`x` holds no arrays; pass an array of shape (samples, ...).")
+    lengths = {leaf.shape[0] for _, leaf in named}
+    shapes = ", ".join(f"`{name}` {tuple(leaf.shape)}" for name, leaf in named)
+    if len(lengths) > 1:
+        raise ValueError(f"All arrays must have the same number of samples (first axis); got {shapes}.")
+    length = lengths.pop()
+    if length == 0:
+        raise ValueError(f"The data has no samples: {shapes}.")
+    return int(length)
+
+
+def _per_output(y: Any, sample_weight: Any) -> Any:
+    """Give every output of `y` its weights, as Keras does: one array per output, or one weight per sample for all."""
+    if sample_weight is None or not is_nested(y):
+        return sample_weight
+    if is_nested(sample_weight):
+        outputs = [name for name, _ in named_leaves(y, "")]
+        given = [name for name, _ in named_leaves(sample_weight, "")]
+        if outputs != given:
+            raise ValueError(
+                "`sample_weight` must have one array per output of `y`; "
+                f"y has {[f'y{name}' for name in outputs]}, got {[f'sample_weight{name}' for name in given]}."
+            )
+        return sample_weight
+    if sample_weight.ndim > 2 or (sample_weight.ndim == 2 and sample_weight.shape[1] != 1):
+        raise ValueError(
+            "One `sample_weight` for several outputs must have one number per sample, shape (samples,); "
+            f"got shape {tuple(sample_weight.shape)}. Pass one array per output instead."
+        )
+    return map_leaves(lambda _: sample_weight, y)

@@ -1,0 +1,230 @@
+"""CompiledLoss: the losses of all outputs as one number."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from oncue import losses
+from oncue.losses.loss import Loss, LossFunctionWrapper
+from oncue.losses.structure import align, is_nested, leaves, spread
+from oncue.metrics.mean import Mean
+from oncue.naming import to_snake_case
+
+_BY_SHAPE = ("crossentropy", "ce")
+
+
+class _Part(NamedTuple):
+    """One loss of one output."""
+
+    output: int
+    loss: Loss
+    weight: float | None
+    tracker: Mean | None
+
+
+def kind_of_targets(y_true: Any, y_pred: Any) -> str:
+    """Tell from shapes alone which of the accuracies or cross-entropies is meant, by Keras's rule.
+
+    Args:
+        y_true: A target with a shape (batch, ...).
+        y_pred: A prediction with a shape (batch, ...).
+
+    Returns:
+        "binary" for one output, "sparse" for class labels, else "categorical".
+
+    Example:
+        >>> kind_of_targets(torch.zeros(8), torch.zeros(8, 3))
+        'sparse'
+    """
+    target, output = tuple(y_true.shape), tuple(y_pred.shape)
+    if output[-1:] == (1,):
+        return "binary"
+    if len(target) < len(output) or (target[-1:] == (1,) and output[-1] > 1):
+        return "sparse"
+    return "categorical"
+
+
+def name_of(thing: Any) -> str:
+    """Return the name that Keras's logs give to a loss, a metric or a function."""
+    name = getattr(thing, "name", None)
+    if isinstance(name, str):
+        return name
+    return to_snake_case(getattr(thing, "__name__", type(thing).__name__))
+
+
+class CompiledLoss:
+    """The weighted sum of the losses of all outputs.
+
+    Args:
+        loss: A loss for all outputs, or a list or dict of losses as the outputs are nested. None for an output without one.
+            "crossentropy" (or "ce") stands for the binary, sparse or categorical one, by the shapes of the first batch.
+        loss_weights: A number, or numbers nested as `loss` is; None weighs everything by 1.
+        output_names: The names of the outputs, in the order of the flattened outputs; None when they have none.
+
+    Raises:
+        ValueError: When a loss is not known, or `loss_weights` holds something else than numbers.
+
+    Example:
+        >>> loss = CompiledLoss("mse")
+        >>> loss(torch.zeros(2, 1), torch.full((2, 1), 3.0))
+        tensor(9.)
+    """
+
+    def __init__(self, loss: Any, loss_weights: Any = None, output_names: list[str] | None = None) -> None:
+        for _, part in leaves(loss_weights):
+            if part is not None and (isinstance(part, bool) or not isinstance(part, (int, float))):
+                raise ValueError(
+                    f"`loss_weights` must be a number, or a list or dict of numbers; got {part!r} of type "
+                    f"{type(part).__name__}."
+                )
+        for _, part in leaves(loss):
+            if isinstance(part, str) and part.lower() not in _BY_SHAPE:
+                losses.get(part)
+        self._loss, self._loss_weights = loss, loss_weights
+        self.output_names = output_names
+        self.built = False
+        # The usual model has one output and one loss, which is then called without looking left or right.
+        self._only: Loss | None = None
+        self._only_weight: float | None = None
+        self._parts: list[_Part] = []
+        self._wanted: list[bool] = []
+        self._names: list[str] | None = None
+
+    @property
+    def metrics(self) -> list[Mean]:
+        """The running means of the single losses, when there are several: "<output>_loss"."""
+        return [part.tracker for part in self._parts if part.tracker is not None]
+
+    def build(self, y_true: Any, y_pred: Any) -> None:
+        """Decide which loss belongs to which output; done by the first call.
+
+        Args:
+            y_true: The targets of a batch.
+            y_pred: The outputs of the model for it.
+
+        Raises:
+            ValueError: When losses, weights, targets and outputs don't fit together.
+        """
+        outputs = list(leaves(y_pred))
+        self._names = self._names_for(y_pred)
+        specs = spread(self._loss, y_pred, self._names, "loss", complete=True)
+        weights = spread(self._loss_weights, y_pred, self._names, "loss_weights")
+        self._wanted = [any(part is not None for _, part in leaves(spec)) for spec in specs]
+        if not any(self._wanted):
+            raise ValueError("`loss` is None for every output. Give at least one output a loss, such as loss='mse'.")
+        targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
+        several = sum(1 for spec in specs for _, part in leaves(spec) if part is not None) > 1
+        for index, (spec, weight, target) in enumerate(zip(specs, weights, targets, strict=True)):
+            given = [part for _, part in leaves(spec) if part is not None]
+            for loss, scale in zip(given, _weights_for(given, weight), strict=True):
+                found = _resolve(loss, target, outputs[index][1])
+                tracker = None
+                if several:
+                    name = self._label(outputs[index][0], index, found, len(given) > 1)
+                    tracker = Mean(name=f"{name}_loss")
+                self._parts.append(_Part(index, found, scale, tracker))
+        if not several and not is_nested(y_pred):
+            self._only, self._only_weight = self._parts[0].loss, self._parts[0].weight
+        self.built = True
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
+        """Return the total loss of a batch.
+
+        Args:
+            y_true: Targets, nested as the outputs are.
+            y_pred: The model's outputs.
+            sample_weight: None, weights for all outputs, or weights nested as the outputs are.
+
+        Returns:
+            A scalar tensor: the sum of all losses times their weights.
+        """
+        if self._only is not None and isinstance(y_true, Tensor) and isinstance(y_pred, Tensor):
+            value = self._only(y_true, y_pred, sample_weight)
+            return value if self._only_weight is None else value * self._only_weight
+        if not self.built:
+            self.build(y_true, y_pred)
+        return self._sum(y_true, y_pred, sample_weight)
+
+    def check(self, y_true: Any, y_pred: Any) -> None:
+        """Refuse targets that don't suit the losses; reads them, so it belongs before training.
+
+        Args:
+            y_true: The targets of a batch (or of all samples), nested as the outputs are.
+            y_pred: The model's outputs for a batch.
+
+        Raises:
+            ValueError: As `oncue.losses.check_targets`.
+        """
+        if not self.built:
+            self.build(y_true, y_pred)
+        targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
+        outputs = [output for _, output in leaves(y_pred)]
+        for part in self._parts:
+            losses.check_targets(part.loss, targets[part.output], tuple(outputs[part.output].shape))
+
+    def _sum(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Tensor:
+        outputs = [output for _, output in leaves(y_pred)]
+        targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
+        if is_nested(sample_weight):
+            weights = align(sample_weight, y_pred, self._names, "sample_weight", [False] * len(outputs))
+        else:
+            weights = [sample_weight] * len(outputs)
+        total: Tensor | None = None
+        for index, loss, scale, tracker in self._parts:
+            value = loss(targets[index], outputs[index], weights[index])
+            if tracker is not None:
+                tracker.update_state(value, sample_weight=outputs[index].shape[0])
+            if scale is not None:
+                value = value * scale
+            total = value if total is None else total + value
+        if total is None:
+            raise ValueError("`loss` is None for every output.")
+        return total
+
+    def _names_for(self, y_pred: Any) -> list[str] | None:
+        # Keras names the parts of a dict by its keys, whatever the layers behind them are called.
+        if isinstance(y_pred, dict) or self.output_names is None:
+            return None
+        return list(self.output_names) if len(self.output_names) == sum(1 for _ in leaves(y_pred)) else None
+
+    def _label(self, path: tuple[Any, ...], index: int, loss: Loss, shared: bool) -> str:
+        if path and not isinstance(path[-1], int):
+            label = "/".join(map(str, path))
+        else:
+            own = loss.name if self._names is None else self._names[index]
+            label = "/".join(map(str, (*path[:-1], own)))
+            if self._names is None:
+                return label
+        return f"{label}_{loss.name}" if shared else label
+
+
+def _weights_for(given: list[Any], weight: Any) -> list[float | None]:
+    if not is_nested(weight):
+        return [weight] * len(given)
+    flat: list[float | None] = [value for _, value in leaves(weight)]
+    if len(flat) != len(given):
+        raise ValueError(
+            f"`loss_weights` must give one number for each loss; got {len(flat)} numbers {flat} for {len(given)} losses."
+        )
+    return flat
+
+
+def _resolve(loss: Any, y_true: Any, y_pred: Any) -> Loss:
+    if isinstance(loss, str) and loss.lower() in _BY_SHAPE:
+        prefix = {"binary": "binary_", "sparse": "sparse_categorical_", "categorical": "categorical_"}
+        found = losses.get(f"{prefix[kind_of_targets(y_true, y_pred)]}crossentropy")
+    else:
+        found = losses.get(loss)
+    if not isinstance(found, Loss):
+        if found is None:
+            raise ValueError("`loss` must not be None here.")
+        return LossFunctionWrapper(found, name=loss if isinstance(loss, str) else name_of(found))
+    if found.reduction in (None, "none"):
+        raise ValueError(
+            f"`loss` must give one number to train on, but {found!r} has reduction={found.reduction!r}, which leaves one "
+            "for each sample. Use reduction='sum_over_batch_size'."
+        )
+    return found

@@ -1,0 +1,230 @@
+"""CompiledMetrics: the metrics of all outputs, with Keras's names in the logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from oncue import metrics as metrics_module
+from oncue.losses.structure import align, is_nested, leaves, spread
+from oncue.metrics.mean import MeanMetricWrapper
+from oncue.metrics.metric import Metric
+from oncue.training.compiled_loss import kind_of_targets, name_of
+
+_BY_SHAPE = {
+    "accuracy": ("BinaryAccuracy", "SparseCategoricalAccuracy", "CategoricalAccuracy"),
+    "crossentropy": ("BinaryCrossentropy", "SparseCategoricalCrossentropy", "CategoricalCrossentropy"),
+}
+_SHORT = {"acc": "accuracy", "ce": "crossentropy"}
+
+
+class CompiledMetrics:
+    """The metrics given to `compile`, built when the first batch shows the shapes.
+
+    Args:
+        metrics: A list of metrics (names, classes, objects, functions `metric(y_true, y_pred)`, torchmetrics), or one list
+            for each output, as a list or a dict. "accuracy", "acc", "crossentropy" and "ce" choose the binary, sparse or
+            categorical metric by shapes, and keep the name that was typed.
+        weighted_metrics: The same, for metrics that are given the sample weights.
+        output_names: The names of the outputs, in the order of the flattened outputs; None when they have none.
+
+    Raises:
+        ValueError: When `metrics` is no list, tuple or dict, or holds a name that is not known.
+
+    Example:
+        >>> compiled = CompiledMetrics(["accuracy"])
+        >>> compiled.update_state(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.9], [0.8]]))
+        >>> [(name, metric.result()) for name, metric in compiled.names_and_metrics()]
+        [('accuracy', tensor(0.5000))]
+    """
+
+    def __init__(
+        self, metrics: Any = None, weighted_metrics: Any = None, output_names: list[str] | None = None
+    ) -> None:
+        self._user_metrics = _checked(metrics, "metrics")
+        self._user_weighted = _checked(weighted_metrics, "weighted_metrics")
+        self.output_names = output_names
+        self.built = False
+        self._plain: list[list[Metric]] = []
+        self._weighted: list[list[Metric]] = []
+        self._names: list[str] | None = None
+        self._single = False
+
+    def build(self, y_true: Any, y_pred: Any) -> None:
+        """Decide which metrics belong to which output; done by the first `update_state`.
+
+        Args:
+            y_true: The targets of a batch.
+            y_pred: The outputs of the model for it.
+
+        Raises:
+            ValueError: When metrics and outputs don't fit together.
+        """
+        count = sum(1 for _ in leaves(y_pred))
+        self._single = not is_nested(y_pred)
+        names = self.output_names if self.output_names is not None and len(self.output_names) == count else None
+        # Keras names the parts of a dict by its keys, whatever the layers behind them are called.
+        self._names = None if isinstance(y_pred, dict) else names
+        self._labels: list[str | None] = [None] * count
+        if count > 1:
+            if isinstance(y_pred, dict):
+                self._labels = ["/".join(map(str, path)) for path, _ in leaves(y_pred)]
+            elif names is not None:
+                self._labels = list(names)
+        plain = self._specs(self._user_metrics, y_pred, count, "metrics")
+        weighted = self._specs(self._user_weighted, y_pred, count, "weighted_metrics")
+        self._wanted = [bool(a or b) for a, b in zip(plain, weighted, strict=True)]
+        targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
+        outputs = [output for _, output in leaves(y_pred)]
+        pairs = list(zip(targets, outputs, strict=True))
+        self._plain = [[_resolve(m, *pair) for m in spec] for spec, pair in zip(plain, pairs, strict=True)]
+        self._weighted = [[_resolve(m, *pair) for m in spec] for spec, pair in zip(weighted, pairs, strict=True)]
+        self.built = True
+
+    def _specs(self, given: Any, y_pred: Any, count: int, argument: str) -> list[list[Any]]:
+        if given is None:
+            return [[] for _ in range(count)]
+        if count == 1:
+            return [_flat(given)]
+        return [_flat(spec) for spec in spread(given, y_pred, self._names, argument)]
+
+    @torch.no_grad()
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch to every metric.
+
+        Args:
+            y_true: Targets, nested as the outputs are.
+            y_pred: The model's outputs.
+            sample_weight: None, weights for all outputs, or weights nested as the outputs are. Only `weighted_metrics` get
+                them.
+        """
+        if not self.built:
+            self.build(y_true, y_pred)
+        if self._single and isinstance(y_true, torch.Tensor):
+            for metric in self._plain[0]:
+                metric.update_state(y_true, y_pred)
+            for metric in self._weighted[0]:
+                metric.update_state(y_true, y_pred, sample_weight)
+            return
+        outputs = [output for _, output in leaves(y_pred)]
+        targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
+        if is_nested(sample_weight):
+            weights = align(sample_weight, y_pred, self._names, "sample_weight", [False] * len(outputs))
+        else:
+            weights = [sample_weight] * len(outputs)
+        for index, output in enumerate(outputs):
+            for metric in self._plain[index]:
+                metric.update_state(targets[index], output)
+            for metric in self._weighted[index]:
+                metric.update_state(targets[index], output, weights[index])
+
+    def reset_state(self) -> None:
+        """Forget all batches."""
+        for metric in self.metrics:
+            metric.reset_state()
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """All metrics, those without weights first; empty before the first batch."""
+        return [metric for group in (*self._plain, *self._weighted) for metric in group]
+
+    def names_and_metrics(self) -> list[tuple[str, Metric]]:
+        """Return every metric with its key in the logs; empty before the first batch."""
+        if not self.built:
+            return []
+        plain, weighted = (
+            [(label, metric) for label, group in zip(self._labels, groups, strict=True) for metric in group]
+            for groups in (self._plain, self._weighted)
+        )
+        names = _log_names(
+            [(label, metric.name) for label, metric in plain], [(label, metric.name) for label, metric in weighted]
+        )
+        return list(zip(names, [metric for _, metric in (*plain, *weighted)], strict=True))
+
+    def names_before_build(self) -> list[str] | None:
+        """Return the keys that will be in the logs, as far as `compile` alone tells.
+
+        Returns:
+            The keys for a model with one output; None when several outputs, or outputs unknown in number, are asked for.
+        """
+        if self.built:
+            return [name for name, _ in self.names_and_metrics()]
+        if self.output_names is not None and len(self.output_names) > 1:
+            return None
+        plain: list[tuple[str | None, str]] = [(None, _future_name(m)) for m in _flat(self._user_metrics)]
+        weighted: list[tuple[str | None, str]] = [(None, _future_name(m)) for m in _flat(self._user_weighted)]
+        return _log_names(plain, weighted)
+
+
+def _checked(metrics: Any, argument: str) -> Any:
+    if metrics is None or (is_nested(metrics) and not metrics):
+        return None
+    if not is_nested(metrics):
+        shown = repr(metrics) if isinstance(metrics, str) else getattr(metrics, "__name__", "metric")
+        raise ValueError(
+            f"`{argument}` must be a list, tuple or dict of metrics; got {metrics!r} of type {type(metrics).__name__}. "
+            f"Type {argument}=[{shown}]."
+        )
+    return _made(metrics, argument)
+
+
+def _made(metrics: Any, argument: str) -> Any:
+    # Classes are made into metrics here, not at the first batch, so that their automatic names are known from the start;
+    # names that are not known are refused here too.
+    if isinstance(metrics, dict):
+        return {key: _made(item, argument) for key, item in metrics.items()}
+    if isinstance(metrics, (list, tuple)):
+        return [_made(item, argument) for item in metrics]
+    if isinstance(metrics, str):
+        if _SHORT.get(metrics.lower(), metrics.lower()) not in _BY_SHAPE:
+            metrics_module.get(metrics)
+        return metrics
+    return metrics_module.get(metrics)
+
+
+def _flat(spec: Any) -> list[Any]:
+    return [part for _, part in leaves(spec) if part is not None]
+
+
+def _future_name(metric: Any) -> str:
+    return metric if isinstance(metric, str) else name_of(metric)
+
+
+def _resolve(metric: Any, y_true: Any, y_pred: Any) -> Metric:
+    if isinstance(metric, str):
+        word = _SHORT.get(metric.lower(), metric.lower())
+        if word in _BY_SHAPE:
+            kinds = dict(zip(("binary", "sparse", "categorical"), _BY_SHAPE[word], strict=True))
+            found: Any = metrics_module.get(kinds[kind_of_targets(y_true, y_pred)])
+        else:
+            found = metrics_module.get(metric)
+    else:
+        found = metric
+    name = _future_name(metric)
+    if not isinstance(found, Metric):
+        found = MeanMetricWrapper(found, name=name)
+    found.name = name
+    return found
+
+
+def _log_names(
+    plain: Iterable[tuple[str | None, str]], weighted: Iterable[tuple[str | None, str]]
+) -> list[str]:
+    seen: dict[str, int] = {}
+    names: list[str] = []
+
+    def add(name: str) -> None:
+        index = seen.get(name, 0)
+        seen[name] = index + 1
+        names.append(f"{name}_{index}" if index else name)
+
+    for label, name in plain:
+        add(name if label is None else f"{label}_{name}")
+    for label, name in weighted:
+        full = name if label is None else f"{label}_{name}"
+        if full in seen:
+            full = f"weighted_{name}" if label is None else f"{label}_weighted_{name}"
+        add(full)
+    return names

@@ -1,0 +1,84 @@
+"""What a loader, a generator or a data set hands over, as a checked batch on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from oncue.training.array_batches import common_length, move
+from oncue.training.batch import Batch, describe, unpack_x_y_sample_weight
+from oncue.training.class_weights import ClassWeights
+from oncue.training.nested import map_leaves
+from oncue.training.tensors import to_tensors
+
+
+class Deliver:
+    """Turns what a source hands over into a batch: unpacked, converted, checked, moved, weighted.
+
+    Args:
+        kind: What the source is called in errors, such as "generator".
+        device: Where batches go.
+        class_weights: Weights per class, or None.
+
+    Example:
+        >>> Deliver("generator", torch.device("cpu"))(([[1.0]], [0]), 0)
+        (tensor([[1.]]), tensor([0]), None)
+    """
+
+    def __init__(self, kind: str, device: torch.device, class_weights: ClassWeights | None = None) -> None:
+        """See the class."""
+        self.kind = kind
+        self.device = device
+        self.class_weights = class_weights
+
+    def __call__(self, data: Any, index: int) -> Batch:
+        """Return the batch.
+
+        Args:
+            data: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of arrays or nested arrays.
+            index: Which batch of the pass it is, for errors.
+
+        Returns:
+            `(x, y, sample_weight)` on the device.
+
+        Raises:
+            ValueError: When the parts are not that, differ in length, or are not numbers.
+        """
+        if type(data) in (tuple, list) and len(data) == 2 and self.class_weights is None:
+            x, y = data
+            if type(x) is torch.Tensor and type(y) is torch.Tensor and x.ndim and y.ndim and len(x) == len(y):
+                return move(x, self.device), move(y, self.device), None
+        try:
+            return self._convert(data)
+        except ValueError as error:
+            raise ValueError(
+                f"Batch {index} of the {self.kind} can't be used: {error} It was {describe(data)}."
+            ) from error
+
+    def _convert(self, data: Any) -> Batch:
+        parts = unpack_x_y_sample_weight(data)
+        if parts[0] is None:
+            raise ValueError("it has no inputs.")
+        names = ("x", "y", "sample_weight")
+        tensors = [
+            map_leaves(lambda leaf: move(leaf, self.device), to_tensors(_with_numpy(part), name))
+            for part, name in zip(parts, names, strict=True)
+        ]
+        batch = (tensors[0], tensors[1], tensors[2])
+        common_length(batch)
+        if self.class_weights is None:
+            return batch
+        if batch[2] is not None:
+            raise ValueError("it has sample weights of its own, so `class_weight` can't be given as well.")
+        return (batch[0], batch[1], self.class_weights(batch[1]))
+
+
+def _with_numpy(part: Any) -> Any:
+    """Read what is an array only by its `.numpy()`, such as TensorFlow's tensors on older versions."""
+
+    def read(leaf: Any) -> Any:
+        foreign = not isinstance(leaf, torch.Tensor) and not hasattr(leaf, "__array__") and hasattr(leaf, "numpy")
+        return leaf.numpy() if foreign else leaf
+
+    return map_leaves(read, part)

@@ -1,0 +1,178 @@
+"""What `fit`, `evaluate` and `predict` do, on any model that has a step."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from oncue.callbacks import CallbackList, History
+from oncue.nested import flatten, map_leaves
+from oncue.training.batch import Batch, Batches
+from oncue.training.loop import Result, run_batches
+from oncue.training.step import own_step, pack, test_step, train_step
+
+if TYPE_CHECKING:
+    from oncue.training.trainer import Trainer
+
+
+def make_callbacks(callbacks: Any, model: Trainer, **params: Any) -> CallbackList:
+    """Return the list of a run: the user's own `CallbackList` as it is, or one made of what came.
+
+    Args:
+        callbacks: None, a callback, nested lists of callbacks, or a `CallbackList`.
+        model: The model.
+        **params: `verbose`, `epochs`, `steps`, and `add_history`.
+
+    Returns:
+        A list that belongs to the model.
+    """
+    history = params.pop("add_history", False)
+    if isinstance(callbacks, CallbackList):
+        if callbacks.model is None:
+            callbacks.set_model(model)
+        if history and not any(isinstance(item, History) for item in callbacks.callbacks):
+            callbacks.append(History())
+        return callbacks
+    return CallbackList(
+        callbacks, add_history=history, add_progbar=params["verbose"] != 0, model=model, **params
+    )
+
+
+def train_epochs(
+    model: Trainer,
+    batches: Batches,
+    validation: Batches | None,
+    callbacks: CallbackList,
+    epochs: int,
+    initial_epoch: int,
+    validation_freq: int | Collection[int],
+) -> None:
+    """Train for some epochs, with validation where it is due.
+
+    Args:
+        model: A prepared model.
+        batches: The training data.
+        validation: The validation data, or None.
+        callbacks: The list of the run.
+        epochs: The index of the epoch to stop before.
+        initial_epoch: The index of the first epoch.
+        validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
+    """
+    step = _train_step(model)
+    logs: dict[str, Any] = {}
+    callbacks.on_train_begin()
+    first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
+    for epoch in range(first, epochs):
+        one_pass = _peeked(batches)
+        if one_pass is None:
+            break
+        model.reset_metrics()
+        callbacks.on_epoch_begin(epoch)
+        model.train()
+        with model._training_pass():
+            steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution)
+        logs = _results(model, "train_step", steps, result)
+        model.eval()
+        if validation is not None and _validates(epoch, validation_freq):
+            measured = test_batches(model, validation, callbacks)
+            logs.update((f"val_{name}", value) for name, value in measured.items())
+        callbacks.on_epoch_end(epoch, dict(logs))
+        if model.stop_training:
+            break
+    finalize = getattr(model.optimizer, "finalize_variable_values", None)
+    if finalize is not None and epochs > first:
+        finalize(model._optimized)
+    callbacks.on_train_end(logs)
+
+
+def test_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> dict[str, float]:
+    """Evaluate a prepared model on one pass; the validation of `fit` and `evaluate` itself.
+
+    Returns:
+        The values of the loss and the metrics, by sorted name; empty when there was no batch.
+    """
+    model.stop_evaluating = False
+    callbacks.on_test_begin()
+    model.reset_metrics()
+    step = own_step(model, model.test_step) if model._overrides("test_step") else test_step(model)
+    with torch.no_grad():
+        steps, result = run_batches("test", batches.epoch(), step, callbacks, model, model.steps_per_execution)
+    logs = _results(model, "test_step", steps, result)
+    callbacks.on_test_end(dict(logs))
+    return logs
+
+
+def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> Any:
+    """Run a built model over one pass and return what it gave, as NumPy arrays joined along the batch axis."""
+    model.stop_predicting = False
+    parts: list[Any] = []
+    own = model.predict_step if model._overrides("predict_step") else None
+
+    def step(batch: Batch) -> Result:
+        outputs = model._forward(batch[0]) if own is None else own(pack(batch))
+        parts.append(outputs)
+        return {"outputs": outputs}
+
+    callbacks.on_predict_begin()
+    with torch.no_grad():
+        run_batches("predict", batches.epoch(), step, callbacks, model, model.steps_per_execution)
+    callbacks.on_predict_end()
+    if not parts:
+        raise ValueError("`predict` got no batch: `x` is empty, or a generator that had nothing left.")
+    leaves = [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
+    joined = iter([as_numpy(leaf) for leaf in leaves])
+    if isinstance(parts[0], dict):
+        by_name = dict(zip(sorted(parts[0]), joined, strict=True))
+        return {name: by_name[name] for name in parts[0]}
+    return map_leaves(lambda _: next(joined), parts[0])
+
+
+def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return a tensor as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    tensor = tensor.detach()
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
+
+
+def _train_step(model: Trainer) -> Any:
+    if model._overrides("train_step"):
+        return own_step(model, model.train_step)
+    if not model.trainable_parameters():
+        warnings.warn("The model has no trainable weights, so training changes nothing.", UserWarning, stacklevel=4)
+    return train_step(model)
+
+
+def _results(model: Trainer, method: str, steps: int, result: Result) -> dict[str, Any]:
+    """Return the values of a pass as Python floats: the metrics', or what the user's own step returned last."""
+    if not steps or result is None:
+        return {}
+    source: Any = result
+    values = dict(zip(source.names, source.read(), strict=True))
+    if model._overrides(method) or model._overrides("compute_metrics"):
+        own = model.get_metrics_result()
+        if own and set(own) == set(values):
+            return own
+    return values
+
+
+def _validates(epoch: int, frequency: int | Collection[int]) -> bool:
+    if isinstance(frequency, int):
+        return (epoch + 1) % frequency == 0
+    return epoch + 1 in frequency
+
+
+def _peeked(batches: Batches) -> Iterator[Batch] | None:
+    """Return a pass; None when a stream has nothing left, so that no epoch begins which can't be trained."""
+    one_pass = iter(batches.epoch())
+    if batches.restartable:
+        return one_pass
+    first = next(one_pass, None)
+    return None if first is None else _chained(first, one_pass)
+
+
+def _chained(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:
+    yield first
+    yield from rest

@@ -1,0 +1,94 @@
+"""Hugging Face `datasets`: columns as inputs and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from oncue.training.batch import Batches
+from oncue.training.batch_order import Shuffle
+from oncue.training.deliver import Deliver
+from oncue.training.indexed_batches import IndexedBatches
+from oncue.training.stream_batches import StreamBatches
+from oncue.training.tensors import comes_from
+
+_TARGETS = ("labels", "label")
+
+
+def is_huggingface(x: Any) -> bool:
+    """Return whether `x` is a Hugging Face Dataset or IterableDataset."""
+    return comes_from(x, "datasets") and hasattr(x, "column_names") and hasattr(x, "with_format")
+
+
+def split_columns(columns: Any) -> Any:
+    """Split the columns of a batch into inputs and targets.
+
+    Args:
+        columns: A dict of columns; anything else is returned as it is.
+
+    Returns:
+        `(x, y)`, where y is the column "labels" or "label" and x the others: one column itself, several as a dict; or
+        `(x,)` when there is no such column.
+
+    Example:
+        >>> split_columns({"pixels": [[0.0]], "label": [1]})
+        ([[0.0]], [1])
+    """
+    if not isinstance(columns, dict):
+        return columns
+    target = next((name for name in _TARGETS if name in columns), None)
+    inputs = {name: column for name, column in columns.items() if name != target}
+    x = next(iter(inputs.values())) if len(inputs) == 1 else inputs
+    return (x,) if target is None else (x, columns[target])
+
+
+def huggingface_batches(dataset: Any, deliver: Deliver, batch_size: int | None, shuffle: Shuffle) -> Batches:
+    """Return batches of a Hugging Face data set, with or without torch format.
+
+    Args:
+        dataset: A Dataset, read by index, or an IterableDataset, read in order.
+        deliver: Converts and checks what comes.
+        batch_size: Samples per batch; None for 32.
+        shuffle: As `IndexedBatches` takes it; an IterableDataset shuffles itself (`dataset.shuffle(...)`).
+
+    Returns:
+        The batches.
+
+    Raises:
+        ValueError: When the data set is a dict of splits, is empty, has text columns, or no inputs.
+    """
+    names = dataset.column_names
+    if isinstance(names, dict):
+        raise ValueError(
+            f"`x` holds several splits: {sorted(names)}; pass one of them, such as `x[{sorted(names)[0]!r}]`."
+        )
+    form = getattr(dataset, "format", None) or {}
+    # A transform of the user's own may turn text into numbers; every other format gives what the columns hold.
+    rows = dataset
+    if form.get("type") != "custom":
+        features = getattr(dataset, "features", None) or {}
+        shown = list(form.get("columns") or features)
+        _check_columns(shown, features)
+        rows = dataset.with_format("torch", columns=shown) if "columns" in form else dataset.with_format("torch")
+    if hasattr(dataset, "__len__"):
+        return IndexedBatches(dataset, lambda at: split_columns(rows[at]), deliver, batch_size, shuffle)
+    size = 32 if batch_size is None else batch_size
+    passes = count()
+
+    def open_pass() -> Iterator[Any]:
+        # A shuffled stream repeats its order in every epoch unless it is told which one it is.
+        rows.set_epoch(next(passes))
+        return map(split_columns, rows.iter(batch_size=size))
+
+    return StreamBatches(dataset, deliver, open_pass, size)
+
+
+def _check_columns(columns: list[str], features: Any) -> None:
+    text = [name for name in columns if getattr(features[name], "dtype", None) in ("string", "large_string")]
+    if text:
+        raise ValueError(
+            f"The data set has text columns {text}; tokenize them, or drop them with `x.remove_columns({text})`."
+        )
+    if columns and all(name in _TARGETS for name in columns):
+        raise ValueError(f"The data set has only the columns {columns}, which are targets; inputs are missing.")

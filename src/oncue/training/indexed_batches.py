@@ -1,0 +1,116 @@
+"""Data sets that are read by sample indices: torch's map-style data sets and Hugging Face's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+from oncue.training.batch import Batch, Batches
+from oncue.training.batch_order import BatchOrder, Shuffle
+from oncue.training.deliver import Deliver
+from oncue.training.undisturbed import undisturbed_random_state
+
+
+class IndexedBatches(Batches):
+    """Batches of a data set that returns the samples of a list of indices.
+
+    Args:
+        dataset: The data set, with `len`.
+        fetch: Given a list of sample indices, returns the raw batch.
+        deliver: Converts and checks what comes.
+        batch_size: Samples per batch; None for 32.
+        shuffle: False, True for a new random order per pass, or "batch" to shuffle whole batches.
+
+    Raises:
+        ValueError: When the data set is empty.
+
+    Example:
+        >>> rows = torch.arange(5.0)
+        >>> batches = IndexedBatches(rows, lambda at: rows[at], Deliver("Dataset", torch.device("cpu")), batch_size=2)
+        >>> [x.tolist() for x, _, _ in batches.epoch(start=1)]
+        [[2.0, 3.0], [4.0]]
+    """
+
+    restartable = True
+    exact_position = True
+
+    def __init__(
+        self,
+        dataset: Any,
+        fetch: Callable[[list[int]], Any],
+        deliver: Deliver,
+        batch_size: int | None = None,
+        shuffle: Shuffle = False,
+    ) -> None:
+        """See the class."""
+        samples = len(dataset)
+        if samples == 0:
+            raise ValueError(f"The {deliver.kind} has no samples.")
+        self.source = dataset
+        self.batch_size = 32 if batch_size is None else batch_size
+        self._fetch = fetch
+        self._deliver = deliver
+        self._order = BatchOrder(samples, self.batch_size, shuffle)
+        self.num_batches = self._order.num_batches
+
+    def epoch(self, start: int = 0) -> Iterator[Batch]:
+        """Return one pass from batch `start`; from 0 in a new order, later in the order of the pass under way."""
+        return self._walk(start, self._order.begin(start))
+
+    def first(self) -> Batch:
+        """Return the first samples in the given order."""
+        with undisturbed_random_state():
+            return self._deliver(self._fetch(list(range(min(self.batch_size or 1, self._order.num_samples)))), 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `order_seed` and `position` of the pass under way."""
+        return self._order.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the order of a saved pass for the next `epoch(position)`."""
+        self._order.load_state_dict(state)
+
+    def _walk(self, start: int, order: torch.Tensor | None) -> Iterator[Batch]:
+        size, samples = self._order.batch_size, self._order.num_samples
+        for index in range(start, self._order.num_batches):
+            low, high = index * size, min((index + 1) * size, samples)
+            at = list(range(low, high)) if order is None else order[low:high].tolist()
+            self._order.position = index + 1
+            yield self._deliver(self._fetch(at), index)
+
+
+def dataset_batches(dataset: Any, deliver: Deliver, batch_size: int | None, shuffle: Shuffle) -> Batches:
+    """Return batches of a map-style torch Dataset, whose samples are stacked as a DataLoader stacks them.
+
+    Args:
+        dataset: A data set with `__getitem__` and `__len__`.
+        deliver: Converts and checks what comes.
+        batch_size: Samples per batch; None for 32.
+        shuffle: As `IndexedBatches` takes it.
+
+    Returns:
+        The batches.
+
+    Raises:
+        ValueError: When the data set has no length, or no samples.
+
+    Example:
+        >>> pairs = torch.utils.data.TensorDataset(torch.arange(3.0), torch.tensor([0, 1, 0]))
+        >>> deliver = Deliver("torch Dataset", torch.device("cpu"))
+        >>> [y.tolist() for _, y, _ in dataset_batches(pairs, deliver, batch_size=2, shuffle=False).epoch()]
+        [[0, 1], [0]]
+    """
+    if not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"The torch Dataset {type(dataset).__name__} has no `__len__`; add it, or make it an IterableDataset."
+        )
+    fetch_many = getattr(dataset, "__getitems__", None)
+
+    def fetch(indices: list[int]) -> Any:
+        samples = [dataset[index] for index in indices] if fetch_many is None else fetch_many(indices)
+        return default_collate(samples)
+
+    return IndexedBatches(dataset, fetch, deliver, batch_size, shuffle)

@@ -1,0 +1,130 @@
+"""Meter: the running values of a pass, kept on the device until somebody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from oncue.metrics import Metric
+
+Number = torch.Tensor | float
+Pair = tuple[Number, Number | None]
+
+
+class Meter:
+    """Names and running values of the loss and the metrics of one pass; a source for `Logs`.
+
+    Args:
+        named_metrics: Pairs of a logged name and a metric, in any order; a metric whose result is a dict gives several.
+
+    Example:
+        >>> from oncue.metrics import Mean
+        >>> loss = Mean(name="loss")
+        >>> meter = Meter([("loss", loss)])
+        >>> loss.update_state(torch.tensor(0.5), sample_weight=4)
+        >>> meter.names, meter.read()
+        (['loss'], [0.5])
+    """
+
+    def __init__(self, named_metrics: Iterable[tuple[str, Metric]]) -> None:
+        self._metrics = sorted(named_metrics, key=lambda pair: pair[0])
+        self.names: Sequence[str] = [name for name, _ in self._metrics]
+
+    def reset(self) -> None:
+        """Start the means anew."""
+        for _, metric in self._metrics:
+            metric.reset_state()
+
+    def read(self) -> list[float]:
+        """Return the values now, in the order of the names: one transfer from the device."""
+        return self.snapshot().read()
+
+    def snapshot(self) -> Reading:
+        """Return the values as they are, safe from further steps; nothing is transferred."""
+        pairs: dict[str, Pair] = {}
+        for name, metric in self._metrics:
+            taken = metric.snapshot()
+            if isinstance(taken, Mapping):
+                pairs.update(taken)
+            else:
+                pairs[name] = taken
+        self.names = sorted(pairs)
+        return Reading(self.names, [pairs[name] for name in self.names])
+
+
+class Reading:
+    """Values that were taken at one moment and still lie on the device.
+
+    Args:
+        names: The names of the values.
+        pairs: A numerator and a denominator for each; None for a denominator of one.
+    """
+
+    def __init__(self, names: Sequence[str], pairs: Sequence[Pair]) -> None:
+        self.names = names
+        self._pairs = pairs
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Reading:
+        """Return the values that a `train_step` of the user's own returned."""
+        flat: dict[str, Any] = {}
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                flat.update(value)
+            else:
+                flat[name] = value.detach() if isinstance(value, torch.Tensor) else value
+        names = sorted(flat)
+        return cls(names, [(flat[name], None) for name in names])
+
+    def read(self) -> list[Any]:
+        """Return the values as Python floats."""
+        numbers = iter(_fetch([part for pair in self._pairs for part in pair if part is not None]))
+        values = []
+        for _, denominator in self._pairs:
+            value = next(numbers)
+            if denominator is not None:
+                count = next(numbers)
+                value = value / count if count else 0.0
+            values.append(value)
+        return values
+
+    def results(self) -> dict[str, Any]:
+        """Return the values by name, as tensors still on the device where they are tensors."""
+        values: dict[str, Any] = {}
+        for name, (numerator, denominator) in zip(self.names, self._pairs, strict=True):
+            if denominator is None:
+                values[name] = numerator
+            elif isinstance(denominator, torch.Tensor):
+                safe = torch.where(denominator == 0, torch.ones_like(denominator), denominator)
+                values[name] = numerator / safe
+            else:
+                values[name] = numerator / denominator if denominator else 0.0
+        return values
+
+    def snapshot(self) -> Reading:
+        """Return itself: the values are owned already."""
+        return self
+
+
+def _fetch(parts: Sequence[Any]) -> list[Any]:
+    """Return numbers for tensors and numbers, with one transfer for all tensors of an accelerator."""
+    remote = [part for part in parts if isinstance(part, torch.Tensor) and part.device.type != "cpu"]
+    if len(remote) > 1 and all(part.numel() == 1 for part in remote):
+        wide = torch.float64 if remote[0].device.type != "mps" else torch.float32
+        fetched = iter(torch.stack([part.detach().reshape(()).to(wide) for part in remote]).tolist())
+        return [
+            next(fetched) if isinstance(part, torch.Tensor) and part.device.type != "cpu" else _number(part)
+            for part in parts
+        ]
+    return [_number(part) for part in parts]
+
+
+def _number(part: Any) -> Any:
+    if isinstance(part, torch.Tensor) and part.numel() != 1:
+        return part.detach().cpu().numpy()
+    try:
+        return float(part)
+    except (TypeError, ValueError):
+        return part

@@ -1,0 +1,176 @@
+"""`PyDataset` and Keras's own, with worker threads or processes, as batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from oncue.training.batch import Batch, Batches, unpack_x_y_sample_weight
+from oncue.training.batch_order import BatchOrder
+from oncue.training.deliver import Deliver
+from oncue.training.tensors import to_tensors
+from oncue.training.undisturbed import undisturbed_random_state
+
+
+def is_py_dataset(x: Any) -> bool:
+    """Return whether `x` returns whole batches by index, as ours and Keras's PyDataset do."""
+    return (
+        hasattr(x, "__getitem__")
+        and hasattr(x, "on_epoch_end")
+        and (hasattr(type(x), "num_batches") or hasattr(x, "num_batches") or hasattr(x, "__len__"))
+    )
+
+
+class PyDatasetBatches(Batches):
+    """Batches of a PyDataset, loaded ahead by its workers and delivered in order.
+
+    Args:
+        dataset: The data set.
+        deliver: Converts and checks what comes.
+        shuffle: Whether to visit the batches in a new random order in every pass; ignored without a known end.
+
+    Raises:
+        ValueError: When the data set has no batches.
+
+    Example:
+        >>> import torch
+        >>> from oncue.utils.py_dataset import PyDataset
+        >>> class Numbers(PyDataset):
+        ...     def __len__(self):
+        ...         return 3
+        ...     def __getitem__(self, index):
+        ...         return ([index],)
+        >>> batches = PyDatasetBatches(Numbers(workers=2), Deliver("PyDataset", torch.device("cpu")))
+        >>> [x.tolist() for x, _, _ in batches.epoch()]
+        [[0], [1], [2]]
+    """
+
+    restartable = True
+
+    def __init__(self, dataset: Any, deliver: Deliver, shuffle: bool = False) -> None:
+        """See the class."""
+        self.source = dataset
+        self.exact_position = True
+        self._deliver = deliver
+        self._shuffle = shuffle
+        self._workers = int(getattr(dataset, "workers", 1))
+        self._processes = bool(getattr(dataset, "use_multiprocessing", False))
+        self._ahead = max(1, int(getattr(dataset, "max_queue_size", 10)))
+        self._threads: ThreadPoolExecutor | None = None
+        self._order: BatchOrder | None = None
+        if self.num_batches == 0:
+            raise ValueError(f"The {deliver.kind} {type(dataset).__name__} has no batches: its length is 0.")
+
+    @property
+    def num_batches(self) -> int | None:  # type: ignore[override]  # asked anew: a data set may grow between epochs
+        """Batches in one pass; None for a data set without end."""
+        if hasattr(type(self.source), "num_batches") or hasattr(self.source, "num_batches"):
+            number = self.source.num_batches
+        else:
+            number = len(self.source)
+        return None if number is None else int(number)
+
+    def epoch(self, start: int = 0) -> Iterator[Batch]:
+        """Return one pass from batch `start`, between the data set's `on_epoch_begin` and `on_epoch_end`."""
+        self.epoch_begins()
+        yield from self.one_pass(start)
+        self.epoch_ends()
+
+    def one_pass(self, start: int = 0) -> Iterator[Batch]:
+        """Return one pass without the data set's epoch hooks."""
+        for index, data in enumerate(self._load(self._indices(start)), start):
+            if self._order is not None:
+                self._order.position = index + 1
+            yield self._deliver(data, index)
+
+    def epoch_begins(self) -> None:
+        """Call the data set's `on_epoch_begin`."""
+        begin = getattr(self.source, "on_epoch_begin", None)
+        if begin is not None:
+            begin()
+
+    def epoch_ends(self) -> None:
+        """Call the data set's `on_epoch_end`."""
+        self.source.on_epoch_end()
+
+    def first(self) -> Batch:
+        """Return batch 0, loaded in this thread."""
+        with undisturbed_random_state():
+            return self._deliver(self.source[0], 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `order_seed` and `position` of the pass under way; empty before the first one."""
+        return {} if self._order is None else self._order.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the order of a saved pass for the next `epoch(position)`."""
+        number = self.num_batches
+        if state and number is not None:
+            self._order = BatchOrder(number, 1, self._shuffle)
+            self._order.load_state_dict(state)
+
+    def close(self) -> None:
+        """End the worker threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            self._threads = None
+
+    def _indices(self, start: int) -> Iterable[int]:
+        number = self.num_batches
+        if number is None:
+            return count(start)
+        if self._order is None or self._order.num_samples != number:
+            self._order = BatchOrder(number, 1, self._shuffle)
+        order = self._order.begin(start)
+        return range(start, number) if order is None else order[start:].tolist()
+
+    def _load(self, indices: Iterable[int]) -> Iterator[Any]:
+        if self._processes and self._workers > 0:
+            yield from DataLoader(
+                _Pickled(self.source),
+                batch_size=None,
+                sampler=indices,
+                num_workers=self._workers,
+                collate_fn=_unchanged,
+                prefetch_factor=-(-self._ahead // self._workers),
+            )
+        elif self._workers > 1:
+            yield from self._load_in_threads(iter(indices))
+        else:
+            for index in indices:
+                yield self.source[index]
+
+    def _load_in_threads(self, indices: Iterator[int]) -> Iterator[Any]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="oncue-data")
+        threads, read = self._threads, self.source.__getitem__
+        waiting: deque[Future[Any]] = deque(threads.submit(read, index) for index in islice(indices, self._ahead))
+        try:
+            while waiting:
+                data = waiting.popleft().result()
+                for index in islice(indices, 1):
+                    waiting.append(threads.submit(read, index))
+                yield data
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _Pickled(Dataset[Any]):
+    """Reads batches in a worker process and hands tensors over, which travel in shared memory."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def __getitem__(self, index: int) -> Any:
+        x, y, sample_weight = unpack_x_y_sample_weight(self._source[index])
+        return to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
+
+
+def _unchanged(data: Any) -> Any:
+    return data

@@ -1,0 +1,92 @@
+"""Epochs of a fixed number of steps over a source whose passes are longer, shorter, or endless."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from oncue.training.batch import Batch, Batches
+
+
+class StepBatches(Batches):
+    """Epochs of `steps` batches, as `steps_per_epoch` asks for.
+
+    An epoch goes on where the last one stopped. When a pass ends within an epoch, a new pass begins, unless the pass
+    began in the same epoch: then there are fewer batches than steps, and the epoch ends early with a warning. (Keras
+    3 also ends the epoch early in the first case.)
+
+    Args:
+        batches: The source.
+        steps: Batches per epoch.
+
+    Example:
+        >>> from oncue.training.array_batches import ArrayBatches
+        >>> epochs = StepBatches(ArrayBatches([0, 1, 2], batch_size=1, device="cpu"), steps=2)
+        >>> [x.item() for x, _, _ in epochs.epoch()], [x.item() for x, _, _ in epochs.epoch()]
+        ([0, 1], [2, 0])
+    """
+
+    def __init__(self, batches: Batches, steps: int) -> None:
+        """See the class."""
+        self.batches = batches
+        self.source = batches.source
+        self.num_batches = steps
+        self.batch_size = batches.batch_size
+        self.restartable = batches.restartable
+        self.exact_position = batches.exact_position
+        self._steps = steps
+        self._pass: Iterator[Batch] | None = None
+        self._taken = 0
+
+    def epoch(self, start: int = 0) -> Iterator[Batch]:
+        """Return up to `steps - start` batches."""
+        self.batches.epoch_begins()
+        began_here = self._pass is None and start == 0 and self._taken == 0
+        if self._pass is None:
+            # Without a loaded position, all that is known is that the epoch was to begin at a pass's first batch.
+            self._taken = self._taken or start
+            self._pass = self.batches.one_pass(self._taken)
+        step = start
+        while step < self._steps:
+            batch = next(self._pass, None)
+            if batch is not None:
+                self._taken += 1
+                step += 1
+                yield batch
+                continue
+            if began_here or not self.batches.restartable:
+                warnings.warn(
+                    f"Your input ran out of data after {step} of {self._steps} steps, so the epoch ends here. Make "
+                    "sure that it can give as many batches as there are steps in all epochs, or leave the number of "
+                    "steps out.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                self._pass, self._taken = None, 0
+                break
+            began_here = True
+            self._pass, self._taken = self.batches.one_pass(), 0
+        if self._taken == self.batches.num_batches:
+            self._pass, self._taken = None, 0
+        self.batches.epoch_ends()
+
+    def first(self) -> Batch:
+        """Return one batch of the source."""
+        return self.batches.first()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return `taken`, the position in the pass under way, and the state of the source."""
+        return {"taken": self._taken, "batches": self.batches.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the position of a saved pass for the next `epoch(start)`."""
+        if set(state) != {"taken", "batches"}:
+            raise ValueError(f"The state of epochs of steps has the keys ['batches', 'taken']; got {sorted(state)}.")
+        self._pass, self._taken = None, state["taken"]
+        self.batches.load_state_dict(state["batches"])
+
+    def close(self) -> None:
+        """Close the source."""
+        self._pass = None
+        self.batches.close()

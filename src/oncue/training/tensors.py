@@ -1,0 +1,172 @@
+"""Arrays of every kind as torch tensors, without copying where memory can be shared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from oncue import backend
+from oncue.training.batch import describe
+from oncue.training.nested import map_named
+
+_SCALARS = (bool, int, float, np.generic)
+_WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
+
+def float_dtype() -> torch.dtype:
+    """Return torch's dtype for `oncue.backend.floatx()`."""
+    dtype: torch.dtype = getattr(torch, backend.floatx())
+    return dtype
+
+
+def wanted_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype a model gets for data of `dtype`: floats as floatx, everything else as it is."""
+    return float_dtype() if dtype.is_floating_point else dtype
+
+
+def comes_from(value: Any, package: str) -> bool:
+    """Return whether the class of `value`, or a parent of it, is defined in `package`, without importing that."""
+    return any(parent.__module__.partition(".")[0] == package for parent in type(value).__mro__)
+
+
+def is_numbers(data: Any) -> bool:
+    """Return whether `data` is a list or tuple, nested or not, of nothing but plain numbers: one array in words."""
+    if not isinstance(data, (list, tuple)) or not data:
+        return False
+    first = data[0]
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if not _is_scalar(first):
+        return False
+    return all(is_numbers(item) if isinstance(item, (list, tuple)) else _is_scalar(item) for item in data)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, _SCALARS) or (isinstance(value, torch.Tensor) and value.ndim == 0)
+
+
+def is_arrays(data: Any) -> bool:
+    """Return whether `data` is an array, or a list, tuple or dict of arrays, rather than a source of batches."""
+    if data is None or is_numbers(data):
+        return True
+    if isinstance(data, Mapping):
+        return all(is_arrays(value) for value in data.values())
+    if isinstance(data, (list, tuple)):
+        return all(is_arrays(value) for value in data)
+    return isinstance(data, (torch.Tensor, np.ndarray, *_SCALARS)) or hasattr(data, "__array__") or _is_sparse(data)
+
+
+def _is_sparse(data: Any) -> bool:
+    return comes_from(data, "scipy") and hasattr(data, "toarray")
+
+
+def to_tensors(data: Any, name: str) -> Any:
+    """Convert arrays, and nested lists, tuples and dicts of them, to CPU or device tensors that share their memory.
+
+    A list of plain numbers is one array. Dtypes stay as they are, except that unsigned integers torch can't index
+    become the next wider signed ones.
+
+    Args:
+        data: NumPy arrays, torch tensors, pandas objects, lists of numbers, or anything with `__array__`.
+        name: The argument's name, for errors.
+
+    Returns:
+        The same structure of tensors.
+
+    Raises:
+        ValueError: For text, objects, sparse matrices, and arrays without a batch axis; names the place.
+
+    Example:
+        >>> to_tensors({"a": [1, 2], "b": np.zeros((2, 3))}, "x")["b"].shape
+        torch.Size([2, 3])
+    """
+    return map_named(_to_tensor, _numbers_as_arrays(data, name), name)
+
+
+def _numbers_as_arrays(data: Any, name: str) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _numbers_as_arrays(value, f"{name}[{key!r}]") for key, value in data.items()}
+    if not isinstance(data, (list, tuple)):
+        return data
+    if is_numbers(data):
+        try:
+            return np.asarray(data)
+        except ValueError as error:
+            raise ValueError(
+                f"`{name}` is a list of rows of different lengths: {describe(data)}. Pad the rows to one length."
+            ) from error
+    parts = [_numbers_as_arrays(value, f"{name}[{index}]") for index, value in enumerate(data)]
+    if isinstance(data, list):
+        return parts
+    return type(data)(*parts) if hasattr(data, "_fields") else tuple(parts)
+
+
+def _to_tensor(name: str, value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach()
+        if tensor.layout != torch.strided:
+            raise ValueError(f"`{name}` is a sparse tensor ({tensor.layout}); pass `{name}.to_dense()`.")
+    elif _is_sparse(value):
+        raise ValueError(f"`{name}` is a sparse matrix of shape {value.shape}; pass `{name}.toarray()`.")
+    else:
+        tensor = _from_numpy(name, _as_numpy(name, value))
+    if tensor.ndim == 0:
+        raise ValueError(
+            f"`{name}` must have a batch axis; got {describe(value)} of shape (). For one sample pass `[{name}]`."
+        )
+    return tensor
+
+
+def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, (str, bytes)):
+        raise ValueError(f"`{name}` must be numbers; got text: {value!r:.60}. Encode text as numbers first.")
+    if comes_from(value, "pandas"):
+        return _from_pandas(name, value)
+    return np.asarray(value)
+
+
+def _from_pandas(name: str, value: Any) -> np.ndarray[Any, Any]:
+    columns = value.dtypes if value.ndim == 2 else [value.dtype]
+    labels = list(value.columns) if value.ndim == 2 else [value.name]
+    bad = [
+        f"{label!r} ({dtype})"
+        for label, dtype in zip(labels, columns, strict=True)
+        if getattr(dtype, "kind", "O") not in "biuf"
+    ]
+    if bad:
+        raise ValueError(
+            f"`{name}` is a pandas {type(value).__name__} with columns that are not numbers: {', '.join(bad)}. "
+            "Drop or encode them, for example with `pandas.get_dummies`."
+        )
+    if all(isinstance(dtype, np.dtype) for dtype in columns):
+        return np.asarray(value.to_numpy(dtype=np.result_type(*columns) if len(columns) else None))
+    # Nullable dtypes (Int64, boolean, Float64) become object arrays unless a NumPy dtype is asked for.
+    missing = bool(np.asarray(value.isna()).any())
+    kinds = {dtype.kind for dtype in columns}
+    dtype = backend.floatx() if missing or "f" in kinds else ("bool" if kinds == {"b"} else "int64")
+    return np.asarray(value.to_numpy(dtype=dtype, na_value=np.nan) if missing else value.to_numpy(dtype=dtype))
+
+
+def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
+    if array.dtype.kind not in "biufc":
+        hint = "np.stack them into one array" if array.dtype.kind == "O" else "encode them as numbers first"
+        raise ValueError(
+            f"`{name}` must be numbers; got dtype {array.dtype} of shape {array.shape}. If these are numbers, pass "
+            f'`{name}.astype("float32")`; otherwise {hint}.'
+        )
+    if array.dtype.name in _WIDER:
+        array = array.astype(_WIDER[array.dtype.name])
+    elif array.dtype.itemsize > 8 and array.dtype.kind == "f":
+        array = array.astype("float64")
+    elif not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        # torch warns that a read-only array must not be written through the tensor; batches are never written.
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)

@@ -1,0 +1,561 @@
+"""Trainer: compile, fit, evaluate and predict, for any model that is a torch module."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from oncue import losses, metrics, optimizers
+from oncue.nested import first_leaf, map_leaves
+from oncue.training.arguments import check_epochs, check_frequency, check_verbose, take_old_words
+from oncue.training.batch import Batch, Batches
+from oncue.training.batches import as_batches, split_validation, unpack_x_y_sample_weight
+from oncue.training.compiled_loss import CompiledLoss
+from oncue.training.compiled_metrics import CompiledMetrics
+from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
+from oncue.training.meter import Meter
+from oncue.training.step import own_step, test_step, train_step, unpacked
+
+_FIT_WORDS = {"nb_epoch": "epochs", "samples_per_epoch": "steps_per_epoch", "show_accuracy": ""}
+_LOADER_WORDS = ("max_queue_size", "workers", "use_multiprocessing")
+
+
+class Trainer:
+    """The part of `Model` that trains. It knows data and steps, and knows callbacks only as a list."""
+
+    stop_training: bool = False
+    stop_evaluating: bool = False
+    stop_predicting: bool = False
+    compiled: bool = False
+    optimizer: Any = None
+    loss: Any = None
+    history: Any = None
+    jit_compile: bool | str = False
+    run_eagerly: bool = False
+    steps_per_execution: int = 1
+    _initial_epoch: int | None = None
+    _compiled_loss: CompiledLoss | None = None
+    _compiled_metrics: CompiledMetrics | None = None
+    _in_training_pass: bool = False
+    _probed: bool = False
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Say how the model is trained and measured.
+
+        Args:
+            optimizer: A name ("adam"), an oncue optimizer, a `torch.optim.Optimizer` made with this model's parameters,
+                or a function from the parameters to one.
+            loss: A name ("mse"), an oncue loss, a function of `(y_true, y_pred)`, or a `torch.nn` loss; a list or a
+                dict of them for several outputs.
+            loss_weights: Factors for the losses of several outputs.
+            metrics: A list of names ("accuracy"), oncue metrics, functions of `(y_true, y_pred)`, or torchmetrics.
+            weighted_metrics: The same, weighted by `sample_weight` and `class_weight`.
+            run_eagerly: True to never compile.
+            steps_per_execution: How many batches to run between the batch hooks of callbacks.
+            jit_compile: True to compile the forward pass and the loss with `torch.compile`; "auto" and False don't.
+            auto_scale_loss: Kept from Keras, for float16 policies.
+            **kwargs: No further arguments; a misspelt one is named.
+
+        Raises:
+            TypeError: For an argument that doesn't exist.
+            ValueError: For an unknown name or a value that can't be used.
+
+        Example:
+            >>> from oncue import Sequential, layers
+            >>> model = Sequential([layers.Input((4,)), layers.Dense(1)])
+            >>> model.compile(optimizer="adam", loss="mse", metrics=["mae"])
+        """
+        known = [name for name in inspect.signature(Trainer.compile).parameters if name not in ("self", "kwargs")]
+        take_old_words("compile", known, {}, kwargs)
+        if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
+            raise ValueError(f"`steps_per_execution` must be a whole number of 1 or more; got {steps_per_execution!r}.")
+        if jit_compile not in (True, False, "auto", None):
+            raise ValueError(f'`jit_compile` must be True, False or "auto"; got {jit_compile!r}.')
+        names = getattr(self, "output_names", None)
+        compiled_loss = None if loss is None else CompiledLoss(loss, loss_weights, output_names=names)
+        compiled_metrics = None
+        if metrics is not None or weighted_metrics is not None:
+            compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names=names)
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = loss
+        self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
+        self._loss_tracker = _metric_mean("loss")
+        self.run_eagerly = run_eagerly
+        self.jit_compile = jit_compile is True and not run_eagerly
+        self.steps_per_execution = steps_per_execution
+        self.stop_training = False
+        self.compiled = True
+        self._probed = False
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: Any = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: Any = 1,
+        **kwargs: Any,
+    ) -> Any:
+        """Train for a number of epochs.
+
+        Args:
+            x: Inputs: arrays, tensors, nested lists and dicts of them, a DataLoader, a Dataset, a generator, a
+                `PyDataset`, a data frame or a Hugging Face data set.
+            y: Targets; not given when `x` gives them.
+            batch_size: Samples in a batch; 32 by default.
+            epochs: The epoch to stop before, counted from 0: with `initial_epoch=0`, the number of epochs.
+            verbose: 0 silent, 1 a progress bar, 2 a line for each epoch, "auto" (1).
+            callbacks: A callback, nested lists of them, or a `CallbackList`.
+            validation_split: The share of the data, taken from its end before shuffling, to validate on.
+            validation_data: `(x, y)`, `(x, y, sample_weight)`, or a source of batches, to validate on.
+            shuffle: Whether to shuffle arrays before every epoch; "batch" to shuffle whole batches.
+            class_weight: Factors for the loss of the samples of each class.
+            sample_weight: Factors for the loss of each sample.
+            initial_epoch: The index of the first epoch.
+            steps_per_epoch: Batches in an epoch; by default all of them.
+            validation_steps: Batches of validation; by default all of them.
+            validation_batch_size: Samples in a batch of validation; `batch_size` by default.
+            validation_freq: Validate every so many epochs, or in the epochs of a list (counted from 1).
+            **kwargs: Words of older generations, such as `nb_epoch`.
+
+        Returns:
+            The `History`, whose `history` is a dict of lists, one value for each epoch.
+
+        Raises:
+            TypeError: For an argument that doesn't exist, or a thing that is no callback.
+            ValueError: For data or arguments that can't be used; before the first step.
+        """
+        for word in _LOADER_WORDS:
+            kwargs.pop(word, None)
+        known = [name for name in inspect.signature(Trainer.fit).parameters if name not in ("self", "kwargs")]
+        epochs = take_old_words("fit", known, _FIT_WORDS, kwargs).get("epochs", epochs)
+        self._require_compiled("fit")
+        epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
+        verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
+        device = self._place()
+        if validation_split and validation_data is None:
+            (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
+        batches = as_batches(
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            steps=steps_per_epoch,
+            class_weight=class_weight,
+            device=device,
+        )
+        validation = None
+        if validation_data is not None:
+            val_x, val_y, val_weight = _validation_parts(validation_data)
+            validation = as_batches(
+                val_x,
+                val_y,
+                val_weight,
+                batch_size=validation_batch_size or batch_size,
+                steps=validation_steps,
+                device=device,
+                method="validation",
+            )
+        try:
+            self._prepare(batches.first(), "fit", host=(x, y))
+            run = make_callbacks(
+                callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
+            )
+            self.stop_training = False
+            with run.run():
+                train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
+        finally:
+            self.eval()
+            batches.close()
+            if validation is not None:
+                validation.close()
+        return self.history
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Measure the loss and the metrics.
+
+        Args:
+            x: Inputs, as for `fit`.
+            y: Targets.
+            batch_size: Samples in a batch; 32 by default.
+            verbose: 0 silent, 1 a progress bar, 2 one line, "auto" (1).
+            sample_weight: Factors for the loss of each sample.
+            steps: Batches to measure on; by default all of them.
+            callbacks: As for `fit`.
+            return_dict: Return a dict from names to values.
+            **kwargs: No further arguments; a misspelt one is named.
+
+        Returns:
+            The loss as a float; with metrics a list, the loss first; or a dict.
+
+        Raises:
+            ValueError: For data that can't be used.
+        """
+        self._refuse("evaluate", kwargs)
+        self._require_compiled("evaluate")
+        verbose = check_verbose(verbose)
+        batches = as_batches(
+            x, y, sample_weight, batch_size=batch_size, steps=steps, device=self._place(), method="evaluate"
+        )
+        with self._set_aside(batches):
+            self._prepare(batches.first(), "evaluate", host=(x, y))
+            run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
+            with run.run():
+                logs = test_batches(self, batches, run)
+        return logs if return_dict else self._in_order(logs)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute the model's outputs.
+
+        Args:
+            x: Inputs, as for `fit`.
+            batch_size: Samples in a batch; 32 by default.
+            verbose: 0 silent, 1 a progress bar, 2 one line, "auto" (1).
+            steps: Batches to take; by default all of them.
+            callbacks: As for `fit`.
+            **kwargs: No further arguments; a misspelt one is named.
+
+        Returns:
+            A NumPy array, or arrays nested as the model's outputs are.
+
+        Raises:
+            ValueError: For data that can't be used.
+        """
+        self._refuse("predict", kwargs)
+        verbose = check_verbose(verbose)
+        batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
+        with self._set_aside(batches):
+            self._build_on(batches.first()[0])
+            run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
+            with run.run():
+                return predict_batches(self, batches, run)
+
+    # One batch ---------------------------------------------------------------------------------------------------
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        return_dict: bool = False,
+        reset_metrics: bool = True,
+    ) -> Any:
+        """Train on one batch, without callbacks.
+
+        Args:
+            x: Inputs: arrays or tensors.
+            y: Targets.
+            sample_weight: Factors for the loss of each sample.
+            class_weight: Factors for the loss of the samples of each class.
+            return_dict: Return a dict from names to values.
+            reset_metrics: False to let metrics run on from the last call.
+
+        Returns:
+            The loss; with metrics a list, the loss first; or a dict.
+        """
+        return self._on_batch("train", (x, y, sample_weight), class_weight, return_dict, reset_metrics)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False, reset_metrics: bool = True
+    ) -> Any:
+        """Measure one batch, without callbacks; arguments and result as those of `train_on_batch`."""
+        return self._on_batch("test", (x, y, sample_weight), None, return_dict, reset_metrics)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
+        batch = self._one_batch((x, None, None), None, "predict_on_batch")
+        with self._set_aside(None):
+            self._build_on(batch[0])
+            with torch.no_grad():
+                outputs = self._forward(batch[0])
+        return map_leaves(as_numpy, outputs)
+
+    def _on_batch(self, kind: str, data: Batch, class_weight: Any, return_dict: bool, reset: bool) -> Any:
+        method = f"{kind}_on_batch"
+        self._require_compiled(method)
+        batch = self._one_batch(data, class_weight, method)
+        with self._set_aside(None):
+            self._prepare(batch, method, host=data[:2])
+            if reset:
+                self.reset_metrics()
+            if kind == "train":
+                step = own_step(self, self.train_step) if self._overrides("train_step") else train_step(self)
+                self.train()
+                result: Any = step(batch)
+            else:
+                step = own_step(self, self.test_step) if self._overrides("test_step") else test_step(self)
+                with torch.no_grad():
+                    result = step(batch)
+        logs = dict(zip(result.names, result.read(), strict=True))
+        return logs if return_dict else self._in_order(logs)
+
+    def _one_batch(self, data: Batch, class_weight: Any, method: str) -> Batch:
+        x, y, weight = data
+        leaf = first_leaf(x)
+        size = len(leaf) if hasattr(leaf, "__len__") else None
+        return as_batches(
+            x, y, weight, batch_size=size or None, class_weight=class_weight, device=self._place(), method=method
+        ).first()
+
+    # What a subclass may override --------------------------------------------------------------------------------
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """Train on one batch; a subclass may override it, as in Keras.
+
+        Args:
+            data: `(x, y)`, `(x, y, sample_weight)` or `x`, as tensors on the model's device.
+
+        Returns:
+            The values to log.
+        """
+        return _as_results(train_step(self)(unpacked(data)))
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """Measure one batch; a subclass may override it, as in Keras. Takes and returns what `train_step` does."""
+        return _as_results(test_step(self)(unpacked(data)))
+
+    def predict_step(self, data: Any) -> Any:
+        """Compute the outputs for one batch; a subclass may override it."""
+        return self._forward(unpacked(data)[0])
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> torch.Tensor:
+        """Return the compiled loss plus the penalties of the layers; a subclass may override it.
+
+        Args:
+            x: Inputs.
+            y: Targets.
+            y_pred: The model's outputs.
+            sample_weight: Factors for the loss of each sample.
+            training: Whether the model is being trained.
+
+        Returns:
+            A scalar tensor.
+
+        Raises:
+            ValueError: When there is nothing to compute a loss from.
+        """
+        penalties = self._penalty() if self._has_penalties() or self._may_add_losses() else None
+        if self._compiled_loss is None:
+            if penalties is None:
+                raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
+            return penalties
+        loss = self._compiled_loss(y, y_pred, sample_weight)
+        return loss if penalties is None else loss + penalties
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the compiled metrics and return the values to log; a subclass may override it."""
+        if self._compiled_metrics is not None:
+            self._compiled_metrics.update_state(y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    # Metrics -----------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics: the loss, the compiled ones, and those that are attributes of the model."""
+        found: list[Any] = []
+        if self.compiled:
+            found.append(self._loss_tracker)
+            if self._compiled_metrics is not None:
+                found += self._compiled_metrics.metrics
+            if self._compiled_loss is not None:
+                found += self._compiled_loss.metrics
+        own = (value for value in vars(self).values() if isinstance(value, metrics.Metric))
+        return found + [metric for metric in own if not any(metric is other for other in found)]
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the values that `evaluate` returns, in their order."""
+        return self._ordered_names()
+
+    def reset_metrics(self) -> None:
+        """Start the means of all metrics anew."""
+        for metric in self.metrics:
+            metric.reset_state()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Return the metrics' values so far, as Python floats, by sorted name."""
+        named = self._named_metrics() if not self._overrides("metrics") else [(m.name, m) for m in self.metrics]
+        meter = Meter(named)
+        values = meter.read()
+        return dict(zip(meter.names, values, strict=True))
+
+    def _named_metrics(self) -> list[tuple[str, Any]]:
+        named: list[tuple[str, Any]] = [("loss", self._loss_tracker)]
+        if self._compiled_metrics is not None:
+            named += self._compiled_metrics.names_and_metrics()
+        if self._compiled_loss is not None:
+            named += [(metric.name, metric) for metric in self._compiled_loss.metrics]
+        known = {id(metric) for _, metric in named}
+        own = (value for value in vars(self).values() if isinstance(value, metrics.Metric))
+        return named + [(metric.name, metric) for metric in own if id(metric) not in known]
+
+    def _ordered_names(self) -> list[str]:
+        return [name for name, _ in self._named_metrics()] if self.compiled else []
+
+    def _in_order(self, logs: dict[str, Any]) -> Any:
+        names = [name for name in self._ordered_names() if name in logs]
+        values = [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
+        return values[0] if len(values) == 1 else values
+
+    # Getting ready -----------------------------------------------------------------------------------------------
+
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self), name) is not getattr(Trainer, name)
+
+    def _refuse(self, method: str, kwargs: dict[str, Any]) -> None:
+        for word in _LOADER_WORDS:
+            kwargs.pop(word, None)
+        signature = inspect.signature(getattr(Trainer, method))
+        known = [name for name in signature.parameters if name not in ("self", "kwargs")]
+        take_old_words(method, known, {}, kwargs)
+
+    def _require_compiled(self, method: str) -> None:
+        if not self.compiled:
+            raise ValueError(
+                f"Call `compile` before `{method}`, for example "
+                '`model.compile(optimizer="adam", loss="mse", metrics=["mae"])`.'
+            )
+
+    def _prepare(self, batch: Batch, method: str, host: tuple[Any, Any]) -> None:
+        """Build the model, the optimizer and the metrics, and refuse targets that can't be right."""
+        x, y, weight = batch
+        self._build_on(x)
+        if method in ("fit", "train_on_batch") or self.optimizer is not None:
+            self._optimized = self.trainable_variables
+            self.optimizer.build(self._optimized)
+        if not self._probed and not self._overrides("train_step"):
+            self._probe(x, y, weight)
+        if self._compiled_loss is not None and not self._overrides("train_step"):
+            self._check_targets(host[1] if host[1] is not None else y)
+        self._meter = Meter(self._named_metrics())
+        if self._probed:
+            self._meter.snapshot()
+        self.reset_metrics()
+
+    def _probe(self, x: Any, y: Any, weight: Any) -> None:
+        """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), self._mode(False):
+            y_pred = self._forward(x)
+        self._output_like = y_pred
+        if self._compiled_metrics is not None and y is not None:
+            with torch.no_grad():
+                self._compiled_metrics.update_state(y, y_pred, weight)
+        self._probed = True
+
+    def _check_targets(self, y: Any) -> None:
+        if self._probed and y is not None and isinstance(self._output_like, torch.Tensor):
+            losses.check_targets(self.loss, y, tuple(self._output_like.shape))
+
+    @contextmanager
+    def _mode(self, training: bool) -> Iterator[None]:
+        module: Any = self
+        before = module.training
+        if before != training:
+            module.train(training)
+        try:
+            yield
+        finally:
+            if before != training:
+                module.train(before)
+
+    @contextmanager
+    def _training_pass(self) -> Iterator[None]:
+        self._in_training_pass = True
+        try:
+            yield
+        finally:
+            self._in_training_pass = False
+
+    @contextmanager
+    def _set_aside(self, batches: Batches | None) -> Iterator[None]:
+        """Evaluate or predict; called from a hook inside `fit`, leave the run's mode and running values as they were."""
+        inside = self._in_training_pass
+        kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
+        self._in_training_pass = False
+        try:
+            with self._mode(False):
+                yield
+        finally:
+            self._in_training_pass = inside
+            for metric, state in kept:
+                metric.set_state(state)
+            if batches is not None:
+                batches.close()
+
+
+def _validation_parts(data: Any) -> Batch:
+    if isinstance(data, (tuple, list)):
+        if len(data) not in (1, 2, 3):
+            raise ValueError(
+                f"`validation_data` must be (x, y), (x, y, sample_weight) or a source of batches; got a "
+                f"{type(data).__name__} of {len(data)}."
+            )
+        return unpack_x_y_sample_weight(tuple(data))
+    return data, None, None
+
+
+def _metric_mean(name: str) -> Any:
+    return metrics.Mean(name=name)
+
+
+def _as_results(source: Any) -> dict[str, Any]:
+    results: dict[str, Any] = source.snapshot().results()
+    return results
+

@@ -1,0 +1,57 @@
+"""The last part of the training data, set aside for validation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from oncue.training.array_batches import common_length
+from oncue.training.batch import Batch
+from oncue.training.nested import map_leaves
+from oncue.training.tensors import is_arrays, to_tensors
+
+
+def split_validation(
+    x: Any, y: Any = None, sample_weight: Any = None, validation_split: float = 0.0
+) -> tuple[Batch, Batch]:
+    """Split arrays into training and validation data: the last samples, before any shuffling, as views.
+
+    The training part has `floor(samples * (1 - validation_split))` samples, as in Keras.
+
+    Args:
+        x: Inputs: arrays, or nested lists, tuples and dicts of them.
+        y: Targets, or None.
+        sample_weight: Weights, or None.
+        validation_split: The share of samples for validation, between 0 and 1.
+
+    Returns:
+        `((x, y, sample_weight), (x, y, sample_weight))` for training and for validation, as tensors.
+
+    Raises:
+        ValueError: When the share is not between 0 and 1, leaves one part empty, or the data is not arrays.
+
+    Example:
+        >>> (x, _, _), (x_val, _, _) = split_validation([1, 2, 3, 4, 5], validation_split=0.4)
+        >>> x.tolist(), x_val.tolist()
+        ([1, 2, 3], [4, 5])
+    """
+    number = isinstance(validation_split, (int, float)) and not isinstance(validation_split, bool)
+    if not number or not 0 < validation_split < 1:
+        raise ValueError(f"`validation_split` must be a number between 0 and 1; got {validation_split!r}.")
+    for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)):
+        if not is_arrays(part):
+            raise ValueError(
+                f"`validation_split` needs arrays; got `{name}` of type {type(part).__name__}. Split the data "
+                "yourself and pass `validation_data=`."
+            )
+    data = (to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight"))
+    samples = common_length(data)
+    at = math.floor(samples * (1.0 - validation_split))
+    if at in (0, samples):
+        raise ValueError(
+            f"`validation_split={validation_split}` of {samples} samples leaves {at} for training and {samples - at} "
+            "for validation; pass more data or another share."
+        )
+    train = tuple(map_leaves(lambda leaf: leaf[:at], part) for part in data)
+    held_out = tuple(map_leaves(lambda leaf: leaf[at:], part) for part in data)
+    return (train[0], train[1], train[2]), (held_out[0], held_out[1], held_out[2])

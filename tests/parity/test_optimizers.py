@@ -1,0 +1,200 @@
+"""Every optimizer, with every option, moves weights as Keras's does."""
+
+from __future__ import annotations
+
+import itertools
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from oncue import optimizers
+
+SHAPES = [(3, 4), (4,), (2, 3, 2)]
+NAMES = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam"]
+OWN: dict[str, list[dict[str, Any]]] = {
+    "SGD": [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}],
+    "Adam": [{}, {"amsgrad": True}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.1}],
+    "AdamW": [{}, {"weight_decay": 0.3, "amsgrad": True}],
+    "RMSprop": [
+        {"momentum": momentum, "centered": centered, "epsilon": epsilon}
+        for momentum, centered, epsilon in itertools.product((0.0, 0.8), (False, True), (1e-7, 0.1))
+    ],
+    "Adagrad": [{}, {"initial_accumulator_value": 0.0, "epsilon": 0.1}],
+    "Adadelta": [{}, {"rho": 0.5, "epsilon": 1e-3}],
+    "Adamax": [{}, {"beta_1": 0.5, "beta_2": 0.6, "epsilon": 0.1}],
+    "Nadam": [{}, {"beta_1": 0.5, "beta_2": 0.7, "epsilon": 0.1}],
+}
+COMMON: list[dict[str, Any]] = [
+    {"weight_decay": 0.2},
+    {"clipnorm": 0.5},
+    {"clipvalue": 0.3},
+    {"global_clipnorm": 0.7},
+    {"loss_scale_factor": 8.0},
+    {"use_ema": True, "ema_momentum": 0.6},
+    {"use_ema": True, "ema_momentum": 0.6, "ema_overwrite_frequency": 2},
+    {"gradient_accumulation_steps": 2},
+    {"gradient_accumulation_steps": 3, "clipnorm": 0.5, "weight_decay": 0.1},
+    {"gradient_accumulation_steps": 2, "use_ema": True, "ema_momentum": 0.6, "ema_overwrite_frequency": 2},
+]
+CASES = [(name, own) for name in NAMES for own in OWN[name]] + [(n, c) for n in NAMES for c in COMMON]
+
+
+class Pair:
+    """The same weights under both optimizers."""
+
+    def __init__(self, keras: ModuleType, name: str, arguments: dict[str, Any]) -> None:
+        rng = np.random.default_rng(0)
+        start = [rng.normal(size=shape).astype("float32") for shape in SHAPES]
+        self.gradients = [[rng.normal(size=shape).astype("float32") for shape in SHAPES] for _ in range(8)]
+        self.theirs = getattr(keras.optimizers, name)(**arguments)
+        self.ours = getattr(optimizers, name)(**arguments)
+        names = ["kernel", "bias", "other"]
+        self.variables = [
+            keras.Variable(value, name=name_) for value, name_ in zip(start, names, strict=True)
+        ]
+        self.parameters = [torch.nn.Parameter(torch.tensor(value)) for value in start]
+
+    def step(self, number: int, absent: tuple[int, ...] = ()) -> None:
+        gradients: list[Any] = list(self.gradients[number])
+        for position in absent:
+            gradients[position] = None
+        self.theirs.apply([None if g is None else torch.tensor(g) for g in gradients], self.variables)
+        if not self.ours.built:
+            self.ours.build(self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else torch.tensor(gradient)
+        self.ours.step()
+
+    def check(self) -> None:
+        for variable, parameter in zip(self.variables, self.parameters, strict=True):
+            np.testing.assert_allclose(
+                parameter.detach().numpy(), variable.value.detach().numpy(), rtol=1e-5, atol=1e-6
+            )
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_six_steps_with_a_change_of_rate(keras: ModuleType, name: str, arguments: dict[str, Any]) -> None:
+    pair = Pair(keras, name, {"learning_rate": 0.1, **arguments})
+    for number in range(6):
+        if number == 3:
+            pair.theirs.learning_rate = 0.02
+            pair.ours.learning_rate = 0.02
+        pair.step(number)
+        pair.check()
+    assert pair.ours.iterations == int(pair.theirs.iterations)
+    if arguments.get("use_ema"):
+        pair.theirs.finalize_variable_values(pair.variables)
+        pair.ours.finalize_variable_values(pair.parameters)
+        pair.check()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_is_listed_as_keras_lists_it(keras: ModuleType, name: str) -> None:
+    arguments: dict[str, Any] = {"use_ema": True, "gradient_accumulation_steps": 2}
+    arguments |= {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}}.get(name, {})
+    arguments |= {"amsgrad": True} if name in ("Adam", "AdamW") else {}
+    pair = Pair(keras, name, arguments)
+    for number in range(5):
+        pair.step(number)
+    ours, theirs = pair.ours.variables, pair.theirs.variables
+    assert [tuple(v.shape) for v in ours] == [tuple(v.shape) for v in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-5, atol=1e-6, err_msg=other.path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_started_in_keras_goes_on_here(keras: ModuleType, name: str) -> None:
+    pair = Pair(keras, name, {"learning_rate": 0.1})
+    for number in range(3):
+        pair.step(number)
+    store: dict[str, Any] = {}
+    pair.theirs.save_own_variables(store)
+    pair.ours = getattr(optimizers, name)(learning_rate=0.5)
+    pair.ours.build(pair.parameters)
+    pair.ours.load_own_variables(store)
+    for number in range(3, 6):
+        pair.step(number)
+        pair.check()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_absent_gradients(keras: ModuleType, name: str) -> None:
+    pair = Pair(keras, name, {"learning_rate": 0.1, "weight_decay": 0.1})
+    for number, absent in enumerate([(), (1,), (0, 2), (), (1,)]):
+        pair.step(number, absent)
+        pair.check()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schedule_and_accumulation(keras: ModuleType, name: str) -> None:
+    arguments = {"initial_learning_rate": 0.1, "decay_steps": 2, "decay_rate": 0.5}
+    pair = Pair(keras, name, {"gradient_accumulation_steps": 2})
+    pair.theirs.learning_rate = keras.optimizers.schedules.ExponentialDecay(**arguments)
+    pair.ours.learning_rate = optimizers.schedules.ExponentialDecay(**arguments)
+    for number in range(6):
+        pair.step(number)
+        pair.check()
+        assert pair.ours.learning_rate == pytest.approx(float(pair.theirs.learning_rate), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("by", ["var_list", "var_names"])
+def test_exclusion_from_weight_decay(keras: ModuleType, name: str, by: str) -> None:
+    pair = Pair(keras, name, {"learning_rate": 0.1, "weight_decay": 0.5})
+    if by == "var_list":
+        pair.theirs.exclude_from_weight_decay(var_list=[pair.variables[1]])
+        pair.ours.exclude_from_weight_decay(var_list=[pair.parameters[1]])
+    else:
+        pair.theirs.exclude_from_weight_decay(var_names=["bias"])
+        pair.ours.exclude_from_weight_decay(var_names=["bias"])
+        named = [Named(p, v.name) for p, v in zip(pair.parameters, pair.variables, strict=True)]
+        pair.ours.build(named)
+    for number in range(3):
+        pair.step(number)
+        pair.check()
+
+
+class Named:
+    """A variable with a name, as the layers of a model have."""
+
+    def __init__(self, value: torch.nn.Parameter, name: str) -> None:
+        self.value, self.name = value, name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_and_configs_are_those_of_keras(keras: ModuleType, name: str) -> None:
+    ours, theirs = getattr(optimizers, name)(name="x"), getattr(keras.optimizers, name)(name="x")
+    mine, other = ours.get_config(), theirs.get_config()
+    assert mine.pop("learning_rate") == pytest.approx(other.pop("learning_rate"))
+    assert mine == other
+    assert keras.optimizers.deserialize(optimizers.serialize(ours)).get_config()["name"] == "x"
+    assert type(optimizers.deserialize(keras.optimizers.serialize(theirs))) is type(ours)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_come_in_the_order_of_keras(keras: ModuleType, name: str) -> None:
+    import inspect
+
+    ours = list(inspect.signature(getattr(optimizers, name)).parameters)
+    assert ours == list(inspect.signature(getattr(keras.optimizers, name).__init__).parameters)[1:]
+
+
+def test_automatic_names(keras: ModuleType) -> None:
+    from oncue import naming
+
+    naming.reset()
+    keras.backend.clear_session()
+    for name in NAMES:
+        assert getattr(optimizers, name)().name == getattr(keras.optimizers, name)().name
+
+
+def test_an_infinite_global_norm_makes_all_weights_nan(keras: ModuleType) -> None:
+    pair = Pair(keras, "SGD", {"global_clipnorm": 1.0})
+    pair.gradients[0][0][0, 0] = np.inf
+    pair.step(0)
+    pair.check()
+    assert bool(torch.isnan(pair.parameters[1]).all())
