@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         optimizers as optimizers,
         random as random,
         regularizers as regularizers,
+        saving as saving,
         utils as utils,
     )
     from oncue.layers import Input as Input, Layer as Layer
@@ -49,6 +50,7 @@ _MODULES = (
     "optimizers",
     "random",
     "regularizers",
+    "saving",
     "utils",
 )
 _NAMES = {

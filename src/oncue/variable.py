@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ class Variable:
         self._axes = axes
         self.name = attribute if name is None else name
         self.path = self.name if path is None else path
+        self.constraint: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """The projection that the optimizer applies to the stored tensor after each update."""
 
     @property
     def value(self) -> torch.Tensor:

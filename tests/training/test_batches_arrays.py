@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from oncue import backend
 from oncue.training.batches import Batches, as_batches, class_weight_to_sample_weights, unpack_x_y_sample_weight
@@ -233,7 +232,10 @@ def test_more_steps_than_batches_end_the_epoch_with_a_warning() -> None:
         ({"x": torch.eye(3).to_sparse()}, "to_dense"),
         ({"x": [np.zeros(3), np.zeros(2)]}, r"`x\[0\]` \(3,\), `x\[1\]` \(2,\)"),
         ({"x": np.zeros(3), "y": (np.zeros(3), np.zeros(3)), "sample_weight": (np.zeros(3),)}, "one array per output"),
-        ({"x": np.zeros(3), "y": (np.zeros(3), np.zeros(3)), "sample_weight": np.zeros((3, 2))}, "one number per sample"),
+        (
+            {"x": np.zeros(3), "y": (np.zeros(3), np.zeros(3)), "sample_weight": np.zeros((3, 2))},
+            "one number per sample",
+        ),
     ],
 )
 def test_bad_data_is_refused_with_names_and_shapes(arguments: dict[str, Any], message: str) -> None:
@@ -251,7 +253,13 @@ def test_sparse_matrices_name_the_way_out() -> None:
 def test_class_weights() -> None:
     weights = {0: 2.0, 2: 0.5}
     expected = [2.0, 1.0, 0.5, 0.5]
-    for y in ([0, 1, 2, 2], [[0], [1], [2], [2]], [0.0, 1.0, 2.0, 2.0], np.eye(3)[[0, 1, 2, 2]], np.eye(3, dtype=bool)[[0, 1, 2, 2]]):
+    for y in (
+        [0, 1, 2, 2],
+        [[0], [1], [2], [2]],
+        [0.0, 1.0, 2.0, 2.0],
+        np.eye(3)[[0, 1, 2, 2]],
+        np.eye(3, dtype=bool)[[0, 1, 2, 2]],
+    ):
         assert class_weight_to_sample_weights(y, weights).tolist() == expected
     batches = batches_of(np.zeros((4, 2)), [0, 1, 2, 2], class_weight=weights, batch_size=3)
     assert [weight.tolist() for _, _, weight in batches.epoch()] == [expected[:3], expected[3:]]

@@ -56,7 +56,13 @@ def rows(batches: Batches, start: int = 0) -> list[Any]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"workers": 0}, {"workers": 3}, {"workers": 3, "max_queue_size": 1}, {"workers": 2, "use_multiprocessing": True}],
+    [
+        {},
+        {"workers": 0},
+        {"workers": 3},
+        {"workers": 3, "max_queue_size": 1},
+        {"workers": 2, "use_multiprocessing": True},
+    ],
     ids=str,
 )
 def test_workers_deliver_every_batch_once_in_order(options: dict[str, Any]) -> None:

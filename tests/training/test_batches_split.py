@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from oncue.training.batches import split_validation
 
@@ -45,7 +44,11 @@ def test_bad_shares(share: Any) -> None:
 
 
 def test_streams_and_loaders_need_validation_data() -> None:
-    for x in ((n for n in range(3)), torch.utils.data.DataLoader([1, 2]), torch.utils.data.TensorDataset(torch.ones(2))):
+    for x in (
+        (n for n in range(3)),
+        torch.utils.data.DataLoader([1, 2]),
+        torch.utils.data.TensorDataset(torch.ones(2)),
+    ):
         with pytest.raises(ValueError, match="validation_data="):
             split_validation(x, validation_split=0.5)
 

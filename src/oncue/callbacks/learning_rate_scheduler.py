@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -34,16 +35,14 @@ class LearningRateScheduler(Callback):
             )
         self.schedule = schedule
         self.verbose = verbose
+        self._takes_rate = _takes_two(schedule)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask the schedule, and set what it says."""
         if not hasattr(self.model.optimizer, "learning_rate"):
             raise ValueError("`LearningRateScheduler` needs an optimizer that has a `learning_rate`.")
         before = float(self.model.optimizer.learning_rate)
-        try:
-            answer = self.schedule(epoch, before)
-        except TypeError:
-            answer = self.schedule(epoch)
+        answer = self.schedule(epoch, before) if self._takes_rate else self.schedule(epoch)
         rate = self._checked(answer, epoch)
         self.model.optimizer.learning_rate = rate
         if self.verbose > 0:
@@ -68,3 +67,14 @@ class LearningRateScheduler(Callback):
                 f"returned {rate}."
             )
         return rate
+
+
+def _takes_two(schedule: Callable[..., float]) -> bool:
+    # Found out beforehand, so that a TypeError raised inside the schedule is not taken for a wrong call.
+    try:
+        inspect.signature(schedule).bind(0, 0.1)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True

@@ -36,7 +36,7 @@ def load_data(path: str = "mnist.npz") -> Split:
         >>> (x_train, y_train), (x_test, y_test) = load_data()  # doctest: +SKIP
     """
     try:
-        found = get_file(path, url_of("mnist.npz"), _SHA256)
+        found = get_file(path, url_of("mnist.npz"), file_hash=_SHA256)
     except (DownloadError, ValueError):
         cached = cache_home() / "datasets" / path
         if cached.name != path or not cached.is_file():

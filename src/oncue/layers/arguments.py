@@ -154,6 +154,11 @@ def like_weight(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return x.to(weight.dtype)
 
 
+def serialized(module: Any, thing: Any) -> Any:
+    """Return a configuration by the `serialize` of a module such as `regularizers`; None for None."""
+    return None if thing is None else module.serialize(thing)
+
+
 def weight_config(layer: Any, *roles: str) -> dict[str, Any]:
     """Return the configuration of the initializers, regularizers and constraints of a layer's weights.
 
@@ -169,6 +174,5 @@ def weight_config(layer: Any, *roles: str) -> dict[str, Any]:
         config[f"{role}_initializer"] = initializers.serialize(getattr(layer, f"{role}_initializer"))
     for kind, module in (("regularizer", regularizers), ("constraint", constraints)):
         for role in roles:
-            held = getattr(layer, f"{role}_{kind}")
-            config[f"{role}_{kind}"] = None if held is None else module.serialize(held)
+            config[f"{role}_{kind}"] = serialized(module, getattr(layer, f"{role}_{kind}"))
     return config

@@ -61,7 +61,9 @@ class Dense(Layer):
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if not (lora_rank is None and lora_alpha is None and quantization_config is None):
-            raise ValueError("Dense has no LoRA and no quantization here: leave out `lora_rank`, `quantization_config`.")
+            raise ValueError(
+                "Dense has no LoRA and no quantization here: leave out `lora_rank`, `quantization_config`."
+            )
         self.units = arguments.count("Dense", "units", units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias

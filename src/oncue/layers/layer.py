@@ -76,7 +76,6 @@ class Layer(torch.nn.Module):
         self._dtype = torch_dtype(_dtype_name(dtype))
         self._variables: dict[str, Variable] = {}
         self._regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
-        self._constraints: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         self._added_losses: list[torch.Tensor] = []
         self._input_shape_arg = _input_shape_argument(kwargs)
         if activity_regularizer is not None:
@@ -187,7 +186,8 @@ class Layer(torch.nn.Module):
         if regularizer is not None:
             self._regularizers[attribute] = regularizers.get(regularizer)
         if constraint is not None:
-            self._constraints[attribute] = constraints.get(constraint)
+            project = constraints.get(constraint)
+            variable.constraint = lambda stored: variable.from_keras(project(variable.to_keras(stored)))
         if not type(self).__module__.startswith("oncue."):
             # Layers written for Keras call these on what add_weight returned.
             tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
@@ -231,9 +231,8 @@ class Layer(torch.nn.Module):
                         if variable.name == "weight":
                             variable.name = variable.path = name
                         self._variables[name] = variable
-                        for table in (self._regularizers, self._constraints):
-                            if old in table:
-                                table[name] = table.pop(old)
+                        if old in self._regularizers:
+                            self._regularizers[name] = self._regularizers.pop(old)
                     return
         super().__setattr__(name, value)
 
@@ -474,7 +473,12 @@ class Layer(torch.nn.Module):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
-        policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": self.dtype}, "registered_name": None}
+        policy = {
+            "module": "keras",
+            "class_name": "DTypePolicy",
+            "config": {"name": self.dtype},
+            "registered_name": None,
+        }
         config = {"name": self.name, "trainable": self.trainable, "dtype": policy}
         if self.activity_regularizer is not None:
             from oncue import regularizers

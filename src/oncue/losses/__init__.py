@@ -1,6 +1,5 @@
 """Losses with Keras's names, arguments and numbers, on torch."""
 
-from oncue.losses.check_targets import check_targets
 from oncue.losses.crossentropy import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -16,7 +15,7 @@ from oncue.losses.focal import (
     binary_focal_crossentropy,
     categorical_focal_crossentropy,
 )
-from oncue.losses.hinge import CategoricalHinge, Hinge, SquaredHinge, categorical_hinge, hinge, squared_hinge
+from oncue.losses.hinges import CategoricalHinge, Hinge, SquaredHinge, categorical_hinge, hinge, squared_hinge
 from oncue.losses.lookup import deserialize, get, serialize
 from oncue.losses.loss import Loss, LossFunctionWrapper
 from oncue.losses.overlap import Dice, Tversky, dice, tversky
@@ -36,6 +35,7 @@ from oncue.losses.regression import (
     mean_squared_error,
     mean_squared_logarithmic_error,
 )
+from oncue.losses.targets import check_targets
 from oncue.losses.torch_loss import TorchLoss
 
 # The names of Keras 1 and 2.

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from oncue.core.suggest import unknown
-from oncue.losses import crossentropy, divergence, focal, hinge, overlap, regression
+from oncue import objects
+from oncue.losses import crossentropy, divergence, focal, hinges, overlap, regression
 from oncue.losses.loss import Loss, LossFunction, LossFunctionWrapper
 from oncue.losses.torch_loss import TorchLoss
 
 CLASSES: dict[str, type[Loss]] = {
     found.__name__: found
-    for module in (crossentropy, divergence, focal, hinge, overlap, regression)
+    for module in (crossentropy, divergence, focal, hinges, overlap, regression)
     for found in vars(module).values()
     if inspect.isclass(found) and issubclass(found, Loss) and found is not LossFunctionWrapper
 }
@@ -35,9 +35,9 @@ FUNCTIONS: dict[str, LossFunction] = {
     "cosine_similarity": regression.cosine_similarity,
     "log_cosh": regression.log_cosh,
     "huber": regression.huber,
-    "hinge": hinge.hinge,
-    "squared_hinge": hinge.squared_hinge,
-    "categorical_hinge": hinge.categorical_hinge,
+    "hinge": hinges.hinge,
+    "squared_hinge": hinges.squared_hinge,
+    "categorical_hinge": hinges.categorical_hinge,
     "dice": overlap.dice,
     "tversky": overlap.tversky,
 }
@@ -61,40 +61,7 @@ FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})
 FUNCTIONS.update({alias.upper(): FUNCTIONS[alias] for alias in ("bce", "kld", "mse", "mae", "mape", "msle")})
 
 
-def describe(thing: Any, module: str, known: set[str]) -> dict[str, Any] | str:
-    """Return Keras's description of an object with a config, or of a function.
-
-    Args:
-        thing: A loss, a metric or a function.
-        module: The module that Keras knows it under, such as "keras.losses".
-        known: The names of the classes of that module; others are described by their own module.
-
-    Returns:
-        A dict that Keras's own `deserialize` reads too.
-
-    Raises:
-        TypeError: When it has no config and no name.
-
-    Example:
-        >>> describe(len, "keras.losses", set())
-        {'module': 'builtins', 'class_name': 'function', 'config': 'len', 'registered_name': 'function'}
-    """
-    if hasattr(thing, "get_config"):
-        name = type(thing).__name__
-        own = name in known
-        return {
-            "module": module if own else type(thing).__module__,
-            "class_name": name,
-            "config": thing.get_config(),
-            "registered_name": None if own else name,
-        }
-    name = getattr(thing, "__name__", None)
-    if not isinstance(name, str):
-        raise TypeError(f"{thing!r} of type {type(thing).__name__} can't be written down: it has no `get_config()`.")
-    return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
-
-
-def serialize(loss: Any) -> dict[str, Any] | str:
+def serialize(loss: Any) -> dict[str, Any]:
     """Return the description of a loss that `deserialize` and Keras read.
 
     Args:
@@ -103,11 +70,14 @@ def serialize(loss: Any) -> dict[str, Any] | str:
     Returns:
         A dict with "module", "class_name", "config" and "registered_name".
 
+    Raises:
+        ValueError: When the loss has no `get_config()`.
+
     Example:
         >>> serialize(crossentropy.BinaryCrossentropy())["class_name"]
         'BinaryCrossentropy'
     """
-    return describe(loss, "keras.losses", set(CLASSES))
+    return objects.to_config(loss, "keras.losses")
 
 
 def deserialize(name: Any, custom_objects: dict[str, Any] | None = None) -> Any:
@@ -127,22 +97,7 @@ def deserialize(name: Any, custom_objects: dict[str, Any] | None = None) -> Any:
         >>> deserialize({"class_name": "Huber", "config": {"delta": 2.0}}).delta
         2.0
     """
-    if not isinstance(name, dict):
-        return _named(str(name), custom_objects)
-    class_name = name.get("class_name")
-    if class_name == "function":
-        return _named(name["config"], custom_objects)
-    found = {**CLASSES, **(custom_objects or {})}.get(str(class_name))
-    if found is None:
-        raise unknown("loss", class_name, {**CLASSES, **(custom_objects or {})})
-    return found.from_config(dict(name.get("config") or {}))
-
-
-def _named(name: str, custom_objects: dict[str, Any] | None = None) -> Any:
-    known: dict[str, Any] = {**FUNCTIONS, **CLASSES, **(custom_objects or {})}
-    if name not in known:
-        raise unknown("loss", name, known)
-    return known[name]
+    return objects.resolve("loss", name, {**FUNCTIONS, **CLASSES}, custom_objects)
 
 
 def get(identifier: Any) -> Loss | Callable[..., Any] | None:
@@ -162,21 +117,20 @@ def get(identifier: Any) -> Loss | Callable[..., Any] | None:
     Example:
         >>> get("mse").__name__
         'mean_squared_error'
-        >>> get("meen_squared_error")  # doctest: +ELLIPSIS
+        >>> get("meen_squared_error")
         Traceback (most recent call last):
         ...
         ValueError: Unknown loss: 'meen_squared_error'. Did you mean 'mean_squared_error'? ...
     """
     if identifier is None:
         return None
-    found = deserialize(identifier) if isinstance(identifier, (str, dict)) else identifier
-    if inspect.isclass(found):
-        found = found()
+    found = deserialize(identifier) if isinstance(identifier, (str, dict, type)) else identifier
     if isinstance(found, nn.Module):
         return TorchLoss(found)
     if not callable(found):
         raise TypeError(
-            f"`loss` must be a name such as 'mse', a function (y_true, y_pred), a keras.losses.Loss or a torch.nn loss; "
+            f"`loss` must be a name such as 'mse', a function (y_true, y_pred), a keras.losses.Loss or a torch.nn "
+            f"loss; "
             f"got {found!r} of type {type(found).__name__}."
         )
     return found  # type: ignore[no-any-return]  # whatever is callable

@@ -11,8 +11,9 @@ from oncue.backend import floatx
 from oncue.losses.fused import FUSED, MeanLoss
 from oncue.losses.reduction import MEANS, check_reduction, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
-from oncue.losses.structure import is_nested, leaves, map_leaves
+from oncue.losses.structure import is_nested, leaves
 from oncue.naming import auto_name, to_snake_case
+from oncue.nested import map_leaves
 from oncue.variable import torch_dtype
 
 LossFunction = Callable[..., Tensor]
@@ -27,7 +28,8 @@ class Loss:
     Args:
         name: The name; made from the class's name when None.
         reduction: "sum_over_batch_size" (the default) and "mean" divide the sum by the number of values,
-            "mean_with_sample_weight" by the sum of the weights; "sum" only sums; "none" or None keep one value a sample.
+            "mean_with_sample_weight" by the sum of the weights; "sum" only sums; "none" or None keep one value a
+            sample.
         dtype: The float type to compute in; `oncue.backend.floatx()` when None.
 
     Example:
@@ -190,4 +192,3 @@ class LossFunctionWrapper(Loss):
 
             config = {**config, "fn": deserialize(config["fn"])}
         return cls(**config)
-

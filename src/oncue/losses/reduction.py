@@ -74,8 +74,8 @@ def reduce_weighted(values: Tensor, sample_weight: Any, mask: Any, reduction: st
         values: Losses, one for each sample (and time step), or a scalar.
         sample_weight: None, or weights that broadcast against `values`.
         mask: None, or a mask of the shape of `values`.
-        reduction: "sum_over_batch_size" and "mean" divide by the number of values, "mean_with_sample_weight" by the sum of
-            the weights, "sum" doesn't divide, "none" and None return the weighted values.
+        reduction: "sum_over_batch_size" and "mean" divide by the number of values, "mean_with_sample_weight" by the
+            sum of the weights, "sum" doesn't divide, "none" and None return the weighted values.
 
     Returns:
         A scalar, or the weighted values.

@@ -139,7 +139,8 @@ def unit_vectors(x: Tensor, axis: int) -> Tensor:
 
 
 def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
-    """Return minus the cosine of the angle between target and prediction: -1 for the same direction, 1 for the opposite.
+    """Return minus the cosine of the angle between target and prediction: -1 for the same direction, 1 for the
+    opposite.
 
     Args:
         y_true: Targets, shape (batch, ...).

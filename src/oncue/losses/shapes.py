@@ -66,7 +66,8 @@ def pair(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
         y_pred: The prediction.
 
     Returns:
-        The target and the prediction; one of them is squeezed or expanded by a last axis of 1 where the ranks differ by one.
+        The target and the prediction; one of them is squeezed or expanded by a last axis of 1 where the ranks differ
+        by one.
 
     Example:
         >>> [x.shape for x in pair([1, 2], [[1.0], [2.0]])]

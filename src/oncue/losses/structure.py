@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oncue.core.suggest import unknown
@@ -39,23 +39,7 @@ def leaves(structure: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
         yield path, structure
 
 
-def map_leaves(function: Callable[[Any], Any], structure: Any) -> Any:
-    """Return the structure with `function` applied to every leaf.
-
-    Example:
-        >>> map_leaves(lambda x: x + 1, {"a": [1, 2]})
-        {'a': [2, 3]}
-    """
-    if isinstance(structure, dict):
-        return {key: map_leaves(function, item) for key, item in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return [map_leaves(function, item) for item in structure]
-    return function(structure)
-
-
-def spread(
-    spec: Any, outputs: Any, names: Sequence[str] | None, argument: str, *, complete: bool = False
-) -> list[Any]:
+def spread(spec: Any, outputs: Any, names: Sequence[str] | None, argument: str, *, complete: bool = False) -> list[Any]:
     """Return what `spec` gives for each output, in the order of `leaves(outputs)`.
 
     Args:
@@ -66,8 +50,8 @@ def spread(
         complete: Whether a dict by output names must name every output.
 
     Returns:
-        One entry for each output; None where `spec` says nothing. Where an output is a tensor and `spec` still a list, the
-        entry is that list.
+        One entry for each output; None where `spec` says nothing. Where an output is a tensor and `spec` still a list,
+        the entry is that list.
 
     Raises:
         ValueError: When `spec` and the outputs don't fit together.
@@ -106,7 +90,8 @@ def spread(
 def _mismatch(spec: Any, expected: list[str] | int, argument: str) -> str:
     if isinstance(expected, int):
         return (
-            f"`{argument}` must give one entry for each of the {expected} outputs, as a list of {expected}; got {spec!r}. "
+            f"`{argument}` must give one entry for each of the {expected} outputs, as a list of {expected}; got "
+            f"{spec!r}. "
             "Entries may be None. The outputs have no names, so a dict can't be used."
         )
     wanted = ", ".join(f"{name!r}: ..." for name in expected)

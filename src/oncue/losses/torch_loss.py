@@ -116,7 +116,8 @@ class TorchLoss(Loss):
         if self._each is None:
             if not hasattr(self.module, "reduction"):
                 raise TypeError(
-                    f"`sample_weight` can't be used with {type(self.module).__name__}: it has no `reduction` that could "
+                    f"`sample_weight` can't be used with {type(self.module).__name__}: it has no `reduction` that "
+                    f"could "
                     "be set to 'none' to get one loss for each sample."
                 )
             self._each = copy.copy(self.module)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from oncue.losses.loss import Loss
 from oncue.losses.lookup import FUNCTIONS
+from oncue.losses.loss import Loss
 from oncue.losses.reduction import mask_weights
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.metrics.metric import Metric, Owned
@@ -166,9 +166,7 @@ class MeanMetricWrapper(Mean):
     # The options of a subclass that are shown by get_config under the same name as its attributes.
     _options: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         self._fn = fn
         self._fn_kwargs = kwargs

@@ -19,8 +19,8 @@ class Metric:
     """A value that is gathered over batches: `update_state`, `result`, `reset_state`.
 
     Subclasses make their variables in `__init__` with `add_weight`, add to them in `update_state(y_true, y_pred,
-    sample_weight=None)` and return a tensor (or a dict of tensors) from `result()`. Nothing in it should read a value from
-    the device; `float(metric.result())` does.
+    sample_weight=None)` and return a tensor (or a dict of tensors) from `result()`. Nothing in it should read a value
+    from the device; `float(metric.result())` does.
 
     Args:
         dtype: The type of the variables; `oncue.backend.floatx()` when None.
@@ -87,13 +87,16 @@ class Metric:
     def add_weight(
         self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None
     ) -> MetricVariable:
-        """Make a variable of this metric; as `add_variable`, a scalar of zero by default. Keras 2's (name, ...) works too."""
+        """Make a variable of this metric; as `add_variable`, a scalar of zero by default. Keras 2's (name, ...) "
+        "works too.
+        """
         if isinstance(shape, str):
             shape, name = (), shape
         return self.add_variable(shape=shape, initializer=initializer, dtype=dtype, name=name)
 
     def _accumulator(self, shape: Any, name: str) -> MetricVariable:
-        # Sums of float32 lose counts beyond 2**24. Adding one float64 to another takes no longer: the time is the launch.
+        # Sums of float32 lose counts beyond 2**24. Adding one float64 to another takes no longer: the time is the
+        # launch.
         wide = "float64" if self._dtype.is_floating_point else self.dtype
         return self.add_variable(shape=shape, dtype=wide, name=name)
 

@@ -35,9 +35,7 @@ class MetricVariable:
         (5.0, tensor(2.5000))
     """
 
-    def __init__(
-        self, shape: Any = (), initializer: Any = "zeros", dtype: Any = None, name: str = "variable"
-    ) -> None:
+    def __init__(self, shape: Any = (), initializer: Any = "zeros", dtype: Any = None, name: str = "variable") -> None:
         self.shape: tuple[int, ...] = (shape,) if isinstance(shape, int) else tuple(shape)
         self.name = name
         self._dtype = torch_dtype("int32" if dtype == "int" else dtype)

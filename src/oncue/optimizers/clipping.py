@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -104,4 +105,4 @@ def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: 
     if limit == 0:
         return None
     clip = {"clipnorm": clip_by_norm, "clipvalue": clip_by_value, "global_clipnorm": clip_by_global_norm}[name]
-    return lambda gradients: clip(gradients, float(limit))
+    return partial(clip, limit=float(limit))

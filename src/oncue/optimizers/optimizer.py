@@ -118,8 +118,8 @@ class Optimizer(OptimizerState):
     def _make_groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
         if not self._torch_decays:
             return [{"params": parameters}]
-        decayed = [p for p in parameters if id(p) not in self._undecayed]
-        rest = [p for p in parameters if id(p) in self._undecayed]
+        decayed = [p for p in parameters if p not in self._undecayed]
+        rest = [p for p in parameters if p in self._undecayed]
         groups = [
             {"params": decayed, "weight_decay": self.weight_decay or 0.0},
             {"params": rest, "weight_decay": 0.0},
@@ -212,7 +212,7 @@ class Optimizer(OptimizerState):
         if self._clip is not None:
             self._clip(gradients)
         if self._weight_decay and not self._torch_decays:
-            decayed = [p for p in present if id(p) not in self._undecayed]
+            decayed = [p for p in present if p not in self._undecayed]
             if decayed:
                 torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._iterations))
         self._update(inner, missing)

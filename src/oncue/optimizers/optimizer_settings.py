@@ -69,7 +69,7 @@ class OptimizerSettings:
         self.built = False
         self._iterations = 0
         self._groups: list[dict[str, Any]] = []
-        self._undecayed: set[int] = set()
+        self._undecayed: set[Tensor] = set()
         self.weight_decay = weight_decay
 
     # The learning rate.
@@ -142,7 +142,7 @@ class OptimizerSettings:
         self._weight_decay = None if value is None else checked_rate(value, "weight_decay")
         if self._torch_decays:
             for group in self._groups:
-                decays = id(group["params"][0]) not in self._undecayed
+                decays = group["params"][0] not in self._undecayed
                 group["weight_decay"] = (self._weight_decay or 0.0) if decays else 0.0
         self._choose_path()
 
@@ -163,7 +163,7 @@ class OptimizerSettings:
         """
         if self.built:
             raise ValueError("`exclude_from_weight_decay` must be called before the optimizer is built.")
-        self._undecayed = {id(tensor_of(variable)) for variable in var_list or ()}
+        self._undecayed = {tensor_of(variable) for variable in var_list or ()}
         names = sorted(set(var_names or ()))
         self._undecayed_names = re.compile("|".join(names)) if names else None
 
@@ -178,7 +178,7 @@ class OptimizerSettings:
                     f"shape {tuple(parameter.shape)}. Give `var_list` instead."
                 )
             if self._undecayed_names.search(name) is not None:
-                self._undecayed.add(id(parameter))
+                self._undecayed.add(parameter)
 
     # The config.
 

@@ -142,23 +142,23 @@ class TorchOptimizer(Optimizer):
         """Return the arguments, with the torch optimizer as its name in `torch.optim` and its options.
 
         Raises:
-            ValueError: When the optimizer is not of `torch.optim`, or a function that was not called yet.
+            ValueError: When the optimizer is not of `torch.optim`, or is a function that was not called yet.
         """
-        cls: Any
         options: dict[str, Any] = {}
         if self._made is not None:
-            cls = type(self._made)
+            cls: Any = type(self._made)
             plain = (bool, int, float, str, tuple)
             options = {name: value for name, value in self._made.defaults.items() if isinstance(value, plain)}
             options["lr"] = float(self.learning_rate)
         else:
             cls = self._make.func if isinstance(self._make, partial) else self._make
             options = dict(self._make.keywords) if isinstance(self._make, partial) else {}
-        if not isinstance(cls, type) or getattr(torch.optim, cls.__name__, None) is not cls:
+        name = getattr(cls, "__name__", "")
+        if cls is None or getattr(torch.optim, name, None) is not cls:
             raise ValueError(f"Only optimizers of `torch.optim` can be written down as a config; got {cls!r}.")
         config = super().get_config()
         del config["weight_decay"], config["learning_rate"]
-        return {**config, "torch_class": cls.__name__, "torch_options": options}
+        return {**config, "torch_class": name, "torch_options": options}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:

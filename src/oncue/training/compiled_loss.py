@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from oncue import losses
@@ -36,7 +35,9 @@ def kind_of_targets(y_true: Any, y_pred: Any) -> str:
         "binary" for one output, "sparse" for class labels, else "categorical".
 
     Example:
-        >>> kind_of_targets(torch.zeros(8), torch.zeros(8, 3))
+        >>> import torch
+        >>> import torch
+    >>> kind_of_targets(torch.zeros(8), torch.zeros(8, 3))
         'sparse'
     """
     target, output = tuple(y_true.shape), tuple(y_pred.shape)
@@ -59,8 +60,9 @@ class CompiledLoss:
     """The weighted sum of the losses of all outputs.
 
     Args:
-        loss: A loss for all outputs, or a list or dict of losses as the outputs are nested. None for an output without one.
-            "crossentropy" (or "ce") stands for the binary, sparse or categorical one, by the shapes of the first batch.
+        loss: A loss for all outputs, or a list or dict of losses as the outputs are nested. None for an output without
+            one. "crossentropy" (or "ce") stands for the binary, sparse or categorical one, by the shapes of the first
+            batch.
         loss_weights: A number, or numbers nested as `loss` is; None weighs everything by 1.
         output_names: The names of the outputs, in the order of the flattened outputs; None when they have none.
 
@@ -68,6 +70,7 @@ class CompiledLoss:
         ValueError: When a loss is not known, or `loss_weights` holds something else than numbers.
 
     Example:
+        >>> import torch
         >>> loss = CompiledLoss("mse")
         >>> loss(torch.zeros(2, 1), torch.full((2, 1), 3.0))
         tensor(9.)
@@ -156,7 +159,7 @@ class CompiledLoss:
             y_pred: The model's outputs for a batch.
 
         Raises:
-            ValueError: As `oncue.losses.check_targets`.
+            ValueError: As `oncue.losses.targets`.
         """
         if not self.built:
             self.build(y_true, y_pred)
@@ -207,7 +210,8 @@ def _weights_for(given: list[Any], weight: Any) -> list[float | None]:
     flat: list[float | None] = [value for _, value in leaves(weight)]
     if len(flat) != len(given):
         raise ValueError(
-            f"`loss_weights` must give one number for each loss; got {len(flat)} numbers {flat} for {len(given)} losses."
+            f"`loss_weights` must give one number for each loss; got {len(flat)} numbers {flat} for {len(given)} "
+            f"losses."
         )
     return flat
 
@@ -224,7 +228,8 @@ def _resolve(loss: Any, y_true: Any, y_pred: Any) -> Loss:
         return LossFunctionWrapper(found, name=loss if isinstance(loss, str) else name_of(found))
     if found.reduction in (None, "none"):
         raise ValueError(
-            f"`loss` must give one number to train on, but {found!r} has reduction={found.reduction!r}, which leaves one "
+            f"`loss` must give one number to train on, but {found!r} has reduction={found.reduction!r}, which leaves "
+            f"one "
             "for each sample. Use reduction='sum_over_batch_size'."
         )
     return found

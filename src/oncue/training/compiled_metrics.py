@@ -24,9 +24,9 @@ class CompiledMetrics:
     """The metrics given to `compile`, built when the first batch shows the shapes.
 
     Args:
-        metrics: A list of metrics (names, classes, objects, functions `metric(y_true, y_pred)`, torchmetrics), or one list
-            for each output, as a list or a dict. "accuracy", "acc", "crossentropy" and "ce" choose the binary, sparse or
-            categorical metric by shapes, and keep the name that was typed.
+        metrics: A list of metrics (names, classes, objects, functions `metric(y_true, y_pred)`, torchmetrics), or one
+            list for each output, as a list or a dict. "accuracy", "acc", "crossentropy" and "ce" choose the binary,
+            sparse or categorical metric by shapes, and keep the name that was typed.
         weighted_metrics: The same, for metrics that are given the sample weights.
         output_names: The names of the outputs, in the order of the flattened outputs; None when they have none.
 
@@ -97,8 +97,8 @@ class CompiledMetrics:
         Args:
             y_true: Targets, nested as the outputs are.
             y_pred: The model's outputs.
-            sample_weight: None, weights for all outputs, or weights nested as the outputs are. Only `weighted_metrics` get
-                them.
+            sample_weight: None, weights for all outputs, or weights nested as the outputs are. Only `weighted_metrics`
+                get them.
         """
         if not self.built:
             self.build(y_true, y_pred)
@@ -209,9 +209,7 @@ def _resolve(metric: Any, y_true: Any, y_pred: Any) -> Metric:
     return found
 
 
-def _log_names(
-    plain: Iterable[tuple[str | None, str]], weighted: Iterable[tuple[str | None, str]]
-) -> list[str]:
+def _log_names(plain: Iterable[tuple[str | None, str]], weighted: Iterable[tuple[str | None, str]]) -> list[str]:
     seen: dict[str, int] = {}
     names: list[str] = []
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import torch
+
 from oncue.training.batch import Batches
 from oncue.training.batch_order import Shuffle
 from oncue.training.deliver import Deliver
@@ -31,12 +33,23 @@ def split_columns(columns: Any) -> Any:
         `(x, y)`, where y is the column "labels" or "label" and x the others: one column itself, several as a dict; or
         `(x,)` when there is no such column.
 
+    Raises:
+        ValueError: When the rows of a column have different shapes.
+
     Example:
         >>> split_columns({"pixels": [[0.0]], "label": [1]})
         ([[0.0]], [1])
     """
     if not isinstance(columns, dict):
         return columns
+    for name, column in columns.items():
+        # Rows of one shape arrive stacked.
+        if isinstance(column, list) and any(isinstance(row, torch.Tensor) and row.ndim for row in column):
+            shapes = sorted({tuple(row.shape) for row in column})
+            raise ValueError(
+                f"The rows of column {name!r} have different shapes, such as {shapes[0]} and {shapes[-1]}; pad or "
+                "resize them with `x.map(...)`."
+            )
     target = next((name for name in _TARGETS if name in columns), None)
     inputs = {name: column for name, column in columns.items() if name != target}
     x = next(iter(inputs.values())) if len(inputs) == 1 else inputs

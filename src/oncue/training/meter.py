@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from oncue.metrics import Metric
+from oncue.metrics.metric import Metric
 
 Number = torch.Tensor | float
 Pair = tuple[Number, Number | None]

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from oncue import losses, metrics, optimizers
+from oncue import losses, optimizers
+from oncue.metrics.mean import Mean
+from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose, take_old_words
 from oncue.training.batch import Batch, Batches
@@ -95,7 +97,7 @@ class Trainer:
         self.optimizer = optimizers.get(optimizer)
         self.loss = loss
         self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
-        self._loss_tracker = _metric_mean("loss")
+        self._loss_tracker = Mean(name="loss")
         self.run_eagerly = run_eagerly
         self.jit_compile = jit_compile is True and not run_eagerly
         self.steps_per_execution = steps_per_execution
@@ -415,7 +417,7 @@ class Trainer:
                 found += self._compiled_metrics.metrics
             if self._compiled_loss is not None:
                 found += self._compiled_loss.metrics
-        own = (value for value in vars(self).values() if isinstance(value, metrics.Metric))
+        own = (value for value in vars(self).values() if isinstance(value, Metric))
         return found + [metric for metric in own if not any(metric is other for other in found)]
 
     @property
@@ -442,7 +444,7 @@ class Trainer:
         if self._compiled_loss is not None:
             named += [(metric.name, metric) for metric in self._compiled_loss.metrics]
         known = {id(metric) for _, metric in named}
-        own = (value for value in vars(self).values() if isinstance(value, metrics.Metric))
+        own = (value for value in vars(self).values() if isinstance(value, Metric))
         return named + [(metric.name, metric) for metric in own if id(metric) not in known]
 
     def _ordered_names(self) -> list[str]:
@@ -549,10 +551,6 @@ def _validation_parts(data: Any) -> Batch:
             )
         return unpack_x_y_sample_weight(tuple(data))
     return data, None, None
-
-
-def _metric_mean(name: str) -> Any:
-    return metrics.Mean(name=name)
 
 
 def _as_results(source: Any) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""Keras's `utils`. Each name is imported when it is first asked for, so that importing this costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oncue.backend import clear_session as clear_session
+    from oncue.core.console import (
+        disable_interactive_logging as disable_interactive_logging,
+        enable_interactive_logging as enable_interactive_logging,
+        is_interactive_logging_enabled as is_interactive_logging_enabled,
+    )
+    from oncue.core.progbar import Progbar as Progbar
+    from oncue.utils.custom_objects import (
+        CustomObjectScope as CustomObjectScope,
+        custom_object_scope as custom_object_scope,
+        get_custom_objects as get_custom_objects,
+        get_registered_name as get_registered_name,
+        get_registered_object as get_registered_object,
+        register_keras_serializable as register_keras_serializable,
+    )
+    from oncue.utils.files import get_file as get_file
+    from oncue.utils.numerical import normalize as normalize, to_categorical as to_categorical
+    from oncue.utils.py_dataset import PyDataset as PyDataset, Sequence as Sequence
+    from oncue.utils.random import set_random_seed as set_random_seed
+
+_HOME: dict[str, str] = {
+    "CustomObjectScope": "oncue.utils.custom_objects",
+    "Progbar": "oncue.core.progbar",
+    "PyDataset": "oncue.utils.py_dataset",
+    "Sequence": "oncue.utils.py_dataset",
+    "clear_session": "oncue.backend",
+    "custom_object_scope": "oncue.utils.custom_objects",
+    "disable_interactive_logging": "oncue.core.console",
+    "enable_interactive_logging": "oncue.core.console",
+    "get_custom_objects": "oncue.utils.custom_objects",
+    "get_file": "oncue.utils.files",
+    "get_registered_name": "oncue.utils.custom_objects",
+    "get_registered_object": "oncue.utils.custom_objects",
+    "is_interactive_logging_enabled": "oncue.core.console",
+    "normalize": "oncue.utils.numerical",
+    "register_keras_serializable": "oncue.utils.custom_objects",
+    "set_random_seed": "oncue.utils.random",
+    "to_categorical": "oncue.utils.numerical",
+}
+# Modules of Keras 2 that code still imports from.
+_OLD_MODULES: dict[str, str] = {
+    "data_utils": "oncue.utils",
+    "generic_utils": "oncue.utils",
+    "np_utils": "oncue.utils",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OLD_MODULES:
+        return importlib.import_module(_OLD_MODULES[name])
+    if name not in _HOME:
+        raise AttributeError(f"module 'oncue.utils' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

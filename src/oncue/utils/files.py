@@ -60,10 +60,14 @@ def hash_file(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 def get_file(
     fname: str | None = None,
     origin: str | None = None,
+    untar: bool = False,
+    md5_hash: str | None = None,
     file_hash: str | None = None,
-    hash_algorithm: str = "auto",
-    cache_dir: str | os.PathLike[str] | None = None,
     cache_subdir: str = "datasets",
+    hash_algorithm: str = "auto",
+    extract: bool = False,
+    archive_format: str | None = "auto",
+    cache_dir: str | os.PathLike[str] | None = None,
     force_download: bool = False,
 ) -> str:
     """Return the path of a file in the cache, and download it there first if it is missing or its hash is wrong.
@@ -74,10 +78,14 @@ def get_file(
     Args:
         fname: The file's name in the cache, without folders. Default: the last part of `origin`.
         origin: The URL: http, https or file.
+        untar: Refused, as `extract` is.
+        md5_hash: The old name of `file_hash` with `hash_algorithm="md5"`.
         file_hash: The expected hash in hexadecimal; None checks nothing.
+        cache_subdir: The folder within the cache folder; an absolute one is taken as it is.
         hash_algorithm: A name that hashlib knows, or "auto" to tell it by the length of `file_hash`.
+        extract: Refused: archives are not unpacked here.
+        archive_format: Without a meaning, since archives are not unpacked.
         cache_dir: The cache folder. Default: `KERAS_HOME`, else `~/.keras`.
-        cache_subdir: The folder within it.
         force_download: Download even if the file is there.
 
     Returns:
@@ -96,6 +104,13 @@ def get_file(
     """
     if origin is None:
         raise ValueError("`get_file` needs `origin`, the URL to download from.")
+    if extract or untar:
+        raise ValueError(
+            "`get_file` does not unpack archives. Leave `extract` and `untar` out, and unpack the file it returns: "
+            '`shutil.unpack_archive(path, folder, filter="data")`.'
+        )
+    if md5_hash is not None and file_hash is None:
+        file_hash, hash_algorithm = md5_hash, "md5"
     scheme = urllib.parse.urlsplit(origin).scheme
     if scheme not in ("http", "https", "file"):
         raise ValueError(f"`origin` must be an http, https or file URL; got {origin!r}.")

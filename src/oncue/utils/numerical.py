@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+
 def to_categorical(x: Any, num_classes: int | None = None) -> Any:
     """Turn class indices into one-hot rows.
 

@@ -31,13 +31,13 @@ def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None]) ->
         ValueError: When shapes or values don't fit the loss; the message says what to type instead.
 
     Example:
-        >>> check_targets("sparse_categorical_crossentropy", [0, 1, 3], (None, 3))  # doctest: +ELLIPSIS
+        >>> check_targets("sparse_categorical_crossentropy", [0, 1, 3], (None, 3))
         Traceback (most recent call last):
         ...
         ValueError: `sparse_categorical_crossentropy` needs class labels from 0 to 2 for 3 classes ...
     """
     loss = get(loss)
-    if loss is None or is_nested(y_true) and any(is_nested(part) or hasattr(part, "shape") for part in y_true):
+    if loss is None or (is_nested(y_true) and any(is_nested(part) or hasattr(part, "shape") for part in y_true)):
         return
     if isinstance(loss, TorchLoss):
         _check_torch(loss.module, as_tensor(y_true, "y_true"), tuple(y_pred_shape))
@@ -79,7 +79,8 @@ def _check_one_hot(name: str, target: Tensor, shape: tuple[int | None, ...]) -> 
     classes = shape[-1]
     if classes == 1:
         raise ValueError(
-            f"`{name}` needs one output for each class, but `y_pred` has the shape {shape}: one output. For two classes "
+            f"`{name}` needs one output for each class, but `y_pred` has the shape {shape}: one output. For two "
+            f"classes "
             "use 'binary_crossentropy' with a sigmoid."
         )
     labels = len(target.shape) == len(shape) - 1 or (target.ndim == len(shape) and target.shape[-1] == 1)
@@ -91,9 +92,7 @@ def _check_one_hot(name: str, target: Tensor, shape: tuple[int | None, ...]) -> 
         )
 
 
-def _check_labels(
-    name: str, target: Tensor, shape: tuple[int | None, ...], axis: int, ignored: int | None
-) -> None:
+def _check_labels(name: str, target: Tensor, shape: tuple[int | None, ...], axis: int, ignored: int | None) -> None:
     classes = shape[axis]
     rest = list(shape)
     del rest[axis]
@@ -101,11 +100,13 @@ def _check_labels(
         instead = "give it as floats" if name.startswith("torch.") else "use loss='categorical_crossentropy'"
         raise ValueError(
             f"`{name}` needs integer class labels of shape {('samples', *rest[1:])}, but `y_true` has the shape "
-            f"{tuple(target.shape)}: it looks one-hot. For one-hot targets {instead}; for labels type `y.argmax({axis})`."
+            f"{tuple(target.shape)}: it looks one-hot. For one-hot targets {instead}; for labels type "
+            f"`y.argmax({axis})`."
         )
     if not _fits(tuple(target.shape), tuple(rest)):
         raise ValueError(
-            f"`{name}` needs class labels of shape {('samples', *rest[1:])} for `y_pred` of shape {shape}; got `y_true` "
+            f"`{name}` needs class labels of shape {('samples', *rest[1:])} for `y_pred` of shape {shape}; got "
+            f"`y_true` "
             f"of shape {tuple(target.shape)}."
         )
     counted = target if ignored is None else target[target != ignored]

@@ -1,0 +1,185 @@
+"""BatchNormalization: each channel is brought to mean 0 and deviation 1 over the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from oncue import backend, constraints, initializers, regularizers
+from oncue.layers import arguments
+from oncue.layers.arguments import Shape
+from oncue.layers.layer import Layer
+from oncue.layers.old_words import accepts_old_words
+
+
+class BatchNormalization(Layer):
+    """Normalizes each channel over the batch in training, and by moving statistics otherwise (Ioffe & Szegedy, 2015).
+
+    The moving statistics follow `moving = moving * momentum + batch * (1 - momentum)`, with the variance of the batch
+    itself (divided by n, not n - 1), as Keras does and torch's own layer doesn't. With `trainable = False` the layer
+    is in inference mode, also in training.
+
+    Args:
+        axis: The axis of the channels.
+        momentum: How slowly the moving statistics move.
+        epsilon: A small number added to the variance.
+        center: Whether there is an offset, beta.
+        scale: Whether there is a factor, gamma.
+        beta_initializer: The first values of beta.
+        gamma_initializer: The first values of gamma.
+        moving_mean_initializer: The first values of the moving mean.
+        moving_variance_initializer: The first values of the moving variance.
+        beta_regularizer: A penalty on beta.
+        gamma_regularizer: A penalty on gamma.
+        beta_constraint: A projection of beta after each update.
+        gamma_constraint: A projection of gamma after each update.
+        renorm: Not supported; must be False.
+        renorm_clipping: Not supported; must be None.
+        renorm_momentum: Has no effect without `renorm`.
+        synchronized: Whether statistics are taken over all processes; not supported where there are several.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: For arguments that are not supported.
+
+    Example:
+        >>> BatchNormalization()(torch.ones(4, 3)).shape
+        torch.Size([4, 3])
+    """
+
+    supports_masking = True
+
+    @accepts_old_words
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 0.001,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        moving_mean_initializer: Any = "zeros",
+        moving_variance_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        renorm: bool = False,
+        renorm_clipping: Any = None,
+        renorm_momentum: float = 0.99,
+        synchronized: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if renorm or renorm_clipping is not None:
+            raise ValueError("BatchNormalization has no batch renormalization here: leave out `renorm`.")
+        if synchronized and torch.distributed.is_available() and torch.distributed.is_initialized():
+            raise ValueError(
+                "BatchNormalization(synchronized=True) is not supported over several processes: use "
+                "`torch.nn.SyncBatchNorm` as a layer."
+            )
+        self.axis = int(axis[0]) if isinstance(axis, (list, tuple)) else axis
+        self.momentum = arguments.share("BatchNormalization", "momentum", momentum)
+        self.epsilon = epsilon
+        self.center, self.scale, self.synchronized = center, scale, synchronized
+        self.renorm_momentum = renorm_momentum
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make gamma, beta and the moving statistics."""
+        shape = (arguments.known_size(self.name, input_shape, self.axis),)
+        self.gamma: torch.Tensor | None = None
+        self.beta: torch.Tensor | None = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                shape,
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                shape,
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
+            )
+        self.moving_mean = self.add_weight(shape, self.moving_mean_initializer, trainable=False, name="moving_mean")
+        self.moving_variance = self.add_weight(
+            shape, self.moving_variance_initializer, trainable=False, name="moving_variance"
+        )
+
+    def call(self, inputs: torch.Tensor, training: bool = False, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Normalize; in training also move the statistics."""
+        x = arguments.like_weight(inputs, self.moving_mean).movedim(self.axis, 1)
+        if not (training and self.trainable):
+            outputs = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta, eps=self.epsilon)
+        elif mask is None:
+            # Gives the batch's statistics along with the output, so that the data is read once.
+            outputs, mean, deviation = torch.native_batch_norm(
+                x, self.gamma, self.beta, None, None, True, 0.0, self.epsilon
+            )
+            self._move(mean, deviation.detach() ** -2 - self.epsilon)
+        else:
+            mean, variance = _masked_moments(x, mask)
+            self._move(mean, variance)
+            shape = (1, -1, *(1,) * (x.dim() - 2))
+            outputs = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.epsilon)
+            if self.gamma is not None:
+                outputs = outputs * self.gamma.view(shape)
+            if self.beta is not None:
+                outputs = outputs + self.beta.view(shape)
+        return outputs.movedim(1, self.axis)
+
+    def _move(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        with torch.no_grad():
+            self.moving_mean.lerp_(mean.to(self.moving_mean.dtype), 1.0 - self.momentum)
+            self.moving_variance.lerp_(variance.to(self.moving_variance.dtype), 1.0 - self.momentum)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the same shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            **arguments.weight_config(self, "beta", "gamma"),
+            "moving_mean_initializer": initializers.serialize(self.moving_mean_initializer),
+            "moving_variance_initializer": initializers.serialize(self.moving_variance_initializer),
+            "synchronized": self.synchronized,
+            "renorm": False,
+            "renorm_clipping": None,
+            "renorm_momentum": self.renorm_momentum,
+        }
+
+
+def _masked_moments(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and variance of each channel (axis 1) over the places that a mask (without that axis) lets through."""
+    if mask.dim() != x.dim() - 1:
+        raise ValueError(
+            f"`mask` must have one axis less than the inputs; got shapes {tuple(mask.shape)} and {tuple(x.shape)}."
+        )
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    weights = mask.to(x.dtype).unsqueeze(1)
+    total = weights.sum(axes) + backend.epsilon()
+    mean = (x * weights).sum(axes) / total
+    distance = (x - mean.view(1, -1, *(1,) * (x.dim() - 2))) ** 2
+    return mean, (distance * weights).sum(axes) / total

@@ -1,0 +1,115 @@
+"""LayerNormalization: each sample is brought to mean 0 and deviation 1 over its features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from oncue import constraints, initializers, regularizers
+from oncue.layers import arguments
+from oncue.layers.arguments import Shape
+from oncue.layers.layer import Layer
+
+
+class LayerNormalization(Layer):
+    """Normalizes each sample over one axis or several (Ba et al., 2016).
+
+    Args:
+        axis: The axis or axes over which mean and variance are taken.
+        epsilon: A small number added to the variance.
+        center: Whether there is an offset, beta.
+        scale: Whether there is a factor, gamma.
+        beta_initializer: The first values of beta.
+        gamma_initializer: The first values of gamma.
+        beta_regularizer: A penalty on beta.
+        gamma_regularizer: A penalty on gamma.
+        beta_constraint: A projection of beta after each update.
+        gamma_constraint: A projection of gamma after each update.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Example:
+        >>> LayerNormalization()(torch.tensor([[1.0, 3.0]])).round(decimals=2)
+        tensor([[-1.,  1.]], grad_fn=<RoundBackward1>)
+    """
+
+    supports_masking = True
+
+    def __init__(
+        self,
+        axis: int | Sequence[int] = -1,
+        epsilon: float = 0.001,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.pop("rms_scaling", False):
+            raise ValueError("LayerNormalization has no `rms_scaling` here: use `torch.nn.RMSNorm` as a layer.")
+        super().__init__(**kwargs)
+        self.axis = axis if isinstance(axis, int) else list(axis)
+        self.epsilon = epsilon
+        self.center, self.scale = center, scale
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make gamma and beta."""
+        given = [self.axis] if isinstance(self.axis, int) else self.axis
+        self._axes = tuple(axis % len(input_shape) for axis in given)
+        shape = [arguments.known_size(self.name, input_shape, axis) for axis in self._axes]
+        self.gamma: torch.Tensor | None = None
+        self.beta: torch.Tensor | None = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                shape,
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                shape,
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
+            )
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalize."""
+        if self.gamma is not None:
+            inputs = arguments.like_weight(inputs, self.gamma)
+        # torch normalizes over the last axes; where those are meant, nothing moves.
+        last = tuple(range(-len(self._axes), 0))
+        x = inputs.movedim(self._axes, last)
+        outputs = F.layer_norm(x, x.shape[-len(last) :], self.gamma, self.beta, self.epsilon)
+        return outputs.movedim(last, self._axes)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the same shape."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "rms_scaling": False,
+            **arguments.weight_config(self, "beta", "gamma"),
+        }

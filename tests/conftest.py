@@ -1,0 +1,66 @@
+"""One thread, fixed seeds, a cache folder that is thrown away, and no network."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+_home = Path(tempfile.mkdtemp(prefix="oncue-tests-"))
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+os.environ["KERAS_HOME"] = str(_home / "keras")
+os.environ["HF_HOME"] = str(_home / "huggingface")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# These read the environment when they are imported.
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)
+settings.register_profile("oncue", deadline=None, derandomize=True)
+settings.load_profile("oncue")
+
+_connect = socket.socket.connect
+
+
+def _connect_here(self: socket.socket, address: Any) -> None:
+    host = address[0] if isinstance(address, tuple) else "localhost"
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        raise OSError(f"tests use no network; something wanted to connect to {host}")
+    _connect(self, address)
+
+
+def pytest_configure() -> None:
+    """Let sockets reach this machine only."""
+    socket.socket.connect = _connect_here  # type: ignore[method-assign]  # for the whole run
+
+
+def pytest_unconfigure() -> None:
+    """Give the sockets back."""
+    socket.socket.connect = _connect  # type: ignore[method-assign]  # as it was
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the parity tests by where they lie, and skip what needs an accelerator that isn't there."""
+    no_gpu = pytest.mark.skip(reason="needs an accelerator")
+    for item in items:
+        if "parity" in item.path.parts:
+            item.add_marker(pytest.mark.parity)
+        if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _same_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
