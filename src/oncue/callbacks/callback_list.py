@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -185,8 +184,8 @@ class CallbackList(Callback):
                 try:
                     method(given)
                 except BaseException as error:
+                    given.own()
                     raise _noted(error, callback, hook)
-            _settle(given)
 
     def _call_at(self, hook: str, index: int, logs: Any) -> None:
         listeners = self._listeners[hook]
@@ -196,8 +195,8 @@ class CallbackList(Callback):
                 try:
                     method(index, given)
                 except BaseException as error:
+                    given.own()
                     raise _noted(error, callback, hook, index)
-            _settle(given)
 
 
 def _dispatcher(hook: str, indexed: bool) -> Callable[..., None]:
@@ -223,13 +222,6 @@ for _hook, _arguments in HOOKS.items():
         setattr(CallbackList, _hook, _method)
 for _old, _new in ALIASES.items():
     setattr(CallbackList, _old, getattr(CallbackList, _new))
-
-
-def _settle(logs: Logs) -> None:
-    # Unread values may change with the next step. Whoever kept the logs (more references than ours, the caller's and
-    # the argument of getrefcount) gets values of its own; if nobody did, no work is done.
-    if not logs.fetched and sys.getrefcount(logs) > 4:
-        logs.own()
 
 
 def _tell(callback: Any, method: str, value: Any) -> None:

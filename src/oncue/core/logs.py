@@ -38,7 +38,6 @@ class Logs(dict[str, Any]):
     Args:
         values: Values that are known already.
         source: Where further values come from, when somebody reads.
-        hidden: Values that resolve by name but are not among the keys.
 
     Example:
         >>> logs = Logs({"loss": 0.5, "accuracy": 0.75})
@@ -49,22 +48,20 @@ class Logs(dict[str, Any]):
     old_names: ClassVar[Callable[[str], Iterable[str]]] = staticmethod(lambda key: ())
     """From an old name to the names it may stand for; `oncue.legacy` fills it in."""
 
-    __slots__ = ("_source", "hidden", "running")
+    running: ClassVar[bool] = False
+    """Whether the values are means over the pass so far, rather than those of one batch."""
+
+    __slots__ = ("_source",)
 
     def __init__(
-        self,
-        values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
-        *,
-        source: Source | None = None,
-        hidden: dict[str, Any] | None = None,
+        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), *, source: Source | None = None
     ) -> None:
-        super().__init__(values)
+        if source is None:
+            super().__init__(values)
+        else:
+            super().__init__(dict.fromkeys(source.names, _PENDING))
+            super().update(values)
         self._source = source
-        if source is not None:
-            for name in source.names:
-                super().__setitem__(name, _PENDING)
-        self.hidden = hidden
-        self.running = source is not None
 
     @property
     def fetched(self) -> bool:
@@ -94,13 +91,9 @@ class Logs(dict[str, Any]):
         return super().__getitem__(key)
 
     def __missing__(self, key: str) -> Any:
-        if self.hidden is not None and key in self.hidden:
-            return self.hidden[key]
         for name in Logs.old_names(key):
             if super().__contains__(name):
                 return self[name]
-            if self.hidden is not None and name in self.hidden:
-                return self.hidden[name]
         raise KeyError(key)
 
     def get(self, key: str, default: Any = None) -> Any:

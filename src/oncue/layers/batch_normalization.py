@@ -172,7 +172,7 @@ class BatchNormalization(Layer):
 
 
 def _masked_moments(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and variance of each channel (axis 1) over the places that a mask (without that axis) lets through."""
+    """Return mean and variance of each channel (axis 1) over the places that a mask lets through."""
     if mask.dim() != x.dim() - 1:
         raise ValueError(
             f"`mask` must have one axis less than the inputs; got shapes {tuple(mask.shape)} and {tuple(x.shape)}."

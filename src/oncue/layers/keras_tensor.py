@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from oncue import naming
+
+_serials = count()
 
 
 class KerasTensor:
@@ -32,6 +35,11 @@ class KerasTensor:
         self.dtype = dtype
         self.name = naming.auto_name("keras_tensor") if name is None else name
         self.history = history
+        # Which output of the call this is, whether it is the only one, and when it was made: calls of a shared layer
+        # are told apart by that.
+        self.output_index = 0
+        self.is_alone = True
+        self.serial = next(_serials)
 
     @property
     def ndim(self) -> int:
@@ -49,6 +57,103 @@ class KerasTensor:
 
     def __iter__(self) -> Any:
         raise TypeError(f"{self!r} has no values to iterate over.")
+
+    def __getattr__(self, name: str) -> Any:
+        import torch
+
+        # The first thing that a torch module asks of what it is given.
+        if hasattr(torch.Tensor, name) and not name.startswith("_"):
+            raise AttributeError(f"KerasTensor has no `{name}`: {_NO_TORCH.format(self)}")
+        raise AttributeError(f"KerasTensor has no attribute {name!r}")
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Refuse, with the way that works: torch can't compute without values."""
+        what = next(arg for arg in (*args, *(kwargs or {}).values(), "a KerasTensor") if not isinstance(arg, type))
+        raise TypeError(f"`{getattr(func, '__name__', func)}` of torch was called on {_NO_TORCH.format(what)}")
+
+    def __add__(self, other: Any) -> Any:
+        return _operation("Add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return _operation("Add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return _operation("Subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _operation("Subtract", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return _operation("Multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return _operation("Multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return _operation("TrueDivide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return _operation("TrueDivide", other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return _operation("Power", self, other)
+
+    def __matmul__(self, other: Any) -> Any:
+        return _operation("Matmul", self, other)
+
+    def __neg__(self) -> Any:
+        return _operation("Negative", self)
+
+    def __abs__(self) -> Any:
+        return _operation("Absolute", self)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _operation("GetItem", self, key)
+
+
+_NO_TORCH = (
+    "{}, which has no values yet. Use oncue's layers, or wrap a torch module: `Model(module)(x)`; wrap a function of "
+    "tensors in a layer with `call`."
+)
+
+
+def _operation(kind: str, *args: Any) -> Any:
+    from oncue.layers.operation import Operation
+
+    return Operation(kind)(*args)
+
+
+def symbols(shape: Any, dtype: str, history: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> Any:
+    """Return the symbolic outputs of a call.
+
+    Args:
+        shape: A shape, or shapes nested in lists, tuples and dicts.
+        dtype: The type of the numbers.
+        history: The `(layer, args, kwargs)` of the call.
+
+    Returns:
+        A KerasTensor, or lists and dicts of them; numbered in the order of their leaves, dicts by sorted key.
+
+    Example:
+        >>> [tensor.output_index for tensor in symbols([(None, 1), (None, 2)], "float32", (None, (), {}))]
+        [0, 1]
+    """
+    index = count()
+
+    def made(part: Any) -> Any:
+        if isinstance(part, dict):
+            values = {key: made(part[key]) for key in sorted(part)}
+            return {key: values[key] for key in part}
+        if not isinstance(part, tuple) or not all(size is None or isinstance(size, int) for size in part):
+            return [made(item) for item in part]
+        tensor = KerasTensor(part, dtype, history=history)
+        tensor.output_index, tensor.is_alone = next(index), part is shape
+        return tensor
+
+    return made(shape)
 
 
 def has_symbolic(value: Any) -> bool:

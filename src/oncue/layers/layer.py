@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from oncue import backend, naming
 from oncue.core.suggest import nearest
-from oncue.layers.keras_tensor import KerasTensor, has_symbolic
+from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.nested import first_leaf, flatten, map_leaves
 from oncue.variable import Variable, torch_dtype
 
@@ -55,6 +56,9 @@ class Layer(torch.nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        build = cls.__dict__.get("build")
+        if build is not None:
+            cls.build = _marks_built(build)  # type: ignore[method-assign]  # so that a build by hand is not repeated
         parameters = inspect.signature(cls.call).parameters
         cls._accepts_training = "training" in parameters
         cls._accepts_mask = "mask" in parameters
@@ -128,12 +132,14 @@ class Layer(torch.nn.Module):
         Args:
             input_shape: The shape of the input, the batch axis (None) first; nested as the inputs are.
         """
+        self.built = True
 
     def ensure_built(self, input_shape: Any) -> None:
         """Build once, on the device where the layer is to work."""
         if not self.built:
             self.build(input_shape)
             self.built = True
+            self._built_for = input_shape
             self._track_containers()
 
     def add_weight(
@@ -323,39 +329,80 @@ class Layer(torch.nn.Module):
 
     def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
         """Take symbolic inputs and return symbolic outputs that remember this call."""
-        inputs = args[0] if args else first_leaf(kwargs)
-        shapes = map_leaves(lambda leaf: leaf.shape if isinstance(leaf, KerasTensor) else tuple(leaf.shape), inputs)
-        self.ensure_built(shapes)
-        kwargs.pop("training", None)
-        shape, dtype = self.compute_output_spec(args, kwargs)
-        history = (self, args, kwargs)
+        if not self.built:
+            inputs = args[0] if args else first_leaf(kwargs)
+            self.ensure_built(map_leaves(lambda leaf: tuple(leaf.shape), inputs))
+        if kwargs.get("training", self) is None:
+            del kwargs["training"]
+        shape, dtype = self.compute_output_spec(
+            args, {key: value for key, value in kwargs.items() if key != "training"}
+        )
+        # `layer(x, training=False)` holds for every later run of the model, so the history keeps it.
+        outputs = symbols(shape, dtype, (self, args, kwargs))
+        self.__dict__["_symbolic"] = (args[0] if len(args) == 1 else list(args), outputs)
+        return outputs
 
-        def symbol(index: int, leaf_shape: Shape, leaf_dtype: str) -> KerasTensor:
-            tensor = KerasTensor(leaf_shape, leaf_dtype, history=history)
-            tensor.output_index = index  # type: ignore[attr-defined]  # which output of the call this is
-            return tensor
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of one layer must not drag along the whole graph of symbolic tensors before it.
+        return {key: value for key, value in self.__dict__.items() if key != "_symbolic"}
 
-        if isinstance(shape, tuple) and all(size is None or isinstance(size, int) for size in shape):
-            return symbol(0, shape, dtype)
-        return [symbol(index, leaf, dtype) for index, leaf in enumerate(shape)]
+    @property
+    def input(self) -> Any:
+        """The symbolic input of the last symbolic call.
+
+        Raises:
+            AttributeError: When there was none.
+        """
+        return self._symbolic_end("input")
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        self.__dict__["input"] = value
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output of the last symbolic call, from which a model of a part of the layers is made.
+
+        Raises:
+            AttributeError: When there was none.
+        """
+        return self._symbolic_end("output")
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        self.__dict__["output"] = value
+
+    def _symbolic_end(self, name: str) -> Any:
+        # Torch code often calls a part of a model `self.output`, which then comes first.
+        for held in (self.__dict__, self._modules, self._parameters, self._buffers):
+            if name in held:
+                return held[name]
+        ends = self.__dict__.get("_symbolic")
+        if ends is None:
+            raise AttributeError(
+                f"'{self.name}' has no symbolic {name}: it was not called on what `Input(shape)` gives, nor put behind "
+                "one in a Sequential model."
+            )
+        return ends[0 if name == "input" else 1]
 
     def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         """Return the shape and the type of the output for symbolic inputs."""
-        inputs = args[0]
-        if type(self).compute_output_shape is not Layer.compute_output_shape:
-            shapes = map_leaves(lambda leaf: leaf.shape, inputs)
+        if args and type(self).compute_output_shape is not Layer.compute_output_shape:
+            shapes = map_leaves(lambda leaf: tuple(leaf.shape), args[0])
             return self.compute_output_shape(shapes), self.dtype
-        return self._probe(args, kwargs)
+        return self._probe_shapes(args, kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output for an input of a given shape (the batch axis first, None where unknown)."""
         if isinstance(input_shape, (list, dict)):
-            placeholder = map_leaves(lambda size: size, input_shape)
-            inputs = [KerasTensor(tuple(shape), self.dtype) for shape in placeholder]
-            return self._probe((inputs,), {})[0]
-        return self._probe((KerasTensor(tuple(input_shape), self.dtype),), {})[0]
+            named = isinstance(input_shape, dict)
+            tensors = [
+                KerasTensor(tuple(shape), self.dtype) for shape in (input_shape.values() if named else input_shape)
+            ]
+            return self._probe_shapes((dict(zip(input_shape, tensors, strict=True)) if named else tensors,), {})[0]
+        return self._probe_shapes((KerasTensor(tuple(input_shape), self.dtype),), {})[0]
 
-    def _probe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+    def _probe_shapes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         """Find the output's shape by running the layer on zeros of two sizes where a size is not known."""
         device = self._placed() or backend.device()
 
@@ -376,9 +423,15 @@ class Layer(torch.nn.Module):
             return tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True))
 
         dtype = str(flatten(one)[0].dtype).removeprefix("torch.")
-        if isinstance(one, torch.Tensor):
-            return joined(one, two), dtype
-        return [joined(a, b) for a, b in zip(flatten(one), flatten(two), strict=True)], dtype
+        shapes = iter([joined(a, b) for a, b in zip(flatten(one), flatten(two), strict=True)])
+
+        def placed(part: Any) -> Any:
+            if isinstance(part, dict):
+                made = {key: placed(part[key]) for key in sorted(part)}
+                return {key: made[key] for key in part}
+            return [placed(item) for item in part] if isinstance(part, (list, tuple)) else next(shapes)
+
+        return placed(one), dtype
 
     # Weights -----------------------------------------------------------------------------------------------------
 
@@ -494,6 +547,16 @@ class Layer(torch.nn.Module):
     def extra_repr(self) -> str:
         """Show the name in torch's printout of modules."""
         return f"name={self.name}"
+
+
+def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(build)
+    def marked(self: Layer, *args: Any, **kwargs: Any) -> Any:
+        result = build(self, *args, **kwargs)
+        self.built = True
+        return result
+
+    return marked
 
 
 def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | None = None) -> Iterator[Variable]:

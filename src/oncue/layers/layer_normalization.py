@@ -54,7 +54,7 @@ class LayerNormalization(Layer):
         if kwargs.pop("rms_scaling", False):
             raise ValueError("LayerNormalization has no `rms_scaling` here: use `torch.nn.RMSNorm` as a layer.")
         super().__init__(**kwargs)
-        self.axis = axis if isinstance(axis, int) else list(axis)
+        self.axis = [axis] if isinstance(axis, int) else list(axis)
         self.epsilon = epsilon
         self.center, self.scale = center, scale
         self.beta_initializer = initializers.get(beta_initializer)
@@ -66,8 +66,7 @@ class LayerNormalization(Layer):
 
     def build(self, input_shape: Shape) -> None:
         """Make gamma and beta."""
-        given = [self.axis] if isinstance(self.axis, int) else self.axis
-        self._axes = tuple(axis % len(input_shape) for axis in given)
+        self._axes = tuple(axis % len(input_shape) for axis in self.axis)
         shape = [arguments.known_size(self.name, input_shape, axis) for axis in self._axes]
         self.gamma: torch.Tensor | None = None
         self.beta: torch.Tensor | None = None

@@ -56,7 +56,8 @@ class _MaxPooling(_Pooling):
 class _AveragePooling(_Pooling):
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
         if self.padding == "same":
-            # Only real numbers count in the mean. Ones, padded alike, tell how many there are in each window.
+            # Only real numbers count in the mean, as under TensorFlow (Keras's torch backend repeats the edge instead).
+            # Ones, padded alike, tell how many there are in each window.
             whole = x.new_ones((1, 1, *x.shape[2:]))
             x, _ = windows.padded(x, "same", self.pool_size, self.strides, symmetric=False)
             whole, _ = windows.padded(whole, "same", self.pool_size, self.strides, symmetric=False)

@@ -20,14 +20,12 @@ from oncue.losses.lookup import deserialize, get, serialize
 from oncue.losses.loss import Loss, LossFunctionWrapper
 from oncue.losses.overlap import Dice, Tversky, dice, tversky
 from oncue.losses.regression import (
-    CosineSimilarity,
     Huber,
     LogCosh,
     MeanAbsoluteError,
     MeanAbsolutePercentageError,
     MeanSquaredError,
     MeanSquaredLogarithmicError,
-    cosine_similarity,
     huber,
     log_cosh,
     mean_absolute_error,
@@ -36,6 +34,7 @@ from oncue.losses.regression import (
     mean_squared_logarithmic_error,
 )
 from oncue.losses.targets import check_targets
+from oncue.losses.similarity import CosineSimilarity, cosine_similarity
 from oncue.losses.torch_loss import TorchLoss
 
 # The names of Keras 1 and 2.

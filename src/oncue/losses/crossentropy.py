@@ -54,13 +54,13 @@ def binary_crossentropy(
         >>> binary_crossentropy([[0.0, 1.0]], [[0.5, 0.5]])
         tensor([0.6931])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    _same_shape(y_true, y_pred, "binary_crossentropy", "For class labels use 'sparse_categorical_crossentropy'.")
+    true, pred = pair(y_true, y_pred)
+    _same_shape(true, pred, "binary_crossentropy", "For class labels use 'sparse_categorical_crossentropy'.")
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        true = true * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
-        return F.binary_cross_entropy_with_logits(y_pred, y_true, reduction="none").mean(axis)
-    return clipped_bce(y_true, y_pred, "none").mean(axis)
+        return F.binary_cross_entropy_with_logits(pred, true, reduction="none").mean(axis)
+    return clipped_bce(true, pred, "none").mean(axis)
 
 
 def log_probabilities(y_pred: Tensor, from_logits: bool, axis: int) -> Tensor:
@@ -93,17 +93,17 @@ def categorical_crossentropy(
         tensor([0.6931])
     """
     axis = check_axis(axis)
-    y_true, y_pred = pair(y_true, y_pred)
+    true, pred = pair(y_true, y_pred)
     _same_shape(
-        y_true,
-        y_pred,
+        true,
+        pred,
         "categorical_crossentropy",
         "For integer class labels use 'sparse_categorical_crossentropy', or make them one-hot with "
         "`keras.utils.to_categorical(y, num_classes)`.",
     )
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_true.shape[-1]
-    return -(y_true * log_probabilities(y_pred, from_logits, axis)).sum(axis)
+        true = true * (1.0 - label_smoothing) + label_smoothing / true.shape[-1]
+    return -(true * log_probabilities(pred, from_logits, axis)).sum(axis)
 
 
 def sparse_categorical_crossentropy(
@@ -131,18 +131,18 @@ def sparse_categorical_crossentropy(
         tensor([1.3863])
     """
     axis = check_axis(axis)
-    y_pred = as_tensor(y_pred, "y_pred")
-    if not y_pred.is_floating_point():
-        y_pred = y_pred.float()
-    labels = as_tensor(y_true, "y_true", device=y_pred.device)
-    if labels.ndim == y_pred.ndim and labels.shape[axis] == 1:
+    pred = as_tensor(y_pred, "y_pred")
+    if not pred.is_floating_point():
+        pred = pred.float()
+    labels = as_tensor(y_true, "y_true", device=pred.device)
+    if labels.ndim == pred.ndim and labels.shape[axis] == 1:
         labels = labels.squeeze(axis)
-    expected = list(y_pred.shape)
+    expected = list(pred.shape)
     del expected[axis]
     if list(labels.shape) != expected:
         raise ValueError(
             f"`sparse_categorical_crossentropy` needs `y_true` of shape {tuple(expected)} for `y_pred` of shape "
-            f"{tuple(y_pred.shape)}; got {tuple(labels.shape)}. For one-hot targets use 'categorical_crossentropy'."
+            f"{tuple(pred.shape)}; got {tuple(labels.shape)}. For one-hot targets use 'categorical_crossentropy'."
         )
     labels = labels if labels.dtype == torch.int64 else labels.long()
     valid: Tensor | None = None
@@ -151,9 +151,9 @@ def sparse_categorical_crossentropy(
         labels = labels * valid
     at = labels.unsqueeze(axis)
     if from_logits:
-        losses = (y_pred.logsumexp(axis, keepdim=True) - y_pred.gather(axis, at)).squeeze(axis)
+        losses = (pred.logsumexp(axis, keepdim=True) - pred.gather(axis, at)).squeeze(axis)
     else:
-        right = (y_pred.gather(axis, at) / y_pred.sum(axis, keepdim=True)).squeeze(axis)
+        right = (pred.gather(axis, at) / pred.sum(axis, keepdim=True)).squeeze(axis)
         losses = -right.clamp(epsilon(), 1.0 - epsilon()).log()
     if valid is not None:
         losses = torch.where(valid, losses, torch.zeros((), dtype=losses.dtype, device=losses.device))

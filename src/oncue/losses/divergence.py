@@ -28,9 +28,9 @@ def kl_divergence(y_true: Any, y_pred: Any) -> Tensor:
         >>> kl_divergence([[0.5, 0.5]], [[0.25, 0.75]])
         tensor([0.1438])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    y_true, y_pred = y_true.clamp(epsilon(), 1.0), y_pred.clamp(epsilon(), 1.0)
-    return (y_true * (y_true / y_pred).log()).sum(-1)
+    true, pred = pair(y_true, y_pred)
+    true, pred = true.clamp(epsilon(), 1.0), pred.clamp(epsilon(), 1.0)
+    return (true * (true / pred).log()).sum(-1)
 
 
 def poisson(y_true: Any, y_pred: Any) -> Tensor:
@@ -47,8 +47,8 @@ def poisson(y_true: Any, y_pred: Any) -> Tensor:
         >>> poisson([[1.0, 0.0]], [[1.0, 3.0]])
         tensor([2.])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    return (y_pred - y_true * (y_pred + epsilon()).log()).mean(-1)
+    true, pred = pair(y_true, y_pred)
+    return (pred - true * (pred + epsilon()).log()).mean(-1)
 
 
 class KLDivergence(LossFunctionWrapper):

@@ -42,15 +42,15 @@ def binary_focal_crossentropy(
         >>> binary_focal_crossentropy([[0.0, 1.0]], [[0.5, 0.5]])
         tensor([0.1733])
     """
-    y_true, y_pred = pair(y_true, y_pred)
+    true, pred = pair(y_true, y_pred)
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        true = true * (1.0 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
-        y_pred = y_pred.sigmoid()
-    right = y_true * y_pred + (1.0 - y_true) * (1.0 - y_pred)
-    losses = (1.0 - right) ** gamma * clipped_bce(y_true, y_pred, "none")
+        pred = pred.sigmoid()
+    right = true * pred + (1.0 - true) * (1.0 - pred)
+    losses = (1.0 - right) ** gamma * clipped_bce(true, pred, "none")
     if apply_class_balancing:
-        losses = (y_true * alpha + (1.0 - y_true) * (1.0 - alpha)) * losses
+        losses = (true * alpha + (1.0 - true) * (1.0 - alpha)) * losses
     return losses.mean(axis)
 
 
@@ -82,15 +82,15 @@ def categorical_focal_crossentropy(
         tensor([0.0433])
     """
     axis = check_axis(axis)
-    y_true, y_pred = pair(y_true, y_pred)
+    true, pred = pair(y_true, y_pred)
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_true.shape[-1]
+        true = true * (1.0 - label_smoothing) + label_smoothing / true.shape[-1]
     if from_logits:
-        y_pred = y_pred.softmax(axis)
-    output = (y_pred / y_pred.sum(axis, keepdim=True)).clamp(epsilon(), 1.0 - epsilon())
-    if isinstance(alpha, (list, tuple)):
-        alpha = output.new_tensor(alpha)
-    return (alpha * (1.0 - output) ** gamma * -y_true * output.log()).sum(axis)
+        pred = pred.softmax(axis)
+    output = (pred / pred.sum(axis, keepdim=True)).clamp(epsilon(), 1.0 - epsilon())
+    weights = output.new_tensor(alpha) if isinstance(alpha, (list, tuple)) else alpha
+    losses: Tensor = weights * (1.0 - output) ** gamma * -true * output.log()
+    return losses.sum(axis)
 
 
 class BinaryFocalCrossentropy(LossFunctionWrapper):

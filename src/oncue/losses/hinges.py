@@ -15,11 +15,11 @@ from oncue.losses.shapes import pair
 
 
 def _margins(y_true: Any, y_pred: Any) -> Tensor:
-    y_true, y_pred = pair(y_true, y_pred)
+    true, pred = pair(y_true, y_pred)
     # Decided on the device: whether all labels are 0 or 1 is never read.
-    zero_one = ((y_true == 0) | (y_true == 1)).all()
-    y_true = torch.where(zero_one, 2.0 * y_true - 1.0, y_true)
-    return (1.0 - y_true * y_pred).clamp(min=0.0)
+    zero_one = ((true == 0) | (true == 1)).all()
+    true = torch.where(zero_one, 2.0 * true - 1.0, true)
+    return (1.0 - true * pred).clamp(min=0.0)
 
 
 def hinge(y_true: Any, y_pred: Any) -> Tensor:
@@ -70,9 +70,9 @@ def categorical_hinge(y_true: Any, y_pred: Any) -> Tensor:
         >>> categorical_hinge([[0.0, 1.0]], [[0.5, 0.7]])
         tensor([0.8000])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    right = (y_true * y_pred).sum(-1)
-    wrong = ((1.0 - y_true) * y_pred).amax(-1)
+    true, pred = pair(y_true, y_pred)
+    right = (true * pred).sum(-1)
+    wrong = ((1.0 - true) * pred).amax(-1)
     return (wrong - right + 1.0).clamp(min=0.0)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from oncue import objects
-from oncue.losses import crossentropy, divergence, focal, hinges, overlap, regression
+from oncue.losses import crossentropy, divergence, focal, hinges, overlap, regression, similarity
 from oncue.losses.loss import Loss, LossFunction, LossFunctionWrapper
 from oncue.losses.torch_loss import TorchLoss
 
 CLASSES: dict[str, type[Loss]] = {
     found.__name__: found
-    for module in (crossentropy, divergence, focal, hinges, overlap, regression)
+    for module in (crossentropy, divergence, focal, hinges, overlap, regression, similarity)
     for found in vars(module).values()
     if inspect.isclass(found) and issubclass(found, Loss) and found is not LossFunctionWrapper
 }
@@ -32,7 +32,7 @@ FUNCTIONS: dict[str, LossFunction] = {
     "mean_absolute_error": regression.mean_absolute_error,
     "mean_absolute_percentage_error": regression.mean_absolute_percentage_error,
     "mean_squared_logarithmic_error": regression.mean_squared_logarithmic_error,
-    "cosine_similarity": regression.cosine_similarity,
+    "cosine_similarity": similarity.cosine_similarity,
     "log_cosh": regression.log_cosh,
     "huber": regression.huber,
     "hinge": hinges.hinge,

@@ -32,8 +32,8 @@ def dice(y_true: Any, y_pred: Any, axis: Axes = None) -> Tensor:
         >>> dice([[1.0, 0.0]], [[1.0, 1.0]])
         tensor(0.3333)
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    return 1 - 2.0 * _total(y_true * y_pred, axis) / (_total(y_true, axis) + _total(y_pred, axis) + epsilon())
+    true, pred = pair(y_true, y_pred)
+    return 1 - 2.0 * _total(true * pred, axis) / (_total(true, axis) + _total(pred, axis) + epsilon())
 
 
 def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axis: Axes = None) -> Tensor:
@@ -53,10 +53,10 @@ def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axi
         >>> tversky([[1.0, 0.0]], [[1.0, 1.0]])
         tensor(0.3333)
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    both = _total(y_true * y_pred, axis)
-    missed = _total((1 - y_pred) * y_true, axis)
-    invented = _total(y_pred * (1 - y_true), axis)
+    true, pred = pair(y_true, y_pred)
+    both = _total(true * pred, axis)
+    missed = _total((1 - pred) * true, axis)
+    invented = _total(pred * (1 - true), axis)
     return 1 - both / (both + missed * alpha + invented * beta + epsilon())
 
 

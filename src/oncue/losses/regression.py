@@ -1,4 +1,4 @@
-"""Losses of regression: squared, absolute, relative and logarithmic errors, Huber, log-cosh, cosine similarity.
+"""Losses of regression: squared, absolute, relative and logarithmic errors, Huber, log-cosh.
 
 Formulas: https://keras.io/api/losses/regression_losses/.
 """
@@ -31,8 +31,8 @@ def mean_squared_error(y_true: Any, y_pred: Any) -> Tensor:
         >>> mean_squared_error([[0.0, 0.0]], [[1.0, 3.0]])
         tensor([5.])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    return (y_true - y_pred).square().mean(-1)
+    true, pred = pair(y_true, y_pred)
+    return (true - pred).square().mean(-1)
 
 
 def mean_absolute_error(y_true: Any, y_pred: Any) -> Tensor:
@@ -49,8 +49,8 @@ def mean_absolute_error(y_true: Any, y_pred: Any) -> Tensor:
         >>> mean_absolute_error([[0.0, 0.0]], [[1.0, 3.0]])
         tensor([2.])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    return (y_true - y_pred).abs().mean(-1)
+    true, pred = pair(y_true, y_pred)
+    return (true - pred).abs().mean(-1)
 
 
 def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Tensor:
@@ -67,8 +67,8 @@ def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Tensor:
         >>> mean_absolute_percentage_error([[2.0, 4.0]], [[1.0, 4.0]])
         tensor([25.])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    return 100.0 * ((y_true - y_pred).abs() / y_true.abs().clamp(min=epsilon())).mean(-1)
+    true, pred = pair(y_true, y_pred)
+    return 100.0 * ((true - pred).abs() / true.abs().clamp(min=epsilon())).mean(-1)
 
 
 def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Tensor:
@@ -85,9 +85,9 @@ def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Tensor:
         >>> mean_squared_logarithmic_error([[0.0]], [[1.0]])
         tensor([0.4805])
     """
-    y_true, y_pred = pair(y_true, y_pred)
+    true, pred = pair(y_true, y_pred)
     least = epsilon()
-    return ((y_pred.clamp(min=least) + 1.0).log() - (y_true.clamp(min=least) + 1.0).log()).square().mean(-1)
+    return ((pred.clamp(min=least) + 1.0).log() - (true.clamp(min=least) + 1.0).log()).square().mean(-1)
 
 
 def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Tensor:
@@ -105,11 +105,13 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Tensor:
         >>> huber([[0.0, 0.0]], [[1.0, 3.0]])
         tensor([1.5000])
     """
-    y_true, y_pred = pair(y_true, y_pred)
+    true, pred = pair(y_true, y_pred)
     if not delta > 0:
-        error = (y_pred - y_true).abs()
+        error = (pred - true).abs()
         return (delta * error - 0.5 * delta**2).mean(-1)
-    return F.huber_loss(*torch.broadcast_tensors(y_pred, y_true), reduction="none", delta=delta).mean(-1)
+    if true.shape != pred.shape:
+        true, pred = true + torch.zeros_like(pred), pred + torch.zeros_like(true)
+    return F.huber_loss(pred, true, reduction="none", delta=delta).mean(-1)
 
 
 def log_cosh(y_true: Any, y_pred: Any) -> Tensor:
@@ -128,34 +130,9 @@ def log_cosh(y_true: Any, y_pred: Any) -> Tensor:
         >>> log_cosh([[0.0]], [[1.0]])
         tensor([0.4338])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    error = y_pred - y_true
+    true, pred = pair(y_true, y_pred)
+    error = pred - true
     return (error + F.softplus(-2.0 * error) - math.log(2.0)).mean(-1)
-
-
-def unit_vectors(x: Tensor, axis: int) -> Tensor:
-    """Return x / |x| along an axis; zero vectors stay zero."""
-    return F.normalize(x, dim=axis, eps=epsilon())
-
-
-def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
-    """Return minus the cosine of the angle between target and prediction: -1 for the same direction, 1 for the
-    opposite.
-
-    Args:
-        y_true: Targets, shape (batch, ...).
-        y_pred: Predictions of the same shape.
-        axis: The axis of the vectors.
-
-    Returns:
-        One loss for each vector.
-
-    Example:
-        >>> cosine_similarity([[0.0, 2.0]], [[0.0, 1.0]])
-        tensor([-1.])
-    """
-    y_true, y_pred = pair(y_true, y_pred)
-    return -(unit_vectors(y_true, axis) * unit_vectors(y_pred, axis)).sum(axis)
 
 
 class MeanSquaredError(LossFunctionWrapper):
@@ -290,30 +267,3 @@ class LogCosh(LossFunctionWrapper):
         self, reduction: str | None = "sum_over_batch_size", name: str | None = "log_cosh", dtype: str | None = None
     ) -> None:
         super().__init__(log_cosh, reduction, name, dtype)
-
-
-class CosineSimilarity(LossFunctionWrapper):
-    """Minus the cosine of the angle between target and prediction; see `cosine_similarity`.
-
-    Args:
-        axis: The axis of the vectors.
-        reduction: As for `Loss`.
-        name: The name.
-        dtype: The float type to compute in.
-
-    Example:
-        >>> CosineSimilarity()([[0.0, 2.0]], [[0.0, 1.0]])
-        tensor(-1.)
-    """
-
-    _options = ("axis",)
-
-    def __init__(
-        self,
-        axis: int = -1,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = "cosine_similarity",
-        dtype: str | None = None,
-    ) -> None:
-        self.axis = axis
-        super().__init__(cosine_similarity, reduction, name, dtype, axis=axis)

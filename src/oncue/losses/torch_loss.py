@@ -136,8 +136,8 @@ class TorchLoss(Loss):
 
     def _counted(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         # torch's mean divides by the class weights of the labels that count; weights of 1 must give that mean.
-        counts = labels != self.module.ignore_index
-        weight = self.module.weight
+        weight, ignored = self.module.weight, self.module.ignore_index
+        counts = labels.ne(ignored) if isinstance(ignored, int) else torch.ones_like(labels)
         if not isinstance(weight, Tensor):
             return counts.sum().to(dtype)
         return (weight[labels.clamp(min=0)] * counts).sum().to(dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from oncue.losses.shapes import as_tensor, match_ranks
@@ -33,8 +34,8 @@ def accuracy(y_true: Any, y_pred: Any) -> Tensor:
         >>> accuracy([1, 2, 3], [1, 2, 4])
         tensor([1., 1., 0.])
     """
-    y_true, y_pred = match_ranks(*_both(y_true, y_pred))
-    return (y_true.to(y_pred.dtype) == y_pred).to(torch_dtype(None))
+    true, pred = match_ranks(*_both(y_true, y_pred))
+    return (true.to(pred.dtype) == pred).to(torch_dtype(None))
 
 
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Tensor:
@@ -53,8 +54,8 @@ def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Tensor:
         tensor([[1.],
                 [0.]])
     """
-    y_true, y_pred = match_ranks(*_both(y_true, y_pred))
-    return ((y_pred > threshold) == y_true).to(torch_dtype(None))
+    true, pred = match_ranks(*_both(y_true, y_pred))
+    return torch.eq(pred > threshold, true).to(torch_dtype(None))
 
 
 def categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
@@ -71,8 +72,8 @@ def categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
         >>> categorical_accuracy([[0, 1], [1, 0]], [[0.1, 0.9], [0.3, 0.7]])
         tensor([1., 0.])
     """
-    y_true, y_pred = _both(y_true, y_pred)
-    return (y_true.argmax(-1) == y_pred.argmax(-1)).to(torch_dtype(None))
+    true, pred = _both(y_true, y_pred)
+    return (true.argmax(-1) == pred.argmax(-1)).to(torch_dtype(None))
 
 
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
@@ -89,11 +90,11 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
         >>> sparse_categorical_accuracy([1, 0], [[0.1, 0.9], [0.3, 0.7]])
         tensor([1., 0.])
     """
-    y_true, y_pred = _both(y_true, y_pred)
-    if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1:
-        y_true = y_true.squeeze(-1)
+    true, pred = _both(y_true, y_pred)
+    if true.ndim == pred.ndim and true.shape[-1] == 1:
+        true = true.squeeze(-1)
     # Integers beside floats are compared as they are: torch promotes them without a copy.
-    return (y_pred.argmax(-1) == y_true).to(torch_dtype(None))
+    return (pred.argmax(-1) == true).to(torch_dtype(None))
 
 
 def _among_best(labels: Tensor, scores: Tensor, k: int) -> Tensor:
@@ -119,8 +120,8 @@ def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Tensor:
         >>> top_k_categorical_accuracy([[0, 0, 1]], [[0.5, 0.3, 0.2]], k=2)
         tensor([0.])
     """
-    y_true, y_pred = _both(y_true, y_pred)
-    return _among_best(y_true.argmax(-1), y_pred, k)
+    true, pred = _both(y_true, y_pred)
+    return _among_best(true.argmax(-1), pred, k)
 
 
 def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Tensor:
@@ -139,12 +140,12 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from
         >>> sparse_top_k_categorical_accuracy([2], [[0.5, 0.3, 0.2]], k=2)
         tensor([0.])
     """
-    y_true, y_pred = _both(y_true, y_pred)
-    if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1:
-        y_true = y_true.squeeze(-1)
+    true, pred = _both(y_true, y_pred)
+    if true.ndim == pred.ndim and true.shape[-1] == 1:
+        true = true.squeeze(-1)
     if from_sorted_ids:
-        return (y_pred[..., :k] == y_true.unsqueeze(-1)).any(-1).to(torch_dtype(None))
-    return _among_best(y_true, y_pred, k)
+        return (pred[..., :k] == true.unsqueeze(-1)).any(-1).to(torch_dtype(None))
+    return _among_best(true, pred, k)
 
 
 class Accuracy(MeanMetricWrapper):

@@ -175,3 +175,12 @@ class AUC(Curve):
             "from_logits": self.from_logits,
         }
         return {**config, "thresholds": self.thresholds[1:-1]} if self._own_thresholds else config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> AUC:
+        """Make a metric from what `get_config` returned, here or in Keras."""
+        weights = config.get("label_weights")
+        if isinstance(weights, dict):
+            # Keras writes the weights down as a tensor.
+            config = {**config, "label_weights": weights["config"]["value"]}
+        return cls(**config)

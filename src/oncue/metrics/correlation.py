@@ -29,11 +29,11 @@ def pearson_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
         >>> pearson_correlation([[0.0, 1.0, 2.0]], [[1.0, 3.0, 5.0]])
         tensor([1.])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    y_true = y_true - y_true.mean(axis, keepdim=True)
-    y_pred = y_pred - y_pred.mean(axis, keepdim=True)
-    spread = y_true.square().mean(axis).sqrt() * y_pred.square().mean(axis).sqrt()
-    return (y_true * y_pred).mean(axis) / spread
+    true, pred = pair(y_true, y_pred)
+    true = true - true.mean(axis, keepdim=True)
+    pred = pred - pred.mean(axis, keepdim=True)
+    spread = true.square().mean(axis).sqrt() * pred.square().mean(axis).sqrt()
+    return (true * pred).mean(axis) / spread
 
 
 def concordance_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
@@ -51,11 +51,11 @@ def concordance_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
         >>> concordance_correlation([[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]])
         tensor([1.0000])
     """
-    y_true, y_pred = pair(y_true, y_pred)
-    mean_true, mean_pred = y_true.mean(axis, keepdim=True), y_pred.mean(axis, keepdim=True)
-    variances = (y_true - mean_true).square().mean(axis, keepdim=True)
-    variances = variances + (y_pred - mean_pred).square().mean(axis, keepdim=True)
-    together = (y_true - mean_pred) * (y_pred - mean_pred)
+    true, pred = pair(y_true, y_pred)
+    mean_true, mean_pred = true.mean(axis, keepdim=True), pred.mean(axis, keepdim=True)
+    variances = (true - mean_true).square().mean(axis, keepdim=True)
+    variances = variances + (pred - mean_pred).square().mean(axis, keepdim=True)
+    together = (true - mean_pred) * (pred - mean_pred)
     return (2.0 * together / (variances + (mean_true - mean_pred).square() + epsilon())).mean(axis)
 
 

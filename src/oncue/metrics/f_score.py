@@ -32,8 +32,8 @@ class FBetaScore(Metric):
         ValueError: When an argument isn't as described.
 
     Example:
-        >>> FBetaScore(beta=2.0, threshold=0.5)([[1, 1], [1, 0]], [[0.9, 0.2], [0.8, 0.7]])
-        tensor([1., 0.])
+        >>> FBetaScore(average="micro", beta=2.0, threshold=0.5)([[1, 1], [1, 0]], [[0.9, 0.2], [0.8, 0.7]])
+        tensor(0.6667)
     """
 
     _direction = "up"

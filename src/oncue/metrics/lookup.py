@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from oncue import objects
@@ -163,11 +164,28 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
         >>> deserialize({"class_name": "AUC", "config": {"curve": "PR"}}).curve
         'PR'
     """
+    if isinstance(config, str) and config in KNOWN and config not in (custom_objects or {}):
+        return _without_arguments(config)
     known = {**FUNCTIONS, **KNOWN}
     if isinstance(config, dict) and config.get("class_name") == "function":
         # A written function stands for itself; a metric of the same name would be something else to calculate with.
         known = {**KNOWN, **FUNCTIONS}
     return objects.resolve("metric", config, known, custom_objects)
+
+
+def _without_arguments(name: str) -> Any:
+    cls = KNOWN[name]
+    needed = [
+        argument.name
+        for argument in inspect.signature(cls).parameters.values()
+        if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
+    ]
+    if needed:
+        raise ValueError(
+            f"The metric {name!r} can't be made from its name alone: it needs {', '.join(f'`{arg}`' for arg in needed)}. "
+            f"Type keras.metrics.{cls.__name__}({', '.join(f'{arg}=...' for arg in needed)})."
+        )
+    return cls()
 
 
 def get(identifier: Any) -> Any:

@@ -173,7 +173,9 @@ class MeanMetricWrapper(Mean):
         if isinstance(fn, Loss) or fn in FUNCTIONS.values():
             self._direction = "down"
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+    def update_state(  # type: ignore[override]  # in Keras too a Mean takes values, and this one two tensors
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
         """Add the values of a batch.
 
         Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -87,9 +88,7 @@ class Metric:
     def add_weight(
         self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None
     ) -> MetricVariable:
-        """Make a variable of this metric; as `add_variable`, a scalar of zero by default. Keras 2's (name, ...) "
-        "works too.
-        """
+        """Make a variable as `add_variable` does; a scalar of zero by default. A name may come first, as in Keras 2."""
         if isinstance(shape, str):
             shape, name = (), shape
         return self.add_variable(shape=shape, initializer=initializer, dtype=dtype, name=name)
@@ -137,6 +136,18 @@ class Metric:
         for variable in self.variables:
             variable.zero()
 
+    def get_state(self) -> dict[str, Any]:
+        """Return what was gathered, as `set_state` takes it, unharmed by later batches; nothing is transferred."""
+        # A subclass may also gather in numbers, lists or tensors of its own.
+        own = {name: copy.copy(value) for name, value in vars(self).items() if _is_plain(name, value)}
+        return {"variables": [variable.owned() for variable in self.variables], "attributes": own}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        for variable, value in zip(self.variables, state["variables"], strict=True):
+            variable.assign(value)
+        vars(self).update(state["attributes"])
+
     def snapshot(self) -> Owned | dict[str, Owned]:
         """Return the value so far for a reader that comes later, when further batches have been added.
 
@@ -166,6 +177,15 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if isinstance(value, (list, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        return name != "_weights" and not any(isinstance(part, (Metric, MetricVariable)) for part in parts)
+    return isinstance(value, (bool, int, float)) or value is None
 
 
 def _own(value: Any) -> Tensor | float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from oncue.losses import regression
+from oncue.losses import regression, similarity
 from oncue.losses.shapes import pair
 from oncue.metrics.mean import Mean, MeanMetricWrapper
 
@@ -49,7 +49,9 @@ class RootMeanSquaredError(Mean):
     def __init__(self, name: str | None = "root_mean_squared_error", dtype: Any = None) -> None:
         super().__init__(name, dtype)
 
-    def update_state(self, y_true: Any, y_pred: Any = None, sample_weight: Any = None) -> None:
+    def update_state(  # type: ignore[override]  # in Keras too a Mean takes values, and this one two tensors
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
         """Add a batch of targets and predictions."""
         target, output = pair(y_true, y_pred)
         super().update_state((target - output).square(), sample_weight)
@@ -132,7 +134,7 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
         >>> cosine_similarity([[0.0, 2.0]], [[0.0, 1.0]])
         tensor([1.])
     """
-    return -regression.cosine_similarity(y_true, y_pred, axis)
+    return -similarity.cosine_similarity(y_true, y_pred, axis)
 
 
 class CosineSimilarity(MeanMetricWrapper):

@@ -158,49 +158,49 @@ class MetricVariable:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: Any) -> Any:
         return self.value[index]
 
-    def __add__(self, other: Any) -> Tensor:
+    def __add__(self, other: Any) -> Any:
         return self.value + _operand(other)
 
-    def __sub__(self, other: Any) -> Tensor:
+    def __sub__(self, other: Any) -> Any:
         return self.value - _operand(other)
 
-    def __mul__(self, other: Any) -> Tensor:
+    def __mul__(self, other: Any) -> Any:
         return self.value * _operand(other)
 
-    def __truediv__(self, other: Any) -> Tensor:
+    def __truediv__(self, other: Any) -> Any:
         return self.value / _operand(other)
 
-    def __pow__(self, other: Any) -> Tensor:
+    def __pow__(self, other: Any) -> Any:
         return self.value ** _operand(other)
 
-    def __radd__(self, other: Any) -> Tensor:
+    def __radd__(self, other: Any) -> Any:
         return self.value + other
 
-    def __rsub__(self, other: Any) -> Tensor:
+    def __rsub__(self, other: Any) -> Any:
         return -self.value + other
 
-    def __rmul__(self, other: Any) -> Tensor:
+    def __rmul__(self, other: Any) -> Any:
         return self.value * other
 
-    def __rtruediv__(self, other: Any) -> Tensor:
+    def __rtruediv__(self, other: Any) -> Any:
         return self.value.reciprocal() * other
 
-    def __neg__(self) -> Tensor:
+    def __neg__(self) -> Any:
         return -self.value
 
-    def __lt__(self, other: Any) -> Tensor:
+    def __lt__(self, other: Any) -> Any:
         return self.value < _operand(other)
 
-    def __le__(self, other: Any) -> Tensor:
+    def __le__(self, other: Any) -> Any:
         return self.value <= _operand(other)
 
-    def __gt__(self, other: Any) -> Tensor:
+    def __gt__(self, other: Any) -> Any:
         return self.value > _operand(other)
 
-    def __ge__(self, other: Any) -> Tensor:
+    def __ge__(self, other: Any) -> Any:
         return self.value >= _operand(other)
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -106,6 +107,14 @@ class TorchMetric(Metric):
             return torch.zeros(())
         value = self.metric.compute()
         return {str(key): part for key, part in value.items()} if isinstance(value, dict) else value
+
+    def get_state(self) -> dict[str, Any]:
+        """Return a copy of the metric; it says itself what it gathers."""
+        return {"metric": copy.deepcopy(self.metric), "fresh": self._fresh}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self.metric, self._fresh = state["metric"], state["fresh"]
 
     def reset_state(self) -> None:
         """Forget all batches."""

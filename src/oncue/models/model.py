@@ -11,6 +11,7 @@ from oncue import backend, naming
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
+from oncue.nested import flatten, map_leaves
 from oncue.training.trainer import Trainer
 
 
@@ -74,8 +75,15 @@ class Model(Trainer, Layer):
 
             self._graph = Graph(inputs, outputs)
             for layer in self._graph.layers:
-                self.add_module(layer.name, layer)
+                self._register(layer.name, layer)
             self.built = True
+
+    def _register(self, name: str, layer: torch.nn.Module) -> None:
+        """Keep a layer as a module, under its name unless that is an attribute which may be set later, such as 'loss'."""
+        key = name.replace(".", "_")
+        while key in self._modules or key in self.__dict__ or (hasattr(type(self), key) and key not in _SYMBOLIC_ENDS):
+            key += "_layer"
+        self._modules[key] = layer
 
     # Running -----------------------------------------------------------------------------------------------------
 
@@ -133,9 +141,7 @@ class Model(Trainer, Layer):
             self._place()
 
     def _all_built(self) -> bool:
-        return self.built and all(
-            module.built for module in self.modules() if isinstance(module, Layer)
-        )
+        return self.built and all(module.built for module in self.modules() if isinstance(module, Layer))
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """Return the torch parameters that training updates."""
@@ -167,6 +173,7 @@ class Model(Trainer, Layer):
         """The layers of the model: those of the graph, or the modules directly inside."""
         if self._graph is not None:
             return list(self._graph.all_layers)
+        self._track_containers()
         return list((self if self.module is None else self.module).children())
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
@@ -252,7 +259,21 @@ class Model(Trainer, Layer):
         """
         if self._graph is not None:
             return self._graph.output_shape
-        raise AttributeError(f"'{self.name}' doesn't know the shape of its output: it was not made from `Input(shape)`.")
+        raise AttributeError(
+            f"'{self.name}' doesn't know the shape of its output: it was not made from `Input(shape)`."
+        )
+
+    def _symbolic_end(self, name: str) -> Any:
+        if self._graph is not None:
+            return self._graph.input_structure if name == "input" else self._graph.output_structure
+        return super()._symbolic_end(name)
+
+    def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+        """Return the shape and the type of the output for symbolic inputs."""
+        graph = self._graph
+        if graph is not None and [tensor.shape for tensor in flatten(args)] == [x.shape for x in graph.inputs]:
+            return map_leaves(lambda tensor: tensor.shape, graph.result_structure), graph.outputs[0].dtype
+        return super().compute_output_spec(args, kwargs)
 
     @property
     def inputs(self) -> list[Any]:
@@ -275,6 +296,9 @@ class Model(Trainer, Layer):
         return list(variables_of(self if self.module is None else self.module))
 
 
+_SYMBOLIC_ENDS = ("input", "output")
+
+
 def _called(module: torch.nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, (tuple, list)):
         return module(*inputs)
@@ -285,5 +309,3 @@ def _called(module: torch.nn.Module, inputs: Any) -> Any:
 
 def _unready(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
-
-

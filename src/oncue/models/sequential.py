@@ -9,9 +9,11 @@ import torch
 
 from oncue import naming
 from oncue.layers.input_layer import InputLayer
-from oncue.layers.keras_tensor import KerasTensor
-from oncue.layers.layer import Layer, Shape
+from oncue.layers.keras_tensor import KerasTensor, symbols
+from oncue.layers.layer import Layer
+from oncue.models.feed import Feed
 from oncue.models.model import Model
+from oncue.nested import first_leaf, flatten, map_leaves
 
 
 class Sequential(Model):
@@ -47,7 +49,8 @@ class Sequential(Model):
         super().__init__(name=name, trainable=trainable, **kwargs)
         self._names: list[str] = []
         self._input: KerasTensor | None = None
-        self._shapes: list[Any] = []
+        # The symbolic input, then what each layer makes of it; empty until the shape of the input is known.
+        self._tensors: list[Any] = []
         if layers is not None:
             if isinstance(layers, torch.nn.Module) or not isinstance(layers, Iterable):
                 layers = [layers]
@@ -68,21 +71,23 @@ class Sequential(Model):
         if source is not None:
             if self._names or self._input is not None:
                 raise ValueError("An `Input` can only be the first thing in a Sequential model.")
-            self._input, self._shapes = source, [source.shape]
+            self._input, self._tensors = source, [source]
             return
         if not isinstance(layer, torch.nn.Module):
-            what = f"the class {layer.__name__}; type `{layer.__name__}(...)`" if isinstance(layer, type) else repr(layer)
+            what = (
+                f"the class {layer.__name__}; type `{layer.__name__}(...)`" if isinstance(layer, type) else repr(layer)
+            )
             raise TypeError(f"A Sequential model is made of layers and torch modules; got {what}.")
         name = layer.name if isinstance(layer, Layer) else naming.auto_name(naming.to_snake_case(type(layer).__name__))
         if name in self._names:
             raise ValueError(f"All layers of a model need names of their own; there are two called '{name}'.")
         if not self._names and self._input is None and isinstance(layer, Layer) and layer._input_shape_arg is not None:
             kind = "int32" if type(layer).__name__ == "Embedding" else self.dtype
-            self._input = KerasTensor(layer._input_shape_arg, kind)
-            self._shapes = [self._input.shape]
-        self.add_module(name.replace(".", "_"), layer)
+            self._input = InputLayer(batch_shape=layer._input_shape_arg, dtype=kind).output
+            self._tensors = [self._input]
+        self._register(name, layer)
         self._names.append(name)
-        if self._shapes:
+        if self._tensors:
             self._extend(layer)
         else:
             self.built = False
@@ -95,9 +100,10 @@ class Sequential(Model):
         """
         if not self._names:
             raise ValueError("There is no layer to remove.")
-        layer = self._modules.pop(self._names.pop().replace(".", "_"))
-        if self._shapes:
-            self._shapes.pop()
+        self._names.pop()
+        _, layer = self._modules.popitem()
+        if self._tensors:
+            self._tensors.pop()
             self.built = bool(self._names)
         return layer
 
@@ -107,29 +113,55 @@ class Sequential(Model):
         Args:
             input_shape: The shape, the batch axis (None) first.
         """
-        if input_shape is None or self._shapes:
-            self.built = bool(self._shapes)
+        if input_shape is None or self._tensors:
+            self.built = bool(self._tensors)
             return
-        self._shapes = [tuple(input_shape)]
+        first = next(iter(self._stack()), None)
+        kind = "int32" if type(first).__name__ == "Embedding" else self.dtype
+        self._tensors = [InputLayer(batch_shape=input_shape, dtype=kind).output]
         for layer in self._stack():
             self._extend(layer)
         self.built = True
 
     def _extend(self, layer: torch.nn.Module) -> None:
-        shape: Shape = self._shapes[-1]
-        dtype = self._input.dtype if len(self._shapes) == 1 and self._input is not None else self.dtype
-        if isinstance(layer, Layer):
-            layer.ensure_built(shape)
-            self._shapes.append(layer.compute_output_shape(shape))
-        else:
-            self._shapes.append(_Probe(layer).output_shape(shape, dtype))
+        before = self._tensors[-1]
+        self._tensors.append(_as_layer(self._layer_name(layer), layer).symbolic_call(before))
         self.built = True
+
+    def _build_on(self, x: Any) -> None:
+        if self._input is not None and isinstance(x, torch.Tensor):
+            # Once, on the first batch: what a layer in the middle would say of it is hard to read.
+            Feed(self._input, frozenset())(x)
+        super()._build_on(x)
+
+    @staticmethod
+    def _with_rank(inputs: torch.Tensor, expected: KerasTensor) -> torch.Tensor:
+        tensor: torch.Tensor = Feed(expected, frozenset())(inputs)[0]
+        return tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Symbolic tensors point back from layer to layer; copied as they are, a deep model would exhaust the stack.
+        parts = [(map_leaves(lambda leaf: leaf.shape, tensor), first_leaf(tensor).dtype) for tensor in self._tensors]
+        return {**super().__getstate__(), "_tensors": parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        parts, self._tensors = self._tensors, []
+        if parts:
+            shape, dtype = parts[0]
+            self._tensors = [InputLayer(batch_shape=shape, dtype=dtype).output if self._input is None else self._input]
+        for layer, (shape, dtype) in zip(self._stack(), parts[1:], strict=True):
+            before, known = self._tensors[-1], _as_layer(self._layer_name(layer), layer)
+            self._tensors.append(symbols(shape, dtype, (known, (before,), {})))
+            known.__dict__["_symbolic"] = (before, self._tensors[-1])
 
     def _stack(self) -> list[torch.nn.Module]:
         return [module for module in self._modules.values() if module is not None]
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Run the layers one after another."""
+        if self._input is not None and type(inputs) is torch.Tensor and inputs.dim() != len(self._input.shape):
+            inputs = self._with_rank(inputs, self._input)
         for layer in self._modules.values():
             inputs = layer(inputs)  # type: ignore[misc]  # no layer of the stack is None
         return inputs
@@ -145,21 +177,31 @@ class Sequential(Model):
     @property
     def inputs(self) -> list[Any]:
         """The symbolic input, where its shape is known."""
-        return [] if self._input is None else [self._input]
+        return self._tensors[:1]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The symbolic output, where the shape of the input is known."""
+        return flatten(self._tensors[-1:])
+
+    def _symbolic_end(self, name: str) -> Any:
+        if self._tensors:
+            return self._tensors[0 if name == "input" else -1]
+        return super()._symbolic_end(name)
 
     @property
     def input_shape(self) -> Any:
         """The shape of the input, the batch axis (None) first."""
-        if not self._shapes:
+        if not self._tensors:
             raise AttributeError(f"'{self.name}' was not built yet, so the shape of its input is not known.")
-        return self._shapes[0]
+        return self._tensors[0].shape
 
     @property
     def output_shape(self) -> Any:
         """The shape of the output, the batch axis (None) first."""
-        if not self._shapes:
+        if not self._tensors:
             raise AttributeError(f"'{self.name}' was not built yet, so the shape of its output is not known.")
-        return self._shapes[-1]
+        return map_leaves(lambda tensor: tensor.shape, self._tensors[-1])
 
     @property
     def output_names(self) -> list[str] | None:
@@ -168,12 +210,11 @@ class Sequential(Model):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output for an input of a given shape."""
-        if self._shapes and tuple(input_shape) == tuple(self._shapes[0]):
-            return self._shapes[-1]
+        if self._tensors and tuple(input_shape) == self.input_shape:
+            return self.output_shape
         shape = input_shape
         for layer in self._stack():
-            inner = layer if isinstance(layer, Layer) else _Probe(layer)
-            shape = inner.compute_output_shape(shape)
+            shape = _as_layer(self._layer_name(layer), layer).compute_output_shape(shape)
         return shape
 
     def get_config(self) -> dict[str, Any]:
@@ -184,16 +225,14 @@ class Sequential(Model):
         if self._input is not None:
             config["layers"].append(serialize(self._input_layer()))
         config["layers"] += [serialize(layer) for layer in self._stack()]
-        if self._shapes:
-            config["build_input_shape"] = self._shapes[0]
+        if self._tensors:
+            config["build_input_shape"] = self.input_shape
         return config
 
     def _input_layer(self) -> InputLayer:
         assert self._input is not None
-        known: InputLayer | None = getattr(self._input, "input_layer", None)
-        if known is not None:
-            return known
-        return InputLayer(batch_shape=self._input.shape, dtype=self._input.dtype, name="input_layer")
+        layer: InputLayer = self._input.input_layer
+        return layer
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Sequential:
@@ -224,17 +263,10 @@ def _input_of(layer: Any) -> KerasTensor | None:
     return layer.output if isinstance(layer, InputLayer) else None
 
 
-class _Probe(Layer):
-    """A torch module seen as a layer, to learn the shape of its output."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__(name="probe")
-        self.module = module
-        self.built = True
-        self.training = module.training
-
-    def call(self, inputs: Any) -> Any:
-        return self.module(inputs)
-
-    def output_shape(self, shape: Shape, dtype: str) -> Any:
-        return self._probe((KerasTensor(shape, dtype),), {})[0]
+def _as_layer(name: str, module: torch.nn.Module) -> Layer:
+    """Return a torch module as a layer that can be called on symbolic tensors."""
+    if isinstance(module, Layer):
+        return module
+    layer = Model(module, name=name)
+    layer.training = module.training
+    return layer

@@ -36,8 +36,7 @@ def kind_of_targets(y_true: Any, y_pred: Any) -> str:
 
     Example:
         >>> import torch
-        >>> import torch
-    >>> kind_of_targets(torch.zeros(8), torch.zeros(8, 3))
+        >>> kind_of_targets(torch.zeros(8), torch.zeros(8, 3))
         'sparse'
     """
     target, output = tuple(y_true.shape), tuple(y_pred.shape)

@@ -147,7 +147,7 @@ class CompiledMetrics:
         """Return the keys that will be in the logs, as far as `compile` alone tells.
 
         Returns:
-            The keys for a model with one output; None when several outputs, or outputs unknown in number, are asked for.
+            The keys for a model with one output, or with outputs that have no names; None for several named outputs.
         """
         if self.built:
             return [name for name, _ in self.names_and_metrics()]
@@ -171,8 +171,8 @@ def _checked(metrics: Any, argument: str) -> Any:
 
 
 def _made(metrics: Any, argument: str) -> Any:
-    # Classes are made into metrics here, not at the first batch, so that their automatic names are known from the start;
-    # names that are not known are refused here too.
+    # Classes become metrics here, not at the first batch: their automatic names are known from the start, and unknown
+    # names are refused at once.
     if isinstance(metrics, dict):
         return {key: _made(item, argument) for key, item in metrics.items()}
     if isinstance(metrics, (list, tuple)):
@@ -203,10 +203,9 @@ def _resolve(metric: Any, y_true: Any, y_pred: Any) -> Metric:
     else:
         found = metric
     name = _future_name(metric)
-    if not isinstance(found, Metric):
-        found = MeanMetricWrapper(found, name=name)
-    found.name = name
-    return found
+    made: Metric = found if isinstance(found, Metric) else MeanMetricWrapper(found, name=name)
+    made.name = name
+    return made
 
 
 def _log_names(plain: Iterable[tuple[str | None, str]], weighted: Iterable[tuple[str | None, str]]) -> list[str]:

@@ -73,8 +73,7 @@ def train_epochs(
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         model.train()
-        with model._training_pass():
-            steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution)
+        steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution)
         logs = _results(model, "train_step", steps, result)
         model.eval()
         if validation is not None and _validates(epoch, validation_freq):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -49,10 +50,13 @@ def run_batches(
     result: Result = None
     for batch in batches:
         if begin is not None:
-            begin(done, Logs(hidden=_hidden(done, batch)))
+            begin(done, BatchLogs(done, batch))
         result = step(batch)
         if end is not None:
-            end(done, _logs(result, done, batch))
+            logs = _logs(result, done, batch)
+            end(done, logs)
+            if sys.getrefcount(logs) > _ALONE:
+                logs.own()
         done += 1
         if getattr(model, flag):
             break
@@ -72,12 +76,15 @@ def _run_grouped(
     result: Result = None
     for group in _groups(batches, size):
         if begin is not None:
-            begin(done, Logs(hidden=_hidden(done, group[0])))
+            begin(done, BatchLogs(done, group[0]))
         for batch in group:
             result = step(batch)
         done += len(group)
         if end is not None:
-            end(done - 1, _logs(result, done - 1, group[-1]))
+            logs = _logs(result, done - 1, group[-1])
+            end(done - 1, logs)
+            if sys.getrefcount(logs) > _ALONE:
+                logs.own()
         if getattr(model, flag):
             break
     return done, result
@@ -89,14 +96,49 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
         yield group
 
 
-def _logs(result: Result, index: int, batch: Batch) -> Logs:
-    hidden = _hidden(index, batch)
+def _logs(result: Result, index: int, batch: Batch) -> BatchLogs:
     if result is None or isinstance(result, dict):
-        return Logs(result or {}, hidden=hidden)
-    return Logs(source=result, hidden=hidden)
+        return BatchLogs(index, batch, result or ())
+    return BatchLogs(index, batch, source=result)
 
 
-def _hidden(index: int, batch: Batch) -> dict[str, Any]:
-    # Code of the Keras 1 and 2 era asks the logs for these two.
-    shape = getattr(first_leaf(batch[0]), "shape", None)
-    return {"batch": index, "size": shape[0] if shape else 1}
+class BatchLogs(Logs):
+    """The logs of a batch, which code of the Keras 1 and 2 era also asks for `batch` and `size`."""
+
+    running = True
+    __slots__ = ("_batch", "_index", "_size")
+
+    def __init__(self, index: int, batch: Batch, values: Any = (), *, source: Source | None = None) -> None:
+        super().__init__(values, source=source)
+        self._index = index
+        self._batch: Batch | None = batch
+        self._size = 0
+
+    def __missing__(self, key: str) -> Any:
+        if key == "batch":
+            return self._index
+        if key == "size":
+            self._count()
+            return self._size
+        return super().__missing__(key)
+
+    def own(self) -> None:
+        """Let go of the batch and of values that the next step changes."""
+        self._count()
+        super().own()
+
+    def _count(self) -> None:
+        if self._batch is not None:
+            shape = getattr(first_leaf(self._batch[0]), "shape", None)
+            self._size = int(shape[0]) if shape else 1
+            self._batch = None
+
+
+def _references_of_a_local() -> int:
+    value = object()
+    return sys.getrefcount(value)
+
+
+# Unread values change with the next step. Logs that a callback kept (their local variable in the loop is not their only
+# reference) get values of their own after the hook; the others cost nothing.
+_ALONE = _references_of_a_local()

@@ -84,7 +84,9 @@ class StreamBatches(Batches):
         if self._looked_at is not _END:
             data, self._looked_at = self._looked_at, _END
             yield data
-        yield from opened
+        # Not `yield from`: it would close the user's generator when a pass is left half-way.
+        for data in opened:  # noqa: UP028
+            yield data
 
 
 def _length(source: Any) -> int | None:

@@ -42,7 +42,7 @@ class Trainer:
     _initial_epoch: int | None = None
     _compiled_loss: CompiledLoss | None = None
     _compiled_metrics: CompiledMetrics | None = None
-    _in_training_pass: bool = False
+    _in_run: bool = False
     _probed: bool = False
 
     def compile(
@@ -192,7 +192,7 @@ class Trainer:
                 callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
             )
             self.stop_training = False
-            with run.run():
+            with self._running(), run.run():
                 train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
         finally:
             self.eval()
@@ -481,14 +481,16 @@ class Trainer:
         if method in ("fit", "train_on_batch") or self.optimizer is not None:
             self._optimized = self.trainable_variables
             self.optimizer.build(self._optimized)
-        if not self._probed and not self._overrides("train_step"):
+        probed = not self._probed and not self._overrides("train_step")
+        if probed:
             self._probe(x, y, weight)
         if self._compiled_loss is not None and not self._overrides("train_step"):
             self._check_targets(host[1] if host[1] is not None else y)
         self._meter = Meter(self._named_metrics())
         if self._probed:
             self._meter.snapshot()
-        self.reset_metrics()
+        if probed:
+            self.reset_metrics()
 
     def _probe(self, x: Any, y: Any, weight: Any) -> None:
         """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were."""
@@ -514,30 +516,31 @@ class Trainer:
         try:
             yield
         finally:
-            if before != training:
+            if module.training != before:
                 module.train(before)
 
     @contextmanager
-    def _training_pass(self) -> Iterator[None]:
-        self._in_training_pass = True
+    def _running(self) -> Iterator[None]:
+        before, self._in_run = self._in_run, True
         try:
             yield
         finally:
-            self._in_training_pass = False
+            self._in_run = before
 
     @contextmanager
     def _set_aside(self, batches: Batches | None) -> Iterator[None]:
-        """Evaluate or predict; called from a hook inside `fit`, leave the run's mode and running values as they were."""
-        inside = self._in_training_pass
+        """Evaluate or predict; called from a hook of a run, leave its mode, running values and requests as they were."""
+        inside = self._in_run
         kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
-        self._in_training_pass = False
+        requests = self.stop_evaluating, self.stop_predicting
         try:
-            with self._mode(False):
+            with self._mode(False), self._running():
                 yield
         finally:
-            self._in_training_pass = inside
             for metric, state in kept:
                 metric.set_state(state)
+            if inside:
+                self.stop_evaluating, self.stop_predicting = requests
             if batches is not None:
                 batches.close()
 

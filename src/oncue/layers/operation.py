@@ -1,0 +1,63 @@
+"""Operation: arithmetic between the symbolic tensors of a functional model, as a step of the model."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from oncue import naming
+from oncue.core.suggest import unknown
+from oncue.layers.layer import Layer
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "Absolute": operator.abs,
+    "Add": operator.add,
+    "GetItem": operator.getitem,
+    "Matmul": operator.matmul,
+    "Multiply": operator.mul,
+    "Negative": operator.neg,
+    "Power": operator.pow,
+    "Subtract": operator.sub,
+    "TrueDivide": operator.truediv,
+}
+
+
+class Operation(Layer):
+    """A step without weights, such as the sum in `x + y`; it is shown by `summary` but is none of `model.layers`.
+
+    Args:
+        kind: Which, by Keras's name: "Add", "GetItem".
+        name: A name; made from the kind by default.
+
+    Raises:
+        ValueError: For an unknown kind.
+
+    Example:
+        >>> Operation("Add")(torch.ones(2), 1)
+        tensor([2., 2.])
+    """
+
+    def __init__(self, kind: str, name: str | None = None) -> None:
+        if kind not in _FUNCTIONS:
+            raise unknown("operation", kind, _FUNCTIONS)
+        super().__init__(name=naming.auto_name(naming.to_snake_case(kind)) if name is None else name)
+        self.kind = kind
+        self.built = True
+        self._function = _FUNCTIONS[kind]
+
+    def call(self, *args: Any) -> Any:
+        """Compute the result."""
+        return self._function(*args)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the result of tensors, or note the step for symbolic ones."""
+        if any(isinstance(arg, torch.Tensor) for arg in args):
+            return self.call(*args)
+        return super().__call__(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this operation again."""
+        return {"kind": self.kind, "name": self.name}

@@ -1,0 +1,157 @@
+"""RecurrentCell: what SimpleRNNCell, LSTMCell and GRUCell share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from oncue import activations, constraints, initializers, regularizers
+from oncue.layers import arguments
+from oncue.layers.arguments import Shape
+from oncue.layers.layer import Layer
+
+
+class RecurrentCell(Layer):
+    """One step of a recurrent layer: from the features of a step and the states before it to the states after it.
+
+    Kernels are kept in torch's order of axes, so that torch's fused kernels can take them as they are.
+    """
+
+    gates: ClassVar[int]
+    bias_rows: int = 0
+
+    def _configure(
+        self,
+        units: int,
+        activation: Any,
+        use_bias: bool,
+        dropout: float,
+        recurrent_dropout: float,
+        seed: int | None,
+        weights: dict[str, Any],
+    ) -> None:
+        kind = type(self).__name__.removesuffix("Cell")
+        self.units = arguments.count(kind, "units", units)
+        self.activation = activations.get(activation)
+        self.use_bias = use_bias
+        self.dropout = arguments.share(kind, "dropout", dropout)
+        self.recurrent_dropout = arguments.share(kind, "recurrent_dropout", recurrent_dropout)
+        self.seed = seed
+        self.state_size: int | list[int] = self.units
+        self.output_size = self.units
+        self.kernel_initializer = initializers.get(weights["kernel_initializer"])
+        self.recurrent_initializer = initializers.get(weights["recurrent_initializer"])
+        self.bias_initializer = initializers.get(weights["bias_initializer"])
+        self.kernel_regularizer = regularizers.get(weights["kernel_regularizer"])
+        self.recurrent_regularizer = regularizers.get(weights["recurrent_regularizer"])
+        self.bias_regularizer = regularizers.get(weights["bias_regularizer"])
+        self.kernel_constraint = constraints.get(weights["kernel_constraint"])
+        self.recurrent_constraint = constraints.get(weights["recurrent_constraint"])
+        self.bias_constraint = constraints.get(weights["bias_constraint"])
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the kernel, the recurrent kernel and the bias."""
+        width = self.gates * self.units
+        self.features = arguments.known_size(self.name, input_shape)
+        self.kernel = self.add_weight(
+            (self.features, width),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
+            axes=(1, 0),
+        )
+        self.recurrent_kernel = self.add_weight(
+            (self.units, width),
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+            name="recurrent_kernel",
+            axes=(1, 0),
+        )
+        self.bias: torch.Tensor | None = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                (self.bias_rows, width) if self.bias_rows else (width,),
+                self._first_bias(),
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
+            )
+
+    def _first_bias(self) -> Any:
+        return self.bias_initializer
+
+    def project(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the part of all gates that depends on the inputs only; for all steps at once."""
+        return F.linear(inputs, self.kernel, self.bias)
+
+    def step(
+        self, projected: torch.Tensor, states: list[torch.Tensor], kept: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """Return the states after a step; the first one is the output.
+
+        Args:
+            projected: What `project` gave for the step.
+            states: The states before it.
+            kept: The mask of recurrent dropout, or None.
+        """
+        raise NotImplementedError
+
+    def fused(self, inputs: torch.Tensor, states: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
+        """Run torch's own kernel over all steps, if it computes what this cell does; else return None."""
+        return None
+
+    def call(self, inputs: torch.Tensor, states: Any, training: bool = False) -> tuple[torch.Tensor, Any]:
+        """Compute one step: return the output and the new states."""
+        before = list(states) if isinstance(states, (list, tuple)) else [states]
+        inputs = arguments.like_weight(inputs, self.kernel)
+        if training and self.dropout:
+            inputs = F.dropout(inputs, self.dropout)
+        after = self.step(self.project(inputs), before, self.recurrent_mask(before[0], training))
+        return after[0], after if isinstance(states, (list, tuple)) else after[0]
+
+    def recurrent_mask(self, state: torch.Tensor, training: bool) -> torch.Tensor | None:
+        """Return which parts of the state are kept, the same for all steps; None for all."""
+        if not training or not self.recurrent_dropout:
+            return None
+        return F.dropout(torch.ones_like(state), self.recurrent_dropout)
+
+    def get_initial_state(self, batch_size: int) -> list[torch.Tensor]:
+        """Return zeros for each state."""
+        sizes = self.state_size if isinstance(self.state_size, list) else [self.state_size]
+        return [self.kernel.new_zeros(batch_size, size) for size in sizes]
+
+    def own_config(self) -> dict[str, Any]:
+        """Return the arguments of the cell, which are also the layer's."""
+        return {
+            "units": self.units,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": initializers.serialize(self.kernel_initializer),
+            "recurrent_initializer": initializers.serialize(self.recurrent_initializer),
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": arguments.serialized(regularizers, self.kernel_regularizer),
+            "recurrent_regularizer": arguments.serialized(regularizers, self.recurrent_regularizer),
+            "bias_regularizer": arguments.serialized(regularizers, self.bias_regularizer),
+            "kernel_constraint": arguments.serialized(constraints, self.kernel_constraint),
+            "recurrent_constraint": arguments.serialized(constraints, self.recurrent_constraint),
+            "bias_constraint": arguments.serialized(constraints, self.bias_constraint),
+            "dropout": self.dropout,
+            "recurrent_dropout": self.recurrent_dropout,
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this cell again."""
+        return {**super().get_config(), **self.own_config(), "seed": self.seed}
+
+
+def one_chunk(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the same values as views of one piece of memory on CUDA, where cuDNN wants them so."""
+    if not parameters[0].is_cuda:
+        return parameters
+    flat = torch.cat([parameter.reshape(-1) for parameter in parameters])
+    pieces = flat.split([parameter.numel() for parameter in parameters])
+    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]

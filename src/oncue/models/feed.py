@@ -1,0 +1,108 @@
+"""Feed: what is fed to a functional model, brought into the order and the ranks of its inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from oncue.core.suggest import nearest
+from oncue.layers.keras_tensor import KerasTensor
+from oncue.nested import flatten
+from oncue.variable import torch_dtype
+
+
+class Feed:
+    """Takes a tensor, a list, or a dict by input name, and gives the inputs in their order, checked.
+
+    Args:
+        structure: The symbolic inputs as the model's author nested them.
+        optional: The names of the inputs for which None may come.
+
+    Example:
+        >>> feed = Feed(KerasTensor((None, 1), name="x"), frozenset())
+        >>> [tuple(tensor.shape) for tensor in feed(torch.zeros(5))]
+        [(5, 1)]
+    """
+
+    def __init__(self, structure: Any, optional: frozenset[str]) -> None:
+        self.structure = structure
+        self._inputs: list[KerasTensor] = flatten(structure)
+        self._optional = optional
+        self._names = [tensor.name for tensor in self._inputs]
+        self._sizes = [
+            [(axis, size) for axis, size in enumerate(tensor.shape) if axis > 0 and size is not None]
+            for tensor in self._inputs
+        ]
+        self._types = [torch_dtype(tensor.dtype) for tensor in self._inputs]
+
+    def __call__(self, given: Any) -> list[Any]:
+        """Return the tensors in the order of the inputs.
+
+        Raises:
+            ValueError: When an input is missing, or the rank or a size of one is another.
+        """
+        flat = [given] if isinstance(given, torch.Tensor) else self._flat(given)
+        if len(flat) != len(self._inputs):
+            raise ValueError(
+                f"The model takes {len(self._inputs)} inputs ({', '.join(self._names)}); got {len(flat)}: "
+                f"{', '.join(map(_shown, flat))}."
+            )
+        return [self._fitted(index, value) for index, value in enumerate(flat)]
+
+    def _flat(self, given: Any) -> list[Any]:
+        structure = self.structure
+        if isinstance(given, dict):
+            keys = list(structure) if isinstance(structure, dict) else self._names
+            missing = [key for key in keys if key not in given and key not in self._optional]
+            if missing:
+                guess = nearest(str(missing[0]), [str(key) for key in given if key not in keys])
+                hint = f" Is it what came as {guess!r}?" if guess is not None else ""
+                raise ValueError(
+                    f"The input '{missing[0]}' is missing: the model takes {', '.join(map(repr, keys))}; got a dict with "
+                    f"{', '.join(map(repr, given)) or 'nothing'}.{hint}"
+                )
+            if isinstance(structure, dict):
+                return flatten({key: given.get(key) for key in keys})
+            return [given.get(key) for key in keys]
+        if isinstance(structure, dict) and list(structure) != sorted(structure) and len(structure) > 1:
+            raise ValueError(
+                f"The model takes a dict with the keys {', '.join(map(repr, structure))}; got {_shown(given)}, of which "
+                "the order is not clear. Feed a dict."
+            )
+        return flatten(given)
+
+    def _fitted(self, index: int, value: Any) -> Any:
+        if value is None:
+            if self._names[index] in self._optional:
+                return None
+            raise ValueError(f"The input '{self._names[index]}' is not optional; got None. Give it a tensor.")
+        expected = self._inputs[index].shape
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+        kind = self._types[index]
+        if tensor.is_floating_point() != kind.is_floating_point and not tensor.is_complex():
+            tensor = tensor.to(kind)
+        rank = tensor.dim()
+        if rank != len(expected):
+            # As Keras: a last axis of size 1 comes and goes.
+            if rank == len(expected) - 1 and expected[-1] == 1:
+                tensor = tensor.unsqueeze(-1)
+            elif rank == len(expected) + 1 and tensor.shape[-1] == 1:
+                tensor = tensor.squeeze(-1)
+            else:
+                raise self._misfit(index, value)
+        for axis, size in self._sizes[index]:
+            if tensor.shape[axis] != size:
+                raise self._misfit(index, value)
+        return tensor
+
+    def _misfit(self, index: int, value: Any) -> ValueError:
+        return ValueError(
+            f"The input '{self._names[index]}' expects the shape {self._inputs[index].shape}, None where any size will "
+            f"do; got {_shown(value)}."
+        )
+
+
+def _shown(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}" if shape is None else f"a tensor of shape {tuple(shape)}"

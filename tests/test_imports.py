@@ -1,0 +1,194 @@
+"""Who may import whom: no cycles, one direction, and torch only when it is needed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "oncue"
+Graph = dict[str, set[str]]
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = ("oncue", *path.relative_to(PACKAGE).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _imports(node: ast.AST, inside_functions: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child
+        elif _is_type_checking(child):
+            for other in child.orelse:  # type: ignore[attr-defined]  # an ast.If
+                yield from _imports(ast.Module([other], []), inside_functions)
+        elif inside_functions or not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield from _imports(child, inside_functions)
+
+
+def _targets(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(statement, ast.Import):
+        yield from (alias.name for alias in statement.names)
+        return
+    assert statement.level == 0, "imports are written in full"
+    assert statement.module is not None
+    for alias in statement.names:
+        name = f"{statement.module}.{alias.name}"
+        yield name if name in MODULES else statement.module
+
+
+def _imported(module: str, inside_functions: bool = False) -> set[str]:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return {name for statement in _imports(tree, inside_functions) for name in _targets(statement)}
+
+
+def _graph(inside_functions: bool = False) -> Graph:
+    """Return what each module imports of oncue. To import a module is to run the packages around it first."""
+    graph: Graph = {}
+    for module in MODULES:
+        graph[module] = set()
+        for name in _imported(module, inside_functions):
+            if name.partition(".")[0] == "oncue":
+                pieces = name.split(".")
+                around = {".".join(pieces[:count]) for count in range(1, len(pieces) + 1)}
+                # A package that imports its own modules is no cycle: it is running already when they are.
+                graph[module] |= {other for other in around if not _is_around(other, module) or other == name}
+        graph[module].discard(module)
+    return graph
+
+
+def _is_around(package: str, module: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def _cycle(graph: Graph) -> list[str] | None:
+    """Return the modules of one cycle, in order, or None."""
+    done: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> list[str] | None:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return None
+        for other in sorted(graph.get(module, ())):
+            found = visit(other, [*trail, module])
+            if found is not None:
+                return found
+        done.add(module)
+        return None
+
+    for module in sorted(graph):
+        found = visit(module, [])
+        if found is not None:
+            return found
+    return None
+
+
+def test_a_cycle_is_found() -> None:
+    assert _cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert _cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_the_graph_sees_imports() -> None:
+    assert "oncue.core.hooks" in _graph()["oncue.callbacks.callback_list"]
+    assert "oncue.callbacks" in _graph()["oncue.training.loop"]
+
+
+def test_no_import_cycle() -> None:
+    cycle = _cycle(_graph())
+    assert cycle is None, f"an import cycle: {' -> '.join(cycle or [])}"
+
+
+def test_every_room_can_be_imported_first() -> None:
+    script = """
+import importlib, sys
+import torch
+for name in sys.argv[1:]:
+    for loaded in [one for one in sys.modules if one.partition(".")[0] == "oncue"]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise SystemExit(f"import {name}: {error}")
+"""
+    result = _python(script, *(name for name in MODULES if name.count(".") == 1))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [
+        ("oncue.core", ("oncue.core",)),
+        ("oncue.callbacks", ("oncue.core", "oncue.callbacks", "oncue.legacy")),
+        ("oncue.legacy", ("oncue.core",)),
+    ],
+)
+def test_a_room_looks_only_into(room: str, allowed: tuple[str, ...]) -> None:
+    wrong = {
+        f"{module} imports {name}"
+        for module in MODULES
+        if _is_around(room, module)
+        for name in _imported(module)
+        if name.startswith("oncue.") and not any(_is_around(other, name) for other in allowed)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", ["oncue.core", "oncue.callbacks", "oncue.checkpoints"])
+def test_a_room_needs_no_torch(room: str) -> None:
+    heavy = {"torch", "numpy", "pandas", "tensorboard"}
+    wrong = {
+        f"{module} imports {name}"
+        for module in MODULES
+        if _is_around(room, module)
+        for name in _imported(module)
+        if name.partition(".")[0] in heavy
+    }
+    assert not wrong
+
+
+def test_the_list_knows_no_concrete_callback() -> None:
+    own = {name for name in _imported("oncue.callbacks.callback_list", True) if name.startswith("oncue.callbacks")}
+    assert own <= {"oncue.callbacks.callback", "oncue.callbacks.checks"}
+
+
+@pytest.mark.parametrize("module", ["oncue", "oncue.callbacks"])
+def test_importing_leaves_torch_out(module: str) -> None:
+    script = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+heavy = sorted({"torch", "numpy", "tensorboard", "rich", "h5py"} & set(sys.modules))
+raise SystemExit(f"it imported {heavy}" if heavy else 0)
+"""
+    result = _python(script, module)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_public_name_can_be_had() -> None:
+    import oncue
+
+    missing = [name for name in oncue.__all__ if not hasattr(oncue, name)]
+    assert not missing
+
+
+def _python(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{script}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
