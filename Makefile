@@ -12,8 +12,8 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# Test processes share the cores, so each of them gets one thread.
-test: export OMP_NUM_THREADS := 1
+# Test processes share the cores, and the demo is too small for two, so each gets one thread.
+demo test: export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint bench clean
 

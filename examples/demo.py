@@ -57,7 +57,7 @@ def main() -> int:
         y_train,
         epochs=50,
         validation_split=0.2,
-        callbacks=[StopWhenGood(target=0.985)],
+        callbacks=[StopWhenGood(target=0.99)],
     )
 
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)

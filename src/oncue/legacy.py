@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from oncue.core.logs import Logs
 
@@ -36,6 +36,28 @@ def log_names(key: str) -> Iterable[str]:
     """
     prefix, plain = ("val_", key[4:]) if isinstance(key, str) and key.startswith("val_") else ("", key)
     return [prefix + name for name in LOG_NAMES.get(plain, ())]
+
+
+def old_log_names(names: Sequence[str]) -> dict[str, str]:
+    """Return the old names that stand for names in a run's logs.
+
+    Args:
+        names: The names that the run logs.
+
+    Returns:
+        From each old name that is not itself logged to the logged name.
+
+    Example:
+        >>> old_log_names(["loss", "val_accuracy"])
+        {'val_acc': 'val_accuracy'}
+    """
+    found: dict[str, str] = {}
+    for prefix in ("", "val_"):
+        for old, new_names in LOG_NAMES.items():
+            new = next((prefix + name for name in new_names if prefix + name in names), None)
+            if new is not None and prefix + old not in names:
+                found[prefix + old] = new
+    return found
 
 
 def warn_once(old: str, new: str) -> None:

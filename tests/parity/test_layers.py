@@ -119,9 +119,7 @@ def config(layer: Any) -> Any:
 @pytest.mark.parametrize("case", CASES, ids=_label)
 def test_output_weights_and_configuration(keras: ModuleType, case: Case) -> None:
     name, args, kwargs, shape = case
-    keras.backend.clear_session()
-    naming.reset()
-    theirs, ours = pair(keras, name, *args, **kwargs)
+    theirs, ours = pair(keras, name, *args, name="same", **kwargs)
     x = data(shape)
     theirs(x)
     ours(torch.from_numpy(x))
@@ -250,10 +248,9 @@ def test_stateful_layers_carry_on(keras: ModuleType, name: str) -> None:
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave", None])
 @pytest.mark.parametrize("sequences", [False, True])
 def test_bidirectional(keras: ModuleType, merge_mode: str | None, sequences: bool) -> None:
-    keras.backend.clear_session()
-    naming.reset()
-    theirs = keras.layers.Bidirectional(keras.layers.LSTM(4, return_sequences=sequences), merge_mode=merge_mode)
-    ours = layers.Bidirectional(layers.LSTM(4, return_sequences=sequences), merge_mode=merge_mode)
+    options = {"return_sequences": sequences, "name": "inner"}
+    theirs = keras.layers.Bidirectional(keras.layers.LSTM(4, **options), merge_mode=merge_mode, name="both")
+    ours = layers.Bidirectional(layers.LSTM(4, **options), merge_mode=merge_mode, name="both")
     x = data((3, 5, 2))
     theirs(x)
     ours(torch.from_numpy(x))
@@ -268,7 +265,10 @@ def test_bidirectional(keras: ModuleType, merge_mode: str | None, sequences: boo
         part.pop("build_config", None)
     assert mine == other
     mask = np.array([[1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]], bool)
-    expected, found = theirs(x, mask=keras.ops.convert_to_tensor(mask)), ours(torch.from_numpy(x), mask=torch.from_numpy(mask))
+    expected, found = (
+        theirs(x, mask=keras.ops.convert_to_tensor(mask)),
+        ours(torch.from_numpy(x), mask=torch.from_numpy(mask)),
+    )
     if merge_mode is not None:
         np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-5)
 
@@ -361,3 +361,14 @@ def test_input_layer_configuration(keras: ModuleType) -> None:
         assert ours.output.shape == theirs.output.shape
         assert ours.output.dtype == theirs.output.dtype
         assert config(layers.InputLayer.from_config(theirs.get_config())) == config(theirs)
+
+
+def test_automatic_names(keras: ModuleType) -> None:
+    keras.backend.clear_session()
+    naming.reset()
+    for name, args, kwargs, _ in [*CASES, *CASES]:
+        theirs, ours = pair(keras, name, *args, **kwargs)
+        assert ours.name == theirs.name
+    bare = keras.layers.Bidirectional(keras.layers.GRU(2)), layers.Bidirectional(layers.GRU(2))
+    assert bare[1].name == bare[0].name
+    assert bare[1].backward_layer.name == bare[0].backward_layer.name

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from oncue.core.contract import TrainedModel
+from oncue.core.journal import Journal
+from oncue.core.progress import Progress
+from oncue.core.state import Stateful
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -16,7 +19,14 @@ def default(method: _Method) -> _Method:
     return method
 
 
-class Callback:
+class Run(Protocol):
+    """What a callback may know of the list that it belongs to."""
+
+    journal: Journal
+    progress: Progress
+
+
+class Callback(Stateful):
     """The base of all callbacks: override the hooks you want, and leave the others.
 
     A hook that is not overridden is never called. In every hook `self.model` is the model being trained and
@@ -30,7 +40,9 @@ class Callback:
     Attributes:
         params: `{"verbose": ..., "epochs": ..., "steps": ...}`, once the callback belongs to a list.
         model: The model, once the callback belongs to a list.
-        runs_last: Set to True in a subclass that saves state: it is called after all others.
+        runs_last: Set to True in a subclass that saves or reports: it is called after all others.
+        writes_learning_rate: Set to True in a subclass that sets the learning rate, so that two such are pointed out.
+        state_fields: The names of the attributes that a resumed run gets back.
 
     Example:
         >>> class PrintLoss(Callback):
@@ -44,6 +56,8 @@ class Callback:
     model: TrainedModel | Any = None
     validation_data: Any = None
     runs_last: ClassVar[bool] = False
+    writes_learning_rate: ClassVar[bool] = False
+    _run: Run | None = None
 
     def __init__(self) -> None:
         self.params = None
@@ -67,6 +81,27 @@ class Callback:
             True; a subclass may say False to cost nothing where it has nothing to do.
         """
         return True
+
+    def set_run(self, run: Run) -> None:
+        """Receive the list that the callback belongs to, whose journal `note` writes to."""
+        self._run = run
+
+    def note(self, text: str, kind: str = "note", **data: Any) -> None:
+        """Write a decision into the run's journal: what was decided and why, with the numbers.
+
+        Args:
+            text: The decision in words; `history.explain()` shows it.
+            kind: A word for programs: "note", "stop", "learning_rate", "best", "restore", "save".
+            **data: The numbers.
+
+        Example:
+            >>> Callback().note("lost without a run")
+        """
+        if self._run is not None:
+            progress = self._run.progress
+            self._run.journal.write(
+                type(self).__name__, text, epoch=progress.epoch, batch=progress.batch, kind=kind, data=data or None
+            )
 
     @default
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.checks import check, check_twins, flatten, own_method
+from oncue.callbacks.listeners import Listeners
+from oncue.core.costs import by_callback
 from oncue.core.hooks import ALIASES, ENDS, HOOKS
+from oncue.core.journal import Journal
 from oncue.core.logs import Logs, as_logs
-
-Listener = tuple[Any, Callable[..., Any]]
+from oncue.core.monitor import Logged
+from oncue.core.progress import Progress
+from oncue.legacy import old_log_names
 
 
 class CallbackList(Callback):
@@ -65,7 +70,9 @@ class CallbackList(Callback):
         for role, wanted in (("history", add_history), ("progbar", add_progbar)):
             if wanted and self._with_role(role) is None:
                 self.callbacks.append(self.defaults[role]())
-        self._listeners: dict[str, tuple[Listener, ...]] = {}
+        self._listeners: dict[str, Listeners] = {}
+        self.journal = Journal()
+        self.progress = Progress()
         self._sort()
         self.set_params(params)
         self.set_model(model)
@@ -78,8 +85,7 @@ class CallbackList(Callback):
         self.callbacks.append(callback)
         if self.params:
             _tell(callback, "set_params", self.params)
-        if self.model is not None:
-            _tell(callback, "set_model", self.model)
+        self._introduce(callback)
         self._sort()
         self._listen()
 
@@ -93,13 +99,20 @@ class CallbackList(Callback):
     def set_model(self, model: Any) -> None:
         """Give the model to every callback, and the history to the model."""
         if model is None:
+            for callback in self.callbacks:
+                self._introduce(callback)
             return
         self.model = model
         history = self._with_role("history")
         if history is not None:
             model.history = history
         for callback in self.callbacks:
-            _tell(callback, "set_model", model)
+            self._introduce(callback)
+
+    def _introduce(self, callback: Any) -> None:
+        if self.model is not None:
+            _tell(callback, "set_model", self.model)
+        _tell(callback, "set_run", self)
 
     def _with_role(self, role: str) -> Any:
         kind = self.defaults.get(role)
@@ -111,7 +124,42 @@ class CallbackList(Callback):
     def _listen(self) -> None:
         for hook in HOOKS:
             pairs = ((callback, own_method(callback, hook)) for callback in self.callbacks if _wants(callback, hook))
-            self._listeners[hook] = tuple((callback, method) for callback, method in pairs if method is not None)
+            self._listeners[hook] = Listeners(
+                hook, [(callback, method) for callback, method in pairs if method is not None]
+            )
+
+    def expect(self, names: Iterable[str], validation: bool, directions: Mapping[str, str] | None = None) -> None:
+        """Tell the callbacks, before the first step, what the run is going to log.
+
+        Args:
+            names: The names that every epoch's logs will have.
+            validation: Whether there is validation data.
+            directions: "up" or "down" for the names whose metric says which is better.
+
+        Raises:
+            MonitorError: When a callback watches what this run can't log.
+        """
+        names = list(names)
+        writers = [callback for callback in self.callbacks if getattr(callback, "writes_learning_rate", False)]
+        if writers and "learning_rate" not in names:
+            names.append("learning_rate")
+        listening = (method for _, method in self._listeners["on_epoch_end"].pairs)
+        may_grow = any(not str(getattr(method, "__module__", "")).startswith("oncue.") for method in listening)
+        logged = Logged(names, validation, may_grow, directions or {}, old_log_names(names))
+        for callback in self.callbacks:
+            _tell(callback, "expect", logged)
+        kinds = {type(callback).__name__ for callback in writers}
+        if len(kinds) > 1:
+            text = (
+                f"{' and '.join(sorted(kinds))} both set the learning rate; whichever comes later overwrites the other. "
+                "The journal says who set it when."
+            )
+            warnings.warn(text, UserWarning, stacklevel=4)
+            self.journal.write("CallbackList", text)
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Return the seconds that each callback took in each hook, the dearest callback first."""
+        return by_callback({hook: listeners.clock for hook, listeners in self._listeners.items()})
 
     # Who runs when -----------------------------------------------------------------------------------------------
 
@@ -134,7 +182,7 @@ class CallbackList(Callback):
         rows = []
         for hook, listeners in self._listeners.items():
             if listeners:
-                ordered = reversed(listeners) if hook == "close" else listeners
+                ordered = reversed(listeners.pairs) if hook == "close" else listeners.pairs
                 rows.append((hook, ", ".join(_label(callback) for callback, _ in ordered)))
         width = max((len(hook) for hook, _ in rows), default=0)
         return "\n".join(f"{hook:<{width}}  {names}" for hook, names in rows)
@@ -154,70 +202,63 @@ class CallbackList(Callback):
             yield self
         except BaseException as error:
             failure = error
-        for callback, method in self._listeners["on_exception"] if failure is not None else ():
-            failure = _attempt(failure, callback, "on_exception", method, failure)
-        for callback, method in reversed(self._listeners["close"]):
-            failure = _attempt(failure, callback, "close", method)
+        if failure is not None:
+            failure = self._listeners["on_exception"].call_each(failure, failure)
+        failure = self._listeners["close"].call_each(failure, backwards=True)
         if failure is not None:
             raise failure
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell every callback that an error ended the run; an error in one doesn't keep it from the others."""
-        for callback, method in self._listeners["on_exception"]:
-            _attempt(exception, callback, "on_exception", method, exception)
+        self._listeners["on_exception"].call_each(exception, exception)
 
     def close(self) -> None:
         """Let every callback release what it holds, last first; the first failure is raised when all were called."""
-        failure: BaseException | None = None
-        for callback, method in reversed(self._listeners["close"]):
-            failure = _attempt(failure, callback, "close", method)
+        failure = self._listeners["close"].call_each(None, backwards=True)
         if failure is not None:
             raise failure
 
     # Dispatch ----------------------------------------------------------------------------------------------------
 
-    def _call(self, hook: str, logs: Any) -> None:
+
+def _plain(hook: str) -> Callable[..., None]:
+    def call(self: CallbackList, logs: Any = None) -> None:
+        if hook == "on_train_begin":
+            self.journal.clear()
+            self.progress.epoch = self.progress.batch = None
         listeners = self._listeners[hook]
-        if listeners:
-            given = as_logs(logs)
-            for callback, method in listeners:
-                try:
-                    method(given)
-                except BaseException as error:
-                    given.own()
-                    raise _noted(error, callback, hook)
+        if listeners.pairs:
+            listeners.call(as_logs(logs))
 
-    def _call_at(self, hook: str, index: int, logs: Any) -> None:
+    return call
+
+
+def _of_epoch(hook: str) -> Callable[..., None]:
+    def call(self: CallbackList, epoch: int, logs: Any = None) -> None:
+        self.progress.epoch, self.progress.batch = epoch, None
         listeners = self._listeners[hook]
-        if listeners:
-            given = as_logs(logs)
-            for callback, method in listeners:
-                try:
-                    method(index, given)
-                except BaseException as error:
-                    given.own()
-                    raise _noted(error, callback, hook, index)
+        if listeners.pairs:
+            listeners.call(epoch, as_logs(logs))
+
+    return call
 
 
-def _dispatcher(hook: str, indexed: bool) -> Callable[..., None]:
-    if indexed:
+def _of_batch(hook: str) -> Callable[..., None]:
+    def call(self: CallbackList, batch: int, logs: Any = None) -> None:
+        self.progress.batch = batch
+        listeners = self._listeners[hook]
+        if listeners.pairs:
+            listeners.call(batch, logs if isinstance(logs, Logs) else as_logs(logs))
 
-        def at(self: CallbackList, index: int, logs: Any = None) -> None:
-            self._call_at(hook, index, logs)
+    return call
 
-        at.__name__ = at.__qualname__ = hook
-        return at
 
-    def plain(self: CallbackList, logs: Any = None) -> None:
-        self._call(hook, logs)
-
-    plain.__name__ = plain.__qualname__ = hook
-    return plain
-
+_MAKERS = {"logs": _plain, "epoch": _of_epoch, "batch": _of_batch}
 
 for _hook, _arguments in HOOKS.items():
     if _hook not in ENDS:
-        _method = _dispatcher(_hook, len(_arguments) == 2)
+        _method = _MAKERS[_arguments[0]](_hook)
+        _method.__name__ = _method.__qualname__ = _hook
         _method.__doc__ = f"Call `{_hook}` of every callback that overrides it."
         setattr(CallbackList, _hook, _method)
 for _old, _new in ALIASES.items():
@@ -238,25 +279,3 @@ def _wants(callback: Any, hook: str) -> bool:
 
 def _label(callback: Any) -> str:
     return type(callback).__name__ + (" (last)" if getattr(callback, "runs_last", False) else "")
-
-
-def _noted(error: BaseException, callback: Any, hook: str, index: int | None = None) -> BaseException:
-    where = "" if index is None else f" ({HOOKS[hook][0]} {index})"
-    note = f"raised in {type(callback).__name__}.{hook}{where}"
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
-    return error
-
-
-def _attempt(
-    first: BaseException | None, callback: Any, hook: str, method: Callable[..., Any], *arguments: Any
-) -> BaseException | None:
-    """Call one callback's ending; return the error to raise in the end: the first, with later ones as notes."""
-    try:
-        method(*arguments)
-    except BaseException as error:
-        if first is None:
-            return _noted(error, callback, hook)
-        if error is not first:
-            first.add_note(f"then {type(callback).__name__}.{hook} raised {type(error).__name__}: {error}")
-    return first

@@ -20,7 +20,7 @@ def own_method(callback: Any, hook: str) -> Callable[..., Any] | None:
     method = getattr(callback, hook, None)
     if method is None or not callable(method):
         method = None
-    elif not getattr(method, "_is_default", False):
+    elif getattr(method, "_is_default", False) is not True:
         return method  # type: ignore[no-any-return]  # whatever the callback has under the hook's name
     for old, new in ALIASES.items():
         if new == hook:
@@ -99,7 +99,7 @@ def check_twins(found: Iterable[tuple[str, Any]]) -> None:
 def _check_signatures(place: str, callback: Any) -> None:
     for hook in _KNOWN:
         method = getattr(callback, hook, None)
-        if method is None or getattr(method, "_is_default", False):
+        if method is None or getattr(method, "_is_default", False) is True:
             continue
         if not callable(method):
             raise TypeError(f"`{place}`: {type(callback).__name__}.{hook} must be a method; it is {_brief(method)}.")
@@ -120,14 +120,20 @@ def _check_signatures(place: str, callback: Any) -> None:
 
 def _check_names(place: str, callback: Any) -> None:
     for name in dir(type(callback)):
-        if not name.startswith("on_") or name in _KNOWN or not callable(getattr(type(callback), name, None)):
+        if not name.startswith("on") or name in _KNOWN or not callable(getattr(type(callback), name, None)):
             continue
-        near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.85)
+        near = [known for known in _KNOWN if _letters(known) == _letters(name)]
+        if not near and name.startswith("on_"):
+            near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0.85)
         if near:
             raise TypeError(
                 f"`{place}`: {type(callback).__name__}.{name} is no hook, so it would never be called. Did you mean "
                 f"`{near[0]}`? (If it is a helper of your own, let its name start with an underscore.)"
             )
+
+
+def _letters(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _brief(value: Any) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from oncue import activations
+from oncue import activations, regularizers
+from oncue.layers import arguments
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
@@ -97,7 +98,8 @@ class GRUCell(RecurrentCell):
         units = self.units
         if self.reset_after:
             bias = None if self.bias is None else self.bias[1]
-            gates, new = F.linear(before, self.recurrent_kernel, bias).split([2 * units, units], 1)
+            product = F.linear(before, self.recurrent_kernel, bias)
+            gates, new = product[:, : 2 * units], product[:, 2 * units :]
         else:
             gates = F.linear(before, self.recurrent_kernel[: 2 * units])
         update, reset = self.recurrent_activation(projected[:, : 2 * units] + gates).chunk(2, 1)
@@ -140,8 +142,8 @@ class GRUCell(RecurrentCell):
 class GRU(RNN):
     """Gated recurrent unit: gates decide what of the state is reset and what is replaced.
 
-    Source: Cho et al., 2014. Where the activations are the default ones and there is neither a mask nor recurrent
-    dropout, torch's fused kernel runs all steps; otherwise a loop does.
+    Source: Cho et al., 2014. Where the activations are the default ones and there is neither a mask nor
+    recurrent dropout, torch's fused kernel runs all steps; otherwise a loop does.
 
     Args:
         units: The size of the output and of each state.
@@ -242,4 +244,9 @@ class GRU(RNN):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
-        return {**self.run_config(), **self.cell.own_config(), "seed": self.cell.seed}
+        return {
+            **self.run_config(),
+            **self.cell.own_config(),
+            "activity_regularizer": arguments.serialized(regularizers, self.activity_regularizer),
+            "seed": self.cell.seed,
+        }

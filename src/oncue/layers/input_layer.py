@@ -71,7 +71,7 @@ class InputLayer(Layer):
                 )
         self.optional = optional
         self.built = True
-        self.output = KerasTensor(self.batch_shape, self.dtype, name=self.name)
+        self.output: KerasTensor = KerasTensor(self.batch_shape, self.dtype, name=self.name)
         # How models know an input's tensor, and its layer, when they are traced.
         self.output.input_layer = self  # type: ignore[attr-defined]  # only the tensors of inputs have it
 
@@ -129,4 +129,5 @@ def Input(
         >>> Input((3,), name="x")
         <KerasTensor shape=(None, 3), dtype=float32, name=x>
     """
-    return InputLayer(shape, batch_size, dtype, sparse, ragged, batch_shape, tensor, optional, name).output
+    layer = InputLayer(shape, batch_size, dtype, sparse, ragged, batch_shape, tensor, optional, name)
+    return layer.output

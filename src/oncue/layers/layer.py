@@ -241,6 +241,22 @@ class Layer(torch.nn.Module):
                             self._regularizers[name] = self._regularizers.pop(old)
                     return
         super().__setattr__(name, value)
+        if isinstance(value, torch.nn.Module) and not isinstance(value, Layer) and value.training != self.training:
+            # Torch's modules begin in training mode; inside a layer they work in the layer's mode.
+            value.train(self.training)
+
+    def __getattr__(self, name: str) -> torch.Tensor | torch.nn.Module:
+        state = self.__dict__
+        for held in ("_parameters", "_buffers", "_modules"):
+            table = state.get(held)
+            if table is not None and name in table:
+                found: torch.Tensor | torch.nn.Module = table[name]
+                return found
+        hidden = getattr(type(self), name, None)
+        if isinstance(hidden, property) and hidden.fget is not None:
+            # Python comes here when a property raises AttributeError, and would lose what it said.
+            return hidden.fget(self)  # type: ignore[no-any-return]  # a property of any kind
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def _track_containers(self) -> None:
         """Register layers kept in plain lists, tuples and dicts, which Keras tracks and torch doesn't."""
@@ -251,6 +267,7 @@ class Layer(torch.nn.Module):
             for index, leaf in enumerate(flatten(value)):
                 if isinstance(leaf, torch.nn.Module) and id(leaf) not in known:
                     self.add_module(f"{attribute}_{index}", leaf)
+                    leaf.train(self.training)
                     known.update(id(module) for module in leaf.modules())
 
     # Calling -----------------------------------------------------------------------------------------------------
@@ -395,11 +412,9 @@ class Layer(torch.nn.Module):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output for an input of a given shape (the batch axis first, None where unknown)."""
         if isinstance(input_shape, (list, dict)):
-            named = isinstance(input_shape, dict)
-            tensors = [
-                KerasTensor(tuple(shape), self.dtype) for shape in (input_shape.values() if named else input_shape)
-            ]
-            return self._probe_shapes((dict(zip(input_shape, tensors, strict=True)) if named else tensors,), {})[0]
+            named = dict(input_shape) if isinstance(input_shape, dict) else dict(enumerate(input_shape))
+            tensors = {key: KerasTensor(tuple(shape), self.dtype) for key, shape in named.items()}
+            return self._probe_shapes((tensors if isinstance(input_shape, dict) else list(tensors.values()),), {})[0]
         return self._probe_shapes((KerasTensor(tuple(input_shape), self.dtype),), {})[0]
 
     def _probe_shapes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:

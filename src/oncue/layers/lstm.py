@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from oncue import activations
+from oncue import activations, regularizers
+from oncue.layers import arguments
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
@@ -137,8 +138,8 @@ class LSTMCell(RecurrentCell):
 class LSTM(RNN):
     """Long short-term memory: gates decide what is let in, forgotten and given out.
 
-    Source: Hochreiter & Schmidhuber, 1997. Where the activations are the default ones and there is neither a mask nor recurrent
-    dropout, torch's fused kernel runs all steps; otherwise a loop does.
+    Source: Hochreiter & Schmidhuber, 1997. Where the activations are the default ones and there is neither a mask nor
+    recurrent dropout, torch's fused kernel runs all steps; otherwise a loop does.
 
     Args:
         units: The size of the output and of each state.
@@ -239,4 +240,9 @@ class LSTM(RNN):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
-        return {**self.run_config(), **self.cell.own_config(), "seed": self.cell.seed}
+        return {
+            **self.run_config(),
+            **self.cell.own_config(),
+            "activity_regularizer": arguments.serialized(regularizers, self.activity_regularizer),
+            "seed": self.cell.seed,
+        }

@@ -153,5 +153,5 @@ def one_chunk(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
     if not parameters[0].is_cuda:
         return parameters
     flat = torch.cat([parameter.reshape(-1) for parameter in parameters])
-    pieces = flat.split([parameter.numel() for parameter in parameters])
+    pieces = torch.split_with_sizes(flat, [parameter.numel() for parameter in parameters])
     return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]

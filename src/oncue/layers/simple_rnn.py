@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from oncue import activations
+from oncue import activations, regularizers
+from oncue.layers import arguments
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
@@ -100,8 +101,8 @@ class SimpleRNNCell(RecurrentCell):
 class SimpleRNN(RNN):
     """The simplest recurrent layer: the output of a step is its state.
 
-    Source: Elman, 1990. Where the activations are the default ones and there is neither a mask nor recurrent
-    dropout, torch's fused kernel runs all steps; otherwise a loop does.
+    Source: Elman, 1990. Where the activations are the default ones and there is neither a mask nor
+    recurrent dropout, torch's fused kernel runs all steps; otherwise a loop does.
 
     Args:
         units: The size of the output and of each state.
@@ -194,4 +195,8 @@ class SimpleRNN(RNN):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
-        return {**self.run_config(), **self.cell.own_config()}
+        return {
+            **self.run_config(),
+            **self.cell.own_config(),
+            "activity_regularizer": arguments.serialized(regularizers, self.activity_regularizer),
+        }

@@ -33,8 +33,8 @@ from oncue.losses.regression import (
     mean_squared_error,
     mean_squared_logarithmic_error,
 )
-from oncue.losses.targets import check_targets
 from oncue.losses.similarity import CosineSimilarity, cosine_similarity
+from oncue.losses.targets import check_targets
 from oncue.losses.torch_loss import TorchLoss
 
 # The names of Keras 1 and 2.

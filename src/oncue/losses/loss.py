@@ -11,7 +11,7 @@ from oncue.backend import floatx
 from oncue.losses.fused import FUSED, MeanLoss
 from oncue.losses.reduction import MEANS, check_reduction, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
-from oncue.losses.structure import is_nested, leaves
+from oncue.losses.structure import is_nested, several
 from oncue.naming import auto_name, to_snake_case
 from oncue.nested import map_leaves
 from oncue.variable import torch_dtype
@@ -108,9 +108,7 @@ class Loss:
 
 
 def _whole(value: Any) -> Any:
-    if isinstance(value, dict) or (is_nested(value) and any(hasattr(leaf, "shape") for _, leaf in leaves(value))):
-        return value
-    return as_tensor(value, "y_true")
+    return value if is_nested(value) and several(value) else as_tensor(value, "y_true")
 
 
 class LossFunctionWrapper(Loss):

@@ -13,6 +13,16 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, (list, tuple, dict))
 
 
+def several(values: Any) -> bool:
+    """Return whether a list, tuple or dict holds several arrays, not the numbers of one.
+
+    Example:
+        >>> several([[1.0, 2.0], [3.0, 4.0]]), several({"a": 1})
+        (False, True)
+    """
+    return isinstance(values, dict) or any(getattr(leaf, "ndim", 0) > 0 for _, leaf in leaves(values))
+
+
 def leaves(structure: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Give every leaf of nested lists, tuples and dicts with its path.
 

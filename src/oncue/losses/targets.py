@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oncue.losses.lookup import FUNCTIONS, get
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import as_tensor
-from oncue.losses.structure import is_nested
+from oncue.losses.structure import is_nested, several
 from oncue.losses.torch_loss import TorchLoss
 
 _OURS = {function: function.__name__ for function in FUNCTIONS.values()}
@@ -37,7 +37,7 @@ def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None]) ->
         ValueError: `sparse_categorical_crossentropy` needs class labels from 0 to 2 for 3 classes ...
     """
     loss = get(loss)
-    if loss is None or (is_nested(y_true) and any(is_nested(part) or hasattr(part, "shape") for part in y_true)):
+    if loss is None or (is_nested(y_true) and several(y_true)):
         return
     if isinstance(loss, TorchLoss):
         _check_torch(loss.module, as_tensor(y_true, "y_true"), tuple(y_pred_shape))

@@ -181,9 +181,11 @@ def _without_arguments(name: str) -> Any:
         if argument.default is argument.empty and argument.kind is argument.POSITIONAL_OR_KEYWORD
     ]
     if needed:
+        named = ", ".join(f"`{argument}`" for argument in needed)
+        typed = ", ".join(f"{argument}=..." for argument in needed)
         raise ValueError(
-            f"The metric {name!r} can't be made from its name alone: it needs {', '.join(f'`{arg}`' for arg in needed)}. "
-            f"Type keras.metrics.{cls.__name__}({', '.join(f'{arg}=...' for arg in needed)})."
+            f"The metric {name!r} can't be made from its name alone: it needs {named}. Type "
+            f"keras.metrics.{cls.__name__}({typed})."
         )
     return cls()
 

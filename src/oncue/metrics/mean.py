@@ -33,6 +33,11 @@ def _weigh(values: Tensor, sample_weight: Any, reduce: Callable[..., Tensor]) ->
     if mask is not None:
         joined = mask_weights(weights, mask, values.dtype, "sum")
         weights = weights if joined is None else joined
+    if values.ndim == 0 and weights.ndim:
+        raise ValueError(
+            f"`sample_weight` of shape {tuple(weights.shape)} can't weigh a single number for the whole batch. "
+            "Return one value for each sample, or move the metric from `weighted_metrics` to `metrics`."
+        )
     values, weights = match_ranks(values, weights)
     if values.ndim > weights.ndim:
         values = reduce(values, dim=tuple(range(weights.ndim, values.ndim)))
@@ -183,6 +188,10 @@ class MeanMetricWrapper(Mean):
             y_pred: The prediction, shape (batch, ...). A `_keras_mask` on it leaves entries out.
             sample_weight: None, or weights that broadcast against the values.
         """
+        if isinstance(self._fn, Loss):
+            # A loss knows about weights and masks itself, and has reduced the batch already.
+            super().update_state(self._fn(y_true, y_pred, sample_weight))
+            return
         values = self._fn(y_true, y_pred, **self._fn_kwargs)
         mask = getattr(y_pred, "_keras_mask", None)
         if mask is not None:

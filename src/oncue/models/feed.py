@@ -59,7 +59,7 @@ class Feed:
                 guess = nearest(str(missing[0]), [str(key) for key in given if key not in keys])
                 hint = f" Is it what came as {guess!r}?" if guess is not None else ""
                 raise ValueError(
-                    f"The input '{missing[0]}' is missing: the model takes {', '.join(map(repr, keys))}; got a dict with "
+                    f"The input '{missing[0]}' is missing: the model takes {', '.join(map(repr, keys))}; got a dict of "
                     f"{', '.join(map(repr, given)) or 'nothing'}.{hint}"
                 )
             if isinstance(structure, dict):
@@ -67,8 +67,8 @@ class Feed:
             return [given.get(key) for key in keys]
         if isinstance(structure, dict) and list(structure) != sorted(structure) and len(structure) > 1:
             raise ValueError(
-                f"The model takes a dict with the keys {', '.join(map(repr, structure))}; got {_shown(given)}, of which "
-                "the order is not clear. Feed a dict."
+                f"The model takes a dict with the keys {', '.join(map(repr, structure))}; got {_shown(given)}, whose "
+                "order is not clear. Feed a dict."
             )
         return flatten(given)
 

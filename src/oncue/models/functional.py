@@ -8,7 +8,6 @@ from typing import Any
 
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor
-from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation
 from oncue.models.feed import Feed
 from oncue.models.graph_order import Order
@@ -81,7 +80,10 @@ class Graph:
                 slots[id(call), index] = len(slots)
             writes = [(index, slots[id(call), index]) for index in wanted]
             run = call.layer._function if isinstance(call.layer, Operation) else call.layer
-            self._steps.append((run, args, kwargs, writes[0][1] if call.gives_one else writes))
+            if call.gives_one and not kwargs and len(args) == 1 and isinstance(args[0], _Slot):
+                self._steps.append((run, args[0].slot, {}, writes[0][1]))
+            else:
+                self._steps.append((run, args, kwargs, writes[0][1] if call.gives_one else writes))
         self._size = len(slots)
         self._result = self._reader(self.result_structure, slots)
         optional = frozenset(
@@ -114,6 +116,10 @@ class Graph:
         slots = self._feed(inputs)
         slots += [None] * (self._size - len(slots))
         for run, args, kwargs, writes in self._steps:
+            if isinstance(args, int):
+                # Nearly all calls: one tensor in, one tensor out.
+                slots[writes] = run(slots[args])
+                continue
             outputs = run(*[read(slots) for read in args], **{name: read(slots) for name, read in kwargs.items()})
             if isinstance(writes, int):
                 slots[writes] = outputs
@@ -233,8 +239,8 @@ def _symbolic(word: str, value: Any) -> list[KerasTensor]:
     wrong = next((leaf for leaf in leaves if not isinstance(leaf, KerasTensor)), None)
     if wrong is not None or not leaves:
         raise ValueError(
-            f"`{word}` of a functional model must be what `Input(shape)` or layers gave, in lists, tuples or dicts; got "
-            f"{value!r}."
+            f"`{word}` of a functional model must be what `Input(shape)` or layers gave, in lists, tuples or dicts; "
+            f"got {value!r}."
         )
     return leaves
 

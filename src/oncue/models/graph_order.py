@@ -69,8 +69,8 @@ class Order:
         repeated = [name for name, times in Counter(layer.name for layer in self.layers).items() if times > 1]
         if repeated:
             raise ValueError(
-                f"All layers of a model need names of their own; there is more than one called '{repeated[0]}'. Give one "
-                "another name with `name=`."
+                f"All layers of a model need names of their own; there is more than one called '{repeated[0]}'. Give "
+                "one another name with `name=`."
             )
 
     def call_of(self, tensor: KerasTensor) -> Call:
@@ -86,8 +86,8 @@ class Order:
             reader = "an output" if wanted_by is None else f"the layer '{wanted_by.layer.name}'"
             given = ", ".join(f"'{call.layer.name}'" for call in self._inputs.values())
             raise ValueError(
-                f"The graph is disconnected: {reader} needs the input '{tensor.name}' of shape {tensor.shape}, which is "
-                f"not among `inputs` ({given}). Add it to `inputs`."
+                f"The graph is disconnected: {reader} needs the input '{tensor.name}' of shape {tensor.shape}, which "
+                f"is not among `inputs` ({given}). Add it to `inputs`."
             )
         key = id(tensor.history)
         if key not in self._calls:

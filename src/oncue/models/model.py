@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue import backend, naming
 from oncue.core.suggest import nearest
@@ -79,11 +80,13 @@ class Model(Trainer, Layer):
             self.built = True
 
     def _register(self, name: str, layer: torch.nn.Module) -> None:
-        """Keep a layer as a module, under its name unless that is an attribute which may be set later, such as 'loss'."""
+        """Keep a layer as a module, under its name unless that is an attribute to be set later, such as 'loss'."""
         key = name.replace(".", "_")
         while key in self._modules or key in self.__dict__ or (hasattr(type(self), key) and key not in _SYMBOLIC_ENDS):
             key += "_layer"
         self._modules[key] = layer
+        if layer.training != self.training:
+            layer.train(self.training)
 
     # Running -----------------------------------------------------------------------------------------------------
 
@@ -308,4 +311,4 @@ def _called(module: torch.nn.Module, inputs: Any) -> Any:
 
 
 def _unready(tensor: torch.Tensor) -> bool:
-    return isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))

@@ -145,7 +145,7 @@ class Sequential(Model):
         return {**super().__getstate__(), "_tensors": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
         parts, self._tensors = self._tensors, []
         if parts:
             shape, dtype = parts[0]
@@ -267,6 +267,9 @@ def _as_layer(name: str, module: torch.nn.Module) -> Layer:
     """Return a torch module as a layer that can be called on symbolic tensors."""
     if isinstance(module, Layer):
         return module
+    modes = [(part, part.training) for part in module.modules()]
     layer = Model(module, name=name)
     layer.training = module.training
+    for part, mode in modes:
+        part.training = mode
     return layer

@@ -16,13 +16,14 @@ def can_fuse(parameters: list[Tensor]) -> bool:
         parameters: The parameters.
 
     Returns:
-        True when all are real floats on the CPU or on CUDA.
+        True when all are real floats of one type and on one device, the CPU or CUDA.
 
     Example:
         >>> can_fuse([torch.zeros(2)])
         True
     """
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    alike = len({(p.device, p.dtype) for p in parameters}) <= 1
+    return alike and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 class ForeachOptimizer(torch.optim.Optimizer):
@@ -46,7 +47,6 @@ class ForeachOptimizer(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], slots: Mapping[str, float]) -> None:
         super().__init__(groups, defaults)
-        self._slot_names = tuple(slots)
         for group in self.param_groups:
             for parameter in group["params"]:
                 # A full_like keeps the memory format, which lets the foreach kernels run as one.
@@ -61,7 +61,8 @@ class ForeachOptimizer(torch.optim.Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 states = [self.state[p] for p in parameters]
-                slots = {name: [state[name] for state in states] for name in self._slot_names}
+                # The names are read from the state: torch's copies and pickles keep that and no attribute.
+                slots = {name: [state[name] for state in states] for name in states[0]}
                 self.update(parameters, [p.grad for p in parameters], slots, group)
 
     def update(

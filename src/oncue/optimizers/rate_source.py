@@ -28,6 +28,8 @@ class RateSource:
     def __init__(self, source: Any, decay: float = 0.0) -> None:
         self.source: float | LearningRateSchedule | Callable[[], Any] = self._checked(source)
         self.decay = checked_rate(decay, "decay")
+        # Whether the rate may differ from one iteration to the next without being set.
+        self.moves = self.decay != 0.0 or not isinstance(self.source, float)
 
     @staticmethod
     def _checked(source: Any) -> float | LearningRateSchedule | Callable[[], Any]:
@@ -36,11 +38,6 @@ class RateSource:
         if isinstance(source, LearningRateSchedule) or (callable(source) and not isinstance(source, float)):
             return source
         return checked_rate(source)
-
-    @property
-    def moves(self) -> bool:
-        """Whether the rate may differ from one iteration to the next without being set."""
-        return not isinstance(self.source, float) or self.decay != 0.0
 
     def read(self, iteration: int) -> float:
         """Return the rate that a reader sees, before Keras 2's `decay`."""
@@ -72,6 +69,7 @@ class RateSource:
                 "optimizer with a float `learning_rate`; to change the schedule, assign another schedule."
             )
         self.source = new
+        self.moves = self.decay != 0.0 or not isinstance(new, float)
 
     def config(self) -> Any:
         """Return the rate for a config: a float, or a schedule's own config.

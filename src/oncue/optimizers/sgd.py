@@ -90,7 +90,8 @@ class SGD(Optimizer):
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's own SGD, or one with Keras's momentum."""
         if self.momentum != 0:
-            return _MomentumSGD(groups, {"lr": learning_rate, **self._hyperparameters()}, {"momentum": 0.0})
+            defaults = {"lr": learning_rate, **self._hyperparameters()}
+            return _MomentumSGD([{**group, "fused": can_fuse(group["params"])} for group in groups], defaults)
         fused = all(can_fuse(group["params"]) for group in groups)
         return torch.optim.SGD(groups, lr=learning_rate, fused=fused, foreach=not fused)
 
@@ -106,10 +107,29 @@ class SGD(Optimizer):
 
 
 class _MomentumSGD(ForeachOptimizer):
+    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:
+        super().__init__(groups, defaults, {"momentum": 0.0})
+
     def update(
         self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
     ) -> None:
         velocity, momentum, rate = slots["momentum"], group["momentum"], group["lr"]
+        if group["fused"] and not group["nesterov"]:
+            # torch's kernel does `v = momentum * v + (1 - dampening) * g` and `w -= lr * v`: with these two numbers the
+            # rate goes into the velocity, as in Keras, and the velocity as it is into the weight.
+            torch._fused_sgd_(
+                parameters,
+                gradients,
+                velocity,
+                weight_decay=0.0,
+                momentum=momentum,
+                lr=-1.0,
+                dampening=1.0 + rate,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+            )
+            return
         torch._foreach_mul_(velocity, momentum)
         torch._foreach_add_(velocity, gradients, alpha=-rate)
         if group["nesterov"]:

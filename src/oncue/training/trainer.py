@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from oncue import losses, optimizers
+from oncue.callbacks import CallbackList
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
@@ -95,7 +96,8 @@ class Trainer:
         if metrics is not None or weighted_metrics is not None:
             compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names=names)
         self.optimizer = optimizers.get(optimizer)
-        self.loss = loss
+        # Past torch's __setattr__: a torch.nn loss must not become a layer of the model.
+        object.__setattr__(self, "loss", loss)
         self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
         self._loss_tracker = Mean(name="loss")
         self.run_eagerly = run_eagerly
@@ -492,6 +494,16 @@ class Trainer:
         if probed:
             self.reset_metrics()
 
+    def _announce(self, run: CallbackList, validation: bool) -> None:
+        """Tell the callbacks what this run logs, where that is known before its first step."""
+        if not self._probed or self._overrides("train_step") or self._overrides("compute_metrics"):
+            return
+        names = list(self._meter.names)
+        directions = {name: metric._direction for name, metric in self._named_metrics() if metric._direction}
+        if validation:
+            names += [f"val_{name}" for name in self._meter.names]
+        run.expect(names, validation, directions)
+
     def _probe(self, x: Any, y: Any, weight: Any) -> None:
         """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were."""
         devices = [self.device] if self.device.type == "cuda" else []
@@ -511,7 +523,8 @@ class Trainer:
     def _mode(self, training: bool) -> Iterator[None]:
         module: Any = self
         before = module.training
-        if before != training:
+        # A torch module inside may be in another mode than the model.
+        if any(part.training != training for part in module.modules()):
             module.train(training)
         try:
             yield

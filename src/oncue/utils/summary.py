@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue.core import console
 from oncue.layers.input_layer import InputLayer
@@ -20,8 +21,9 @@ from oncue.layers.operation import Operation
 from oncue.nested import map_leaves
 
 # Keras's greatest widths and column ends, as shares of the width.
-_PLAIN = (88, (0.45, 0.80, 1.0), ("Layer (type)", "Output Shape", "Param #"))
-_GRAPH = (108, (0.3, 0.56, 0.74, 1.0), ("Layer (type)", "Output Shape", "Param #", "Connected to"))
+_Look = tuple[int, tuple[float, ...], tuple[str, ...]]
+_PLAIN: _Look = (88, (0.45, 0.80, 1.0), ("Layer (type)", "Output Shape", "Param #"))
+_GRAPH: _Look = (108, (0.3, 0.56, 0.74, 1.0), ("Layer (type)", "Output Shape", "Param #", "Connected to"))
 _TRAINABLE_WIDTH = 12
 _LEAST_COLUMN = 4
 
@@ -166,12 +168,13 @@ def _inside(layer: Any) -> list[tuple[str, Any]]:
     """Return the layers inside a model or a torch module, with their names."""
     if isinstance(layer, Layer) and hasattr(layer, "layers"):
         name_of = getattr(layer, "_layer_name", lambda inner: inner.name)
-        return [(name_of(inner), inner) for inner in layer.layers]
+        held: Any = layer.layers
+        return [(name_of(inner), inner) for inner in held]
     return [] if isinstance(layer, Layer) else list(layer.named_children())
 
 
 def _connections(graph: Any) -> dict[int, str]:
-    """Return, for each layer, the outputs that it reads: the layer, the number of its call, the number of the output."""
+    """Return, for each layer, what it reads: another layer, the number of that one's call, the number of the output."""
     found: dict[int, list[str]] = {}
     for call in sorted(graph.order.calls, key=lambda call: call.index):
         for tensor in call.sources:
@@ -197,7 +200,7 @@ def _parameters(layer: Any) -> str:
     if isinstance(layer, Layer) and not layer.built:
         return f"{_number(0)} (unbuilt)"
     tensors = _tensors(layer)
-    if any(isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin) for tensor in tensors):
+    if any(isinstance(tensor, (UninitializedParameter, UninitializedBuffer)) for tensor in tensors):
         return f"{_number(0)} (unbuilt)"
     return _number(f"{sum(tensor.numel() for tensor in tensors):,}")
 
@@ -260,7 +263,7 @@ def _totals(model: Any) -> Iterator[str]:
 
 
 def _total(word: str, tensors: Sequence[torch.Tensor]) -> str:
-    ready = [tensor for tensor in tensors if not isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)]
+    ready = [tensor for tensor in tensors if not isinstance(tensor, (UninitializedParameter, UninitializedBuffer))]
     numbers = sum(tensor.numel() for tensor in ready)
     size = float(sum(tensor.numel() * tensor.element_size() for tensor in ready))
     units = iter(("B", "KB", "MB", "GB", "TB"))

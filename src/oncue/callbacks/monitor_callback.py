@@ -1,0 +1,101 @@
+"""MonitorCallback: what callbacks that watch a logged value have in common."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from oncue.callbacks.callback import Callback
+from oncue.core.monitor import Logged, Monitor, as_number, find_monitor
+from oncue.legacy import log_names
+
+
+class MonitorCallback(Callback):
+    """Watches one value of the logs; the base of callbacks that act on it.
+
+    Before the first step it finds out whether the run will log the value, and in which direction it gets better.
+
+    Args:
+        monitor: The name of the value.
+        mode: "min", "max", or "auto" to take the metric's direction.
+        min_delta: A change must be larger than this to count.
+
+    Raises:
+        ValueError: For a name that is no string or a `min_delta` that is no finite number.
+
+    Example:
+        >>> watcher = MonitorCallback("val_loss")
+        >>> watcher.watched({"val_loss": 0.5})
+        0.5
+    """
+
+    def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if mode not in ("auto", "min", "max"):
+            warnings.warn(f"{owner}: mode '{mode}' is unknown; it falls back to auto mode.", UserWarning, stacklevel=3)
+            mode = "auto"
+        self.monitor = monitor
+        self.mode = mode
+        self.watch = Monitor(monitor, mode, min_delta, owner)
+        self._reads = monitor
+        self._expected = False
+        self._warned = False
+
+    @property
+    def min_delta(self) -> float:
+        """The change that is not yet an improvement."""
+        return self.watch.min_delta
+
+    def expect(self, logged: Logged) -> None:
+        """Find the value's name in this run's logs and its direction; refuse a name that can't appear.
+
+        Args:
+            logged: What the run is going to log.
+
+        Raises:
+            MonitorError: For a near-miss that no callback of the user's own could add.
+            ValueError: When the direction can't be told.
+        """
+        self._reads, warning = find_monitor(self.monitor, logged, type(self).__name__)
+        self._warned = warning is not None
+        if warning is not None:
+            warnings.warn(warning, UserWarning, stacklevel=2)
+        else:
+            self._decide_direction(dict(logged.directions))
+        self._expected = True
+
+    def watched(self, logs: dict[str, Any] | None) -> float | None:
+        """Return the value in this epoch's logs, or None when it isn't there, with one warning for the whole run.
+
+        An epoch without validation, by `validation_freq`, is no reason to warn.
+        """
+        value = None if logs is None else logs.get(self._reads)
+        if value is None and logs is not None and not self._expected:
+            value = next((logs[name] for name in log_names(self._reads) if name in logs), None)
+        number = None if value is None else as_number(value)
+        if number is not None:
+            if self.watch.direction is None:
+                self._decide_direction({})
+            return number
+        if not self._warned and not (self._expected and self._skips_epochs(logs)):
+            self._warned = True
+            known = ", ".join(logs or ()) or "nothing"
+            warnings.warn(
+                f"{type(self).__name__} watches `{self.monitor}`, which is not available; this epoch logged: {known}.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return None
+
+    def _skips_epochs(self, logs: dict[str, Any] | None) -> bool:
+        # With validation every few epochs, the epochs between have no value of validation at all.
+        return self._reads.startswith("val_") and not any(name.startswith("val_") for name in logs or ())
+
+    def _decide_direction(self, directions: dict[str, str]) -> None:
+        if self.watch.direction is None and not directions:
+            for metric in getattr(self.model, "metrics", None) or ():
+                for part in (metric, *getattr(metric, "metrics", ())):
+                    if getattr(part, "_direction", None) in ("up", "down"):
+                        directions[part.name] = part._direction
+        self.watch.resolve(directions)

@@ -1,0 +1,233 @@
+"""Layers of several inputs: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from oncue.layers.arguments import Shape
+from oncue.layers.layer import Layer
+
+
+class _Merge(Layer):
+    supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        """Check that there are several inputs."""
+        several = isinstance(input_shape, (list, tuple)) and all(
+            isinstance(part, (list, tuple)) for part in input_shape
+        )
+        if not several or not input_shape:
+            raise ValueError(
+                f"'{self.name}' merges a list of inputs; got one of shape {input_shape}. Type `layer([a, b])`."
+            )
+
+    def call(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Compute the output."""
+        if not isinstance(inputs, (list, tuple)):
+            raise ValueError(
+                f"'{self.name}' merges a list of inputs; got {type(inputs).__name__}. Use `layer([a, b])`."
+            )
+        return self._merged(_same_rank(inputs))
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """Return the shape to which all inputs spread."""
+        return functools.reduce(self._spread, (tuple(shape) for shape in input_shape))
+
+    def _spread(self, one: Shape, two: Shape) -> Shape:
+        if len(one) < len(two):
+            one, two = two, one
+        # Missing axes come after the batch, as in Keras.
+        two = (two[0], *(1,) * (len(one) - len(two)), *two[1:])
+        sizes: list[int | None] = []
+        for a, b in zip(one, two, strict=True):
+            if a is not None and b is not None and a != b and 1 not in (a, b):
+                raise ValueError(f"'{self.name}' can't merge inputs of shapes {one} and {two}.")
+            sizes.append(b if a == 1 else a if b == 1 or b is None or a == b else b if a is None else a)
+        return tuple(sizes)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Return where any of the inputs holds something, if all have masks."""
+        masks = [getattr(part, "_keras_mask", None) for part in inputs]
+        present = [mask for mask in masks if mask is not None]
+        return functools.reduce(torch.logical_or, present) if present and len(present) == len(masks) else None
+
+
+class Add(_Merge):
+    """The sum of its inputs.
+
+    Example:
+        >>> Add()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
+        tensor([[3.]])
+    """
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return functools.reduce(torch.add, inputs)
+
+
+class Subtract(_Merge):
+    """The first input less the second.
+
+    Example:
+        >>> Subtract()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
+        tensor([[-1.]])
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Check that there are two inputs."""
+        super().build(input_shape)
+        if len(input_shape) != 2:
+            raise ValueError(f"'{self.name}' subtracts the second of two inputs; got {len(input_shape)} inputs.")
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return inputs[0] - inputs[1]
+
+
+class Multiply(_Merge):
+    """The product of its inputs.
+
+    Example:
+        >>> Multiply()([torch.tensor([[3.0]]), torch.tensor([[2.0]])])
+        tensor([[6.]])
+    """
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return functools.reduce(torch.mul, inputs)
+
+
+class Average(_Merge):
+    """The mean of its inputs.
+
+    Example:
+        >>> Average()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
+        tensor([[1.5000]])
+    """
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return functools.reduce(torch.add, inputs) / len(inputs)
+
+
+class Maximum(_Merge):
+    """The largest of its inputs at each place.
+
+    Example:
+        >>> Maximum()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
+        tensor([[2.]])
+    """
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return functools.reduce(torch.maximum, inputs)
+
+
+class Minimum(_Merge):
+    """The smallest of its inputs at each place.
+
+    Example:
+        >>> Minimum()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
+        tensor([[1.]])
+    """
+
+    def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return functools.reduce(torch.minimum, inputs)
+
+
+class Concatenate(_Merge):
+    """Its inputs one after the other along an axis.
+
+    Args:
+        axis: The axis; the others must have the same sizes.
+        **kwargs: `name` and `dtype`.
+
+    Example:
+        >>> Concatenate()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
+        tensor([[1., 2.]])
+    """
+
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def call(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Compute the output."""
+        return torch.cat(list(inputs), self.axis)
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """Return the shape with the sizes along the axis added up."""
+        first = list(input_shape[0])
+        axis = self.axis % len(first)
+        for other in input_shape[1:]:
+            if len(other) != len(first) or any(
+                a != b and None not in (a, b) for n, (a, b) in enumerate(zip(first, other, strict=True)) if n != axis
+            ):
+                raise ValueError(
+                    f"'{self.name}' joins inputs along axis {self.axis}; their other sizes must agree, but the shapes "
+                    f"are {[tuple(shape) for shape in input_shape]}."
+                )
+        sizes = [shape[axis] for shape in input_shape]
+        first[axis] = None if None in sizes else sum(sizes)
+        return tuple(first)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Return the masks joined likewise; an input without one counts as full."""
+        masks = [getattr(part, "_keras_mask", None) for part in inputs]
+        if all(mask is None for mask in masks):
+            return None
+        axis = self.axis % inputs[0].dim()
+        full = []
+        for part, mask in zip(inputs, masks, strict=True):
+            whole = torch.ones_like(part, dtype=torch.bool) if mask is None else mask
+            while whole.dim() < part.dim():
+                whole = whole.unsqueeze(-1)
+            full.append(whole.expand(part.shape))
+        joined = torch.cat(full, axis)
+        return joined.all(-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "axis": self.axis}
+
+
+def _same_rank(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    rank = max(part.dim() for part in inputs)
+    return [part.view(part.shape[0], *(1,) * (rank - part.dim()), *part.shape[1:]) for part in inputs]
+
+
+def add(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """Return `Add(**kwargs)(inputs)`."""
+    return Add(**kwargs)(inputs)
+
+
+def subtract(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """Return `Subtract(**kwargs)(inputs)`."""
+    return Subtract(**kwargs)(inputs)
+
+
+def multiply(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """Return `Multiply(**kwargs)(inputs)`."""
+    return Multiply(**kwargs)(inputs)
+
+
+def average(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """Return `Average(**kwargs)(inputs)`."""
+    return Average(**kwargs)(inputs)
+
+
+def maximum(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """Return `Maximum(**kwargs)(inputs)`."""
+    return Maximum(**kwargs)(inputs)
+
+
+def minimum(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """Return `Minimum(**kwargs)(inputs)`."""
+    return Minimum(**kwargs)(inputs)
+
+
+def concatenate(inputs: Sequence[Any], axis: int = -1, **kwargs: Any) -> Any:
+    """Return `Concatenate(axis, **kwargs)(inputs)`."""
+    return Concatenate(axis, **kwargs)(inputs)

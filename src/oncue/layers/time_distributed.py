@@ -1,0 +1,65 @@
+"""TimeDistributed: one layer applied to each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from oncue.layers import deserialize, serialize
+from oncue.layers.arguments import Shape
+from oncue.layers.layer import Layer
+
+
+class TimeDistributed(Layer):
+    """Applies a layer to each step of a sequence, with the same weights.
+
+    Args:
+        layer: The layer.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Raises:
+        ValueError: When `layer` is no layer.
+
+    Example:
+        >>> from oncue.layers import Dense
+        >>> TimeDistributed(Dense(4))(torch.ones(2, 5, 3)).shape
+        torch.Size([2, 5, 4])
+    """
+
+    supports_masking = True
+
+    def __init__(self, layer: Layer, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(layer, Layer):
+            raise ValueError(
+                f"`layer` of TimeDistributed must be a layer; got {layer!r} of type {type(layer).__name__}."
+            )
+        self.layer = layer
+
+    def build(self, input_shape: Shape) -> None:
+        """Build the layer for one step."""
+        if len(input_shape) < 3:
+            raise ValueError(
+                f"'{self.name}' expects (batch, steps, ...), 3 axes or more; got the shape {tuple(input_shape)}."
+            )
+        self.layer.ensure_built((input_shape[0], *input_shape[2:]))
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Apply the layer to all steps at once, as if they were samples."""
+        outputs: torch.Tensor = self.layer(inputs.flatten(0, 1))
+        return outputs.view(*inputs.shape[:2], *outputs.shape[1:])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the layer's shape with the axis of steps."""
+        inner = self.layer.compute_output_shape((input_shape[0], *input_shape[2:]))
+        return (inner[0], input_shape[1], *inner[1:])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "layer": serialize(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make a layer from what `get_config` returned."""
+        return cls(**{**config, "layer": deserialize(config["layer"])})

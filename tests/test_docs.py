@@ -1,0 +1,71 @@
+"""Every code block of the pages, and every example, runs; and the pages name what there is."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import oncue
+from oncue.core.hooks import ALIASES, HOOKS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+_FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _blocks() -> list[tuple[str, int, str]]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in _FENCE.finditer(text):
+            found.append((page.name, text.count("\n", 0, match.start(1)) + 1, match[1]))
+    return found
+
+
+BLOCKS = _blocks()
+
+
+def test_the_blocks_are_found() -> None:
+    assert {"README.md", "hooks.md"} <= {page for page, _, _ in BLOCKS}
+
+
+@pytest.mark.parametrize(("page", "line", "code"), BLOCKS, ids=[f"{page}:{line}" for page, line, _ in BLOCKS])
+def test_code_block(page: str, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The leading lines let a traceback name the line of the page.
+    exec(compile("\n" * (line - 1) + code, page, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_example(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(example)])
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+    except SystemExit as end:
+        assert end.code in (None, 0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:\s]+)[^):]*\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_lists_the_callbacks() -> None:
+    row = re.search(r"^\| Callbacks \|(.*)\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None
+    public = {name for name in oncue.callbacks.__all__ if isinstance(getattr(oncue.callbacks, name), type)}
+    assert set(re.findall(r"`(\w+)`", row[1])) == public
+
+
+def test_the_page_on_hooks_lists_every_hook_with_its_arguments() -> None:
+    text = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)\(([\w, ]*)\)` \|", text, re.MULTILINE))
+    assert rows == {hook: ", ".join(arguments) for hook, arguments in HOOKS.items()}
+    assert all(f"`{old}`" in text for old in ALIASES)
