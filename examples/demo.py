@@ -55,7 +55,8 @@ def main() -> int:
     model.fit(
         x_train,
         y_train,
-        epochs=50,
+        batch_size=16,
+        epochs=40,
         validation_split=0.2,
         callbacks=[StopWhenGood(target=0.99)],
     )

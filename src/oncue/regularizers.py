@@ -198,7 +198,8 @@ def get(identifier: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """
     if identifier is None:
         return None  # type: ignore[return-value]  # Keras's answer for "no penalty"; callers ask first
-    if isinstance(identifier, str) and identifier in ("l1_l2", "l1l2"):
+    if isinstance(identifier, str) and identifier == "l1_l2":
+        # The name means both at 0.01, as Keras documents it; the class starts at 0.
         return l1_l2()
     return objects.resolve("regularizer", identifier, _KNOWN)  # type: ignore[no-any-return]  # one of the above
 

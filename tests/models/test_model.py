@@ -181,7 +181,7 @@ def test_random_seed_reaches_every_generator() -> None:
         import random
 
         keras.utils.set_random_seed(11)
-        return [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002  # the global one
+        return [random.random(), float(np.random.rand()), float(torch.rand(()))]  # NumPy's global one
 
     assert draws() == draws()
 
@@ -213,3 +213,15 @@ def test_registered_classes_are_found_by_name() -> None:
     with pytest.raises(ValueError, match="Other"):
         layers.deserialize({"class_name": "Other", "config": {}})
     del keras.utils.get_custom_objects()["mine>Thing"]
+
+
+def test_torch_modules_inside_work_in_the_mode_of_the_model() -> None:
+    ones = np.ones((1, 50), "float32")
+    around = keras.Model(torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(50)))
+    assert not any(module.training for module in around.modules())
+    np.testing.assert_array_equal(around.predict(ones, verbose=0) == 0, False)
+    around.module.train()
+    np.testing.assert_array_equal(around.predict(ones, verbose=0) == 0, False)
+    mixed = keras.Sequential([torch.nn.Dropout(0.5)])
+    assert (mixed(torch.ones(1, 50)) == 1).all()
+    assert (mixed(torch.ones(1, 50), training=True) == 0).any()

@@ -153,7 +153,7 @@ def test_get_and_set_weights() -> None:
     model.set_weights(new)
     for given, found in zip(new, model.get_weights(), strict=True):
         np.testing.assert_array_equal(given, found)
-    with pytest.raises(ValueError, match="a list of 8 arrays.*got 7"):
+    with pytest.raises(ValueError, match=r"a list of 8 arrays.*got 7"):
         model.set_weights(new[:-1])
     with pytest.raises(ValueError, match=r"has the shape \(1,\).*\(2,\)"):
         model.set_weights([*new[:-1], np.ones(2)])

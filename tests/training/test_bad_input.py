@@ -80,7 +80,7 @@ FIT: dict[str, tuple[Callable[[], Any], tuple[Any, ...], dict[str, Any], Any, li
     "a scalar x": (compiled, (np.float32(1), np.float32(1)), {}, ValueError, ["`x`", "batch axis"]),
     "a function as x": (compiled, (generator, None), {}, ValueError, ["`x`", "generator()"]),
     "too few columns": (compiled, (X[:, :3], REAL), {}, ValueError, ["(12, 3)", "4"]),
-    "too many axes": (compiled, (X[:, None, None], REAL), {}, ValueError, ["y_true", "y_pred"]),
+    "too many axes": (compiled, (X[:, None, None], REAL), {}, ValueError, ["(12, 1, 1, 4)", "(None, 4)"]),
     "y of another width": (compiled, (X, np.ones((12, 3))), {}, ValueError, ["(12, 3)", "1)"]),
     "y with the generator": (compiled, (generator(), REAL), {}, ValueError, ["`y`", "generator"]),
     "no y": (compiled, (X,), {}, ValueError, ["`y`"]),

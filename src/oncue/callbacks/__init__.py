@@ -4,19 +4,23 @@ from oncue import legacy as legacy
 from oncue.callbacks.base_logger import BaseLogger
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.callback_list import CallbackList
+from oncue.callbacks.csv_logger import CSVLogger
 from oncue.callbacks.history import History
 from oncue.callbacks.lambda_callback import LambdaCallback
 from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler
 from oncue.callbacks.progbar_logger import ProgbarLogger
+from oncue.callbacks.remote_monitor import RemoteMonitor
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 
 __all__ = [
     "BaseLogger",
+    "CSVLogger",
     "Callback",
     "CallbackList",
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
     "ProgbarLogger",
+    "RemoteMonitor",
 ]

@@ -73,7 +73,6 @@ class CallbackList(Callback):
         self._listeners: dict[str, Listeners] = {}
         self.journal = Journal()
         self.progress = Progress()
-        self._sort()
         self.set_params(params)
         self.set_model(model)
         self._listen()
@@ -86,7 +85,6 @@ class CallbackList(Callback):
         if self.params:
             _tell(callback, "set_params", self.params)
         self._introduce(callback)
-        self._sort()
         self._listen()
 
     def set_params(self, params: dict[str, Any]) -> None:
@@ -118,12 +116,12 @@ class CallbackList(Callback):
         kind = self.defaults.get(role)
         return next((item for item in self.callbacks if kind is not None and isinstance(item, kind)), None)
 
-    def _sort(self) -> None:
-        self.callbacks.sort(key=lambda callback: bool(getattr(callback, "runs_last", False)))
-
     def _listen(self) -> None:
+        # What saves or reports begins in its place, but ends after all others have had their say.
+        ending = sorted(self.callbacks, key=lambda callback: bool(getattr(callback, "runs_last", False)))
         for hook in HOOKS:
-            pairs = ((callback, own_method(callback, hook)) for callback in self.callbacks if _wants(callback, hook))
+            ordered = ending if hook.endswith("_end") else self.callbacks
+            pairs = ((callback, own_method(callback, hook)) for callback in ordered if _wants(callback, hook))
             self._listeners[hook] = Listeners(
                 hook, [(callback, method) for callback, method in pairs if method is not None]
             )

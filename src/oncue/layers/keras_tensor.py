@@ -24,6 +24,9 @@ class KerasTensor:
         <KerasTensor shape=(None, 3), dtype=float32, name=x>
     """
 
+    # So that `array * x` comes to `__rmul__` here.
+    __array_ufunc__ = None
+
     def __init__(
         self,
         shape: tuple[int | None, ...],

@@ -51,9 +51,11 @@ class Operation(Layer):
 
     def call(self, *args: Any) -> Any:
         """Compute the result."""
-        if any(isinstance(arg, (np.ndarray, np.generic)) for arg in args):
+        if any(isinstance(arg, np.ndarray) for arg in args):
             like = next(arg for arg in args if isinstance(arg, torch.Tensor))
-            args = tuple(torch.as_tensor(arg, device=like.device) if isinstance(arg, np.ndarray) else arg for arg in args)
+            args = tuple(
+                torch.as_tensor(arg, device=like.device) if isinstance(arg, np.ndarray) else arg for arg in args
+            )
         return self._function(*args)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

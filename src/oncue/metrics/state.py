@@ -227,8 +227,8 @@ def _initial(initializer: Any, shape: tuple[int, ...], dtype: torch.dtype) -> An
         initializer = "zeros"
     name = initializer.lower() if isinstance(initializer, str) else type(initializer).__name__.lower()
     if name in ("zeros", "ones"):
-        number = 1.0 if name == "ones" else 0.0
-        return torch.full(shape, number) if shape else number
+        number = 1 if name == "ones" else 0
+        return torch.full(shape, float(number)) if shape else number
     if callable(initializer):
         return torch.as_tensor(initializer(shape, dtype=str(dtype).removeprefix("torch.")))
     raise unknown("`initializer`", initializer, ["zeros", "ones"])

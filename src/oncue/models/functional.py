@@ -67,7 +67,7 @@ class Graph:
         used: dict[int, set[int]] = {}
         for tensor in [*self.outputs, *(source for call in self.order.calls for source in call.sources)]:
             used.setdefault(id(self.order.call_of(tensor)), set()).add(tensor.output_index)
-        self._steps: list[tuple[Any, list[_Read], dict[str, _Read], list[tuple[int, int]] | int]] = []
+        self._steps: list[tuple[Any, list[_Read] | int, dict[str, _Read], Any]] = []
         inputs = {id(self.order.call_of(tensor)) for tensor in self.inputs}
         for call in self.order.calls:
             if id(call) in inputs:
@@ -79,7 +79,7 @@ class Graph:
             for index in wanted:
                 slots[id(call), index] = len(slots)
             writes = [(index, slots[id(call), index]) for index in wanted]
-            run = call.layer._function if isinstance(call.layer, Operation) else call.layer
+            run = call.layer.call if isinstance(call.layer, Operation) else call.layer
             if call.gives_one and not kwargs and len(args) == 1 and isinstance(args[0], _Slot):
                 self._steps.append((run, args[0].slot, {}, writes[0][1]))
             else:

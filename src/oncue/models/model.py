@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
@@ -292,6 +292,36 @@ class Model(Trainer, Layer):
     def output_names(self) -> list[str] | None:
         """The names of the outputs of a functional model, after which losses and metrics are named."""
         return None if self._graph is None else list(self._graph.output_names)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes this model again, in Keras's form, for a functional model; else what a layer returns."""
+        graph = self._graph
+        if graph is None:
+            return super().get_config()
+        from oncue.models.graph_config import graph_to_config
+
+        config = graph_to_config(graph.order, graph.input_structure, graph.output_structure)
+        return {"name": self.name, "trainable": self.trainable, **config}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
+        """Make a model from what `get_config` returned.
+
+        Args:
+            config: The configuration.
+            custom_objects: Your own layers, by class name.
+
+        Returns:
+            A model with fresh weights.
+        """
+        rest = dict(config)
+        if "input_layers" in rest:
+            from oncue.models.graph_config import graph_from_config
+
+            parts = {key: rest.pop(key) for key in ("layers", "input_layers", "output_layers")}
+            inputs, outputs = graph_from_config(parts, custom_objects)
+            return cls(inputs, outputs, **rest)
+        return cls(**rest)
 
     @property
     def weights(self) -> list[Any]:

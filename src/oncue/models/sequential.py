@@ -12,6 +12,7 @@ from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor, symbols
 from oncue.layers.layer import Layer
 from oncue.models.feed import Feed
+from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
 from oncue.nested import first_leaf, flatten, map_leaves
 
@@ -219,12 +220,10 @@ class Sequential(Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return what makes this model again, in Keras's form."""
-        from oncue.layers import serialize
-
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "layers": []}
         if self._input is not None:
-            config["layers"].append(serialize(self._input_layer()))
-        config["layers"] += [serialize(layer) for layer in self._stack()]
+            config["layers"].append(layer_config(self._input_layer()))
+        config["layers"] += [layer_config(_as_layer(self._layer_name(layer), layer)) for layer in self._stack()]
         if self._tensors:
             config["build_input_shape"] = self.input_shape
         return config
@@ -245,11 +244,9 @@ class Sequential(Model):
         Returns:
             A model with fresh weights.
         """
-        from oncue.layers import deserialize
-
         model = cls(name=config.get("name"), trainable=config.get("trainable", True))
         for layer in config["layers"]:
-            model.add(deserialize(layer, custom_objects=custom_objects))
+            model.add(layer_from_config(layer, custom_objects))
         if config.get("build_input_shape") is not None and not model.built:
             model.build(tuple(config["build_input_shape"]))
         return model

@@ -67,6 +67,7 @@ class ArrayBatches(Batches):
         self.source = x
         x, y = to_tensors(x, "x"), to_tensors(y, "y")
         sample_weight = _per_output(y, to_tensors(sample_weight, "sample_weight"))
+        _check_finite(sample_weight)
         if class_weight is not None:
             sample_weight = ClassWeights(class_weight)(y)
         self._data: Batch = (x, y, sample_weight)
@@ -178,6 +179,17 @@ def common_length(data: Batch) -> int:
     if length == 0:
         raise ValueError(f"The data has no samples: {shapes}.")
     return int(length)
+
+
+def _check_finite(sample_weight: Any) -> None:
+    for name, weights in named_leaves(sample_weight, "sample_weight"):
+        bad = ~torch.isfinite(weights)
+        if bool(bad.any()):
+            row = int(bad.reshape(len(weights), -1).any(dim=1).nonzero()[0])
+            raise ValueError(
+                f"`{name}` must hold finite numbers: NaN and infinity spread to every weight of the model. Row {row} "
+                f"is {weights[row].tolist()}. To leave a sample out, weigh it 0."
+            )
 
 
 def _per_output(y: Any, sample_weight: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from oncue import losses
@@ -83,7 +84,7 @@ class CompiledLoss:
                     f"{type(part).__name__}."
                 )
         for _, part in leaves(loss):
-            if isinstance(part, str) and part.lower() not in _BY_SHAPE:
+            if part is not None and not callable(part) and not (isinstance(part, str) and part.lower() in _BY_SHAPE):
                 losses.get(part)
         self._loss, self._loss_weights = loss, loss_weights
         self.output_names = output_names
@@ -178,7 +179,11 @@ class CompiledLoss:
         for index, loss, scale, tracker in self._parts:
             value = loss(targets[index], outputs[index], weights[index])
             if tracker is not None:
-                tracker.update_state(value, sample_weight=outputs[index].shape[0])
+                samples: Any = outputs[index].shape[0]
+                if torch.compiler.is_compiling():
+                    # A count in Python would be a constant of the compiled graph, and a new graph for each batch.
+                    samples = value.new_full((), samples)
+                tracker.update_state(value.detach(), sample_weight=samples)
             if scale is not None:
                 value = value * scale
             total = value if total is None else total + value

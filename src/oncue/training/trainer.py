@@ -176,7 +176,7 @@ class Trainer:
             class_weight=class_weight,
             device=device,
         )
-        validation = None
+        validation, val_y = None, None
         if validation_data is not None:
             val_x, val_y, val_weight = _validation_parts(validation_data)
             validation = as_batches(
@@ -190,6 +190,8 @@ class Trainer:
             )
         try:
             self._prepare(batches.first(), "fit", host=(x, y))
+            if validation is not None:
+                self._try_validation(validation.first(), val_y)
             run = make_callbacks(
                 callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
             )
@@ -487,7 +489,7 @@ class Trainer:
         if probed:
             self._probe(x, y, weight)
         if self._compiled_loss is not None and not self._overrides("train_step"):
-            self._check_targets(host[1] if host[1] is not None else y)
+            self._check_targets(host[1] if host[1] is not None else y, method)
         self._meter = Meter(self._named_metrics())
         if self._probed:
             self._meter.snapshot()
@@ -506,16 +508,28 @@ class Trainer:
 
     def _probe(self, x: Any, y: Any, weight: Any) -> None:
         """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), self._mode(False):
-            y_pred = self._forward(x)
-        self._output_like = y_pred
+        y_pred = self._output_like = self._trial(x)
         if self._compiled_metrics is not None and y is not None:
             with torch.no_grad():
                 self._compiled_metrics.update_state(y, y_pred, weight)
         self._probed = True
 
-    def _check_targets(self, y: Any) -> None:
+    def _trial(self, x: Any) -> Any:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), self._mode(False):
+            return self._forward(x)
+
+    def _try_validation(self, batch: Batch, y: Any) -> None:
+        """Refuse validation data that can't be right now, rather than after an epoch of training."""
+        if self._probed and not self._overrides("test_step"):
+            self._output_like = self._trial(batch[0])
+            if self._compiled_loss is not None:
+                self._check_targets(y if y is not None else batch[1], "fit", "validation_data")
+
+    def _check_targets(self, y: Any, method: str, source: str | None = None) -> None:
+        if y is None and not self._overrides("compute_loss"):
+            missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"
+            raise ValueError(f"{missing}, because the model was compiled with loss={self.loss!r}.")
         if self._probed and y is not None and isinstance(self._output_like, torch.Tensor):
             losses.check_targets(self.loss, y, tuple(self._output_like.shape))
 

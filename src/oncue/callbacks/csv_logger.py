@@ -1,0 +1,165 @@
+"""CSVLogger: the logs of every epoch as a row of a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from oncue.callbacks.callback import Callback
+from oncue.core.files import replace_file
+
+_MISSING = "NA"
+
+
+class CSVLogger(Callback):
+    """Writes the logs of every epoch to a CSV file, a row each, as soon as the epoch has ended.
+
+    It is called after the other callbacks, so that it sees what they put into the logs wherever it stands in the list. A
+    name that appears in a later epoch gives a new column: the file is rewritten, completely or not at all. A value that
+    an epoch doesn't have is `NA`. As in Keras, a run without validation has empty `val_` columns.
+
+    Args:
+        filename: The file.
+        separator: The character between two values.
+        append: Go on with a file that is there, instead of starting it anew. A torn last row, left by a run that was
+            killed, is removed with a warning; columns are matched by their names.
+
+    Raises:
+        ValueError: For a separator that is no single character.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     logger = CSVLogger(os.path.join(folder, "log.csv"))
+        ...     logger.on_train_begin()
+        ...     logger.on_epoch_end(0, {"loss": 0.5, "val_loss": 0.75})
+        ...     logger.on_train_end()
+        ...     print(Path(folder, "log.csv").read_text())
+        epoch,loss,val_loss
+        0,0.5,0.75
+        <BLANKLINE>
+    """
+
+    runs_last = True
+
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
+        super().__init__()
+        if not isinstance(separator, str) or len(separator) != 1 or separator in '"\r\n':
+            raise ValueError(f"`separator` of CSVLogger must be one character such as ',' or '\\t'; got {separator!r}.")
+        self.filename = os.fspath(filename)
+        self.sep = separator
+        self.append = append
+        self.keys: list[str] | None = None
+        self._file: TextIO | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Open the file; a path that can't be written is said now.
+
+        Raises:
+            OSError: When the file can't be opened.
+            ValueError: When the file to append to is no log of epochs.
+        """
+        self.close()
+        self.keys = self._read_header() if self.append else None
+        self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")  # noqa: SIM115  # closed by close()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the epoch's row."""
+        logs = dict(logs or {})
+        if self.keys is None:
+            self.keys = _columns(logs)
+            self._write_line(["epoch", *self.keys])
+        new = sorted(name for name in logs if name not in self.keys)
+        if new:
+            self._widen(new)
+        self._write_line([epoch, *(_cell(logs.get(name, _MISSING)) for name in self.keys)])
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, whose rows have reached the disk then."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with file:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _write_line(self, cells: Iterable[Any]) -> None:
+        if self._file is None:
+            raise ValueError("CSVLogger has no open file: `on_epoch_end` was called before `on_train_begin`.")
+        # One write of a whole line: a kill leaves it there or not.
+        self._file.write(self._line(cells))
+        self._file.flush()
+
+    def _line(self, cells: Iterable[Any]) -> str:
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer, delimiter=self.sep).writerow(cells)
+        return buffer.getvalue()
+
+    def _widen(self, new: list[str]) -> None:
+        assert self.keys is not None
+        self.close()
+        rows = _rows(Path(self.filename).read_bytes().decode("utf-8"), self.sep)
+        self.keys += new
+        lines = [self._line(["epoch", *self.keys])]
+        lines += [self._line(row + [_MISSING] * (len(self.keys) + 1 - len(row))) for row in rows[1:]]
+        replace_file(self.filename, "".join(lines).encode("utf-8"))
+        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # noqa: SIM115  # closed by close()
+
+    def _read_header(self) -> list[str] | None:
+        path = Path(self.filename)
+        if not path.exists() or not path.stat().st_size:
+            return None
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`{self.filename}` is no CSV file in UTF-8, so nothing is appended to it: {error}.") from None
+        whole = _whole_rows(text)
+        rows = _rows(whole, self.sep)
+        if rows and rows[0][:1] != ["epoch"]:
+            raise ValueError(
+                f"`{self.filename}` is no log that CSVLogger(separator={self.sep!r}) can append to: its first column is "
+                f"{rows[0][0] if rows[0] else ''!r}, not 'epoch'. Give another `filename`, or `append=False` to replace it."
+            )
+        if whole != text:
+            warnings.warn(
+                f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.", UserWarning, stacklevel=2
+            )
+            replace_file(path, whole.encode("utf-8"))
+        return rows[0][1:] if rows else None
+
+
+def _columns(logs: dict[str, Any]) -> list[str]:
+    names = sorted(logs)
+    if not any(name.startswith("val_") for name in names):
+        names += [f"val_{name}" for name in names]
+    return names
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) or getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable):
+        return value
+    return f'"[{", ".join(map(str, value))}]"'
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+    return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+
+
+def _whole_rows(text: str) -> str:
+    """Return the text up to the end of its last whole row: a line break outside quotes."""
+    end = 0
+    quoted = False
+    for index, character in enumerate(text):
+        if character == '"':
+            quoted = not quoted
+        elif character == "\n" and not quoted:
+            end = index + 1
+    return text[:end]

@@ -1,0 +1,178 @@
+"""CSVLogger: what is in the file, and what survives a bad one."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import oncue as keras
+from oncue.callbacks import Callback, CallbackList, CSVLogger
+
+
+def rows(path: Path, separator: str = ",") -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file, delimiter=separator))
+
+
+def write(path: Path, epochs: list[dict[str, Any]], start: int = 0, **kwargs: Any) -> None:
+    logger = CSVLogger(path, **kwargs)
+    callbacks = CallbackList([logger])
+    with callbacks.run():
+        callbacks.on_train_begin()
+        for epoch, logs in enumerate(epochs, start):
+            callbacks.on_epoch_begin(epoch)
+            callbacks.on_epoch_end(epoch, logs)
+        callbacks.on_train_end()
+
+
+def model() -> Any:
+    made = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    return made
+
+
+def test_later_columns_widen_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    write(path, [{"loss": 1.0}, {"loss": 0.5, "val_loss": 2.0, "extra": 7.0}, {"loss": 0.25}])
+    assert rows(path) == [
+        ["epoch", "loss", "val_loss", "extra"],
+        ["0", "1.0", "NA", "NA"],
+        ["1", "0.5", "2.0", "7.0"],
+        ["2", "0.25", "NA", "NA"],
+    ]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_validation_every_second_epoch_keeps_every_value(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    x, y = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    history = model().fit(
+        x, y, epochs=4, validation_data=(x, y), validation_freq=2, verbose=0, callbacks=[CSVLogger(path)]
+    )
+    frame = pd.read_csv(path)
+    assert frame["loss"].tolist() == history.history["loss"]
+    assert frame["val_loss"].dropna().tolist() == history.history["val_loss"]
+    assert frame["val_loss"].isna().tolist() == [True, False, True, False]
+
+
+def test_sees_what_later_callbacks_add(tmp_path: Path) -> None:
+    class Late(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["late"] = 3.0
+
+    class Rate(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["learning_rate"] = 0.5
+
+    path = tmp_path / "log.csv"
+    x, y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+    model().fit(x, y, verbose=0, callbacks=[CSVLogger(path), Late(), Rate()])
+    assert rows(path)[0][:4] == ["epoch", "late", "learning_rate", "loss"]
+
+
+@pytest.mark.parametrize("torn", ["2", "2,0.1", '2,0.1,"ab', "2,0.1,0.2"])
+def test_torn_last_row_is_removed_never_glued(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "log.csv"
+    write(path, [{"loss": 1.0, "val_loss": 1.0}, {"loss": 0.5, "val_loss": 0.5}])
+    with path.open("a", newline="") as file:
+        file.write(torn)
+    with pytest.warns(UserWarning, match="torn row"):
+        write(path, [{"loss": 0.25, "val_loss": 0.25}], start=2, append=True)
+    assert [row[0] for row in rows(path)] == ["epoch", "0", "1", "2"]
+    assert rows(path)[-1] == ["2", "0.25", "0.25"]
+
+
+def test_torn_header_starts_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,lo")
+    with pytest.warns(UserWarning, match="torn"):
+        write(path, [{"loss": 1.0, "val_loss": 2.0}], append=True)
+    assert rows(path) == [["epoch", "loss", "val_loss"], ["0", "1.0", "2.0"]]
+
+
+def test_appending_other_columns_never_shifts_values(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    write(path, [{"accuracy": 0.1, "loss": 1.0, "val_loss": 3.0}])
+    write(path, [{"aaa": 9.0, "loss": 0.5, "val_loss": 2.0}], start=1, append=True)
+    assert rows(path) == [
+        ["epoch", "accuracy", "loss", "val_loss", "aaa"],
+        ["0", "0.1", "1.0", "3.0", "NA"],
+        ["1", "NA", "0.5", "2.0", "9.0"],
+    ]
+
+
+def test_foreign_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("name,age\nAda,36\n")
+    logger = CSVLogger(path, append=True)
+    with pytest.raises(ValueError, match="first column is 'name'"):
+        logger.on_train_begin()
+    assert path.read_text() == "name,age\nAda,36\n"
+
+
+def test_unwritable_path_is_said_before_the_first_step(tmp_path: Path) -> None:
+    made = model()
+    before = made.get_weights()
+    with pytest.raises(OSError, match="missing"):
+        made.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[CSVLogger(tmp_path / "missing" / "log.csv")])
+    assert all(np.array_equal(a, b) for a, b in zip(before, made.get_weights(), strict=True))
+
+
+def test_rows_are_there_after_an_error(tmp_path: Path) -> None:
+    class Boom(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    path = tmp_path / "log.csv"
+    logger = CSVLogger(path)
+    with pytest.raises(KeyboardInterrupt):
+        model().fit(np.ones((4, 2)), np.ones((4, 1)), epochs=5, verbose=0, callbacks=[logger, Boom()])
+    assert [row[0] for row in rows(path)] == ["epoch", "0", "1"]
+    assert logger._file is None
+
+
+@pytest.mark.parametrize("separator", ["", ",,", '"', "\n", 3])
+def test_bad_separator(tmp_path: Path, separator: Any) -> None:
+    with pytest.raises(ValueError, match="separator"):
+        CSVLogger(tmp_path / "log.csv", separator=separator)
+
+
+def test_iterables_as_keras_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    write(path, [{"loss": np.array([1.0, 2.0]), "note": "a,b\n\"c\"", "val_loss": 1.0}])
+    assert rows(path)[1] == ["0", '"[1.0, 2.0]"', 'a,b\n"c"', "1.0"]
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=6).filter(
+                lambda name: name not in ("loss", "epoch")
+            ),
+            st.floats(allow_nan=False),
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.sampled_from([",", "\t", ";", "|"]),
+)
+def test_parses_back_to_the_logs(tmp_path_factory: pytest.TempPathFactory, epochs: Any, separator: str) -> None:
+    path = tmp_path_factory.mktemp("csv") / "log.csv"
+    epochs = [{**logs, "loss": 1.0} for logs in epochs]
+    write(path, epochs, separator=separator)
+    table = rows(path, separator)
+    for epoch, (logs, row) in enumerate(zip(epochs, table[1:], strict=True)):
+        read = {name: cell for name, cell in zip(table[0], row, strict=True) if cell != "NA"}
+        assert read.pop("epoch") == str(epoch)
+        assert {name: float(cell) for name, cell in read.items()} == logs
+        assert all(math.isfinite(float(cell)) or "inf" in cell for cell in read.values())
