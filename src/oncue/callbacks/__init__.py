@@ -5,10 +5,12 @@ from oncue.callbacks.base_logger import BaseLogger
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.callback_list import CallbackList
 from oncue.callbacks.csv_logger import CSVLogger
+from oncue.callbacks.early_stopping import EarlyStopping
 from oncue.callbacks.history import History
 from oncue.callbacks.lambda_callback import LambdaCallback
 from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler
 from oncue.callbacks.progbar_logger import ProgbarLogger
+from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from oncue.callbacks.remote_monitor import RemoteMonitor
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
@@ -18,9 +20,11 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "CallbackList",
+    "EarlyStopping",
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
     "ProgbarLogger",
+    "ReduceLROnPlateau",
     "RemoteMonitor",
 ]

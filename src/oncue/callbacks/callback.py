@@ -25,6 +25,10 @@ class Run(Protocol):
     journal: Journal
     progress: Progress
 
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Return the seconds by callback and hook."""
+        ...
+
 
 class Callback(Stateful):
     """The base of all callbacks: override the hooks you want, and leave the others.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, ClassVar
 
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.checks import check, check_twins, flatten, own_method
 from oncue.callbacks.listeners import Listeners
+from oncue.core.account import cost_warning
+from oncue.core.console import print_message
 from oncue.core.costs import by_callback
 from oncue.core.hooks import ALIASES, ENDS, HOOKS
 from oncue.core.journal import Journal
@@ -172,10 +175,12 @@ class CallbackList(Callback):
             One line for each hook.
 
         Example:
-            >>> from oncue.callbacks import History
-            >>> print(CallbackList([History()]).schedule())
-            on_train_begin  History
-            on_epoch_end    History
+            >>> from oncue.callbacks import CSVLogger, LambdaCallback
+            >>> print(CallbackList([CSVLogger("log.csv"), LambdaCallback(on_epoch_end=print)]).schedule())
+            on_train_begin  CSVLogger (last)
+            on_train_end    CSVLogger (last)
+            on_epoch_end    LambdaCallback, CSVLogger (last)
+            close           CSVLogger (last)
         """
         rows = []
         for hook, listeners in self._listeners.items():
@@ -196,6 +201,7 @@ class CallbackList(Callback):
         and later ones become notes on it.
         """
         failure: BaseException | None = None
+        began = perf_counter()
         try:
             yield self
         except BaseException as error:
@@ -205,6 +211,9 @@ class CallbackList(Callback):
         failure = self._listeners["close"].call_each(failure, backwards=True)
         if failure is not None:
             raise failure
+        dear = cost_warning(self.costs(), perf_counter() - began)
+        if dear is not None and (self.params or {}).get("verbose"):
+            print_message(dear)
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell every callback that an error ended the run; an error in one doesn't keep it from the others."""

@@ -66,7 +66,7 @@ class CSVLogger(Callback):
         """
         self.close()
         self.keys = self._read_header() if self.append else None
-        self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")  # noqa: SIM115  # closed by close()
+        self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")  # closed by close()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's row."""
@@ -111,7 +111,7 @@ class CSVLogger(Callback):
         lines = [self._line(["epoch", *self.keys])]
         lines += [self._line(row + [_MISSING] * (len(self.keys) + 1 - len(row))) for row in rows[1:]]
         replace_file(self.filename, "".join(lines).encode("utf-8"))
-        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # noqa: SIM115  # closed by close()
+        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
 
     def _read_header(self) -> list[str] | None:
         path = Path(self.filename)

@@ -1,10 +1,13 @@
-"""History: the logs of every epoch, returned by `fit`."""
+"""History: the logs of every epoch, returned by `fit`, and the account of the run."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.account import explain
+from oncue.core.journal import Journal
 
 
 class History(Callback):
@@ -13,6 +16,8 @@ class History(Callback):
     Attributes:
         history: From each name to the list of its values, one for each epoch that had it.
         epoch: The indices of the epochs.
+        journal: What callbacks decided in the run, when and why.
+        costs: The seconds that each callback took in each hook.
 
     Example:
         >>> history = History()
@@ -22,15 +27,23 @@ class History(Callback):
         ({'loss': [0.5]}, [0])
     """
 
+    state_fields = ("history", "epoch")
+
     def __init__(self) -> None:
         super().__init__()
         self.history: dict[str, list[Any]] = {}
         self.epoch: list[int] = []
+        self._ending = "running"
+        self._began = time.perf_counter()
+        self._seconds: float | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self.history = {}
         self.epoch = []
+        self._ending = "running"
+        self._began = time.perf_counter()
+        self._seconds = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the epoch's logs."""
@@ -39,6 +52,44 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
         if self.model is not None:
             self.model.history = self
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Note that the run finished."""
+        self._ending = "finished"
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Note what ended the run."""
+        text = str(exception)
+        self._ending = type(exception).__name__ + (f": {text}" if text else "")
+
+    def close(self) -> None:
+        """Stop the clock."""
+        if self._seconds is None:
+            self._seconds = time.perf_counter() - self._began
+
+    @property
+    def journal(self) -> Journal:
+        """What callbacks decided in the run: a list of entries, which prints readably."""
+        return Journal() if self._run is None else self._run.journal
+
+    @property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """The seconds that each callback took in each hook, the dearest callback first."""
+        return {} if self._run is None else self._run.costs()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken so far."""
+        return time.perf_counter() - self._began if self._seconds is None else self._seconds
+
+    def explain(self) -> str:
+        """Return an account of the run: why it stopped, which epoch is in the model, what was decided and what it cost.
+
+        Example:
+            >>> print(History().explain().splitlines()[1])
+            It is still running.
+        """
+        return explain(self.epoch, self.history, list(self.journal), self.costs, self._ending, self.seconds)
 
     def __repr__(self) -> str:
         names = ", ".join(self.history) or "nothing yet"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 from oncue.callbacks.callback import Callback
-from oncue.core.monitor import Logged, Monitor, as_number, find_monitor
+from oncue.core.monitor import Logged, Monitor, MonitorError, as_number, find_monitor
+from oncue.core.suggest import nearest
 from oncue.legacy import log_names
 
 
@@ -31,21 +33,36 @@ class MonitorCallback(Callback):
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__()
-        owner = type(self).__name__
         if mode not in ("auto", "min", "max"):
-            warnings.warn(f"{owner}: mode '{mode}' is unknown; it falls back to auto mode.", UserWarning, stacklevel=3)
+            warnings.warn(
+                f"{type(self).__name__}: mode '{mode}' is unknown; it falls back to auto mode.",
+                UserWarning,
+                stacklevel=3,
+            )
             mode = "auto"
         self.monitor = monitor
         self.mode = mode
-        self.watch = Monitor(monitor, mode, min_delta, owner)
-        self._reads = monitor
-        self._expected = False
-        self._warned = False
+        self._begin_watch(min_delta)
 
     @property
     def min_delta(self) -> float:
         """The change that is not yet an improvement."""
         return self.watch.min_delta
+
+    @min_delta.setter
+    def min_delta(self, value: float) -> None:
+        self._begin_watch(value)
+
+    def _begin_watch(self, min_delta: float) -> None:
+        self.watch = Monitor(self.monitor, self.mode, min_delta, type(self).__name__)
+        self._reads = self.monitor
+        self._expected = False
+        self._warned = False
+
+    def set_model(self, model: Any) -> None:
+        """Receive the model; what was found out about another run is forgotten."""
+        super().set_model(model)
+        self._begin_watch(self.min_delta)
 
     def expect(self, logged: Logged) -> None:
         """Find the value's name in this run's logs and its direction; refuse a name that can't appear.
@@ -54,21 +71,27 @@ class MonitorCallback(Callback):
             logged: What the run is going to log.
 
         Raises:
-            MonitorError: For a near-miss that no callback of the user's own could add.
+            MonitorError: For a near-miss that no callback of the user's own could add, and for one of which such a
+                callback could tell neither the name nor the direction.
             ValueError: When the direction can't be told.
         """
-        self._reads, warning = find_monitor(self.monitor, logged, type(self).__name__)
-        self._warned = warning is not None
-        if warning is not None:
-            warnings.warn(warning, UserWarning, stacklevel=2)
-        else:
-            self._decide_direction(dict(logged.directions))
+        self._begin_watch(self.min_delta)
         self._expected = True
+        self._reads, warning = find_monitor(self.monitor, logged, type(self).__name__)
+        self.watch.name = self._reads
+        if warning is not None:
+            self._warned = True
+            warnings.warn(warning, UserWarning, stacklevel=2)
+        elif self._reads in logged.names or self.watch.direction is not None:
+            self._decide_direction(dict(logged.directions))
+        else:
+            self._decide_direction_of_stranger(logged)
 
     def watched(self, logs: dict[str, Any] | None) -> float | None:
         """Return the value in this epoch's logs, or None when it isn't there, with one warning for the whole run.
 
-        An epoch without validation, by `validation_freq`, is no reason to warn.
+        An epoch without validation, by `validation_freq`, is no reason to warn. In an epoch that was cut short because a
+        value was not finite, the value is NaN whatever was measured: the weights of that epoch are no candidates.
         """
         value = None if logs is None else logs.get(self._reads)
         if value is None and logs is not None and not self._expected:
@@ -77,7 +100,7 @@ class MonitorCallback(Callback):
         if number is not None:
             if self.watch.direction is None:
                 self._decide_direction({})
-            return number
+            return math.nan if self._cut_short() else number
         if not self._warned and not (self._expected and self._skips_epochs(logs)):
             self._warned = True
             known = ", ".join(logs or ()) or "nothing"
@@ -92,6 +115,14 @@ class MonitorCallback(Callback):
         # With validation every few epochs, the epochs between have no value of validation at all.
         return self._reads.startswith("val_") and not any(name.startswith("val_") for name in logs or ())
 
+    def _cut_short(self) -> bool:
+        # The flag is asked first: a resumed run has the entry of an epoch that it now does again.
+        if self._run is None or not getattr(self.model, "stop_training", False):
+            return False
+        epoch = self._run.progress.epoch
+        stops = self._run.journal.of("stop")
+        return any(entry.epoch == epoch and "not_finite" in (entry.data or ()) for entry in stops)
+
     def _decide_direction(self, directions: dict[str, str]) -> None:
         if self.watch.direction is None and not directions:
             for metric in getattr(self.model, "metrics", None) or ():
@@ -99,3 +130,15 @@ class MonitorCallback(Callback):
                     if getattr(part, "_direction", None) in ("up", "down"):
                         directions[part.name] = part._direction
         self.watch.resolve(directions)
+
+    def _decide_direction_of_stranger(self, logged: Logged) -> None:
+        try:
+            self._decide_direction(dict(logged.directions))
+        except ValueError:
+            guess = nearest(self.monitor, logged.names)
+            hint = "" if guess is None else f" Did you mean `{guess}`?"
+            raise MonitorError(
+                f"{type(self).__name__} watches `{self.monitor}`, which this run doesn't log by itself.{hint} If a "
+                f"callback of yours adds it, type `mode='min'` or `mode='max'` too. It will log: "
+                f"{', '.join(logged.names)}."
+            ) from None

@@ -53,7 +53,7 @@ class ProgbarLogger(Callback):
     def listens_to(self, hook: str) -> bool:
         """Want batches only to draw a live bar, or to count steps whose number is not known."""
         if "_batch_" in hook:
-            return self.verbose == 1 and (can_redraw() or self.target is None) or self.target is None
+            return (self.verbose == 1 and (can_redraw() or self.target is None)) or self.target is None
         return True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

@@ -17,9 +17,7 @@ from oncue.models.sequential import Sequential
 from oncue.nested import flatten, map_leaves
 
 
-def clone_model(
-    model: Any, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None
-) -> Any:
+def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None) -> Any:
     """Make a model of the same architecture, with layers and first weights of its own; it is not compiled.
 
     Args:

@@ -30,17 +30,25 @@ def layer_config(layer: Layer) -> dict[str, Any]:
     """
     from oncue.layers import serialize
 
-    if isinstance(getattr(layer, "module", None), torch.nn.Module) and layer.module is not None and type(layer).__name__ == "Model":
+    if (
+        isinstance(getattr(layer, "module", None), torch.nn.Module)
+        and layer.module is not None
+        and type(layer).__name__ == "Model"
+    ):
         raise ValueError(
-            f"'{layer.name}' is a torch module, which has no configuration. Keep its weights with `save_weights`, or wrap "
-            "it in a layer of your own with `get_config`."
+            f"'{layer.name}' is a torch module, which has no configuration. Keep its weights with `save_weights`, or "
+            "wrap it in a layer of your own with `get_config`."
         )
     written = serialize(layer)
     if isinstance(layer, Operation):
         kind = layer.kind
         return {"module": _OPERATIONS, "class_name": kind, "config": {"name": layer.name}, "registered_name": kind}
     if written["class_name"] == "Model" and getattr(layer, "_graph", None) is not None:
-        written |= {"module": "keras.src.models.functional", "class_name": "Functional", "registered_name": "Functional"}
+        written |= {
+            "module": "keras.src.models.functional",
+            "class_name": "Functional",
+            "registered_name": "Functional",
+        }
     elif written["class_name"] == "Sequential" and written["registered_name"] is None:
         written["module"] = "keras"
     shape = layer.__dict__.get("_built_for")

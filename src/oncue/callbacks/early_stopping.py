@@ -1,0 +1,151 @@
+"""EarlyStopping: ends a run that doesn't get better any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oncue.callbacks.arguments import finite, whole
+from oncue.callbacks.monitor_callback import MonitorCallback
+from oncue.core.console import print_message
+
+
+class EarlyStopping(MonitorCallback):
+    """Stops training when a value has not improved for `patience` epochs.
+
+    An improvement is a change by more than `min_delta` beyond the best value so far. A value that is not finite never
+    is one. Only values measured in an epoch count: with `validation_freq=2` every other epoch neither improves nor adds
+    to the wait.
+
+    With `restore_best_weights`, the weights of the best epoch are put back at every end of the run: after a stop, after
+    the last epoch, after an error and after Ctrl-C. One copy of the weights is kept for that.
+
+    Args:
+        monitor: The name of the value in the logs.
+        min_delta: The change that is not yet an improvement, in the value's unit; its sign doesn't matter.
+        patience: Epochs in a row without improvement after which training stops.
+        verbose: 1 to say when it stopped and which epoch's weights were put back.
+        mode: "min", "max", or "auto" to take the metric's own direction.
+        baseline: A value to beat: epochs that improve, but not on this, still add to the wait. None for none.
+        restore_best_weights: Whether to put back the weights of the best epoch (whether or not it beat `baseline`).
+        start_from_epoch: The index of the first epoch to look at.
+
+    Attributes:
+        best: The best value so far; None before the first.
+        best_epoch: The index of its epoch.
+        best_weights: The weights of that epoch, when `restore_best_weights`.
+        wait: Epochs in a row without improvement.
+        stopped_epoch: The index of the epoch after which it stopped; 0 when it didn't.
+
+    Raises:
+        ValueError: For a negative or fractional `patience` or `start_from_epoch`, or a `baseline` or `min_delta` that is
+            not finite.
+
+    Example:
+        >>> import numpy as np, oncue
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile(oncue.optimizers.SGD(0.0), loss="mse")
+        >>> stop = EarlyStopping(monitor="loss", patience=3)
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=10, verbose=0, callbacks=[stop])
+        >>> len(history.history["loss"]), stop.stopped_epoch
+        (4, 3)
+    """
+
+    state_fields = ("best", "best_epoch", "best_weights", "stopped_epoch", "wait")
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        owner = type(self).__name__
+        self.patience = whole(owner, "patience", patience)
+        self.verbose = verbose
+        self.baseline = None if baseline is None else finite(owner, "baseline", baseline)
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = whole(owner, "start_from_epoch", start_from_epoch)
+        self._running = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.best: float | None = None
+        self.best_epoch = 0
+        self.best_weights: Any = None
+        self.stopped_epoch = 0
+        self.wait = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start with nothing."""
+        self._reset()
+        self._running = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the value, and stop when it has not improved for too long."""
+        current = self.watched(logs)
+        if current is None or epoch < self.start_from_epoch:
+            return
+        self.wait += 1
+        if self.watch.is_better(current, self.best):
+            self._take(current, epoch)
+            if self.baseline is None or self.watch.is_better(current, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+            self.note(f"stopped: {self._reason(current)}", kind="stop", value=current, best=self.best, wait=self.wait)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Say whether it stopped, and put the best weights back."""
+        if self.stopped_epoch > 0 and self.verbose > 0:
+            print_message(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        self._restore()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Put the best weights back."""
+        self._restore()
+
+    def close(self) -> None:
+        """Leave the weights alone from now on."""
+        self._running = False
+
+    def _take(self, value: float, epoch: int) -> None:
+        if self.restore_best_weights:
+            # The old copy goes first, so that there are never two. Should copying fail or be interrupted, the run ends
+            # with nothing to put back, and the model has these very weights.
+            self.best_weights = None
+            self.best_weights = self.model.get_weights()
+            than = "" if self.best is None else f" is better than {self.best:g}"
+            self.note(f"kept the weights: {self.monitor} {value:g}{than}", kind="best", value=value, before=self.best)
+        self.best = value
+        self.best_epoch = epoch
+
+    def _restore(self) -> None:
+        # An error in `evaluate` or `predict` ends no training of ours.
+        if not self._running or not self.restore_best_weights or self.best_weights is None:
+            return
+        self._running = False
+        if self.verbose > 0:
+            print_message(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
+        self.model.set_weights(self.best_weights)
+        self.note(
+            f"put back the weights of epoch {self.best_epoch + 1}, where {self.monitor} was {self.best:g}",
+            kind="restore",
+            epoch=self.best_epoch,
+            value=self.best,
+        )
+
+    def _reason(self, value: float) -> str:
+        if self.best is None:
+            return f"{self.monitor} was never finite in {self.wait} epochs, now {value:g}"
+        beyond = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        unmet = "" if self.baseline is None else f", and to beat is {self.baseline:g}"
+        return (
+            f"{self.monitor} {value:g} is no improvement on {self.best:g}{beyond}, {self.wait} epochs without "
+            f"(patience {self.patience}){unmet}"
+        )

@@ -1,0 +1,53 @@
+"""What callbacks that set the learning rate have in common."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def optimizers_of(model: Any) -> list[tuple[str, Any]]:
+    """Return the model's optimizers, each with its name; the name is empty where there is only one.
+
+    Keras's `MultiOptimizer` has several in `optimizers`, each with a rate of its own.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> optimizers_of(SimpleNamespace(optimizer="sgd"))
+        [('', 'sgd')]
+    """
+    parts = getattr(model.optimizer, "optimizers", None)
+    return [("", model.optimizer)] if parts is None else [(str(part.name), part) for part in parts]
+
+
+def rate_of(optimizer: Any) -> float:
+    """Return an optimizer's learning rate as a plain float, whatever library it is of."""
+    rate = optimizer.learning_rate
+    return float(rate.numpy() if not isinstance(rate, float) and hasattr(rate, "numpy") else rate)
+
+
+def log_rates(model: Any, logs: dict[str, Any] | None) -> None:
+    """Put the rate that the epoch trained with into its logs, unless another callback already did.
+
+    The first callback of the list does so before any changes the rate, so that their order doesn't matter.
+
+    Args:
+        model: The model.
+        logs: The logs of the epoch.
+    """
+    if logs is None:
+        return
+    for name, optimizer in optimizers_of(model):
+        key = f"learning_rate_{name}" if name else "learning_rate"
+        if key not in logs:
+            logs[key] = rate_of(optimizer)
+
+
+def same_rate(one: float, other: float) -> bool:
+    """Return whether two rates are equal but for the rounding to 32 bits in which Keras keeps them.
+
+    Example:
+        >>> same_rate(0.1, 0.10000000149011612), same_rate(0.1, 0.1001)
+        (True, False)
+    """
+    return math.isclose(one, other, rel_tol=1e-6)
