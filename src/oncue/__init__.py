@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from oncue.metrics import Metric as Metric
     from oncue.models import Model as Model, Sequential as Sequential
     from oncue.optimizers import Optimizer as Optimizer
+    from oncue.plots import plot_csv as plot_csv
     from oncue.variable import Variable as Variable
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ _NAMES = {
     "Model": "models",
     "Optimizer": "optimizers",
     "Sequential": "models",
+    "plot_csv": "plots",
     "Variable": "variable",
 }
 

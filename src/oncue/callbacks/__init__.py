@@ -12,10 +12,16 @@ from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler
 from oncue.callbacks.progbar_logger import ProgbarLogger
 from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from oncue.callbacks.remote_monitor import RemoteMonitor
+from oncue.callbacks.swap_ema_weights import SwapEMAWeights
+from oncue.callbacks.tensorboard import TensorBoard
+from oncue.callbacks.terminate_on_nan import TerminateOnNaN
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 
 __all__ = [
+    "TensorBoard",
+    "TerminateOnNaN",
+    "SwapEMAWeights",
     "BaseLogger",
     "CSVLogger",
     "Callback",

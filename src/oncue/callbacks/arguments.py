@@ -30,7 +30,8 @@ def whole(owner: str, name: str, value: Any, least: int = 0) -> int:
     """
     if not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(
-            f"`{name}` of {owner} must be a whole number, {least} or more; got {value!r} of type {type(value).__name__}."
+            f"`{name}` of {owner} must be a whole number, {least} or more; got {value!r} of type "
+            f"{type(value).__name__}."
         )
     return int(value)
 

@@ -37,8 +37,8 @@ class EarlyStopping(MonitorCallback):
         stopped_epoch: The index of the epoch after which it stopped; 0 when it didn't.
 
     Raises:
-        ValueError: For a negative or fractional `patience` or `start_from_epoch`, or a `baseline` or `min_delta` that is
-            not finite.
+        ValueError: For a negative or fractional `patience` or `start_from_epoch`, or a `baseline` or `min_delta` that
+            is not finite.
 
     Example:
         >>> import numpy as np, oncue
@@ -87,7 +87,7 @@ class EarlyStopping(MonitorCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the value, and stop when it has not improved for too long."""
-        current = self.watched(logs)
+        current = self.get_monitor_value(logs)
         if current is None or epoch < self.start_from_epoch:
             return
         self.wait += 1
@@ -99,6 +99,10 @@ class EarlyStopping(MonitorCallback):
             self.stopped_epoch = epoch
             self.model.stop_training = True
             self.note(f"stopped: {self._reason(current)}", kind="stop", value=current, best=self.best, wait=self.wait)
+
+    def get_monitor_value(self, logs: dict[str, Any] | None) -> float | None:
+        """Return the value to look at, None to look at nothing; a subclass may make it from several logged values."""
+        return self.watched(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Say whether it stopped, and put the best weights back."""

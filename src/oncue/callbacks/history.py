@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ class History(Callback):
 
     Attributes:
         history: From each name to the list of its values, one for each epoch that had it.
+        logged_in: From each name to the epochs that had it.
         epoch: The indices of the epochs.
         journal: What callbacks decided in the run, when and why.
         costs: The seconds that each callback took in each hook.
@@ -27,11 +29,12 @@ class History(Callback):
         ({'loss': [0.5]}, [0])
     """
 
-    state_fields = ("history", "epoch")
+    state_fields = ("history", "logged_in", "epoch")
 
     def __init__(self) -> None:
         super().__init__()
         self.history: dict[str, list[Any]] = {}
+        self.logged_in: dict[str, list[int]] = {}
         self.epoch: list[int] = []
         self._ending = "running"
         self._began = time.perf_counter()
@@ -40,6 +43,7 @@ class History(Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self.history = {}
+        self.logged_in = {}
         self.epoch = []
         self._ending = "running"
         self._began = time.perf_counter()
@@ -50,6 +54,7 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
+            self.logged_in.setdefault(name, []).append(epoch)
         if self.model is not None:
             self.model.history = self
 
@@ -90,6 +95,29 @@ class History(Callback):
             It is still running.
         """
         return explain(self.epoch, self.history, list(self.journal), self.costs, self._ending, self.seconds)
+
+    def plot(self, filename: str | os.PathLike[str] | None = None, title: str | None = None) -> Any:
+        """Draw the curves of the run, training beside validation, with what was decided as marked lines.
+
+        Args:
+            filename: Where to write the picture; its ending chooses the format. Not written when None.
+            title: A title.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ImportError: Without matplotlib, with the name of the extra that brings it.
+            ValueError: When no epoch was logged.
+        """
+        from oncue.plots import aligned, events_of, plot
+
+        epochs = [epoch + 1 for epoch in self.epoch]
+        logged_in = {name: [epoch + 1 for epoch in found] for name, found in self.logged_in.items()}
+        figure = plot(epochs, aligned(epochs, self.history, logged_in), events_of(list(self.journal)), title)
+        if filename is not None:
+            figure.savefig(filename)
+        return figure
 
     def __repr__(self) -> str:
         names = ", ".join(self.history) or "nothing yet"

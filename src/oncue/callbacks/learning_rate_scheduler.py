@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.callbacks.rates import log_rates, optimizers_of, same_rate
 from oncue.core.console import print_message
 
 
 class LearningRateScheduler(Callback):
     """Sets the learning rate at the start of every epoch.
 
+    The epoch's logs get `learning_rate`, the rate that the epoch trained with. Where another callback sets the rate too,
+    the journal says what was overwritten.
+
     Args:
         schedule: A function `(epoch, learning_rate) -> learning_rate`, or `(epoch) -> learning_rate` as in Keras 1.
-            `epoch` counts from 0.
+            `epoch` counts from 0, `learning_rate` is the rate of now.
         verbose: 1 to print each setting.
 
     Raises:
-        ValueError: When the schedule gives NaN, infinity, a negative number or no number; it names the epoch.
+        TypeError: For a `schedule` that is no function. In the first epoch, for an optimizer that was made with a
+            `LearningRateSchedule`, whose rate can't be set.
+        ValueError: In the epoch in which the schedule gives NaN, infinity, a negative number or no float.
 
     Example:
-        >>> halve = LearningRateScheduler(lambda epoch, lr: lr / 2)
+        >>> import numpy as np, oncue
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile(oncue.optimizers.SGD(0.5), loss="mse")
+        >>> halve = LearningRateScheduler(lambda epoch, rate: rate if epoch == 0 else rate / 2)
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[halve])
+        >>> history.history["learning_rate"]
+        [0.5, 0.25, 0.125]
     """
+
+    writes_learning_rate = True
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         super().__init__()
@@ -36,37 +51,58 @@ class LearningRateScheduler(Callback):
         self.schedule = schedule
         self.verbose = verbose
         self._takes_rate = _takes_two(schedule)
+        self._set: dict[str, float] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forget the rates of another run."""
+        self._set = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask the schedule, and set what it says."""
-        if not hasattr(self.model.optimizer, "learning_rate"):
-            raise ValueError("`LearningRateScheduler` needs an optimizer that has a `learning_rate`.")
-        before = float(self.model.optimizer.learning_rate)
-        answer = self.schedule(epoch, before) if self._takes_rate else self.schedule(epoch)
-        rate = self._checked(answer, epoch)
-        self.model.optimizer.learning_rate = rate
-        if self.verbose > 0:
-            print_message(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
+        for name, optimizer in optimizers_of(self.model):
+            if not hasattr(optimizer, "learning_rate"):
+                raise ValueError("`LearningRateScheduler` needs an optimizer that has a `learning_rate`.")
+            before = float(optimizer.learning_rate)
+            after = _checked(self.schedule(epoch, before) if self._takes_rate else self.schedule(epoch), epoch)
+            optimizer.learning_rate = after
+            self._tell(epoch, name, before, after)
+            self._set[name] = after
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Log the epoch's learning rate."""
-        if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        """Log the rate that the epoch trained with."""
+        log_rates(self.model, logs)
 
-    def _checked(self, answer: Any, epoch: int) -> float:
-        try:
-            rate = float(answer)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"The `schedule` of LearningRateScheduler must return a number; in epoch {epoch} it returned {answer!r} of "
-                f"type {type(answer).__name__}."
-            ) from None
-        if not math.isfinite(rate) or rate < 0:
-            raise ValueError(
-                f"The `schedule` of LearningRateScheduler must return a finite number, 0 or more; in epoch {epoch} it "
-                f"returned {rate}."
-            )
-        return rate
+    def _tell(self, epoch: int, name: str, before: float, after: float) -> None:
+        whose = f"{name} learning rate" if name else "learning rate"
+        if self.verbose > 0:
+            print_message(f"\nEpoch {epoch + 1}: LearningRateScheduler setting {whose} to {after}.")
+        if same_rate(before, after):
+            return
+        last = self._set.get(name)
+        if last is None or same_rate(before, last):
+            why = "by the schedule"
+        else:
+            why = f"by the schedule, which overwrites {before:g}: another had set that since the schedule set {last:g}"
+        self.note(f"{whose} {before:g} to {after:g}: {why}", kind="learning_rate", before=before, after=after)
+
+
+def _checked(answer: Any, epoch: int) -> float:
+    words = isinstance(answer, (str, bytes, numbers.Integral)) or getattr(answer, "ndim", 0) != 0
+    try:
+        rate = None if words else float(answer)
+    except (TypeError, ValueError):
+        rate = None
+    if rate is None:
+        raise ValueError(
+            f"The `schedule` of LearningRateScheduler must return a float; in epoch {epoch} it returned {answer!r} of type "
+            f"{type(answer).__name__}. Type `return float(...)` in it."
+        )
+    if not math.isfinite(rate) or rate < 0:
+        raise ValueError(
+            f"The `schedule` of LearningRateScheduler must return a finite float, 0 or more; in epoch {epoch} it returned "
+            f"{rate}."
+        )
+    return rate
 
 
 def _takes_two(schedule: Callable[..., float]) -> bool:

@@ -33,9 +33,10 @@ class MonitorCallback(Callback):
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__()
+        owner = type(self).__name__
         if mode not in ("auto", "min", "max"):
             warnings.warn(
-                f"{type(self).__name__}: mode '{mode}' is unknown; it falls back to auto mode.",
+                f"{owner}: mode '{mode}' is unknown; it falls back to auto mode.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -90,8 +91,8 @@ class MonitorCallback(Callback):
     def watched(self, logs: dict[str, Any] | None) -> float | None:
         """Return the value in this epoch's logs, or None when it isn't there, with one warning for the whole run.
 
-        An epoch without validation, by `validation_freq`, is no reason to warn. In an epoch that was cut short because a
-        value was not finite, the value is NaN whatever was measured: the weights of that epoch are no candidates.
+        An epoch without validation, by `validation_freq`, is no reason to warn. In an epoch that was cut short because
+        a value was not finite, the value is NaN whatever was measured: the weights of that epoch are no candidates.
         """
         value = None if logs is None else logs.get(self._reads)
         if value is None and logs is not None and not self._expected:

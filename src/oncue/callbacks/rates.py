@@ -20,12 +20,6 @@ def optimizers_of(model: Any) -> list[tuple[str, Any]]:
     return [("", model.optimizer)] if parts is None else [(str(part.name), part) for part in parts]
 
 
-def rate_of(optimizer: Any) -> float:
-    """Return an optimizer's learning rate as a plain float, whatever library it is of."""
-    rate = optimizer.learning_rate
-    return float(rate.numpy() if not isinstance(rate, float) and hasattr(rate, "numpy") else rate)
-
-
 def log_rates(model: Any, logs: dict[str, Any] | None) -> None:
     """Put the rate that the epoch trained with into its logs, unless another callback already did.
 
@@ -40,7 +34,7 @@ def log_rates(model: Any, logs: dict[str, Any] | None) -> None:
     for name, optimizer in optimizers_of(model):
         key = f"learning_rate_{name}" if name else "learning_rate"
         if key not in logs:
-            logs[key] = rate_of(optimizer)
+            logs[key] = float(optimizer.learning_rate)
 
 
 def same_rate(one: float, other: float) -> bool:

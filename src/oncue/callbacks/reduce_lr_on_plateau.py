@@ -6,7 +6,7 @@ from typing import Any
 
 from oncue.callbacks.arguments import finite, whole
 from oncue.callbacks.monitor_callback import MonitorCallback
-from oncue.callbacks.rates import log_rates, optimizers_of, rate_of, same_rate
+from oncue.callbacks.rates import log_rates, optimizers_of, same_rate
 from oncue.core.console import print_message
 from oncue.core.suggest import unknown
 from oncue.legacy import warn_once
@@ -121,7 +121,7 @@ class ReduceLROnPlateau(MonitorCallback):
     def _reduce(self, epoch: int, current: float) -> bool:
         reduced = False
         for name, optimizer in optimizers_of(self.model):
-            before = rate_of(optimizer)
+            before = float(optimizer.learning_rate)
             if before <= self.min_lr or same_rate(before, self.min_lr):
                 continue
             after = max(before * self.factor, self.min_lr)

@@ -126,7 +126,7 @@ class GRUCell(RecurrentCell):
             update, reset, new = parameter.chunk(3)
             swapped.append(torch.cat([reset, update, new]))
         outputs, last = torch.gru(
-            inputs, states[0][None], one_chunk(swapped), self.use_bias, 1, 0.0, self.training, False, True
+            inputs, states[0][None], one_chunk(swapped), self.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
         )
         return outputs, [last[0]]
 

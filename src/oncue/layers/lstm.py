@@ -120,7 +120,7 @@ class LSTMCell(RecurrentCell):
             self.use_bias,
             1,
             0.0,
-            self.training,
+            torch.is_grad_enabled(),
             False,
             True,
         )

@@ -101,7 +101,11 @@ class RecurrentCell(Layer):
         raise NotImplementedError
 
     def fused(self, inputs: torch.Tensor, states: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
-        """Run torch's own kernel over all steps, if it computes what this cell does; else return None."""
+        """Run torch's own kernel over all steps, if it computes what this cell does; else return None.
+
+        Whether it prepares for a backward pass depends on gradients being recorded, not on the mode of the layer: cuDNN
+        would refuse the gradient of a layer in inference mode.
+        """
         return None
 
     def call(self, inputs: torch.Tensor, states: Any, training: bool = False) -> tuple[torch.Tensor, Any]:

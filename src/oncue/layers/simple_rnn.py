@@ -93,7 +93,7 @@ class SimpleRNNCell(RecurrentCell):
         if self.bias is not None:
             parameters += [self.bias, torch.zeros_like(self.bias)]
         outputs, last = run(
-            inputs, states[0][None], one_chunk(parameters), self.use_bias, 1, 0.0, self.training, False, True
+            inputs, states[0][None], one_chunk(parameters), self.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
         )
         return outputs, [last[0]]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation
@@ -30,11 +28,7 @@ def layer_config(layer: Layer) -> dict[str, Any]:
     """
     from oncue.layers import serialize
 
-    if (
-        isinstance(getattr(layer, "module", None), torch.nn.Module)
-        and layer.module is not None
-        and type(layer).__name__ == "Model"
-    ):
+    if type(layer).__name__ == "Model" and getattr(layer, "module", None) is not None:
         raise ValueError(
             f"'{layer.name}' is a torch module, which has no configuration. Keep its weights with `save_weights`, or "
             "wrap it in a layer of your own with `get_config`."

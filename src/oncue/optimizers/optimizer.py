@@ -268,3 +268,32 @@ class Optimizer(OptimizerState):
                     f"for, in their order; got {len(variables)} variables."
                 )
             self._average.overwrite()
+
+    @property
+    def average_in_model(self) -> bool:
+        """Whether the parameters have the moving average for now, and `ema_variables` the trained weights.
+
+        Set it only together with weights that were saved so.
+        """
+        return self._average is not None and self._average.swapped
+
+    @average_in_model.setter
+    def average_in_model(self, value: bool) -> None:
+        if self._average is not None:
+            self._average.swapped = value
+
+    def show_average(self, shown: bool) -> None:
+        """Put the moving average into the parameters, or the trained weights back.
+
+        Does nothing when that is so already, and before the first update, when there is no average yet.
+
+        Args:
+            shown: Whether the parameters shall have the average.
+
+        Raises:
+            ValueError: When the optimizer was made without `use_ema=True`.
+        """
+        if not self.use_ema:
+            raise ValueError(f"`show_average` needs an average: type `{type(self).__name__}(..., use_ema=True)`.")
+        if self._average is not None and self._average.swapped != shown and self._updates > 0:
+            self._average.swap()

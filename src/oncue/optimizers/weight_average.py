@@ -32,6 +32,8 @@ class WeightAverage:
         self._parameters = parameters
         self._momentum = momentum
         self._overwrite_frequency = overwrite_frequency
+        # Whether `values` has the trained parameters for now, and the parameters have the average.
+        self.swapped = False
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
@@ -46,4 +48,17 @@ class WeightAverage:
     @torch.no_grad()
     def overwrite(self) -> None:
         """Put the average in place of the parameters."""
-        torch._foreach_copy_(self._parameters, self.values)
+        if self.swapped:
+            torch._foreach_copy_(self.values, self._parameters)
+            self.swapped = False
+        else:
+            torch._foreach_copy_(self._parameters, self.values)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the average and the parameters, in place: whoever holds the tensors sees the exchange."""
+        for parameter, value in zip(self._parameters, self.values, strict=True):
+            trained = parameter.clone()
+            parameter.copy_(value)
+            value.copy_(trained)
+        self.swapped = not self.swapped

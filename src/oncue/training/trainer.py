@@ -509,6 +509,9 @@ class Trainer:
     def _probe(self, x: Any, y: Any, weight: Any) -> None:
         """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were."""
         y_pred = self._output_like = self._trial(x)
+        if self._compiled_loss is not None and y is not None and not self._compiled_loss.built:
+            # The means of several outputs' losses must be there before the meter is made.
+            self._compiled_loss.build(y, y_pred)
         if self._compiled_metrics is not None and y is not None:
             with torch.no_grad():
                 self._compiled_metrics.update_state(y, y_pred, weight)

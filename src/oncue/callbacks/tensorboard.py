@@ -1,0 +1,345 @@
+"""TensorBoard: curves, histograms, images, graphs, embeddings and profiles for TensorBoard, without TensorFlow."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from oncue import legacy
+from oncue.callbacks.callback import Callback
+from oncue.core.suggest import nearest
+
+if TYPE_CHECKING:
+    from oncue.tensorboard.event_file import EventFile
+    from oncue.tensorboard.projector import Projector
+    from oncue.tensorboard.trace import Trace
+
+_OLD = ("batch_size", "embeddings_data", "embeddings_layer_names")
+
+
+class TensorBoard(Callback):
+    """Writes what TensorBoard shows; look at it with `tensorboard --logdir logs`.
+
+    Files, tags and steps are those of Keras on TensorFlow, but only the `tensorboard` package is needed. `log_dir/train`
+    has `epoch_loss` and the like by epoch, `log_dir/validation` the same of validation, and `evaluation_loss_vs_iterations`
+    by optimizer step. Nothing is read from the device between two moments at which something is written.
+
+    Args:
+        log_dir: The folder to write to. Give each run a folder of its own.
+        histogram_freq: Write histograms of all weights every so many epochs; 0 for never.
+        write_graph: Write the model's graph. Models of Keras's layers are shown layer by layer, other torch modules as
+            traced by `torch.fx`, or as the tree of their modules where they can't be traced.
+        write_images: Write the weights as images too, in the epochs of `histogram_freq`. The least weight is black, the
+            greatest white.
+        write_steps_per_second: Write the batches trained per second: of epochs, and of batches if `update_freq` says so.
+        update_freq: "epoch"; "batch" to write the logs of every batch; or a whole number of batches.
+        profile_batch: The batch to profile with `torch.profiler`, counted from 1 over the whole run; or a pair, the first
+            and the last; 0 for none. The trace goes to `log_dir/train/plugins/profile`.
+        embeddings_freq: Write the tables of embedding layers for the projector every so many epochs; 0 for never.
+        embeddings_metadata: The file that labels the rows, relative to `log_dir`; or a dict from layer names to files.
+        write_grads: Write histograms of the gradients of the epoch's last batch too, in the epochs of `histogram_freq`.
+        **old: `embeddings_layer_names`, `batch_size` and `embeddings_data` of Keras 2.
+
+    Raises:
+        ImportError: When the `tensorboard` package is missing.
+        ValueError: For a frequency or a range of batches that can't be meant.
+        TypeError: For an argument that doesn't exist.
+        OSError: Before the first step, when `log_dir` can't be written.
+
+    Example:
+        >>> import os, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> callback = TensorBoard(folder, write_graph=False)
+        >>> callback.on_train_begin()
+        >>> callback.on_epoch_end(0, {"loss": 0.5})
+        >>> callback.close()
+        >>> os.listdir(folder)
+        ['train']
+    """
+
+    runs_last: ClassVar[bool] = True
+    state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin")
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] = "logs",
+        histogram_freq: int = 0,
+        write_graph: bool = True,
+        write_images: bool = False,
+        write_steps_per_second: bool = False,
+        update_freq: str | int = "epoch",
+        profile_batch: int | tuple[int, int] | str = 0,
+        embeddings_freq: int = 0,
+        embeddings_metadata: str | Mapping[str, str] | None = None,
+        write_grads: bool = False,
+        **old: Any,
+    ) -> None:
+        super().__init__()
+        _require_tensorboard()
+        self.log_dir = os.fspath(log_dir)
+        self.histogram_freq = _frequency("histogram_freq", histogram_freq)
+        self.write_graph = write_graph
+        self.write_images = write_images
+        self.write_steps_per_second = write_steps_per_second
+        self.update_freq = _update_freq(update_freq)
+        self._first_profiled, self._last_profiled = _profiled_range(profile_batch)
+        self.embeddings_freq = _frequency("embeddings_freq", embeddings_freq)
+        self.embeddings_metadata = embeddings_metadata
+        self.write_grads = write_grads
+        self.embeddings_layer_names: list[str] = list(_old_arguments(old) or ())
+        self.global_step = 0
+        self.step_at_epoch_begin = 0
+        self._files: dict[str, EventFile] = {}
+        self._projector: Projector | None = None
+        self._trace: Trace | None = None
+        self._left_out: set[str] = set()
+        self._epoch_seconds: float | None = None
+        self._epoch_begun = self._batch_written = 0.0
+        self._step_written = 0
+
+    def listens_to(self, hook: str) -> bool:
+        """Return whether a hook is needed: no batch is, unless something is written or counted there."""
+        if hook == "on_train_batch_begin":
+            return self._last_profiled > 0
+        if hook == "on_train_batch_end":
+            counts = getattr(getattr(self.model, "optimizer", None), "iterations", None) is None
+            return self.update_freq != "epoch" or self.write_steps_per_second or self._last_profiled > 0 or counts
+        return self.write_steps_per_second if hook in ("on_epoch_begin", "on_test_begin") else True
+
+    # A run -------------------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Open the files, so that a folder which can't be written is known now, and write the graph."""
+        self.close()
+        self.global_step = self.step_at_epoch_begin = self._step_written = 0
+        self._left_out.clear()
+        train = self._file("train")
+        if self.histogram_freq:
+            from oncue.tensorboard.weights import weights_of
+
+            weights_of(self.model)
+        if self.embeddings_freq:
+            from oncue.tensorboard.projector import Projector
+
+            self._projector = Projector(self.model, self.log_dir, self.embeddings_metadata, self.embeddings_layer_names)
+        if self.write_graph:
+            self._write_graph(train)
+        train.flush()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clocks."""
+        self._epoch_begun = self._batch_written = time.perf_counter()
+        self._epoch_seconds = None
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the profiler when its first batch comes."""
+        step = self.step_at_epoch_begin + batch + 1
+        # Several batches may run between two hooks.
+        last = step + getattr(self.model, "steps_per_execution", 1) - 1
+        if self._trace is None and self._first_profiled <= last and step <= self._last_profiled:
+            from oncue.tensorboard.trace import Trace
+
+            self._trace = Trace(os.path.join(self.log_dir, "train"))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the batch; write its logs when they are due."""
+        before, step = self.global_step, self.step_at_epoch_begin + batch + 1
+        self.global_step = step
+        if self._trace is not None and step >= self._last_profiled:
+            self._end_trace()
+        if self.update_freq == "epoch" or step // self.update_freq == before // self.update_freq:
+            return
+        numbers = self._numbers("batch_{}", logs)
+        if self.write_steps_per_second:
+            # Reading the logs has waited for the device, so the clock is right.
+            now = time.perf_counter()
+            numbers["batch_steps_per_second"] = _per_second(step - self._step_written, now - self._batch_written)
+            self._batch_written, self._step_written = now, step
+        self._write("train", step, numbers)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Stop the epoch's clock: validation is not training."""
+        self._stop_clock()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Write what `evaluate`, or the validation inside `fit`, measured, by optimizer step."""
+        iterations = getattr(getattr(self.model, "optimizer", None), "iterations", None)
+        step = self.global_step if iterations is None else int(iterations)
+        self._write("validation", step, self._numbers("evaluation_{}_vs_iterations", logs))
+        self._flush()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the epoch's logs, its histograms and its embeddings."""
+        given = dict(logs or {})
+        trained = {name: value for name, value in given.items() if not name.startswith("val_")}
+        if given:
+            trained.update(self._learning_rates(trained))
+        numbers = self._numbers("epoch_{}", trained)
+        if self.write_steps_per_second:
+            self._stop_clock()
+            done = self.global_step - self.step_at_epoch_begin
+            numbers["epoch_steps_per_second"] = _per_second(done, self._epoch_seconds or 0.0)
+        self.step_at_epoch_begin = self._step_written = self.global_step
+        self._write("train", epoch, numbers)
+        validated = {name[4:]: value for name, value in given.items() if name.startswith("val_")}
+        self._write("validation", epoch, self._numbers("epoch_{}", validated))
+        if self.histogram_freq and epoch % self.histogram_freq == 0:
+            self._write_weights(epoch)
+        if self._projector is not None and epoch % self.embeddings_freq == 0:
+            self._projector.write(epoch)
+        self._flush()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Close the files."""
+        self.close()
+
+    def close(self) -> None:
+        """End a profile that is under way, and close the files."""
+        try:
+            self._end_trace()
+        finally:
+            files, self._files = self._files, {}
+            for file in files.values():
+                file.close()
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def _file(self, run: str) -> EventFile:
+        if run not in self._files:
+            from oncue.tensorboard.event_file import EventFile
+
+            try:
+                self._files[run] = EventFile(os.path.join(self.log_dir, run))
+            except OSError as error:
+                raise type(error)(
+                    error.errno,
+                    f"TensorBoard can't write to `log_dir`={self.log_dir!r} ({error.strerror or error}); give a folder "
+                    "that can be written",
+                    error.filename,
+                ) from error
+        return self._files[run]
+
+    def _write(self, run: str, step: int, numbers: Mapping[str, float]) -> None:
+        if numbers:
+            from oncue.tensorboard.summaries import scalar
+
+            self._file(run).add(step, [scalar(tag, value) for tag, value in numbers.items()])
+
+    def _flush(self) -> None:
+        for file in self._files.values():
+            file.flush()
+
+    def _numbers(self, tag: str, logs: Mapping[str, Any] | None) -> dict[str, float]:
+        numbers = {}
+        for name, value in (logs or {}).items():
+            try:
+                numbers[tag.format(name)] = float(value)
+            except (TypeError, ValueError, RuntimeError):
+                if name not in self._left_out:
+                    self._left_out.add(name)
+                    warnings.warn(
+                        f"TensorBoard leaves `{name}` out: its value {value!r} is no number.", UserWarning, stacklevel=3
+                    )
+        return numbers
+
+    def _learning_rates(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        optimizer = getattr(self.model, "optimizer", None)
+        several = getattr(optimizer, "optimizers", None)
+        if several is not None:
+            return {f"learning_rate_{part.name}": part.learning_rate for part in several}
+        # A callback may have changed the rate since: the logs know the one that the epoch was trained with.
+        rate = getattr(optimizer, "learning_rate", None)
+        return {} if "learning_rate" in logs or rate is None else {"learning_rate": rate}
+
+    def _stop_clock(self) -> None:
+        if self._epoch_seconds is None:
+            self._epoch_seconds = time.perf_counter() - self._epoch_begun
+
+    def _write_graph(self, file: EventFile) -> None:
+        from oncue.tensorboard.graph import graph_config
+        from oncue.tensorboard.summaries import model_graph
+
+        config = graph_config(self.model)
+        if config is None:
+            self.note(f"no graph is written: {type(self.model).__name__} is no torch module and has no `to_json`")
+        else:
+            file.add(0, [model_graph("keras", config)])
+
+    def _write_weights(self, epoch: int) -> None:
+        from oncue.tensorboard.weights import weight_summaries
+
+        for values in weight_summaries(self.model, images=self.write_images, gradients=self.write_grads):
+            self._file("train").add(epoch, values)
+
+    def _end_trace(self) -> None:
+        trace, self._trace = self._trace, None
+        if trace is not None:
+            path = trace.stop()
+            if path is not None:
+                self.note(f"profiled batches {self._first_profiled} to {self.global_step}: {path}")
+
+
+def _require_tensorboard() -> None:
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError as error:
+        raise ImportError(
+            "The TensorBoard callback writes with the `tensorboard` package, which is not installed (TensorFlow is not "
+            "needed). Type: pip install tensorboard"
+        ) from error
+
+
+def _frequency(name: str, value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(
+            f"`{name}` must be a number of epochs, 0 for never; got {value!r} of type {type(value).__name__}."
+        )
+    return int(value)
+
+
+def _update_freq(value: Any) -> Any:
+    if value == "batch":
+        return 1
+    if value == "epoch" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    near = nearest(value, ("batch", "epoch")) if isinstance(value, str) else None
+    hint = "" if near is None else f" Did you mean {near!r}?"
+    raise ValueError(
+        f'`update_freq` must be "batch", "epoch" or a whole number of batches above 0; got {value!r}.{hint}'
+    )
+
+
+def _profiled_range(value: Any) -> tuple[int, int]:
+    given = value
+    if isinstance(value, str):
+        # "start,stop", as Keras 2 takes it.
+        parts = value.split(",")
+        value = tuple(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else None
+        value = value[0] if value is not None and len(value) == 1 else value
+    pair = (value, value) if isinstance(value, int) else value
+    whole = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(number, int) for number in pair)
+    if not whole or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
+        raise ValueError(
+            "`profile_batch` must be a non-negative integer or a pair of positive integers, the first and the last batch "
+            f"to profile; got {given!r}. Type `profile_batch=2`, or `profile_batch=(10, 20)`."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _old_arguments(old: Mapping[str, Any]) -> Any:
+    for name, value in old.items():
+        if name not in _OLD:
+            near = nearest(name, (*_OLD, "log_dir", "histogram_freq", "write_images", "write_graph", "write_grads"))
+            hint = "" if near is None else f" Did you mean `{near}`?"
+            raise TypeError(f"TensorBoard has no argument `{name}`.{hint}")
+        if value is not None:
+            legacy.warn_once(f"TensorBoard({name}=...)", "TensorBoard(...)")
+    return old.get("embeddings_layer_names")
+
+
+def _per_second(steps: int, seconds: float) -> float:
+    return steps / seconds if seconds > 0 else 0.0

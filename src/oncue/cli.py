@@ -1,0 +1,38 @@
+"""The command `oncue`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: The words after `oncue`; those of the process when None.
+
+    Returns:
+        0, or 1 when the file can't be used.
+
+    Example:
+        >>> main(["plot", "missing.csv"])
+        1
+    """
+    parser = argparse.ArgumentParser(prog="oncue", description="Tools for training runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    plot = commands.add_parser("plot", help="draw the curves of a file that CSVLogger wrote")
+    plot.add_argument("file", help="the CSV file")
+    plot.add_argument("-o", "--output", default="curves.png", help="the picture to write (default: curves.png)")
+    plot.add_argument("--separator", help="the character between two values (default: found out)")
+    options = parser.parse_args(arguments)
+    from oncue.plots import plot_csv
+
+    try:
+        plot_csv(options.file, options.separator).savefig(options.output)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"oncue plot: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {options.output}")
+    return 0

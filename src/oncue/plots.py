@@ -1,0 +1,218 @@
+"""Pictures of a run: curves of training beside validation, the learning rate, and what was decided when."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from oncue.core.journal import Entry
+
+_TRAIN, _VALIDATION = "#1f77b4", "#ff7f0e"
+_EVENTS = {"stop": ("#d62728", "stopped"), "restore": ("#2ca02c", "weights kept"), "learning_rate": ("#7f7f7f", "rate cut")}
+_MOST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Event:
+    """A moment to mark.
+
+    Args:
+        epoch: The epoch, counted from 1.
+        kind: "stop", "restore" or "learning_rate".
+    """
+
+    epoch: int
+    kind: str
+
+
+def plot(
+    epochs: Sequence[int],
+    values: Mapping[str, Sequence[float | None]],
+    events: Sequence[Event] = (),
+    title: str | None = None,
+) -> Figure:
+    """Draw the curves of a run.
+
+    Each metric has a panel, training beside validation; the learning rate has the last one. Values that an epoch
+    doesn't have are left out, and the points around them are joined.
+
+    Args:
+        epochs: The epochs, counted from 1.
+        values: From each name to its value in each epoch; None where there is none.
+        events: Moments to mark with a line.
+        title: A title over all panels.
+
+    Returns:
+        A matplotlib figure; `figure.savefig("curves.png")` writes it.
+
+    Raises:
+        ValueError: When there is nothing to draw.
+        ImportError: Without matplotlib; the message names the extra.
+
+    Example:
+        >>> figure = plot([1, 2, 3], {"loss": [1.0, 0.5, 0.25], "val_loss": [1.1, 0.7, 0.6]})
+        >>> len(figure.axes)
+        1
+    """
+    Figure = _figure_class()
+    panels = _panels(values)
+    if not panels or not epochs:
+        raise ValueError("There is nothing to draw: the history holds no numbers.")
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(0.6 + 4.6 * columns, 0.5 + 3.6 * rows), layout="constrained", dpi=110)
+    if title is not None:
+        figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, name in zip(grid, panels, strict=False):
+        _draw(axes, name, epochs, values, events)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    return figure
+
+
+def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> Figure:
+    """Draw the curves of a file that `CSVLogger` wrote.
+
+    Args:
+        filename: The file.
+        separator: The character between two values; found out when None.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        ValueError: When the file is no log of epochs.
+    """
+    with open(filename, newline="", encoding="utf-8") as file:
+        header = file.readline()
+        if separator is None:
+            separator = max(",\t;|", key=header.count)
+        file.seek(0)
+        rows = [row for row in csv.reader(file, delimiter=separator) if row]
+    if len(rows) < 2 or "epoch" not in rows[0]:
+        raise ValueError(f"`{os.fspath(filename)}` is no log of epochs: it needs a column 'epoch' and a row of values.")
+    columns = {name: [_value(row[index]) if index < len(row) else None for row in rows[1:]] for index, name in enumerate(rows[0])}
+    numbers = columns.pop("epoch")
+    epochs = [index + 1 if number is None else int(number) + 1 for index, number in enumerate(numbers)]
+    return plot(epochs, columns, _rate_cuts(epochs, columns.get("learning_rate")))
+
+
+def events_of(entries: Sequence[Entry]) -> list[Event]:
+    """Return the moments of a journal that are worth a line."""
+    found = []
+    for entry in entries:
+        if entry.epoch is not None and entry.kind in _EVENTS:
+            kept = (entry.data or {}).get("epoch", entry.epoch) if entry.kind == "restore" else entry.epoch
+            found.append(Event(int(kept) + 1, entry.kind))
+    return found
+
+
+def aligned(
+    epochs: Sequence[int], history: Mapping[str, Sequence[Any]], logged_in: Mapping[str, Sequence[int]]
+) -> dict[str, list[float | None]]:
+    """Return the values of a history, one for each epoch, where some were logged only in a few of them.
+
+    Args:
+        epochs: The epochs.
+        history: From each name to the values that were logged.
+        logged_in: From each name to the epochs in which it was logged.
+
+    Returns:
+        From each name to a value or None for each epoch.
+
+    Example:
+        >>> aligned([1, 2, 3, 4], {"val_loss": [0.5, 0.25]}, {"val_loss": [2, 4]})
+        {'val_loss': [None, 0.5, None, 0.25]}
+    """
+    table = {}
+    for name, values in history.items():
+        by_epoch = {epoch: _value(value) for epoch, value in zip(logged_in[name], values, strict=False)}
+        table[name] = [by_epoch.get(epoch) for epoch in epochs]
+    return table
+
+
+def _panels(values: Mapping[str, Sequence[float | None]]) -> list[str]:
+    numeric = [name for name, column in values.items() if any(value is not None for value in column)]
+    plain = dict.fromkeys(name.removeprefix("val_") for name in numeric)
+    first = [name for name in ("loss",) if name in plain]
+    last = [name for name in ("learning_rate",) if name in plain]
+    return first + [name for name in plain if name not in ("loss", "learning_rate")] + last
+
+
+def _draw(
+    axes: Axes, name: str, epochs: Sequence[int], values: Mapping[str, Sequence[float | None]], events: Sequence[Event]
+) -> None:
+    few = len(epochs) <= 30
+    lines = [(name, "training", _TRAIN), (f"val_{name}", "validation", _VALIDATION)]
+    if name == "learning_rate":
+        lines = [(name, "learning rate", _TRAIN)]
+    finite: list[float] = []
+    for key, label, colour in lines:
+        points = [
+            (epoch, value)
+            for epoch, value in zip(epochs, values.get(key, ()), strict=False)
+            if value is not None and math.isfinite(value)
+        ]
+        if points:
+            style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if few else {}
+            if name == "learning_rate":
+                style["drawstyle"] = "steps-mid"
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.6 if few else 1.1, **style)
+            finite += [value for _, value in points]
+    marked = _mark(axes, events)
+    if finite and min(finite) > 0 and max(finite) / min(finite) > 20:
+        axes.set_yscale("log")
+    axes.set_title(name.replace("_", " "), loc="left", fontsize=11)
+    axes.set_xlabel("epoch")
+    axes.grid(True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(epochs) <= 12:
+        axes.set_xticks(list(epochs))
+    # The other panels explain the lines, and the title says what this curve is.
+    if (len(axes.get_lines()) > 1 or marked) and name != "learning_rate":
+        # Above the curves, never on them.
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=8, frameon=False, borderaxespad=0.2)
+
+
+def _mark(axes: Axes, events: Sequence[Event]) -> bool:
+    marked = False
+    for kind, (colour, label) in _EVENTS.items():
+        moments = sorted({event.epoch for event in events if event.kind == kind})
+        if not moments or len(moments) > _MOST_LINES:
+            continue
+        for index, epoch in enumerate(moments):
+            style = ":" if kind == "learning_rate" else "--"
+            axes.axvline(epoch, color=colour, linestyle=style, linewidth=1.0, label=label if not index else None, zorder=0)
+        marked = True
+    return marked
+
+
+def _rate_cuts(epochs: Sequence[int], rates: Sequence[float | None] | None) -> list[Event]:
+    if rates is None:
+        return []
+    pairs = zip(epochs, rates, rates[1:], strict=False)
+    return [Event(epoch, "learning_rate") for epoch, before, after in pairs if before and after and after < before]
+
+
+def _value(cell: Any) -> float | None:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def _figure_class() -> type[Figure]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib. Type `pip install 'oncue[plot]'`.") from error
+    return Figure

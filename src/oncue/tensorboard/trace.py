@@ -1,0 +1,61 @@
+"""Trace: a profile of some batches by `torch.profiler`, put where TensorBoard's profiler plugins look."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import warnings
+
+import torch
+
+
+class Trace:
+    """Profiles from now until `stop`.
+
+    A profiler that can't be started or written is a warning, never the end of the training.
+
+    Args:
+        folder: The folder of the run; the trace goes to `plugins/profile/<time>/<host>_<process>.pt.trace.json` in it.
+
+    Example:
+        >>> import tempfile
+        >>> trace = Trace(tempfile.mkdtemp())
+        >>> path = trace.stop()
+        >>> path.endswith(".pt.trace.json")
+        True
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if torch.cuda.is_available():
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        self._profile: torch.profiler.profile | None = torch.profiler.profile(activities=activities, record_shapes=True)
+        try:
+            self._profile.start()
+        except Exception as error:  # whatever the profiler of this platform raises
+            self._profile = None
+            warnings.warn(f"TensorBoard could not start torch.profiler: {error}", UserWarning, stacklevel=3)
+
+    def stop(self) -> str | None:
+        """End the profile and write it.
+
+        Returns:
+            The path of the trace, or None when there is none.
+        """
+        profile, self._profile = self._profile, None
+        if profile is None:
+            return None
+        try:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            profile.stop()
+            run = os.path.join(self.folder, "plugins", "profile", time.strftime("%Y_%m_%d_%H_%M_%S"))
+            os.makedirs(run, exist_ok=True)
+            path = os.path.join(run, f"{socket.gethostname()}_{os.getpid()}.{time.time_ns()}.pt.trace.json")
+            profile.export_chrome_trace(path)
+        except Exception as error:  # as above
+            warnings.warn(f"TensorBoard could not write the profile: {error}", UserWarning, stacklevel=3)
+            return None
+        return path
