@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from oncue.core.journal import Entry
 
 _TRAIN, _VALIDATION = "#1f77b4", "#ff7f0e"
-_EVENTS = {"stop": ("#d62728", "stopped"), "restore": ("#2ca02c", "weights kept"), "learning_rate": ("#7f7f7f", "rate cut")}
+_EVENTS = {
+    "stop": ("#d62728", "stopped"),
+    "restore": ("#2ca02c", "weights kept"),
+    "learning_rate": ("#7f7f7f", "rate cut"),
+}
 _MOST_LINES = 12
 
 
@@ -100,7 +104,10 @@ def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> 
         rows = [row for row in csv.reader(file, delimiter=separator) if row]
     if len(rows) < 2 or "epoch" not in rows[0]:
         raise ValueError(f"`{os.fspath(filename)}` is no log of epochs: it needs a column 'epoch' and a row of values.")
-    columns = {name: [_value(row[index]) if index < len(row) else None for row in rows[1:]] for index, name in enumerate(rows[0])}
+    columns = {
+        name: [_value(row[index]) if index < len(row) else None for row in rows[1:]]
+        for index, name in enumerate(rows[0])
+    }
     numbers = columns.pop("epoch")
     epochs = [index + 1 if number is None else int(number) + 1 for index, number in enumerate(numbers)]
     return plot(epochs, columns, _rate_cuts(epochs, columns.get("learning_rate")))
@@ -191,7 +198,9 @@ def _mark(axes: Axes, events: Sequence[Event]) -> bool:
             continue
         for index, epoch in enumerate(moments):
             style = ":" if kind == "learning_rate" else "--"
-            axes.axvline(epoch, color=colour, linestyle=style, linewidth=1.0, label=label if not index else None, zorder=0)
+            axes.axvline(
+                epoch, color=colour, linestyle=style, linewidth=1.0, label=label if not index else None, zorder=0
+            )
         marked = True
     return marked
 

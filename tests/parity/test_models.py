@@ -169,3 +169,20 @@ def test_random_draws_repeat_as_in_keras(keras: ModuleType) -> None:
             expected = getattr(keras.random, name)((4, 2), seed=seed, **arguments)
             found = getattr(oncue.random, name)((4, 2), seed=seed, **arguments)
             np.testing.assert_allclose(found.cpu().numpy(), expected.detach().cpu().numpy(), rtol=1e-6)
+
+
+def test_states_and_masks(keras: ModuleType) -> None:
+    def build(k: Any) -> Any:
+        x = k.layers.Input((None,), name="words")
+        embedded = k.layers.Embedding(10, 4, mask_zero=True, name="embedding")(x)
+        sequence, state, _ = k.layers.LSTM(3, return_sequences=True, return_state=True, name="lstm")(embedded)
+        return k.Model(x, [k.layers.GRU(2, name="gru")(sequence), state], name="masked")
+
+    theirs, ours = build(keras), build(oncue)
+    # Keras writes the mask as a step of the graph.
+    read = oncue.Model.from_config(plain(theirs.get_config()))
+    data = np.array([[1, 2, 0, 0], [3, 4, 5, 6]])
+    for model in (ours, read):
+        model.set_weights(theirs.get_weights())
+        for expected, found in zip(theirs.predict(data, verbose=0), model.predict(data, verbose=0), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -19,9 +19,6 @@ from oncue.callbacks.terminate_on_nan import TerminateOnNaN
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 
 __all__ = [
-    "TensorBoard",
-    "TerminateOnNaN",
-    "SwapEMAWeights",
     "BaseLogger",
     "CSVLogger",
     "Callback",
@@ -33,4 +30,7 @@ __all__ = [
     "ProgbarLogger",
     "ReduceLROnPlateau",
     "RemoteMonitor",
+    "SwapEMAWeights",
+    "TensorBoard",
+    "TerminateOnNaN",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from oncue.core.contract import TrainedModel
 from oncue.core.journal import Journal
 from oncue.core.progress import Progress
 from oncue.core.state import Stateful
@@ -57,7 +56,7 @@ class Callback(Stateful):
     """
 
     params: dict[str, Any] | None = None
-    model: TrainedModel | Any = None
+    model: Any = None
     validation_data: Any = None
     runs_last: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False

@@ -120,7 +120,9 @@ class CSVLogger(Callback):
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"`{self.filename}` is no CSV file in UTF-8, so nothing is appended to it: {error}.") from None
+            raise ValueError(
+                f"`{self.filename}` is no CSV file in UTF-8, so nothing is appended to it: {error}."
+            ) from None
         whole = _whole_rows(text)
         rows = _rows(whole, self.sep)
         if rows and rows[0][:1] != ["epoch"]:
@@ -130,7 +132,9 @@ class CSVLogger(Callback):
             )
         if whole != text:
             warnings.warn(
-                f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.", UserWarning, stacklevel=2
+                f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.",
+                UserWarning,
+                stacklevel=2,
             )
             replace_file(path, whole.encode("utf-8"))
         return rows[0][1:] if rows else None

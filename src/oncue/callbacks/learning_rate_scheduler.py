@@ -16,8 +16,8 @@ from oncue.core.console import print_message
 class LearningRateScheduler(Callback):
     """Sets the learning rate at the start of every epoch.
 
-    The epoch's logs get `learning_rate`, the rate that the epoch trained with. Where another callback sets the rate too,
-    the journal says what was overwritten.
+    The epoch's logs get `learning_rate`, the rate that the epoch trained with. Where another callback sets the rate
+    too, the journal says what was overwritten.
 
     Args:
         schedule: A function `(epoch, learning_rate) -> learning_rate`, or `(epoch) -> learning_rate` as in Keras 1.
@@ -94,13 +94,13 @@ def _checked(answer: Any, epoch: int) -> float:
         rate = None
     if rate is None:
         raise ValueError(
-            f"The `schedule` of LearningRateScheduler must return a float; in epoch {epoch} it returned {answer!r} of type "
-            f"{type(answer).__name__}. Type `return float(...)` in it."
+            f"The `schedule` of LearningRateScheduler must return a float; in epoch {epoch} it returned {answer!r} of "
+            f"type {type(answer).__name__}. Type `return float(...)` in it."
         )
     if not math.isfinite(rate) or rate < 0:
         raise ValueError(
-            f"The `schedule` of LearningRateScheduler must return a finite float, 0 or more; in epoch {epoch} it returned "
-            f"{rate}."
+            f"The `schedule` of LearningRateScheduler must return a finite float, 0 or more; in epoch {epoch} it "
+            f"returned {rate}."
         )
     return rate
 

@@ -47,14 +47,14 @@ class Listeners:
         try:
             if clock.in_parts or clock.calls & 31 == 1:
                 parts, before = [], start
-                for callback, method in self.pairs:
+                for callback, method in self.pairs:  # noqa: B007  # the error's note names it
                     method(*arguments)
                     now = perf_counter()
                     parts.append(now - before)
                     before = now
                 clock.add(parts)
             else:
-                for callback, method in self.pairs:
+                for callback, method in self.pairs:  # noqa: B007  # as above
                     method(*arguments)
                 clock.whole += perf_counter() - start
         except BaseException as error:
@@ -64,7 +64,9 @@ class Listeners:
             noted(error, callback, self.hook, arguments[0] if len(arguments) == 2 else None)
             raise
 
-    def call_each(self, failure: BaseException | None, *arguments: Any, backwards: bool = False) -> BaseException | None:
+    def call_each(
+        self, failure: BaseException | None, *arguments: Any, backwards: bool = False
+    ) -> BaseException | None:
         """Call every listener whatever the others raise.
 
         Args:
@@ -82,7 +84,9 @@ class Listeners:
                 if failure is None:
                     failure = noted(error, callback, self.hook)
                 elif error is not failure:
-                    failure.add_note(f"then {type(callback).__name__}.{self.hook} raised {type(error).__name__}: {error}")
+                    failure.add_note(
+                        f"then {type(callback).__name__}.{self.hook} raised {type(error).__name__}: {error}"
+                    )
         return failure
 
 

@@ -83,7 +83,9 @@ class RemoteMonitor(Callback):
     def _failed(self, error: OSError) -> None:
         self._failures += 1
         if self._failures == 1:
-            warnings.warn(f"Could not reach RemoteMonitor root server at {self.root}: {error}", UserWarning, stacklevel=3)
+            warnings.warn(
+                f"Could not reach RemoteMonitor root server at {self.root}: {error}", UserWarning, stacklevel=3
+            )
         if self._failures == _GIVE_UP_AFTER:
             self.note(f"gave up sending to {self.root} after {self._failures} failures in a row: {error}")
 

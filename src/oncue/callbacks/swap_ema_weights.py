@@ -22,8 +22,9 @@ class HasWeightAverage(Protocol):
 class SwapEMAWeights(Callback):
     """Puts the moving average of the weights into the model while it is evaluated or predicts.
 
-    The optimizer must have been made with `use_ema=True`. Afterwards, and after an error, the model has the weights that
-    are trained again. At the end of `fit` the optimizer leaves the average in the model, with or without this callback.
+    The optimizer must have been made with `use_ema=True`. Afterwards, and after an error, the model has the weights
+    that are trained again. At the end of `fit` the optimizer leaves the average in the model, with or without this
+    callback.
 
     Args:
         swap_on_epoch: Whether the average is in the model from the end of each epoch to the start of the next, so that
@@ -106,8 +107,8 @@ class SwapEMAWeights(Callback):
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if not isinstance(optimizer, HasWeightAverage):
             raise ValueError(
-                f"SwapEMAWeights needs an optimizer of oncue made with `use_ema=True`; {type(optimizer).__name__} has no "
-                "moving average that it can show. In Keras's own loop use `keras.callbacks.SwapEMAWeights`."
+                f"SwapEMAWeights needs an optimizer of oncue made with `use_ema=True`; {type(optimizer).__name__} has "
+                "no moving average that it can show. In Keras's own loop use `keras.callbacks.SwapEMAWeights`."
             )
         if not optimizer.use_ema:
             raise ValueError(

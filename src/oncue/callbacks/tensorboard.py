@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oncue import legacy
+from oncue.callbacks import tensorboard_arguments as arguments
 from oncue.callbacks.callback import Callback
-from oncue.core.suggest import nearest
 
 if TYPE_CHECKING:
     from oncue.tensorboard.event_file import EventFile
     from oncue.tensorboard.projector import Projector
     from oncue.tensorboard.trace import Trace
 
-_OLD = ("batch_size", "embeddings_data", "embeddings_layer_names")
-
 
 class TensorBoard(Callback):
     """Writes what TensorBoard shows; look at it with `tensorboard --logdir logs`.
 
-    Files, tags and steps are those of Keras on TensorFlow, but only the `tensorboard` package is needed. `log_dir/train`
-    has `epoch_loss` and the like by epoch, `log_dir/validation` the same of validation, and `evaluation_loss_vs_iterations`
-    by optimizer step. Nothing is read from the device between two moments at which something is written.
+    Files, tags and steps are those of Keras on TensorFlow, but only the `tensorboard` package is needed. The folder
+    `log_dir/train` has `epoch_loss` and the like by epoch; `log_dir/validation` has the same of validation, and
+    `evaluation_loss_vs_iterations` by optimizer step. Between two moments at which something is written, nothing is
+    read from the device.
 
     Args:
         log_dir: The folder to write to. Give each run a folder of its own.
         histogram_freq: Write histograms of all weights every so many epochs; 0 for never.
         write_graph: Write the model's graph. Models of Keras's layers are shown layer by layer, other torch modules as
             traced by `torch.fx`, or as the tree of their modules where they can't be traced.
-        write_images: Write the weights as images too, in the epochs of `histogram_freq`. The least weight is black, the
-            greatest white.
-        write_steps_per_second: Write the batches trained per second: of epochs, and of batches if `update_freq` says so.
+        write_images: Write the weights as images too, in the epochs of `histogram_freq`. The least weight is black,
+            the greatest white.
+        write_steps_per_second: Write the batches trained per second: of epochs, and of batches if `update_freq` is not
+            "epoch".
         update_freq: "epoch"; "batch" to write the logs of every batch; or a whole number of batches.
-        profile_batch: The batch to profile with `torch.profiler`, counted from 1 over the whole run; or a pair, the first
-            and the last; 0 for none. The trace goes to `log_dir/train/plugins/profile`.
+        profile_batch: The batch to profile with `torch.profiler`, counted from 1 over the whole run; or a pair, the
+            first and the last; 0 for none. The trace goes to `log_dir/train/plugins/profile`.
         embeddings_freq: Write the tables of embedding layers for the projector every so many epochs; 0 for never.
         embeddings_metadata: The file that labels the rows, relative to `log_dir`; or a dict from layer names to files.
         write_grads: Write histograms of the gradients of the epoch's last batch too, in the epochs of `histogram_freq`.
@@ -79,18 +77,18 @@ class TensorBoard(Callback):
         **old: Any,
     ) -> None:
         super().__init__()
-        _require_tensorboard()
+        arguments.require_tensorboard()
         self.log_dir = os.fspath(log_dir)
-        self.histogram_freq = _frequency("histogram_freq", histogram_freq)
+        self.histogram_freq = arguments.frequency("histogram_freq", histogram_freq)
         self.write_graph = write_graph
         self.write_images = write_images
         self.write_steps_per_second = write_steps_per_second
-        self.update_freq = _update_freq(update_freq)
-        self._first_profiled, self._last_profiled = _profiled_range(profile_batch)
-        self.embeddings_freq = _frequency("embeddings_freq", embeddings_freq)
+        self.update_freq = arguments.update_frequency(update_freq)
+        self._first_profiled, self._last_profiled = arguments.profiled_range(profile_batch)
+        self.embeddings_freq = arguments.frequency("embeddings_freq", embeddings_freq)
         self.embeddings_metadata = embeddings_metadata
         self.write_grads = write_grads
-        self.embeddings_layer_names: list[str] = list(_old_arguments(old) or ())
+        self.embeddings_layer_names: list[str] = list(arguments.old_layer_names(old) or ())
         self.global_step = 0
         self.step_at_epoch_begin = 0
         self._files: dict[str, EventFile] = {}
@@ -281,64 +279,6 @@ class TensorBoard(Callback):
             path = trace.stop()
             if path is not None:
                 self.note(f"profiled batches {self._first_profiled} to {self.global_step}: {path}")
-
-
-def _require_tensorboard() -> None:
-    try:
-        importlib.import_module("tensorboard")
-    except ImportError as error:
-        raise ImportError(
-            "The TensorBoard callback writes with the `tensorboard` package, which is not installed (TensorFlow is not "
-            "needed). Type: pip install tensorboard"
-        ) from error
-
-
-def _frequency(name: str, value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(
-            f"`{name}` must be a number of epochs, 0 for never; got {value!r} of type {type(value).__name__}."
-        )
-    return int(value)
-
-
-def _update_freq(value: Any) -> Any:
-    if value == "batch":
-        return 1
-    if value == "epoch" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    near = nearest(value, ("batch", "epoch")) if isinstance(value, str) else None
-    hint = "" if near is None else f" Did you mean {near!r}?"
-    raise ValueError(
-        f'`update_freq` must be "batch", "epoch" or a whole number of batches above 0; got {value!r}.{hint}'
-    )
-
-
-def _profiled_range(value: Any) -> tuple[int, int]:
-    given = value
-    if isinstance(value, str):
-        # "start,stop", as Keras 2 takes it.
-        parts = value.split(",")
-        value = tuple(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else None
-        value = value[0] if value is not None and len(value) == 1 else value
-    pair = (value, value) if isinstance(value, int) else value
-    whole = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(number, int) for number in pair)
-    if not whole or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
-        raise ValueError(
-            "`profile_batch` must be a non-negative integer or a pair of positive integers, the first and the last batch "
-            f"to profile; got {given!r}. Type `profile_batch=2`, or `profile_batch=(10, 20)`."
-        )
-    return int(pair[0]), int(pair[1])
-
-
-def _old_arguments(old: Mapping[str, Any]) -> Any:
-    for name, value in old.items():
-        if name not in _OLD:
-            near = nearest(name, (*_OLD, "log_dir", "histogram_freq", "write_images", "write_graph", "write_grads"))
-            hint = "" if near is None else f" Did you mean `{near}`?"
-            raise TypeError(f"TensorBoard has no argument `{name}`.{hint}")
-        if value is not None:
-            legacy.warn_once(f"TensorBoard({name}=...)", "TensorBoard(...)")
-    return old.get("embeddings_layer_names")
 
 
 def _per_second(steps: int, seconds: float) -> float:

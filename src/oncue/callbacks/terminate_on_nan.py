@@ -47,7 +47,8 @@ class TerminateOnNaN(Callback):
         names = [monitor] if isinstance(monitor, str) else list(monitor) if isinstance(monitor, Iterable) else []
         if not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError(
-                f"`monitor` of TerminateOnNaN must be the name of a logged value, a list of names, or '*'; got {monitor!r}."
+                "`monitor` of TerminateOnNaN must be the name of a logged value, a list of names, or '*'; got "
+                f"{monitor!r}."
             )
         self.raise_error = raise_error
         self.monitor = names

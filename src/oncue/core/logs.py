@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 
@@ -109,12 +109,12 @@ class Logs(dict[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> Any:
         """Return the pairs of names and values; fetches."""
         self.fetch()
         return super().items()
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> Any:
         """Return the values; fetches."""
         self.fetch()
         return super().values()
@@ -131,7 +131,7 @@ class Logs(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]  # as for every dict
+    __hash__ = None
 
     def __repr__(self) -> str:
         self.fetch()

@@ -55,7 +55,9 @@ class Monitor:
 
     def __init__(self, name: str, mode: str = "auto", min_delta: float = 0.0, owner: str = "Monitor") -> None:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"`monitor` of {owner} must be the name of a logged value such as 'val_loss'; got {name!r}.")
+            raise ValueError(
+                f"`monitor` of {owner} must be the name of a logged value such as 'val_loss'; got {name!r}."
+            )
         if not isinstance(min_delta, (int, float)) or not math.isfinite(min_delta):
             raise ValueError(f"`min_delta` of {owner} must be a finite number; got {min_delta!r}.")
         self.name = name
@@ -66,7 +68,7 @@ class Monitor:
 
     @property
     def direction(self) -> str | None:
-        """ "down" when less is better, "up" when more is, None when not decided yet."""
+        """Which way is better: "down", "up", or None when it is not decided yet."""
         return self._direction
 
     def resolve(self, directions: Mapping[str, str]) -> None:

@@ -47,7 +47,9 @@ class Progbar:
         unit_name: str = "step",
     ) -> None:
         if stateful_metrics is not None and stateless_metrics is not None:
-            raise ValueError("Give `stateful_metrics` or `stateless_metrics`, not both: each says what the other leaves.")
+            raise ValueError(
+                "Give `stateful_metrics` or `stateless_metrics`, not both: each says what the other leaves."
+            )
         self.target = target
         self.width = width
         self.verbose = verbose

@@ -53,6 +53,8 @@ class Layer(torch.nn.Module):
     _accepts_mask: ClassVar[bool] = False
     # Becomes True in a process that has made a mask (Embedding(mask_zero=True), Masking), so that others pay nothing.
     masks_in_use: ClassVar[bool] = False
+    # Becomes True in a process where a layer has added a loss in its call.
+    losses_in_use: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -524,6 +526,7 @@ class Layer(torch.nn.Module):
 
     def add_loss(self, loss: Any) -> None:
         """Add a term to the loss of the step that is being computed (call it inside `call`)."""
+        Layer.losses_in_use = True
         self._added_losses.extend(flatten(loss))
 
     @property

@@ -20,6 +20,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Matmul": operator.matmul,
     "Multiply": operator.mul,
     "Negative": operator.neg,
+    "NotEqual": operator.ne,
     "Power": operator.pow,
     "Subtract": operator.sub,
     "TrueDivide": operator.truediv,

@@ -69,24 +69,36 @@ def binary_crossentropy(
 def categorical_crossentropy(
     y_true: Tensor, y_pred: Tensor, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Tensor | None:
-    """Return the mean cross-entropy of class probabilities (logits only)."""
-    if not from_logits or y_pred.ndim != 2 or axis not in (-1, 1) or y_pred.shape[1] == 1:
+    """Return the mean cross-entropy of class probabilities."""
+    if y_pred.ndim != 2 or axis not in (-1, 1) or y_pred.shape[1] == 1:
         return None
     target = _same_shape(y_true, y_pred)
-    return None if target is None else F.cross_entropy(y_pred, target, label_smoothing=label_smoothing)
+    if target is None:
+        return None
+    if from_logits:
+        return F.cross_entropy(y_pred, target, label_smoothing=label_smoothing)
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + label_smoothing / target.shape[1]
+    logs = (y_pred / y_pred.sum(1, keepdim=True)).clamp(epsilon(), 1.0 - epsilon()).log()
+    return (target * logs).sum() / -len(target)
 
 
 def sparse_categorical_crossentropy(
     y_true: Tensor, y_pred: Tensor, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Tensor | None:
-    """Return the mean cross-entropy of class labels (logits only)."""
-    if not from_logits or ignore_class is not None or y_pred.ndim != 2 or axis not in (-1, 1):
+    """Return the mean cross-entropy of class labels."""
+    if ignore_class is not None or y_pred.ndim != 2 or axis not in (-1, 1):
         return None
-    labels = y_true.squeeze(1) if y_true.ndim == 2 and y_true.shape[1] == 1 else y_true
-    if labels.ndim != 1:
+    at = y_true.unsqueeze(1) if y_true.ndim == 1 else y_true
+    if at.shape != (y_pred.shape[0], 1):
         return None
-    # Labels are indices here and never to be skipped, so torch's default of skipping -100 is moved out of reach.
-    return F.cross_entropy(y_pred, labels if labels.dtype == torch.int64 else labels.long(), ignore_index=-(2**31))
+    if at.dtype != torch.int64:
+        at = at.long()
+    if from_logits:
+        # Labels are indices here and never to be skipped, so torch's default of skipping -100 is moved out of reach.
+        return F.cross_entropy(y_pred, at.squeeze(1), ignore_index=-(2**31))
+    right = (y_pred.gather(1, at) / y_pred.sum(1, keepdim=True)).clamp(epsilon(), 1.0 - epsilon())
+    return -right.log().mean()
 
 
 FUSED: dict[str, MeanLoss] = {

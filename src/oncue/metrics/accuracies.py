@@ -20,6 +20,30 @@ def _both(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
     return as_tensor(y_true, "y_true", device=y_pred.device), y_pred
 
 
+# The metrics sum up truth values as they are; only the public functions turn them into floats, as Keras's do.
+def _equal(y_true: Any, y_pred: Any) -> Tensor:
+    true, pred = match_ranks(*_both(y_true, y_pred))
+    return torch.eq(true.to(pred.dtype), pred)
+
+
+def _same_side(y_true: Any, y_pred: Any, threshold: float) -> Tensor:
+    true, pred = match_ranks(*_both(y_true, y_pred))
+    return torch.eq(pred > threshold, true)
+
+
+def _same_class(y_true: Any, y_pred: Any) -> Tensor:
+    true, pred = _both(y_true, y_pred)
+    return torch.eq(true.argmax(-1), pred.argmax(-1))
+
+
+def _right_label(y_true: Any, y_pred: Any) -> Tensor:
+    true, pred = _both(y_true, y_pred)
+    if true.ndim == pred.ndim and true.shape[-1] == 1:
+        true = true.squeeze(-1)
+    # Integers beside floats are compared as they are: torch promotes them without a copy.
+    return torch.eq(pred.argmax(-1), true)
+
+
 def accuracy(y_true: Any, y_pred: Any) -> Tensor:
     """Return 1.0 where the prediction equals the target, else 0.0.
 
@@ -34,8 +58,7 @@ def accuracy(y_true: Any, y_pred: Any) -> Tensor:
         >>> accuracy([1, 2, 3], [1, 2, 4])
         tensor([1., 1., 0.])
     """
-    true, pred = match_ranks(*_both(y_true, y_pred))
-    return (true.to(pred.dtype) == pred).to(torch_dtype(None))
+    return _equal(y_true, y_pred).to(torch_dtype(None))
 
 
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Tensor:
@@ -54,8 +77,7 @@ def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Tensor:
         tensor([[1.],
                 [0.]])
     """
-    true, pred = match_ranks(*_both(y_true, y_pred))
-    return torch.eq(pred > threshold, true).to(torch_dtype(None))
+    return _same_side(y_true, y_pred, threshold).to(torch_dtype(None))
 
 
 def categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
@@ -72,8 +94,7 @@ def categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
         >>> categorical_accuracy([[0, 1], [1, 0]], [[0.1, 0.9], [0.3, 0.7]])
         tensor([1., 0.])
     """
-    true, pred = _both(y_true, y_pred)
-    return (true.argmax(-1) == pred.argmax(-1)).to(torch_dtype(None))
+    return _same_class(y_true, y_pred).to(torch_dtype(None))
 
 
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
@@ -90,11 +111,7 @@ def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Tensor:
         >>> sparse_categorical_accuracy([1, 0], [[0.1, 0.9], [0.3, 0.7]])
         tensor([1., 0.])
     """
-    true, pred = _both(y_true, y_pred)
-    if true.ndim == pred.ndim and true.shape[-1] == 1:
-        true = true.squeeze(-1)
-    # Integers beside floats are compared as they are: torch promotes them without a copy.
-    return (pred.argmax(-1) == true).to(torch_dtype(None))
+    return _right_label(y_true, y_pred).to(torch_dtype(None))
 
 
 def _among_best(labels: Tensor, scores: Tensor, k: int) -> Tensor:
@@ -163,7 +180,7 @@ class Accuracy(MeanMetricWrapper):
     _direction = "up"
 
     def __init__(self, name: str | None = "accuracy", dtype: Any = None) -> None:
-        super().__init__(accuracy, name, dtype)
+        super().__init__(_equal, name, dtype)
 
 
 class BinaryAccuracy(MeanMetricWrapper):
@@ -186,7 +203,7 @@ class BinaryAccuracy(MeanMetricWrapper):
     _options = ("threshold",)
 
     def __init__(self, name: str | None = "binary_accuracy", dtype: Any = None, threshold: float = 0.5) -> None:
-        super().__init__(binary_accuracy, name, dtype, threshold=threshold)
+        super().__init__(_same_side, name, dtype, threshold=threshold)
         self.threshold = threshold
 
 
@@ -205,7 +222,7 @@ class CategoricalAccuracy(MeanMetricWrapper):
     _direction = "up"
 
     def __init__(self, name: str | None = "categorical_accuracy", dtype: Any = None) -> None:
-        super().__init__(categorical_accuracy, name, dtype)
+        super().__init__(_same_class, name, dtype)
 
 
 class SparseCategoricalAccuracy(MeanMetricWrapper):
@@ -223,7 +240,7 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
     _direction = "up"
 
     def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: Any = None) -> None:
-        super().__init__(sparse_categorical_accuracy, name, dtype)
+        super().__init__(_right_label, name, dtype)
 
 
 class TopKCategoricalAccuracy(MeanMetricWrapper):

@@ -99,14 +99,11 @@ class Mean(Metric):
             self.total.assign_add(values, weight)
             self.count.assign_add(weight)
             return
-        if not values.is_floating_point():
-            values = values.to(self._dtype)
         number = values.shape[0]
-        if values.ndim == 1:
-            self.total.assign_add(values.sum(), weight)
-        elif values.numel():
+        if values.numel():
             # The mean of equally many values for each sample is their sum, scaled once.
-            self.total.assign_add(values.sum(), weight * number / values.numel())
+            total = values.sum() if values.is_floating_point() else values.sum(dtype=self._dtype)
+            self.total.assign_add(total, weight if values.ndim == 1 else weight * number / values.numel())
         self.count.assign_add(number * weight)
 
     def result(self) -> Tensor:

@@ -62,13 +62,13 @@ class MetricVariable:
         """The value as a tensor; a copy for a scalar that is a Python number so far."""
         if self._tensor is None:
             return torch.tensor(self._number, dtype=self._dtype)
-        return self._tensor + self._number if self._number else self._tensor
+        return self._shown() + self._number if self._number else self._shown()
 
     def owned(self) -> Tensor | Number:
         """Return the value as it is now, unharmed by later updates: a Python number where no tensor was ever added."""
         if self._tensor is None:
             return self._number
-        return self._tensor + self._number if self._number else self._tensor.clone()
+        return self._shown() + self._number if self._number else self._shown().clone()
 
     def assign(self, value: Any) -> None:
         """Set the value in place.
@@ -87,9 +87,9 @@ class MetricVariable:
         source = self._source(value)
         if tuple(source.shape) != self.shape:
             raise ValueError(f"`{self.name}` has the shape {self.shape}; got a value of shape {tuple(source.shape)}.")
-        if self._tensor is None or self._tensor.device != source.device:
+        if self._tensor is None or (self._tensor.device.type == "cpu" and source.device.type != "cpu"):
             self._tensor = self._place(source, source.device)
-        elif source is not self._tensor:
+        else:
             self._tensor.copy_(source)
         self._number = 0
 
@@ -130,6 +130,10 @@ class MetricVariable:
         """Return a copy of the value as a NumPy array; this waits for the device."""
         return np.array(self.value.cpu().numpy())
 
+    def _shown(self) -> Tensor:
+        assert self._tensor is not None
+        return self._tensor if self.shape else self._tensor.view(())
+
     def _source(self, value: Any) -> Tensor:
         if isinstance(value, Tensor):
             return value.detach() if value.requires_grad else value
@@ -142,7 +146,9 @@ class MetricVariable:
         with torch.inference_mode(False):
             if self._dtype == torch.float64 and device.type == "mps":
                 self._dtype = torch.float32
-            tensor = torch.empty(self.shape, dtype=self._dtype, device=device)
+            # One element, not a scalar: torch 2.13's inductor takes a float64 scalar on the CPU for a Python number, and
+            # what a compiled step adds to it is lost.
+            tensor = torch.empty(self.shape or (1,), dtype=self._dtype, device=device)
         return tensor.copy_(value.detach())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

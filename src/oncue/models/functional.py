@@ -38,6 +38,7 @@ class Graph:
 
     Example:
         >>> from oncue import layers
+        >>> import torch
         >>> x = layers.Input((2,), name="x")
         >>> graph = Graph(x, [x, layers.Activation("relu")(x)])
         >>> graph(-torch.ones(1, 2))

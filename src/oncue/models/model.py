@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from oncue import backend, naming
+from oncue import naming
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.nested import flatten, map_leaves
+from oncue.training.trained_module import is_unready
 from oncue.training.trainer import Trainer
 
 
-class Model(Trainer, Layer):
+class Model(Trainer):
     """A network that can be trained.
 
     There are three ways to one: `Model(module)` around any `torch.nn.Module`; `Model(inputs, outputs)` of symbolic
@@ -61,7 +61,6 @@ class Model(Trainer, Layer):
         self.module: torch.nn.Module | None = None
         self._graph: Any = None
         self._chosen_device = None if device is None else torch.device(device)
-        self._optimized: list[Any] = []
         if module is not None:
             if outputs is not None:
                 raise TypeError("`Model(module)` takes no `outputs`: the module says what it gives.")
@@ -112,62 +111,15 @@ class Model(Trainer, Layer):
             return self.module(x) if type(x) is torch.Tensor else _called(self.module, x)
         return self(x)
 
-    # Devices and building ----------------------------------------------------------------------------------------
-
-    @property
-    def device(self) -> torch.device:
-        """The device that the model trains on."""
-        if self._chosen_device is not None:
-            return self._chosen_device
-        placed = next((tensor.device for tensor in self.parameters() if tensor.device.type != "cpu"), None)
-        return backend.device() if placed is None else placed
-
-    def _place(self) -> torch.device:
-        device = self.device
-        if any(tensor.device != device for tensor in self.parameters() if not _unready(tensor)):
-            self.to(device)
-        for module in self.modules():
-            if isinstance(module, Layer):
-                module._device = device
-        return device
-
     def _build_on(self, x: Any) -> None:
         """Make the weights by running the model once, where they are not there yet."""
         if self.module is not None:
-            if any(_unready(tensor) for tensor in (*self.parameters(), *self.buffers())):
+            if any(is_unready(tensor) for tensor in (*self.parameters(), *self.buffers())):
                 with torch.no_grad(), self._mode(False):
                     self._forward(x)
             self.built = True
-        elif not self._all_built():
-            with torch.no_grad(), self._mode(False):
-                self(x)
-            self._place()
-
-    def _all_built(self) -> bool:
-        return self.built and all(module.built for module in self.modules() if isinstance(module, Layer))
-
-    def trainable_parameters(self) -> list[torch.nn.Parameter]:
-        """Return the torch parameters that training updates."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    # Penalties ---------------------------------------------------------------------------------------------------
-
-    def _has_penalties(self) -> bool:
-        return any(isinstance(module, Layer) and module._regularizers for module in self.modules())
-
-    def _may_add_losses(self) -> bool:
-        return any(
-            isinstance(module, Layer)
-            and (module.activity_regularizer is not None or not type(module).__module__.startswith("oncue."))
-            for module in self.modules()
-        )
-
-    def _penalty(self) -> torch.Tensor:
-        terms = self.losses
-        for module in self.modules():
-            if isinstance(module, Layer):
-                module._added_losses.clear()
-        return torch.stack([term.sum() for term in terms]).sum() if terms else torch.zeros((), device=self.device)
+        else:
+            super()._build_on(x)
 
     # Looking inside ----------------------------------------------------------------------------------------------
 
@@ -338,7 +290,3 @@ def _called(module: torch.nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return module(**inputs)
     return module(inputs)
-
-
-def _unready(tensor: torch.Tensor) -> bool:
-    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))

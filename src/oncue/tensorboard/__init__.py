@@ -1,1 +1,1 @@
-"""What TensorBoard reads, written without TensorFlow: event files, pictures of weights, graphs, projector files, traces."""
+"""What TensorBoard reads, written without TensorFlow: event files, weights, graphs, projector files, traces."""

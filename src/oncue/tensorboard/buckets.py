@@ -32,9 +32,9 @@ def bucket_rows(tensors: Sequence[Tensor]) -> list[list[Row]]:
         For each tensor 30 rows of left edge, right edge and count.
 
     Example:
-        >>> rows = bucket_rows([torch.arange(60.0)])[0]
-        >>> rows[0], sum(count for _, _, count in rows)
-        ((0.0, 1.9666666666666668, 2.0), 60.0)
+        >>> rows = bucket_rows([torch.arange(61.0)])[0]
+        >>> rows[0], rows[29], sum(count for _, _, count in rows)
+        ((0.0, 2.0, 2.0), (58.0, 60.0, 3.0), 61.0)
     """
     flat = [_real(tensor) for tensor in tensors]
     ranges = _ranges(flat)
@@ -76,11 +76,11 @@ def _counts(values: Tensor, low: float, high: float) -> Tensor:
         values = values.double()
     if values.device.type != "cpu":
         # `bincount` would wait for the device here.
-        for part in values.split(_COUNTABLE):
-            total += torch.histc(part, BUCKETS, low, high)
+        for start in range(0, len(values), _COUNTABLE):
+            total += torch.histc(values[start : start + _COUNTABLE], BUCKETS, low, high)
         return total
-    for part in values.split(_IN_CACHE):
-        places = part.sub(low).div_(high - low).mul_(BUCKETS).clamp_(max=BUCKETS - 1)
+    for start in range(0, len(values), _IN_CACHE):
+        places = values[start : start + _IN_CACHE].sub(low).div_(high - low).mul_(BUCKETS).clamp_(max=BUCKETS - 1)
         total += torch.bincount(places.to(torch.int64), minlength=BUCKETS)
     return total
 

@@ -18,7 +18,7 @@ _serials = itertools.count()
 
 
 class EventFile:
-    """Appends summaries to a new event file, on the calling thread, so that a failed write is an error where it happens.
+    """Appends summaries to a new event file, on the calling thread: a failed write is an error where it happens.
 
     The file always ends with a whole record once `flush` or `close` returned. Between two flushes at most 10 seconds of
     events are held back.

@@ -45,7 +45,7 @@ def graph_config(model: Any) -> str | None:
     Example:
         >>> config = json.loads(graph_config(torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.ReLU())))
         >>> [layer["class_name"] for layer in config["config"]["layers"]]
-        ['Placeholder', 'Linear', 'ReLU']
+        ['Placeholder', 'Linear', 'ReLU', 'Output']
     """
     own = _own_config(model)
     if own is not None:

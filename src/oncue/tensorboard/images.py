@@ -60,7 +60,8 @@ def _as_bytes(stack: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = values.min(), values.max()
     if low == high:
         return np.full(stack.shape, 128, np.uint8)
-    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint((values - low) / (high - low) * 255).astype(np.uint8)
+    return grey
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:

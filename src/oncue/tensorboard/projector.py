@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from oncue.core.suggest import nearest
@@ -19,8 +18,8 @@ from oncue.tensorboard.weights import as_array, as_tensor
 class Projector:
     """Writes `projector_config.pbtxt` now, and the tables when asked.
 
-    Keras writes a weights file in each such epoch, which only TensorFlow's checkpoints would let the projector read. Here
-    that file is written too, and beside it each layer's table of the last such epoch as text, which the projector reads.
+    Keras writes a weights file in each such epoch, but the projector can't read it. Here it is written too, and beside
+    it each layer's table of the last such epoch as text, which the projector reads.
 
     Args:
         model: A model with `layers`, or a torch module with `torch.nn.Embedding` somewhere inside.
@@ -68,7 +67,7 @@ class Projector:
                 entry.metadata_path = os.fspath(files[name])
         os.makedirs(os.path.join(log_dir, "train"), exist_ok=True)
         with open(os.path.join(log_dir, "projector_config.pbtxt"), "w", encoding="utf-8") as file:
-            file.write(text_format.MessageToString(config))
+            file.write(str(config))
 
     def write(self, epoch: int) -> None:
         """Write the tables, and the weights file of the epoch."""
@@ -99,8 +98,8 @@ def _embeddings(model: Any) -> Iterator[tuple[str, Any]]:
                 yield name or "embedding", module
     else:
         raise TypeError(
-            f"TensorBoard's `embeddings_freq` needs a model with `layers`, or a torch module; got {type(model).__name__}. "
-            "Type `embeddings_freq=0`."
+            f"TensorBoard's `embeddings_freq` needs a model with `layers`, or a torch module; got "
+            f"{type(model).__name__}. Type `embeddings_freq=0`."
         )
 
 
@@ -123,6 +122,6 @@ def _check(argument: str, names: Any, known: Mapping[str, Any]) -> None:
             near = nearest(str(name), known)
             hint = "" if near is None else f" Did you mean {near!r}?"
             raise ValueError(
-                f"`{argument}` names {name!r}, which is no embedding layer of the model.{hint} The embedding layers are: "
-                f"{', '.join(known) or 'none'}."
+                f"`{argument}` names {name!r}, which is no embedding layer of the model.{hint} The embedding layers "
+                f"are: {', '.join(known) or 'none'}."
             )

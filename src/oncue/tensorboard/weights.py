@@ -61,8 +61,8 @@ def weights_of(model: Any) -> list[Weight]:
             for name, parameter in model.named_parameters()
         ]
     raise TypeError(
-        f"TensorBoard's `histogram_freq` needs a model with `weights`, or a torch module; got {type(model).__name__}. Type "
-        "`histogram_freq=0`."
+        f"TensorBoard's `histogram_freq` needs a model with `weights`, or a torch module; got {type(model).__name__}. "
+        "Type `histogram_freq=0`."
     )
 
 
@@ -104,7 +104,8 @@ def as_tensor(value: Any) -> Tensor:
     if not isinstance(held, Tensor):
         return torch.from_numpy(np.array(value))
     to_keras = getattr(value, "to_keras", None)
-    return held.detach() if to_keras is None else to_keras(held.detach())  # type: ignore[no-any-return]  # a tensor
+    tensor: Tensor = held.detach() if to_keras is None else to_keras(held.detach())
+    return tensor
 
 
 def _of_variable(variable: Any, prefix: str) -> Weight:

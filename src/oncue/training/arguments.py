@@ -16,7 +16,7 @@ def check_epochs(name: str, value: Any) -> int:
     Raises:
         ValueError: Otherwise.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 0:
         raise ValueError(f"`{name}` must be a whole number, 0 or more; got {value!r}.")
     return int(value)
 
@@ -38,7 +38,7 @@ def check_frequency(value: Any) -> int | Collection[int]:
     Raises:
         ValueError: Otherwise.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1:
         return int(value)
     if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
         return value

@@ -37,9 +37,7 @@ def make_callbacks(callbacks: Any, model: Trainer, **params: Any) -> CallbackLis
         if history and not any(isinstance(item, History) for item in callbacks.callbacks):
             callbacks.append(History())
         return callbacks
-    return CallbackList(
-        callbacks, add_history=history, add_progbar=params["verbose"] != 0, model=model, **params
-    )
+    return CallbackList(callbacks, add_history=history, add_progbar=params["verbose"] != 0, model=model, **params)
 
 
 def train_epochs(

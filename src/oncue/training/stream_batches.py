@@ -85,7 +85,7 @@ class StreamBatches(Batches):
             data, self._looked_at = self._looked_at, _END
             yield data
         # Not `yield from`: it would close the user's generator when a pass is left half-way.
-        for data in opened:  # noqa: UP028
+        for data in opened:
             yield data
 
 

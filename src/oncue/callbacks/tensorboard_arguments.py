@@ -1,0 +1,79 @@
+"""The arguments of the TensorBoard callback, checked when it is made."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from oncue import legacy
+from oncue.core.suggest import nearest
+
+_OLD = ("batch_size", "embeddings_data", "embeddings_layer_names")
+_KNOWN = """
+    log_dir histogram_freq write_graph write_images write_steps_per_second update_freq profile_batch embeddings_freq
+    embeddings_metadata write_grads
+""".split()
+
+
+def require_tensorboard() -> None:
+    """Refuse to go on without the `tensorboard` package."""
+    try:
+        importlib.import_module("tensorboard")
+    except ImportError as error:
+        raise ImportError(
+            "The TensorBoard callback writes with the `tensorboard` package, which is not installed (TensorFlow is not "
+            "needed). Type: pip install tensorboard"
+        ) from error
+
+
+def frequency(name: str, value: Any) -> int:
+    """Return a number of epochs between two writes."""
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(
+            f"`{name}` must be a number of epochs, 0 for never; got {value!r} of type {type(value).__name__}."
+        )
+    return int(value)
+
+
+def update_frequency(value: Any) -> Any:
+    """Return "epoch", or the number of batches between two writes."""
+    if value == "batch":
+        return 1
+    if value == "epoch" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    near = nearest(value, ("batch", "epoch")) if isinstance(value, str) else None
+    hint = "" if near is None else f" Did you mean {near!r}?"
+    raise ValueError(
+        f'`update_freq` must be "batch", "epoch" or a whole number of batches above 0; got {value!r}.{hint}'
+    )
+
+
+def profiled_range(value: Any) -> tuple[int, int]:
+    """Return the first and the last batch to profile, both 0 for none."""
+    given = value
+    if isinstance(value, str):
+        # "start,stop", as Keras 2 takes it.
+        parts = value.split(",")
+        value = tuple(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else None
+        value = value[0] if value is not None and len(value) == 1 else value
+    pair = (value, value) if isinstance(value, int) else value
+    whole = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(number, int) for number in pair)
+    if not whole or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
+        raise ValueError(
+            "`profile_batch` must be a non-negative integer or a pair of positive integers, the first and the last "
+            f"batch to profile; got {given!r}. Type `profile_batch=2`, or `profile_batch=(10, 20)`."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def old_layer_names(old: Mapping[str, Any]) -> Any:
+    """Return `embeddings_layer_names`, the one argument of Keras 2 that still says something; refuse unknown ones."""
+    for name, value in old.items():
+        if name not in _OLD:
+            near = nearest(name, (*_KNOWN, *_OLD))
+            hint = "" if near is None else f" Did you mean `{near}`?"
+            raise TypeError(f"TensorBoard has no argument `{name}`.{hint}")
+        if value is not None:
+            legacy.warn_once(f"TensorBoard({name}=...)", "TensorBoard(...)")
+    return old.get("embeddings_layer_names")

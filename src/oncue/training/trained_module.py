@@ -1,0 +1,105 @@
+"""TrainedModule: what training asks of a module: its device, its weights, its penalties and its mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from oncue import backend
+from oncue.layers.layer import Layer
+
+
+class TrainedModule(Layer):
+    """A layer that can be placed on a device, built on data, and asked for its outputs and penalties.
+
+    Example:
+        >>> class Double(TrainedModule):
+        ...     def call(self, inputs):
+        ...         return inputs * 2
+        >>> Double().device.type in ("cpu", "cuda", "mps")
+        True
+    """
+
+    _chosen_device: torch.device | None = None
+    _optimized: list[Any]
+
+    def _forward(self, x: Any) -> Any:
+        return self(x)
+
+    def _overrides(self, name: str) -> bool:
+        """Return whether a subclass of the user's has its own method or property of a name."""
+        owner = next(kind for kind in type(self).__mro__ if name in kind.__dict__)
+        return not owner.__module__.startswith("oncue.training.")
+
+    # Devices and building ----------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model trains on."""
+        if self._chosen_device is not None:
+            return self._chosen_device
+        placed = next((tensor.device for tensor in self.parameters() if tensor.device.type != "cpu"), None)
+        return backend.device() if placed is None else placed
+
+    def _place(self) -> torch.device:
+        device = self.device
+        if any(tensor.device != device for tensor in self.parameters() if not is_unready(tensor)):
+            self.to(device)
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._device = device
+        return device
+
+    def _build_on(self, x: Any) -> None:
+        """Make the weights by running the model once, where they are not there yet."""
+        if not self._all_built():
+            with torch.no_grad(), self._mode(False):
+                self(x)
+            self._place()
+
+    def _all_built(self) -> bool:
+        return self.built and all(module.built for module in self.modules() if isinstance(module, Layer))
+
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """Return the torch parameters that training updates."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    # Penalties ---------------------------------------------------------------------------------------------------
+
+    def _has_penalties(self) -> bool:
+        return any(isinstance(module, Layer) and module._regularizers for module in self.modules())
+
+    def _may_add_losses(self) -> bool:
+        return any(
+            isinstance(module, Layer)
+            and (module.activity_regularizer is not None or not type(module).__module__.startswith("oncue."))
+            for module in self.modules()
+        )
+
+    def _penalty(self) -> torch.Tensor:
+        terms = self.losses
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._added_losses.clear()
+        return torch.stack([term.sum() for term in terms]).sum() if terms else torch.zeros((), device=self.device)
+
+    @contextmanager
+    def _mode(self, training: bool) -> Iterator[None]:
+        before = self.training
+        # A torch module inside may be in another mode than the model.
+        if any(part.training != training for part in self.modules()):
+            self.train(training)
+        try:
+            yield
+        finally:
+            if self.training != before:
+                self.train(before)
+
+
+def is_unready(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor of a lazy torch module has no values yet."""
+    return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
