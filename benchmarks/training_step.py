@@ -86,9 +86,7 @@ def measure(workload: Workload, rounds: int, target: float) -> list[str]:
     steps = epochs * -(-len(workload.data()[0]) // workload.batch)
     ways: dict[str, Way] = {"hand-written loop": hand_loop(workload, epochs)}
     ways["oncue, the same torch module"] = fit_way(workload, keras.Model(workload.module()), epochs)
-    ways["... and a callback on every batch"] = fit_way(
-        workload, keras.Model(workload.module()), epochs, [Listener()]
-    )
+    ways["... and a callback on every batch"] = fit_way(workload, keras.Model(workload.module()), epochs, [Listener()])
     model = keras_layers(workload)
     if model is not None:
         ways["oncue, Keras's layers"] = fit_way(workload, model, epochs)

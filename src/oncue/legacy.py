@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from oncue.core.logs import Logs
 
@@ -23,6 +25,69 @@ LOG_NAMES: dict[str, tuple[str, ...]] = {
     "mse": ("mean_squared_error",),
 }
 """From a name that code of one Keras generation asks the logs for, to the names of the others."""
+
+_KERNEL = {
+    "init": "kernel_initializer",
+    "bias": "use_bias",
+    "W_regularizer": "kernel_regularizer",
+    "b_regularizer": "bias_regularizer",
+    "W_constraint": "kernel_constraint",
+    "b_constraint": "bias_constraint",
+}
+_CONV = {
+    **_KERNEL,
+    "nb_filter": "filters",
+    "filter_length": "kernel_size",
+    "border_mode": "padding",
+    "subsample": "strides",
+    "subsample_length": "strides",
+    "atrous_rate": "dilation_rate",
+    "dim_ordering": "data_format",
+}
+_POOL = {
+    "pool_length": "pool_size",
+    "stride": "strides",
+    "border_mode": "padding",
+    "dim_ordering": "data_format",
+}
+_RECURRENT = {
+    **_KERNEL,
+    "output_dim": "units",
+    "inner_init": "recurrent_initializer",
+    "inner_activation": "recurrent_activation",
+    "U_regularizer": "recurrent_regularizer",
+    "dropout_W": "dropout",
+    "dropout_U": "recurrent_dropout",
+    "implementation": None,
+    "consume_less": None,
+    "time_major": None,
+}
+LAYER_WORDS: dict[str, dict[str, str | None]] = {
+    "Dense": {**_KERNEL, "output_dim": "units"},
+    "Dropout": {"p": "rate"},
+    "LeakyReLU": {"alpha": "negative_slope"},
+    "Embedding": {"init": "embeddings_initializer", "W_regularizer": "embeddings_regularizer"},
+    "BatchNormalization": {"gamma_init": "gamma_initializer", "beta_init": "beta_initializer", "mode": None},
+    "Conv1D": {**_CONV},
+    "Conv2D": {**_CONV},
+    "MaxPooling1D": {**_POOL},
+    "MaxPooling2D": {**_POOL},
+    "AveragePooling1D": {**_POOL},
+    "AveragePooling2D": {**_POOL},
+    "SimpleRNN": {**_RECURRENT},
+    "LSTM": {**_RECURRENT},
+    "GRU": {**_RECURRENT},
+}
+"""From the arguments of layers in Keras 1 and 2 to today's; None for one that no longer does anything."""
+
+FIT_WORDS: dict[str, str] = {"nb_epoch": "epochs", "show_accuracy": ""}
+"""From the arguments of `fit` in Keras 1 to today's; "" for one that no longer does anything."""
+
+LOADER_WORDS = ("max_queue_size", "workers", "use_multiprocessing")
+"""Arguments of `fit` in Keras 2 that today belong to the data set; they are taken and left."""
+
+OPTIMIZER_WORDS = ("jit_compile", "is_legacy_optimizer")
+"""Arguments of optimizers in Keras 2 that no longer do anything."""
 
 _warned: set[str] = set()
 
@@ -60,16 +125,53 @@ def old_log_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def translate_optimizer_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's further arguments with the words of Keras 1 and 2 replaced by today's.
+
+    Args:
+        kwargs: What an optimizer got besides its named arguments.
+
+    Returns:
+        A new dict: `lr` has become `learning_rate`; `decay` stays when it is a positive number, as the optimizer
+        carries it out; what no longer does anything is gone.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     translate_optimizer_arguments({"lr": 0.1})
+        {'learning_rate': 0.1}
+    """
+    new = {name: value for name, value in kwargs.items() if name not in OPTIMIZER_WORDS}
+    if "lr" in new:
+        new["learning_rate"] = new.pop("lr")
+        warn_once("lr=", "learning_rate=")
+    if not new.get("decay", 1):
+        del new["decay"]
+    elif "decay" in new:
+        warn_once(
+            "decay=",
+            "learning_rate=schedules.InverseTimeDecay(learning_rate, decay_steps=1, decay_rate=decay)",
+        )
+    return new
+
+
 def warn_once(old: str, new: str) -> None:
-    """Warn that an old word has a new one; once for each word and process.
+    """Warn that an old word has a new one; once for each word and process, at the user's line.
 
     Args:
         old: The old word, as the user typed it.
         new: What to type instead.
     """
-    if old not in _warned:
-        _warned.add(old)
-        warnings.warn(f"`{old}` is the word of an older Keras; type `{new}` instead.", DeprecationWarning, stacklevel=3)
+    if old in _warned:
+        return
+    _warned.add(old)
+    # However deep in oncue the word was met, the warning points at the line outside that used it.
+    depth, frame = 1, sys._getframe()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "oncue":
+        frame = frame.f_back
+        depth += 1
+    warnings.warn(f"`{old}` is the word of an older Keras; type `{new}` instead.", DeprecationWarning, stacklevel=depth)
 
 
 Logs.old_names = staticmethod(log_names)

@@ -33,7 +33,10 @@ class Unready(Callback):
 
 
 REFUSED: dict[str, tuple[Any, list[str]]] = {
-    "too few arguments": (make(on_epoch_end=lambda self, epoch: None), ["Mine.on_epoch_end", "epoch, logs", "logs=None"]),
+    "too few arguments": (
+        make(on_epoch_end=lambda self, epoch: None),
+        ["Mine.on_epoch_end", "epoch, logs", "logs=None"],
+    ),
     "too many arguments": (make(on_train_begin=lambda self, logs, model: None), ["Mine.on_train_begin", "logs"]),
     "no arguments": (make(on_train_batch_end=lambda self: None), ["Mine.on_train_batch_end", "batch, logs"]),
     "close with an argument": (make(close=lambda self, logs: None), ["Mine.close"]),

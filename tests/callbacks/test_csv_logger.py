@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import oncue as keras
 from oncue.callbacks import Callback, CallbackList, CSVLogger
@@ -148,7 +147,7 @@ def test_bad_separator(tmp_path: Path, separator: Any) -> None:
 
 def test_iterables_as_keras_writes_them(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    write(path, [{"loss": np.array([1.0, 2.0]), "note": "a,b\n\"c\"", "val_loss": 1.0}])
+    write(path, [{"loss": np.array([1.0, 2.0]), "note": 'a,b\n"c"', "val_loss": 1.0}])
     assert rows(path)[1] == ["0", '"[1.0, 2.0]"', 'a,b\n"c"', "1.0"]
 
 

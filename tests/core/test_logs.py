@@ -109,7 +109,7 @@ READS: dict[str, tuple[Callable[[Logs], Any], Any]] = {
     "popitem": (lambda logs: logs.popitem(), ("loss", 0.5)),
     "setdefault": (lambda logs: logs.setdefault("loss", 9), 0.5),
     "comprehension": (lambda logs: {name: logs[name] for name in logs}, VALUES),
-    "fromkeys of keys": (lambda logs: [logs[name] for name in logs.keys()], [0.75, 0.5]),  # noqa: SIM118
+    "fromkeys of keys": (lambda logs: [logs[name] for name in logs.keys()], [0.75, 0.5]),
 }
 
 

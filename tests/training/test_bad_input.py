@@ -69,7 +69,11 @@ def generator() -> Any:
 FIT: dict[str, tuple[Callable[[], Any], tuple[Any, ...], dict[str, Any], Any, list[str]]] = {
     "lengths differ": (compiled, (X, REAL[:10]), {}, ValueError, ["`x` (12, 4)", "`y` (10, 1)"]),
     "weights of another length": (
-        compiled, (X, REAL), {"sample_weight": np.ones(5)}, ValueError, ["`sample_weight` (5,)"]
+        compiled,
+        (X, REAL),
+        {"sample_weight": np.ones(5)},
+        ValueError,
+        ["`sample_weight` (5,)"],
     ),
     "no samples": (compiled, (X[:0], REAL[:0]), {}, ValueError, ["no samples", "(0, 4)"]),
     "no x": (compiled, (None, None), {}, ValueError, ["`x` is None"]),
@@ -85,54 +89,102 @@ FIT: dict[str, tuple[Callable[[], Any], tuple[Any, ...], dict[str, Any], Any, li
     "y with the generator": (compiled, (generator(), REAL), {}, ValueError, ["`y`", "generator"]),
     "no y": (compiled, (X,), {}, ValueError, ["`y`"]),
     "labels out of range": (
-        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"), (X, LABELS + 1), {}, ValueError,
+        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"),
+        (X, LABELS + 1),
+        {},
+        ValueError,
         ["0 to 2", "1 to 3", "4 units"],
     ),
     "negative labels": (
-        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"), (X, LABELS - 1), {}, ValueError,
+        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"),
+        (X, LABELS - 1),
+        {},
+        ValueError,
         ["0 to 2", "-1 to 1", "ignore_class"],
     ),
     "labels with fractions": (
-        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"), (X, LABELS + 0.5), {}, ValueError,
+        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"),
+        (X, LABELS + 0.5),
+        {},
+        ValueError,
         ["whole numbers"],
     ),
     "one-hot for sparse": (
-        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"), (X, ONE_HOT), {}, ValueError,
+        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"),
+        (X, ONE_HOT),
+        {},
+        ValueError,
         ["one-hot", "categorical_crossentropy"],
     ),
     "labels for categorical": (
-        lambda: compiled("categorical_crossentropy", 3, "softmax"), (X, LABELS), {}, ValueError,
+        lambda: compiled("categorical_crossentropy", 3, "softmax"),
+        (X, LABELS),
+        {},
+        ValueError,
         ["class labels", "sparse_categorical_crossentropy", "to_categorical"],
     ),
     "class labels for binary": (
-        lambda: compiled("binary_crossentropy", 1, "sigmoid"), (X, LABELS), {}, ValueError,
+        lambda: compiled("binary_crossentropy", 1, "sigmoid"),
+        (X, LABELS),
+        {},
+        ValueError,
         ["from 0 to 1", "0 to 2", "sparse_categorical_crossentropy"],
     ),
     "signs for binary": (
-        lambda: compiled("binary_crossentropy", 1, "sigmoid"), (X, BINARY * 2 - 1), {}, ValueError, ["-1", "hinge"]
+        lambda: compiled("binary_crossentropy", 1, "sigmoid"),
+        (X, BINARY * 2 - 1),
+        {},
+        ValueError,
+        ["-1", "hinge"],
     ),
     "labels for torch's loss": (
-        lambda: compiled(torch.nn.CrossEntropyLoss(), 3), (X, LABELS + 2), {}, ValueError, ["0 to 2", "2 to 4"]
+        lambda: compiled(torch.nn.CrossEntropyLoss(), 3),
+        (X, LABELS + 2),
+        {},
+        ValueError,
+        ["0 to 2", "2 to 4"],
     ),
     "categorical with one output": (
-        lambda: compiled("categorical_crossentropy", 1, "sigmoid"), (X, BINARY), {}, ValueError,
+        lambda: compiled("categorical_crossentropy", 1, "sigmoid"),
+        (X, BINARY),
+        {},
+        ValueError,
         ["binary_crossentropy"],
     ),
     "NaN in y of a binary loss": (
-        lambda: compiled("binary_crossentropy", 1, "sigmoid"), (X, np.full((12, 1), np.nan)), {}, ValueError, ["nan"]
+        lambda: compiled("binary_crossentropy", 1, "sigmoid"),
+        (X, np.full((12, 1), np.nan)),
+        {},
+        ValueError,
+        ["nan"],
     ),
     "NaN in sample_weight": (
-        compiled, (X, REAL), {"sample_weight": np.full(12, np.nan)}, ValueError, ["`sample_weight`", "NaN"]
+        compiled,
+        (X, REAL),
+        {"sample_weight": np.full(12, np.nan)},
+        ValueError,
+        ["`sample_weight`", "NaN"],
     ),
     "infinite sample_weight": (
-        compiled, (X, REAL), {"sample_weight": np.full(12, np.inf)}, ValueError, ["`sample_weight`"]
+        compiled,
+        (X, REAL),
+        {"sample_weight": np.full(12, np.inf)},
+        ValueError,
+        ["`sample_weight`"],
     ),
     "NaN in class_weight": (
-        compiled, (X, BINARY), {"class_weight": {0: float("nan")}}, ValueError, ["`class_weight[0]`", "nan"]
+        compiled,
+        (X, BINARY),
+        {"class_weight": {0: float("nan")}},
+        ValueError,
+        ["`class_weight[0]`", "nan"],
     ),
     "class_weight as a list": (compiled, (X, BINARY), {"class_weight": [1, 2]}, TypeError, ["`class_weight`", "dict"]),
     "both weights": (
-        compiled, (X, BINARY), {"class_weight": {0: 1.0}, "sample_weight": np.ones(12)}, ValueError,
+        compiled,
+        (X, BINARY),
+        {"class_weight": {0: 1.0}, "sample_weight": np.ones(12)},
+        ValueError,
         ["`class_weight`", "`sample_weight`"],
     ),
     "batch_size 0": (compiled, (X, REAL), {"batch_size": 0}, ValueError, ["`batch_size`", "0"]),
@@ -150,31 +202,62 @@ FIT: dict[str, tuple[Callable[[], Any], tuple[Any, ...], dict[str, Any], Any, li
     "shuffle text": (compiled, (X, REAL), {"shuffle": "yes"}, ValueError, ["`shuffle`", "'yes'"]),
     "steps_per_epoch 0": (compiled, (X, REAL), {"steps_per_epoch": 0}, ValueError, ["steps", "0"]),
     "validation_freq 0": (
-        compiled, (X, REAL), {"validation_freq": 0, "validation_data": (X, REAL)}, ValueError, ["`validation_freq`", "0"]
+        compiled,
+        (X, REAL),
+        {"validation_freq": 0, "validation_data": (X, REAL)},
+        ValueError,
+        ["`validation_freq`", "0"],
     ),
     "validation_freq text": (
-        compiled, (X, REAL), {"validation_freq": "2", "validation_data": (X, REAL)}, ValueError, ["`validation_freq`"]
+        compiled,
+        (X, REAL),
+        {"validation_freq": "2", "validation_data": (X, REAL)},
+        ValueError,
+        ["`validation_freq`"],
     ),
     "validation_split 1": (compiled, (X, REAL), {"validation_split": 1.0}, ValueError, ["`validation_split`", "1.0"]),
     "validation_split negative": (
-        compiled, (X, REAL), {"validation_split": -0.1}, ValueError, ["`validation_split`", "-0.1"]
+        compiled,
+        (X, REAL),
+        {"validation_split": -0.1},
+        ValueError,
+        ["`validation_split`", "-0.1"],
     ),
     "validation_split leaves nothing": (
-        compiled, (X[:1], REAL[:1]), {"validation_split": 0.1}, ValueError, ["`validation_split=0.1`", "1 samples"]
+        compiled,
+        (X[:1], REAL[:1]),
+        {"validation_split": 0.1},
+        ValueError,
+        ["`validation_split=0.1`", "1 samples"],
     ),
     "validation_split of a generator": (
-        compiled, (generator(),), {"validation_split": 0.5}, ValueError, ["`validation_split`", "validation_data"]
+        compiled,
+        (generator(),),
+        {"validation_split": 0.5},
+        ValueError,
+        ["`validation_split`", "validation_data"],
     ),
     "validation_data of four": (
-        compiled, (X, REAL), {"validation_data": (X, REAL, REAL, REAL)}, ValueError, ["`validation_data`", "4"]
+        compiled,
+        (X, REAL),
+        {"validation_data": (X, REAL, REAL, REAL)},
+        ValueError,
+        ["`validation_data`", "4"],
     ),
     "validation_data without y": (compiled, (X, REAL), {"validation_data": X}, ValueError, ["y"]),
     "validation lengths differ": (
-        compiled, (X, REAL), {"validation_data": (X, REAL[:3])}, ValueError, ["(12, 4)", "(3, 1)"]
+        compiled,
+        (X, REAL),
+        {"validation_data": (X, REAL[:3])},
+        ValueError,
+        ["(12, 4)", "(3, 1)"],
     ),
     "validation labels out of range": (
-        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"), (X, LABELS),
-        {"validation_data": (X, LABELS + 1)}, ValueError, ["0 to 2", "1 to 3"],
+        lambda: compiled("sparse_categorical_crossentropy", 3, "softmax"),
+        (X, LABELS),
+        {"validation_data": (X, LABELS + 1)},
+        ValueError,
+        ["0 to 2", "1 to 3"],
     ),
     "validation columns": (compiled, (X, REAL), {"validation_data": (X[:, :2], REAL)}, ValueError, ["(12, 2)"]),
     "an unknown argument": (compiled, (X, REAL), {"epoch": 3}, TypeError, ["`fit`", "`epoch`", "`epochs`"]),
@@ -205,7 +288,11 @@ def test_fit_refuses_before_the_first_step(case: str) -> None:
 
 
 OTHERS: dict[str, tuple[Callable[[Any], Any], Any, list[str]]] = {
-    "evaluate unknown argument": (lambda m: m.evaluate(X, REAL, batchsize=3), TypeError, ["`evaluate`", "`batch_size`"]),
+    "evaluate unknown argument": (
+        lambda m: m.evaluate(X, REAL, batchsize=3),
+        TypeError,
+        ["`evaluate`", "`batch_size`"],
+    ),
     "predict unknown argument": (lambda m: m.predict(X, batchsize=3), TypeError, ["`predict`", "`batch_size`"]),
     "evaluate lengths": (lambda m: m.evaluate(X, REAL[:2]), ValueError, ["(12, 4)", "(2, 1)"]),
     "evaluate without y": (lambda m: m.evaluate(X), ValueError, ["`y`"]),
@@ -213,7 +300,9 @@ OTHERS: dict[str, tuple[Callable[[Any], Any], Any, list[str]]] = {
     "evaluate batch_size": (lambda m: m.evaluate(X, REAL, batch_size=0), ValueError, ["`batch_size`", "0"]),
     "evaluate verbose": (lambda m: m.evaluate(X, REAL, verbose=5), ValueError, ["`verbose`", "5"]),
     "evaluate weights": (
-        lambda m: m.evaluate(X, REAL, sample_weight=np.full(12, np.nan)), ValueError, ["`sample_weight`", "NaN"]
+        lambda m: m.evaluate(X, REAL, sample_weight=np.full(12, np.nan)),
+        ValueError,
+        ["`sample_weight`", "NaN"],
     ),
     "predict nothing": (lambda m: m.predict(None), ValueError, ["`predict`", "`x` is None"]),
     "predict no samples": (lambda m: m.predict(X[:0]), ValueError, ["no samples"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -103,6 +104,30 @@ def test_an_unknown_key_tells_the_nearest() -> None:
 def test_targets_of_another_structure_are_refused() -> None:
     with pytest.raises(ValueError, match=r"y_true.*\[a tensor of shape \(4, 1\), a tensor of shape \(4, 3\)\]"):
         CompiledLoss("mse")(A, [OUT_A, OUT_B])
+
+
+def test_a_compiled_step_is_not_compiled_for_each_batch_and_counts_every_batch() -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    loss, counter = CompiledLoss(["mse", "crossentropy"], output_names=["a", "b"]), CompileCounter()
+    loss([A, B], [OUT_A, OUT_B])
+    loss.metrics[0].reset_state()
+    step = torch.compile(lambda a, b: loss([A, B], [a * 1, b * 1]), backend=counter)
+    for _ in range(4):
+        step(OUT_A, OUT_B)
+    assert counter.frame_count <= 2  # the counts become tensors in the first one
+    assert loss.metrics[0].result().item() == 1.0
+    assert float(loss.metrics[0].count) == 16
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_a_step_compiled_by_inductor_counts_every_batch() -> None:
+    loss = CompiledLoss(["mse", "mse"], output_names=["a", "b"])
+    step = torch.compile(lambda a: loss([A, A], [a * 1, a * 2]))
+    for _ in range(3):
+        step(OUT_A)
+    assert [(float(metric.total), float(metric.count)) for metric in loss.metrics] == [(12.0, 12.0)] * 2
 
 
 def test_bad_names_and_weights_are_refused_at_once() -> None:

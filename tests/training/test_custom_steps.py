@@ -82,7 +82,9 @@ def test_the_compiled_loss_and_metrics() -> None:
     history = made.fit(X, Y, batch_size=6, epochs=2, shuffle=False, verbose=0, validation_data=(X, Y))
     same(made, history, validation_data=(X, Y))
     loss, mae = made.evaluate(X, Y, verbose=0)
-    np.testing.assert_allclose([loss, mae], [history.history["val_loss"][-1], history.history["val_mae"][-1]], rtol=1e-5)
+    np.testing.assert_allclose(
+        [loss, mae], [history.history["val_loss"][-1], history.history["val_mae"][-1]], rtol=1e-5
+    )
 
 
 class WithOwnMetrics(keras.Sequential):

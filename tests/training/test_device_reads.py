@@ -76,7 +76,11 @@ class Between(Callback):
 
 def model(optimizer: Any = "adam", **options: Any) -> Any:
     made = oncue.Sequential(
-        [oncue.layers.Input((4,)), oncue.layers.Dense(4, activation="relu"), oncue.layers.Dense(1, activation="sigmoid")]
+        [
+            oncue.layers.Input((4,)),
+            oncue.layers.Dense(4, activation="relu"),
+            oncue.layers.Dense(1, activation="sigmoid"),
+        ]
     )
     made.compile(**{"optimizer": optimizer, "loss": "binary_crossentropy", "metrics": ["accuracy", "mae"], **options})
     return made

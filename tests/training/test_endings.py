@@ -126,7 +126,12 @@ def test_an_error_outside_of_callbacks(where: str) -> None:
 
         made.__class__ = Broken
     with pytest.raises(OSError, match="disk gone"):
-        made.fit(X if where == "step" else batches(), Y if where == "step" else None, verbose=0, callbacks=Watcher("a", heard))
+        made.fit(
+            X if where == "step" else batches(),
+            Y if where == "step" else None,
+            verbose=0,
+            callbacks=Watcher("a", heard),
+        )
     assert [hook for _, hook in heard][-2:] == ["on_exception", "close"]
 
 

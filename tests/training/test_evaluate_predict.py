@@ -48,7 +48,9 @@ def test_evaluate_with_metrics_is_a_list_with_the_loss_first() -> None:
 def test_means_do_not_depend_on_the_batch_size() -> None:
     made = model(metrics=["mae"])
     for size in (1, 7, 25, 100):
-        np.testing.assert_allclose(made.evaluate(X, Y, batch_size=size, verbose=0), made.evaluate(X, Y, verbose=0), rtol=1e-5)
+        np.testing.assert_allclose(
+            made.evaluate(X, Y, batch_size=size, verbose=0), made.evaluate(X, Y, verbose=0), rtol=1e-5
+        )
 
 
 def test_sample_weights() -> None:
@@ -91,7 +93,9 @@ def test_predict_of_any_data(form: str) -> None:
     x = {
         "list": lambda: X.tolist(),
         "tensor": lambda: torch.from_numpy(X),
-        "loader": lambda: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.from_numpy(X)), batch_size=4),
+        "loader": lambda: torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(torch.from_numpy(X)), batch_size=4
+        ),
         "generator": lambda: (X[low : low + 10] for low in range(0, 25, 10)),
     }[form]()
     np.testing.assert_allclose(made.predict(x, verbose=0), by_hand(made), rtol=1e-5, atol=1e-6)

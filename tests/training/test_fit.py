@@ -225,9 +225,7 @@ def test_kept_logs_show_their_own_moment(how: str, spe: int) -> None:
     weights = made.get_weights()
     for callback in (Keeps(), Reads()):
         made.set_weights(weights)
-        made.fit(
-            X, Y, batch_size=10, epochs=2, shuffle=False, verbose=0, callbacks=[callback], validation_data=(X, Y)
-        )
+        made.fit(X, Y, batch_size=10, epochs=2, shuffle=False, verbose=0, callbacks=[callback], validation_data=(X, Y))
     assert len(set(read)) == len(read) > 5
     assert [READERS[how](item) for item in kept] == read
     assert [READERS[how](item) for item in kept_tests] == read_tests

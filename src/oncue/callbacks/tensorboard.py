@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from oncue import legacy
 from oncue.callbacks import tensorboard_arguments as arguments
 from oncue.callbacks.callback import Callback
 
@@ -88,7 +89,9 @@ class TensorBoard(Callback):
         self.embeddings_freq = arguments.frequency("embeddings_freq", embeddings_freq)
         self.embeddings_metadata = embeddings_metadata
         self.write_grads = write_grads
-        self.embeddings_layer_names: list[str] = list(arguments.old_layer_names(old) or ())
+        for name in arguments.old_names(old):
+            legacy.warn_once(f"TensorBoard({name}=...)", "TensorBoard(...)")
+        self.embeddings_layer_names: list[str] = list(old.get("embeddings_layer_names") or ())
         self.global_step = 0
         self.step_at_epoch_begin = 0
         self._files: dict[str, EventFile] = {}

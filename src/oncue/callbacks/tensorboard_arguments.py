@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from oncue import legacy
 from oncue.core.suggest import nearest
 
 _OLD = ("batch_size", "embeddings_data", "embeddings_layer_names")
@@ -67,13 +66,11 @@ def profiled_range(value: Any) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def old_layer_names(old: Mapping[str, Any]) -> Any:
-    """Return `embeddings_layer_names`, the one argument of Keras 2 that still says something; refuse unknown ones."""
-    for name, value in old.items():
+def old_names(old: Mapping[str, Any]) -> list[str]:
+    """Return the arguments of Keras 2 that were given a value; refuse unknown ones."""
+    for name in old:
         if name not in _OLD:
             near = nearest(name, (*_KNOWN, *_OLD))
             hint = "" if near is None else f" Did you mean `{near}`?"
             raise TypeError(f"TensorBoard has no argument `{name}`.{hint}")
-        if value is not None:
-            legacy.warn_once(f"TensorBoard({name}=...)", "TensorBoard(...)")
-    return old.get("embeddings_layer_names")
+    return [name for name, value in old.items() if value is not None]

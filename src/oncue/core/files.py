@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file completely or not at all.
-
-    The content goes to a temporary file beside the target and reaches the disk before it takes the target's name; then
-    the folder is written too.
+    """Write a file completely or not at all; see `replacing`.
 
     Args:
         path: The file.
@@ -26,18 +25,47 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         ...     [entry.name for entry in Path(folder).iterdir()]
         ['a.txt']
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give the path of an empty file to be written inside the `with` block; it takes the target's name at the end.
+
+    The temporary file lies beside the target and reaches the disk before it takes the target's name; then the folder is
+    written too. When the block raises, the old file is untouched and nothing is left of the new one.
+
+    Args:
+        path: The target.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: When it can't be written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "a.txt") as temporary:
+        ...         _ = temporary.write_text("new")
+        ...     (Path(folder) / "a.txt").read_text()
+        'new'
+    """
     target = Path(os.fspath(path))
     mode = target.stat().st_mode & 0o777 if target.exists() else None
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    # Names have an end (255 bytes on most systems), so that a long one is cut.
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
 

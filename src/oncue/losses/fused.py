@@ -89,15 +89,15 @@ def sparse_categorical_crossentropy(
     """Return the mean cross-entropy of class labels."""
     if ignore_class is not None or y_pred.ndim != 2 or axis not in (-1, 1):
         return None
-    at = y_true.unsqueeze(1) if y_true.ndim == 1 else y_true
-    if at.shape != (y_pred.shape[0], 1):
+    labels = y_true.squeeze(1) if y_true.ndim == 2 and y_true.shape[1] == 1 else y_true
+    if labels.ndim != 1 or len(labels) != len(y_pred):
         return None
-    if at.dtype != torch.int64:
-        at = at.long()
+    if labels.dtype != torch.int64:
+        labels = labels.long()
     if from_logits:
         # Labels are indices here and never to be skipped, so torch's default of skipping -100 is moved out of reach.
-        return F.cross_entropy(y_pred, at.squeeze(1), ignore_index=-(2**31))
-    right = (y_pred.gather(1, at) / y_pred.sum(1, keepdim=True)).clamp(epsilon(), 1.0 - epsilon())
+        return F.cross_entropy(y_pred, labels, ignore_index=-(2**31))
+    right = (y_pred.gather(1, labels.unsqueeze(1)) / y_pred.sum(1, keepdim=True)).clamp(epsilon(), 1.0 - epsilon())
     return -right.log().mean()
 
 

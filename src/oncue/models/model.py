@@ -108,6 +108,8 @@ class Model(Trainer):
 
     def _forward(self, x: Any) -> Any:
         if self.module is not None:
+            if Layer.losses_in_use:
+                self._forget_added_losses()
             return self.module(x) if type(x) is torch.Tensor else _called(self.module, x)
         return self(x)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from oncue.optimizers._legacy_arguments import default_epsilon
+from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.optimizer import Optimizer
 
 

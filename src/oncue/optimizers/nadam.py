@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers._legacy_arguments import default_epsilon
+from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.optimizer import Optimizer
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from oncue import naming
 from oncue.core.suggest import unknown
+from oncue.legacy import translate_optimizer_arguments
 from oncue.optimizers import schedules
-from oncue.optimizers._legacy_arguments import translate_optimizer_arguments
 from oncue.optimizers.built_parameters import tensor_of
 from oncue.optimizers.clipping import make_clip
 from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate

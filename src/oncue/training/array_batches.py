@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from oncue.nested import is_nested, map_leaves, named_leaves
 from oncue.training.batch import Batch, Batches
 from oncue.training.batch_order import BatchOrder, Shuffle
 from oncue.training.class_weights import ClassWeights
-from oncue.training.nested import is_nested, map_leaves, named_leaves
 from oncue.training.tensors import to_tensors, wanted_dtype
 
 _DEFAULT_BATCH_SIZE = 32

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from oncue.nested import named_leaves
 from oncue.training.array_batches import ArrayBatches
 from oncue.training.batch import Batch, Batches, describe, unpack_x_y_sample_weight
 from oncue.training.batch_order import Shuffle
@@ -18,7 +19,6 @@ from oncue.training.deliver import Deliver
 from oncue.training.huggingface_batches import huggingface_batches, is_huggingface, split_columns
 from oncue.training.indexed_batches import dataset_batches
 from oncue.training.loader_batches import loader_batches
-from oncue.training.nested import named_leaves
 from oncue.training.py_dataset_batches import PyDatasetBatches, is_py_dataset
 from oncue.training.step_batches import StepBatches
 from oncue.training.stream_batches import StreamBatches

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from oncue.nested import is_nested
 from oncue.training.batch import describe
-from oncue.training.nested import is_nested
 from oncue.training.tensors import float_dtype, to_tensors
 
 

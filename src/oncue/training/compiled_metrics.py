@@ -40,6 +40,8 @@ class CompiledMetrics:
         [('accuracy', tensor(0.5000))]
     """
 
+    name = "compile_metrics"
+
     def __init__(
         self, metrics: Any = None, weighted_metrics: Any = None, output_names: list[str] | None = None
     ) -> None:
@@ -119,6 +121,23 @@ class CompiledMetrics:
                 metric.update_state(targets[index], output)
             for metric in self._weighted[index]:
                 metric.update_state(targets[index], output, weights[index])
+
+    def result(self) -> dict[str, Any]:
+        """Return every metric's value by its key in the logs; empty before the first batch."""
+        values: dict[str, Any] = {}
+        for name, metric in self.names_and_metrics():
+            value = metric.result()
+            values.update(value if isinstance(value, dict) else {name: value})
+        return values
+
+    def get_state(self) -> list[dict[str, Any]]:
+        """Return what was gathered, as `set_state` takes it."""
+        return [metric.get_state() for metric in self.metrics]
+
+    def set_state(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what `get_state` returned."""
+        for metric, part in zip(self.metrics, state, strict=True):
+            metric.set_state(part)
 
     def reset_state(self) -> None:
         """Forget all batches."""

@@ -142,7 +142,10 @@ class CompiledModule(TrainedModule):
         found: list[Any] = []
         if self.compiled:
             found.append(self._loss_tracker)
-            if self._compiled_metrics is not None:
+            if self._compiled_metrics is not None and self._has_own_step():
+                # A step of the user's own goes over them as Keras's guide does: one of them is all compiled metrics.
+                found.append(self._compiled_metrics)
+            elif self._compiled_metrics is not None:
                 found += self._compiled_metrics.metrics
             if self._compiled_loss is not None:
                 found += self._compiled_loss.metrics
@@ -166,6 +169,13 @@ class CompiledModule(TrainedModule):
         values = meter.read()
         return dict(zip(meter.names, values, strict=True))
 
+    def _results(self) -> dict[str, Any]:
+        # The first batch may have brought metrics that no meter knew of.
+        return Meter(self._named_metrics()).snapshot().results()
+
+    def _has_own_step(self) -> bool:
+        return self._overrides("train_step") or self._overrides("test_step")
+
     def _named_metrics(self) -> list[tuple[str, Any]]:
         named: list[tuple[str, Any]] = [("loss", self._loss_tracker)]
         if self._compiled_metrics is not None:
@@ -177,7 +187,17 @@ class CompiledModule(TrainedModule):
         return named + [(metric.name, metric) for metric in own if id(metric) not in known]
 
     def _ordered_names(self) -> list[str]:
-        return [name for name, _ in self._named_metrics()] if self.compiled else []
+        # Keras's order: the total, metrics of a single output, the losses of several, and the rest by name.
+        if not self.compiled:
+            return []
+        named = self._named_metrics()
+        parts = [] if self._compiled_loss is None else [metric.name for metric in self._compiled_loss.metrics]
+        if isinstance(self.loss, dict):
+            order = [f"{name}_loss" for name in self.loss]
+            parts.sort(key=lambda name: order.index(name) if name in order else len(order))
+        first = [name for name, metric in named if name == metric.name and name not in parts]
+        rest = sorted(name for name, metric in named if name != metric.name)
+        return [*first, *parts, *rest]
 
     def _in_order(self, logs: dict[str, Any]) -> Any:
         names = [name for name in self._ordered_names() if name in logs]

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from oncue.nested import map_leaves
 from oncue.training.array_batches import common_length, move
 from oncue.training.batch import Batch, describe, unpack_x_y_sample_weight
 from oncue.training.class_weights import ClassWeights
-from oncue.training.nested import map_leaves
 from oncue.training.tensors import to_tensors
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from oncue.callbacks import CallbackList, History
-from oncue.nested import flatten, map_leaves
+from oncue.nested import flatten
 from oncue.training.batch import Batch, Batches
 from oncue.training.loop import Result, run_batches
 from oncue.training.step import own_step, pack, test_step, train_step
@@ -122,10 +122,20 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
         raise ValueError("`predict` got no batch: `x` is empty, or a generator that had nothing left.")
     leaves = [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
     joined = iter([as_numpy(leaf) for leaf in leaves])
-    if isinstance(parts[0], dict):
-        by_name = dict(zip(sorted(parts[0]), joined, strict=True))
-        return {name: by_name[name] for name in parts[0]}
-    return map_leaves(lambda _: next(joined), parts[0])
+    return _like(parts[0], joined)
+
+
+def _like(form: Any, leaves: Iterator[Any]) -> Any:
+    # `flatten` goes through a dict by sorted name; the caller sees the model's own order.
+    if isinstance(form, dict):
+        by_name = {name: _like(form[name], leaves) for name in sorted(form)}
+        return {name: by_name[name] for name in form}
+    if isinstance(form, (list, tuple)):
+        parts = [_like(part, leaves) for part in form]
+        if isinstance(form, list):
+            return parts
+        return type(form)(*parts) if hasattr(form, "_fields") else tuple(parts)
+    return next(leaves)
 
 
 def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
@@ -26,6 +26,19 @@ class TrainedModule(Layer):
 
     _chosen_device: torch.device | None = None
     _optimized: list[Any]
+    # Whether a model is being run: models inside it must not begin a pass of their own.
+    _in_pass: ClassVar[bool] = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the layer; what layers inside add to the loss belongs to this pass alone."""
+        if not Layer.losses_in_use or TrainedModule._in_pass:
+            return super().__call__(*args, **kwargs)
+        self._forget_added_losses()
+        TrainedModule._in_pass = True
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            TrainedModule._in_pass = False
 
     def _forward(self, x: Any) -> Any:
         return self(x)
@@ -82,10 +95,13 @@ class TrainedModule(Layer):
 
     def _penalty(self) -> torch.Tensor:
         terms = self.losses
+        self._forget_added_losses()
+        return torch.stack([term.sum() for term in terms]).sum() if terms else torch.zeros((), device=self.device)
+
+    def _forget_added_losses(self) -> None:
         for module in self.modules():
             if isinstance(module, Layer):
                 module._added_losses.clear()
-        return torch.stack([term.sum() for term in terms]).sum() if terms else torch.zeros((), device=self.device)
 
     @contextmanager
     def _mode(self, training: bool) -> Iterator[None]:

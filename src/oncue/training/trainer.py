@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from oncue.legacy import FIT_WORDS, LOADER_WORDS, warn_once
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose, take_old_words
 from oncue.training.batch import Batch, Batches
@@ -16,9 +17,6 @@ from oncue.training.batches import as_batches, split_validation, unpack_x_y_samp
 from oncue.training.compiled_module import CompiledModule
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.step import own_step, test_step, train_step, unpacked
-
-_FIT_WORDS = {"nb_epoch": "epochs", "samples_per_epoch": "steps_per_epoch", "show_accuracy": ""}
-_LOADER_WORDS = ("max_queue_size", "workers", "use_multiprocessing")
 
 
 class Trainer(CompiledModule):
@@ -80,10 +78,10 @@ class Trainer(CompiledModule):
             TypeError: For an argument that doesn't exist, or a thing that is no callback.
             ValueError: For data or arguments that can't be used; before the first step.
         """
-        for word in _LOADER_WORDS:
+        for word in LOADER_WORDS:
             kwargs.pop(word, None)
         known = [name for name in inspect.signature(Trainer.fit).parameters if name not in ("self", "kwargs")]
-        epochs = take_old_words("fit", known, _FIT_WORDS, kwargs).get("epochs", epochs)
+        epochs = take_old_words("fit", known, FIT_WORDS, kwargs).get("epochs", epochs)
         self._require_compiled("fit")
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
         verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
@@ -207,6 +205,21 @@ class Trainer(CompiledModule):
             with run.run():
                 return predict_batches(self, batches, run)
 
+    def fit_generator(self, generator: Any, steps_per_epoch: int | None = None, epochs: int = 1, **kwargs: Any) -> Any:
+        """Train on what a generator gives; the name of Keras 1 and 2 for `fit`."""
+        warn_once("fit_generator", "fit")
+        return self.fit(generator, steps_per_epoch=steps_per_epoch, epochs=epochs, **kwargs)
+
+    def evaluate_generator(self, generator: Any, steps: int | None = None, **kwargs: Any) -> Any:
+        """Measure on what a generator gives; the name of Keras 1 and 2 for `evaluate`."""
+        warn_once("evaluate_generator", "evaluate")
+        return self.evaluate(generator, steps=steps, **kwargs)
+
+    def predict_generator(self, generator: Any, steps: int | None = None, **kwargs: Any) -> Any:
+        """Compute outputs for what a generator gives; the name of Keras 1 and 2 for `predict`."""
+        warn_once("predict_generator", "predict")
+        return self.predict(generator, steps=steps, **kwargs)
+
     # One batch ---------------------------------------------------------------------------------------------------
 
     def train_on_batch(
@@ -286,11 +299,13 @@ class Trainer(CompiledModule):
         Returns:
             The values to log.
         """
-        return _as_results(train_step(self)(unpacked(data)))
+        train_step(self)(unpacked(data))
+        return self._results()
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measure one batch; a subclass may override it, as in Keras. Takes and returns what `train_step` does."""
-        return _as_results(test_step(self)(unpacked(data)))
+        test_step(self)(unpacked(data))
+        return self._results()
 
     def predict_step(self, data: Any) -> Any:
         """Compute the outputs for one batch; a subclass may override it."""
@@ -299,7 +314,7 @@ class Trainer(CompiledModule):
     # Around a run -------------------------------------------------------------------------------------------------
 
     def _refuse(self, method: str, kwargs: dict[str, Any]) -> None:
-        for word in _LOADER_WORDS:
+        for word in LOADER_WORDS:
             kwargs.pop(word, None)
         signature = inspect.signature(getattr(Trainer, method))
         known = [name for name in signature.parameters if name not in ("self", "kwargs")]
@@ -340,8 +355,3 @@ def _validation_parts(data: Any) -> Batch:
             )
         return unpack_x_y_sample_weight(tuple(data))
     return data, None, None
-
-
-def _as_results(source: Any) -> dict[str, Any]:
-    results: dict[str, Any] = source.snapshot().results()
-    return results

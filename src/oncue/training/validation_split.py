@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.nested import map_leaves
 from oncue.training.array_batches import common_length
 from oncue.training.batch import Batch
-from oncue.training.nested import map_leaves
 from oncue.training.tensors import is_arrays, to_tensors
 
 

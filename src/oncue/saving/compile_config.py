@@ -1,0 +1,119 @@
+"""What `compile` was told, as Keras writes it down, and back."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from oncue import losses, metrics, optimizers
+from oncue.saving.custom_objects import CustomObjectScope, get_custom_objects
+
+_NAMES_OF_METRICS = ("accuracy", "acc", "crossentropy", "ce")
+
+
+def compile_config(model: Any) -> dict[str, Any] | None:
+    """Return the arguments of `compile` as a dict that goes into JSON.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The dict; None for a model that is not compiled, or whose optimizer, loss or metrics can't be written down, of
+        which a warning tells.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> model = Sequential([layers.Input((2,)), layers.Dense(3)])
+        >>> model.compile("adam", "mse", metrics=["mae"])
+        >>> compile_config(model)["metrics"]
+        ['mae']
+    """
+    if not model.compiled:
+        return None
+    compiled = model._compiled_metrics
+    try:
+        return {
+            "optimizer": None if model.optimizer is None else optimizers.serialize(model.optimizer),
+            "loss": _written(model.loss, losses),
+            "loss_weights": None if model._compiled_loss is None else model._compiled_loss._loss_weights,
+            "metrics": None if compiled is None else _written(compiled._user_metrics, metrics),
+            "weighted_metrics": None if compiled is None else _written(compiled._user_weighted, metrics),
+            "run_eagerly": model.run_eagerly,
+            "steps_per_execution": model.steps_per_execution,
+            "jit_compile": model.jit_compile,
+        }
+    except (ValueError, NotImplementedError) as error:
+        warnings.warn(
+            f"'{model.name}' is saved without what `compile` was told, because that can't be written down: {error} "
+            "Compile it again after loading.",
+            stacklevel=3,
+        )
+        return None
+
+
+def _written(value: Any, kind: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, dict) and "class_name" not in value:
+        return {key: _written(item, kind) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_written(item, kind) for item in value]
+    return value if isinstance(value, dict) else kind.serialize(kind.get(value))
+
+
+def compile_from_config(model: Any, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> None:
+    """Compile a model as a file says, and make the optimizer's state if the model is built.
+
+    Args:
+        model: The model.
+        config: What `compile_config` returned, or Keras wrote.
+        custom_objects: Your own classes and functions by name.
+
+    Raises:
+        ValueError: For a name that is not known.
+    """
+    names = {**get_custom_objects(), **(custom_objects or {})}
+    with CustomObjectScope(names):
+        try:
+            arguments = {
+                "optimizer": optimizer_from(config.get("optimizer"), names),
+                "loss": _read(config.get("loss"), losses, names),
+                "loss_weights": config.get("loss_weights"),
+                "metrics": _read(config.get("metrics"), metrics, names),
+                "weighted_metrics": _read(config.get("weighted_metrics"), metrics, names),
+                "run_eagerly": bool(config.get("run_eagerly", False)),
+                "steps_per_execution": config.get("steps_per_execution") or 1,
+                "jit_compile": config.get("jit_compile") is True,
+            }
+            model.compile(**arguments)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"The model can't be compiled as the file says: {error} Give your own classes and functions in "
+                "`custom_objects`, or load it with `compile=False`."
+            ) from error
+    if model.built and model.optimizer is not None:
+        model._place()
+        model.optimizer.build(model.trainable_variables)
+
+
+def optimizer_from(config: Any, names: dict[str, Any]) -> Any:
+    """Return the optimizer of a configuration; a name stands for itself."""
+    if not isinstance(config, dict):
+        return config
+    registered = names.get(str(config.get("registered_name")))
+    if registered is not None:
+        names = {**names, str(config.get("class_name")): registered}
+    classes = {name: cls for name, cls in names.items() if isinstance(cls, type)}
+    return optimizers.deserialize(config, classes)
+
+
+def _read(value: Any, kind: Any, names: dict[str, Any]) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        if "class_name" in value:
+            return kind.deserialize(value, names)
+        return {key: _read(item, kind, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_read(item, kind, names) for item in value]
+    raise ValueError(f"A loss or metric was written as {value!r}.")

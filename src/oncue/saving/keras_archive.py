@@ -1,0 +1,84 @@
+"""`.keras`: Keras 3's archive of a model's configuration, weights and optimizer."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from oncue.core.files import replacing
+from oncue.saving import guard
+from oncue.saving.compile_config import compile_config, compile_from_config
+from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
+from oncue.saving.weights_h5 import read_weights, write_weights
+
+KERAS_VERSION = "3.15.1"
+"""The version of Keras whose formats are written; Keras only shows it."""
+
+
+def write_archive(model: Any, path: Path, include_optimizer: bool = True) -> None:
+    """Write a `.keras` file.
+
+    Args:
+        model: The model.
+        path: The file.
+        include_optimizer: Whether to keep what `compile` was told and the optimizer's state.
+
+    Raises:
+        ValueError: For a model that a configuration can't describe.
+        OSError: When the file can't be written; the old one is untouched then.
+    """
+    check_describable(model)
+    config = model_config(model)
+    compiled = compile_config(model) if include_optimizer else None
+    config["compile_config"] = compiled
+    saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
+    metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
+    weights = io.BytesIO()
+    with h5py.File(weights, "w") as content:
+        write_weights(content, model, with_optimizer=compiled is not None)
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr("metadata.json", json.dumps(metadata))
+        archive.writestr("config.json", to_json(config, model))
+        with archive.open("model.weights.h5", "w", force_zip64=True) as member:
+            member.write(weights.getbuffer())
+
+
+def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Any:
+    """Make the model that a `.keras` file holds.
+
+    Args:
+        path: The file.
+        custom_objects: Your own classes and functions by name.
+        compile: Whether to compile it as it was, with its optimizer's state.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: For a file that breaks a rule of `guard`, or names what is not known.
+    """
+    with guard.opened(path) as file:
+        members = guard.read_archive(file, path)
+    guard.read_json(members["metadata.json"], path)
+    config = guard.read_json(members["config.json"], path)
+    compiled = config.pop("compile_config", None)
+    model = model_from_written(config, path, custom_objects)
+    if compile and isinstance(compiled, dict) and compiled:
+        compile_from_config(model, compiled, custom_objects)
+    with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
+        read_weights(content, model, path)
+    return model
+
+
+def read_archive_weights(path: Path, model: Any, skip_mismatch: bool = False) -> None:
+    """Set a model's weights from those in a `.keras` file."""
+    with guard.opened(path) as file:
+        members = guard.read_archive(file, path)
+    with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
+        read_weights(content, model, path, skip_mismatch)

@@ -1,0 +1,205 @@
+"""A model's architecture as JSON in Keras's form, and back; classes are only found among ours and the user's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from oncue.layers.layer import Layer
+from oncue.nested import map_leaves
+from oncue.saving import guard
+from oncue.saving.custom_objects import CustomObjectScope
+from oncue.variable import torch_dtype
+
+# What Keras itself calls unsafe, or what lies outside the file. No option makes oncue read them.
+_REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
+
+
+def model_config(model: Any) -> dict[str, Any]:
+    """Return a model's architecture as Keras writes it into `config.json`.
+
+    Args:
+        model: A Sequential or functional model of layers that have configurations, or one of your own class with
+            `get_config`.
+
+    Returns:
+        A dict of plain values with the keys module, class_name, config, registered_name and, where known, build_config.
+
+    Raises:
+        ValueError: For a model, or a part of one, that has no configuration.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> model_config(Sequential([layers.Input((2,)), layers.Dense(3)]))["class_name"]
+        'Sequential'
+    """
+    from oncue.models.graph_config import layer_config
+
+    check_describable(model)
+    config = layer_config(model)
+    if hasattr(model, "_stack"):
+        shape = config["config"].get("build_input_shape")
+        if shape is not None:
+            config["build_config"] = {"input_shape": shape}
+    _share(model, config)
+    plain: dict[str, Any] = json.loads(to_json(config, model))
+    return plain
+
+
+def to_json(config: Any, model: Any = None) -> str:
+    """Return a configuration as JSON; arrays and types in it as Keras writes them."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, np.ndarray):
+            return {"class_name": "__numpy__", "config": {"value": value.tolist(), "dtype": str(value.dtype)}}
+        if isinstance(value, torch.Tensor):
+            dtype = str(value.dtype).removeprefix("torch.")
+            return {"class_name": "__tensor__", "config": {"value": value.tolist(), "dtype": dtype}}
+        if isinstance(value, torch.dtype):
+            return str(value).removeprefix("torch.")
+        if isinstance(value, slice):
+            parts = {"start": value.start, "stop": value.stop, "step": value.step}
+            return {"class_name": "__slice__", "config": parts}
+        if hasattr(value, "get_config"):
+            from oncue import objects
+
+            return objects.to_config(value, "keras.layers")
+        raise ValueError(
+            f"{getattr(model, 'name', 'The model')!r} can't be written as a configuration: it holds {value!r} of type "
+            f"{type(value).__name__}. Return numbers, strings, lists and dicts from `get_config`."
+        )
+
+    return json.dumps(config, default=plain)
+
+
+def check_describable(model: Any) -> None:
+    """Refuse a model that a configuration can't describe, and say which files can hold it.
+
+    Raises:
+        ValueError: For a torch module, a model with torch modules inside, or a class without `get_config`.
+    """
+    from oncue.models import Model, Sequential
+
+    own = type(model).get_config not in (Model.get_config, Sequential.get_config, Layer.get_config)
+    if not isinstance(model, Model):
+        _no_configuration(f"a {type(model).__name__}")
+    if getattr(model, "module", None) is not None and not own:
+        _no_configuration(f"a Model around the torch module {type(model.module).__name__}")
+    if isinstance(model, Sequential) or model._graph is not None:
+        for layer in model.layers:
+            if not isinstance(layer, Layer) or getattr(layer, "module", None) is not None:
+                inner = getattr(layer, "module", None)
+                kind = type(layer if inner is None else inner).__name__
+                _no_configuration(f"'{model.name}' with the torch module {kind} inside")
+            if isinstance(layer, Model):
+                check_describable(layer)
+    elif not own:
+        _no_configuration(f"'{model.name}' of your class {type(model).__name__}, which defines no `get_config(self)`")
+
+
+def _no_configuration(what: str) -> NoReturn:
+    raise ValueError(
+        f"{what[0].upper()}{what[1:]} can't be described by a .keras or .h5 file. Keep its weights with "
+        "`model.save_weights('name.safetensors')` or `model.save_weights('name.weights.h5')`, make the model again by "
+        "its own code, and load them with `model.load_weights`."
+    )
+
+
+def _share(model: Any, config: dict[str, Any]) -> None:
+    """Mark the layers that stand in several places of a model, as Keras does, so that they are made once."""
+    seen: dict[int, list[dict[str, Any]]] = {}
+
+    def visit(layer: Any, written: dict[str, Any]) -> None:
+        seen.setdefault(id(layer), []).append(written)
+        entries = written["config"].get("layers") if isinstance(written.get("config"), dict) else None
+        if not isinstance(entries, list):
+            return
+        layers = {inner.name: inner for inner in getattr(layer, "layers", [])}
+        for entry in entries:
+            inner = layers.get(entry.get("config", {}).get("name"))
+            if inner is not None:
+                visit(inner, entry)
+
+    visit(model, config)
+    for key, places in seen.items():
+        if len(places) > 1:
+            for place in places:
+                place["shared_object_id"] = key
+
+
+def model_from_written(
+    config: dict[str, Any], source: Any, custom_objects: dict[str, Any] | None = None
+) -> Any:
+    """Make a model from the configuration in a file.
+
+    Args:
+        config: What `guard.read_json` gave.
+        source: The file, for messages.
+        custom_objects: Your own classes and functions by name.
+
+    Returns:
+        The model, built where the file says for what shape, and not compiled.
+
+    Raises:
+        ValueError: For a class that is not known, or one that runs code or reads other files.
+    """
+    from oncue.models import Model
+    from oncue.models.graph_config import layer_from_config
+
+    config = decoded(config, source)
+    if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
+        guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
+    with CustomObjectScope(custom_objects or {}):
+        try:
+            model = layer_from_config(config, custom_objects)
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{str(source)!r} was not loaded: its configuration can't be carried out ({error!r})."
+            ) from error
+    if not isinstance(model, Model):
+        guard.refuse(source, f"it describes a {type(model).__name__}, which is no model.")
+    build_shape(model, config.get("build_config"))
+    return model
+
+
+def build_shape(model: Any, build_config: Any) -> None:
+    """Make the weights of a model of the user's own class by running it on zeros of the shape it was built for."""
+    shape = build_config.get("input_shape") if isinstance(build_config, dict) else None
+    if model._all_built() or shape is None or hasattr(model, "_stack") or model._graph is not None:
+        return
+
+    def zeros(sizes: list[Any]) -> torch.Tensor:
+        return torch.zeros([1 if size is None else size for size in sizes], dtype=torch_dtype(None), device=model.device)
+
+    nested = bool(shape) and isinstance(shape[0], list)
+    model._build_on([zeros(part) for part in shape] if nested else zeros(shape))
+
+
+def decoded(value: Any, source: Any) -> Any:
+    """Return a configuration with its arrays as arrays; refuse what runs code or reads other files."""
+    if isinstance(value, list):
+        return [decoded(item, source) for item in value]
+    if not isinstance(value, dict):
+        return value
+    name, config = value.get("class_name"), value.get("config")
+    if isinstance(name, str) and (name in _REFUSED or name.rpartition(">")[2] in _REFUSED):
+        guard.refuse(
+            source,
+            f"it has a {name}, which runs code from the file or reads other files, and is refused whatever `safe_mode` "
+            "says. Make the model by its own code and load its weights.",
+        )
+    if name in ("__numpy__", "__tensor__") and isinstance(config, dict):
+        dtype = torch_dtype(str(config.get("dtype")))
+        tensor = torch.tensor(config.get("value"), dtype=dtype)
+        return tensor.numpy() if name == "__numpy__" else tensor
+    return {key: decoded(item, source) for key, item in value.items()}
+
+
+def plain_lists(value: Any) -> Any:
+    """Return nested tuples as lists."""
+    return map_leaves(lambda leaf: leaf, list(value)) if isinstance(value, tuple) else value

@@ -1,0 +1,103 @@
+"""An optimizer's state as the arrays that Keras writes, in Keras's order of axes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def optimizer_arrays(model: Any) -> list[NDArray[Any]]:
+    """Return the state of a model's optimizer: the count, the learning rate, then what is kept for each weight.
+
+    Args:
+        model: A compiled model.
+
+    Returns:
+        Arrays in the order of `optimizer.variables`; empty without an optimizer that keeps its state so.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> model = Sequential([layers.Input((2,)), layers.Dense(3)])
+        >>> model.compile("sgd", "mse")
+        >>> [array.tolist() for array in optimizer_arrays(model)]
+        [0, 0.009999999776482582]
+    """
+    optimizer = model.optimizer
+    try:
+        variables = optimizer.variables
+    except ValueError:
+        # A torch optimizer that is yet to be made has no learning rate to tell.
+        return []
+    owners = _owners(model)
+    arrays = []
+    for tensor in variables:
+        owner = owners.get(id(tensor))
+        kept = tensor.detach() if owner is None else owner.to_keras(tensor.detach())
+        array = (kept.float() if kept.dtype == torch.bfloat16 else kept).cpu().numpy()
+        # Keras counts in 32 bits.
+        arrays.append(array.astype(np.int32) if array.dtype == np.int64 else np.array(array, order="C"))
+    return arrays
+
+
+def optimizer_shapes(model: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of `optimizer_arrays` without copying anything."""
+    try:
+        variables = model.optimizer.variables
+    except ValueError:
+        return []
+    owners = _owners(model)
+    shapes = []
+    for tensor in variables:
+        owner = owners.get(id(tensor))
+        shapes.append(tuple((tensor if owner is None else owner.to_keras(tensor)).shape))
+    return shapes
+
+
+def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
+    """Set the state of a model's optimizer, the reverse of `optimizer_arrays`; shapes were compared before."""
+    optimizer = model.optimizer
+    owners = _owners(model)
+    stored = []
+    for tensor, array in zip(optimizer.variables, arrays, strict=True):
+        owner = owners.get(id(tensor))
+        value = torch.from_numpy(np.array(array))
+        stored.append(value if owner is None else owner.from_keras(value))
+    rate = float(optimizer.learning_rate)
+    optimizer.set_weights(stored)
+    if np.float32(rate) == np.float32(float(optimizer.learning_rate)):
+        # The file keeps 32 bits of what the configuration, or `compile`, has in full.
+        _restore_rate(optimizer, rate)
+
+
+def _restore_rate(optimizer: Any, rate: float) -> None:
+    if isinstance(optimizer._rate.source, float) and not optimizer._rate.decay:
+        optimizer.learning_rate = rate
+
+
+def warn_of_count(optimizer: Any, own: int, saved: int) -> None:
+    """Say that an optimizer's state was left alone because the file has another number of arrays for it."""
+    hint = " It is not built yet: train it for a step, or use `load_model`." if not optimizer.built else ""
+    warnings.warn(
+        f"Skipping variable loading for optimizer '{optimizer.name}', because it has {own} variables whereas the saved "
+        f"optimizer has {saved} variables.{hint}",
+        stacklevel=2,
+    )
+
+
+def _owners(model: Any) -> dict[int, Any]:
+    """Return, for each tensor that is laid out as a weight is stored, that weight."""
+    optimizer = model.optimizer
+    weights = {id(weight.value): weight for weight in model.weights}
+    owned = [weights.get(id(parameter)) for parameter in optimizer._parameters]
+    lists = [*optimizer.slots().values(), optimizer.ema_variables or [], optimizer._accumulators or []]
+    return {
+        id(tensor): weight
+        for tensors in lists
+        for tensor, weight in zip(tensors, owned, strict=True)
+        if weight is not None
+    }

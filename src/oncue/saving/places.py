@@ -1,0 +1,134 @@
+"""Where Keras's weight files keep what: a path for each layer, made of attributes and of class names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from oncue.layers.layer import Layer
+from oncue.metrics.metric import Metric
+from oncue.naming import to_snake_case
+from oncue.variable import Variable
+
+
+@dataclass(frozen=True)
+class Place:
+    """One layer's own weights.
+
+    Args:
+        path: The group in the file; "" for the model itself.
+        name: The layer's name, for messages.
+        variables: The weights that the layer has besides those of the layers inside it.
+        ignored: Whether the group may hold what is not read.
+    """
+
+    path: str
+    name: str
+    variables: list[Variable]
+    ignored: bool = False
+
+    @property
+    def group(self) -> str:
+        """The group of the arrays."""
+        return f"{self.path}/vars" if self.path else "vars"
+
+
+def places_of(model: torch.nn.Module) -> list[Place]:
+    """Return where Keras keeps each layer of a model.
+
+    Keras reaches the layers of a Sequential and of a functional model through `layers`, all others through the
+    attributes of their owners in alphabetic order, private ones last; in a list or dict a layer is called by its class,
+    numbered from the second one. Torch modules, which Keras doesn't know, are kept under their attributes likewise.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The places, each layer once.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> model = Sequential([layers.Input((2,)), layers.Dense(3), layers.Dense(1)])
+        >>> [place.path for place in places_of(model)]
+        ['', 'layers/dense', 'layers/dense_1']
+    """
+    return list(_walk(model, "", set(), set()))
+
+
+def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Iterator[Place]:
+    if id(module) in modules:
+        return
+    modules.add(id(module))
+    yield Place(path, str(getattr(module, "name", type(module).__name__)), _own(module, tensors))
+    for name, child in _children(module):
+        below = f"{path}/{name}" if path else name
+        if isinstance(child, torch.nn.Module):
+            yield from _walk(child, below, modules, tensors)
+        elif isinstance(child, Metric):
+            yield Place(below, child.name, [], ignored=True)
+        else:
+            yield from _container(child, below, modules, tensors)
+
+
+def _container(items: Any, path: str, modules: set[int], tensors: set[int]) -> Iterator[Place]:
+    used: dict[str, int] = {}
+
+    def unique(name: str) -> str:
+        used[name] = used.get(name, -1) + 1
+        return f"{path}/{name}_{used[name]}" if used[name] else f"{path}/{name}"
+
+    for item in items.values() if isinstance(items, dict) else items:
+        if isinstance(item, torch.nn.Module):
+            yield from _walk(item, unique(_class_name(item)), modules, tensors)
+        elif isinstance(item, (list, tuple, dict)):
+            yield from _container(item, unique("container"), modules, tensors)
+
+
+def _class_name(module: torch.nn.Module) -> str:
+    name = type(module).__name__
+    if name == "Model" and getattr(module, "_graph", None) is not None:
+        name = "Functional"
+    return to_snake_case(name)
+
+
+def _children(module: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(module, Layer):
+        yield from module.named_children()
+        return
+    if hasattr(module, "_stack") or getattr(module, "_graph", None) is not None:
+        yield "layers", module.layers
+    found: dict[str, Any] = dict(module._modules)
+    for name, value in module.__dict__.items():
+        if name not in _INTERNAL and (isinstance(value, Metric) or _holds_modules(value)):
+            found[name] = value
+    # "~" sorts behind all letters, so that private attributes come last.
+    for name in sorted(found, key=lambda name: f"~{name}" if name.startswith("_") else name):
+        if found[name] is not None:
+            yield name, found[name]
+
+
+_INTERNAL = {"_modules", "_parameters", "_buffers", "_variables", "_tensors", "_symbolic", "_graph", "_loss_tracker"}
+
+
+def _holds_modules(value: Any, depth: int = 0) -> bool:
+    if not isinstance(value, (list, tuple, dict)) or depth > 8:
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return any(isinstance(item, torch.nn.Module) or _holds_modules(item, depth + 1) for item in items)
+
+
+def _own(module: torch.nn.Module, tensors: set[int]) -> list[Variable]:
+    """Return the weights of a module itself: what is trained, then what is not, in order of making."""
+    table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
+    own: list[Variable] = []
+    hidden = module._non_persistent_buffers_set
+    for attribute in (*module._parameters, *(name for name in module._buffers if name not in hidden)):
+        tensor = getattr(module, attribute)
+        if tensor is None or id(tensor) in tensors:
+            continue
+        tensors.add(id(tensor))
+        own.append(table.get(attribute) or Variable(module, attribute))
+    return own

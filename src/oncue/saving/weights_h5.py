@@ -1,0 +1,139 @@
+"""`.weights.h5`: Keras 3's file of weights, which is also the third member of a `.keras` archive."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oncue.saving import guard
+from oncue.saving.optimizer_arrays import optimizer_arrays, optimizer_shapes, set_optimizer_arrays, warn_of_count
+from oncue.saving.places import Place, places_of
+from oncue.variable import Variable
+
+_OPTIMIZER = "optimizer"
+# What Keras keeps beside weights on some backends: the state of random numbers, which torch keeps elsewhere.
+_NOT_WEIGHTS = {"seed_generator", "_seed_generator", "_metrics", "_loss_tracker"}
+
+
+def write_weights(content: Any, model: Any, with_optimizer: bool = True) -> None:
+    """Write a model's weights and its optimizer's state into an open HDF5 file.
+
+    Args:
+        content: The file, open for writing.
+        model: The model, built.
+        with_optimizer: Whether to write the optimizer's state, if there is one.
+    """
+    for place in places_of(model):
+        group = content.create_group(place.group)
+        group.attrs["name"] = place.name
+        for index, variable in enumerate(place.variables):
+            group[str(index)] = variable.numpy()
+    if with_optimizer and model.optimizer is not None:
+        group = content.create_group(f"{_OPTIMIZER}/vars")
+        group.attrs["name"] = model.optimizer.name
+        for index, array in enumerate(optimizer_arrays(model)):
+            group[str(index)] = array
+
+
+def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = False) -> None:
+    """Set a model's weights, and its optimizer's state where the file has it, from an open HDF5 file.
+
+    Nothing is set unless everything was read and fits.
+
+    Args:
+        content: The file.
+        model: The model, built.
+        source: The path, for messages.
+        skip_mismatch: Whether layers that don't fit are left as they are, with a warning.
+
+    Raises:
+        ValueError: When weights are missing, unknown, or of another shape.
+    """
+    problems: list[str] = []
+    values: list[tuple[Variable, NDArray[Any]]] = []
+    places = places_of(model)
+    for place in places:
+        if not place.ignored:
+            values += _read_place(content, place, source, problems)
+    known = {place.group for place in places}
+    ignored = tuple(f"{place.path}/" for place in places if place.ignored)
+    for path in sorted(guard.paths_of_arrays(content, source)):
+        parts = path.split("/")
+        if parts[0] == _OPTIMIZER or _NOT_WEIGHTS & set(parts) or path.startswith(ignored or "\0"):
+            continue
+        if "/".join(parts[:-1]) not in known:
+            problems.append(f"{path}: the model has no such weight")
+    settle(problems, source, skip_mismatch)
+    apply_state = _optimizer_state(content, model, source)
+    for variable, array in values:
+        variable.assign(array)
+    apply_state()
+
+
+def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
+    """Raise an error that lists what doesn't fit, or warn of it where that was asked for."""
+    if not problems:
+        return
+    shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
+    if not skip_mismatch:
+        raise ValueError(
+            f"The weights in {str(source)!r} don't fit the model; nothing was loaded:\n  {shown}\nBuild the same "
+            "architecture, or pass `skip_mismatch=True` to load the layers that fit."
+        )
+    warnings.warn(f"Not all weights of {str(source)!r} were loaded:\n  {shown}", stacklevel=5)
+
+
+def _read_place(content: Any, place: Place, source: Any, problems: list[str]) -> list[tuple[Variable, NDArray[Any]]]:
+    group = guard.group_at(content, place.group, source)
+    saved = 0 if group is None else len(group)
+    label = f"{place.group} (layer '{place.name}')"
+    if saved != len(place.variables):
+        shapes = ", ".join(f"{variable.name} {variable.shape}" for variable in place.variables) or "none"
+        problems.append(f"{label}: the file has {saved} weights, the layer {len(place.variables)} ({shapes})")
+        return []
+    found = []
+    for index, variable in enumerate(place.variables):
+        dataset = guard.dataset_at(group, str(index), source)
+        if dataset is None:
+            problems.append(f"{label}: the file lacks the weight {index} ('{variable.name}')")
+            return []
+        wrong = mismatch(variable, dataset)
+        if wrong is not None:
+            problems.append(f"{label}: {wrong}")
+            return []
+        found.append((variable, dataset))
+    return [(variable, guard.read_array(dataset)) for variable, dataset in found]
+
+
+def mismatch(variable: Variable, dataset: Any) -> str | None:
+    """Return what is wrong with a data set for a weight, None when it fits; nothing is read for that."""
+    if tuple(dataset.shape) != variable.shape:
+        return f"'{variable.name}' has the shape {variable.shape}, the array in the file {tuple(dataset.shape)}"
+    exact = not variable.value.is_floating_point()
+    if exact and dataset.dtype.kind not in "iub":
+        return f"'{variable.name}' is of the type {variable.dtype}, the array in the file of {dataset.dtype}"
+    return None
+
+
+def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None]:
+    """Read the optimizer's state; what is returned sets it."""
+    group = guard.group_at(content, f"{_OPTIMIZER}/vars", source)
+    if model.optimizer is None or group is None:
+        return lambda: None
+    shapes = optimizer_shapes(model)
+    if len(group) != len(shapes):
+        warn_of_count(model.optimizer, len(shapes), len(group))
+        return lambda: None
+    datasets = [guard.dataset_at(group, str(index), source) for index in range(len(shapes))]
+    found = [None if dataset is None else tuple(dataset.shape) for dataset in datasets]
+    if found != shapes:
+        raise ValueError(
+            f"The optimizer's state in {str(source)!r} doesn't fit; nothing was loaded: it has arrays of the shapes "
+            f"{found[:8]}, the optimizer of {shapes[:8]}. Compile the model with the same optimizer."
+        )
+    arrays = [np.asarray(guard.read_array(dataset)) for dataset in datasets]
+    return lambda: set_optimizer_arrays(model, arrays)
