@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import oncue
-from oncue.callbacks import Callback, SwapEMAWeights
+from oncue.callbacks import Callback, EarlyStopping, SwapEMAWeights
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3)).astype("float32")
@@ -173,6 +173,25 @@ def test_the_trained_weights_are_back_after_an_error(method: str, error: type[Ba
             getattr(made, method)(*((X, Y) if method == "evaluate" else (X,)), verbose=0, callbacks=[swap, Fail()])
     assert same(made.get_weights(), trained)
     assert not made.optimizer.average_in_model
+
+
+@pytest.mark.parametrize("swap_first", [True, False])
+def test_the_best_weights_are_there_after_an_error_in_validation(swap_first: bool) -> None:
+    class Fail(Callback):
+        def on_test_begin(self, logs: Any = None) -> None:
+            if kept:
+                raise RuntimeError("broke")
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            kept.append(self.model.get_weights())
+
+    kept: list[Weights] = []
+    made, swap = model(), SwapEMAWeights()
+    stop = EarlyStopping(restore_best_weights=True)
+    pair = [swap, stop] if swap_first else [stop, swap]
+    with pytest.raises(RuntimeError, match="broke"):
+        made.fit(X, Y, batch_size=8, epochs=2, verbose=0, validation_data=(X, Y), callbacks=[*pair, Fail()])
+    assert same(made.get_weights(), kept[0])
 
 
 def test_before_the_first_update_there_is_no_average_to_show() -> None:

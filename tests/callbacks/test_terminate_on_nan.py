@@ -68,6 +68,8 @@ def test_nothing_happens_while_all_is_finite(capsys: pytest.CaptureFixture[str])
 def test_every_looks_at_each_nth_batch_and_at_the_end_of_the_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     fit([TerminateOnNaN(every=4)], targets(1), epochs=3)
     assert capsys.readouterr().out == "Batch 3: Invalid loss, terminating training\n"
+    fit([TerminateOnNaN(every=4)], targets(4))
+    assert capsys.readouterr().out == "Epoch 1: Invalid loss, terminating training\n"
     batches = Batches()
     fit([batches, TerminateOnNaN(every=100)], targets(1), epochs=3)
     assert capsys.readouterr().out == "Epoch 1: Invalid loss, terminating training\n"

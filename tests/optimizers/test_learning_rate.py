@@ -134,8 +134,7 @@ def test_old_arguments_warn_and_work() -> None:
     optimizer.learning_rate = 3.0
     optimizer.apply([torch.ones(1)])
     assert weight.item() == -2.5
-    with pytest.warns(DeprecationWarning):
-        assert SGD.from_config(optimizer.get_config()).get_config()["decay"] == 1.0
+    assert SGD.from_config(optimizer.get_config()).get_config()["decay"] == 1.0
 
 
 @pytest.mark.filterwarnings("error")

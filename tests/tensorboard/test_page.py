@@ -55,10 +55,10 @@ def server(logs: tuple[Path, Any]) -> Iterator[str]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 60
         while True:
             try:
-                if len(get(address, "/data/runs")) == 3:
+                if set(get(address, "/data/runs")) == {"train", "validation"}:
                     break
             except OSError:
                 pass
@@ -98,12 +98,16 @@ def test_the_dashboards_get_what_was_written(server: str, logs: tuple[Path, dict
     histograms = get(server, "/data/plugin/histograms/histograms?run=train&tag=m/last/kernel/histogram")
     assert [step for _, step, _ in histograms] == [0, 1, 2] and len(histograms[0][2]) == 30
     assert "m/words/embeddings/image" in get(server, "/data/plugin/images/tags")["train"]
-    picture = f"{server}/data/plugin/images/individualImage?run=train&tag=m/last/kernel/image&sample=0&index=0"
-    with urllib.request.urlopen(picture, timeout=30) as answer:
+    pictures = get(server, "/data/plugin/images/images?run=train&tag=m/last/kernel/image&sample=0")
+    assert [one["step"] for one in pictures] == [0, 1, 2]
+    address = f"{server}/data/plugin/images/individualImage?{pictures[0]['query']}"
+    with urllib.request.urlopen(address, timeout=30) as answer:
         assert answer.headers["Content-Type"] == "image/png" and answer.read()[1:4] == b"PNG"
     assert get(server, "/data/plugin/graphs/info")["train"]["tags"]["keras"]["conceptual_graph"]
     graph = get(server, "/data/plugin/graphs/graph?run=train&tag=keras&conceptual=true")
     assert 'name: "m/last"' in graph
+    operations = get(server, "/data/plugin/graphs/graph?run=train")
+    assert 'op: "Embedding"' in operations and 'input: "flatten' in operations
     config = get(server, "/data/plugin/projector/info?run=.")
     assert [one["tensorName"] for one in config["embeddings"]] == ["words"]
     assert config["embeddings"][0]["tensorShape"] == [10, 3]
@@ -124,5 +128,5 @@ def test_a_browser_shows_the_curves(server: str, tmp_path: Path) -> None:
     page = subprocess.run(
         [*command, "--dump-dom", f"{server}/#timeseries"], capture_output=True, text=True, timeout=120
     ).stdout
-    for name in ("epoch_loss", "batch_loss", "evaluation_loss_vs_iterations", "m/last/kernel/histogram"):
+    for name in ("epoch_loss", "batch_loss", "evaluation_loss_vs_iterations"):
         assert name in page

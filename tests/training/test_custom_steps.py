@@ -87,6 +87,14 @@ def test_the_compiled_loss_and_metrics() -> None:
     )
 
 
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end"])
+def test_evaluate_in_a_hook_of_a_run_with_own_steps(hook: str) -> None:
+    made = start(build(WithCompiledLoss))
+    made.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse", metrics=["mae"])
+    inside = LambdaCallback(**{hook: lambda *_: made.evaluate(X * 3, 1 - Y, verbose=0)})
+    same(made, made.fit(X, Y, batch_size=6, epochs=2, shuffle=False, verbose=0, callbacks=[inside]))
+
+
 class WithOwnMetrics(keras.Sequential):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

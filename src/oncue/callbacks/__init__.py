@@ -9,6 +9,7 @@ from oncue.callbacks.early_stopping import EarlyStopping
 from oncue.callbacks.history import History
 from oncue.callbacks.lambda_callback import LambdaCallback
 from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler
+from oncue.callbacks.model_checkpoint import ModelCheckpoint
 from oncue.callbacks.progbar_logger import ProgbarLogger
 from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
 from oncue.callbacks.remote_monitor import RemoteMonitor
@@ -27,6 +28,7 @@ __all__ = [
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
+    "ModelCheckpoint",
     "ProgbarLogger",
     "ReduceLROnPlateau",
     "RemoteMonitor",

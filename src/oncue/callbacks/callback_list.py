@@ -252,9 +252,9 @@ def _of_epoch(hook: str) -> Callable[..., None]:
 
 def _of_batch(hook: str) -> Callable[..., None]:
     def call(self: CallbackList, batch: int, logs: Any = None) -> None:
-        self.progress.batch = batch
         listeners = self._listeners[hook]
         if listeners.pairs:
+            self.progress.batch = batch
             listeners.call(batch, logs if isinstance(logs, Logs) else as_logs(logs))
 
     return call

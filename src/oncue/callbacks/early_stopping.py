@@ -110,12 +110,9 @@ class EarlyStopping(MonitorCallback):
             print_message(f"Epoch {self.stopped_epoch + 1}: early stopping")
         self._restore()
 
-    def on_exception(self, exception: BaseException) -> None:
-        """Put the best weights back."""
-        self._restore()
-
     def close(self) -> None:
-        """Leave the weights alone from now on."""
+        """Put the best weights back after an error; not in `on_exception`, where others may save the latest ones."""
+        self._restore()
         self._running = False
 
     def _take(self, value: float, epoch: int) -> None:

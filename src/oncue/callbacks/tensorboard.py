@@ -261,7 +261,7 @@ class TensorBoard(Callback):
             self._epoch_seconds = time.perf_counter() - self._epoch_begun
 
     def _write_graph(self, file: EventFile) -> None:
-        from oncue.tensorboard.graph import graph_config
+        from oncue.tensorboard.graph import graph_config, graph_def
         from oncue.tensorboard.summaries import model_graph
 
         config = graph_config(self.model)
@@ -269,6 +269,9 @@ class TensorBoard(Callback):
             self.note(f"no graph is written: {type(self.model).__name__} is no torch module and has no `to_json`")
         else:
             file.add(0, [model_graph("keras", config)])
+            operations = graph_def(config)
+            if operations is not None:
+                file.add_graph(operations)
 
     def _write_weights(self, epoch: int) -> None:
         from oncue.tensorboard.weights import weight_summaries

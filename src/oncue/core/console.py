@@ -67,7 +67,11 @@ def can_redraw() -> bool:
     if "ipykernel" in sys.modules and type(sys.stdout).__module__.startswith("ipykernel"):
         return True
     isatty = getattr(sys.stdout, "isatty", None)
-    return bool(isatty is not None and isatty() and os.environ.get("TERM") != "dumb")
+    try:
+        return bool(isatty is not None and isatty() and os.environ.get("TERM") != "dumb")
+    except ValueError:
+        # A closed file.
+        return False
 
 
 def has_colour() -> bool:

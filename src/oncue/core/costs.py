@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _DEAR = 1e-5
+_SAMPLE = 32
 
 
 class HookClock:
@@ -19,9 +20,7 @@ class HookClock:
         every: Whether to time every listener in every call, as for hooks of epochs.
 
     Attributes:
-        calls: How often the hook was called.
-        whole: The seconds of all calls.
-        in_parts: Whether the coming calls are timed listener by listener.
+        rest: Returns the seconds of the calls that were timed as a whole.
 
     Example:
         >>> clock = HookClock(["A", "B"], every=True)
@@ -30,27 +29,30 @@ class HookClock:
         {'A': 0.25, 'B': 0.75}
     """
 
-    __slots__ = ("calls", "every", "in_parts", "listeners", "parts", "whole")
+    __slots__ = ("every", "listeners", "parts", "rest", "sampled")
 
     def __init__(self, listeners: Sequence[str], every: bool) -> None:
         self.listeners = list(listeners)
         self.every = every
-        self.in_parts = every
-        self.calls = 0
-        self.whole = 0.0
+        self.sampled = 0
         self.parts = [0.0] * len(self.listeners)
+        self.rest: Callable[[], float] = float
 
     def add(self, parts: Sequence[float]) -> None:
         """Add a call that was timed listener by listener."""
+        self.sampled += 1
         for index, part in enumerate(parts):
             self.parts[index] += part
-        self.whole += sum(parts)
-        self.in_parts = self.every or self.whole > _DEAR * self.calls
+
+    def until_next(self) -> int:
+        """Return in how many calls the next one is to be timed listener by listener."""
+        dear = sum(self.parts) > _DEAR * self.sampled
+        return 1 if self.every or dear else _SAMPLE
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each listener; twins are added up."""
         timed = sum(self.parts)
-        scale = self.whole / timed if timed else 0.0
+        scale = 1.0 + self.rest() / timed if timed else 0.0
         found: dict[str, float] = {}
         for name, part in zip(self.listeners, self.parts, strict=True):
             found[name] = found.get(name, 0.0) + part * scale
@@ -69,6 +71,6 @@ def by_callback(clocks: dict[str, HookClock]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for hook, clock in clocks.items():
         for name, seconds in clock.seconds().items():
-            if clock.whole:
+            if clock.sampled:
                 table.setdefault(name, {})[hook] = seconds
     return dict(sorted(table.items(), key=lambda item: -sum(item[1].values())))

@@ -117,6 +117,12 @@ class Mean(Metric):
         """Return (total, count), copied."""
         return self.total.owned(), self.count.owned()
 
+    def peek(self) -> Owned:
+        """Return (total, count), not copied."""
+        if type(self).snapshot is not Mean.snapshot:
+            return self.snapshot()
+        return self.total.peek(), self.count.peek()
+
 
 class Sum(Metric):
     """The (weighted) sum of the values it was given.

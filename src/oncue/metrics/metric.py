@@ -160,6 +160,10 @@ class Metric:
             return {key: (_own(value), None) for key, value in result.items()}
         return _own(result), None
 
+    def peek(self) -> Owned | dict[str, Owned]:
+        """Return what `snapshot` returns, for a reader of this moment, so that nothing need be copied."""
+        return self.snapshot()
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the value so far."""
         with torch.no_grad():

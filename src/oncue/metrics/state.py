@@ -70,6 +70,12 @@ class MetricVariable:
             return self._number
         return self._shown() + self._number if self._number else self._shown().clone()
 
+    def peek(self) -> Tensor | Number:
+        """Return the value for a reader of this moment: like `owned`, but later updates may change it."""
+        if self._tensor is None:
+            return self._number
+        return self._shown() + self._number if self._number else self._tensor
+
     def assign(self, value: Any) -> None:
         """Set the value in place.
 

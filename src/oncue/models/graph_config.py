@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from oncue.layers.keras_tensor import KerasTensor
@@ -11,6 +14,17 @@ from oncue.models.graph_order import Call, Order
 from oncue.nested import flatten
 
 _OPERATIONS = "keras.src.ops.numpy"
+_made: ContextVar[dict[int, Any] | None] = ContextVar("made", default=None)
+
+
+@contextmanager
+def shared_layers() -> Iterator[None]:
+    """Make layers that a configuration marks as the same one only once, inside the `with` block."""
+    token = _made.set({})
+    try:
+        yield
+    finally:
+        _made.reset(token)
 
 
 def layer_config(layer: Layer) -> dict[str, Any]:
@@ -70,7 +84,12 @@ def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
 
     if str(config.get("module", "")).startswith("keras.src.ops"):
         return Operation(config["class_name"], name=config["config"].get("name"))
-    return deserialize(config, custom_objects=custom_objects)
+    made, key = _made.get(), config.get("shared_object_id")
+    if made is None or not isinstance(key, int):
+        return deserialize(config, custom_objects=custom_objects)
+    if key not in made:
+        made[key] = deserialize(config, custom_objects=custom_objects)
+    return made[key]
 
 
 def graph_to_config(order: Order, inputs: Any, outputs: Any) -> dict[str, Any]:

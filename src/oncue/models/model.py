@@ -11,12 +11,13 @@ from oncue import naming
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
+from oncue.models.saved import Saved
 from oncue.nested import flatten, map_leaves
 from oncue.training.trained_module import is_unready
 from oncue.training.trainer import Trainer
 
 
-class Model(Trainer):
+class Model(Saved, Trainer):
     """A network that can be trained.
 
     There are three ways to one: `Model(module)` around any `torch.nn.Module`; `Model(inputs, outputs)` of symbolic

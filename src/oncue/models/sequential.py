@@ -220,7 +220,7 @@ class Sequential(Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return what makes this model again, in Keras's form."""
-        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": self.dtype, "layers": []}
+        config: dict[str, Any] = {**Layer.get_config(self), "layers": []}
         if self._input is not None:
             config["layers"].append(layer_config(self._input_layer()))
         config["layers"] += [layer_config(_as_layer(self._layer_name(layer), layer)) for layer in self._stack()]

@@ -1,4 +1,4 @@
-"""Your own classes and functions by name, for configurations that mention them. No name is ever imported."""
+"""Files of models and weights, and your own classes and functions by name. No name in a file is ever imported."""
 
 from oncue.saving.custom_objects import (
     CustomObjectScope,
@@ -8,6 +8,7 @@ from oncue.saving.custom_objects import (
     get_registered_object,
     register_keras_serializable,
 )
+from oncue.saving.formats import load_model, load_weights, save_model, save_weights
 
 __all__ = [
     "CustomObjectScope",
@@ -15,5 +16,9 @@ __all__ = [
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
+    "load_model",
+    "load_weights",
     "register_keras_serializable",
+    "save_model",
+    "save_weights",
 ]

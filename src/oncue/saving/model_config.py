@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from oncue.layers.layer import Layer
-from oncue.nested import map_leaves
 from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
 from oncue.variable import torch_dtype
@@ -132,9 +131,7 @@ def _share(model: Any, config: dict[str, Any]) -> None:
                 place["shared_object_id"] = key
 
 
-def model_from_written(
-    config: dict[str, Any], source: Any, custom_objects: dict[str, Any] | None = None
-) -> Any:
+def model_from_written(config: dict[str, Any], source: Any, custom_objects: dict[str, Any] | None = None) -> Any:
     """Make a model from the configuration in a file.
 
     Args:
@@ -149,12 +146,12 @@ def model_from_written(
         ValueError: For a class that is not known, or one that runs code or reads other files.
     """
     from oncue.models import Model
-    from oncue.models.graph_config import layer_from_config
+    from oncue.models.graph_config import layer_from_config, shared_layers
 
     config = decoded(config, source)
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
-    with CustomObjectScope(custom_objects or {}):
+    with CustomObjectScope(custom_objects or {}), shared_layers():
         try:
             model = layer_from_config(config, custom_objects)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -174,7 +171,9 @@ def build_shape(model: Any, build_config: Any) -> None:
         return
 
     def zeros(sizes: list[Any]) -> torch.Tensor:
-        return torch.zeros([1 if size is None else size for size in sizes], dtype=torch_dtype(None), device=model.device)
+        return torch.zeros(
+            [1 if size is None else size for size in sizes], dtype=torch_dtype(None), device=model.device
+        )
 
     nested = bool(shape) and isinstance(shape[0], list)
     model._build_on([zeros(part) for part in shape] if nested else zeros(shape))
@@ -198,8 +197,3 @@ def decoded(value: Any, source: Any) -> Any:
         tensor = torch.tensor(config.get("value"), dtype=dtype)
         return tensor.numpy() if name == "__numpy__" else tensor
     return {key: decoded(item, source) for key, item in value.items()}
-
-
-def plain_lists(value: Any) -> Any:
-    """Return nested tuples as lists."""
-    return map_leaves(lambda leaf: leaf, list(value)) if isinstance(value, tuple) else value

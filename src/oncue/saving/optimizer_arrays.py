@@ -94,10 +94,7 @@ def _owners(model: Any) -> dict[int, Any]:
     optimizer = model.optimizer
     weights = {id(weight.value): weight for weight in model.weights}
     owned = [weights.get(id(parameter)) for parameter in optimizer._parameters]
-    lists = [*optimizer.slots().values(), optimizer.ema_variables or [], optimizer._accumulators or []]
-    return {
-        id(tensor): weight
-        for tensors in lists
-        for tensor, weight in zip(tensors, owned, strict=True)
-        if weight is not None
-    }
+    lists = [tensors for tensors in optimizer.slots().values() if tensors]
+    lists += [tensors for tensors in (optimizer.ema_variables, optimizer._accumulators) if tensors is not None]
+    pairs = [pair for tensors in lists for pair in zip(tensors, owned, strict=True)]
+    return {id(tensor): weight for tensor, weight in pairs if weight is not None}

@@ -130,5 +130,5 @@ def _own(module: torch.nn.Module, tensors: set[int]) -> list[Variable]:
         if tensor is None or id(tensor) in tensors:
             continue
         tensors.add(id(tensor))
-        own.append(table.get(attribute) or Variable(module, attribute))
+        own.append(table[attribute] if attribute in table else Variable(module, attribute))
     return own

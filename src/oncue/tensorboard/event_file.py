@@ -59,6 +59,14 @@ class EventFile:
         if now - self._flushed > _SECONDS_UNWRITTEN:
             self.flush()
 
+    def add_graph(self, graph_def: bytes) -> None:
+        """Write the graph of the run.
+
+        Args:
+            graph_def: A serialized GraphDef.
+        """
+        self._write(Event(wall_time=time.time(), graph_def=graph_def))
+
     def flush(self) -> None:
         """Put everything written so far where readers see it."""
         self._records.flush()

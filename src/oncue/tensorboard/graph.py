@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tensorboard.plugins.graph.keras_util import keras_model_to_graph_def
 from torch import fx
 
 
@@ -56,6 +57,34 @@ def graph_config(model: Any) -> str | None:
         return None
     nodes = _of_fx(module) or _of_tree(module)
     return None if not nodes else _as_keras(str(getattr(model, "name", type(module).__name__)), nodes)
+
+
+def graph_def(config: str) -> bytes | None:
+    """Return the graph of a configuration as the dashboard's "op graph", which it shows first.
+
+    Args:
+        config: What `graph_config` returned.
+
+    Returns:
+        A serialized GraphDef, or None for a configuration that TensorBoard can't read.
+
+    Example:
+        >>> b"Linear" in graph_def(graph_config(torch.nn.Sequential(torch.nn.Linear(2, 1))))
+        True
+    """
+    try:
+        read = json.loads(config)
+        graph = keras_model_to_graph_def(read)
+        # Without a box around the whole model the page opens on its layers.
+        around = f"{read['config']['name']}/"
+    except Exception:  # TensorBoard's reader knows the usual models only
+        return None
+    for node in graph.node:
+        node.op = node.attr["keras_class"].s.decode()
+        node.name = node.name.removeprefix(around)
+        node.input[:] = [source.removeprefix(around) for source in node.input]
+    serialized: bytes = graph.SerializeToString()
+    return serialized
 
 
 def _own_config(model: Any) -> str | None:

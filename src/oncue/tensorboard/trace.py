@@ -34,7 +34,7 @@ class Trace:
         self._profile: torch.profiler.profile | None = torch.profiler.profile(activities=activities, record_shapes=True)
         try:
             # Torch doesn't refuse a second profiler: it silently spoils both.
-            if torch.autograd._profiler_enabled():
+            if torch._C._autograd._profiler_enabled():
                 raise RuntimeError("another one is running")
             self._profile.start()
         except Exception as error:  # whatever the profiler of this platform raises

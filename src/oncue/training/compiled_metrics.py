@@ -136,6 +136,10 @@ class CompiledMetrics:
 
     def set_state(self, state: list[dict[str, Any]]) -> None:
         """Go on from what `get_state` returned."""
+        if not state:
+            # There was nothing yet when the state was taken.
+            self.reset_state()
+            return
         for metric, part in zip(self.metrics, state, strict=True):
             metric.set_state(part)
 

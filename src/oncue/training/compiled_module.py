@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from oncue import losses, optimizers
+from oncue import optimizers
 from oncue.callbacks import CallbackList
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
@@ -16,6 +16,7 @@ from oncue.training.batch import Batch
 from oncue.training.compiled_loss import CompiledLoss
 from oncue.training.compiled_metrics import CompiledMetrics
 from oncue.training.meter import Meter
+from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
 
 
@@ -268,5 +269,5 @@ class CompiledModule(TrainedModule):
         if y is None and not self._overrides("compute_loss"):
             missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"
             raise ValueError(f"{missing}, because the model was compiled with loss={self.loss!r}.")
-        if self._probed and y is not None and isinstance(self._output_like, torch.Tensor):
-            losses.check_targets(self.loss, y, tuple(self._output_like.shape))
+        if self._probed and self._compiled_loss is not None and not self._overrides("compute_loss"):
+            self._compiled_loss.check(to_tensors(y, "y"), self._output_like)

@@ -39,17 +39,18 @@ class Meter:
 
     def read(self) -> list[float]:
         """Return the values now, in the order of the names: one transfer from the device."""
-        return self.snapshot().read()
+        return self._take([metric.peek() for _, metric in self._metrics]).read()
 
     def snapshot(self) -> Reading:
         """Return the values as they are, safe from further steps; nothing is transferred."""
+        return self._take([metric.snapshot() for _, metric in self._metrics])
+
+    def _take(self, taken: list[Any]) -> Reading:
+        if not any(type(one) is dict for one in taken):
+            return Reading(self.names, taken)
         pairs: dict[str, Pair] = {}
-        for name, metric in self._metrics:
-            taken = metric.snapshot()
-            if isinstance(taken, Mapping):
-                pairs.update(taken)
-            else:
-                pairs[name] = taken
+        for (name, _), one in zip(self._metrics, taken, strict=True):
+            pairs.update(one if isinstance(one, dict) else {name: one})
         self.names = sorted(pairs)
         return Reading(self.names, [pairs[name] for name in self.names])
 
@@ -80,14 +81,10 @@ class Reading:
 
     def read(self) -> list[Any]:
         """Return the values as Python floats."""
-        numbers = iter(_fetch([part for pair in self._pairs for part in pair if part is not None]))
+        flat = _fetch([part for pair in self._pairs for part in pair])
         values = []
-        for _, denominator in self._pairs:
-            value = next(numbers)
-            if denominator is not None:
-                count = next(numbers)
-                value = value / count if count else 0.0
-            values.append(value)
+        for value, count in zip(flat[::2], flat[1::2], strict=True):
+            values.append(value if count is None else value / count if count else 0.0)
         return values
 
     def results(self) -> dict[str, Any]:
@@ -122,8 +119,10 @@ def _fetch(parts: Sequence[Any]) -> list[Any]:
 
 
 def _number(part: Any) -> Any:
-    if isinstance(part, torch.Tensor) and part.numel() != 1:
-        return part.detach().cpu().numpy()
+    if part is None or type(part) is float:
+        return part
+    if isinstance(part, torch.Tensor):
+        return float(part.item()) if part.numel() == 1 else part.detach().cpu().numpy()
     try:
         return float(part)
     except (TypeError, ValueError):

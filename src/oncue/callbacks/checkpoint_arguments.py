@@ -1,0 +1,166 @@
+"""Checks of what ModelCheckpoint is made with, and of the path it writes to."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import tempfile
+from typing import Any
+
+from oncue.callbacks.arguments import finite, whole
+from oncue.core.every import Every
+from oncue.core.file_name import FileName
+from oncue.legacy import warn_once
+
+_OWNER = "ModelCheckpoint"
+_MODEL_ENDINGS = (".keras", ".h5", ".hdf5")
+_WEIGHTS_ENDINGS = (".weights.h5", ".h5", ".hdf5", ".safetensors")
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path is a URL, whose place isn't ours to look at."""
+    return "://" in path
+
+
+def read_path(filepath: Any, weights_only: bool) -> str:
+    """Return the path as a string, when its ending names a format.
+
+    Raises:
+        TypeError: For what is no path.
+        ValueError: For another ending.
+    """
+    if not isinstance(filepath, (str, os.PathLike)) or isinstance(os.fspath(filepath), bytes):
+        raise TypeError(
+            f"`filepath` of {_OWNER} must be a string or a path, such as 'model_{{epoch:02d}}.keras'; got {filepath!r} of "
+            f"type {type(filepath).__name__}."
+        )
+    path = os.fspath(filepath)
+    endings = _WEIGHTS_ENDINGS if weights_only else _MODEL_ENDINGS
+    if path.endswith(endings):
+        return path
+    if weights_only:
+        hint = " For the whole model, type `save_weights_only=False`." if path.endswith(".keras") else ""
+    else:
+        hint = " For the weights alone, type `save_weights_only=True`." if path.endswith(_WEIGHTS_ENDINGS) else ""
+    what = "weights" if weights_only else "whole models"
+    raise ValueError(
+        f"`filepath` of {_OWNER} must end in {endings[0]} (or {', '.join(endings[1:])}) to save {what}; got '{path}'.{hint}"
+    )
+
+
+def read_threshold(value: Any) -> float | None:
+    """Return a value to beat as a float; an infinite one is beaten by anything.
+
+    Raises:
+        ValueError: For NaN and for what is no number.
+    """
+    if value is None or (isinstance(value, float) and math.isinf(value)):
+        return value
+    return finite(_OWNER, "initial_value_threshold", value)
+
+
+def read_period(save_freq: Any, every: str | Every | None, period: Any) -> Every:
+    """Return the period that one of three arguments gives.
+
+    Args:
+        save_freq: "epoch" or a number of batches.
+        every: A period in words, or None.
+        period: A number of epochs, in the word of Keras 2, or None.
+
+    Returns:
+        The period, nothing of it passed.
+
+    Raises:
+        ValueError: For two of them, or what is no period.
+    """
+    given = [f"save_freq={save_freq!r}"] if save_freq != "epoch" else []
+    given += [f"{name}={value!r}" for name, value in (("every", every), ("period", period)) if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{_OWNER} takes one period; got {' and '.join(given)}. Type only `every`.")
+    if period is not None:
+        epochs = whole(_OWNER, "period", period, least=1)
+        warn_once("period", f"every='{epochs} epochs'")
+        return Every(f"{epochs} epochs")
+    if every is not None:
+        return Every(every, _OWNER)
+    if save_freq == "epoch":
+        return Every("1 epoch")
+    try:
+        return Every(f"{whole(_OWNER, 'save_freq', save_freq, least=1)} steps")
+    except ValueError:
+        raise ValueError(
+            f"`save_freq` of {_OWNER} must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} of type "
+            f"{type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
+        ) from None
+
+
+def check_measured(monitor: str, every: Every) -> None:
+    """Refuse to tell the best by what is measured at another time than files are saved.
+
+    Raises:
+        ValueError: For a value of validation and a period that isn't one of epochs.
+    """
+    if every.unit != "epoch" and monitor.startswith("val_"):
+        raise ValueError(
+            f"{_OWNER} can't tell the best by `{monitor}` every {every}: it is measured when an epoch ends. Type "
+            f"`monitor='{monitor[4:]}'`, or `every='1 epoch'`."
+        )
+
+
+def check_recorded(name: FileName, keeps: bool, idle: bool) -> None:
+    """Refuse `keep` and `resume_best` where they can't do anything.
+
+    Args:
+        name: The file name.
+        keeps: Whether `keep` is given.
+        idle: Whether `resume_best` is, and nothing is told by the best.
+
+    Raises:
+        ValueError: For a name that is always the same, a URL, and a best that nothing asks for.
+    """
+    if keeps and not name.names:
+        raise ValueError(
+            f"`keep` of {_OWNER} needs a file name that differs from save to save; got '{name.template}'. Type a "
+            "placeholder, such as 'model_{epoch:02d}.keras'."
+        )
+    if is_url(name.template):
+        raise ValueError(f"`keep` and `resume_best` of {_OWNER} need a folder, not a URL; got '{name.template}'.")
+    if idle:
+        raise ValueError(f"`resume_best` of {_OWNER} goes with `save_best_only=True` or `keep='best 3'`; got neither.")
+
+
+def try_path(name: FileName) -> None:
+    """Make the folder of a file name and write there, to find out before training that it can be done.
+
+    Raises:
+        OSError: When it can't, naming the path.
+    """
+    if not name.names:
+        refuse_folder(name.fill({}))
+    try:
+        if name.folder:
+            os.makedirs(name.folder, exist_ok=True)
+        handle, probe = tempfile.mkstemp(prefix=".oncue-probe-", dir=name.folder or os.curdir)
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{_OWNER} can't write where its `filepath` points ({error.strerror}), so training doesn't begin. Give a "
+            "folder that can be written to",
+            name.template,
+        ) from None
+
+
+def refuse_folder(path: str) -> None:
+    """Refuse a path that is a folder.
+
+    Raises:
+        IsADirectoryError: Naming it.
+    """
+    if os.path.isdir(path):
+        text = (
+            f"`filepath` of {_OWNER} must be the path of a file; this one is a folder. Remove it or give another name"
+        )
+        raise IsADirectoryError(errno.EISDIR, text, path)

@@ -1,0 +1,310 @@
+"""ModelCheckpoint: saves the model, or its weights, as training goes on."""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from oncue.callbacks.checkpoint_arguments import (
+    check_measured,
+    check_recorded,
+    is_url,
+    read_path,
+    read_period,
+    read_threshold,
+    refuse_folder,
+    try_path,
+)
+from oncue.callbacks.monitor_callback import MonitorCallback
+from oncue.core.console import print_message
+from oncue.core.every import Every
+from oncue.core.file_name import FileName
+from oncue.core.logs import Logs
+from oncue.core.monitor import Logged, as_number
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.manifest import Manifest
+    from oncue.checkpoints.record import Record
+    from oncue.checkpoints.retention import Rule
+
+
+class ModelCheckpoint(MonitorCallback):
+    """Saves the model, or its weights, after every epoch or another period; or only when a value is the best so far.
+
+    A best file is replaced only by a finite, strictly better value that was measured in the same epoch. Nothing is saved
+    in an epoch that TerminateOnNaN cut short. Paths are tried before the first step: the folder is made, and a file that
+    can't be written there, a placeholder that nothing will fill, and an ending that names no format are said at once.
+
+    The best value outlives a run: a second `fit` with the same object goes on from it, as in Keras.
+
+    Args:
+        filepath: The file; placeholders such as `{epoch:02d}`, `{val_loss:.4f}` and, for a period of batches,
+            `{batch}` are filled, with epochs and batches counted from 1. Whole models end in .keras (or .h5, .hdf5),
+            weights in .weights.h5 (or .h5, .hdf5, .safetensors).
+        monitor: The name of the value that says what is best.
+        verbose: 1 to say what is saved.
+        save_best_only: Whether to save only what is better than everything before.
+        save_weights_only: Whether to save the weights alone.
+        mode: "min", "max", or "auto" to take the metric's own direction.
+        save_freq: "epoch", or a number of batches, counted over the ends of epochs. A period of batches looks at the
+            means over the epoch so far.
+        initial_value_threshold: A value to beat before anything is the best; None for none.
+        every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
+        keep: Which files stay, when the file name has placeholders: a number for so many of the last, "best 3", a rule
+            of `oncue.checkpoints`, or a list of them. The others of the same run are deleted once a new one is safe.
+        resume_best: Whether to go on from the best value of an earlier run that was recorded, and whose file is still
+            what was saved, instead of replacing that file with the first of this run. `keep` then goes on with its files.
+        period: The word of Keras 2 for a number of epochs; type `every`.
+
+    With `keep` or `resume_best`, what was saved is recorded beside the files in `<file name>.oncue.json`: sizes,
+    SHA-256 digests, epochs and scores.
+
+    Attributes:
+        best: The best value so far; None before the first.
+
+    Raises:
+        ValueError: For an argument that can't be right, and before the first step for a placeholder or a monitored name
+            that this run can't log.
+        OSError: Before the first step, when nothing can be written to the path, or it is a folder.
+
+    Example:
+        >>> import numpy as np, oncue, tempfile
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     saver = ModelCheckpoint(os.path.join(folder, "{epoch}.weights.h5"), save_weights_only=True, keep=2)
+        ...     _ = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=4, verbose=0, callbacks=[saver])
+        ...     sorted(os.listdir(folder))
+        ['3.weights.h5', '4.weights.h5', 'epoch.weights.h5.oncue.json']
+    """
+
+    runs_last = True
+    state_fields = ("best", "waited", "run_id")
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+        *,
+        every: str | Every | None = None,
+        keep: Any = None,
+        resume_best: bool = False,
+        period: int | None = None,
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.filepath = read_path(filepath, save_weights_only)
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.save_weights_only = save_weights_only
+        self.save_freq = save_freq
+        self.best = read_threshold(initial_value_threshold)
+        self.every = read_period(save_freq, every, period)
+        self.keep = keep
+        self.resume_best = resume_best
+        self.run_id = uuid.uuid4().hex
+        self._epoch = 0
+        self._name = FileName(self.filepath, type(self).__name__)
+        self._names_logged: frozenset[str] = frozenset()
+        self._manifest: Manifest | None = None
+        self._rules = _rules(keep, type(self).__name__)
+        by_score = any(getattr(rule, "needs_score", False) for rule in self._rules)
+        self._watches = save_best_only or resume_best or by_score
+        if self._watches:
+            check_measured(monitor, self.every)
+        if keep is not None or resume_best:
+            check_recorded(self._name, keep is not None, resume_best and not (save_best_only or by_score))
+
+    @property
+    def waited(self) -> dict[str, Any]:
+        """How much of the period has passed: what a resumed run gets back."""
+        return self.every.state_dict()
+
+    @waited.setter
+    def waited(self, state: dict[str, Any]) -> None:
+        self.every.load_state_dict(state)
+
+    def listens_to(self, hook: str) -> bool:
+        """Say that the batches needn't be told when the period is one of epochs."""
+        return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
+
+    def set_model(self, model: Any) -> None:
+        """Receive the model; what was found out about another run is forgotten."""
+        super().set_model(model)
+        self._names_logged = frozenset()
+
+    def expect(self, logged: Logged) -> None:
+        """Refuse a placeholder or a monitored value that can't appear in this run.
+
+        Args:
+            logged: What the run is going to log.
+
+        Raises:
+            ValueError: For a placeholder that nothing will fill.
+            MonitorError: For a monitored name that is a near-miss.
+        """
+        if self._watches:
+            super().expect(logged)
+        self._names_logged = frozenset([*logged.names, *logged.old_names])
+        if logged.may_grow:
+            return
+        hint = "" if logged.validation else " This run has no validation data."
+        if self.every.unit == "epoch":
+            known = ["epoch", *logged.names, *logged.old_names]
+        else:
+            known = ["epoch", "batch", *(name for name in self._names_logged if not name.startswith("val_"))]
+            hint = f" Validation is measured when an epoch ends, and this saves every {self.every}."
+        self._name.check_names(known, hint if any(name.startswith("val_") for name in self._name.names) else "")
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Make the folder, try to write there, and read what an earlier run recorded."""
+        self.every.begin()
+        self._epoch = 0
+        if is_url(self.filepath):
+            return
+        try_path(self._name)
+        if self._rules or self.resume_best:
+            self._open_manifest()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take note of the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save when the period is due."""
+        if self.every.after_batch(batch):
+            self._consider(self._epoch, batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save when the period is due."""
+        if self.every.after_epoch():
+            self._consider(epoch, None, logs)
+
+    # Whether to save ---------------------------------------------------------------------------------------------
+
+    def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
+        logs = logs if isinstance(logs, Logs) else Logs(logs or {})
+        score = self.watched(logs) if self._watches else as_number(logs.get(self.monitor))
+        if self._cut_short():
+            self._say(epoch, "not saving the model, because a value is not finite")
+            self.note("saved nothing: a value is not finite")
+        elif self.save_best_only:
+            if score is not None:
+                self._save_if_best(epoch, batch, logs, score)
+        else:
+            path = self._path(epoch, batch, logs)
+            record = self._record(path, epoch, batch, score)
+            if not self._is_wanted(record):
+                self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
+                return
+            self._say(epoch, f"saving model to {path}")
+            self._save(path, record)
+            self._say(epoch, f"finished saving model to {path}")
+            self.note(f"saved {path}", kind="save", path=path, score=score)
+
+    def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float) -> None:
+        before = "None" if self.best is None else f"{self.best:.5f}"
+        if not self.watch.is_better(score, self.best):
+            self._say(epoch, f"{self.monitor} did not improve from {before}")
+            return
+        path = self._path(epoch, batch, logs)
+        self._say(epoch, f"{self.monitor} improved from {before} to {score:.5f}, saving model to {path}")
+        self._save(path, self._record(path, epoch, batch, score))
+        self._say(epoch, f"finished saving model to {path}")
+        than = "is the first" if self.best is None else f"is better than {self.best:g}"
+        text = f"saved {path}: {self.monitor} {score:g} {than}"
+        self.note(text, kind="best", path=path, score=score, before=self.best)
+        self.best = score
+
+    def _is_wanted(self, record: Record | None) -> bool:
+        if self._manifest is None or record is None:
+            return True
+        return self._manifest.wants(record, self._rules, self.watch.direction)
+
+    def _path(self, epoch: int, batch: int | None, logs: Logs) -> str:
+        values = dict(logs)
+        measured = any(name.startswith("val_") for name in logs)
+        for name in self._name.names:
+            value = logs.get(name)
+            if value is None and not measured and name in self._names_logged:
+                # A run that validates every few epochs must not lose the files of the others to their names.
+                value = math.nan
+            if value is not None:
+                values[name] = value
+        values["epoch"] = epoch + 1
+        if batch is not None:
+            values["batch"] = batch + 1
+        return self._name.fill(values)
+
+    # Saving ------------------------------------------------------------------------------------------------------
+
+    def _save(self, path: str, record: Record | None) -> None:
+        if not is_url(path):
+            refuse_folder(path)
+            if os.path.dirname(path):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+        if self._manifest is not None and record is not None:
+            self._manifest.announce(record)
+        if self.save_weights_only:
+            self.model.save_weights(path)
+        else:
+            self.model.save(path)
+        if self._manifest is not None and record is not None:
+            self._manifest.record()
+            self._manifest.prune(self._rules, self.run_id, self.watch.direction)
+
+    def _record(self, path: str, epoch: int, batch: int | None, score: float | None) -> Record | None:
+        if self._manifest is None:
+            return None
+        from oncue.checkpoints.record import Record
+
+        file = os.path.relpath(path, self._manifest.folder).replace(os.sep, "/")
+        steps = (self.params or {}).get("steps")
+        step = None if steps is None else epoch * steps + (steps if batch is None else batch + 1)
+        return Record(file, epoch=epoch + 1, step=step, score=score, monitor=self.monitor, run=self.run_id)
+
+    def _say(self, epoch: int, text: str) -> None:
+        if self.verbose > 0:
+            print_message(f"\nEpoch {epoch + 1}: {text}")
+
+    # What an earlier run left -------------------------------------------------------------------------------------
+
+    def _open_manifest(self) -> None:
+        from oncue.checkpoints.manifest import Manifest
+
+        self._manifest = Manifest(os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json"))
+        if not self.resume_best:
+            return
+        if self.watch.direction is None:
+            self._decide_direction({})
+        found = self._manifest.best(self.monitor, self.watch.direction)
+        if found is not None and found.score is not None:
+            self.run_id = found.run
+            if self.watch.is_better(found.score, self.best):
+                self.best = found.score
+                text = f"goes on from {self.monitor} {self.best:g}, which {found.file} was saved with"
+                self.note(text, path=found.file, score=found.score)
+            return
+        others = {record.monitor for record in self._manifest.records} - {self.monitor}
+        if others:
+            raise ValueError(
+                f"`resume_best` of {type(self).__name__} finds no score of `{self.monitor}` in '{self._manifest.path}', "
+                f"but of {', '.join(f'`{name}`' for name in sorted(others))}. Give that as `monitor`, another `filepath`, "
+                "or `resume_best=False` to replace the files."
+            )
+
+
+def _rules(keep: Any, owner: str) -> tuple[Rule, ...]:
+    if keep is None:
+        return ()
+    # Most users need neither rules nor a manifest, and whoever only imports callbacks shouldn't wait for them.
+    from oncue.checkpoints.retention import as_rules
+
+    return as_rules(keep, owner)

@@ -1,0 +1,5 @@
+"""Files that a training run leaves: which of them are kept, and what is known of them. Never torch."""
+
+from oncue.checkpoints.retention import KeepBest, KeepEvery, KeepLast
+
+__all__ = ["KeepBest", "KeepEvery", "KeepLast"]

@@ -1,0 +1,185 @@
+"""Manifest: what is known of the files that a ModelCheckpoint saved, in a small file beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from oncue.checkpoints.record import Record
+from oncue.checkpoints.retention import Rule, by_score, kept
+from oncue.core.files import replace_file
+
+FORMAT = 1
+"""The version of the manifest's form."""
+
+
+class Manifest:
+    """The records of the files in a folder, kept in `<name>.oncue.json` there.
+
+    A file is announced before it is written and recorded after, so that a run that was killed in between leaves no
+    doubt: the announced one counts when the file is no longer the recorded one. Only recorded files of the same run are
+    ever deleted, and only after the new one has been recorded.
+
+    Args:
+        path: The manifest's own path. A file that is there is read.
+
+    Attributes:
+        records: What is known, in the order in which the files were saved.
+
+    Raises:
+        ValueError: When the file that is there is no manifest.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = Manifest(Path(folder) / "m.oncue.json")
+        ...     manifest.announce(Record("m.keras", epoch=1, score=0.5, monitor="val_loss", run="a"))
+        ...     _ = (Path(folder) / "m.keras").write_bytes(b"weights")
+        ...     manifest.record()
+        ...     Manifest(manifest.path).best("val_loss", "down").score
+        0.5
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.folder = self.path.parent
+        self.records: list[Record] = []
+        self._announced: Record | None = None
+        if self.path.exists():
+            self._read()
+            self._settle()
+
+    def announce(self, record: Record) -> None:
+        """Write down which file comes next, before it is written.
+
+        Args:
+            record: What is known of it; size and digest come with `record`.
+        """
+        self._announced = record
+        self._write()
+
+    def record(self) -> None:
+        """Record the announced file, now that it is there."""
+        assert self._announced is not None
+        self._take(self._announced)
+        self._write()
+
+    def wants(self, record: Record, rules: Sequence[Rule], direction: str | None) -> bool:
+        """Return whether the rules would keep a file, were it saved now; True without rules."""
+        own = [other for other in self.records if other.run == record.run and other.file != record.file]
+        return not rules or record.file in kept(rules, [*own, record], direction)
+
+    def prune(self, rules: Sequence[Rule], run: str, direction: str | None) -> list[str]:
+        """Delete the files of a run that no rule keeps.
+
+        A file whose size is no longer the recorded one belongs to somebody else by now and stays. What can't be deleted
+        is tried again next time, with a warning.
+
+        Args:
+            rules: Which files are kept; without any, all are.
+            run: Whose files.
+            direction: Which way the score gets better: "up", "down", or None when that isn't known.
+
+        Returns:
+            The names of the deleted files.
+        """
+        own = [record for record in self.records if rules and record.run == run]
+        # The newest stays, whatever the rules say: it may be all that there is of the last hours.
+        stays = kept(rules, own, direction) | {record.file for record in own[-1:]}
+        before = len(self.records)
+        deleted = []
+        for record in own:
+            if record.file in stays:
+                continue
+            path = self.folder / record.file
+            try:
+                if path.is_file() and path.stat().st_size == record.size and self._is_inside(path):
+                    path.unlink()
+                    deleted.append(record.file)
+            except OSError as error:
+                warnings.warn(
+                    f"'{path}' could not be deleted ({error}); it will be tried again.", UserWarning, stacklevel=2
+                )
+                continue
+            self.records.remove(record)
+        if len(self.records) != before:
+            self._write()
+        return deleted
+
+    def best(self, monitor: str, direction: str | None) -> Record | None:
+        """Return the record with the best score whose file is still what was saved.
+
+        Args:
+            monitor: The score's name.
+            direction: "up" or "down", the way it gets better.
+
+        Returns:
+            None when there is no such file; each changed one is warned of.
+        """
+        for record in by_score((record for record in self.records if record.monitor == monitor), direction):
+            if self._is_intact(record):
+                return record
+            warnings.warn(
+                f"'{self.folder / record.file}' is not the file that was saved with {monitor} {record.score:g}: its "
+                "content has changed. Its score is not adopted.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return None
+
+    def _take(self, record: Record) -> None:
+        path = self.folder / record.file
+        whole = replace(record, size=path.stat().st_size, sha256=_digest(path))
+        self.records = [*(other for other in self.records if other.file != record.file), whole]
+        self._announced = None
+
+    def _settle(self) -> None:
+        self.records = [record for record in self.records if (self.folder / record.file).is_file()]
+        announced, self._announced = self._announced, None
+        if announced is None or not (self.folder / announced.file).is_file():
+            return
+        before = next((record for record in self.records if record.file == announced.file), None)
+        if before is None or not self._is_intact(before):
+            self._take(announced)
+
+    def _is_intact(self, record: Record) -> bool:
+        path = self.folder / record.file
+        return path.is_file() and path.stat().st_size == record.size and _digest(path) == record.sha256
+
+    def _is_inside(self, path: Path) -> bool:
+        # A folder on the way may have become a link to elsewhere.
+        return path.resolve().is_relative_to(self.folder.resolve())
+
+    def _read(self) -> None:
+        try:
+            data = json.loads(self.path.read_bytes())
+            if not isinstance(data, dict) or data.get("format") != FORMAT:
+                raise ValueError(f"its format must be {FORMAT}")
+            if not isinstance(data["files"], list):
+                raise ValueError("`files` must be a list")
+            self.records = [Record.from_json(item) for item in data["files"]]
+            self._announced = None if data["announced"] is None else Record.from_json(data["announced"])
+        except (ValueError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"'{self.path}' can't be read as the manifest of saved files: {error}. Remove it to start anew; the "
+                "files it spoke of stay then."
+            ) from None
+
+    def _write(self) -> None:
+        data: dict[str, Any] = {
+            "format": FORMAT,
+            "files": [record.as_json() for record in self.records],
+            "announced": None if self._announced is None else self._announced.as_json(),
+        }
+        replace_file(self.path, json.dumps(data, indent=1).encode("utf-8"))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

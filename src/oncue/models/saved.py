@@ -1,0 +1,68 @@
+"""The part of `Model` that goes into files and comes out of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+class Saved:
+    """`save`, `save_weights`, `load_weights` and `to_json`; see `oncue.saving` for the formats."""
+
+    def save(
+        self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Save the whole model; arguments and errors as those of `oncue.saving.save_model`."""
+        from oncue.saving.formats import save_model
+
+        save_model(self, filepath, overwrite, zipped, **kwargs)
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+        """Save the weights; arguments and errors as those of `oncue.saving.save_weights`."""
+        from oncue.saving.formats import save_weights
+
+        save_weights(self, filepath, overwrite, **kwargs)
+
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Load weights; arguments and errors as those of `oncue.saving.load_weights`."""
+        from oncue.saving.formats import load_weights
+
+        load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Return the architecture as JSON, for `models.model_from_json`.
+
+        Args:
+            **kwargs: Arguments of `json.dumps`, such as `indent`.
+        """
+        import json
+
+        from oncue.saving.model_config import model_config
+
+        return json.dumps(model_config(self), **kwargs)
+
+
+def model_from_json(json_string: str, custom_objects: dict[str, Any] | None = None) -> Any:
+    """Make a model with fresh weights from what `model.to_json()` returned.
+
+    Args:
+        json_string: The JSON.
+        custom_objects: Your own classes and functions by name.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: For text that is no configuration of a model, or names what is not known.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> model_from_json(Sequential([layers.Input((2,)), layers.Dense(3)]).to_json()).count_params()
+        9
+    """
+    from oncue.saving import guard
+    from oncue.saving.model_config import model_from_written
+
+    config = guard.read_json(json_string, "json_string")
+    config.pop("compile_config", None)
+    return model_from_written(config, "json_string", custom_objects)

@@ -1,0 +1,212 @@
+"""`save_model`, `load_model`, `save_weights`, `load_weights`: the extension of the file decides the format."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from oncue.core.files import replacing
+from oncue.saving import guard, keras_archive, legacy_h5, safetensors_file, weights_h5
+
+_MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
+_WEIGHTS = {
+    ".weights.h5": "Keras 3's weights",
+    ".safetensors": "the weights of any torch module",
+    ".h5": "the weights of Keras 1 and 2",
+    ".hdf5": "the same",
+}
+
+
+def save_model(
+    model: Any, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+) -> None:
+    """Save a whole model: architecture, weights, what `compile` was told, and the optimizer's state.
+
+    Real Keras reads the file too.
+
+    Args:
+        model: A Sequential or functional model of layers, or one of your own class with `get_config`.
+        filepath: A name that ends in `.keras` (recommended), or in `.h5` or `.hdf5` for the format of Keras 1 and 2.
+        overwrite: False to be asked before a file is overwritten; where nobody can answer it is an error.
+        zipped: Kept from Keras; must be None or True.
+        **kwargs: `include_optimizer`, False to leave out what `compile` was told; `save_format`, a word of Keras 2 that
+            the extension has replaced.
+
+    Raises:
+        ValueError: For another extension, or a model that no configuration describes, such as a torch module.
+        FileExistsError: When the file is there and `overwrite` is False.
+
+    Example:
+        >>> import tempfile
+        >>> from oncue import Sequential, layers
+        >>> model = Sequential([layers.Input((2,)), layers.Dense(3)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(model, f"{folder}/model.keras")
+        ...     load_model(f"{folder}/model.keras").count_params()
+        9
+    """
+    include_optimizer = bool(kwargs.pop("include_optimizer", True))
+    kwargs.pop("save_format", None)
+    _refuse_rest("save", kwargs)
+    if zipped is False:
+        raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
+    path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
+    if not _may_write(path, overwrite):
+        return
+    write = keras_archive.write_archive if kind == ".keras" else legacy_h5.write_model
+    write(model, path, include_optimizer)
+
+
+def load_model(
+    filepath: str | os.PathLike[str],
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
+    safe_mode: bool = True,
+) -> Any:
+    """Load a model that oncue or real Keras saved; it goes on training where it stopped.
+
+    Classes are found among oncue's and yours only, never by a path in the file.
+
+    Args:
+        filepath: A `.keras`, `.h5` or `.hdf5` file.
+        custom_objects: Your own classes and functions by name.
+        compile: Whether to compile it as it was, with its optimizer's state.
+        safe_mode: Kept from Keras; nothing in a file is ever run, whatever it says.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: For another extension, a file that is not whole or not safe, or names that are not known.
+    """
+    path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
+    read = keras_archive.read_archive if kind == ".keras" else legacy_h5.read_model
+    return read(path, custom_objects, compile)
+
+
+def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+    """Save a model's weights.
+
+    Args:
+        model: A built model; for `.safetensors` any torch module.
+        filepath: A name that ends in `.weights.h5` (Keras 3's, with the optimizer's state), `.safetensors` (any torch
+            module), or `.h5` or `.hdf5` (the layout of Keras 1 and 2).
+        overwrite: False to be asked before a file is overwritten; where nobody can answer it is an error.
+        **kwargs: `save_format`, a word of Keras 2 that the extension has replaced.
+
+    Raises:
+        ValueError: For another extension, or a model without weights yet.
+        FileExistsError: When the file is there and `overwrite` is False.
+    """
+    kwargs.pop("save_format", None)
+    _refuse_rest("save_weights", kwargs)
+    path, kind = _path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+    _require_built(model, "save_weights")
+    if not _may_write(path, overwrite):
+        return
+    if kind == ".safetensors":
+        safetensors_file.write_weights(model, path)
+        return
+    _require_model(model, kind)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as content:
+        if kind == ".weights.h5":
+            weights_h5.write_weights(content, model)
+        else:
+            legacy_h5.write_weights(content, model)
+
+
+def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
+    """Load weights into a model, all of them or none.
+
+    Args:
+        model: A built model; for `.safetensors` any torch module.
+        filepath: A file of weights, or of a whole model, in any format that oncue or real Keras writes.
+        skip_mismatch: Whether layers that don't fit are left as they are, with a warning.
+        **kwargs: `by_name`, for `.h5` files of Keras 1 and 2: match layers by their names instead of their order.
+
+    Raises:
+        ValueError: When weights are missing, unknown or of another shape, or the file is not whole or not safe.
+    """
+    by_name = bool(kwargs.pop("by_name", False))
+    _refuse_rest("load_weights", kwargs)
+    known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
+    path, kind = _path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
+    if by_name and kind not in (".h5", ".hdf5"):
+        raise ValueError(f"`by_name` is only for .h5 and .hdf5 files of Keras 1 and 2; got {os.fspath(filepath)!r}.")
+    _require_built(model, "load_weights")
+    if kind == ".safetensors":
+        safetensors_file.read_weights(model, path, skip_mismatch)
+        return
+    _require_model(model, kind)
+    if kind == ".keras":
+        keras_archive.read_archive_weights(path, model, skip_mismatch)
+        return
+    with guard.opened(path) as file, guard.opened_hdf5(file, path) as content:
+        # Both kinds of file may end in .h5; their layout tells them apart.
+        whole = guard.group_at(content, "model_weights", path)
+        if whole is not None or "layer_names" in content.attrs or "layer_names0" in content.attrs:
+            legacy_h5.read_weights(content if whole is None else whole, model, path, skip_mismatch, by_name)
+        else:
+            weights_h5.read_weights(content, model, path, skip_mismatch)
+
+
+def _path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str) -> tuple[Path, str]:
+    if not isinstance(filepath, (str, os.PathLike)):
+        raise ValueError(
+            f"`filepath` must be a path, such as in `{example}`; got {filepath!r} of type {type(filepath).__name__}."
+        )
+    path = Path(os.fspath(filepath))
+    kind = next((extension for extension in known if path.name.endswith(extension)), None)
+    if kind is None:
+        listed = ", ".join(f"{extension} ({meaning})" for extension, meaning in known.items())
+        raise ValueError(
+            f"The extension of `filepath` says what is in the file; for {what}: {listed}. Got {str(path)!r}. Type "
+            f"`{example}`."
+        )
+    return path, kind
+
+
+def _may_write(path: Path, overwrite: bool) -> bool:
+    if not overwrite and path.exists():
+        if not sys.stdin.isatty():
+            raise FileExistsError(f"{str(path)!r} is there already. Pass `overwrite=True`, or another name.")
+        if input(f"{str(path)!r} is there already. Overwrite it? [y/n] ").strip().lower() not in ("y", "yes"):
+            return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return True
+
+
+def _refuse_rest(method: str, kwargs: dict[str, Any]) -> None:
+    if kwargs:
+        raise ValueError(f"`{method}` has no argument `{next(iter(kwargs))}`.")
+
+
+def _require_model(model: Any, kind: str) -> None:
+    from oncue.models import Model
+
+    if not isinstance(model, Model):
+        raise ValueError(
+            f"A {kind} file holds the weights of an oncue model; got a {type(model).__name__}. Wrap it as `Model(module)`, "
+            "or use the extension .safetensors."
+        )
+
+
+def _require_built(model: Any, method: str) -> None:
+    from oncue.layers.layer import Layer
+
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"`model` must be a model or a torch module; got {model!r} of type {type(model).__name__}.")
+    unready = (UninitializedParameter, UninitializedBuffer)
+    lazy = any(isinstance(tensor, unready) for tensor in (*model.parameters(), *model.buffers()))
+    module = getattr(model, "module", None)
+    if lazy or (isinstance(model, Layer) and module is None and not model.built):
+        raise ValueError(
+            f"`{method}` needs weights, and '{getattr(model, 'name', 'the model')}' has none yet. Begin it with "
+            "`Input(shape)`, build it with `model.build(shape)`, or run it once on data."
+        )

@@ -1,0 +1,26 @@
+"""What is believed of a model file, and no more: every entry point reads through these functions.
+
+A file is data. It names no class to import, holds no pickle, points to no other file, and is never larger in memory than
+on disk allows. Whatever is found otherwise raises a ValueError that names the file and the rule.
+"""
+
+from oncue.saving.guard.archive import read_archive
+from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, opened, read_json, refuse
+from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
+from oncue.saving.guard.safetensors import read_header
+
+__all__ = [
+    "MAX_ENTRIES",
+    "MissingFileError",
+    "count_of_numbers",
+    "dataset_at",
+    "group_at",
+    "opened",
+    "opened_hdf5",
+    "paths_of_arrays",
+    "read_archive",
+    "read_array",
+    "read_header",
+    "read_json",
+    "refuse",
+]

@@ -1,0 +1,62 @@
+"""The `.keras` archive: three members, each once, each bounded by the bytes that really come."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from typing import Any, BinaryIO
+
+from oncue.saving.guard.basics import MAX_JSON_BYTES, MEGABYTE, refuse
+
+MEMBERS = {"metadata.json": MEGABYTE, "config.json": MAX_JSON_BYTES, "model.weights.h5": None}
+
+
+def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
+    """Read the three members of a `.keras` archive, each once and each bounded by the bytes that really come.
+
+    Args:
+        file: The archive.
+        source: Its path, for messages.
+
+    Returns:
+        The contents by name.
+
+    Raises:
+        ValueError: When members are missing, more, twice, linked, encrypted, or unpack to more than they may.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if sorted(names) != sorted(MEMBERS):
+                known = ", ".join(MEMBERS)
+                more = sorted(set(names) - set(MEMBERS))
+                if any(name.startswith("assets/") for name in more):
+                    refuse(source, "it has assets, which only layers have that oncue doesn't make.")
+                refuse(source, f"a .keras archive has the members {known}, each once; this one has {names[:8]}.")
+            if min(member.header_offset for member in members) != 0:
+                refuse(source, "there is something before the archive.")
+            return {member.filename: _read_member(archive, member, source) for member in members}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        refuse(source, f"it is not a whole .keras archive ({type(error).__name__}).")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Any) -> bytes:
+    name = member.filename
+    if stat.S_ISLNK(member.external_attr >> 16) or member.flag_bits & 1:
+        refuse(source, f"its member {name!r} is a link or encrypted.")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        refuse(source, f"its member {name!r} is compressed in a way that Keras doesn't use.")
+    # Keras stores without compression. A repacked archive is fine, a bomb is not.
+    limit = MEMBERS[name] or max(256 * MEGABYTE, 100 * member.compress_size)
+    if member.compress_type == zipfile.ZIP_STORED:
+        limit = min(limit, member.compress_size) if MEMBERS[name] else member.compress_size
+    parts, size = [], 0
+    with archive.open(member) as stream:
+        while part := stream.read(MEGABYTE):
+            size += len(part)
+            if size > limit:
+                refuse(source, f"its member {name!r} unpacks to more than {limit} bytes.")
+            parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,131 @@
+"""HDF5: hard links only, numbers that lie in the file itself, and no more of them than were stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from oncue.saving.guard.basics import MAX_DEPTH, MAX_ENTRIES, MEGABYTE, refuse
+
+# gzip, shuffle and fletcher32 are compiled into HDF5; any other filter would be a plug-in loaded from a folder.
+_FILTERS = {1, 2, 3}
+# An array above this size must not be this many times larger than what is stored of it.
+_LARGE = 256 * MEGABYTE
+_EXPANSION = 1000
+
+
+@contextmanager
+def opened_hdf5(file: BinaryIO, source: Any) -> Iterator[h5py.File]:
+    """Open HDF5 content for reading; whatever the library says about broken content becomes a ValueError."""
+    try:
+        with h5py.File(file, "r") as content:
+            yield content
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+        refuse(source, f"it is not a whole HDF5 file ({type(error).__name__}).")
+
+
+def child(group: Any, name: str, source: Any) -> Any:
+    """Return the group or data set at a path below a group, or None; every step must be a hard link.
+
+    Args:
+        group: Where to start.
+        name: Names joined by "/".
+        source: The file, for messages.
+
+    Raises:
+        ValueError: When a step is a soft, external or user-defined link, or a data set has a group's place.
+    """
+    found = group
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            refuse(source, f"it names the path {name[:100]!r}.")
+        if not isinstance(found, h5py.Group):
+            refuse(source, f"there is a data set where a group should be, on the way to {name[:100]!r}.")
+        if found.get(part, getlink=True, default=None) is None:
+            return None
+        if found.get(part, getlink=True, getclass=True) is not h5py.HardLink:
+            refuse(
+                source, f"{name[:100]!r} is reached through a link to elsewhere; only what lies in the file is read."
+            )
+        found = found[part]
+    return found
+
+
+def group_at(group: Any, name: str, source: Any) -> Any:
+    """Return the group at a path below a group, or None; see `child`."""
+    found = child(group, name, source)
+    if found is not None and not isinstance(found, h5py.Group):
+        refuse(source, f"{name[:100]!r} is no group.")
+    return found
+
+
+def dataset_at(group: Any, name: str, source: Any) -> Any:
+    """Return the data set at a path below a group, or None; its numbers lie in this file, in a form that is read.
+
+    Raises:
+        ValueError: When it is virtual, external, no array of numbers, or stored through an unknown filter.
+    """
+    found = child(group, name, source)
+    if found is None:
+        return None
+    label = name[:100]
+    if not isinstance(found, h5py.Dataset):
+        refuse(source, f"{label!r} is no data set.")
+    properties = found.id.get_create_plist()
+    if found.is_virtual or properties.get_external_count() != 0:
+        refuse(source, f"{label!r} keeps its numbers in another file.")
+    if found.shape is None or (found.dtype.kind not in "fiub" and found.dtype != np.dtype("V2")):
+        refuse(source, f"{label!r} is no array of numbers; its type is {found.dtype}.")
+    filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
+    if not set(filters) <= _FILTERS:
+        refuse(
+            source, f"{label!r} is stored through the filters {filters}; only gzip, shuffle and fletcher32 are read."
+        )
+    size = int(np.prod(found.shape, dtype=object))
+    if found.chunks is not None and int(np.prod(found.chunks, dtype=object)) > 2 * size + MEGABYTE:
+        refuse(source, f"{label!r} is stored in chunks larger than itself.")
+    stored = found.id.get_storage_size()
+    if size * found.dtype.itemsize > max(_LARGE, _EXPANSION * stored):
+        refuse(source, f"{label!r} says to have {size} numbers, of which only {stored} bytes are stored.")
+    return found
+
+
+def count_of_numbers(group: Any, source: Any) -> int:
+    """Return how many numbers all data sets below a group hold together."""
+    paths = paths_of_arrays(group, source)
+    return sum(int(np.prod(dataset_at(group, path, source).shape, dtype=object)) for path in paths)
+
+
+def read_array(dataset: Any) -> NDArray[Any]:
+    """Read a data set whose shape was compared with what it is for; bfloat16 comes as float32."""
+    array: NDArray[Any] = dataset[()]
+    array = np.asarray(array)
+    if array.dtype == np.dtype("V2"):
+        wide = array.view(np.uint16).astype(np.uint32) << 16
+        return wide.view(np.float32).reshape(array.shape)
+    return array
+
+
+def paths_of_arrays(group: Any, source: Any) -> set[str]:
+    """Return the paths of all data sets below a group, without following any link to elsewhere."""
+    found: set[str] = set()
+    waiting: list[tuple[str, Any, int]] = [("", group, 0)]
+    count = 0
+    while waiting:
+        prefix, here, depth = waiting.pop()
+        for name in here:
+            count += 1
+            if count > MAX_ENTRIES or depth > MAX_DEPTH:
+                refuse(source, "it has more entries, or deeper ones, than any model.")
+            below = child(here, name, source)
+            path = f"{prefix}/{name}" if prefix else name
+            if isinstance(below, h5py.Group):
+                waiting.append((path, below, depth + 1))
+            else:
+                found.add(path)
+    return found
