@@ -100,10 +100,10 @@ class ModelCheckpoint(MonitorCallback):
         period: int | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        self.filepath = read_path(filepath, save_weights_only)
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
+        self.filepath = filepath
         self.save_freq = save_freq
         self.best = read_threshold(initial_value_threshold)
         self.every = read_period(save_freq, every, period)
@@ -111,16 +111,26 @@ class ModelCheckpoint(MonitorCallback):
         self.resume_best = resume_best
         self.run_id = uuid.uuid4().hex
         self._epoch = 0
-        self._name = FileName(self.filepath, type(self).__name__)
         self._names_logged: frozenset[str] = frozenset()
         self._manifest: Manifest | None = None
         self._rules = _rules(keep, type(self).__name__)
-        by_score = any(getattr(rule, "needs_score", False) for rule in self._rules)
-        self._watches = save_best_only or resume_best or by_score
         if self._watches:
             check_measured(monitor, self.every)
         if keep is not None or resume_best:
-            check_recorded(self._name, keep is not None, resume_best and not (save_best_only or by_score))
+            check_recorded(self._name, keep is not None, resume_best and not self._watches)
+
+    @property
+    def filepath(self) -> str:
+        """The file, with its placeholders."""
+        return self._name.template
+
+    @filepath.setter
+    def filepath(self, path: str | os.PathLike[str]) -> None:
+        self._name = FileName(read_path(path, self.save_weights_only), type(self).__name__)
+
+    @property
+    def _watches(self) -> bool:
+        return self.save_best_only or any(getattr(rule, "needs_score", False) for rule in self._rules)
 
     @property
     def waited(self) -> dict[str, Any]:
@@ -190,6 +200,7 @@ class ModelCheckpoint(MonitorCallback):
     # Whether to save ---------------------------------------------------------------------------------------------
 
     def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
+        # Keras's own loop gives a plain dict, which knows no old names.
         logs = logs if isinstance(logs, Logs) else Logs(logs or {})
         score = self.watched(logs) if self._watches else as_number(logs.get(self.monitor))
         if self._cut_short():
@@ -230,10 +241,10 @@ class ModelCheckpoint(MonitorCallback):
 
     def _path(self, epoch: int, batch: int | None, logs: Logs) -> str:
         values = dict(logs)
-        measured = any(name.startswith("val_") for name in logs)
+        unmeasured = batch is None and not any(name.startswith("val_") for name in logs)
         for name in self._name.names:
             value = logs.get(name)
-            if value is None and not measured and name in self._names_logged:
+            if value is None and unmeasured and name in self._names_logged:
                 # A run that validates every few epochs must not lose the files of the others to their names.
                 value = math.nan
             if value is not None:
@@ -285,20 +296,13 @@ class ModelCheckpoint(MonitorCallback):
         if self.watch.direction is None:
             self._decide_direction({})
         found = self._manifest.best(self.monitor, self.watch.direction)
-        if found is not None and found.score is not None:
-            self.run_id = found.run
-            if self.watch.is_better(found.score, self.best):
-                self.best = found.score
-                text = f"goes on from {self.monitor} {self.best:g}, which {found.file} was saved with"
-                self.note(text, path=found.file, score=found.score)
+        if found is None or found.score is None:
             return
-        others = {record.monitor for record in self._manifest.records} - {self.monitor}
-        if others:
-            raise ValueError(
-                f"`resume_best` of {type(self).__name__} finds no score of `{self.monitor}` in '{self._manifest.path}', "
-                f"but of {', '.join(f'`{name}`' for name in sorted(others))}. Give that as `monitor`, another `filepath`, "
-                "or `resume_best=False` to replace the files."
-            )
+        self.run_id = found.run
+        if self.watch.is_better(found.score, self.best):
+            self.best = found.score
+            text = f"goes on from {self.monitor} {self.best:g}, which {found.file} was saved with"
+            self.note(text, path=found.file, score=found.score)
 
 
 def _rules(keep: Any, owner: str) -> tuple[Rule, ...]:

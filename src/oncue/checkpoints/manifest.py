@@ -121,7 +121,16 @@ class Manifest:
 
         Returns:
             None when there is no such file; each changed one is warned of.
+
+        Raises:
+            ValueError: When the files have other scores only, so that nothing tells which of them is better.
         """
+        others = {record.monitor for record in self.records} - {monitor}
+        if others and not any(record.monitor == monitor for record in self.records):
+            raise ValueError(
+                f"'{self.path}' has no score of `{monitor}`, but of {', '.join(f'`{name}`' for name in sorted(others))}. "
+                "Give that as `monitor`, another file name, or `resume_best=False` to replace the files."
+            )
         for record in by_score((record for record in self.records if record.monitor == monitor), direction):
             if self._is_intact(record):
                 return record

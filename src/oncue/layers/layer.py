@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from oncue import backend, naming
 from oncue.core.suggest import nearest
+from oncue.layers.allowance import spend
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.nested import first_leaf, flatten, map_leaves
 from oncue.variable import Variable, torch_dtype
@@ -175,6 +176,7 @@ class Layer(torch.nn.Module):
         from oncue import constraints, initializers, regularizers
 
         shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+        spend(shape)
         attribute = self._free_attribute(name or "weight")
         kind = self._dtype if dtype is None else torch_dtype(_dtype_name(dtype))
         start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)

@@ -68,10 +68,10 @@ def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compi
     guard.read_json(members["metadata.json"], path)
     config = guard.read_json(members["config.json"], path)
     compiled = config.pop("compile_config", None)
-    model = model_from_written(config, path, custom_objects)
-    if compile and isinstance(compiled, dict) and compiled:
-        compile_from_config(model, compiled, custom_objects)
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
+        model = model_from_written(config, path, custom_objects, numbers=guard.count_of_numbers(content, path))
+        if compile and isinstance(compiled, dict) and compiled:
+            compile_from_config(model, compiled, custom_objects)
         read_weights(content, model, path)
     return model
 

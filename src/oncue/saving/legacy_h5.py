@@ -254,7 +254,8 @@ def read_model(path: Path, custom_objects: dict[str, Any] | None = None, compile
         weights = guard.group_at(content, "model_weights", path)
         if weights is None:
             guard.refuse(path, "it has no group 'model_weights'.")
-        model = model_from_written(written, path, custom_objects)
+        numbers = guard.count_of_numbers(weights, path)
+        model = model_from_written(written, path, custom_objects, numbers)
         training = _json_attribute(content, "training_config", path) if compile else None
         state: Callable[[], None] | None = None
         if training is not None:

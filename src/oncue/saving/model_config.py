@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
+from oncue.layers.allowance import allowance
 from oncue.layers.layer import Layer
 from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
@@ -15,6 +18,8 @@ from oncue.variable import torch_dtype
 
 # What Keras itself calls unsafe, or what lies outside the file. No option makes oncue read them.
 _REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
+
+_LARGEST_SAMPLE = 1 << 28
 
 
 def model_config(model: Any) -> dict[str, Any]:
@@ -131,13 +136,16 @@ def _share(model: Any, config: dict[str, Any]) -> None:
                 place["shared_object_id"] = key
 
 
-def model_from_written(config: dict[str, Any], source: Any, custom_objects: dict[str, Any] | None = None) -> Any:
+def model_from_written(
+    config: dict[str, Any], source: Any, custom_objects: dict[str, Any] | None = None, numbers: int | None = None
+) -> Any:
     """Make a model from the configuration in a file.
 
     Args:
         config: What `guard.read_json` gave.
         source: The file, for messages.
         custom_objects: Your own classes and functions by name.
+        numbers: How many numbers the file holds as weights; the model may not make more.
 
     Returns:
         The model, built where the file says for what shape, and not compiled.
@@ -151,16 +159,17 @@ def model_from_written(config: dict[str, Any], source: Any, custom_objects: dict
     config = decoded(config, source)
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
-    with CustomObjectScope(custom_objects or {}), shared_layers():
+    limited = nullcontext() if numbers is None else allowance(numbers)
+    with CustomObjectScope(custom_objects or {}), shared_layers(), limited:
         try:
             model = layer_from_config(config, custom_objects)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            if not isinstance(model, Model):
+                guard.refuse(source, f"it describes a {type(model).__name__}, which is no model.")
+            build_shape(model, config.get("build_config"))
+        except (LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
             raise ValueError(
                 f"{str(source)!r} was not loaded: its configuration can't be carried out ({error!r})."
             ) from error
-    if not isinstance(model, Model):
-        guard.refuse(source, f"it describes a {type(model).__name__}, which is no model.")
-    build_shape(model, config.get("build_config"))
     return model
 
 
@@ -196,4 +205,9 @@ def decoded(value: Any, source: Any) -> Any:
         dtype = torch_dtype(str(config.get("dtype")))
         tensor = torch.tensor(config.get("value"), dtype=dtype)
         return tensor.numpy() if name == "__numpy__" else tensor
+    for key, item in value.items():
+        if key.endswith("shape") and isinstance(item, list):
+            sizes = [size for size in item if type(size) is int]
+            if math.prod(sizes) > _LARGEST_SAMPLE:
+                guard.refuse(source, f"its {key} {item} is larger than any sample.")
     return {key: decoded(item, source) for key, item in value.items()}

@@ -117,6 +117,7 @@ class Trainer(CompiledModule):
             run = make_callbacks(
                 callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
             )
+            self._announce(run, validation is not None)
             self.stop_training = False
             with self._running(), run.run():
                 train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)

@@ -25,8 +25,19 @@ def opened_hdf5(file: BinaryIO, source: Any) -> Iterator[h5py.File]:
     try:
         with h5py.File(file, "r") as content:
             yield content
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, LookupError, UnicodeDecodeError) as error:
+        if not _from_h5py(error):
+            raise
         refuse(source, f"it is not a whole HDF5 file ({type(error).__name__}).")
+
+
+def _from_h5py(error: BaseException) -> bool:
+    step = error.__traceback__
+    while step is not None:
+        if str(step.tb_frame.f_globals.get("__name__", "")).startswith("h5py"):
+            return True
+        step = step.tb_next
+    return False
 
 
 def child(group: Any, name: str, source: Any) -> Any:
