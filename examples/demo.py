@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import oncue as keras
 from oncue import layers
 
 NEEDED_ACCURACY = 0.95
+RUN = Path("runs") / "demo"
 
 
 class StopWhenGood(keras.callbacks.Callback):
@@ -23,6 +26,7 @@ class StopWhenGood(keras.callbacks.Callback):
         """Compare the epoch's validation accuracy with the target."""
         if logs is not None and logs["val_accuracy"] >= self.target:
             self.reached = epoch
+            self.note(f"val_accuracy {logs['val_accuracy']:.4f} reached {self.target}", kind="stop")
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -52,14 +56,26 @@ def main() -> int:
     model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
     model.summary()
 
-    model.fit(
+    shutil.rmtree(RUN, ignore_errors=True)
+    RUN.mkdir(parents=True)
+    history = model.fit(
         x_train,
         y_train,
         batch_size=16,
-        epochs=40,
+        epochs=60,
         validation_split=0.2,
-        callbacks=[StopWhenGood(target=0.99)],
+        callbacks=[
+            StopWhenGood(target=0.99),
+            keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True, verbose=1),
+            keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=3, verbose=1),
+            keras.callbacks.CSVLogger(RUN / "log.csv"),
+            keras.callbacks.TensorBoard(RUN / "tensorboard", histogram_freq=5),
+        ],
     )
+
+    print(f"\n{history.explain()}\n")
+    history.plot(RUN / "curves.png", title="Handwritten digits")
+    print(f"{RUN} has log.csv, curves.png, and event files for `tensorboard --logdir {RUN / 'tensorboard'}`.")
 
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"Test accuracy: {accuracy:.4f}")

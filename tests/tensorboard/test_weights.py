@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import oncue as keras
 from oncue.callbacks import Callback, TensorBoard
@@ -270,6 +272,14 @@ def test_every_run_gets_a_graph(tmp_path: Path, read: Read, make: Any) -> None:
     assert "keras" not in read(tmp_path / "none" / "train")
 
 
+def test_a_torch_module_gets_the_graph_that_the_page_shows_first(tmp_path: Path) -> None:
+    fit(keras.Model(Branches(), name="w"), tmp_path)
+    events = EventAccumulator(str(tmp_path / "train"))
+    events.Reload()
+    nodes = {node.name: (node.op, list(node.input)) for node in events.Graph().node}
+    assert nodes["add"] == ("add", ["first/1", "x"]) and nodes["last"] == ("Linear", ["add"])
+
+
 # Embeddings ----------------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +336,11 @@ def test_keras_layers_and_one_file_for_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("argument", ["embeddings_metadata", "embeddings_layer_names"])
 def test_the_name_of_no_embedding_layer_is_refused(tmp_path: Path, argument: str) -> None:
     value: Any = {"word": "x.tsv"} if argument == "embeddings_metadata" else ["word"]
-    with pytest.raises(ValueError, match=f"`{argument}` names 'word'.* Did you mean 'words'"):
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match=f"`{argument}` names 'word'.* Did you mean 'words'"),
+    ):
+        warnings.simplefilter("ignore", DeprecationWarning)
         fit(keras.Model(Words()), tmp_path, np.zeros((8, 2), int), embeddings_freq=1, **{argument: value})
 
 

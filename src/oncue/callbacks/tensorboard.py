@@ -29,8 +29,9 @@ class TensorBoard(Callback):
     Args:
         log_dir: The folder to write to. Give each run a folder of its own.
         histogram_freq: Write histograms of all weights every so many epochs; 0 for never.
-        write_graph: Write the model's graph. Models of Keras's layers are shown layer by layer, other torch modules as
-            traced by `torch.fx`, or as the tree of their modules where they can't be traced.
+        write_graph: Write the model's graph. Sequential and functional models are shown layer by layer (choose
+            "Conceptual graph" on the page), other torch modules as traced by `torch.fx`, or as the tree of their
+            modules where they can't be traced.
         write_images: Write the weights as images too, in the epochs of `histogram_freq`. The least weight is black,
             the greatest white.
         write_steps_per_second: Write the batches trained per second: of epochs, and of batches if `update_freq` is not
@@ -261,7 +262,7 @@ class TensorBoard(Callback):
             self._epoch_seconds = time.perf_counter() - self._epoch_begun
 
     def _write_graph(self, file: EventFile) -> None:
-        from oncue.tensorboard.graph import graph_config, graph_def
+        from oncue.tensorboard.graph import graph_config, graph_def, knows_its_graph
         from oncue.tensorboard.summaries import model_graph
 
         config = graph_config(self.model)
@@ -269,7 +270,7 @@ class TensorBoard(Callback):
             self.note(f"no graph is written: {type(self.model).__name__} is no torch module and has no `to_json`")
         else:
             file.add(0, [model_graph("keras", config)])
-            operations = graph_def(config)
+            operations = None if knows_its_graph(self.model) else graph_def(config)
             if operations is not None:
                 file.add_graph(operations)
 

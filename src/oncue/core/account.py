@@ -37,9 +37,7 @@ def explain(
         Nothing was decided by a callback.
     """
     lines = [_what(epochs, history, seconds), _why(entries, ending), _weights(epochs, entries)]
-    saved = [entry for entry in entries if entry.kind in ("best", "save")]
-    if saved:
-        lines.append(f"The last file saved: {saved[-1].text} ({_when(saved[-1])}).")
+    lines += _files(entries)
     rates = [entry for entry in entries if entry.kind == "learning_rate"]
     if rates:
         lines.append("The learning rate changed:")
@@ -84,6 +82,16 @@ def _weights(epochs: Sequence[int], entries: Sequence[Entry]) -> str:
     if not epochs:
         return "No epoch was finished."
     return f"The model holds the weights of epoch {epochs[-1] + 1}, the last one."
+
+
+def _files(entries: Sequence[Entry]) -> list[str]:
+    lines = []
+    for kind, words in (("best", "The best file"), ("save", "The last file")):
+        written = [entry for entry in entries if entry.kind == kind and (entry.data or {}).get("path")]
+        if written:
+            last = written[-1]
+            lines.append(f"{words} is {(last.data or {})['path']}, written in {_when(last)}: {last.text}.")
+    return lines
 
 
 def _cost(costs: Mapping[str, Mapping[str, float]], seconds: float) -> str | None:
