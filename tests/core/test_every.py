@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from oncue.core.every import Every
 
@@ -39,7 +38,9 @@ def test_periods_in_words(text: str, amount: float, unit: str) -> None:
     assert (every.amount, every.unit) == (amount, unit)
 
 
-@pytest.mark.parametrize("text", ["0 epochs", "-2 epochs", "1.5 epochs", "0 seconds", "0.5 steps", "", "7", "2 epochs 3"])
+@pytest.mark.parametrize(
+    "text", ["0 epochs", "-2 epochs", "1.5 epochs", "0 seconds", "0.5 steps", "", "7", "2 epochs 3"]
+)
 def test_what_is_no_period(text: str) -> None:
     with pytest.raises(ValueError, match="every"):
         Every(text)
@@ -97,9 +98,7 @@ def test_of_another_every_only_the_period_is_taken() -> None:
     assert [second.after_epoch() for _ in range(3)] == [False, False, True]
 
 
-@given(
-    st.integers(1, 7), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 40)
-)
+@given(st.integers(1, 7), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 40))
 def test_a_count_goes_on_where_it_was_saved(period: int, epochs: list[int], cut: int) -> None:
     batches = [batch for count in epochs for batch in range(count)]
     whole = Every(f"{period} steps")

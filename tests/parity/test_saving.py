@@ -280,22 +280,6 @@ def test_the_weights_lie_where_keras_puts_them(keras: ModuleType, tmp_path: Path
     assert paths(oncue) == paths(keras)
 
 
-def test_a_layer_in_two_models_stays_one_layer(way: tuple[Any, Any], tmp_path: Path) -> None:
-    writer, reader = way
-
-    def build(k: Any) -> Any:
-        shared = k.layers.Dense(4, name="shared")
-        x, y = k.layers.Input((4,), name="x"), k.layers.Input((4,), name="y")
-        inner = k.Model(x, k.layers.Dense(4, name="own")(shared(x)), name="inner")
-        return k.Model(y, shared(inner(y)), name="outer")
-
-    model = fill(build(writer))
-    model.save(tmp_path / "m.keras")
-    loaded = reader.models.load_model(tmp_path / "m.keras")
-    assert loaded.get_layer("shared") is loaded.get_layer("inner").get_layer("shared")
-    same(model, loaded, rows(4))
-
-
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "SGD": lambda o: o.SGD(0.05, momentum=0.9, nesterov=True),
     "SGD_plain": lambda o: o.SGD(0.05),

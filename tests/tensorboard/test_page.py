@@ -34,7 +34,12 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 10, (24, 3)), rng.normal(size=(24, 1)).astype("float32")
     callback = keras.callbacks.TensorBoard(
-        folder, histogram_freq=1, write_images=True, update_freq="batch", embeddings_freq=1
+        folder,
+        histogram_freq=1,
+        write_images=True,
+        update_freq="batch",
+        embeddings_freq=1,
+        embeddings_metadata="words.tsv",
     )
     history = built.fit(x, y, epochs=3, batch_size=8, verbose=0, validation_data=(x[:8], y[:8]), callbacks=[callback])
     return folder, history.history

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from oncue.core.costs import HookClock
+from oncue.core.costs import DEAR, HookClock
 from oncue.core.hooks import HOOKS
 from oncue.core.logs import Logs
 
@@ -62,13 +62,16 @@ class Listeners:
         # A closure, whose variables are the quickest that Python has: this runs for every batch.
         pairs, clock, in_parts, failed = self.pairs, self.clock, self._in_parts, self._failed
         whole, left = 0.0, 1
+        began: float | None = None
 
         def call(batch: int, logs: Any) -> None:
-            nonlocal whole, left
+            nonlocal whole, left, began
             left -= 1
             if not left:
+                if began is None:
+                    began = perf_counter()
                 in_parts(batch, logs)
-                left = clock.until_next()
+                left = clock.until_next(perf_counter() - began)
                 return
             callback = None
             start = perf_counter()
@@ -78,7 +81,12 @@ class Listeners:
             except BaseException as error:
                 failed(error, callback, (batch, logs))
                 raise
-            whole += perf_counter() - start
+            spent = perf_counter() - start
+            if spent < DEAR:
+                whole += spent
+            else:
+                clock.add_untold(spent)
+                left = clock.until_next(start + spent - (began or 0.0))
 
         clock.rest = lambda: whole
         return call
@@ -102,7 +110,11 @@ class Listeners:
         Returns:
             The error to raise in the end: the first one, with later ones as notes.
         """
-        for callback, method in reversed(self.pairs) if backwards else self.pairs:
+        parts = [0.0] * len(self.pairs)
+        places = range(len(self.pairs))
+        for place in reversed(places) if backwards else places:
+            callback, method = self.pairs[place]
+            before = perf_counter()
             try:
                 method(*arguments)
             except BaseException as error:
@@ -112,6 +124,8 @@ class Listeners:
                     failure.add_note(
                         f"then {type(callback).__name__}.{self.hook} raised {type(error).__name__}: {error}"
                     )
+            parts[place] = perf_counter() - before
+        self.clock.add(parts)
         return failure
 
 

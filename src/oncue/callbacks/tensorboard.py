@@ -39,7 +39,8 @@ class TensorBoard(Callback):
         update_freq: "epoch"; "batch" to write the logs of every batch; or a whole number of batches.
         profile_batch: The batch to profile with `torch.profiler`, counted from 1 over the whole run; or a pair, the
             first and the last; 0 for none. The trace goes to `log_dir/train/plugins/profile`.
-        embeddings_freq: Write the tables of embedding layers for the projector every so many epochs; 0 for never.
+        embeddings_freq: Write the embedding layers every so many epochs; 0 for never. The projector shows those that
+            `embeddings_metadata` labels.
         embeddings_metadata: The file that labels the rows, relative to `log_dir`; or a dict from layer names to files.
         write_grads: Write histograms of the gradients of the epoch's last batch too, in the epochs of `histogram_freq`.
         **old: `embeddings_layer_names`, `batch_size` and `embeddings_data` of Keras 2.

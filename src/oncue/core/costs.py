@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-_DEAR = 1e-5
-_SAMPLE = 32
+DEAR = 2e-5
+"""Seconds from which on a call is dear: reading the clock for every listener costs a hundredth of that."""
+UNTOLD = "not told apart"
+"""The name of time that a few listeners share, of whom none could be blamed."""
+
+_FIRST = 256
+_MEAN_GAP = 32
+_GOLDEN = 0.6180339887498949
 
 
 class HookClock:
     """The time that the listeners of one hook take.
 
     Hooks of batches are called so often that reading the clock for every listener would cost more than many of them. So
-    a call is timed as a whole, and every thirty-second one listener by listener; the whole is divided by the shares found
-    there. While a call takes over 10 µs on average, which makes the clock cheap beside it, all are timed one by one.
+    after the first 256 calls a call is timed as a whole, and about every thirty-second one listener by listener; the
+    whole is divided by the shares found there. The gaps vary, so that a callback which acts at every hundredth batch
+    can't hide between them. Dear calls, 20 µs and more, are divided apart from the cheap ones, so that no cheap listener
+    is charged for them: when they are over 1 % of the run, calls are timed listener by listener until a quarter of the
+    dear ones has been. So are all calls while cheap ones take over 10 µs on average.
 
     Args:
         listeners: The names of the listeners, in order.
         every: Whether to time every listener in every call, as for hooks of epochs.
 
     Attributes:
-        rest: Returns the seconds of the calls that were timed as a whole.
+        rest: Returns the seconds of the cheap calls that were timed as a whole.
 
     Example:
         >>> clock = HookClock(["A", "B"], every=True)
@@ -29,37 +38,84 @@ class HookClock:
         {'A': 0.25, 'B': 0.75}
     """
 
-    __slots__ = ("every", "listeners", "parts", "rest", "sampled")
+    __slots__ = (
+        "_cheap",
+        "_cheap_calls",
+        "_dear",
+        "_dear_calls",
+        "_goal",
+        "_untold",
+        "_untold_calls",
+        "every",
+        "listeners",
+        "rest",
+    )
 
     def __init__(self, listeners: Sequence[str], every: bool) -> None:
         self.listeners = list(listeners)
         self.every = every
-        self.sampled = 0
-        self.parts = [0.0] * len(self.listeners)
         self.rest: Callable[[], float] = float
+        self._cheap = [0.0] * len(self.listeners)
+        self._dear = [0.0] * len(self.listeners)
+        self._untold = 0.0
+        self._cheap_calls = self._dear_calls = self._untold_calls = 0
+        self._goal = 0
 
     def add(self, parts: Sequence[float]) -> None:
         """Add a call that was timed listener by listener."""
-        self.sampled += 1
+        if sum(parts) >= DEAR:
+            kept = self._dear
+            self._dear_calls += 1
+        else:
+            kept = self._cheap
+            self._cheap_calls += 1
         for index, part in enumerate(parts):
-            self.parts[index] += part
+            kept[index] += part
 
-    def until_next(self) -> int:
-        """Return in how many calls the next one is to be timed listener by listener."""
-        dear = sum(self.parts) > _DEAR * self.sampled
-        return 1 if self.every or dear else _SAMPLE
+    def add_untold(self, seconds: float) -> None:
+        """Add a dear call that was timed as a whole."""
+        self._untold += seconds
+        self._untold_calls += 1
+
+    def until_next(self, elapsed: float) -> int:
+        """Return in how many calls the next one is to be timed listener by listener.
+
+        Args:
+            elapsed: Seconds since the first call.
+        """
+        told = self._cheap_calls + self._dear_calls
+        if self.every or told < _FIRST or sum(self._cheap) > 1e-5 * self._cheap_calls or self._blames(elapsed):
+            return 1
+        return 1 + int(2 * (_MEAN_GAP - 1) * (told * _GOLDEN % 1.0))
+
+    def _blames(self, elapsed: float) -> bool:
+        if self._untold + sum(self._dear) < 0.01 * elapsed:
+            return False
+        # Several in a row, as two callbacks may take turns.
+        if self._dear_calls >= self._goal and self._untold_calls > 3 * self._dear_calls:
+            self._goal = self._dear_calls + 8
+        return self._dear_calls < self._goal
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each listener; twins are added up."""
-        timed = sum(self.parts)
-        scale = 1.0 + self.rest() / timed if timed else 0.0
+        """Return the seconds of each listener that was called; twins are added up."""
         found: dict[str, float] = {}
-        for name, part in zip(self.listeners, self.parts, strict=True):
-            found[name] = found.get(name, 0.0) + part * scale
+        cheap = _scale(self._cheap, self.rest())
+        dear = _scale(self._dear, self._untold)
+        if self._cheap_calls or self._dear_calls or self._untold_calls:
+            for name, some, much in zip(self.listeners, self._cheap, self._dear, strict=True):
+                found[name] = found.get(name, 0.0) + some * cheap + much * dear
+        if self._untold and not any(self._dear):
+            name = self.listeners[0] if len(found) == 1 else UNTOLD
+            found[name] = found.get(name, 0.0) + self._untold
         return found
 
 
-def by_callback(clocks: dict[str, HookClock]) -> dict[str, dict[str, float]]:
+def _scale(told: Sequence[float], untold: float) -> float:
+    whole = sum(told)
+    return 1.0 + untold / whole if whole else 0.0
+
+
+def by_callback(clocks: Mapping[str, HookClock]) -> dict[str, dict[str, float]]:
     """Return seconds by callback and hook, the dearest callback first.
 
     Example:
@@ -71,6 +127,5 @@ def by_callback(clocks: dict[str, HookClock]) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for hook, clock in clocks.items():
         for name, seconds in clock.seconds().items():
-            if clock.sampled:
-                table.setdefault(name, {})[hook] = seconds
+            table.setdefault(name, {})[hook] = seconds
     return dict(sorted(table.items(), key=lambda item: -sum(item[1].values())))

@@ -58,7 +58,13 @@ def _written(value: Any, kind: Any) -> Any:
         return {key: _written(item, kind) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_written(item, kind) for item in value]
-    return value if isinstance(value, dict) else kind.serialize(kind.get(value))
+    if isinstance(value, dict):
+        return value
+    written: dict[str, Any] = kind.serialize(kind.get(value))
+    if str(written["module"]).startswith("keras."):
+        # What wraps a torch loss or a torchmetrics object can't be made again from a name; better said now than then.
+        kind.deserialize(written)
+    return written
 
 
 def compile_from_config(model: Any, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> None:

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from oncue.core.files import replacing
 from oncue.saving import guard, keras_archive, legacy_h5, safetensors_file, weights_h5
+from oncue.saving.hdf5_file import hdf5_replacing
 
 _MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
 _WEIGHTS = {
@@ -114,7 +113,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
         safetensors_file.write_weights(model, path)
         return
     _require_model(model, kind)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as content:
+    with hdf5_replacing(path) as content:
         if kind == ".weights.h5":
             weights_h5.write_weights(content, model)
         else:

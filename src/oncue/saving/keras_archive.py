@@ -9,11 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
+from oncue.saving.hdf5_file import hdf5_in_memory
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
 from oncue.saving.weights_h5 import read_weights, write_weights
 
@@ -40,7 +39,7 @@ def write_archive(model: Any, path: Path, include_optimizer: bool = True) -> Non
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
     weights = io.BytesIO()
-    with h5py.File(weights, "w") as content:
+    with hdf5_in_memory(weights) as content:
         write_weights(content, model, with_optimizer=compiled is not None)
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr("metadata.json", json.dumps(metadata))

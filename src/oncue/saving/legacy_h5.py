@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from oncue import losses, optimizers
-from oncue.core.files import replacing
 from oncue.layers.layer import Layer, variables_of
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
+from oncue.saving.hdf5_file import hdf5_replacing
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
 from oncue.saving.optimizer_arrays import optimizer_arrays, optimizer_shapes, set_optimizer_arrays
 from oncue.saving.weights_h5 import mismatch, settle
@@ -33,29 +32,33 @@ def write_weights(group: Any, model: Any) -> None:
     """Write a model's weights into an open HDF5 file or group, one group for each layer."""
     from oncue.saving.keras_archive import KERAS_VERSION
 
-    layers = _layers(model)
+    layers, paths = _layers(model), _paths(model)
     _write_names(group, "layer_names", [name for name, _ in layers])
     group.attrs["backend"] = b"torch"
     group.attrs["keras_version"] = KERAS_VERSION.encode()
-    for name, weights in layers:
-        _write_arrays(group.create_group(name), [(weight.path, weight.numpy()) for weight in weights])
-    _write_arrays(group.create_group(_TOP), [(weight.path, weight.numpy()) for weight in _top_weights(model)])
+    for name, weights in [*layers, (_TOP, _top_weights(model, layers))]:
+        _write_arrays(group.create_group(name), [(paths[id(weight.value)], weight.numpy()) for weight in weights])
+
+
+def _paths(model: Any) -> dict[int, str]:
+    # Keras names the paths of weights from the outermost model on; a functional model gives its name to none.
+    prefix = "" if model._graph is not None else model.name
+    return {id(weight.value): weight.path for weight in variables_of(model, prefix)}
 
 
 def _layers(model: Any) -> list[tuple[str, list[Variable]]]:
-    # Keras names the paths of weights from the outermost model on; a functional model gives its name to none.
-    list(variables_of(model, "" if model._graph is not None else model.name))
+    """Return the layers' names and weights, those that are trained first."""
     found = []
     for layer in model.layers:
-        weights = list(layer.weights if isinstance(layer, Layer) else variables_of(layer))
-        list(variables_of(model, "" if model._graph is not None else model.name))
-        name = model._layer_name(layer)
-        found.append((name, [w for w in weights if w.trainable] + [w for w in weights if not w.trainable]))
+        known = isinstance(layer, Layer)
+        weights = list(layer.weights if known else variables_of(layer))
+        ordered = [weight for weight in weights if weight.trainable] + [w for w in weights if not w.trainable]
+        found.append((layer.name if known else model._layer_name(layer), ordered))
     return found
 
 
-def _top_weights(model: Any) -> list[Variable]:
-    inside = {id(weight.value) for _, weights in _layers(model) for weight in weights}
+def _top_weights(model: Any, layers: list[tuple[str, list[Variable]]]) -> list[Variable]:
+    inside = {id(weight.value) for _, weights in layers for weight in weights}
     return [weight for weight in model.weights if id(weight.value) not in inside]
 
 
@@ -102,9 +105,10 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
         ValueError: When layers or weights don't fit.
     """
     problems: list[str] = []
-    pairs = _matched(content, model, source, by_name, problems)
+    layers = _layers(model)
+    pairs = _matched(content, layers, source, by_name, problems)
     if guard.group_at(content, _TOP, source) is not None:
-        pairs.append((_TOP, f"the weights of '{model.name}' itself", _top_weights(model)))
+        pairs.append((_TOP, f"the weights of '{model.name}' itself", _top_weights(model, layers)))
     values: list[tuple[Variable, NDArray[Any]]] = []
     for group_name, label, weights in pairs:
         values += _read_layer(content, group_name, label, weights, source, problems)
@@ -114,11 +118,10 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
 
 
 def _matched(
-    content: Any, model: Any, source: Any, by_name: bool, problems: list[str]
+    content: Any, layers: list[tuple[str, list[Variable]]], source: Any, by_name: bool, problems: list[str]
 ) -> list[tuple[str, str, list[Variable]]]:
     """Return the groups in the file with the weights they are for."""
     names = _read_names(content, "layer_names", source)
-    layers = _layers(model)
     if by_name:
         own = dict(layers)
         return [(name, f"layer '{name}'", own[name]) for name in names if name in own]
@@ -184,7 +187,7 @@ def write_model(model: Any, path: Path, include_optimizer: bool = True) -> None:
     check_describable(model)
     config = _old_form(model_config(model))
     compiled = compile_config(model) if include_optimizer and model.optimizer is not None else None
-    with replacing(path) as temporary, h5py.File(temporary, "w") as content:
+    with hdf5_replacing(path) as content:
         content.attrs["keras_version"] = KERAS_VERSION
         content.attrs["backend"] = "torch"
         content.attrs["model_config"] = to_json(config, model).encode("utf-8")
@@ -201,7 +204,8 @@ def write_model(model: Any, path: Path, include_optimizer: bool = True) -> None:
 
 def _old_form(config: dict[str, Any]) -> dict[str, Any]:
     """Return a model's or a layer's configuration with the keys that Keras 2 knows."""
-    kept = {key: value for key, value in config.items() if key in ("class_name", "config", "name", "inbound_nodes")}
+    known = ("class_name", "config", "name", "inbound_nodes", "shared_object_id")
+    kept = {key: value for key, value in config.items() if key in known}
     inner = dict(kept["config"])
     if isinstance(inner.get("layers"), list):
         inner["layers"] = [

@@ -18,8 +18,9 @@ from oncue.tensorboard.weights import as_array, as_tensor
 class Projector:
     """Writes `projector_config.pbtxt` now, and the tables when asked.
 
-    Keras writes a weights file in each such epoch, but the projector can't read it. Here it is written too, and beside
-    it each layer's table of the last such epoch as text, which the projector reads.
+    In each such epoch Keras writes a weights file, which the projector can't read; it is written here too. A layer
+    whose rows have labels, and every embedding of a plain torch module, also has its table of the last such epoch as
+    text beside it, which the projector does read.
 
     Args:
         model: A model with `layers`, or a torch module with `torch.nn.Embedding` somewhere inside.
@@ -60,9 +61,13 @@ class Projector:
         _check("embeddings_metadata", files, tables)
         _check("embeddings_layer_names", only, tables)
         self.tables = {name: layer for name, layer in tables.items() if not only or name in only}
+        plain = not hasattr(model, "save_weights") or getattr(model, "module", None) is not None
+        self.shown = {name for name in self.tables if plain or name in files}
         config = ProjectorConfig()
         for name in self.tables:
-            entry = config.embeddings.add(tensor_name=name, tensor_path=_table_path(name))
+            entry = config.embeddings.add(tensor_name=name)
+            if name in self.shown:
+                entry.tensor_path = _table_path(name)
             if name in files:
                 entry.metadata_path = os.fspath(files[name])
         os.makedirs(os.path.join(log_dir, "train"), exist_ok=True)
@@ -71,10 +76,10 @@ class Projector:
 
     def write(self, epoch: int) -> None:
         """Write the tables, and the weights file of the epoch."""
-        for name, layer in self.tables.items():
+        for name in sorted(self.shown):
             path = os.path.join(self.log_dir, *_table_path(name).split("/"))
             with open(path + ".tmp", "w", encoding="utf-8") as file:
-                for row in as_array(as_tensor(_table(layer))).tolist():
+                for row in as_array(as_tensor(_table(self.tables[name]))).tolist():
                     file.write("\t".join(map("{:.7g}".format, row)) + "\n")
             os.replace(path + ".tmp", path)
         if hasattr(self.model, "save_weights"):

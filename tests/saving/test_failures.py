@@ -1,0 +1,136 @@
+"""A write that fails, or a process that dies in it, leaves the old file whole."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import oncue as keras
+from oncue import layers
+from oncue.core import files
+
+SAVES: dict[str, Callable[[Any, Path], None]] = {
+    "m.keras": lambda model, path: model.save(path),
+    "m.h5": lambda model, path: model.save(path),
+    "w.h5": lambda model, path: model.save_weights(path),
+    "w.weights.h5": lambda model, path: model.save_weights(path),
+    "w.safetensors": lambda model, path: model.save_weights(path),
+}
+
+
+def model(width: int = 3) -> Any:
+    made = keras.Sequential([layers.Input((4,)), layers.Dense(width), layers.Dense(1)])
+    made.compile("adam", "mse")
+    return made
+
+
+def broken(*args: Any, **kwargs: Any) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+def fails_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    if step == "write":
+        monkeypatch.setattr(h5py.Group, "__setitem__", broken)
+        monkeypatch.setattr(h5py.Group, "create_dataset", broken)
+        monkeypatch.setattr("oncue.saving.safetensors_file.save_file", broken)
+    elif step == "fsync":
+        monkeypatch.setattr(files.os, "fsync", broken)
+    elif step == "replace":
+        monkeypatch.setattr(files.os, "replace", broken)
+    else:
+        monkeypatch.setattr(files.tempfile, "mkstemp", broken)
+
+
+@pytest.mark.parametrize("step", ["create", "write", "fsync", "replace"])
+@pytest.mark.parametrize("name", SAVES)
+def test_the_old_file_stays_and_nothing_else(
+    name: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    SAVES[name](model(), path)
+    before = path.read_bytes()
+    other = model(5)
+    with monkeypatch.context() as patch:
+        fails_at(patch, step)
+        with pytest.raises(OSError, match="No space left"):
+            SAVES[name](other, path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    SAVES[name](other, path)
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_a_first_write_that_fails_leaves_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails_at(monkeypatch, "replace")
+    with pytest.raises(OSError, match="No space left"):
+        SAVES[name](model(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_a_full_disk(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    SAVES[name](model(), path)
+    before = path.read_bytes()
+    large = model(4000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Beyond this size the kernel refuses to write, as it does on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        with pytest.raises(Exception) as caught:
+            SAVES[name](large, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert isinstance(caught.value, (OSError, RuntimeError)) or "SafetensorError" in type(caught.value).__name__
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+_CHILD = """
+import os, signal, sys
+import oncue as keras
+from oncue import layers
+from oncue.core import files
+step, path = sys.argv[1:]
+model = keras.Sequential([layers.Input((4,)), layers.Dense(50)])
+real = getattr(os, step)
+def dies(*args):
+    if step == "replace" or count.append(0) or len(count) == int(os.environ["AT"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+count = []
+setattr(files.os, step, dies)
+model.save(path) if path.endswith(".keras") else model.save_weights(path)
+"""
+
+
+@pytest.mark.parametrize(("step", "at", "new"), [("fsync", 1, False), ("replace", 1, False), ("fsync", 2, True)])
+def test_a_process_that_is_killed(step: str, at: int, new: bool, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    model().save(path)
+    before = path.read_bytes()
+    environment = {**os.environ, "AT": str(at), "PYTHONPATH": str(Path(keras.__file__).parents[1])}
+    run = subprocess.run([sys.executable, "-c", _CHILD, step, str(path)], env=environment, capture_output=True)
+    assert run.returncode == -signal.SIGKILL, run.stderr.decode()
+    assert (path.read_bytes() != before) == new
+    loaded = keras.models.load_model(path)
+    assert loaded.predict(np.ones((1, 4)), verbose=0).shape == (1, 50 if new else 1)
+
+
+def test_names_at_the_limit_and_permissions(tmp_path: Path) -> None:
+    path = tmp_path / ("m" * 240 + ".keras")
+    model().save(path)
+    path.chmod(0o640)
+    model().save(path)
+    assert path.stat().st_mode & 0o777 == 0o640
