@@ -329,6 +329,16 @@ def test_a_name_that_nobody_logs_is_a_key_error_as_in_keras(tmp_path: Path) -> N
         train(ModelCheckpoint(tmp_path / "{nope}.keras"), series(1))
 
 
+def test_a_period_of_batches_invents_no_validation(tmp_path: Path) -> None:
+    class Own(Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            pass
+
+    saver = ModelCheckpoint(tmp_path / "{val_loss}.keras", every="1 step")
+    with pytest.raises(KeyError, match="val_loss"):
+        train([saver, Own()], series(1), batches=[{"loss": 1.0}], names=["loss", "val_loss"])
+
+
 def test_the_folder_is_made_and_tried(tmp_path: Path) -> None:
     train(ModelCheckpoint(tmp_path / "a" / "b" / "run{epoch}" / "m.keras"), [])
     assert (tmp_path / "a" / "b").is_dir()

@@ -45,6 +45,8 @@ class Callback(Stateful):
         model: The model, once the callback belongs to a list.
         runs_last: Set to True in a subclass that saves or reports: it is called after all others.
         writes_learning_rate: Set to True in a subclass that sets the learning rate, so that two such are pointed out.
+        reads_batch_logs: Set to True in a subclass whose batch hooks look into the logs, so that each batch waits for the
+            device; `print(callbacks.schedule())` tells.
         state_fields: The names of the attributes that a resumed run gets back.
 
     Example:
@@ -60,6 +62,7 @@ class Callback(Stateful):
     validation_data: Any = None
     runs_last: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False
+    reads_batch_logs: bool = False
     _run: Run | None = None
 
     def __init__(self) -> None:

@@ -76,6 +76,7 @@ class CallbackList(Callback):
         self._listeners: dict[str, Listeners] = {}
         self.journal = Journal()
         self.progress = Progress()
+        self._announced = False
         self.set_params(params)
         self.set_model(model)
         self._listen()
@@ -140,6 +141,10 @@ class CallbackList(Callback):
         Raises:
             MonitorError: When a callback watches what this run can't log.
         """
+        # What is noted from here on belongs to the run that is about to begin.
+        self.journal.clear()
+        self._announced = True
+        self.progress = Progress()
         names = list(names)
         writers = [callback for callback in self.callbacks if getattr(callback, "writes_learning_rate", False)]
         if writers and "learning_rate" not in names:
@@ -169,10 +174,9 @@ class CallbackList(Callback):
         return bool(self._listeners[ALIASES.get(hook, hook)])
 
     def schedule(self) -> str:
-        """Return a table of who runs when: each hook that somebody overrides, and the callbacks in their order.
+        """Return a table of who runs when: a line for each hook that somebody overrides, with the callbacks in order.
 
-        Returns:
-            One line for each hook.
+        Those that say that they look into the logs of every batch are marked: there, training waits for the device.
 
         Example:
             >>> from oncue.callbacks import CSVLogger, LambdaCallback
@@ -186,7 +190,7 @@ class CallbackList(Callback):
         for hook, listeners in self._listeners.items():
             if listeners:
                 ordered = reversed(listeners.pairs) if hook == "close" else listeners.pairs
-                rows.append((hook, ", ".join(_label(callback) for callback, _ in ordered)))
+                rows.append((hook, ", ".join(_label(callback, hook) for callback, _ in ordered)))
         width = max((len(hook) for hook, _ in rows), default=0)
         return "\n".join(f"{hook:<{width}}  {names}" for hook, names in rows)
 
@@ -201,6 +205,8 @@ class CallbackList(Callback):
         and later ones become notes on it.
         """
         failure: BaseException | None = None
+        # A list that is used again counts the costs of this run only.
+        self._listen()
         began = perf_counter()
         try:
             yield self
@@ -230,9 +236,12 @@ class CallbackList(Callback):
 
 def _plain(hook: str) -> Callable[..., None]:
     def call(self: CallbackList, logs: Any = None) -> None:
+        self.progress.batch = None
         if hook == "on_train_begin":
-            self.journal.clear()
-            self.progress.epoch = self.progress.batch = None
+            self.progress.epoch = None
+            if not self._announced:
+                self.journal.clear()
+            self._announced = False
         listeners = self._listeners[hook]
         if listeners.pairs:
             listeners.call(as_logs(logs))
@@ -284,5 +293,7 @@ def _wants(callback: Any, hook: str) -> bool:
     return True if listens_to is None else bool(listens_to(hook))
 
 
-def _label(callback: Any) -> str:
-    return type(callback).__name__ + (" (last)" if getattr(callback, "runs_last", False) else "")
+def _label(callback: Any, hook: str) -> str:
+    reads = hook.endswith("_batch_end") and getattr(callback, "reads_batch_logs", False)
+    words = (" (last)" if getattr(callback, "runs_last", False) else "") + (" (reads the logs)" if reads else "")
+    return type(callback).__name__ + words

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from oncue.callbacks.callback import Callback
-from oncue.core.account import explain
+from oncue.core.account import Ending, explain
 from oncue.core.journal import Journal
 
 
@@ -36,7 +36,7 @@ class History(Callback):
         self.history: dict[str, list[Any]] = {}
         self.logged_in: dict[str, list[int]] = {}
         self.epoch: list[int] = []
-        self._ending = "running"
+        self._ending = Ending()
         self._began = time.perf_counter()
         self._seconds: float | None = None
 
@@ -45,7 +45,7 @@ class History(Callback):
         self.history = {}
         self.logged_in = {}
         self.epoch = []
-        self._ending = "running"
+        self._ending = Ending()
         self._began = time.perf_counter()
         self._seconds = None
 
@@ -59,13 +59,20 @@ class History(Callback):
             self.model.history = self
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Note that the run finished."""
-        self._ending = "finished"
+        """Note that the run finished, or was asked to stop."""
+        optimizer = getattr(self.model, "optimizer", None)
+        self._ending = Ending(
+            "asked" if getattr(self.model, "stop_training", False) is True else "finished",
+            planned=(self.params or {}).get("epochs"),
+            averaged=bool(getattr(optimizer, "use_ema", False)),
+        )
 
     def on_exception(self, exception: BaseException) -> None:
         """Note what ended the run."""
+        how = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed"
         text = str(exception)
-        self._ending = type(exception).__name__ + (f": {text}" if text else "")
+        error = type(exception).__name__ + (f": {text}" if text else "") if how == "failed" else text
+        self._ending = Ending(how, error, epoch=None if self._run is None else self._run.progress.epoch)
 
     def close(self) -> None:
         """Stop the clock."""
@@ -94,7 +101,10 @@ class History(Callback):
             >>> print(History().explain().splitlines()[1])
             It is still running.
         """
-        return explain(self.epoch, self.history, list(self.journal), self.costs, self._ending, self.seconds)
+        journal = self.journal
+        return explain(
+            self.epoch, self.history, journal, self.costs, self._ending, self.seconds, dropped=journal.dropped
+        )
 
     def plot(self, filename: str | os.PathLike[str] | None = None, title: str | None = None) -> Any:
         """Draw the curves of the run, training beside validation, with what was decided as marked lines.

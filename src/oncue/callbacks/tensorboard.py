@@ -87,6 +87,7 @@ class TensorBoard(Callback):
         self.write_images = write_images
         self.write_steps_per_second = write_steps_per_second
         self.update_freq = arguments.update_frequency(update_freq)
+        self.reads_batch_logs = self.update_freq == 1
         self._first_profiled, self._last_profiled = arguments.profiled_range(profile_batch)
         self.embeddings_freq = arguments.frequency("embeddings_freq", embeddings_freq)
         self.embeddings_metadata = embeddings_metadata

@@ -53,6 +53,7 @@ class TerminateOnNaN(Callback):
         self.raise_error = raise_error
         self.monitor = names
         self.every = whole("TerminateOnNaN", "every", every, least=1)
+        self.reads_batch_logs = self.every == 1
         self._reads = names
         self._unseen = 0
         self._fired = False

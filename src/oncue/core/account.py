@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from oncue.core.journal import Entry
+
+_TOLD = ("learning_rate", "stop", "restore", "save", "best")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Args:
+        how: "running", "finished", "asked" (a callback set `stop_training`), "interrupted" (Ctrl-C), or "failed".
+        error: What failed, in words.
+        epoch: The index of the epoch that was begun last; None before the first.
+        planned: How many epochs were asked for; None when not known.
+        averaged: Whether the optimizer put the moving average of the weights into the model.
+
+    Example:
+        >>> Ending("finished", epoch=4, planned=5).how
+        'finished'
+    """
+
+    how: str = "running"
+    error: str = ""
+    epoch: int | None = None
+    planned: int | None = None
+    averaged: bool = False
 
 
 def explain(
@@ -13,8 +39,9 @@ def explain(
     history: Mapping[str, Sequence[Any]],
     entries: Sequence[Entry],
     costs: Mapping[str, Mapping[str, float]],
-    ending: str,
+    ending: Ending,
     seconds: float,
+    dropped: int = 0,
 ) -> str:
     """Return a readable account of a run.
 
@@ -23,30 +50,27 @@ def explain(
         history: The logged values by name.
         entries: The journal.
         costs: Seconds by callback and hook.
-        ending: How the run ended: "finished", "running", or the error.
+        ending: How the run ended.
         seconds: How long it took.
+        dropped: How many entries the journal has dropped.
 
     Returns:
         Some lines of text.
 
     Example:
-        >>> print(explain([0], {"loss": [0.5]}, [], {}, "finished", 2.0))
+        >>> print(explain([0], {"loss": [0.5]}, [], {}, Ending("finished"), 2.0))
         1 epoch in 2.0 s; the last one logged loss 0.5.
         It ended because all its epochs were done.
         The model holds the weights of epoch 1, the last one.
         Nothing was decided by a callback.
     """
-    lines = [_what(epochs, history, seconds), _why(entries, ending), _weights(epochs, entries)]
-    lines += _files(entries)
-    rates = [entry for entry in entries if entry.kind == "learning_rate"]
-    if rates:
-        lines.append("The learning rate changed:")
-        lines += _listed([f"{_when(entry)}: {entry.text}" for entry in rates])
-    told = ("learning_rate", "stop", "restore", "save", "best")
-    others = [entry for entry in entries if entry.kind not in told]
+    lines = [_what(epochs, history, seconds), _why(epochs, entries, ending), _weights(epochs, entries, ending)]
+    lines += [*_files(entries), *_rates(entries)]
+    others = [entry for entry in entries if entry.kind not in _TOLD]
     if others:
-        lines.append("Noted by callbacks:")
-        lines += _listed([str(entry) for entry in others])
+        lines += ["Noted by callbacks:", *_listed([str(entry) for entry in others])]
+    if dropped:
+        lines.append(f"{_count(dropped, 'older note')} made room for later ones.")
     if not entries:
         lines.append("Nothing was decided by a callback.")
     dear = _cost(costs, seconds)
@@ -56,42 +80,93 @@ def explain(
 
 
 def _what(epochs: Sequence[int], history: Mapping[str, Sequence[Any]], seconds: float) -> str:
-    count = len(epochs)
     last = ", ".join(f"{name} {_number(values[-1])}" for name, values in history.items() if values)
-    text = f"{count} epoch{'s' if count != 1 else ''} in {seconds:.1f} s"
+    text = f"{_count(len(epochs), 'epoch')} in {_seconds(seconds)}"
     return f"{text}; the last one logged {last}." if last else f"{text}."
 
 
-def _why(entries: Sequence[Entry], ending: str) -> str:
-    stops = [entry for entry in entries if entry.kind == "stop"]
-    if ending == "running":
+def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str:
+    if ending.how == "running":
         return "It is still running."
-    if ending != "finished":
-        return f"It ended with an error: {ending}"
-    if stops:
-        return f"It was stopped by {stops[-1].callback} ({_when(stops[-1])}): {stops[-1].text}."
+    if ending.how in ("interrupted", "failed"):
+        where = "before the first epoch" if ending.epoch is None else f"in epoch {ending.epoch + 1}"
+        words = "was interrupted by Ctrl-C" if ending.how == "interrupted" else "ended with an error"
+        return f"It {words} {where}" + (f": {ending.error}" if ending.error else ".")
+    stop = _final_stop(entries)
+    if stop is not None:
+        reason = stop.text.removeprefix("stopped: ")
+        if "not_finite" in (stop.data or {}):
+            # Keras counts batches from 0 in what it says, this account counts them from 1.
+            reason = f"{stop.data['not_finite']} was {stop.data.get('value')}"  # type: ignore[index]  # asked above
+        return f"It was stopped by {stop.callback} {_at(stop)}: {reason}."
+    if ending.how == "asked":
+        return f"It was stopped {_of(epochs, ending)}: a callback set `stop_training` and noted no reason."
+    if epochs and ending.planned is not None and epochs[-1] + 1 < ending.planned:
+        return f"It ended {_of(epochs, ending)}, because the data had nothing left."
     return "It ended because all its epochs were done."
 
 
-def _weights(epochs: Sequence[int], entries: Sequence[Entry]) -> str:
-    restored = [entry for entry in entries if entry.kind == "restore"]
-    if restored:
-        epoch = (restored[-1].data or {}).get("epoch")
-        where = f"epoch {epoch + 1}" if epoch is not None else "an earlier epoch"
-        return f"The model holds the weights of {where}, restored by {restored[-1].callback}: {restored[-1].text}."
+def _final_stop(entries: Sequence[Entry]) -> Entry | None:
+    # Of several that wanted to stop in the same epoch, the first is the one that did.
+    stops = [entry for entry in entries if entry.kind == "stop"]
+    return next((entry for entry in stops if entry.epoch == stops[-1].epoch), None)
+
+
+def _weights(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str:
+    last = max([*epochs[-1:], *([] if ending.epoch is None else [ending.epoch])], default=-1)
+    put_back = [entry for entry in entries if entry.kind == "restore" and (entry.epoch is None or entry.epoch >= last)]
+    if put_back:
+        return _restored(put_back[-1])
+    if ending.averaged and epochs:
+        return f"The model holds the moving average of the weights, as of epoch {epochs[-1] + 1} (`use_ema`)."
+    if ending.epoch is not None and ending.epoch not in epochs:
+        after = f"; epoch {epochs[-1] + 1} was the last to be finished" if epochs else ""
+        return f"The model holds what it had learnt when epoch {ending.epoch + 1} broke off{after}."
     if not epochs:
         return "No epoch was finished."
-    return f"The model holds the weights of epoch {epochs[-1] + 1}, the last one."
+    stop = _final_stop(entries)
+    text = f"The model holds the weights of epoch {epochs[-1] + 1}, the last one"
+    if stop is not None and stop.epoch == epochs[-1] and "not_finite" in (stop.data or {}):
+        text += ", in which a value was not finite: they are probably of no use"
+    return text + "."
+
+
+def _restored(entry: Entry) -> str:
+    epoch = (entry.data or {}).get("epoch")
+    if epoch is None:
+        return f"The model holds weights that {entry.callback} put back: {entry.text}."
+    reason = entry.text.removeprefix(f"put back the weights of epoch {epoch + 1}").removeprefix(", ")
+    if reason.startswith("where "):
+        return f"The model holds the weights of epoch {epoch + 1}, {reason}; {entry.callback} put them back."
+    because = f": {reason}" if reason else ""
+    return f"The model holds the weights of epoch {epoch + 1}, put back by {entry.callback}{because}."
 
 
 def _files(entries: Sequence[Entry]) -> list[str]:
-    lines = []
-    for kind, words in (("best", "The best file"), ("save", "The last file")):
-        written = [entry for entry in entries if entry.kind == kind and (entry.data or {}).get("path")]
-        if written:
-            last = written[-1]
-            lines.append(f"{words} is {(last.data or {})['path']}, written in {_when(last)}: {last.text}.")
-    return lines
+    found: dict[tuple[str, str, str], str] = {}
+    for entry in entries:
+        path = (entry.data or {}).get("path")
+        if path is None or entry.kind not in ("best", "save"):
+            continue
+        reason = entry.text.removeprefix(f"saved {path}").removeprefix(": ")
+        because = f": {reason}" if reason else ""
+        words = "The best file" if entry.kind == "best" else "The last file"
+        # Two that watch different values have a best file each.
+        watched = reason.partition(" ")[0] if entry.kind == "best" else ""
+        found[entry.kind, entry.callback, watched] = f"{words} is {path}, saved {_at(entry)}{because}."
+    return [found[key] for key in sorted(found)]
+
+
+def _rates(entries: Sequence[Entry]) -> list[str]:
+    rates = [entry for entry in entries if entry.kind == "learning_rate"]
+    if not rates:
+        return []
+    header = "The learning rate changed"
+    before, after = (rates[0].data or {}).get("before"), (rates[-1].data or {}).get("after")
+    if len(rates) > 1 and before is not None and after is not None:
+        header += f" {len(rates)} times, from {_number(before)} to {_number(after)}"
+    lines = [f"{_when(entry)}, {entry.callback}: {entry.text.removeprefix('learning rate ')}" for entry in rates]
+    return [f"{header}:", *_listed(lines)]
 
 
 def _cost(costs: Mapping[str, Mapping[str, float]], seconds: float) -> str | None:
@@ -100,8 +175,8 @@ def _cost(costs: Mapping[str, Mapping[str, float]], seconds: float) -> str | Non
     if not spent or not seconds:
         return None
     parts = sorted(totals.items(), key=lambda item: -item[1])
-    named = ", ".join(f"{name} {_seconds(value)}" for name, value in parts[:4] if value > 0)
-    return f"Callbacks took {_seconds(spent)}, {spent / seconds:.1%} of the run: {named}."
+    named = ", ".join(f"{name} {_seconds(value)}" for name, value in parts[:4] if value >= 1e-4)
+    return f"Callbacks took {_seconds(spent)}, {spent / seconds:.1%} of the run" + (f": {named}." if named else ".")
 
 
 def cost_warning(costs: Mapping[str, Mapping[str, float]], seconds: float) -> str | None:
@@ -118,14 +193,28 @@ def cost_warning(costs: Mapping[str, Mapping[str, float]], seconds: float) -> st
         >>> cost_warning({"Slow": {"on_epoch_end": 10.0}}, 100.0)
         'Callbacks took 10.0 s, 10.0% of the run; most of it Slow in on_epoch_end (10.0 s).'
     """
-    spent = sum(sum(hooks.values()) for hooks in costs.values())
-    if seconds < 10 or spent <= 0.05 * seconds:
+    totals = {name: sum(hooks.values()) for name, hooks in costs.items()}
+    spent = sum(totals.values())
+    if seconds <= 10 or spent <= 0.05 * seconds:
         return None
-    value, name, hook = max((value, name, hook) for name, hooks in costs.items() for hook, value in hooks.items())
+    name = max(totals, key=lambda name: totals[name])
+    hook = max(costs[name], key=lambda hook: costs[name][hook])
     return (
         f"Callbacks took {_seconds(spent)}, {spent / seconds:.1%} of the run; most of it {name} in {hook} "
-        f"({_seconds(value)})."
+        f"({_seconds(costs[name][hook])})."
     )
+
+
+def _of(epochs: Sequence[int], ending: Ending) -> str:
+    if not epochs:
+        return "before the end of its first epoch"
+    return f"after epoch {epochs[-1] + 1}" + ("" if ending.planned is None else f" of {ending.planned}")
+
+
+def _at(entry: Entry) -> str:
+    if entry.epoch is None:
+        return "before training"
+    return f"after epoch {entry.epoch + 1}" if entry.batch is None else f"in {_when(entry)}"
 
 
 def _when(entry: Entry) -> str:
@@ -134,12 +223,16 @@ def _when(entry: Entry) -> str:
     return f"epoch {entry.epoch + 1}" + ("" if entry.batch is None else f", batch {entry.batch + 1}")
 
 
-def _listed(lines: Sequence[str], most: int = 20) -> list[str]:
+def _listed(lines: Sequence[str], most: int = 10) -> list[str]:
     half = most // 2
     shown = list(lines)
     if len(lines) > most:
         shown = [*lines[:half], f"... {len(lines) - most} more ...", *lines[-half:]]
     return [f"  {line}" for line in shown]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _number(value: Any) -> str:

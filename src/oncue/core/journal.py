@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,11 +36,16 @@ class Entry:
         return f"{where}: {self.callback}: {self.text}"
 
 
-class Journal:
-    """The decisions of a run, in order. Bounded: after `limit` entries the oldest notes make room.
+class Journal(list[Entry]):
+    """The decisions of a run, in order: a list, which prints readably.
+
+    It is bounded: after `limit` entries, those that are written make the oldest plain notes go.
 
     Args:
         limit: The most entries to keep.
+
+    Attributes:
+        dropped: How many entries went.
 
     Example:
         >>> journal = Journal()
@@ -51,9 +55,9 @@ class Journal:
     """
 
     def __init__(self, limit: int = 10_000) -> None:
+        super().__init__()
         self.limit = limit
         self.dropped = 0
-        self._entries: list[Entry] = []
 
     def write(
         self,
@@ -66,38 +70,28 @@ class Journal:
         data: dict[str, Any] | None = None,
     ) -> None:
         """Add an entry, with the time of now."""
-        if len(self._entries) >= self.limit:
-            plain = next((index for index, entry in enumerate(self._entries) if entry.kind == "note"), 0)
-            del self._entries[plain]
+        if len(self) >= self.limit:
+            del self[next((index for index, entry in enumerate(self) if entry.kind == "note"), 0)]
             self.dropped += 1
-        self._entries.append(Entry(time.time(), epoch, batch, callback, text, kind, data))
+        self.append(Entry(time.time(), epoch, batch, callback, text, kind, data))
 
     def of(self, *kinds: str) -> list[Entry]:
         """Return the entries of some kinds."""
-        return [entry for entry in self._entries if entry.kind in kinds]
+        return [entry for entry in self if entry.kind in kinds]
 
     def clear(self) -> None:
         """Start with nothing."""
-        self._entries.clear()
+        super().clear()
         self.dropped = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries as plain data."""
-        return {"dropped": self.dropped, "entries": [asdict(entry) for entry in self._entries]}
+        return {"dropped": self.dropped, "entries": [asdict(entry) for entry in self]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over entries that `state_dict` returned."""
         self.dropped = int(state["dropped"])
-        self._entries = [Entry(**entry) for entry in state["entries"]]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries)
-
-    def __getitem__(self, index: int) -> Entry:
-        return self._entries[index]
+        self[:] = [Entry(**entry) for entry in state["entries"]]
 
     def __repr__(self) -> str:
-        return "\n".join(str(entry) for entry in self._entries) or "<empty journal>"
+        return "\n".join(str(entry) for entry in self) or "<empty journal>"

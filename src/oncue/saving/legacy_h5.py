@@ -288,6 +288,9 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
     shapes = optimizer_shapes(model)
     datasets = [guard.dataset_at(group, name, source) for name in names[: len(shapes)]]
     found = [None if dataset is None else tuple(dataset.shape) for dataset in datasets]
+    if len(names) <= 2 < len(shapes):
+        # It was saved before its first step.
+        return None
     if found != shapes or len(names) != len(shapes):
         warnings.warn(
             f"The optimizer's state in {str(source)!r} doesn't fit and was left out; the optimizer starts anew.",

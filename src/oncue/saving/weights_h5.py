@@ -126,6 +126,9 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
         return lambda: None
     shapes = optimizer_shapes(model)
     if len(group) != len(shapes):
+        if len(group) <= 2 and model.optimizer.iterations == 0:
+            # It was saved before its first step, and has a count and a rate to tell; those are in the configuration.
+            return lambda: None
         warn_of_count(model.optimizer, len(shapes), len(group))
         return lambda: None
     datasets = [guard.dataset_at(group, str(index), source) for index in range(len(shapes))]

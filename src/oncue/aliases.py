@@ -1,0 +1,67 @@
+"""Modules under the names that other generations of Keras gave them: the same module objects, never copies."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from oncue.legacy import OLD_MODULES, warn_once
+
+_ROOT = "oncue.keras"
+
+
+def home(name: str) -> str | None:
+    """Return the name that the module of an alias really has, or None when it is no alias.
+
+    `oncue.keras` is `oncue` itself, for code that writes `tensorflow.keras`, or `import oncue as tf`.
+
+    Example:
+        >>> home("oncue.keras.callbacks"), home("oncue.utils.np_utils"), home("oncue.layers")
+        ('oncue.callbacks', 'oncue.utils', None)
+    """
+    plain = name
+    while plain == _ROOT or plain.startswith(f"{_ROOT}."):
+        plain = f"oncue{plain[len(_ROOT) :]}"
+    plain = OLD_MODULES.get(plain, plain)
+    return None if plain == name else plain
+
+
+class Aliases(MetaPathFinder, Loader):
+    """Imports an alias by importing the module that it stands for.
+
+    Example:
+        >>> import oncue, oncue.keras.callbacks
+        >>> oncue.keras.callbacks is oncue.callbacks
+        True
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Answer for aliases only."""
+        return None if home(fullname) is None else ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Return the module that the alias stands for."""
+        name = home(spec.name)
+        assert name is not None
+        old = spec.name.replace(_ROOT, "oncue")
+        if old in OLD_MODULES:
+            warn_once(old, name)
+        module = importlib.import_module(name)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave the module as it is: it was run under its own name, and keeps the spec that it has there."""
+        module.__spec__ = sys.modules[module.__name__].__spec__ if module.__spec__ is None else module.__spec__.loader_state
+
+
+def install() -> None:
+    """Let `import` know the aliases; once for the process, before Python looks into folders."""
+    if not any(isinstance(finder, Aliases) for finder in sys.meta_path):
+        sys.meta_path.insert(0, Aliases())
