@@ -6,8 +6,10 @@ Names are looked up when first used, so that importing oncue, or only its callba
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
+
+from oncue import aliases
+from oncue.legacy import OLD_MODULES, warn_once
 
 if TYPE_CHECKING:
     from oncue import (
@@ -68,12 +70,15 @@ _NAMES = {
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
 
+aliases.install()
+
 
 def __getattr__(name: str) -> Any:
-    if name == "keras":
-        # `tf = oncue` makes `tf.keras` what its author meant.
-        return sys.modules[__name__]
-    if name in _MODULES:
+    if f"oncue.{name}" in OLD_MODULES:
+        warn_once(f"oncue.{name}", OLD_MODULES[f"oncue.{name}"])
+        return importlib.import_module(OLD_MODULES[f"oncue.{name}"])
+    # `tf = oncue` makes `tf.keras` what its author meant.
+    if name in _MODULES or name == "keras":
         return importlib.import_module(f"oncue.{name}")
     if name in _NAMES:
         value = getattr(importlib.import_module(f"oncue.{_NAMES[name]}"), name)

@@ -43,7 +43,7 @@ class Aliases(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Answer for aliases only."""
-        return None if home(fullname) is None else ModuleSpec(fullname, self, is_package=True)
+        return None if home(fullname) is None else ModuleSpec(fullname, self)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module that the alias stands for."""
@@ -57,8 +57,9 @@ class Aliases(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module as it is: it was run under its own name, and keeps the spec that it has there."""
-        module.__spec__ = sys.modules[module.__name__].__spec__ if module.__spec__ is None else module.__spec__.loader_state
+        """Leave the module as it is, with the spec of its own name: it has been run already."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
 
 
 def install() -> None:

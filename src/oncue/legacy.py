@@ -89,6 +89,27 @@ LOADER_WORDS = ("max_queue_size", "workers", "use_multiprocessing")
 OPTIMIZER_WORDS = ("jit_compile", "is_legacy_optimizer")
 """Arguments of optimizers in Keras 2 that no longer do anything."""
 
+OLD_MODULES: dict[str, str] = {
+    **dict.fromkeys(("oncue.engine", "oncue.engine.topology", "oncue.engine.base_layer"), "oncue.layers"),
+    **dict.fromkeys(
+        (
+            "oncue.layers.advanced_activations",
+            "oncue.layers.convolutional",
+            "oncue.layers.core",
+            "oncue.layers.embeddings",
+            "oncue.layers.noise",
+            "oncue.layers.recurrent",
+            "oncue.layers.wrappers",
+        ),
+        "oncue.layers",
+    ),
+    **dict.fromkeys(("oncue.utils.data_utils", "oncue.utils.generic_utils", "oncue.utils.np_utils"), "oncue.utils"),
+    "oncue.engine.training": "oncue.models",
+    "oncue.initializations": "oncue.initializers",
+    "oncue.objectives": "oncue.losses",
+}
+"""From modules of Keras 1 and 2 to those that have their content today."""
+
 _warned: set[str] = set()
 
 

@@ -74,6 +74,7 @@ class CallbackList(Callback):
             if wanted and self._with_role(role) is None:
                 self.callbacks.append(self.defaults[role]())
         self._listeners: dict[str, Listeners] = {}
+        self._tell_of_batch: dict[str, Callable[..., None] | None] = {}
         self.journal = Journal()
         self.progress = Progress()
         self._announced = False
@@ -129,6 +130,7 @@ class CallbackList(Callback):
             self._listeners[hook] = Listeners(
                 hook, [(callback, method) for callback, method in pairs if method is not None]
             )
+            self._tell_of_batch[hook] = self._listeners[hook].call if self._listeners[hook] else None
 
     def expect(self, names: Iterable[str], validation: bool, directions: Mapping[str, str] | None = None) -> None:
         """Tell the callbacks, before the first step, what the run is going to log.
@@ -261,10 +263,10 @@ def _of_epoch(hook: str) -> Callable[..., None]:
 
 def _of_batch(hook: str) -> Callable[..., None]:
     def call(self: CallbackList, batch: int, logs: Any = None) -> None:
-        listeners = self._listeners[hook]
-        if listeners.pairs:
+        tell = self._tell_of_batch[hook]
+        if tell is not None:
             self.progress.batch = batch
-            listeners.call(batch, logs if isinstance(logs, Logs) else as_logs(logs))
+            tell(batch, logs if isinstance(logs, Logs) else as_logs(logs))
 
     return call
 

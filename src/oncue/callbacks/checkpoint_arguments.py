@@ -6,12 +6,15 @@ import errno
 import math
 import os
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.arguments import finite, whole
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.legacy import warn_once
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.retention import Rule
 
 _OWNER = "ModelCheckpoint"
 _MODEL_ENDINGS = (".keras", ".h5", ".hdf5")
@@ -93,6 +96,16 @@ def read_period(save_freq: Any, every: str | Every | None, period: Any) -> Every
             f"`save_freq` of {_OWNER} must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} of type "
             f"{type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
         ) from None
+
+
+def read_rules(keep: Any) -> tuple[Rule, ...]:
+    """Return the rules that `keep` stands for; none for None."""
+    if keep is None:
+        return ()
+    # Most runs keep every file, and whoever only imports callbacks shouldn't wait for the rules.
+    from oncue.checkpoints.retention import as_rules
+
+    return as_rules(keep, _OWNER)
 
 
 def check_measured(monitor: str, every: Every) -> None:

@@ -13,6 +13,7 @@ from oncue.callbacks.checkpoint_arguments import (
     is_url,
     read_path,
     read_period,
+    read_rules,
     read_threshold,
     refuse_folder,
     try_path,
@@ -27,7 +28,6 @@ from oncue.core.monitor import Logged, as_number
 if TYPE_CHECKING:
     from oncue.checkpoints.manifest import Manifest
     from oncue.checkpoints.record import Record
-    from oncue.checkpoints.retention import Rule
 
 
 class ModelCheckpoint(MonitorCallback):
@@ -113,7 +113,7 @@ class ModelCheckpoint(MonitorCallback):
         self._epoch = 0
         self._names_logged: frozenset[str] = frozenset()
         self._manifest: Manifest | None = None
-        self._rules = _rules(keep, type(self).__name__)
+        self._rules = read_rules(keep)
         if self._watches:
             check_measured(monitor, self.every)
         if keep is not None or resume_best:
@@ -212,7 +212,7 @@ class ModelCheckpoint(MonitorCallback):
         else:
             path = self._path(epoch, batch, logs)
             record = self._record(path, epoch, batch, score)
-            if not self._is_wanted(record):
+            if self._manifest and record and not self._manifest.wants(record, self._rules, self.watch.direction):
                 self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
                 return
             self._say(epoch, f"saving model to {path}")
@@ -233,11 +233,6 @@ class ModelCheckpoint(MonitorCallback):
         text = f"saved {path}: {self.monitor} {score:g} {than}"
         self.note(text, kind="best", path=path, score=score, before=self.best)
         self.best = score
-
-    def _is_wanted(self, record: Record | None) -> bool:
-        if self._manifest is None or record is None:
-            return True
-        return self._manifest.wants(record, self._rules, self.watch.direction)
 
     def _path(self, epoch: int, batch: int | None, logs: Logs) -> str:
         values = dict(logs)
@@ -303,12 +298,3 @@ class ModelCheckpoint(MonitorCallback):
             self.best = found.score
             text = f"goes on from {self.monitor} {self.best:g}, which {found.file} was saved with"
             self.note(text, path=found.file, score=found.score)
-
-
-def _rules(keep: Any, owner: str) -> tuple[Rule, ...]:
-    if keep is None:
-        return ()
-    # Most users need neither rules nor a manifest, and whoever only imports callbacks shouldn't wait for them.
-    from oncue.checkpoints.retention import as_rules
-
-    return as_rules(keep, owner)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from oncue.legacy import OLD_MODULES, warn_once
+
 if TYPE_CHECKING:
     from oncue.backend import clear_session as clear_session
     from oncue.core.console import (
@@ -45,19 +47,13 @@ _HOME: dict[str, str] = {
     "set_random_seed": "oncue.utils.random",
     "to_categorical": "oncue.utils.numerical",
 }
-# Modules of Keras 2 that code still imports from.
-_OLD_MODULES: dict[str, str] = {
-    "data_utils": "oncue.utils",
-    "generic_utils": "oncue.utils",
-    "np_utils": "oncue.utils",
-}
-
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _OLD_MODULES:
-        return importlib.import_module(_OLD_MODULES[name])
+    if f"oncue.utils.{name}" in OLD_MODULES:
+        warn_once(f"oncue.utils.{name}", OLD_MODULES[f"oncue.utils.{name}"])
+        return importlib.import_module(OLD_MODULES[f"oncue.utils.{name}"])
     if name not in _HOME:
         raise AttributeError(f"module 'oncue.utils' has no attribute {name!r}")
     found = getattr(importlib.import_module(_HOME[name]), name)

@@ -32,7 +32,11 @@ def read_header(file: BinaryIO, source: Any) -> tuple[dict[str, dict[str, Any]],
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= min(MAX_JSON_BYTES, size - 8):
         refuse(source, f"its header says {length} bytes; the file has {size}.")
-    entries = read_json(file.read(length), source)
+    header = file.read(length)
+    if header.count(b'"data_offsets"') > MAX_ENTRIES:
+        # Said before millions of entries are made from it.
+        refuse(source, f"it has more than {MAX_ENTRIES} tensors.")
+    entries = read_json(header, source)
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         refuse(source, "its metadata must be a dict of strings.")
@@ -53,7 +57,7 @@ def _span(name: str, entry: Any, source: Any) -> tuple[int, int]:
     label = name[:100]
     if not name or len(name) > 1024 or not isinstance(entry, dict):
         refuse(source, f"it has a tensor named {label!r} that is none.")
-    if set(entry) != {"dtype", "shape", "data_offsets"} or entry["dtype"] not in _SIZES:
+    if set(entry) != {"dtype", "shape", "data_offsets"} or str(entry["dtype"]) not in _SIZES:
         refuse(source, f"the tensor {label!r} has a type or keys that are not known.")
     shape, span = entry["shape"], entry["data_offsets"]
     for numbers in (shape, span):
