@@ -496,7 +496,7 @@ def test_links_on_the_way(kind: str, name: str, model: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["w.h5", "m.h5"])
 def test_names_of_weights_that_lead_elsewhere(name: str, model: Any, tmp_path: Path) -> None:
-    for weight in (b"../../b/b/kernel", b"/b/b/kernel", b"./a/kernel", b"", b"\xff"):
+    for weight in (b"../../b/b/kernel", b"/b/b/kernel", b"./a/kernel", b""):
         path = save_as(model, tmp_path / name)
         with h5py.File(path, "r+") as file:
             group = file["model_weights/a" if name == "m.h5" else "a"]

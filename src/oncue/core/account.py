@@ -163,7 +163,9 @@ def _rates(entries: Sequence[Entry]) -> list[str]:
         return []
     header = "The learning rate changed"
     before, after = (rates[0].data or {}).get("before"), (rates[-1].data or {}).get("after")
-    if len(rates) > 1 and before is not None and after is not None:
+    # Several optimizers have a rate each.
+    one = all(entry.text.startswith("learning rate ") for entry in rates)
+    if one and len(rates) > 1 and before is not None and after is not None:
         header += f" {len(rates)} times, from {_number(before)} to {_number(after)}"
     lines = [f"{_when(entry)}, {entry.callback}: {entry.text.removeprefix('learning rate ')}" for entry in rates]
     return [f"{header}:", *_listed(lines)]

@@ -11,6 +11,7 @@ from oncue import naming
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
+from oncue.legacy import model_ends
 from oncue.models.saved import Saved
 from oncue.nested import flatten, map_leaves
 from oncue.training.trained_module import is_unready
@@ -51,6 +52,7 @@ class Model(Saved, Trainer):
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> None:
+        inputs, outputs = model_ends(inputs, outputs, kwargs)
         module = kwargs.pop("module", None)
         if isinstance(inputs, torch.nn.Module):
             inputs, module = None, inputs

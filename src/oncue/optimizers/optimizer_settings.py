@@ -11,7 +11,7 @@ from torch import Tensor
 
 from oncue import naming
 from oncue.core.suggest import unknown
-from oncue.legacy import translate_optimizer_arguments
+from oncue.legacy import translate_optimizer_arguments, warn_once
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import tensor_of
 from oncue.optimizers.clipping import make_clip
@@ -86,10 +86,12 @@ class OptimizerSettings:
     @property
     def lr(self) -> LearningRate:
         """Keras 1 and 2's name of `learning_rate`."""
+        warn_once("optimizer.lr", "optimizer.learning_rate")
         return self.learning_rate
 
     @lr.setter
     def lr(self, value: Any) -> None:
+        warn_once("optimizer.lr", "optimizer.learning_rate")
         self._assign_rate(value)
 
     def _read_rate(self) -> float:

@@ -1,5 +1,9 @@
 """Files of models and weights, and your own classes and functions by name. No name in a file is ever imported."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from oncue.saving.custom_objects import (
     CustomObjectScope,
     custom_object_scope,
@@ -8,7 +12,9 @@ from oncue.saving.custom_objects import (
     get_registered_object,
     register_keras_serializable,
 )
-from oncue.saving.formats import load_model, load_weights, save_model, save_weights
+
+if TYPE_CHECKING:
+    from oncue.saving.formats import load_model, load_weights, save_model, save_weights
 
 __all__ = [
     "CustomObjectScope",
@@ -22,3 +28,16 @@ __all__ = [
     "save_model",
     "save_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # h5py and safetensors are imported when the first file is read or written.
+    if name in ("load_model", "load_weights", "save_model", "save_weights"):
+        from oncue.saving import formats
+
+        return getattr(formats, name)
+    raise AttributeError(f"module 'oncue.saving' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

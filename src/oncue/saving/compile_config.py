@@ -8,8 +8,6 @@ from typing import Any
 from oncue import losses, metrics, optimizers
 from oncue.saving.custom_objects import CustomObjectScope, get_custom_objects
 
-_NAMES_OF_METRICS = ("accuracy", "acc", "crossentropy", "ce")
-
 
 def compile_config(model: Any) -> dict[str, Any] | None:
     """Return the arguments of `compile` as a dict that goes into JSON.

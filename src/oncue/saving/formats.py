@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from oncue.saving import guard, keras_archive, legacy_h5, safetensors_file, weights_h5
+from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
 from oncue.saving.hdf5_file import hdf5_replacing
 
 _MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
@@ -117,7 +117,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
         if kind == ".weights.h5":
             weights_h5.write_weights(content, model)
         else:
-            legacy_h5.write_weights(content, model)
+            legacy_weights.write_weights(content, model)
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
@@ -150,7 +150,7 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
         # Both kinds of file may end in .h5; their layout tells them apart.
         whole = guard.group_at(content, "model_weights", path)
         if whole is not None or "layer_names" in content.attrs or "layer_names0" in content.attrs:
-            legacy_h5.read_weights(content if whole is None else whole, model, path, skip_mismatch, by_name)
+            legacy_weights.read_weights(content if whole is None else whole, model, path, skip_mismatch, by_name)
         else:
             weights_h5.read_weights(content, model, path, skip_mismatch)
 

@@ -13,11 +13,9 @@ from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.hdf5_file import hdf5_in_memory
+from oncue.saving.legacy_weights import KERAS_VERSION
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
 from oncue.saving.weights_h5 import read_weights, write_weights
-
-KERAS_VERSION = "3.15.1"
-"""The version of Keras whose formats are written; Keras only shows it."""
 
 
 def write_archive(model: Any, path: Path, include_optimizer: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The `.h5` files of Keras 1 and 2, which Keras 3 still reads and writes: weights layer by layer, and whole models."""
+"""Whole models in the `.h5` files of Keras 1 and 2, which Keras 3 still reads and writes."""
 
 from __future__ import annotations
 
@@ -7,167 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from oncue import losses, optimizers
-from oncue.layers.layer import Layer, variables_of
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.hdf5_file import hdf5_replacing
+from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
 from oncue.saving.optimizer_arrays import optimizer_arrays, optimizer_shapes, set_optimizer_arrays
-from oncue.saving.weights_h5 import mismatch, settle
-from oncue.variable import Variable
-
-# HDF5 keeps at most 64 KiB in an attribute; longer lists are cut into name0, name1, ...
-_ATTRIBUTE_BYTES = 64512
-_TOP = "top_level_model_weights"
-
-
-# Weights ---------------------------------------------------------------------------------------------------------
-
-
-def write_weights(group: Any, model: Any) -> None:
-    """Write a model's weights into an open HDF5 file or group, one group for each layer."""
-    from oncue.saving.keras_archive import KERAS_VERSION
-
-    layers, paths = _layers(model), _paths(model)
-    _write_names(group, "layer_names", [name for name, _ in layers])
-    group.attrs["backend"] = b"torch"
-    group.attrs["keras_version"] = KERAS_VERSION.encode()
-    for name, weights in [*layers, (_TOP, _top_weights(model, layers))]:
-        _write_arrays(group.create_group(name), [(paths[id(weight.value)], weight.numpy()) for weight in weights])
-
-
-def _paths(model: Any) -> dict[int, str]:
-    # Keras names the paths of weights from the outermost model on; a functional model gives its name to none.
-    prefix = "" if model._graph is not None else model.name
-    return {id(weight.value): weight.path for weight in variables_of(model, prefix)}
-
-
-def _layers(model: Any) -> list[tuple[str, list[Variable]]]:
-    """Return the layers' names and weights, those that are trained first."""
-    found = []
-    for layer in model.layers:
-        known = isinstance(layer, Layer)
-        weights = list(layer.weights if known else variables_of(layer))
-        ordered = [weight for weight in weights if weight.trainable] + [w for w in weights if not w.trainable]
-        found.append((layer.name if known else model._layer_name(layer), ordered))
-    return found
-
-
-def _top_weights(model: Any, layers: list[tuple[str, list[Variable]]]) -> list[Variable]:
-    inside = {id(weight.value) for _, weights in layers for weight in weights}
-    return [weight for weight in model.weights if id(weight.value) not in inside]
-
-
-def _write_arrays(group: Any, arrays: list[tuple[str, NDArray[Any]]]) -> None:
-    _write_names(group, "weight_names", [name for name, _ in arrays])
-    for name, array in arrays:
-        group.create_dataset(name, data=array)
-
-
-def _write_names(group: Any, attribute: str, names: list[str]) -> None:
-    data = np.array([name.encode("utf-8") for name in names]) if names else np.array([], dtype=np.float64)
-    pieces = 1
-    while any(part.nbytes > _ATTRIBUTE_BYTES for part in np.array_split(data, pieces)):
-        pieces += 1
-    for index, part in enumerate(np.array_split(data, pieces)):
-        group.attrs[attribute if pieces == 1 else f"{attribute}{index}"] = part
-
-
-def _read_names(group: Any, attribute: str, source: Any) -> list[str]:
-    found: list[Any] = []
-    if attribute in group.attrs:
-        found = list(np.ravel(group.attrs[attribute]))
-    index = 0
-    while attribute not in group.attrs and f"{attribute}{index}" in group.attrs:
-        found += list(np.ravel(group.attrs[f"{attribute}{index}"]))
-        index += 1
-        if index > guard.MAX_ENTRIES:
-            guard.refuse(source, f"its attribute {attribute} has no end.")
-    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found]
-
-
-def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = False, by_name: bool = False) -> None:
-    """Set a model's weights from an open file in the old layout; nothing is set unless everything fits.
-
-    Args:
-        content: The file, or the group that has the weights.
-        model: The model, built.
-        source: The path, for messages.
-        skip_mismatch: Whether layers that don't fit are left as they are, with a warning.
-        by_name: Whether layers are matched by their names, and those without a counterpart left alone; otherwise the
-            layers with weights are matched in their order.
-
-    Raises:
-        ValueError: When layers or weights don't fit.
-    """
-    problems: list[str] = []
-    layers = _layers(model)
-    pairs = _matched(content, layers, source, by_name, problems)
-    if guard.group_at(content, _TOP, source) is not None:
-        pairs.append((_TOP, f"the weights of '{model.name}' itself", _top_weights(model, layers)))
-    values: list[tuple[Variable, NDArray[Any]]] = []
-    for group_name, label, weights in pairs:
-        values += _read_layer(content, group_name, label, weights, source, problems)
-    settle(problems, source, skip_mismatch)
-    for variable, array in values:
-        variable.assign(array)
-
-
-def _matched(
-    content: Any, layers: list[tuple[str, list[Variable]]], source: Any, by_name: bool, problems: list[str]
-) -> list[tuple[str, str, list[Variable]]]:
-    """Return the groups in the file with the weights they are for."""
-    names = _read_names(content, "layer_names", source)
-    if by_name:
-        own = dict(layers)
-        return [(name, f"layer '{name}'", own[name]) for name in names if name in own]
-    filled = []
-    for name in names:
-        group = guard.group_at(content, name, source)
-        if group is None:
-            guard.refuse(source, f"it names a layer {name[:100]!r} that it doesn't have.")
-        if _read_names(group, "weight_names", source):
-            filled.append(name)
-    wanted = [(name, weights) for name, weights in layers if weights]
-    if len(filled) != len(wanted):
-        problems.append(
-            f"the file has {len(filled)} layers with weights ({', '.join(filled[:20])}), the model {len(wanted)} "
-            f"({', '.join(name for name, _ in wanted[:20])})"
-        )
-        return []
-    return [
-        (saved, f"layer {index} (named '{name}', '{saved}' in the file)", weights)
-        for index, (saved, (name, weights)) in enumerate(zip(filled, wanted, strict=True))
-    ]
-
-
-def _read_layer(
-    content: Any, group_name: str, label: str, weights: list[Variable], source: Any, problems: list[str]
-) -> list[tuple[Variable, NDArray[Any]]]:
-    group = guard.group_at(content, group_name, source)
-    if group is None:
-        guard.refuse(source, f"it names a layer {group_name[:100]!r} that it doesn't have.")
-    names = _read_names(group, "weight_names", source)
-    if len(names) != len(weights):
-        shapes = ", ".join(f"{weight.name} {weight.shape}" for weight in weights) or "none"
-        problems.append(f"{label}: the file has {len(names)} weights, the layer {len(weights)} ({shapes})")
-        return []
-    found = []
-    for name, variable in zip(names, weights, strict=True):
-        dataset = guard.dataset_at(group, name, source)
-        wrong = f"the file lacks {name[:100]!r}" if dataset is None else mismatch(variable, dataset)
-        if wrong is not None:
-            problems.append(f"{label}: {wrong}")
-            return []
-        found.append((variable, dataset))
-    return [(variable, guard.read_array(dataset)) for variable, dataset in found]
-
-
-# Whole models ----------------------------------------------------------------------------------------------------
 
 
 def write_model(model: Any, path: Path, include_optimizer: bool = True) -> None:
@@ -182,8 +28,6 @@ def write_model(model: Any, path: Path, include_optimizer: bool = True) -> None:
         ValueError: For a model that a configuration can't describe.
         OSError: When the file can't be written; the old one is untouched then.
     """
-    from oncue.saving.keras_archive import KERAS_VERSION
-
     check_describable(model)
     config = _old_form(model_config(model))
     compiled = compile_config(model) if include_optimizer and model.optimizer is not None else None
@@ -199,7 +43,7 @@ def write_model(model: Any, path: Path, include_optimizer: bool = True) -> None:
             name = model.optimizer.name
             labels = ["iteration", "learning_rate"] if len(arrays) > 1 else ["iteration"]
             names = [f"{name}/{labels[i] if i < len(labels) else f'variable_{i}'}" for i in range(len(arrays))]
-            _write_arrays(content.create_group("optimizer_weights"), list(zip(names, arrays, strict=True)))
+            write_arrays(content.create_group("optimizer_weights"), list(zip(names, arrays, strict=True)))
 
 
 def _old_form(config: dict[str, Any]) -> dict[str, Any]:
@@ -258,17 +102,45 @@ def read_model(path: Path, custom_objects: dict[str, Any] | None = None, compile
         weights = guard.group_at(content, "model_weights", path)
         if weights is None:
             guard.refuse(path, "it has no group 'model_weights'.")
+        if isinstance(written.get("config"), list):
+            # Keras 1 wrote the layers of a Sequential alone.
+            written["config"] = {"layers": written["config"]}
         numbers = guard.count_of_numbers(weights, path)
         model = model_from_written(written, path, custom_objects, numbers)
         training = _json_attribute(content, "training_config", path) if compile else None
         state: Callable[[], None] | None = None
         if training is not None:
-            compile_from_config(model, {**training, "optimizer": training.get("optimizer_config")}, custom_objects)
+            compile_from_config(model, _new_training(training), custom_objects)
             state = _optimizer_state(content, model, path)
         read_weights(weights, model, path)
         if state is not None:
             state()
     return model
+
+
+def _new_training(training: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in training.items() if key != "optimizer_config"}
+    for key in ("metrics", "weighted_metrics"):
+        kept[key] = _new_metric(kept.get(key))
+    return {**kept, "optimizer": training.get("optimizer_config")}
+
+
+def _new_metric(value: Any) -> Any:
+    """Return the metrics of Keras 2, which wraps functions by name, as names."""
+    if isinstance(value, list):
+        return [_new_metric(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "class_name" not in value:
+        return {key: _new_metric(item) for key, item in value.items()}
+    config = value.get("config")
+    if (
+        value["class_name"] != "MeanMetricWrapper"
+        or not isinstance(config, dict)
+        or not isinstance(config.get("fn"), str)
+    ):
+        return value
+    return config["name"] if config.get("name") in ("accuracy", "acc", "crossentropy", "ce") else config["fn"]
 
 
 def _json_attribute(content: Any, name: str, source: Any) -> dict[str, Any] | None:
@@ -284,7 +156,7 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
     group = guard.group_at(content, "optimizer_weights", source)
     if group is None or not isinstance(model.optimizer, optimizers.Optimizer):
         return None
-    names = _read_names(group, "weight_names", source)
+    names = read_names(group, "weight_names", source)
     shapes = optimizer_shapes(model)
     datasets = [guard.dataset_at(group, name, source) for name in names[: len(shapes)]]
     found = [None if dataset is None else tuple(dataset.shape) for dataset in datasets]

@@ -20,6 +20,7 @@ from oncue.variable import torch_dtype
 _REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
 
 _LARGEST_SAMPLE = 1 << 28
+_SPARE_NUMBERS = 1 << 20
 
 
 def model_config(model: Any) -> dict[str, Any]:
@@ -159,7 +160,8 @@ def model_from_written(
     config = decoded(config, source)
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
-    limited = nullcontext() if numbers is None else allowance(numbers)
+    # A few more than the file has, so that a model which only lacks a small weight is told which.
+    limited = nullcontext() if numbers is None else allowance(numbers + _SPARE_NUMBERS)
     with CustomObjectScope(custom_objects or {}), shared_layers(), limited:
         try:
             model = layer_from_config(config, custom_objects)

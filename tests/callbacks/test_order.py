@@ -1,0 +1,164 @@
+"""The order of a list of callbacks doesn't matter to what a run leaves behind; nor does a run before it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import oncue
+from oncue.callbacks import (
+    BaseLogger,
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    History,
+    LambdaCallback,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ProgbarLogger,
+    ReduceLROnPlateau,
+    SwapEMAWeights,
+    TensorBoard,
+    TerminateOnNaN,
+)
+
+rng = np.random.default_rng(7)
+X = rng.normal(size=(12, 3)).astype("float32")
+Y = X @ np.array([[1.0], [-2.0], [0.5]], dtype="float32")
+BAD = Y.copy()
+BAD[10] = np.inf
+START = [rng.normal(size=(3, 1)).astype("float32"), np.zeros(1, "float32")]
+
+Parts = dict[str, Callable[[Path], Callback]]
+
+BUILT_INS: Parts = {
+    "early": lambda folder: EarlyStopping(patience=1, restore_best_weights=True),
+    "plateau": lambda folder: ReduceLROnPlateau(factor=0.5, patience=1, min_delta=1e-3),
+    "csv": lambda folder: CSVLogger(folder / "log.csv"),
+    "nan": lambda folder: TerminateOnNaN(),
+    "schedule": lambda folder: LearningRateScheduler(lambda epoch, rate: rate * 0.99),
+    "saver": lambda folder: ModelCheckpoint(folder / "{epoch}-{val_loss:.4f}.weights.h5", save_weights_only=True),
+}
+
+
+def fresh(optimizer: Any) -> Any:
+    """Return a model that starts where all others do, under names that get into files."""
+    model = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(1, name="only")], name="small")
+    model.set_weights(START)
+    model.compile(optimizer=optimizer, loss="mse")
+    return model
+
+
+def result(callbacks: list[Callback], folder: Path, y: Any, rate: float = 0.6) -> dict[str, Any]:
+    """Train on a fixed start; return all that the run leaves behind."""
+    model = fresh(oncue.optimizers.SGD(rate))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        history = model.fit(
+            X, y, batch_size=6, epochs=6, shuffle=False, verbose=0, validation_data=(X, Y), callbacks=callbacks
+        )
+    return {
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())},
+        "history": {name: np.array(values).tobytes() for name, values in history.history.items()},
+        "order of names": list(history.history),
+        "epochs": history.epoch,
+        "weights": [weight.tobytes() for weight in model.get_weights()],
+        "rate": float(model.optimizer.learning_rate),
+        "stopped": model.stop_training,
+    }
+
+
+@pytest.mark.parametrize("y", [Y, BAD], ids=["stops early", "not finite"])
+@pytest.mark.parametrize(
+    "names",
+    [("early", "plateau", "csv", "nan", "schedule"), ("early", "plateau", "csv", "nan", "saver")],
+    ids=["schedule", "saver"],
+)
+def test_every_order_gives_the_same(names: tuple[str, ...], y: Any, tmp_path: Path) -> None:
+    results = []
+    for number, order in enumerate(itertools.permutations(names)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        results.append((order, result([BUILT_INS[name](folder) for name in order], folder, y)))
+    _, first = results[0]
+    assert len(results) == 120
+    if y is Y:
+        assert 1 < len(first["epochs"]) < 6 and first["stopped"], "the run is one in which something is decided"
+    different = [(order, key) for order, other in results for key in first if other[key] != first[key]]
+    assert not different
+
+
+def test_the_order_of_two_that_set_the_same_thing_does_matter(tmp_path: Path) -> None:
+    rates = []
+    for order in itertools.permutations([0.5, 0.25]):
+        schedules: list[Callback] = [LearningRateScheduler(lambda epoch, rate, new=new: new) for new in order]
+        rates.append(result(schedules, tmp_path, Y)["rate"])
+    assert rates == [0.25, 0.5], "`result` sees it when something depends on the order"
+
+
+AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
+    "BaseLogger": (lambda folder: BaseLogger(), ()),
+    "CSVLogger": (lambda folder: CSVLogger(folder / "log.csv"), ("keys",)),
+    "EarlyStopping": (
+        lambda folder: EarlyStopping(patience=2, restore_best_weights=True),
+        ("best", "best_epoch", "wait", "stopped_epoch"),
+    ),
+    "History": (lambda folder: History(), ("history", "epoch", "logged_in")),
+    "LambdaCallback": (lambda folder: LambdaCallback(on_epoch_end=lambda epoch, logs: None), ()),
+    "LearningRateScheduler": (lambda folder: LearningRateScheduler(lambda epoch, rate: rate * 0.9), ()),
+    "ModelCheckpoint": (lambda folder: ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True), ()),
+    "ProgbarLogger": (lambda folder: ProgbarLogger(), ()),
+    "ReduceLROnPlateau": (
+        lambda folder: ReduceLROnPlateau(factor=0.5, patience=1, cooldown=1),
+        ("best", "wait", "cooldown_counter"),
+    ),
+    "SwapEMAWeights": (lambda folder: SwapEMAWeights(), ()),
+    "TensorBoard": (lambda folder: TensorBoard(folder), ("global_step",)),
+    "TerminateOnNaN": (lambda folder: TerminateOnNaN(), ()),
+}
+
+
+def test_every_built_in_with_a_run_is_used_again_below() -> None:
+    needs_a_server = {"RemoteMonitor"}
+    public = (getattr(oncue.callbacks, name) for name in oncue.callbacks.__all__)
+    kinds = {kind.__name__ for kind in public if issubclass(kind, Callback)}
+    assert kinds - {"Callback", "CallbackList"} - needs_a_server == set(AGAIN)
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_second_fit_with_the_same_object_is_as_one_with_a_fresh_object(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    make, fields = AGAIN[name]
+    outcomes = []
+    for runs in (1, 2):
+        folder = tmp_path / str(runs)
+        folder.mkdir()
+        callback = make(folder)
+        # The first of two runs stops otherwise, on a value that is not finite, with values of its own.
+        outcomes.append([_again(callback, y, folder, fields) for y in [BAD, Y][-runs:]][-1])
+    assert outcomes[0] == outcomes[1]
+
+
+def _again(callback: Callback, y: Any, folder: Path, fields: tuple[str, ...]) -> dict[str, Any]:
+    model = fresh(oncue.optimizers.SGD(0.6, use_ema=isinstance(callback, SwapEMAWeights)))
+    history = model.fit(
+        X, y, batch_size=6, epochs=5, shuffle=False, verbose=0, validation_data=(X, Y), callbacks=[callback]
+    )
+    files = [path for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name]
+    return {
+        "files": {path.name: path.read_bytes() for path in files},
+        "history": {name: np.array(values).tobytes() for name, values in history.history.items()},
+        "weights": [weight.tobytes() for weight in model.get_weights()],
+        "rate": float(model.optimizer.learning_rate),
+        "journal": [(entry.kind, entry.epoch, entry.text.replace(str(folder), "")) for entry in history.journal],
+        **{name: getattr(callback, name) for name in fields},
+    }

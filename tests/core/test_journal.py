@@ -1,0 +1,77 @@
+"""The journal: a bounded list of decisions that prints readably and survives a stop."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pandas as pd
+
+from oncue.core.journal import Entry, Journal
+
+
+def test_it_is_a_list_of_records() -> None:
+    journal = Journal()
+    journal.write("EarlyStopping", "stopped", epoch=4, kind="stop", data={"wait": 2})
+    journal.write("Mine", "looked at it", epoch=4, batch=6)
+    assert isinstance(journal, list) and len(journal) == 2
+    first, second = journal
+    assert (first.callback, first.epoch, first.batch, first.kind, first.data) == (
+        "EarlyStopping",
+        4,
+        None,
+        "stop",
+        {"wait": 2},
+    )
+    assert abs(first.time - time.time()) < 60
+    assert journal[-1] is second and journal[:1] == [first]
+    assert journal.of("stop", "save") == [first]
+    assert list(pd.DataFrame(journal)["text"]) == ["stopped", "looked at it"]
+
+
+def test_it_prints_readably() -> None:
+    journal = Journal()
+    assert repr(journal) == "<empty journal>"
+    journal.write("A", "began")
+    journal.write("B", "changed it", epoch=0)
+    journal.write("C", "saw it", epoch=1, batch=9)
+    assert str(journal).splitlines() == [
+        "before training: A: began",
+        "epoch 1: B: changed it",
+        "epoch 2, batch 10: C: saw it",
+    ]
+
+
+def test_the_oldest_notes_make_room_and_decisions_stay() -> None:
+    journal = Journal(limit=4)
+    journal.write("A", "stopped", kind="stop")
+    for number in range(10):
+        journal.write("A", f"note {number}")
+    assert [entry.text for entry in journal] == ["stopped", "note 7", "note 8", "note 9"]
+    assert journal.dropped == 7
+
+
+def test_a_journal_of_decisions_alone_is_bounded_too() -> None:
+    journal = Journal(limit=2)
+    for number in range(5):
+        journal.write("A", f"{number}", kind="learning_rate")
+    assert [entry.text for entry in journal] == ["3", "4"]
+
+
+def test_clear_forgets_everything() -> None:
+    journal = Journal(limit=1)
+    journal.write("A", "x")
+    journal.write("A", "y")
+    journal.clear()
+    assert journal == [] and journal.dropped == 0
+
+
+def test_the_state_is_plain_data_and_comes_back() -> None:
+    journal = Journal(limit=2)
+    for number in range(3):
+        journal.write("A", f"{number}", epoch=number, data={"rate": 0.5})
+    state = json.loads(json.dumps(journal.state_dict()))
+    again = Journal(limit=2)
+    again.load_state_dict(state)
+    assert again == journal and again.dropped == 1
+    assert isinstance(again[0], Entry)
