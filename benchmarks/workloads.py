@@ -60,12 +60,13 @@ def cnn() -> nn.Module:
 
 
 def images(count: int, *shape: int) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """Return a maker of random samples of a shape with one of ten labels."""
+    """Return a maker of random samples of a shape, labelled by the largest of ten random projections."""
 
     def make() -> tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(count, *shape, generator=generator)
-        return x, torch.randint(0, 10, (count,), generator=generator)
+        flat = x.flatten(1)
+        return x, ((flat - 0.5) @ torch.randn(flat.shape[1], 10, generator=generator)).argmax(1)
 
     return make
 

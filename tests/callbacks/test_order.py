@@ -48,17 +48,18 @@ BUILT_INS: Parts = {
 }
 
 
-def fresh(optimizer: Any) -> Any:
-    """Return a model that starts where all others do, under names that get into files."""
-    model = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(1, name="only")], name="small")
+def fresh(optimizer: Callable[[], Any]) -> Any:
+    """Return a model that starts where all others do, under the same names: they get into files."""
+    oncue.backend.clear_session(free_memory=False)
+    model = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(1)])
     model.set_weights(START)
-    model.compile(optimizer=optimizer, loss="mse")
+    model.compile(optimizer=optimizer(), loss="mse")
     return model
 
 
 def result(callbacks: list[Callback], folder: Path, y: Any, rate: float = 0.6) -> dict[str, Any]:
     """Train on a fixed start; return all that the run leaves behind."""
-    model = fresh(oncue.optimizers.SGD(rate))
+    model = fresh(lambda: oncue.optimizers.SGD(rate))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         history = model.fit(
@@ -149,7 +150,7 @@ def test_a_second_fit_with_the_same_object_is_as_one_with_a_fresh_object(
 
 
 def _again(callback: Callback, y: Any, folder: Path, fields: tuple[str, ...]) -> dict[str, Any]:
-    model = fresh(oncue.optimizers.SGD(0.6, use_ema=isinstance(callback, SwapEMAWeights)))
+    model = fresh(lambda: oncue.optimizers.SGD(0.6, use_ema=isinstance(callback, SwapEMAWeights)))
     history = model.fit(
         X, y, batch_size=6, epochs=5, shuffle=False, verbose=0, validation_data=(X, Y), callbacks=[callback]
     )

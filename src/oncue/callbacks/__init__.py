@@ -1,6 +1,7 @@
 """What happens on cue in a training run: Keras's callbacks. Importing this imports neither torch nor NumPy."""
 
 from oncue import legacy as legacy
+from oncue.callbacks.backup_and_restore import BackupAndRestore
 from oncue.callbacks.base_logger import BaseLogger
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.callback_list import CallbackList
@@ -20,6 +21,7 @@ from oncue.callbacks.terminate_on_nan import TerminateOnNaN
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 
 __all__ = [
+    "BackupAndRestore",
     "BaseLogger",
     "CSVLogger",
     "Callback",

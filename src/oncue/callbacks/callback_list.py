@@ -21,6 +21,8 @@ from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
 from oncue.legacy import old_log_names
 
+_LATE = ("runs_last", "saves_run")
+
 
 class CallbackList(Callback):
     """The callbacks of one run, called in order.
@@ -39,6 +41,11 @@ class CallbackList(Callback):
     Raises:
         TypeError: For a thing that is no callback, a hook with the wrong arguments, a method that was meant to be a hook.
         ValueError: For the same object twice.
+
+    Attributes:
+        journal: What callbacks decide.
+        progress: The epoch and the batch that the run is in.
+        run_state: Tells all that the run needs to go on, in a loop that can tell it; None otherwise.
 
     Example:
         >>> from oncue.callbacks import History
@@ -77,6 +84,7 @@ class CallbackList(Callback):
         self._tell_of_batch: dict[str, Callable[..., None] | None] = {}
         self.journal = Journal()
         self.progress = Progress()
+        self.run_state: Any = None
         self._announced = False
         self.set_params(params)
         self.set_model(model)
@@ -123,7 +131,8 @@ class CallbackList(Callback):
 
     def _listen(self) -> None:
         # What saves or reports begins in its place, but ends after all others have had their say.
-        ending = sorted(self.callbacks, key=lambda callback: bool(getattr(callback, "runs_last", False)))
+        # What saves the state of all others is the very last.
+        ending = sorted(self.callbacks, key=lambda callback: [bool(getattr(callback, name, False)) for name in _LATE])
         for hook in HOOKS:
             ordered = ending if hook.endswith("_end") else self.callbacks
             pairs = ((callback, own_method(callback, hook)) for callback in ordered if _wants(callback, hook))

@@ -46,6 +46,7 @@ class CSVLogger(Callback):
     """
 
     runs_last = True
+    state_fields = ("text",)
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         super().__init__()
@@ -56,6 +57,20 @@ class CSVLogger(Callback):
         self.append = append
         self.keys: list[str] | None = None
         self._file: TextIO | None = None
+
+    @property
+    def text(self) -> str:
+        """What is in the file: a resumed run goes on with it, whatever was written after its state was saved."""
+        path = Path(self.filename)
+        return path.read_bytes().decode("utf-8") if path.exists() else ""
+
+    @text.setter
+    def text(self, value: str) -> None:
+        self.close()
+        replace_file(self.filename, value.encode("utf-8"))
+        rows = _rows(value, self.sep)
+        self.keys = rows[0][1:] if rows else None
+        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open the file; a path that can't be written is said now.

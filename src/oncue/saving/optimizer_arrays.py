@@ -61,6 +61,12 @@ def optimizer_shapes(model: Any) -> list[tuple[int, ...]]:
 def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
     """Set the state of a model's optimizer, the reverse of `optimizer_arrays`; shapes were compared before."""
     optimizer = model.optimizer
+    if not optimizer.built:
+        # Only the count and the rate are there yet.
+        optimizer._restore_count(int(arrays[0]))
+        if len(arrays) > 1 and isinstance(optimizer._rate.source, float):
+            _set_rate(optimizer, float(optimizer.learning_rate), float(arrays[1]))
+        return
     owners = _owners(model)
     stored = []
     for tensor, array in zip(optimizer.variables, arrays, strict=True):
@@ -69,14 +75,14 @@ def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
         stored.append(value if owner is None else owner.from_keras(value))
     rate = float(optimizer.learning_rate)
     optimizer.set_weights(stored)
-    if np.float32(rate) == np.float32(float(optimizer.learning_rate)):
-        # The file keeps 32 bits of what the configuration, or `compile`, has in full.
-        _restore_rate(optimizer, rate)
+    if isinstance(optimizer._rate.source, float):
+        _set_rate(optimizer, rate, float(optimizer.learning_rate))
 
 
-def _restore_rate(optimizer: Any, rate: float) -> None:
-    if isinstance(optimizer._rate.source, float) and not optimizer._rate.decay:
-        optimizer.learning_rate = rate
+def _set_rate(optimizer: Any, before: float, saved: float) -> None:
+    # The file keeps 32 bits of what the configuration, or `compile`, has in full.
+    if not optimizer._rate.decay:
+        optimizer.learning_rate = before if np.float32(before) == np.float32(saved) else saved
 
 
 def warn_of_count(optimizer: Any, own: int, saved: int) -> None:

@@ -69,9 +69,9 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
             problems.append(f"{path}: the model has no such weight")
     settle(problems, source, skip_mismatch)
     apply_state = _optimizer_state(content, model, source)
+    apply_state()
     for variable, array in values:
         variable.assign(array)
-    apply_state()
 
 
 def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
@@ -122,7 +122,7 @@ def mismatch(variable: Variable, dataset: Any) -> str | None:
 def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None]:
     """Read the optimizer's state; what is returned sets it."""
     group = guard.group_at(content, f"{_OPTIMIZER}/vars", source)
-    if model.optimizer is None or group is None:
+    if model.optimizer is None or group is None or len(group) == 0:
         return lambda: None
     shapes = optimizer_shapes(model)
     if len(group) != len(shapes):

@@ -102,6 +102,10 @@ class CompiledMetrics:
             sample_weight: None, weights for all outputs, or weights nested as the outputs are. Only `weighted_metrics`
                 get them.
         """
+        self.update_detached(y_true, y_pred, sample_weight)
+
+    def update_detached(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add a batch whose outputs carry no graph; the training step's way, which switches nothing off and on."""
         if not self.built:
             self.build(y_true, y_pred)
         if self._single and isinstance(y_true, torch.Tensor):

@@ -13,6 +13,7 @@ from oncue.callbacks import CallbackList, History
 from oncue.nested import flatten
 from oncue.training.batch import Batch, Batches
 from oncue.training.loop import Result, run_batches
+from oncue.training.run_state import RunState
 from oncue.training.step import own_step, pack, test_step, train_step
 
 if TYPE_CHECKING:
@@ -62,28 +63,40 @@ def train_epochs(
     """
     step = _train_step(model)
     logs: dict[str, Any] = {}
-    callbacks.on_train_begin()
-    first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
-    for epoch in range(first, epochs):
-        one_pass = _peeked(batches)
-        if one_pass is None:
-            break
-        model.reset_metrics()
-        callbacks.on_epoch_begin(epoch)
-        model.train()
-        steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution)
-        logs = _results(model, "train_step", steps, result)
-        model.eval()
-        if validation is not None and _validates(epoch, validation_freq):
-            measured = test_batches(model, validation, callbacks)
-            logs.update((f"val_{name}", value) for name, value in measured.items())
-        callbacks.on_epoch_end(epoch, dict(logs))
-        if model.stop_training:
-            break
-    finalize = getattr(model.optimizer, "finalize_variable_values", None)
-    if finalize is not None and epochs > first:
-        finalize(model._optimized)
-    callbacks.on_train_end(logs)
+    with RunState(model, batches, callbacks) as run_state:
+        pending = run_state.pending()
+        callbacks.on_train_begin()
+        first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
+        if pending is not None:
+            first = pending.epoch
+            # Callbacks reset themselves when training begins, so that what they had comes after it.
+            run_state.restore(pending)
+            run_state.restore_data(pending)
+            epochs = first if pending.stopped else epochs
+        for epoch in range(first, epochs):
+            start = pending.batch if pending is not None and epoch == first else 0
+            one_pass = _peeked(batches, start)
+            if one_pass is None:
+                break
+            model.reset_metrics()
+            callbacks.on_epoch_begin(epoch)
+            if pending is not None and start:
+                # The state was saved after what this hook does.
+                run_state.restore(pending)
+            model.train()
+            steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
+            logs = _results(model, "train_step", steps, result)
+            model.eval()
+            if validation is not None and _validates(epoch, validation_freq):
+                measured = test_batches(model, validation, callbacks)
+                logs.update((f"val_{name}", value) for name, value in measured.items())
+            callbacks.on_epoch_end(epoch, dict(logs))
+            if model.stop_training:
+                break
+        finalize = getattr(model.optimizer, "finalize_variable_values", None)
+        if finalize is not None and (epochs > first or pending is not None):
+            finalize(model._optimized)
+        callbacks.on_train_end(logs)
 
 
 def test_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> dict[str, float]:
@@ -171,9 +184,9 @@ def _validates(epoch: int, frequency: int | Collection[int]) -> bool:
     return epoch + 1 in frequency
 
 
-def _peeked(batches: Batches) -> Iterator[Batch] | None:
-    """Return a pass; None when a stream has nothing left, so that no epoch begins which can't be trained."""
-    one_pass = iter(batches.epoch())
+def _peeked(batches: Batches, start: int) -> Iterator[Batch] | None:
+    """Return a pass from a batch; None when a stream has nothing left, so that no epoch begins which can't be trained."""
+    one_pass = iter(batches.epoch(start))
     if batches.restartable:
         return one_pass
     first = next(one_pass, None)

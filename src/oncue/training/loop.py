@@ -25,6 +25,7 @@ def run_batches(
     callbacks: CallbackList,
     model: Any,
     steps_per_execution: int = 1,
+    start: int = 0,
 ) -> tuple[int, Result]:
     """Take every batch of a pass through a step, with the hooks before and after it.
 
@@ -37,16 +38,17 @@ def run_batches(
         callbacks: Who listens.
         model: Who carries the flag `stop_training`, `stop_evaluating` or `stop_predicting`.
         steps_per_execution: How many batches to run between two hooks.
+        start: The index of the first batch, in a pass that is taken up in its middle.
 
     Returns:
-        The number of batches that were run, and what the last step gave.
+        The number of batches of the pass that are done, and what the last step gave.
     """
     begin_hook, end_hook, flag = f"on_{kind}_batch_begin", f"on_{kind}_batch_end", _STOP[kind]
     begin = getattr(callbacks, begin_hook) if callbacks.listens(begin_hook) else None
     end = getattr(callbacks, end_hook) if callbacks.listens(end_hook) else None
     if steps_per_execution > 1:
-        return _run_grouped(batches, step, begin, end, model, flag, steps_per_execution)
-    done = 0
+        return _run_grouped(batches, step, begin, end, model, flag, steps_per_execution, start)
+    done = start
     result: Result = None
     for batch in batches:
         if begin is not None:
@@ -71,8 +73,9 @@ def _run_grouped(
     model: Any,
     flag: str,
     size: int,
+    start: int,
 ) -> tuple[int, Result]:
-    done = 0
+    done = start
     result: Result = None
     for group in _groups(batches, size):
         if begin is not None:

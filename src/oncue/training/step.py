@@ -144,7 +144,7 @@ def _loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch
 
 def _metric_update(model: Trainer) -> Callable[[Any, Any, Any], None] | None:
     metrics = model._compiled_metrics
-    return None if metrics is None else metrics.update_state
+    return None if metrics is None else metrics.update_detached
 
 
 def _samples(x: Any) -> int:

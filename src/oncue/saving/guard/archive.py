@@ -49,7 +49,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Any)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         refuse(source, f"its member {name!r} is compressed in a way that Keras doesn't use.")
     # Keras stores without compression. A repacked archive is fine, a bomb is not.
-    limit = MEMBERS[name] or max(64 * MEGABYTE, 100 * member.compress_size)
+    limit = MEMBERS[name] or max(16 * MEGABYTE, 100 * member.compress_size)
     if member.compress_type == zipfile.ZIP_STORED:
         limit = min(limit, member.compress_size) if MEMBERS[name] else member.compress_size
     parts, size = [], 0

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
 MEGABYTE = 1 << 20
-MAX_JSON_BYTES = 32 * MEGABYTE
+MAX_JSON_BYTES = 16 * MEGABYTE
 MAX_DEPTH = 200
-MAX_ENTRIES = 200_000
+MAX_ENTRIES = 100_000
 
 
 class MissingFileError(FileNotFoundError, ValueError):

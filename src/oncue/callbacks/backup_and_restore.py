@@ -1,0 +1,229 @@
+"""BackupAndRestore: a run that was interrupted goes on where it was when the same script is started again."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from oncue.callbacks.arguments import whole
+from oncue.callbacks.callback import Callback
+from oncue.core.every import Every
+from oncue.core.monitor import as_number
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.store import Store
+    from oncue.checkpoints.training_state import TrainingState
+
+
+class HasRunState(Protocol):
+    """A loop that can tell all that it needs to go on; oncue's `fit` can."""
+
+    def capture(self) -> TrainingState:
+        """Return the state of this moment."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what a run that goes on must have in common with this one."""
+        ...
+
+    def obstacle(self) -> str | None:
+        """Return why it can't go on exactly in the middle of an epoch; None when it can."""
+        ...
+
+
+class BackupAndRestore(Callback):
+    """Saves the state of training, so that the same script, started again after any interruption, goes on where it was.
+
+    All that changes in a run is saved: weights, the optimizer's state, the callbacks' (what EarlyStopping has waited, the
+    rows of CSVLogger), the History, the random generators and the place in the data. On the CPU a run that was
+    interrupted therefore ends bit for bit as one that was not. The state is saved as JSON and safetensors, with digests,
+    in a way that a kill at any moment leaves it readable; the state before the newest is kept, in case a disk damages it.
+
+    After a run that finished, or that a callback stopped, the backup is deleted. After an error, Ctrl-C or a kill, and
+    after TerminateOnNaN, it stays, and the next `fit` begins from it. A state whose loss is not finite is never saved.
+    It is called after all other callbacks, wherever it stands in the list.
+
+    Args:
+        backup_dir: The folder, for this run only.
+        save_freq: "epoch", or a number of batches. After batches needs data that can be taken up in the middle of an
+            epoch: arrays, tensors, data sets with an index.
+        double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
+        delete_checkpoint: Whether to delete the backup when the run has ended. If not, the same script started again
+            returns at once with the run's History, or goes on when `epochs` has grown.
+        every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
+
+    Raises:
+        ValueError: For a period or a folder that can't be; and before the first step, when the model, the optimizer, the
+            data or the callbacks are no longer those of the backup, naming what has changed.
+        OSError: Before the first step, when the folder can't be written to.
+
+    Example:
+        >>> import numpy as np, oncue, tempfile
+        >>> from oncue.callbacks import LambdaCallback
+        >>> x = np.ones((8, 2))
+        >>> def train(folder, interrupt):
+        ...     model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        ...     model.compile("adam", loss="mse")
+        ...     callbacks = [BackupAndRestore(folder), LambdaCallback(on_epoch_begin=interrupt)]
+        ...     return model.fit(x, x[:, :1], epochs=4, verbose=0, callbacks=callbacks)
+        >>> def power_cut(epoch, logs):
+        ...     if epoch == 3:
+        ...         raise KeyboardInterrupt
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         train(os.path.join(folder, "backup"), power_cut)
+        ...     except KeyboardInterrupt:
+        ...         pass
+        ...     begun = []
+        ...     history = train(os.path.join(folder, "backup"), lambda epoch, logs: begun.append(epoch))
+        >>> begun, history.epoch
+        ([3], [0, 1, 2, 3])
+    """
+
+    runs_last = True
+    saves_run: ClassVar[bool] = True
+    state_fields = ("waited",)
+
+    def __init__(
+        self,
+        backup_dir: str | os.PathLike[str],
+        save_freq: str | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+        *,
+        every: str | Every | None = None,
+    ) -> None:
+        super().__init__()
+        self.backup_dir = _folder(backup_dir)
+        self.save_freq = save_freq
+        self.double_checkpoint = double_checkpoint
+        self.delete_checkpoint = delete_checkpoint
+        self.every = _period(save_freq, every)
+        self._store: Store | None = None
+        self._postponed = False
+
+    @property
+    def waited(self) -> dict[str, Any]:
+        """How much of the period has passed: what a resumed run gets back."""
+        return self.every.state_dict()
+
+    @waited.setter
+    def waited(self, state: dict[str, Any]) -> None:
+        self.every.load_state_dict(state)
+
+    def listens_to(self, hook: str) -> bool:
+        """Say that the batches needn't be told when the period is one of epochs."""
+        return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
+
+    def pending_state(self) -> TrainingState | None:
+        """Return the state that an earlier run left; the loop asks once, before `on_train_begin`.
+
+        Returns:
+            None when there is none.
+
+        Raises:
+            ValueError: When this run is set up in another way, or no state in the folder can be read.
+            OSError: When the folder can't be written to.
+        """
+        from oncue.checkpoints.store import Store
+        from oncue.checkpoints.training_state import TrainingState
+
+        run = self._run_state()
+        self._store = Store(self.backup_dir)
+        self._store.prepare()
+        state = self._store.newest(TrainingState.read)
+        if state is not None:
+            state.check(run.fingerprint(), self.backup_dir)
+        inside = self.every.unit != "epoch" or (state is not None and state.batch > 0)
+        obstacle = run.obstacle() if inside else None
+        if obstacle is not None:
+            raise ValueError(
+                f"BackupAndRestore can't save every {self.every}, in the middle of epochs, because {obstacle}. Type "
+                "`save_freq='epoch'` (and delete the folder, if it has a backup from the middle of an epoch)."
+            )
+        return state
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Let the period begin.
+
+        Raises:
+            ValueError: In a loop that can't tell its state.
+        """
+        self._run_state()
+        self.every = Every(self.every)
+        self.every.begin()
+        self._postponed = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save when the period is due; after the last batch of an epoch, when the epoch has been measured too."""
+        if self.every.after_batch(batch):
+            steps = (self.params or {}).get("steps")
+            if self.model.stop_training or (steps is not None and batch + 1 >= steps):
+                self._postponed = True
+            else:
+                self._save(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save when the period is due, and the last epoch when the backup is to stay."""
+        last = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
+        due = self.every.after_epoch() or self._postponed
+        self._postponed = False
+        if due or (last and not self.delete_checkpoint):
+            self._save(logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Delete the backup, unless the run was stopped because a value was not finite."""
+        if self.delete_checkpoint and self._store is not None and not self._cut_short():
+            self._store.clear()
+
+    def _save(self, logs: dict[str, Any] | None) -> None:
+        loss = as_number((logs or {}).get("loss"))
+        if self._cut_short() or (loss is not None and not math.isfinite(loss)):
+            self.note("saved no backup: a value is not finite")
+        elif self._store is not None:
+            self._store.commit(self._run_state().capture().write)
+
+    def _cut_short(self) -> bool:
+        if self._run is None or not self.model.stop_training:
+            return False
+        epoch = self._run.progress.epoch
+        return any(
+            entry.epoch == epoch and "not_finite" in (entry.data or ()) for entry in self._run.journal.of("stop")
+        )
+
+    def _run_state(self) -> HasRunState:
+        found: HasRunState | None = getattr(self._run, "run_state", None)
+        if found is None:
+            raise ValueError(
+                f"BackupAndRestore works in `fit` of oncue's models; this loop, around a {type(self.model).__name__}, "
+                "can't tell all that it needs to go on. With a Keras model type `keras.callbacks.BackupAndRestore`."
+            )
+        return found
+
+
+def _folder(backup_dir: Any) -> str:
+    if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir) or "://" in str(backup_dir):
+        raise ValueError(
+            "`backup_dir` of BackupAndRestore must be the path of a folder, such as 'runs/backup'; got "
+            f"{backup_dir!r} of type {type(backup_dir).__name__}."
+        )
+    return str(os.fspath(backup_dir))
+
+
+def _period(save_freq: Any, every: str | Every | None) -> Every:
+    if every is not None:
+        if save_freq != "epoch":
+            raise ValueError(
+                f"BackupAndRestore takes one period; got save_freq={save_freq!r} and every={every!r}. Type only `every`."
+            )
+        return Every(every, "BackupAndRestore")
+    if isinstance(save_freq, str) and save_freq == "epoch":
+        return Every("1 epoch")
+    try:
+        return Every(f"{whole('BackupAndRestore', 'save_freq', save_freq, least=1)} steps")
+    except ValueError:
+        raise ValueError(
+            f"`save_freq` of BackupAndRestore must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} "
+            f"of type {type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
+        ) from None

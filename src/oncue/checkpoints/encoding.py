@@ -1,0 +1,99 @@
+"""Plain containers, numbers and tensors as JSON beside a file of tensors: nothing that runs code when it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_MARKS = ("$tensor", "$array", "$scalar", "$tuple", "$dict", "$float")
+
+
+def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
+    """Return a value as JSON has it; tensors and arrays go into a dict, and their keys in their places.
+
+    Args:
+        value: None, a bool, number, string, tensor, NumPy array or scalar, or lists, tuples and dicts of these.
+        tensors: Gets the tensors, on the CPU and copied.
+        where: What the value is, for the message.
+
+    Returns:
+        What `decode` makes the same value of.
+
+    Raises:
+        TypeError: For anything else, naming where it was.
+
+    Example:
+        >>> encode({"best": 0.5, "seen": (1, 2)}, {})
+        {'best': 0.5, 'seen': {'$tuple': [1, 2]}}
+    """
+    import numpy as np
+    import torch
+
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"$float": str(value)}
+    if isinstance(value, torch.Tensor):
+        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"$tensor": _keep(copy, tensors)}
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
+        # `array` copies, and keeps the shape of an array without axes.
+        mark = "$array" if isinstance(value, np.ndarray) else "$scalar"
+        return {mark: _keep(torch.from_numpy(np.array(value, order="C")), tensors)}
+    if isinstance(value, (list, tuple)):
+        parts = [encode(part, tensors, f"{where}[{index}]") for index, part in enumerate(value)]
+        return {"$tuple": parts} if isinstance(value, tuple) else parts
+    if isinstance(value, Mapping):
+        pairs = [(key, encode(part, tensors, f"{where}[{key!r}]")) for key, part in value.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
+            return dict(pairs)
+        return {"$dict": [[encode(key, tensors, where), part] for key, part in pairs]}
+    raise TypeError(
+        f"{where} is of type {type(value).__name__}, which a backup can't keep: numbers, strings, tensors, arrays, and "
+        "lists, tuples and dicts of them can be kept."
+    )
+
+
+def decode(value: Any, tensors: Mapping[str, Any]) -> Any:
+    """Return the value that `encode` was given.
+
+    Args:
+        value: What `encode` returned.
+        tensors: The tensors that it put aside.
+
+    Raises:
+        ValueError: For a mark that isn't known.
+        KeyError: When a tensor is missing.
+
+    Example:
+        >>> decode({"$tuple": [1, {"$float": "nan"}]}, {})
+        (1, nan)
+    """
+    if isinstance(value, list):
+        return [decode(part, tensors) for part in value]
+    if not isinstance(value, dict):
+        return value
+    mark = next(iter(value), "")
+    if len(value) != 1 or not mark.startswith("$"):
+        return {key: decode(part, tensors) for key, part in value.items()}
+    content = value[mark]
+    if mark == "$tensor":
+        return tensors[content]
+    if mark == "$array":
+        return tensors[content].numpy()
+    if mark == "$scalar":
+        return tensors[content].numpy()[()]
+    if mark == "$tuple":
+        return tuple(decode(part, tensors) for part in content)
+    if mark == "$dict":
+        return {decode(key, tensors): decode(part, tensors) for key, part in content}
+    if mark == "$float":
+        return float(content)
+    raise ValueError(f"the mark {mark!r} is none of {', '.join(_MARKS)}")
+
+
+def _keep(tensor: Any, tensors: dict[str, Any]) -> str:
+    key = str(len(tensors))
+    tensors[key] = tensor
+    return key

@@ -1,0 +1,208 @@
+"""Store: a folder of states, each of which is there completely or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from oncue.core.files import replace_file, sync_folder
+
+FORMAT = 1
+"""The version of the form of a state's manifest and of the pointer."""
+_T = TypeVar("_T")
+_STATE = re.compile(r"state-(\d+)")
+_POINTER = "latest.json"
+_MANIFEST = "manifest.json"
+_TEMPORARY = ".tmp-"
+
+
+class Store:
+    """Keeps the newest state and the one before it, for one run at a time.
+
+    A state is written under a temporary name beside its place, with a manifest of sizes and SHA-256 digests; it reaches
+    the disk, takes its name, and the pointer `latest.json` is moved to it. Only then are older states deleted. A kill at
+    any moment leaves the old state or the new one.
+
+    Args:
+        folder: The folder. Nothing else in it is ever touched.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = Store(folder)
+        ...     store.commit(lambda place: (place / "a.txt").write_text("first"))
+        ...     store.commit(lambda place: (place / "a.txt").write_text("second"))
+        ...     store.newest(lambda place: (place / "a.txt").read_text())
+        'second'
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._good: str | None = None
+
+    def prepare(self) -> None:
+        """Make the folder, write there to find out that it can be done, and remove what a killed run left half-done.
+
+        Raises:
+            OSError: When nothing can be written there, naming the folder.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            probe = self._temporary()
+            probe.mkdir()
+            probe.rmdir()
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"Nothing can be saved to this folder ({error.strerror}), so training doesn't begin. Give a folder that "
+                "can be written to",
+                str(self.folder),
+            ) from None
+
+    def commit(self, write: Callable[[Path], object]) -> None:
+        """Save a state.
+
+        Args:
+            write: Writes the state's files into the folder that it is given.
+
+        Raises:
+            OSError: When it can't be saved; the states that were there still are, and nothing is left of the new one.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"state-{max(self._numbers(), default=0) + 1}"
+        temporary = self._temporary()
+        temporary.mkdir()
+        try:
+            write(temporary)
+            _seal(temporary)
+            os.rename(temporary, self.folder / name)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(self.folder)
+        replace_file(self.folder / _POINTER, json.dumps({"format": FORMAT, "newest": name}).encode("utf-8"))
+        before, self._good = self._good, name
+        for number in self._numbers():
+            if f"state-{number}" not in (name, before):
+                self._remove(self.folder / f"state-{number}")
+
+    def newest(self, read: Callable[[Path], _T]) -> _T | None:
+        """Return the newest state that is whole, with a warning when that isn't the one that was saved last.
+
+        Args:
+            read: Reads a state from its folder; a ValueError or OSError says that it can't be read.
+
+        Returns:
+            None when no state was ever saved.
+
+        Raises:
+            ValueError: When there are states and none can be read: to start from nothing would lose them.
+        """
+        names = [f"state-{number}" for number in sorted(self._numbers(), reverse=True)]
+        pointed = self._pointed()
+        if pointed is not None:
+            # One that is newer than the pointer was saved by a run that was killed before it said so.
+            names = [pointed, *(name for name in names if name != pointed)]
+        failures = []
+        for name in names:
+            try:
+                _verify(self.folder / name)
+                found = read(self.folder / name)
+            except (ValueError, OSError) as error:
+                failures.append(f"'{self.folder / name}' is damaged: {error}")
+                continue
+            self._good = name
+            if failures:
+                warnings.warn(
+                    f"{' '.join(failures)} '{self.folder / name}' is used instead.", UserWarning, stacklevel=2
+                )
+            return found
+        if failures:
+            raise ValueError(
+                f"No saved state in '{self.folder}' can be read. {' '.join(failures)} To start over, delete the folder."
+            )
+        return None
+
+    def clear(self) -> None:
+        """Delete all states, the newest one last, and the folder when nothing else is in it."""
+        if not self.folder.is_dir():
+            return
+        (self.folder / _POINTER).unlink(missing_ok=True)
+        for number in sorted(self._numbers()):
+            self._remove(self.folder / f"state-{number}")
+        self._good = None
+        self._sweep()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _numbers(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        found = (_STATE.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
+        return [int(match[1]) for match in found if match is not None]
+
+    def _pointed(self) -> str | None:
+        try:
+            data = json.loads((self.folder / _POINTER).read_bytes())
+        except (OSError, ValueError):
+            return None
+        name = data.get("newest") if isinstance(data, dict) else None
+        return name if isinstance(name, str) and _STATE.fullmatch(name) is not None else None
+
+    def _temporary(self) -> Path:
+        return self.folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
+
+    def _remove(self, path: Path) -> None:
+        # Renamed first, so that a kill leaves no half of it under a state's name.
+        trash = self._temporary()
+        try:
+            os.rename(path, trash)
+            shutil.rmtree(trash)
+        except OSError as error:
+            warnings.warn(f"'{path}' could not be deleted ({error}).", UserWarning, stacklevel=3)
+
+    def _sweep(self) -> None:
+        for entry in self.folder.glob(f"{_TEMPORARY}*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _seal(folder: Path) -> None:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"size": path.stat().st_size, "sha256": _digest(path)}
+    (folder / _MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def _verify(folder: Path) -> None:
+    try:
+        data = json.loads((folder / _MANIFEST).read_bytes())
+        if data["format"] != FORMAT:
+            raise ValueError(f"its manifest has the format {data['format']!r}, and this oncue reads {FORMAT}.")
+        files = {str(name): (fact["size"], fact["sha256"]) for name, fact in data["files"].items()}
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"its manifest can't be read ({type(error).__name__}).") from None
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise ValueError(f"the file {name!r} is missing.")
+        if path.stat().st_size != size or _digest(path) != digest:
+            raise ValueError(f"the file {name!r} is not what was saved.")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

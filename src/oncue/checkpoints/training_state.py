@@ -1,0 +1,115 @@
+"""TrainingState: all that a run needs to go on where it was, and its two files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oncue.checkpoints.encoding import decode, encode
+
+FORMAT = 1
+"""The version of the form in which a state is written."""
+_PLAIN = ("fingerprint", "epoch", "batch", "stopped")
+
+
+@dataclass
+class TrainingState:
+    """Where a run stood, and everything in it that changes as it goes on.
+
+    Args:
+        fingerprint: What the run was set up with, by name: a run that goes on must have the same.
+        epoch: The index of the epoch to go on with.
+        batch: The batches of that epoch that are done.
+        stopped: Whether the run had been asked to stop, so that there is nothing to go on with.
+        parts: The weights, the optimizer's state and so on, by name: plain containers, numbers and tensors.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     TrainingState({"optimizer": "SGD"}, epoch=3, parts={"journal": []}).write(folder)
+        ...     TrainingState.read(folder).epoch
+        3
+    """
+
+    fingerprint: dict[str, Any]
+    epoch: int = 0
+    batch: int = 0
+    stopped: bool = False
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write `state.json` and `tensors.safetensors` into a folder.
+
+        Raises:
+            TypeError: When a part holds something else than plain containers, numbers and tensors.
+            OSError: When they can't be written.
+        """
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Any] = {}
+        parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        text = json.dumps({"format": FORMAT, **plain, "parts": parts}, allow_nan=False)
+        Path(folder, "state.json").write_text(text, encoding="utf-8")
+        save_file(tensors, Path(folder, "tensors.safetensors"), metadata={"format": "pt"})
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> TrainingState:
+        """Return the state that was written into a folder.
+
+        Raises:
+            ValueError: When it is none, or of another version of the form.
+            OSError: When it can't be read.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            data = json.loads(Path(folder, "state.json").read_bytes())
+            if not isinstance(data, dict) or data.get("format") != FORMAT:
+                found = data.get("format") if isinstance(data, dict) else None
+                raise ValueError(f"its format is {found!r}, and this oncue reads {FORMAT}")
+            tensors = load_file(Path(folder, "tensors.safetensors"))
+            parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
+            return cls(parts=parts, **{name: data[name] for name in _PLAIN})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+            raise ValueError(f"'{folder}' can't be read as the state of a run: {error}") from error
+
+    def check(self, fingerprint: dict[str, Any], folder: str | os.PathLike[str]) -> None:
+        """Refuse to go on with another setup.
+
+        Args:
+            fingerprint: The setup of the run that wants to go on.
+            folder: Where the state comes from, for the message.
+
+        Raises:
+            ValueError: Naming the first field that differs, with both values.
+        """
+        for name in [*self.fingerprint, *(name for name in fingerprint if name not in self.fingerprint)]:
+            before, now = self.fingerprint.get(name), fingerprint.get(name)
+            if before == now:
+                continue
+            before, now = _difference(before, now)
+            raise ValueError(
+                f"The run can't go on from the backup in '{os.fspath(folder)}', because `{name}` has changed: in the "
+                f"backup it is {before}, now it is {now}. Put it back as it was; or, to start over, delete the folder "
+                "or give another `backup_dir`."
+            )
+
+
+def _difference(before: Any, now: Any) -> tuple[str, str]:
+    # Of long lists, only what differs is of use to the reader.
+    if isinstance(before, list) and isinstance(now, list):
+        pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
+        if pairs and len(before) == len(now):
+            return str(pairs[0][0]), str(pairs[0][1])
+        return f"a list of {len(before)}: {_brief(before)}", f"a list of {len(now)}: {_brief(now)}"
+    return repr(before), repr(now)
+
+
+def _brief(items: list[Any]) -> str:
+    text = str(items)
+    return text if len(text) <= 300 else text[:297] + "..."

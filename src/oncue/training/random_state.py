@@ -1,0 +1,44 @@
+"""The random generators that a training step may draw from: those of Python, NumPy, and torch on every device."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of the generators, as plain containers, numbers and tensors.
+
+    Generators that code of its own makes, such as `numpy.random.default_rng()`, aren't among them.
+
+    Returns:
+        "python", "numpy", "torch", and "cuda": one state for each device, none without CUDA.
+
+    Example:
+        >>> state = random_state()
+        >>> first = torch.rand(())
+        >>> set_random_state(state)
+        >>> bool(torch.rand(()) == first)
+        True
+    """
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (str(name), [int(key) for key in keys], *(number for number in rest)),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the generators into a state that `random_state` returned; devices that are no longer there are skipped."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available():
+        for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(one, index)

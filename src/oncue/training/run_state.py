@@ -1,0 +1,237 @@
+"""RunState: the state of a run under way, taken from the objects that hold it, and put back into them."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oncue.callbacks import CallbackList
+from oncue.checkpoints.training_state import TrainingState
+from oncue.optimizers.optimizer import Optimizer
+from oncue.random import SeedGenerator
+from oncue.training.batch import Batches
+from oncue.training.random_state import random_state, set_random_state
+
+if TYPE_CHECKING:
+    from oncue.training.trainer import Trainer
+
+_KEPT_BY_LAYERS = ("_draws", "_kept_states")
+"""What layers keep besides weights: the count of draws from a seed of their own, and the states of stateful RNNs."""
+
+
+class RunState:
+    """Takes and puts back all that changes while a model is trained.
+
+    Inside the `with` block the callbacks of the run find it as `run_state`.
+
+    Args:
+        model: A prepared model.
+        batches: The training data.
+        callbacks: The list of the run.
+    """
+
+    def __init__(self, model: Trainer, batches: Batches, callbacks: CallbackList) -> None:
+        self._model = model
+        self._batches = batches
+        self._callbacks = callbacks
+
+    def __enter__(self) -> RunState:
+        self._callbacks.run_state = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # The history keeps the list, and this would keep the data.
+        self._callbacks.run_state = None
+
+    # Where to go on -----------------------------------------------------------------------------------------------
+
+    def pending(self) -> TrainingState | None:
+        """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew."""
+        asked = [getattr(callback, "pending_state", None) for callback in self._callbacks.callbacks]
+        asked = [ask for ask in asked if ask is not None]
+        states = [state for state in (ask() for ask in asked) if state is not None]
+        others = _other_optimizers(self._model)
+        if asked and others:
+            warnings.warn(
+                f"The state of the compiled optimizer is backed up; {', '.join(f'`{name}`' for name in others)} of "
+                f"{type(self._model).__name__} would begin anew after an interruption.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if states and not self._batches.restartable:
+            warnings.warn(
+                f"The data, a {type(self._batches.source).__name__}, can't be taken up where it was: the run goes on with "
+                "what it gives now. Give an array, a DataLoader or a data set, to go on exactly.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return max(states, key=lambda state: (state.epoch, state.batch), default=None)
+
+    def obstacle(self) -> str | None:
+        """Return why a run can't go on in the middle of an epoch exactly as it would have, or None when it can."""
+        model = self._model
+        if not self._batches.exact_position:
+            return (
+                f"the data, of type {type(self._batches.source).__name__}, can't be taken up in the middle of an epoch"
+            )
+        if model._overrides("train_step") and model._compiled_metrics is not None:
+            return "the model has a `train_step` of its own, whose metrics are made by its first batch"
+        strange = [type(metric).__name__ for metric in model.metrics if not _can_be_kept(metric)]
+        return f"the metric {strange[0]} can't be written down" if strange else None
+
+    # Taking -------------------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what a run that goes on must have in common with this one."""
+        return {
+            "weights": [
+                [_bare(name), list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+                for name, tensor in self._weights().items()
+            ],
+            "optimizer": _described(self._model.optimizer),
+            "batches": self._batches.num_batches,
+            "batch_size": self._batches.batch_size,
+            "callbacks": {key: list(callback.state_fields) for key, callback in self._stateful()},
+        }
+
+    def capture(self) -> TrainingState:
+        """Return the state of this moment, after a batch or an epoch; tensors are the run's own, not copies."""
+        progress, model = self._callbacks.progress, self._model
+        epoch = -1 if progress.epoch is None else progress.epoch
+        inside = progress.batch is not None
+        parts = {
+            "weights": self._weights(),
+            "optimizer": model.optimizer.state_dict(),
+            "callbacks": {key: callback.state_dict() for key, callback in self._stateful()},
+            "data": self._batches.state_dict(),
+            "metrics": [metric.get_state() for metric in model.metrics] if inside else None,
+            "layers": _layer_states(model),
+            "journal": self._callbacks.journal.state_dict(),
+            "generators": [generator.get_state() for generator in _generators(self._batches)],
+            "random": random_state(),
+        }
+        return TrainingState(
+            self.fingerprint(),
+            epoch=epoch if inside else epoch + 1,
+            batch=0 if progress.batch is None else progress.batch + 1,
+            stopped=bool(model.stop_training),
+            parts=parts,
+        )
+
+    # Putting back -------------------------------------------------------------------------------------------------
+
+    def restore(self, state: TrainingState) -> None:
+        """Put a state back, all but the place in the data; its fingerprint was compared before."""
+        parts, model = state.parts, self._model
+        model.optimizer.load_state_dict(parts["optimizer"])
+        with torch.no_grad():
+            for tensor, saved in zip(self._weights().values(), parts["weights"].values(), strict=True):
+                tensor.copy_(saved)
+        for key, callback in self._stateful():
+            callback.load_state_dict(parts["callbacks"][key])
+        if parts["metrics"] is not None:
+            for metric, saved in zip(model.metrics, parts["metrics"], strict=True):
+                metric.set_state(saved)
+        _set_layer_states(model, parts["layers"])
+        self._callbacks.journal.load_state_dict(parts["journal"])
+        for generator, saved in zip(_generators(self._batches), parts["generators"], strict=False):
+            generator.set_state(saved)
+        model.stop_training = state.stopped
+        text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
+        self._callbacks.journal.write(
+            "BackupAndRestore", text, epoch=state.epoch, batch=state.batch or None, kind="resume"
+        )
+        set_random_state(parts["random"])
+
+    def restore_data(self, state: TrainingState) -> None:
+        """Put the place in the data back, for the pass that begins next."""
+        self._batches.load_state_dict(state.parts["data"])
+
+    # What there is ------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        model = self._model
+        return {**dict(model.named_parameters()), **{name: buffer for name, buffer in model.named_buffers()}}
+
+    def _stateful(self) -> Iterator[tuple[str, Any]]:
+        counts: dict[str, int] = {}
+        for callback in self._callbacks.callbacks:
+            if getattr(callback, "state_fields", ()):
+                name = type(callback).__name__
+                counts[name] = counts.get(name, 0) + 1
+                yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), callback
+
+
+def _bare(name: str) -> str:
+    # A second model of the same code has `dense_2` where the first has `dense`.
+    return re.sub(r"_\d+(?=\.)", "", name)
+
+
+def _described(optimizer: Any) -> dict[str, Any] | None:
+    if optimizer is None:
+        return None
+    state = optimizer.state_dict()
+    inner = getattr(optimizer, "_inner", None)
+    return {
+        "class": type(optimizer).__name__,
+        "torch": None if inner is None else type(inner).__name__,
+        "ema": state["ema"] is not None,
+        "gradient_accumulation": state["gradient_accumulators"] is not None,
+    }
+
+
+def _can_be_kept(metric: Any) -> bool:
+    from oncue.checkpoints.encoding import encode
+
+    try:
+        encode(metric.get_state(), {})
+    except TypeError:
+        return False
+    return True
+
+
+def _layer_states(model: Trainer) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for place, module in enumerate(model.modules()):
+        own = {name: vars(module)[name] for name in _KEPT_BY_LAYERS if name in vars(module)}
+        seeds = {name: part for name, part in vars(module).items() if isinstance(part, SeedGenerator)}
+        own.update((name, (part._seed, part._draws)) for name, part in seeds.items())
+        if own:
+            found[str(place)] = own
+    return found
+
+
+def _set_layer_states(model: Trainer, states: dict[str, dict[str, Any]]) -> None:
+    modules = list(model.modules())
+    for place, own in states.items():
+        module = modules[int(place)]
+        for name, value in own.items():
+            current = vars(module).get(name)
+            if isinstance(current, SeedGenerator):
+                current._seed, current._draws = value
+            else:
+                kept = [part.to(model.device) for part in value] if isinstance(value, list) else value
+                setattr(module, name, kept)
+
+
+def _generators(batches: Batches) -> list[torch.Generator]:
+    source = batches.source
+    candidates = [getattr(source, "generator", None), getattr(getattr(source, "sampler", None), "generator", None)]
+    found: list[torch.Generator] = []
+    for candidate in candidates:
+        if isinstance(candidate, torch.Generator) and not any(candidate is other for other in found):
+            found.append(candidate)
+    return found
+
+
+def _other_optimizers(model: Trainer) -> list[str]:
+    inner = getattr(model.optimizer, "_inner", None)
+    return [
+        name
+        for name, value in vars(model).items()
+        if isinstance(value, (Optimizer, torch.optim.Optimizer)) and value is not model.optimizer and value is not inner
+    ]

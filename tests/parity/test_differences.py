@@ -1,0 +1,295 @@
+"""Each row of docs/differences.md, in its order: what the real Keras does, and what oncue does."""
+
+# Rows that need no Keras beside them are tested further in tests/callbacks/test_checks.py (hooks, twins),
+# tests/training/test_endings.py (errors), tests/callbacks/test_progress_output.py (pipes), tests/callbacks/test_order.py
+# (order, objects used again), tests/training/test_device_reads.py (reading), tests/training/test_bad_input.py
+# (arguments), tests/callbacks/test_csv_logger.py (columns) and tests/optimizers/test_torch_optimizer.py.
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import oncue
+
+X = np.linspace(-1, 1, 16, dtype="float32").reshape(8, 2)
+Y = X.sum(axis=1, keepdims=True)
+PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
+TESTED: list[str] = []
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def row(title: str) -> Callable[[Any], Any]:
+    """Say which row of the page a test is about."""
+    TESTED.append(title)
+    return lambda test: test
+
+
+def model(k: Any) -> Any:
+    made = k.Sequential([k.Input((2,)), k.layers.Dense(1)])
+    made.compile(optimizer=k.optimizers.SGD(0.1), loss="mse")
+    return made
+
+
+def fit(k: Any, callbacks: Any = (), made: Any = None, **kwargs: Any) -> Any:
+    made = model(k) if made is None else made
+    return made.fit(X, Y, verbose=0, callbacks=list(callbacks), **{"epochs": 1, **kwargs})
+
+
+def writes(k: Any, *values: float) -> Any:
+    """Return a callback that puts `v` into the logs, one value for each epoch."""
+
+    class Writes(k.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["v"] = values[epoch]
+
+    return Writes()
+
+
+def said(run: Callable[[], Any]) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    return [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
+
+
+@row("A monitor that this run can't log")
+def test_monitor(keras: Any) -> None:
+    steps: list[int] = []
+    for k in (keras, oncue):
+        batches = k.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
+        stop = k.callbacks.EarlyStopping(monitor="val_los", mode="min")
+        steps.clear()
+        if k is keras:
+            assert any("not available" in text for text in said(lambda: fit(keras, [stop], validation_split=0.5)))
+            fit(keras, [stop, batches], validation_split=0.5)
+            assert steps
+        else:
+            with pytest.raises(ValueError, match="Did you mean `val_loss`"):
+                oncue_only = [stop, oncue.callbacks.CSVLogger("never.csv")]
+                fit(oncue, oncue_only, validation_split=0.5)
+            assert not steps and not Path("never.csv").exists()
+
+
+@row("NaN and infinity")
+def test_not_finite(keras: Any) -> None:
+    best = []
+    for k in (keras, oncue):
+        stop = k.callbacks.EarlyStopping(monitor="v", mode="min", patience=5)
+        fit(k, [writes(k, math.nan, 2.0, 1.0), stop], epochs=3)
+        best.append(stop.best)
+    assert math.isnan(best[0]) and best[1] == 1.0
+
+
+@row("An epoch without validation (`validation_freq=2`)")
+def test_validation_freq(keras: Any) -> None:
+    for k in (keras, oncue):
+        stop = k.callbacks.EarlyStopping(patience=1)
+        text = said(lambda: fit(k, [stop], epochs=3, validation_split=0.5, validation_freq=2))  # noqa: B023
+        assert any("not available" in line for line in text) is (k is keras)
+
+
+@row("Two callbacks that set the learning rate")
+def test_two_writers(keras: Any) -> None:
+    for k in (keras, oncue):
+        two = [k.callbacks.LearningRateScheduler(lambda epoch, rate: 0.1), k.callbacks.ReduceLROnPlateau(monitor="loss")]
+        text = said(lambda: fit(k, two))  # noqa: B023
+        assert any("both set the learning rate" in line for line in text) is (k is oncue)
+
+
+@row("A schedule that returns NaN, infinity or a negative number")
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -1.0])
+def test_schedule(keras: Any, rate: float) -> None:
+    fit(keras, [keras.callbacks.LearningRateScheduler(lambda epoch: rate)])
+    with pytest.raises(ValueError, match="in epoch 0 it returned"):
+        fit(oncue, [oncue.callbacks.LearningRateScheduler(lambda epoch: rate)])
+
+
+@row("`restore_best_weights` after an error or Ctrl-C")
+def test_restore(keras: Any) -> None:
+    for k in (keras, oncue):
+        seen: list[Any] = []
+
+        class Stops(k.callbacks.Callback):  # type: ignore[name-defined, misc]  # the base depends on the loop
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                seen.append(self.model.get_weights()[0].copy())  # noqa: B023
+                if epoch == 2:
+                    raise KeyboardInterrupt
+
+        made = model(k)
+        stop = k.callbacks.EarlyStopping(monitor="v", mode="min", patience=9, restore_best_weights=True)
+        with pytest.raises(KeyboardInterrupt):
+            fit(k, [writes(k, 1.0, 2.0, 3.0), stop, Stops()], made, epochs=5)
+        kept = 2 if k is keras else 0
+        np.testing.assert_array_equal(made.get_weights()[0], seen[kept])
+
+
+@row("The same callback object in a second `fit`")
+def test_again(keras: Any) -> None:
+    lengths = []
+    for k in (keras, oncue):
+        history = k.callbacks.History()
+        fit(k, [history], epochs=2)
+        fit(k, [history], epochs=1)
+        lengths.append((len(history.history["loss"]), len(history.epoch)))
+    assert lengths == [(3, 1), (1, 1)]
+
+
+@row("The order of the list")
+def test_order(keras: Any, tmp_path: Path) -> None:
+    for k in (keras, oncue):
+        path = tmp_path / "log.csv"
+        fit(k, [k.callbacks.CSVLogger(str(path)), k.callbacks.ReduceLROnPlateau(monitor="loss")])
+        assert ("learning_rate" in path.read_text().splitlines()[0]) is (k is oncue)
+
+
+@row("`steps_per_epoch` when a pass over the data ends within an epoch")
+def test_steps(keras: Any) -> None:
+    for k in (keras, oncue):
+        batches: list[int] = []
+        count = k.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(batch))  # noqa: B023
+        fit(k, [count], epochs=1, batch_size=4, steps_per_epoch=3)
+        assert len(batches) == (2 if k is keras else 3)
+
+
+@row("A generator that has run dry")
+def test_dry(keras: Any) -> None:
+    for k in (keras, oncue):
+        history = model(k).fit(iter([(X, Y)] * 2) if k is oncue else _twice(), epochs=5, steps_per_epoch=2, verbose=0)
+        assert len(history.epoch) == (5 if k is keras else 1)
+
+
+def _twice() -> Any:
+    for _ in range(2):
+        yield X, Y
+
+
+@row("Progress on a pipe or in a log file")
+def test_pipe(keras: Any) -> None:
+    for k in (keras, oncue):
+        pipe = io.StringIO()
+        with contextlib.redirect_stdout(pipe):
+            model(k).fit(X, Y, batch_size=2, verbose=1)
+        control = re.search(r"[\x08\x1b]", pipe.getvalue()) is not None
+        assert "loss" in pipe.getvalue() and control is (k is keras)
+
+
+@row("`optimizer.learning_rate`")
+def test_rate(keras: Any) -> None:
+    rates = [model(k).optimizer.learning_rate for k in (keras, oncue)]
+    assert not isinstance(rates[0], float) and float(rates[0]) != 0.1
+    assert isinstance(rates[1], float) and rates[1] == 0.1
+
+
+@row("The same callback object twice in a list")
+def test_twins(keras: Any) -> None:
+    heard: list[int] = []
+    twin = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: heard.append(epoch))
+    fit(keras, [twin, twin])
+    assert heard == [0, 0]
+    twin = oncue.callbacks.History()
+    with pytest.raises(ValueError, match="the same History object"):
+        fit(oncue, [twin, twin])
+
+
+@row("A misspelt hook, such as `on_bach_end`")
+def test_misspelt_hook(keras: Any) -> None:
+    def misspelt(k: Any) -> Any:
+        return type("Misspelt", (k.callbacks.Callback,), {"on_bach_end": lambda self, batch, logs=None: 1 / 0})()
+
+    fit(keras, [misspelt(keras)])
+    with pytest.raises(TypeError, match="Did you mean `on_batch_end`"):
+        fit(oncue, [misspelt(oncue)])
+
+
+@row("A hook with the wrong arguments")
+def test_wrong_arguments(keras: Any) -> None:
+    for k in (keras, oncue):
+        heard: list[int] = []
+        batches = k.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: heard.append(batch))  # noqa: B023
+        wrong = type("Wrong", (k.callbacks.Callback,), {"on_train_end": lambda self: None})()
+        with pytest.raises(TypeError, match="on_train_end|argument"):
+            fit(k, [batches, wrong])
+        assert bool(heard) is (k is keras)
+
+
+@row("Columns of `CSVLogger`")
+def test_columns(keras: Any, tmp_path: Path) -> None:
+    for k in (keras, oncue):
+        path = tmp_path / "log.csv"
+
+        class Later(k.callbacks.Callback):  # type: ignore[name-defined, misc]  # the base depends on the loop
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                if epoch == 1:
+                    logs["extra"] = 7
+
+        fit(k, [Later(), k.callbacks.CSVLogger(str(path))], epochs=2)
+        assert ("extra" in path.read_text().splitlines()[0]) is (k is oncue)
+
+
+@row("An error or Ctrl-C in `fit`")
+def test_endings(keras: Any) -> None:
+    for k in (keras, oncue):
+        heard: list[str] = []
+        ends = {
+            "on_epoch_end": lambda self, epoch, logs=None: (_ for _ in ()).throw(KeyboardInterrupt),
+            "on_train_end": lambda self, logs=None: heard.append("end"),  # noqa: B023
+            "on_exception": lambda self, exception: heard.append("exception"),  # noqa: B023
+            "close": lambda self: heard.append("close"),  # noqa: B023
+        }
+        with pytest.raises(KeyboardInterrupt):
+            fit(k, [type("Ends", (k.callbacks.Callback,), ends)()])
+        assert heard == ([] if k is keras else ["exception", "close"])
+
+
+@row("A misspelt argument of `fit` or `compile`")
+def test_arguments(keras: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        fit(keras, epoch=2)
+    with pytest.raises(TypeError, match="`epochs`"):
+        fit(oncue, epoch=2)
+    assert len(fit(oncue, nb_epoch=3).epoch) == 3
+
+
+@row("Metrics in the logs of a batch")
+def test_reading() -> None:
+    from oncue.core.logs import Logs
+
+    reads = []
+
+    class Source:
+        names = ("loss",)
+
+        def read(self) -> list[float]:
+            reads.append(1)
+            return [0.5]
+
+    logs = Logs(source=Source())  # type: ignore[arg-type]  # as much of a source as is needed here
+    assert "loss" in logs and list(logs) == ["loss"] and not reads
+    assert logs["loss"] == 0.5 and len(reads) == 1
+
+
+@row("The optimizer")
+def test_torch_optimizer(keras: Any) -> None:
+    module = torch.nn.Linear(2, 1)
+    made = oncue.Model(module)
+    made.compile(optimizer=torch.optim.SGD(module.parameters(), lr=0.1), loss="mse")
+    assert len(fit(oncue, made=made).epoch) == 1
+    with pytest.raises(Exception, match="optimizer|Optimizer"):
+        model(keras).compile(optimizer=torch.optim.SGD(module.parameters(), lr=0.1), loss="mse")
+
+
+def test_every_row_of_the_page_is_tested_here() -> None:
+    rows = re.findall(r"^\| ([^|]+?) \|.*\|.*\|.*\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == TESTED
