@@ -124,18 +124,6 @@ def log_names(key: str) -> Iterable[str]:
     return [prefix + name for name in LOG_NAMES.get(plain, ())]
 
 
-def warn_of_log_name(old: str, name: str) -> None:
-    """Warn, once, when a name that no Keras logs any more was asked for.
-
-    Args:
-        old: The name that was asked for.
-        name: The name under which the value is logged.
-    """
-    # "accuracy" for a value that is logged as "acc" is no old word, it is only another one.
-    if old.removeprefix("val_") in ("acc", "lr"):
-        warn_once(old, name)
-
-
 def model_ends(inputs: Any, outputs: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """Return a model's inputs and outputs, under the names of Keras 1 too; those are taken out of `kwargs`.
 
@@ -221,4 +209,3 @@ def warn_once(old: str, new: str) -> None:
 
 
 Logs.old_names = staticmethod(log_names)
-Logs.tell_old_name = staticmethod(warn_of_log_name)

@@ -87,12 +87,11 @@ def test_stopped_early_with_the_best_weights_back(tmp_path: Path) -> None:
     assert made.history is history
 
 
-def test_stopped_by_a_value_that_is_not_finite() -> None:
+def test_stopped_by_a_value_that_is_not_finite(tmp_path: Path) -> None:
     y = Y.copy()
     y[10] = np.nan
-    history = model().fit(
-        X, y, batch_size=4, epochs=9, shuffle=False, verbose=0, callbacks=[TerminateOnNaN(), ModelCheckpoint("no.keras")]
-    )
+    callbacks = [TerminateOnNaN(), ModelCheckpoint(tmp_path / "no.keras")]
+    history = model().fit(X, y, batch_size=4, epochs=9, shuffle=False, verbose=0, callbacks=callbacks)
     assert lines(history) == [
         "It was stopped by TerminateOnNaN in epoch 1, batch 3: loss was nan.",
         "The model holds the weights of epoch 1, the last one, in which a value was not finite: they are probably of no "
@@ -164,7 +163,9 @@ def test_interrupted_with_the_best_weights_back() -> None:
         made.fit(X, Y, batch_size=4, epochs=5, verbose=0, callbacks=[stop, Breaks(KeyboardInterrupt())])
     told = lines(made.history)
     assert told[0] == "It was interrupted by Ctrl-C in epoch 3."
-    assert told[1] == f"The model holds the weights of epoch 2, where loss was {stop.best:g}; EarlyStopping put them back."
+    assert (
+        told[1] == f"The model holds the weights of epoch 2, where loss was {stop.best:g}; EarlyStopping put them back."
+    )
 
 
 def test_asked_to_stop_without_a_word() -> None:

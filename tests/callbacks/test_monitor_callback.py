@@ -45,7 +45,7 @@ def test_a_misspelt_name_is_refused_before_the_first_step(watcher: Any, typed: s
 
 def test_old_names_stand_for_new_ones() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for typed in ("val_acc", "acc", "val_accuracy"):
             stop = EarlyStopping(monitor=typed, patience=9)
             history = fit(stop, epochs=2)

@@ -10,7 +10,9 @@ from oncue.core.account import Ending, explain
 from oncue.core.journal import Entry
 
 
-def entry(text: str, kind: str, epoch: int | None = 0, batch: int | None = None, by: str = "Mine", **data: Any) -> Entry:
+def entry(
+    text: str, kind: str, epoch: int | None = 0, batch: int | None = None, by: str = "Mine", **data: Any
+) -> Entry:
     return Entry(0.0, epoch, batch, by, text, kind, data or None)
 
 
@@ -63,7 +65,13 @@ def test_of_several_stops_the_first_of_the_last_epoch_counts() -> None:
         (
             [
                 Entry(
-                    0.0, 2, None, "Early", "put back the weights of epoch 2, where loss was 0.5", "restore", {"epoch": 1}
+                    0.0,
+                    2,
+                    None,
+                    "Early",
+                    "put back the weights of epoch 2, where loss was 0.5",
+                    "restore",
+                    {"epoch": 1},
                 )
             ],
             None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -310,14 +309,38 @@ def test_a_train_step_of_the_users_own(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import os, random, signal, sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[1:3]
 import numpy as np
 import test_resume
-folder = Path(sys.argv[3])
-result = test_resume.train(folder, save_freq=2, epochs=40, further=lambda: [test_resume.Slow()])
-np.savez(folder / "result.npz", *result["weights"], *result["optimizer"], np.array(result["history"]["loss"]))
+
+def start(folder):
+    child = os.fork()
+    if child:
+        return child
+    try:
+        result = test_resume.train(folder, save_freq=2, epochs=30, further=lambda: [test_resume.Slow()])
+        arrays = [*result["weights"], *result["optimizer"], np.array(result["history"]["loss"])]
+        np.savez(folder / "result.npz", *arrays)
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+
+straight, folder = Path(sys.argv[3]), Path(sys.argv[4])
+chance = random.Random(0)
+for _ in range(10):
+    child = start(folder)
+    time.sleep(chance.uniform(0.1, 0.7))
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
+    if (folder / "result.npz").exists():
+        break
+for where in (folder, straight):
+    assert os.waitpid(start(where), 0)[1] == 0
 """
 
 
@@ -325,45 +348,17 @@ class Slow(Callback):
     """Gives a kill the time to come in the middle of things."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is a signal of POSIX")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to spare each run the imports")
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     straight, folder = folders(tmp_path)
     source = str(Path(oncue.__file__).parents[1])
-    chance = random.Random(0)
-
-    def start(where: Path) -> subprocess.Popen[bytes]:
-        arguments = [sys.executable, "-c", SCRIPT, source, str(Path(__file__).parent), str(where)]
-        return subprocess.Popen(arguments, stderr=subprocess.PIPE)
-
-    def killed() -> None:
-        process = start(folder)
-        deadline = time.monotonic() + 30
-        before = (folder / "backup").stat().st_mtime_ns if (folder / "backup").exists() else 0
-        # Not while Python is still importing, where there is nothing to break.
-        while process.poll() is None and time.monotonic() < deadline:
-            if (folder / "backup").exists() and (folder / "backup").stat().st_mtime_ns != before:
-                break
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0.0, 0.25))
-        process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), errors.decode()
-
-    def finished(where: Path) -> None:
-        process = start(where)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors.decode()
-
-    finished(straight)
-    for _ in range(10):
-        killed()
-        if (folder / "result.npz").exists():
-            break
-    finished(folder)
+    arguments = [sys.executable, "-c", SCRIPT, source, str(Path(__file__).parent), str(straight), str(folder)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     assert (folder / "log.csv").read_bytes() == (straight / "log.csv").read_bytes()
     one, other = np.load(straight / "result.npz"), np.load(folder / "result.npz")
     assert one.files == other.files

@@ -9,7 +9,7 @@ from typing import Any
 from oncue.callbacks.callback import Callback
 from oncue.core.monitor import Logged, Monitor, MonitorError, as_number, find_monitor
 from oncue.core.suggest import nearest
-from oncue.legacy import log_names, warn_of_log_name
+from oncue.legacy import log_names
 
 
 class MonitorCallback(Callback):
@@ -80,8 +80,6 @@ class MonitorCallback(Callback):
         self._expected = True
         self._reads, warning = find_monitor(self.monitor, logged, type(self).__name__)
         self.watch.name = self._reads
-        if self._reads != self.monitor:
-            warn_of_log_name(self.monitor, self._reads)
         if warning is not None:
             self._warned = True
             warnings.warn(warning, UserWarning, stacklevel=2)

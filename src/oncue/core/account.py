@@ -95,9 +95,10 @@ def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str
     stop = _final_stop(entries)
     if stop is not None:
         reason = stop.text.removeprefix("stopped: ")
-        if "not_finite" in (stop.data or {}):
+        data = stop.data or {}
+        if "not_finite" in data:
             # Keras counts batches from 0 in what it says, this account counts them from 1.
-            reason = f"{stop.data['not_finite']} was {stop.data.get('value')}"  # type: ignore[index]  # asked above
+            reason = f"{data['not_finite']} was {data.get('value')}"
         return f"It was stopped by {stop.callback} {_at(stop)}: {reason}."
     if ending.how == "asked":
         return f"It was stopped {_of(epochs, ending)}: a callback set `stop_training` and noted no reason."

@@ -48,9 +48,6 @@ class Logs(dict[str, Any]):
     old_names: ClassVar[Callable[[str], Iterable[str]]] = staticmethod(lambda key: ())
     """From an old name to the names it may stand for; `oncue.legacy` fills it in."""
 
-    tell_old_name: ClassVar[Callable[[str, str], None]] = staticmethod(lambda old, name: None)
-    """Called when an old name was asked for and another one found; `oncue.legacy` fills it in."""
-
     running: ClassVar[bool] = False
     """Whether the values are means over the pass so far, rather than those of one batch."""
 
@@ -96,7 +93,6 @@ class Logs(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         for name in Logs.old_names(key):
             if super().__contains__(name):
-                Logs.tell_old_name(key, name)
                 return self[name]
         raise KeyError(key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterator
@@ -126,7 +127,9 @@ class RunState:
 
     def restore(self, state: TrainingState) -> None:
         """Put a state back, all but the place in the data; its fingerprint was compared before."""
-        parts, model = state.parts, self._model
+        # What callbacks and metrics do with their lists must not change the state, which may be put back once more.
+        copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
+        parts, model = {**state.parts, **copied}, self._model
         model.optimizer.load_state_dict(parts["optimizer"])
         with torch.no_grad():
             for tensor, saved in zip(self._weights().values(), parts["weights"].values(), strict=True):

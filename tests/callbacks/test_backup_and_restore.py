@@ -1,0 +1,302 @@
+"""BackupAndRestore: when it saves, what it refuses, and which ends delete the backup."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchmetrics
+
+import oncue
+from oncue.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CallbackList,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    TerminateOnNaN,
+)
+
+X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+Y = X.sum(axis=1, keepdims=True)
+
+
+def model(optimizer: Any = "adam", units: int = 2, **compile_arguments: Any) -> Any:
+    made = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(units), oncue.layers.Dense(1)])
+    made.compile(optimizer, loss="mse", **compile_arguments)
+    return made
+
+
+def fit(callbacks: Any, made: Any = None, **options: Any) -> Any:
+    options = {"epochs": 4, "batch_size": 4, "verbose": 0, **options}
+    return (model() if made is None else made).fit(X, Y, callbacks=callbacks, **options)
+
+
+def stop_at(epoch: int, error: BaseException | None = None) -> Callback:
+    def begin(now: int, logs: Any) -> None:
+        if now == epoch:
+            raise ConnectionError("power cut") if error is None else error
+
+    return LambdaCallback(on_epoch_begin=begin)
+
+
+def interrupt(folder: Path, epoch: int = 2, **options: Any) -> None:
+    with pytest.raises(ConnectionError):
+        fit([BackupAndRestore(folder, **options), stop_at(epoch)])
+
+
+def test_the_arguments_are_those_of_keras(tmp_path: Path) -> None:
+    made = BackupAndRestore(tmp_path, "epoch", True, False)
+    assert (made.backup_dir, made.save_freq, made.double_checkpoint, made.delete_checkpoint) == (
+        str(tmp_path), "epoch", True, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [1.5, 0, -3, "batch", None, False])
+def test_a_period_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=f"`save_freq`.*{value!r}"):
+        BackupAndRestore("backup", save_freq=value)
+
+
+def test_two_periods_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"one period.*save_freq=3.*every='2 epochs'"):
+        BackupAndRestore("backup", save_freq=3, every="2 epochs")
+
+
+@pytest.mark.parametrize("folder", ["", None, 3, "s3://bucket/backup"])
+def test_a_folder_that_is_none_is_refused(folder: Any) -> None:
+    with pytest.raises(ValueError, match="`backup_dir`"):
+        BackupAndRestore(folder)
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    made = model()
+    before = made.get_weights()
+    with pytest.raises(OSError, match="training doesn't begin"):
+        fit([BackupAndRestore(tmp_path / "file")], made)
+    assert all((a == b).all() for a, b in zip(before, made.get_weights(), strict=True))
+
+
+def test_a_finished_run_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    seen = []
+    fit([BackupAndRestore(folder), LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(folder.exists()))])
+    assert seen == [True] * 4 and not folder.exists()
+
+
+def test_a_stop_by_a_callback_is_a_finish(tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    history = fit([BackupAndRestore(folder), EarlyStopping("loss", patience=0, min_delta=1e9)], epochs=9)
+    assert len(history.epoch) < 9 and not folder.exists()
+
+
+@pytest.mark.parametrize("error", [ConnectionError(), KeyboardInterrupt()])
+def test_an_error_keeps_the_backup(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        fit([BackupAndRestore(tmp_path), stop_at(2, error)])
+    begun: list[int] = []
+    history = fit([BackupAndRestore(tmp_path), LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))])
+    assert begun == [2, 3] and history.epoch == [0, 1, 2, 3]
+    assert "went on from a backup" in str(history.journal)
+
+
+@pytest.mark.parametrize("save_freq", ["epoch", 1])
+def test_a_stop_by_nan_keeps_the_last_good_state(tmp_path: Path, save_freq: Any) -> None:
+    class Spoil(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                self.model.set_weights([np.full_like(weight, np.nan) for weight in self.model.get_weights()])
+
+    fit([BackupAndRestore(tmp_path, save_freq=save_freq), TerminateOnNaN(), Spoil()])
+    made = model()
+    history = fit([BackupAndRestore(tmp_path, save_freq=save_freq), TerminateOnNaN()], made)
+    assert history.epoch == [0, 1, 2, 3] and np.isfinite(history.history["loss"]).all()
+    assert all(np.isfinite(weight).all() for weight in made.get_weights())
+
+
+def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError):
+        with np.errstate(all="ignore"):
+            fit([BackupAndRestore(tmp_path), stop_at(3)], model(oncue.optimizers.SGD(1e38)))
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_a_finished_run_that_kept_its_backup_returns_at_once(tmp_path: Path) -> None:
+    one, other = model(), model()
+    first = fit([BackupAndRestore(tmp_path, delete_checkpoint=False, save_freq=7)], one)
+    begun: list[int] = []
+    again = [
+        BackupAndRestore(tmp_path, delete_checkpoint=False, save_freq=7),
+        LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch)),
+    ]
+    second = fit(again, other)
+    assert second.history == first.history and begun == []
+    assert all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+    assert fit(again, other, epochs=6).epoch == [0, 1, 2, 3, 4, 5] and begun == [4, 5]
+
+
+def test_a_stopped_run_that_kept_its_backup_stays_stopped(tmp_path: Path) -> None:
+    def callbacks() -> list[Any]:
+        stop = EarlyStopping("loss", patience=0, min_delta=1e9, restore_best_weights=True)
+        return [BackupAndRestore(tmp_path, delete_checkpoint=False), stop]
+
+    one, other = model(), model()
+    first, second = fit(callbacks(), one, epochs=9), fit(callbacks(), other, epochs=9)
+    assert second.history == first.history
+    assert all((a == b).all() for a, b in zip(one.get_weights(), other.get_weights(), strict=True))
+    assert "EarlyStopping" in second.explain().splitlines()[1]
+
+
+def test_the_average_is_in_a_model_that_has_nothing_left_to_do(tmp_path: Path) -> None:
+    def trained() -> Any:
+        made = model(oncue.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5))
+        fit([BackupAndRestore(tmp_path, delete_checkpoint=False)], made)
+        return made.get_weights()
+
+    one, other = trained(), trained()
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+def test_the_same_object_serves_several_runs(tmp_path: Path) -> None:
+    backup = BackupAndRestore(tmp_path / "backup")
+    assert fit([backup]).epoch == fit([backup]).epoch == [0, 1, 2, 3]
+
+
+def test_a_damaged_backup_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    interrupt(tmp_path, epoch=3)
+    newest = json.loads((tmp_path / "latest.json").read_text())["newest"]
+    path = tmp_path / newest / "tensors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    begun: list[int] = []
+    with pytest.warns(UserWarning, match="is damaged"):
+        fit([BackupAndRestore(tmp_path), LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))])
+    assert begun == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("weights", {"made": lambda: model(units=5)}),
+        ("optimizer", {"made": lambda: model("sgd")}),
+        ("optimizer", {"made": lambda: model(oncue.optimizers.Adam(use_ema=True))}),
+        ("batch_size", {"batch_size": 5}),
+        ("batches", {"steps_per_epoch": 2}),
+        ("callbacks", {"more": lambda: [EarlyStopping("loss")]}),
+    ],
+)
+def test_a_changed_setup_is_refused_before_anything_is_touched(
+    tmp_path: Path, field: str, change: dict[str, Any]
+) -> None:
+    log = tmp_path / "log.csv"
+    folder = tmp_path / "backup"
+    with pytest.raises(ConnectionError):
+        fit([BackupAndRestore(folder), CSVLogger(log), stop_at(2)])
+    rows = log.read_bytes()
+    change = dict(change)
+    made = change.pop("made", model)()
+    more = change.pop("more", list)()
+    before = made.get_weights()
+    with pytest.raises(ValueError, match=f"`{field}` has changed: in the backup it is .*delete the folder"):
+        fit([BackupAndRestore(folder), CSVLogger(log), *more], made, **change)
+    assert log.read_bytes() == rows
+    assert all((a == b).all() for a, b in zip(before, made.get_weights(), strict=True))
+
+
+def test_twins_keep_their_own_states(tmp_path: Path) -> None:
+    def callbacks() -> list[Any]:
+        return [BackupAndRestore(tmp_path), EarlyStopping("loss", patience=9), EarlyStopping("loss", "inf", patience=8)]
+
+    def twins() -> list[Any]:
+        return [EarlyStopping("loss", patience=9), EarlyStopping("loss", patience=8, min_delta=1e9)]
+
+    with pytest.raises(ConnectionError):
+        fit([BackupAndRestore(tmp_path), *twins(), stop_at(3)])
+    one, other = twins()
+    waits: list[tuple[int, int]] = []
+    note = LambdaCallback(on_epoch_begin=lambda epoch, logs: waits.append((one.wait, other.wait)))
+    fit([BackupAndRestore(tmp_path), one, other, note])
+    assert waits[0] == (0, 2)
+
+
+def test_it_saves_after_all_others_wherever_it_stands(tmp_path: Path) -> None:
+    backup = BackupAndRestore(tmp_path / "backup")
+    schedule = CallbackList([backup, CSVLogger(tmp_path / "log.csv"), EarlyStopping("loss")]).schedule()
+    row = next(row for row in schedule.splitlines() if row.startswith("on_epoch_end"))
+    assert row.split(maxsplit=1)[1].startswith("EarlyStopping, CSVLogger (last), BackupAndRestore")
+
+
+@pytest.mark.parametrize("options", [{}, {"every": "2 epochs"}, {"save_freq": 4}, {"every": "5 steps"}])
+def test_periods(tmp_path: Path, options: dict[str, Any]) -> None:
+    interrupt(tmp_path, epoch=3, **options)
+    newest = json.loads((tmp_path / "latest.json").read_text())["newest"]
+    state = json.loads((tmp_path / newest / "state.json").read_text())
+    # Nine batches of three epochs were done.
+    where = {"{}": (3, 0), "every": (2, 0), "save_freq": (2, 2), "steps": (1, 2)}
+    key = "steps" if options.get("every") == "5 steps" else next(iter(options), "{}")
+    assert (state["epoch"], state["batch"]) == where[key]
+
+
+def test_data_that_cannot_be_taken_up_within_an_epoch_is_refused(tmp_path: Path) -> None:
+    def stream() -> Any:
+        while True:
+            yield X[:4], Y[:4]
+
+    for options in ({"save_freq": 2}, {"every": "1 minute"}):
+        with pytest.raises(ValueError, match=r"generator, can't be taken up.*save_freq='epoch'"):
+            model().fit(stream(), steps_per_epoch=3, verbose=0, callbacks=[BackupAndRestore(tmp_path, **options)])
+
+
+def test_a_stream_that_begins_anew_is_said(tmp_path: Path) -> None:
+    def stream() -> Any:
+        while True:
+            yield X[:4], Y[:4]
+
+    def run(*more: Any) -> Any:
+        callbacks = [BackupAndRestore(tmp_path), *more]
+        return model().fit(stream(), steps_per_epoch=3, epochs=3, verbose=0, callbacks=callbacks)
+
+    with pytest.raises(ConnectionError):
+        run(stop_at(1))
+    with pytest.warns(UserWarning, match="can't be taken up where it was"):
+        assert run().epoch == [0, 1, 2]
+
+
+def test_a_metric_that_cannot_be_written_down_is_refused_within_epochs_only(tmp_path: Path) -> None:
+    def made() -> Any:
+        return model(metrics=[torchmetrics.MeanAbsoluteError()])
+
+    with pytest.raises(ValueError, match="the metric TorchMetric can't be written down"):
+        fit([BackupAndRestore(tmp_path, save_freq=2)], made())
+    with pytest.raises(ConnectionError):
+        fit([BackupAndRestore(tmp_path), stop_at(1)], made())
+    assert fit([BackupAndRestore(tmp_path)], made()).epoch == [0, 1, 2, 3]
+
+
+def test_a_second_optimizer_is_pointed_out(tmp_path: Path) -> None:
+    made = model()
+    made.other_optimizer = oncue.optimizers.SGD(0.1)
+    with pytest.warns(UserWarning, match="`other_optimizer`.*would begin anew"):
+        fit([BackupAndRestore(tmp_path)], made)
+
+
+def test_a_loop_that_cannot_tell_its_state_is_refused(tmp_path: Path) -> None:
+    callbacks = CallbackList([BackupAndRestore(tmp_path)], model=model())
+    with pytest.raises(ValueError, match="works in `fit` of oncue's models"):
+        callbacks.on_train_begin()
+
+
+def test_a_callback_of_the_users_own_is_told_where_its_state_cannot_be_kept(tmp_path: Path) -> None:
+    class Own(Callback):
+        state_fields = ("thing",)
+        thing = object()
+
+    with pytest.raises(TypeError, match=r"\['Own'\]\['thing'\] is of type object"):
+        fit([BackupAndRestore(tmp_path), Own()])
+    assert not list(tmp_path.glob("state-*"))
