@@ -85,6 +85,7 @@ def test_a_damaged_pointer_does_no_harm(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+@pytest.mark.filterwarnings("ignore:.*could not be deleted")
 def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
 ) -> None:
@@ -108,7 +109,7 @@ def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
 
             return call
 
-        with monkeypatch.context() as patch, pytest.MonkeyPatch.context():
+        with monkeypatch.context() as patch:
             for name in operations:
                 patch.setattr(os, name, failing(name))
             failed = False
@@ -116,15 +117,14 @@ def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
                 store.commit(writer("d"))
             except kind:
                 failed = True
-            except OSError:
-                failed = True
         found = Store(folder)
-        assert found.newest(reader) == ("d" if not failed else found.newest(reader))
-        assert found.newest(reader) in ("c", "d")
-        outcomes.add(found.newest(reader))
+        text = found.newest(reader)
+        assert text in (("c", "d") if failed else ("d",))
+        outcomes.add(text)
         found.prepare()
-        assert not [name for name in names(folder) if name.startswith(".")] or not failed or kind is OSError
-        shutil.rmtree(folder)
+        assert not [name for name in names(folder) if name.startswith(".")]
+        found.clear()
+        assert not folder.exists()
         if count < fatal:
             break
     else:
@@ -135,6 +135,7 @@ def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
 def test_what_a_killed_run_left_half_done_is_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.commit(writer("good"))
+    (tmp_path / ".latest.json.0123.tmp").write_text("")
     half = tmp_path / ".tmp-0123"
     half.mkdir()
     (half / "a.txt").write_text("half")

@@ -60,7 +60,8 @@ class Listeners:
 
     def _of_batch(self) -> Callable[..., None]:
         # A closure, whose variables are the quickest that Python has: this runs for every batch.
-        pairs, clock, in_parts, failed = self.pairs, self.clock, self._in_parts, self._failed
+        methods = tuple(method for _, method in self.pairs)
+        clock, in_parts, failed = self.clock, self._in_parts, self._failed
         whole, left = 0.0, 1
         began: float | None = None
 
@@ -73,13 +74,13 @@ class Listeners:
                 in_parts(batch, logs)
                 left = clock.until_next(perf_counter() - began)
                 return
-            callback = None
+            method = None
             start = perf_counter()
             try:
-                for callback, method in pairs:  # noqa: B007  # the error's note names it
+                for method in methods:
                     method(batch, logs)
             except BaseException as error:
-                failed(error, callback, (batch, logs))
+                failed(error, self._owner(method), (batch, logs))
                 raise
             spent = perf_counter() - start
             if spent < DEAR:
@@ -90,6 +91,9 @@ class Listeners:
 
         clock.rest = lambda: whole
         return call
+
+    def _owner(self, raising: Method | None) -> Any:
+        return next((callback for callback, method in self.pairs if method is raising), None)
 
     def _failed(self, error: BaseException, callback: Any, arguments: tuple[Any, ...]) -> None:
         # The traceback keeps the logs alive, and the next step would change what they show.

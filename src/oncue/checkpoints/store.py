@@ -174,6 +174,9 @@ class Store:
         for entry in self.folder.glob(f"{_TEMPORARY}*"):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
+        # What a kill leaves of the pointer.
+        for entry in self.folder.glob(f".{_POINTER}.*.tmp"):
+            entry.unlink(missing_ok=True)
 
 
 def _seal(folder: Path) -> None:

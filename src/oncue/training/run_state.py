@@ -52,9 +52,8 @@ class RunState:
 
     def pending(self) -> TrainingState | None:
         """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew."""
-        asked = [getattr(callback, "pending_state", None) for callback in self._callbacks.callbacks]
-        asked = [ask for ask in asked if ask is not None]
-        states = [state for state in (ask() for ask in asked) if state is not None]
+        asked = [callback for callback in self._callbacks.callbacks if hasattr(callback, "pending_state")]
+        states = [state for state in (callback.pending_state() for callback in asked) if state is not None]
         others = _other_optimizers(self._model)
         if asked and others:
             warnings.warn(
@@ -158,7 +157,7 @@ class RunState:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model
-        return {**dict(model.named_parameters()), **{name: buffer for name, buffer in model.named_buffers()}}
+        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
     def _stateful(self) -> Iterator[tuple[str, Any]]:
         counts: dict[str, int] = {}

@@ -1,0 +1,91 @@
+"""Kill a training run in the middle of an epoch, start it again, and compare it with one that nobody killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import oncue as keras
+from oncue import layers
+
+RUN = Path("runs") / "survive"
+EPOCHS = 8
+
+
+class SayBatch(keras.callbacks.Callback):
+    """Prints where the run is, so that the kill comes at an interesting moment."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remember the epoch."""
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print it."""
+        print(f"epoch {self.epoch} batch {batch}", flush=True)
+
+
+def train(folder: Path, *further: keras.callbacks.Callback) -> tuple[list[float], list[bytes]]:
+    """Train as any script does; all that is needed to survive a kill is `BackupAndRestore`.
+
+    Args:
+        folder: Where the backup and the log go.
+        *further: More callbacks.
+
+    Returns:
+        The losses of all epochs and the bytes of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+    (x_train, y_train), _ = keras.datasets.digits.load_data()
+    model = keras.Sequential(
+        [layers.Flatten(), layers.Dense(32, activation="relu"), layers.Dropout(0.2), layers.Dense(10)]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss=loss, metrics=["accuracy"])
+    history = model.fit(
+        x_train,
+        y_train,
+        epochs=EPOCHS,
+        validation_split=0.2,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.BackupAndRestore(folder / "backup", save_freq=10),
+            keras.callbacks.ReduceLROnPlateau(patience=1),
+            keras.callbacks.CSVLogger(folder / "log.csv"),
+            *further,
+        ],
+    )
+    return history.history["loss"], [weight.tobytes() for weight in model.get_weights()]
+
+
+def killed_at(folder: Path, moment: str) -> None:
+    """Train in another process, and kill it as soon as it says that it has come to a moment."""
+    process = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == moment:
+            process.kill()
+            break
+    process.wait()
+    print(f"killed at {moment}")
+
+
+def main() -> int:
+    """Return 0 when both runs ended with the same bits."""
+    if len(sys.argv) > 1:
+        train(Path(sys.argv[1]), SayBatch())
+        return 0
+    killed_at(RUN / "killed", "epoch 4 batch 17")
+    losses, weights = train(RUN / "killed")
+    straight_losses, straight_weights = train(RUN / "straight")
+    same = losses == straight_losses and weights == straight_weights
+    same = same and (RUN / "killed" / "log.csv").read_bytes() == (RUN / "straight" / "log.csv").read_bytes()
+    print(f"{len(losses)} epochs, last loss {losses[-1]:.6f}; without a kill {straight_losses[-1]:.6f}")
+    print("The killed run ended bit for bit as the other one." if same else "The two runs differ.")
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
