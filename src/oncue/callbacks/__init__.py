@@ -1,24 +1,49 @@
-"""What happens on cue in a training run: Keras's callbacks. Importing this imports neither torch nor NumPy."""
+"""What happens on cue in a training run: Keras's callbacks. Importing this imports neither torch nor NumPy.
+
+A callback's own module is imported when the callback is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from oncue import legacy as legacy
-from oncue.callbacks.backup_and_restore import BackupAndRestore
-from oncue.callbacks.base_logger import BaseLogger
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.callback_list import CallbackList
-from oncue.callbacks.csv_logger import CSVLogger
-from oncue.callbacks.early_stopping import EarlyStopping
 from oncue.callbacks.history import History
-from oncue.callbacks.lambda_callback import LambdaCallback
-from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler
-from oncue.callbacks.model_checkpoint import ModelCheckpoint
 from oncue.callbacks.progbar_logger import ProgbarLogger
-from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau
-from oncue.callbacks.remote_monitor import RemoteMonitor
-from oncue.callbacks.swap_ema_weights import SwapEMAWeights
-from oncue.callbacks.tensorboard import TensorBoard
-from oncue.callbacks.terminate_on_nan import TerminateOnNaN
+
+if TYPE_CHECKING:
+    from oncue.callbacks.backup_and_restore import BackupAndRestore as BackupAndRestore
+    from oncue.callbacks.base_logger import BaseLogger as BaseLogger
+    from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
+    from oncue.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from oncue.callbacks.lambda_callback import LambdaCallback as LambdaCallback
+    from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
+    from oncue.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau as ReduceLROnPlateau
+    from oncue.callbacks.remote_monitor import RemoteMonitor as RemoteMonitor
+    from oncue.callbacks.swap_ema_weights import SwapEMAWeights as SwapEMAWeights
+    from oncue.callbacks.tensorboard import TensorBoard as TensorBoard
+    from oncue.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
+
+_MODULES = {
+    "BackupAndRestore": "backup_and_restore",
+    "BaseLogger": "base_logger",
+    "CSVLogger": "csv_logger",
+    "EarlyStopping": "early_stopping",
+    "LambdaCallback": "lambda_callback",
+    "LearningRateScheduler": "learning_rate_scheduler",
+    "ModelCheckpoint": "model_checkpoint",
+    "ReduceLROnPlateau": "reduce_lr_on_plateau",
+    "RemoteMonitor": "remote_monitor",
+    "SwapEMAWeights": "swap_ema_weights",
+    "TensorBoard": "tensorboard",
+    "TerminateOnNaN": "terminate_on_nan",
+}
 
 __all__ = [
     "BackupAndRestore",
@@ -38,3 +63,15 @@ __all__ = [
     "TensorBoard",
     "TerminateOnNaN",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'oncue.callbacks' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"oncue.callbacks.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

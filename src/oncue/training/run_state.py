@@ -33,6 +33,17 @@ class RunState:
         model: A prepared model.
         batches: The training data.
         callbacks: The list of the run.
+
+    Example:
+        >>> import numpy as np, oncue
+        >>> class Look(oncue.callbacks.Callback):
+        ...     def on_epoch_end(self, epoch, logs=None):
+        ...         state = self._run.run_state.capture()
+        ...         print(state.epoch, state.batch, list(state.parts["weights"])[:1])
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1, name="only")])
+        >>> model.compile("sgd", loss="mse")
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[Look()])
+        1 0 ['only.kernel']
     """
 
     def __init__(self, model: Trainer, batches: Batches, callbacks: CallbackList) -> None:
