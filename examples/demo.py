@@ -67,6 +67,7 @@ def main() -> int:
         callbacks=[
             StopWhenGood(target=0.99),
             keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True, verbose=1),
+            keras.callbacks.ModelCheckpoint(RUN / "best.keras", save_best_only=True),
             keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=3, verbose=1),
             keras.callbacks.CSVLogger(RUN / "log.csv"),
             keras.callbacks.TensorBoard(RUN / "tensorboard", histogram_freq=5),
@@ -75,10 +76,15 @@ def main() -> int:
 
     print(f"\n{history.explain()}\n")
     history.plot(RUN / "curves.png", title="Handwritten digits")
-    print(f"{RUN} has log.csv, curves.png, and event files for `tensorboard --logdir {RUN / 'tensorboard'}`.")
+    print(f"{RUN} has log.csv, curves.png, best.keras, and event files for `tensorboard --logdir {RUN / 'tensorboard'}`.")
 
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"Test accuracy: {accuracy:.4f}")
+    again = keras.models.load_model(RUN / "best.keras").evaluate(x_test, y_test, verbose=0)
+    print(f"Test accuracy of best.keras: {again[1]:.4f}")
+    if again[1] != accuracy:
+        print("The saved model is another than the one in memory: something is wrong.", file=sys.stderr)
+        return 1
     if accuracy < NEEDED_ACCURACY:
         print(f"That is below {NEEDED_ACCURACY}: something is wrong.", file=sys.stderr)
         return 1
