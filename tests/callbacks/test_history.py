@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,22 @@ def test_the_schedule_says_who_reads_the_logs_of_every_batch(tmp_path: Path) -> 
     assert rows["on_train_batch_end"].startswith("TerminateOnNaN (reads the logs), TerminateOnNaN, TensorBoard")
     assert rows["on_train_batch_end"].count("(reads the logs)") == 2
     assert "reads the logs" not in rows["on_epoch_end"]
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copy", "pickle"]
+)
+def test_a_copy_tells_the_same(again: Any) -> None:
+    class Notes(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.note("noted")
+
+    model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    history = model.fit(np.ones((8, 2)), np.ones((8, 1)), epochs=2, verbose=0, callbacks=[Notes()])
+    twin = again(history)
+    assert twin.history == history.history and twin.epoch == [0, 1]
+    assert [entry.text for entry in twin.journal] == ["noted", "noted"]
+    assert twin.explain() == history.explain()
+    other = again(model)
+    assert np.array_equal(other.predict(np.ones((1, 2)), verbose=0), model.predict(np.ones((1, 2)), verbose=0))

@@ -92,6 +92,10 @@ class Callback(Stateful):
         """Receive the list that the callback belongs to, whose journal `note` writes to."""
         self._run = run
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or a saved one, belongs to no run.
+        return {name: value for name, value in self.__dict__.items() if name != "_run"}
+
     def note(self, text: str, kind: str = "note", **data: Any) -> None:
         """Write a decision into the run's journal: what was decided and why, with the numbers.
 

@@ -39,6 +39,12 @@ class History(Callback):
         self._ending = Ending()
         self._began = time.perf_counter()
         self._seconds: float | None = None
+        # What a copy that belongs to no run tells.
+        self._journal = Journal()
+        self._costs: dict[str, dict[str, float]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_journal": self.journal, "_costs": self.costs}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
@@ -82,12 +88,12 @@ class History(Callback):
     @property
     def journal(self) -> Journal:
         """What callbacks decided in the run: a list of entries, which prints readably."""
-        return Journal() if self._run is None else self._run.journal
+        return self._journal if self._run is None else self._run.journal
 
     @property
     def costs(self) -> dict[str, dict[str, float]]:
         """The seconds that each callback took in each hook, the dearest callback first."""
-        return {} if self._run is None else self._run.costs()
+        return self._costs if self._run is None else self._run.costs()
 
     @property
     def seconds(self) -> float:

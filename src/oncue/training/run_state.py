@@ -64,7 +64,8 @@ class RunState:
     def pending(self) -> TrainingState | None:
         """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew."""
         asked = [callback for callback in self._callbacks.callbacks if hasattr(callback, "pending_state")]
-        states = [state for state in (callback.pending_state() for callback in asked) if state is not None]
+        # A mock object has whatever it is asked for.
+        states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         others = _other_optimizers(self._model)
         if asked and others:
             warnings.warn(
@@ -173,7 +174,8 @@ class RunState:
     def _stateful(self) -> Iterator[tuple[str, Any]]:
         counts: dict[str, int] = {}
         for callback in self._callbacks.callbacks:
-            if getattr(callback, "state_fields", ()):
+            fields = getattr(callback, "state_fields", ())
+            if isinstance(fields, (tuple, list)) and fields:
                 name = type(callback).__name__
                 counts[name] = counts.get(name, 0) + 1
                 yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), callback
