@@ -16,7 +16,7 @@ from oncue.core.console import print_message
 from oncue.core.costs import by_callback
 from oncue.core.hooks import ALIASES, ENDS, HOOKS
 from oncue.core.journal import Journal
-from oncue.core.logs import Logs, as_logs
+from oncue.core.logs import as_logs
 from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
 from oncue.legacy import old_log_names
@@ -81,7 +81,6 @@ class CallbackList(Callback):
             if wanted and self._with_role(role) is None:
                 self.callbacks.append(self.defaults[role]())
         self._listeners: dict[str, Listeners] = {}
-        self._tell_of_batch: dict[str, Callable[..., None] | None] = {}
         self.journal = Journal()
         self.progress = Progress()
         self.run_state: Any = None
@@ -136,10 +135,21 @@ class CallbackList(Callback):
         for hook in HOOKS:
             ordered = ending if hook.endswith("_end") else self.callbacks
             pairs = ((callback, own_method(callback, hook)) for callback in ordered if _wants(callback, hook))
-            self._listeners[hook] = Listeners(
-                hook, [(callback, method) for callback, method in pairs if method is not None]
-            )
-            self._tell_of_batch[hook] = self._listeners[hook].call if self._listeners[hook] else None
+            listeners = Listeners(hook, [(callback, method) for callback, method in pairs if method is not None])
+            self._listeners[hook] = listeners
+            if "_batch_" in hook and getattr(type(self), hook) is getattr(CallbackList, hook):
+                # In place of the method, so that a batch costs one call less.
+                self.__dict__[hook] = listeners.of_batch(self.progress)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in (*HOOKS, "_listeners")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._listeners = {}
+        for callback in self.callbacks:
+            _tell(callback, "set_run", self)
+        self._listen()
 
     def expect(self, names: Iterable[str], validation: bool, directions: Mapping[str, str] | None = None) -> None:
         """Tell the callbacks, before the first step, what the run is going to log.
@@ -272,10 +282,10 @@ def _of_epoch(hook: str) -> Callable[..., None]:
 
 def _of_batch(hook: str) -> Callable[..., None]:
     def call(self: CallbackList, batch: int, logs: Any = None) -> None:
-        tell = self._tell_of_batch[hook]
-        if tell is not None:
+        listeners = self._listeners[hook]
+        if listeners.pairs:
             self.progress.batch = batch
-            tell(batch, logs if isinstance(logs, Logs) else as_logs(logs))
+            listeners.call(batch, as_logs(logs))
 
     return call
 

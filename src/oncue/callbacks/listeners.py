@@ -8,7 +8,8 @@ from typing import Any
 
 from oncue.core.costs import DEAR, HookClock
 from oncue.core.hooks import HOOKS
-from oncue.core.logs import Logs
+from oncue.core.logs import Logs, as_logs
+from oncue.core.progress import Progress
 
 Method = Callable[..., Any]
 
@@ -20,10 +21,6 @@ class Listeners:
         hook: The hook.
         pairs: Each callback and its method for the hook.
 
-    Attributes:
-        call: Calls every listener with the hook's arguments; an error says in a note who raised it, and goes on to the
-            caller.
-
     Example:
         >>> heard = []
         >>> listeners = Listeners("on_epoch_end", [("me", lambda epoch, logs: heard.append(epoch))])
@@ -32,19 +29,18 @@ class Listeners:
         [3]
     """
 
-    __slots__ = ("call", "clock", "hook", "pairs")
+    __slots__ = ("clock", "hook", "pairs")
 
     def __init__(self, hook: str, pairs: Sequence[tuple[Any, Method]]) -> None:
         self.hook = hook
         self.pairs = tuple(pairs)
-        batches = "_batch_" in hook
-        self.clock = HookClock([type(callback).__name__ for callback, _ in self.pairs], every=not batches)
-        self.call: Callable[..., None] = self._of_batch() if batches else self._in_parts
+        self.clock = HookClock([type(callback).__name__ for callback, _ in self.pairs], every="_batch_" not in hook)
 
     def __bool__(self) -> bool:
         return bool(self.pairs)
 
-    def _in_parts(self, *arguments: Any) -> None:
+    def call(self, *arguments: Any) -> None:
+        """Call every listener; an error says in a note who raised it, and goes on to the caller."""
         callback, parts = None, []
         before = perf_counter()
         try:
@@ -58,15 +54,24 @@ class Listeners:
             raise
         self.clock.add(parts)
 
-    def _of_batch(self) -> Callable[..., None]:
-        # A closure, whose variables are the quickest that Python has: this runs for every batch.
+    def of_batch(self, progress: Progress) -> Callable[..., None]:
+        """Return a function of (batch, logs) that does what `call` does, as quickly as Python can.
+
+        Args:
+            progress: Where the batch's index is kept.
+        """
         methods = tuple(method for _, method in self.pairs)
-        clock, in_parts, failed = self.clock, self._in_parts, self._failed
+        if not methods:
+            return _tell_nobody
+        clock, in_parts, failed = self.clock, self.call, self._failed
         whole, left = 0.0, 1
         began: float | None = None
 
-        def call(batch: int, logs: Any) -> None:
+        def call(batch: int, logs: Any = None) -> None:
             nonlocal whole, left, began
+            progress.batch = batch
+            if not isinstance(logs, Logs):
+                logs = as_logs(logs)
             left -= 1
             if not left:
                 if began is None:
@@ -131,6 +136,10 @@ class Listeners:
             parts[place] = perf_counter() - before
         self.clock.add(parts)
         return failure
+
+
+def _tell_nobody(batch: int, logs: Any = None) -> None:
+    """Stand in for a hook that nobody listens to."""
 
 
 def noted(error: BaseException, callback: Any, hook: str, index: int | None = None) -> BaseException:

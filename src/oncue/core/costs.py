@@ -10,7 +10,7 @@ UNTOLD = "not told apart"
 """The name of time that a few listeners share, of whom none could be blamed."""
 
 _FIRST = 256
-_MEAN_GAP = 32
+_MEAN_GAP = 128
 _GOLDEN = 0.6180339887498949
 
 
@@ -18,7 +18,7 @@ class HookClock:
     """The time that the listeners of one hook take.
 
     Hooks of batches are called so often that reading the clock for every listener would cost more than many of them. So
-    after the first 256 calls a call is timed as a whole, and about every thirty-second one listener by listener; the
+    after the first 256 calls a call is timed as a whole, and about one in 128 listener by listener; the
     whole is divided by the shares found there. The gaps vary, so that a callback which acts at every hundredth batch
     can't hide between them. Dear calls, 20 µs and more, are divided apart from the cheap ones, so that no cheap listener
     is charged for them: when they are over 1 % of the run, calls are timed listener by listener until a quarter of the
