@@ -1,6 +1,6 @@
 """What callbacks cost: dispatch beside direct method calls, and the full stack beside bare `fit`.
 
-    python benchmarks/dispatch.py [--rounds 9]
+python benchmarks/dispatch.py [--rounds 9]
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def dispatch_rows() -> list[str]:
 def import_row() -> str:
     """Return the row on the time of importing the callbacks, in fresh processes."""
     code = "import time; start = time.perf_counter(); import oncue.callbacks; print(time.perf_counter() - start)"
-    times = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) for _ in range(7)]
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout) for _ in range(7)
+    ]
     return f"| `import oncue.callbacks` | {statistics.median(times) * 1e3:.0f} ms |"
 
 

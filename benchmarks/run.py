@@ -1,6 +1,6 @@
 """All benchmarks, in their short form: about five minutes on two cores.
 
-    python benchmarks/run.py
+python benchmarks/run.py
 """
 
 from __future__ import annotations

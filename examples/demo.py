@@ -76,7 +76,9 @@ def main() -> int:
 
     print(f"\n{history.explain()}\n")
     history.plot(RUN / "curves.png", title="Handwritten digits")
-    print(f"{RUN} has log.csv, curves.png, best.keras, and event files for `tensorboard --logdir {RUN / 'tensorboard'}`.")
+    print(
+        f"{RUN} has log.csv, curves.png, best.keras, and event files for `tensorboard --logdir {RUN / 'tensorboard'}`."
+    )
 
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"Test accuracy: {accuracy:.4f}")

@@ -137,6 +137,30 @@ def test_restore(keras: Any) -> None:
         np.testing.assert_array_equal(made.get_weights()[0], seen[kept])
 
 
+@row("What `BackupAndRestore` brings back")
+def test_backup(keras: Any, tmp_path: Path) -> None:
+    def interrupted(k: Any, folder: Path) -> list[int]:
+        """Return the epochs in the history of a run that was interrupted in its third epoch and started again."""
+        starts = iter([True, False])
+
+        def run() -> Any:
+            class Boom(k.callbacks.Callback):
+                fails = next(starts)
+
+                def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                    if self.fails and epoch == 2:
+                        raise KeyboardInterrupt
+
+            return fit(k, [k.callbacks.BackupAndRestore(str(folder)), Boom()], epochs=4, shuffle=False)
+
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        return list(run().epoch)
+
+    assert interrupted(keras, tmp_path / "keras") == [2, 3]
+    assert interrupted(oncue, tmp_path / "oncue") == [0, 1, 2, 3]
+
+
 @row("The same callback object in a second `fit`")
 def test_again(keras: Any) -> None:
     lengths = []
