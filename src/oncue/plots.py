@@ -178,6 +178,8 @@ def _draw(
     marked = _mark(axes, events)
     if finite and min(finite) > 0 and max(finite) / min(finite) > 20:
         axes.set_yscale("log")
+    if finite and min(finite) == max(finite) > 0:
+        axes.set_ylim(0, 2 * finite[0])
     axes.set_title(name.replace("_", " "), loc="left", fontsize=11)
     axes.set_xlabel("epoch")
     axes.grid(True, alpha=0.25)
@@ -197,7 +199,8 @@ def _mark(axes: Axes, events: Sequence[Event]) -> bool:
         if not moments or len(moments) > _MOST_LINES:
             continue
         for index, epoch in enumerate(moments):
-            style = ":" if kind == "learning_rate" else "--"
+            # Where two fall together, both show.
+            style = {"learning_rate": ":", "stop": "-", "restore": (0, (4, 4))}[kind]
             axes.axvline(
                 epoch, color=colour, linestyle=style, linewidth=1.0, label=label if not index else None, zorder=0
             )
