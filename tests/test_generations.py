@@ -14,6 +14,7 @@ import pytest
 
 import oncue
 from oncue import legacy
+from oncue.core.logs import Logs
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -307,5 +308,5 @@ def test_an_unknown_word_is_no_old_word() -> None:
 
 
 def test_the_other_name_of_today_is_not_called_old() -> None:
-    logs = oncue.callbacks.callback_list.Logs({"acc": 0.5})
+    logs = Logs({"acc": 0.5})
     assert words_of(lambda: logs["accuracy"]) == []
