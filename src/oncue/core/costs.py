@@ -18,10 +18,10 @@ class HookClock:
     """The time that the listeners of one hook take.
 
     Hooks of batches are called so often that reading the clock for every listener would cost more than many of them. So
-    after the first 256 calls a call is timed as a whole, and about one in 128 listener by listener; the
-    whole is divided by the shares found there. The gaps vary, so that a callback which acts at every hundredth batch
-    can't hide between them. Dear calls, 20 µs and more, are divided apart from the cheap ones, so that no cheap listener
-    is charged for them: when they are over 1 % of the run, calls are timed listener by listener until a quarter of the
+    after the first 256 calls a call is timed as a whole, and about one in 128 listener by listener; the whole is
+    divided by the shares found there. The gaps vary, so that a callback which acts at every hundredth batch can't hide
+    between them. Dear calls, 20 µs and more, are divided apart from the cheap ones, so that no cheap listener is
+    charged for them: when they are over 1 % of the run, calls are timed listener by listener until a quarter of the
     dear ones has been. So are all calls while cheap ones take over 10 µs on average.
 
     Args:
