@@ -211,6 +211,11 @@ def test_no_colour_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\r" in written and "\x1b" not in written
 
 
+def test_a_terminal_that_does_not_say_its_width_shows_whole_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    moving = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(0, monkeypatch)).split("\r")[2]
+    assert "━" * 20 in moving and "loss:" in moving
+
+
 def test_a_narrow_terminal_is_never_overfilled_while_the_bar_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     written = on_terminal(20, monkeypatch)
     plain = re.sub(r"\x1b\[[0-9;]*[mK]", "", written).replace("\r\n", "\n")

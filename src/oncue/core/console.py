@@ -90,8 +90,8 @@ def can_encode(text: str) -> bool:
 
 
 def columns() -> int:
-    """Return the width of the terminal, at least 20."""
+    """Return the width of the terminal, at least 20; 80 where it says none."""
     try:
-        return max(os.get_terminal_size(sys.stdout.fileno()).columns, 20)
+        return max(os.get_terminal_size(sys.stdout.fileno()).columns or 80, 20)
     except (OSError, ValueError, AttributeError):
         return 80
