@@ -269,3 +269,27 @@ def test_the_losses_of_a_model_in_a_step_of_its_own() -> None:
     made = Own([keras.layers.Input((3,)), keras.layers.Dense(1, activity_regularizer="l2", kernel_regularizer="l2")])
     made.compile(optimizer="sgd")
     assert made.fit(X, Y, batch_size=5, epochs=2, verbose=0).history["number"] == [2.0, 2.0]
+
+
+def test_an_own_compute_metrics_is_asked_in_every_step() -> None:
+    class Twice(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = keras.layers.Dense(1)
+
+        def call(self, inputs: Any) -> Any:
+            return self.last(inputs)
+
+        def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+            results = super().compute_metrics(x, y, y_pred, sample_weight)
+            return {**results, "twice": 2 * results["loss"]}
+
+    made = Twice()
+    made.compile("sgd", "mse", metrics=["mae"])
+    x, y = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    history = made.fit(x, y, batch_size=4, epochs=2, validation_data=(x, y), verbose=0).history
+    for prefix in ("", "val_"):
+        assert history[f"{prefix}twice"] == pytest.approx([2 * loss for loss in history[f"{prefix}loss"]])
+        assert len(history[f"{prefix}mae"]) == 2
+    assert set(made.evaluate(x, y, verbose=0, return_dict=True)) == {"loss", "mae", "twice"}
+    assert set(made.train_on_batch(x, y, return_dict=True)) == {"loss", "mae", "twice"}

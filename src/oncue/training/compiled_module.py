@@ -15,7 +15,7 @@ from oncue.training.arguments import take_old_words
 from oncue.training.batch import Batch
 from oncue.training.compiled_loss import CompiledLoss
 from oncue.training.compiled_metrics import CompiledMetrics
-from oncue.training.meter import Meter
+from oncue.training.meter import Meter, Reading
 from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
 
@@ -133,7 +133,7 @@ class CompiledModule(TrainedModule):
         """Update the compiled metrics and return the values to log; a subclass may override it."""
         if self._compiled_metrics is not None:
             self._compiled_metrics.update_state(y, y_pred, sample_weight)
-        return self.get_metrics_result()
+        return self._results()
 
     # Metrics -----------------------------------------------------------------------------------------------------
 
@@ -173,6 +173,10 @@ class CompiledModule(TrainedModule):
     def _results(self) -> dict[str, Any]:
         # The first batch may have brought metrics that no meter knew of.
         return Meter(self._named_metrics()).snapshot().results()
+
+    def _returned(self, source: Any) -> dict[str, Any]:
+        """Return what a step gives to whoever called it by name: what `compute_metrics` returned, or all metrics."""
+        return source.results() if isinstance(source, Reading) else self._results()
 
     def _has_own_step(self) -> bool:
         return self._overrides("train_step") or self._overrides("test_step")

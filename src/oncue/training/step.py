@@ -27,7 +27,7 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
     """
     optimizer, meter = model.optimizer, model._meter
     compute = _loss_function(model)
-    update = _metric_update(model)
+    update, own = _metric_update(model), _own_metrics(model)
     zero_grad, apply, tracker = optimizer.zero_grad, optimizer.step, model._loss_tracker.update_state
     scale = optimizer.scale_loss if getattr(optimizer, "loss_scale_factor", None) is not None else None
     trains = bool(model.trainable_parameters())
@@ -40,6 +40,8 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
             (loss if scale is None else scale(loss)).backward()
             apply()
         tracker(loss, _samples(x))
+        if own is not None:
+            return own(x, y, _detached(y_pred), weight)
         if update is not None:
             update(y, _detached(y_pred), weight)
         return meter
@@ -49,13 +51,16 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
 
 def test_step(model: Trainer) -> Callable[[Batch], Source]:
     """Return the function that evaluates a compiled and built model on one batch; run it without gradients."""
-    meter, compute, update = model._meter, _loss_function(model), _metric_update(model)
+    meter, compute = model._meter, _loss_function(model)
+    update, own = _metric_update(model), _own_metrics(model)
     tracker = model._loss_tracker.update_state
 
     def step(batch: Batch) -> Source:
         x, y, weight = batch
         y_pred, loss = compute(x, y, weight)
         tracker(loss, _samples(x))
+        if own is not None:
+            return own(x, y, y_pred, weight)
         if update is not None:
             update(y, y_pred, weight)
         return meter
@@ -75,13 +80,7 @@ def own_step(model: Trainer, method: Callable[[Any], Any]) -> Callable[[Batch], 
     """
 
     def step(batch: Batch) -> Source:
-        values = method(pack(batch))
-        if not isinstance(values, dict):
-            raise TypeError(
-                f"`{type(model).__name__}.{method.__name__}` must return a dict of values for the logs, such as "
-                f"{{'loss': loss}}; it returned {values!r} of type {type(values).__name__}."
-            )
-        return Reading.of(values)
+        return _reading(model, method.__name__, method(pack(batch)))
 
     return step
 
@@ -145,6 +144,26 @@ def _loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch
 def _metric_update(model: Trainer) -> Callable[[Any, Any, Any], None] | None:
     metrics = model._compiled_metrics
     return None if metrics is None else metrics.update_detached
+
+
+def _own_metrics(model: Trainer) -> Callable[[Any, Any, Any, Any], Source] | None:
+    if not model._overrides("compute_metrics"):
+        return None
+
+    def measured(x: Any, y: Any, y_pred: Any, weight: Any) -> Source:
+        with torch.no_grad():
+            return _reading(model, "compute_metrics", model.compute_metrics(x, y, y_pred, weight))
+
+    return measured
+
+
+def _reading(model: Trainer, method: str, values: Any) -> Source:
+    if not isinstance(values, dict):
+        raise TypeError(
+            f"`{type(model).__name__}.{method}` must return a dict of values for the logs, such as "
+            f"{{'loss': loss}}; it returned {values!r} of type {type(values).__name__}."
+        )
+    return Reading.of(values)
 
 
 def _samples(x: Any) -> int:

@@ -300,13 +300,11 @@ class Trainer(CompiledModule):
         Returns:
             The values to log.
         """
-        train_step(self)(unpacked(data))
-        return self._results()
+        return self._returned(train_step(self)(unpacked(data)))
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measure one batch; a subclass may override it, as in Keras. Takes and returns what `train_step` does."""
-        test_step(self)(unpacked(data))
-        return self._results()
+        return self._returned(test_step(self)(unpacked(data)))
 
     def predict_step(self, data: Any) -> Any:
         """Compute the outputs for one batch; a subclass may override it."""
