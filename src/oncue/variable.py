@@ -85,6 +85,11 @@ class Variable:
         """Return a tensor laid out as this weight is stored (a gradient, an optimizer's slot) in Keras's order."""
         return tensor if self._axes is None else tensor.permute(self._axes)
 
+    @property
+    def axes(self) -> tuple[int, ...] | None:
+        """The order of the stored axes that is Keras's; None where they are in that order."""
+        return self._axes
+
     def from_keras(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor in Keras's order of axes laid out as this weight is stored."""
         if self._axes is None:

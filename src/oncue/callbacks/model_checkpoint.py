@@ -15,9 +15,9 @@ from oncue.callbacks.checkpoint_arguments import (
     read_period,
     read_rules,
     read_threshold,
-    refuse_folder,
     try_path,
 )
+from oncue.callbacks.checkpoint_saver import CheckpointSaver
 from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.core.console import print_message
 from oncue.core.every import Every
@@ -26,7 +26,6 @@ from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
 
 if TYPE_CHECKING:
-    from oncue.checkpoints.manifest import Manifest
     from oncue.checkpoints.record import Record
 
 
@@ -56,6 +55,8 @@ class ModelCheckpoint(MonitorCallback):
             of `oncue.checkpoints`, or a list of them. The others of the same run are deleted once a new one is safe.
         resume_best: Whether to go on from the best value of an earlier run that was recorded, and whose file is still
             what was saved, instead of replacing that file with the first of this run. `keep` then goes on with its files.
+        asynchronous: Whether to write in the background: training waits only while the tensors are copied. One file is
+            written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk.
         period: The word of Keras 2 for a number of epochs; type `every`.
 
     With `keep` or `resume_best`, what was saved is recorded beside the files in `<file name>.oncue.json`: sizes,
@@ -67,7 +68,7 @@ class ModelCheckpoint(MonitorCallback):
     Raises:
         ValueError: For an argument that can't be right, and before the first step for a placeholder or a monitored name
             that this run can't log.
-        OSError: Before the first step, when nothing can be written to the path, or it is a folder.
+        OSError: Before the first step, when nothing can be written to the path, or it is a folder; and when a save fails.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -97,6 +98,7 @@ class ModelCheckpoint(MonitorCallback):
         every: str | Every | None = None,
         keep: Any = None,
         resume_best: bool = False,
+        asynchronous: bool = False,
         period: int | None = None,
     ) -> None:
         super().__init__(monitor, mode)
@@ -109,10 +111,11 @@ class ModelCheckpoint(MonitorCallback):
         self.every = read_period(save_freq, every, period)
         self.keep = keep
         self.resume_best = resume_best
+        self.asynchronous = asynchronous
         self.run_id = uuid.uuid4().hex
         self._epoch = 0
         self._names_logged: frozenset[str] = frozenset()
-        self._manifest: Manifest | None = None
+        self._saver = CheckpointSaver(asynchronous)
         self._rules = read_rules(keep)
         if self._watches:
             check_measured(monitor, self.every)
@@ -177,6 +180,7 @@ class ModelCheckpoint(MonitorCallback):
         """Make the folder, try to write there, and read what an earlier run recorded."""
         self.every.begin()
         self._epoch = 0
+        self._saver.begin(self.model)
         if is_url(self.filepath):
             return
         try_path(self._name)
@@ -184,11 +188,13 @@ class ModelCheckpoint(MonitorCallback):
             self._open_manifest()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Take note of the epoch."""
+        """Take note of the epoch; an error of a save in the background comes out here."""
         self._epoch = epoch
+        self._saver.check()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due."""
+        self._saver.check()
         if self.every.after_batch(batch):
             self._consider(self._epoch, batch, logs)
 
@@ -196,6 +202,19 @@ class ModelCheckpoint(MonitorCallback):
         """Save when the period is due."""
         if self.every.after_epoch():
             self._consider(epoch, None, logs)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Wait until everything is written."""
+        self._saver.wait()
+
+    def close(self) -> None:
+        """Wait until everything is written, however the run ended."""
+        self._saver.wait()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run gets back; what it speaks of is on the disk then."""
+        self._saver.wait()
+        return super().state_dict()
 
     # Whether to save ---------------------------------------------------------------------------------------------
 
@@ -211,13 +230,14 @@ class ModelCheckpoint(MonitorCallback):
                 self._save_if_best(epoch, batch, logs, score)
         else:
             path = self._path(epoch, batch, logs)
-            record = self._record(path, epoch, batch, score)
-            if self._manifest and record and not self._manifest.wants(record, self._rules, self.watch.direction):
+            # The manifest is the writer's until it is done.
+            self._saver.wait()
+            record, manifest = self._record(path, epoch, batch, score), self._saver.manifest
+            if manifest and record and not manifest.wants(record, self._rules, self.watch.direction):
                 self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
                 return
             self._say(epoch, f"saving model to {path}")
-            self._save(path, record)
-            self._say(epoch, f"finished saving model to {path}")
+            self._save(path, record, epoch)
             self.note(f"saved {path}", kind="save", path=path, score=score)
 
     def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float) -> None:
@@ -227,8 +247,7 @@ class ModelCheckpoint(MonitorCallback):
             return
         path = self._path(epoch, batch, logs)
         self._say(epoch, f"{self.monitor} improved from {before} to {score:.5f}, saving model to {path}")
-        self._save(path, self._record(path, epoch, batch, score))
-        self._say(epoch, f"finished saving model to {path}")
+        self._save(path, self._record(path, epoch, batch, score), epoch)
         than = "is the first" if self.best is None else f"is better than {self.best:g}"
         text = f"saved {path}: {self.monitor} {score:g} {than}"
         self.note(text, kind="best", path=path, score=score, before=self.best)
@@ -251,27 +270,23 @@ class ModelCheckpoint(MonitorCallback):
 
     # Saving ------------------------------------------------------------------------------------------------------
 
-    def _save(self, path: str, record: Record | None) -> None:
-        if not is_url(path):
-            refuse_folder(path)
-            if os.path.dirname(path):
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-        if self._manifest is not None and record is not None:
-            self._manifest.announce(record)
-        if self.save_weights_only:
-            self.model.save_weights(path)
-        else:
-            self.model.save(path)
-        if self._manifest is not None and record is not None:
-            self._manifest.record()
-            self._manifest.prune(self._rules, self.run_id, self.watch.direction)
+    def _save(self, path: str, record: Record | None, epoch: int) -> None:
+        rules, direction = self._rules, self.watch.direction
+        self._saver.save(
+            self.model,
+            path,
+            self.save_weights_only,
+            lambda write: self._saver.commit(write, path, record, rules, direction),
+            lambda: self._say(epoch, f"finished saving model to {path}"),
+        )
 
     def _record(self, path: str, epoch: int, batch: int | None, score: float | None) -> Record | None:
-        if self._manifest is None:
+        manifest = self._saver.manifest
+        if manifest is None:
             return None
         from oncue.checkpoints.record import Record
 
-        file = os.path.relpath(path, self._manifest.folder).replace(os.sep, "/")
+        file = os.path.relpath(path, manifest.folder).replace(os.sep, "/")
         steps = (self.params or {}).get("steps")
         step = None if steps is None else epoch * steps + (steps if batch is None else batch + 1)
         return Record(file, epoch=epoch + 1, step=step, score=score, monitor=self.monitor, run=self.run_id)
@@ -285,12 +300,14 @@ class ModelCheckpoint(MonitorCallback):
     def _open_manifest(self) -> None:
         from oncue.checkpoints.manifest import Manifest
 
-        self._manifest = Manifest(os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json"))
+        manifest = self._saver.manifest = Manifest(
+            os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
+        )
         if not self.resume_best:
             return
         if self.watch.direction is None:
             self._decide_direction({})
-        found = self._manifest.best(self.monitor, self.watch.direction)
+        found = manifest.best(self.monitor, self.watch.direction)
         if found is None or found.score is None:
             return
         self.run_id = found.run

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.snapshot import Snapshot
 
 
 class Saved:
@@ -22,6 +26,25 @@ class Saved:
         from oncue.saving.formats import save_weights
 
         save_weights(self, filepath, overwrite, **kwargs)
+
+    def prepare_save(
+        self, filepath: str | os.PathLike[str], *, weights_only: bool = False, snapshot: Snapshot | None = None
+    ) -> Callable[[], None]:
+        """Take all that a save needs, and return a function that writes it later; see `oncue.saving.prepare_save`.
+
+        Raises:
+            ValueError: Also when the model's class saves in its own way, which nothing is known of.
+        """
+        from oncue.saving.formats import prepare_save
+
+        method = "save_weights" if weights_only else "save"
+        if getattr(type(self), method) is not getattr(Saved, method):
+            raise ValueError(
+                f"`{type(self).__name__}.{method}` is a method of your own, so only it can save the model, and not in "
+                "the background. Leave out `asynchronous=True`."
+            )
+
+        return prepare_save(self, filepath, weights_only=weights_only, snapshot=snapshot)
 
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Load weights; arguments and errors as those of `oncue.saving.load_weights`."""

@@ -14,7 +14,7 @@ from oncue.saving.custom_objects import (
 )
 
 if TYPE_CHECKING:
-    from oncue.saving.formats import load_model, load_weights, save_model, save_weights
+    from oncue.saving.formats import load_model, load_weights, prepare_save, save_model, save_weights
 
 __all__ = [
     "CustomObjectScope",
@@ -24,6 +24,7 @@ __all__ = [
     "get_registered_object",
     "load_model",
     "load_weights",
+    "prepare_save",
     "register_keras_serializable",
     "save_model",
     "save_weights",
@@ -32,7 +33,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # h5py and safetensors are imported when the first file is read or written.
-    if name in ("load_model", "load_weights", "save_model", "save_weights"):
+    if name in ("load_model", "load_weights", "prepare_save", "save_model", "save_weights"):
         from oncue.saving import formats
 
         return getattr(formats, name)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from oncue.checkpoints.snapshot import Snapshot
 from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
 from oncue.saving.hdf5_file import hdf5_replacing
+from oncue.saving.tree import Tree
 
 _MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
 _WEIGHTS = {
@@ -58,8 +61,7 @@ def save_model(
     path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
     if not _may_write(path, overwrite):
         return
-    write = keras_archive.write_archive if kind == ".keras" else legacy_h5.write_model
-    write(model, path, include_optimizer)
+    _prepared_model(model, kind, include_optimizer, None)(path)
 
 
 def load_model(
@@ -109,15 +111,86 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     _require_built(model, "save_weights")
     if not _may_write(path, overwrite):
         return
+    _prepared_weights(model, kind, None)(path)
+
+
+def prepare_save(
+    model: Any, filepath: str | os.PathLike[str], *, weights_only: bool = False, snapshot: Snapshot | None = None
+) -> Callable[[], None]:
+    """Take from a model all that a save needs, and write it later.
+
+    With a snapshot the function that is returned has nothing to do with the model any more: it may run on another
+    thread while training goes on, until the snapshot is used again.
+
+    Args:
+        model: The model, as for `save_model` or `save_weights`.
+        filepath: The file; its extension decides the format.
+        weights_only: Whether to save the weights alone.
+        snapshot: Makes copies of the tensors, in memory that it uses again; None to keep the model's own, for a save
+            before the next step.
+
+    Returns:
+        A function without arguments that writes the file, completely or not at all.
+
+    Raises:
+        ValueError: As `save_model` and `save_weights`.
+
+    Example:
+        >>> import tempfile
+        >>> from oncue import Sequential, layers
+        >>> from oncue.checkpoints.snapshot import Snapshot
+        >>> model = Sequential([layers.Input((2,)), layers.Dense(1)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save = prepare_save(model, f"{folder}/a.weights.h5", weights_only=True, snapshot=Snapshot())
+        ...     model.set_weights([weight * 0 for weight in model.get_weights()])
+        ...     save()
+        ...     model.load_weights(f"{folder}/a.weights.h5")
+        >>> bool(model.get_weights()[0].any())
+        True
+    """
+    if weights_only:
+        path, kind = _path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+        _require_built(model, "save_weights")
+        write = _prepared_weights(model, kind, snapshot)
+    else:
+        path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
+        write = _prepared_model(model, kind, True, snapshot)
+
+    def save() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path)
+
+    return save
+
+
+def _prepared_model(
+    model: Any, kind: str, include_optimizer: bool, snapshot: Snapshot | None
+) -> Callable[[Path], None]:
+    if kind == ".keras":
+        return keras_archive.prepare_archive(model, include_optimizer, snapshot)
+    return _prepared_tree(legacy_h5.model_tree(model, include_optimizer), snapshot)
+
+
+def _prepared_weights(model: Any, kind: str, snapshot: Snapshot | None) -> Callable[[Path], None]:
     if kind == ".safetensors":
-        safetensors_file.write_weights(model, path)
-        return
+        return safetensors_file.prepare_weights(model, snapshot)
     _require_model(model, kind)
-    with hdf5_replacing(path) as content:
-        if kind == ".weights.h5":
-            weights_h5.write_weights(content, model)
-        else:
-            legacy_weights.write_weights(content, model)
+    if kind == ".weights.h5":
+        return _prepared_tree(weights_h5.weights_tree(model), snapshot)
+    tree = Tree()
+    legacy_weights.write_weights(tree, model)
+    return _prepared_tree(tree, snapshot)
+
+
+def _prepared_tree(tree: Tree, snapshot: Snapshot | None) -> Callable[[Path], None]:
+    if snapshot is not None:
+        tree.freeze(snapshot)
+
+    def write(path: Path) -> None:
+        with hdf5_replacing(path) as content:
+            tree.write(content)
+
+    return write
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:

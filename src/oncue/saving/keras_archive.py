@@ -6,29 +6,35 @@ import datetime
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.hdf5_file import hdf5_in_memory
 from oncue.saving.legacy_weights import KERAS_VERSION
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
-from oncue.saving.weights_h5 import read_weights, write_weights
+from oncue.saving.weights_h5 import read_weights, weights_tree
 
 
-def write_archive(model: Any, path: Path, include_optimizer: bool = True) -> None:
-    """Write a `.keras` file.
+def prepare_archive(
+    model: Any, include_optimizer: bool = True, snapshot: Snapshot | None = None
+) -> Callable[[Path], None]:
+    """Take from a model what a `.keras` file holds.
 
     Args:
         model: The model.
-        path: The file.
         include_optimizer: Whether to keep what `compile` was told and the optimizer's state.
+        snapshot: Makes copies of the tensors; None to keep the model's own.
+
+    Returns:
+        A function that writes the file; it raises an OSError when that can't be done, and the old file is untouched then.
 
     Raises:
         ValueError: For a model that a configuration can't describe.
-        OSError: When the file can't be written; the old one is untouched then.
     """
     check_describable(model)
     config = model_config(model)
@@ -36,14 +42,22 @@ def write_archive(model: Any, path: Path, include_optimizer: bool = True) -> Non
     config["compile_config"] = compiled
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
-    weights = io.BytesIO()
-    with hdf5_in_memory(weights) as content:
-        write_weights(content, model, with_optimizer=compiled is not None)
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr("metadata.json", json.dumps(metadata))
-        archive.writestr("config.json", to_json(config, model))
-        with archive.open("model.weights.h5", "w", force_zip64=True) as member:
-            member.write(weights.getbuffer())
+    description = to_json(config, model)
+    tree = weights_tree(model, with_optimizer=compiled is not None)
+    if snapshot is not None:
+        tree.freeze(snapshot)
+
+    def write(path: Path) -> None:
+        weights = io.BytesIO()
+        with hdf5_in_memory(weights) as content:
+            tree.write(content)
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr("metadata.json", json.dumps(metadata))
+            archive.writestr("config.json", description)
+            with archive.open("model.weights.h5", "w", force_zip64=True) as member:
+                member.write(weights.getbuffer())
+
+    return write
 
 
 def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Any:

@@ -10,40 +10,42 @@ from typing import Any
 from oncue import losses, optimizers
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
-from oncue.saving.hdf5_file import hdf5_replacing
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
-from oncue.saving.optimizer_arrays import optimizer_arrays, optimizer_shapes, set_optimizer_arrays
+from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays
+from oncue.saving.tree import Tree
 
 
-def write_model(model: Any, path: Path, include_optimizer: bool = True) -> None:
-    """Write a whole model into an `.h5` file.
+def model_tree(model: Any, include_optimizer: bool = True) -> Tree:
+    """Return a whole model as an `.h5` file has it.
 
     Args:
         model: The model.
-        path: The file.
         include_optimizer: Whether to keep what `compile` was told and the optimizer's state.
+
+    Returns:
+        The texts that describe it, and the model's own tensors.
 
     Raises:
         ValueError: For a model that a configuration can't describe.
-        OSError: When the file can't be written; the old one is untouched then.
     """
     check_describable(model)
     config = _old_form(model_config(model))
     compiled = compile_config(model) if include_optimizer and model.optimizer is not None else None
-    with hdf5_replacing(path) as content:
-        content.attrs["keras_version"] = KERAS_VERSION
-        content.attrs["backend"] = "torch"
-        content.attrs["model_config"] = to_json(config, model).encode("utf-8")
-        if compiled is not None:
-            content.attrs["training_config"] = to_json(_old_training(compiled), model).encode("utf-8")
-        write_weights(content.create_group("model_weights"), model)
-        arrays = optimizer_arrays(model) if compiled is not None else []
-        if arrays:
-            name = model.optimizer.name
-            labels = ["iteration", "learning_rate"] if len(arrays) > 1 else ["iteration"]
-            names = [f"{name}/{labels[i] if i < len(labels) else f'variable_{i}'}" for i in range(len(arrays))]
-            write_arrays(content.create_group("optimizer_weights"), list(zip(names, arrays, strict=True)))
+    content = Tree()
+    content.attrs["keras_version"] = KERAS_VERSION
+    content.attrs["backend"] = "torch"
+    content.attrs["model_config"] = to_json(config, model).encode("utf-8")
+    if compiled is not None:
+        content.attrs["training_config"] = to_json(_old_training(compiled), model).encode("utf-8")
+    write_weights(content.create_group("model_weights"), model)
+    tensors = optimizer_tensors(model) if compiled is not None else []
+    if tensors:
+        name = model.optimizer.name
+        labels = ["iteration", "learning_rate"] if len(tensors) > 1 else ["iteration"]
+        names = [f"{name}/{labels[i] if i < len(labels) else f'variable_{i}'}" for i in range(len(tensors))]
+        write_arrays(content.create_group("optimizer_weights"), list(zip(names, tensors, strict=True)))
+    return content
 
 
 def _old_form(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oncue.layers.layer import Layer, variables_of
 from oncue.saving import guard
+from oncue.saving.tree import Stored, Tree
 from oncue.saving.weights_h5 import mismatch, settle
 from oncue.variable import Variable
 
@@ -20,14 +21,17 @@ _ATTRIBUTE_BYTES = 64512
 _TOP = "top_level_model_weights"
 
 
-def write_weights(group: Any, model: Any) -> None:
-    """Write a model's weights into an open HDF5 file or group, one group for each layer."""
+def write_weights(group: Tree, model: Any) -> None:
+    """Put a model's weights into a tree, one group for each layer."""
     layers, paths = _layers(model), _paths(model)
     _write_names(group, "layer_names", [name for name, _ in layers])
     group.attrs["backend"] = b"torch"
     group.attrs["keras_version"] = KERAS_VERSION.encode()
     for name, weights in [*layers, (_TOP, _top_weights(model, layers))]:
-        write_arrays(group.create_group(name), [(paths[id(weight.value)], weight.numpy()) for weight in weights])
+        write_arrays(
+            group.create_group(name),
+            [(paths[id(weight.value)], Stored(weight.value, weight.axes)) for weight in weights],
+        )
 
 
 def _paths(model: Any) -> dict[int, str]:
@@ -52,14 +56,14 @@ def _top_weights(model: Any, layers: list[tuple[str, list[Variable]]]) -> list[V
     return [weight for weight in model.weights if id(weight.value) not in inside]
 
 
-def write_arrays(group: Any, arrays: list[tuple[str, NDArray[Any]]]) -> None:
-    """Write named arrays into a group, and their names, in order, into its attribute `weight_names`."""
+def write_arrays(group: Tree, arrays: list[tuple[str, Stored]]) -> None:
+    """Put named arrays into a group, and their names, in order, into its attribute `weight_names`."""
     _write_names(group, "weight_names", [name for name, _ in arrays])
     for name, array in arrays:
-        group.create_dataset(name, data=array)
+        group[name] = array
 
 
-def _write_names(group: Any, attribute: str, names: list[str]) -> None:
+def _write_names(group: Tree, attribute: str, names: list[str]) -> None:
     data = np.array([name.encode("utf-8") for name in names]) if names else np.array([], dtype=np.float64)
     pieces = 1
     while any(part.nbytes > _ATTRIBUTE_BYTES for part in np.array_split(data, pieces)):

@@ -10,21 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oncue.saving.tree import Stored
 
-def optimizer_arrays(model: Any) -> list[NDArray[Any]]:
+
+def optimizer_tensors(model: Any) -> list[Stored]:
     """Return the state of a model's optimizer: the count, the learning rate, then what is kept for each weight.
 
     Args:
         model: A compiled model.
 
     Returns:
-        Arrays in the order of `optimizer.variables`; empty without an optimizer that keeps its state so.
+        Tensors in the order of `optimizer.variables`; empty without an optimizer that keeps its state so.
 
     Example:
         >>> from oncue import Sequential, layers
         >>> model = Sequential([layers.Input((2,)), layers.Dense(3)])
         >>> model.compile("sgd", "mse")
-        >>> [array.tolist() for array in optimizer_arrays(model)]
+        >>> [stored.array().tolist() for stored in optimizer_tensors(model)]
         [0, 0.009999999776482582]
     """
     optimizer = model.optimizer
@@ -34,18 +36,17 @@ def optimizer_arrays(model: Any) -> list[NDArray[Any]]:
         # A torch optimizer that is yet to be made has no learning rate to tell.
         return []
     owners = _owners(model)
-    arrays = []
+    found = []
     for tensor in variables:
         owner = owners.get(id(tensor))
-        kept = tensor.detach() if owner is None else owner.to_keras(tensor.detach())
-        array = (kept.float() if kept.dtype == torch.bfloat16 else kept).cpu().numpy()
         # Keras counts in 32 bits.
-        arrays.append(array.astype(np.int32) if array.dtype == np.int64 else np.array(array, order="C"))
-    return arrays
+        kept = tensor.to(torch.int32) if tensor.dtype == torch.int64 else tensor
+        found.append(Stored(kept, None if owner is None else owner.axes))
+    return found
 
 
 def optimizer_shapes(model: Any) -> list[tuple[int, ...]]:
-    """Return the shapes of `optimizer_arrays` without copying anything."""
+    """Return the shapes of `optimizer_tensors` in the file without copying anything."""
     try:
         variables = model.optimizer.variables
     except ValueError:
@@ -59,7 +60,7 @@ def optimizer_shapes(model: Any) -> list[tuple[int, ...]]:
 
 
 def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
-    """Set the state of a model's optimizer, the reverse of `optimizer_arrays`; shapes were compared before."""
+    """Set the state of a model's optimizer, the reverse of `optimizer_tensors`; shapes were compared before."""
     optimizer = model.optimizer
     if not optimizer.built:
         # Only the count and the rate are there yet.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.weights_h5 import settle
@@ -62,23 +64,38 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def write_weights(module: torch.nn.Module, path: Path) -> None:
-    """Write a module's weights; tensors that several names share are written under the first of them.
+def prepare_weights(module: torch.nn.Module, snapshot: Snapshot | None = None) -> Callable[[Path], None]:
+    """Take a module's weights; tensors that several names share are taken under the first of them.
 
     Args:
         module: Any torch module.
-        path: The file.
+        snapshot: Makes copies of the tensors; None to keep the module's own.
 
-    Raises:
-        OSError: When the file can't be written; the old one is untouched then.
+    Returns:
+        A function that writes the file; it raises an OSError when that can't be done, and the old file is untouched then.
     """
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in _without_twins(named_tensors(module)).items()
-    }
-    with replacing(path) as temporary:
-        order = "\n".join(tensors)
-        save_file(tensors, temporary, metadata={"format": "pt", "oncue_format": FORMAT_VERSION, "order": order})
+    tensors = _without_twins(named_tensors(module))
+    if snapshot is not None:
+        tensors = snapshot.take(tensors)
+
+    def write(path: Path) -> None:
+        ready = _in_own_memory({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        with replacing(path) as temporary:
+            order = "\n".join(ready)
+            save_file(ready, temporary, metadata={"format": "pt", "oncue_format": FORMAT_VERSION, "order": order})
+
+    return write
+
+
+def _in_own_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # Two views of one piece of memory, which torch refuses to write, become two tensors.
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return found
 
 
 def _without_twins(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

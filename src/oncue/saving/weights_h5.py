@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncue.saving import guard
-from oncue.saving.optimizer_arrays import optimizer_arrays, optimizer_shapes, set_optimizer_arrays, warn_of_count
+from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays, warn_of_count
 from oncue.saving.places import Place, places_of
+from oncue.saving.tree import Stored, Tree
 from oncue.variable import Variable
 
 _OPTIMIZER = "optimizer"
@@ -19,24 +20,28 @@ _OPTIMIZER = "optimizer"
 _NOT_WEIGHTS = {"seed_generator", "_seed_generator", "_metrics", "_loss_tracker"}
 
 
-def write_weights(content: Any, model: Any, with_optimizer: bool = True) -> None:
-    """Write a model's weights and its optimizer's state into an open HDF5 file.
+def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
+    """Return a model's weights and its optimizer's state as the file has them.
 
     Args:
-        content: The file, open for writing.
         model: The model, built.
-        with_optimizer: Whether to write the optimizer's state, if there is one.
+        with_optimizer: Whether to take the optimizer's state, if there is one.
+
+    Returns:
+        The model's own tensors, in their places.
     """
+    content = Tree()
     for place in places_of(model):
         group = content.create_group(place.group)
         group.attrs["name"] = place.name
         for index, variable in enumerate(place.variables):
-            group[str(index)] = variable.numpy()
+            group[str(index)] = Stored(variable.value, variable.axes)
     if with_optimizer and model.optimizer is not None:
         group = content.create_group(f"{_OPTIMIZER}/vars")
         group.attrs["name"] = model.optimizer.name
-        for index, array in enumerate(optimizer_arrays(model)):
-            group[str(index)] = array
+        for index, stored in enumerate(optimizer_tensors(model)):
+            group[str(index)] = stored
+    return content
 
 
 def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = False) -> None:

@@ -1,0 +1,136 @@
+"""CheckpointSaver: what ModelCheckpoint does with a file once it is decided: write it, record it, delete older ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from oncue.callbacks.checkpoint_arguments import is_url, refuse_folder
+from oncue.core.contract import SavesLater
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.manifest import Manifest
+    from oncue.checkpoints.record import Record
+    from oncue.checkpoints.retention import Rule
+    from oncue.checkpoints.snapshot import Snapshot
+    from oncue.checkpoints.writer import Writer
+
+
+class CheckpointSaver:
+    """Saves the files of one ModelCheckpoint, at once or in the background.
+
+    In the background the tensors are copied first, so that training changes none that is written; one file is written at
+    a time, and a second save waits for the first.
+
+    Args:
+        asynchronous: Whether to write in the background.
+
+    Attributes:
+        manifest: Where what was saved is recorded; None for nowhere.
+
+    Example:
+        >>> CheckpointSaver(asynchronous=False).manifest is None
+        True
+    """
+
+    def __init__(self, asynchronous: bool) -> None:
+        self.manifest: Manifest | None = None
+        self._asynchronous = asynchronous
+        self._writer: Writer | None = None
+        self._snapshot: Snapshot | None = None
+        self._unsaid: Callable[[], None] | None = None
+
+    def begin(self, model: Any) -> None:
+        """Get ready for a run.
+
+        Raises:
+            ValueError: When the model can't be saved in the background.
+        """
+        self.manifest = None
+        if not self._asynchronous:
+            return
+        from oncue.checkpoints.snapshot import Snapshot
+        from oncue.checkpoints.writer import Writer
+
+        if not isinstance(model, SavesLater):
+            raise ValueError(
+                f"ModelCheckpoint can't save a {type(model).__name__} in the background: it has no `prepare_save`, as "
+                "oncue's models have. Leave out `asynchronous=True`."
+            )
+        self._writer = Writer("a checkpoint")
+        self._snapshot = Snapshot()
+
+    def save(
+        self,
+        model: Any,
+        path: str,
+        weights_only: bool,
+        commit: Callable[[Callable[[], object]], None],
+        finished: Callable[[], None],
+    ) -> None:
+        """Save a file.
+
+        Args:
+            model: The model.
+            path: The file.
+            weights_only: Whether to save the weights alone.
+            commit: Calls the function that it is given, which writes the file, with what comes before and after that.
+            finished: Is called in this thread when the file is there.
+
+        Raises:
+            OSError: When it can't be written; in the background, at a later call.
+        """
+        if self._writer is None:
+            save = model.save_weights if weights_only else model.save
+            commit(lambda: save(path))
+            finished()
+            return
+        # The copies of the save before may still be read until here.
+        self.wait()
+        write = model.prepare_save(path, weights_only=weights_only, snapshot=self._snapshot)
+        self._writer.submit(lambda: commit(write))
+        self._unsaid = finished
+
+    def check(self) -> None:
+        """Raise what went wrong in the background, and tell of a file that is there; never waits."""
+        if self._writer is not None and not self._writer.busy:
+            unsaid, self._unsaid = self._unsaid, None
+            self._writer.check()
+            if unsaid is not None:
+                unsaid()
+
+    def wait(self) -> None:
+        """Wait for the file that is being written; raise what went wrong."""
+        if self._writer is not None:
+            self._writer.wait()
+            self.check()
+
+    def commit(
+        self,
+        write: Callable[[], object],
+        path: str,
+        record: Record | None,
+        rules: tuple[Rule, ...],
+        direction: str | None,
+    ) -> None:
+        """Write a file and record it; then delete those that no rule keeps.
+
+        Args:
+            write: Writes the file.
+            path: The file.
+            record: What is known of it; None without a manifest.
+            rules: Which files are kept.
+            direction: Which way the score gets better.
+        """
+        if not is_url(path):
+            refuse_folder(path)
+            if os.path.dirname(path):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+        if self.manifest is None or record is None:
+            write()
+            return
+        self.manifest.announce(record)
+        write()
+        self.manifest.record()
+        self.manifest.prune(rules, record.run, direction)

@@ -1,0 +1,92 @@
+"""Tree: what an HDF5 file is going to hold, taken from a model before it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oncue.checkpoints.snapshot import Snapshot
+
+
+@dataclass
+class Stored:
+    """A tensor that becomes an array in the file.
+
+    Args:
+        tensor: The tensor, in the order of axes in which the model keeps it.
+        axes: The order of axes in the file; None for the same.
+    """
+
+    tensor: torch.Tensor
+    axes: tuple[int, ...] | None = None
+
+    def array(self) -> NDArray[Any]:
+        """Return the array, in one piece; without a copy where the tensor has that form already."""
+        tensor = self.tensor.detach()
+        if tensor.dtype == torch.bfloat16:
+            # NumPy and HDF5 have no such type.
+            tensor = tensor.float()
+        ordered = tensor if self.axes is None else tensor.permute(self.axes)
+        return np.asarray(ordered.cpu().numpy(), order="C")
+
+
+class Tree:
+    """Groups, attributes and arrays, made as in h5py and written later.
+
+    What is written to a file may be written on another thread, while the model is trained on: `freeze` makes copies of
+    the tensors first.
+
+    Attributes:
+        attrs: The attributes of this group.
+        members: The groups and arrays in it by name; a name may be a path.
+
+    Example:
+        >>> import io
+        >>> from oncue.saving.hdf5_file import hdf5_in_memory
+        >>> tree = Tree()
+        >>> tree.create_group("layers")["0"] = Stored(torch.ones(2, 3), (1, 0))
+        >>> with hdf5_in_memory(io.BytesIO()) as content:
+        ...     tree.write(content)
+        ...     content["layers/0"].shape
+        (3, 2)
+    """
+
+    def __init__(self) -> None:
+        self.attrs: dict[str, Any] = {}
+        self.members: dict[str, Tree | Stored] = {}
+
+    def create_group(self, name: str) -> Tree:
+        """Add a group."""
+        group = Tree()
+        self.members[name] = group
+        return group
+
+    def __setitem__(self, name: str, value: Stored) -> None:
+        self.members[name] = value
+
+    def freeze(self, snapshot: Snapshot) -> None:
+        """Put copies in the place of the tensors."""
+        stored = dict(enumerate(self._stored()))
+        copies = snapshot.take({str(number): one.tensor for number, one in stored.items()})
+        for number, one in stored.items():
+            one.tensor = copies[str(number)]
+
+    def write(self, group: Any) -> None:
+        """Write all of it into an open HDF5 file or group."""
+        for name, value in self.attrs.items():
+            group.attrs[name] = value
+        for name, member in self.members.items():
+            if isinstance(member, Tree):
+                member.write(group.create_group(name))
+            else:
+                group.create_dataset(name, data=member.array())
+
+    def _stored(self) -> list[Stored]:
+        found: list[Stored] = []
+        for member in self.members.values():
+            found += member._stored() if isinstance(member, Tree) else [member]
+        return found
