@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,7 @@ def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
         store = Store(folder)
         for text in ("a", "b", "c"):
             store.commit(writer(text))
+        store.release()
         count = 0
 
         def failing(name: str, fatal: int = fatal) -> Callable[..., Any]:
@@ -122,6 +125,7 @@ def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
         assert text in (("c", "d") if failed else ("d",))
         outcomes.add(text)
         found.prepare()
+        found.release()
         assert not [name for name in names(folder) if name.startswith(".")]
         found.clear()
         assert not folder.exists()
@@ -145,6 +149,7 @@ def test_what_a_killed_run_left_half_done_is_removed(tmp_path: Path) -> None:
     again.prepare()
     assert again.newest(reader) == "good" and not half.exists()
     again.commit(writer("better"))
+    again.release()
     assert names(tmp_path) == ["latest.json", "state-1", "state-3"]
 
 
@@ -166,3 +171,34 @@ def test_a_folder_that_cannot_be_written_to_is_said_at_once(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="training doesn't begin"):
         Store(tmp_path / "file").prepare()
+
+
+def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    first.prepare()
+    with pytest.raises(RuntimeError, match="Another run that is still going on saves to"):
+        second.prepare()
+    first.release()
+    second.prepare()
+    second.release()
+    assert names(tmp_path) == []
+
+
+def test_another_process_is_kept_out_and_a_killed_one_is_not_waited_for(tmp_path: Path) -> None:
+    script = f"""
+import time
+from oncue.checkpoints.store import Store
+store = Store({str(tmp_path)!r})
+store.prepare()
+print("ready", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None and owner.stdout.readline() == "ready\n"
+        with pytest.raises(RuntimeError, match="Another run"):
+            Store(tmp_path).prepare()
+        owner.kill()
+        owner.wait()
+    again = Store(tmp_path)
+    again.prepare()
+    again.release()

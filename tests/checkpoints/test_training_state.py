@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from oncue.checkpoints.encoding import decode, encode
+from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.training_state import TrainingState
 
 PLAIN = st.recursive(
@@ -58,10 +59,12 @@ def test_numbers_of_numpy_and_those_that_are_not_finite(tmp_path: Path) -> None:
 
 def test_a_state_keeps_its_tensors_when_training_goes_on(tmp_path: Path) -> None:
     weight = torch.ones(2)
-    encoded: dict[str, Any] = {}
-    encode({"weight": weight}, encoded)
+    seen = [1]
+    frozen = TrainingState({}, parts={"weights": {"weight": weight}, "seen": seen}).freeze(Snapshot())
     weight.zero_()
-    assert encoded["0"].tolist() == [1.0, 1.0]
+    seen.append(2)
+    parts = frozen.thaw().parts
+    assert parts["weights"]["weight"].tolist() == [1.0, 1.0] and parts["seen"] == [1]
 
 
 def test_what_cannot_be_kept_is_named() -> None:

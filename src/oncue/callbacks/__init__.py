@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from oncue.callbacks.lambda_callback import LambdaCallback as LambdaCallback
     from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
     from oncue.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from oncue.callbacks.preemption import Preempted as Preempted, Preemption as Preemption
     from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau as ReduceLROnPlateau
     from oncue.callbacks.remote_monitor import RemoteMonitor as RemoteMonitor
     from oncue.callbacks.swap_ema_weights import SwapEMAWeights as SwapEMAWeights
     from oncue.callbacks.tensorboard import TensorBoard as TensorBoard
     from oncue.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
+    from oncue.callbacks.time_limit import TimeLimit as TimeLimit
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 
@@ -38,11 +40,14 @@ _MODULES = {
     "LambdaCallback": "lambda_callback",
     "LearningRateScheduler": "learning_rate_scheduler",
     "ModelCheckpoint": "model_checkpoint",
+    "Preempted": "preemption",
+    "Preemption": "preemption",
     "ReduceLROnPlateau": "reduce_lr_on_plateau",
     "RemoteMonitor": "remote_monitor",
     "SwapEMAWeights": "swap_ema_weights",
     "TensorBoard": "tensorboard",
     "TerminateOnNaN": "terminate_on_nan",
+    "TimeLimit": "time_limit",
 }
 
 __all__ = [
@@ -56,12 +61,15 @@ __all__ = [
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "Preempted",
+    "Preemption",
     "ProgbarLogger",
     "ReduceLROnPlateau",
     "RemoteMonitor",
     "SwapEMAWeights",
     "TensorBoard",
     "TerminateOnNaN",
+    "TimeLimit",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from oncue.callbacks.arguments import whole
@@ -12,8 +13,10 @@ from oncue.core.every import Every
 from oncue.core.monitor import as_number
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
+    from oncue.checkpoints.writer import Writer
 
 
 class HasRunState(Protocol):
@@ -39,6 +42,8 @@ class BackupAndRestore(Callback):
     rows of CSVLogger), the History, the random generators and the place in the data. On the CPU a run that was
     interrupted therefore ends bit for bit as one that was not. The state is saved as JSON and safetensors, with digests,
     in a way that a kill at any moment leaves it readable; the state before the newest is kept, in case a disk damages it.
+    Training waits only while tensors are copied; they are written in the background, one state at a time. An error there
+    comes at the next hook, and `fit` returns when all is written.
 
     After a run that finished, or that a callback stopped, the backup is deleted. After an error, Ctrl-C or a kill, and
     after TerminateOnNaN, it stays, and the next `fit` begins from it. A state whose loss is not finite is never saved.
@@ -56,7 +61,11 @@ class BackupAndRestore(Callback):
     Raises:
         ValueError: For a period or a folder that can't be; and before the first step, when the model, the optimizer, the
             data or the callbacks are no longer those of the backup, naming what has changed.
-        OSError: Before the first step, when the folder can't be written to.
+        OSError: Before the first step, when the folder can't be written to; and when a state can't be saved.
+        RuntimeError: Before the first step, when another run is using the folder.
+
+    Attributes:
+        seconds: What the longest save of this run took, from taking the state until it was on the disk.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -101,7 +110,10 @@ class BackupAndRestore(Callback):
         self.delete_checkpoint = delete_checkpoint
         self.every = _period(save_freq, every)
         self._store: Store | None = None
+        self._writer: Writer | None = None
+        self._snapshot: Snapshot | None = None
         self._postponed = False
+        self.seconds = 0.0
 
     @property
     def waited(self) -> dict[str, Any]:
@@ -126,10 +138,13 @@ class BackupAndRestore(Callback):
             ValueError: When this run is set up in another way, or no state in the folder can be read.
             OSError: When the folder can't be written to.
         """
+        from oncue.checkpoints.snapshot import Snapshot
         from oncue.checkpoints.store import Store
         from oncue.checkpoints.training_state import TrainingState
+        from oncue.checkpoints.writer import Writer
 
         run = self._run_state()
+        self._writer, self._snapshot = Writer("the state of the run"), Snapshot()
         self._store = Store(self.backup_dir)
         self._store.prepare()
         state = self._store.newest(TrainingState.read)
@@ -157,6 +172,8 @@ class BackupAndRestore(Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due; after the last batch of an epoch, when the epoch has been measured too."""
+        if self._writer is not None:
+            self._writer.check()
         if self.every.after_batch(batch):
             steps = (self.params or {}).get("steps")
             if self.model.stop_training or (steps is not None and batch + 1 >= steps):
@@ -173,16 +190,57 @@ class BackupAndRestore(Callback):
             self._save(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Delete the backup, unless the run was stopped because a value was not finite."""
-        if self.delete_checkpoint and self._store is not None and not self._cut_short():
+        """Delete the backup, unless the run is to go on, or was stopped because a value was not finite."""
+        self._wait()
+        paused = getattr(self._run, "paused", None) is not None
+        if self.delete_checkpoint and self._store is not None and not paused and not self._cut_short():
             self._store.clear()
 
-    def _save(self, logs: dict[str, Any] | None) -> None:
+    def close(self) -> None:
+        """Wait until the state that is under way is written, and let other runs use the folder."""
+        try:
+            self._wait()
+        finally:
+            if self._store is not None:
+                self._store.release()
+
+    def save_now(self, logs: dict[str, Any] | None = None) -> bool:
+        """Save the state of this moment, and return when it is on the disk; for a hook that runs after all others.
+
+        Args:
+            logs: The hook's logs.
+
+        Returns:
+            False when this moment can't be gone on from exactly, or a value is not finite: the backup before it stays.
+        """
+        run = self._run_state()
+        if self._run is not None and self._run.progress.batch is not None and run.obstacle() is not None:
+            return False
+        saved = self._save(logs)
+        self._wait()
+        return saved
+
+    def _save(self, logs: dict[str, Any] | None) -> bool:
         loss = as_number((logs or {}).get("loss"))
         if self._cut_short() or (loss is not None and not math.isfinite(loss)):
             self.note("saved no backup: a value is not finite")
-        elif self._store is not None:
-            self._store.commit(self._run_state().capture().write)
+            return False
+        assert self._store is not None and self._writer is not None and self._snapshot is not None
+        # The copies of the state before are read until it is written.
+        self._writer.wait()
+        before = time.monotonic()
+        state, store = self._run_state().capture().freeze(self._snapshot), self._store
+
+        def commit() -> None:
+            store.commit(state.write)
+            self.seconds = max(self.seconds, time.monotonic() - before)
+
+        self._writer.submit(commit)
+        return True
+
+    def _wait(self) -> None:
+        if self._writer is not None:
+            self._writer.wait()
 
     def _cut_short(self) -> bool:
         if self._run is None or not self.model.stop_training:

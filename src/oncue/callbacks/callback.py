@@ -23,6 +23,7 @@ class Run(Protocol):
 
     journal: Journal
     progress: Progress
+    paused: str | None
 
     def costs(self) -> dict[str, dict[str, float]]:
         """Return the seconds by callback and hook."""

@@ -21,7 +21,7 @@ from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
 from oncue.legacy import old_log_names
 
-_LATE = ("runs_last", "saves_run")
+_LATE = ("runs_last", "saves_run", "ends_run")
 
 
 class CallbackList(Callback):
@@ -46,6 +46,7 @@ class CallbackList(Callback):
         journal: What callbacks decide.
         progress: The epoch and the batch that the run is in.
         run_state: Tells all that the run needs to go on, in a loop that can tell it; None otherwise.
+        paused: Why the run leaves off in the middle, to go on when it is started again; None when it doesn't.
 
     Example:
         >>> from oncue.callbacks import History
@@ -84,6 +85,7 @@ class CallbackList(Callback):
         self.journal = Journal()
         self.progress = Progress()
         self.run_state: Any = None
+        self.paused: str | None = None
         self._announced = False
         self.set_params(params)
         self.set_model(model)
@@ -130,7 +132,7 @@ class CallbackList(Callback):
 
     def _listen(self) -> None:
         # What saves or reports begins in its place, but ends after all others have had their say.
-        # What saves the state of all others is the very last.
+        # What saves the state of all others comes after them, and what ends the process after that.
         ending = sorted(self.callbacks, key=lambda callback: [bool(getattr(callback, name, False)) for name in _LATE])
         for hook in HOOKS:
             ordered = ending if hook.endswith("_end") else self.callbacks
@@ -226,6 +228,7 @@ class CallbackList(Callback):
         and later ones become notes on it.
         """
         failure: BaseException | None = None
+        self.paused = None
         # A list that is used again counts the costs of this run only.
         self._listen()
         began = perf_counter()

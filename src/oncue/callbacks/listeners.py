@@ -118,6 +118,9 @@ class Listeners:
 
         Returns:
             The error to raise in the end: the first one, with later ones as notes.
+
+        Raises:
+            KeyboardInterrupt: At a second Ctrl-C; the listeners that are left aren't called.
         """
         parts = [0.0] * len(self.pairs)
         places = range(len(self.pairs))
@@ -127,6 +130,10 @@ class Listeners:
             try:
                 method(*arguments)
             except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and isinstance(failure, KeyboardInterrupt):
+                    # Whoever asks twice doesn't want to wait for the rest.
+                    failure.add_note(f"interrupted again in {type(callback).__name__}.{self.hook}")
+                    raise failure from None
                 if failure is None:
                     failure = noted(error, callback, self.hook)
                 elif error is not failure:

@@ -14,7 +14,7 @@ def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
 
     Args:
         value: None, a bool, number, string, tensor, NumPy array or scalar, or lists, tuples and dicts of these.
-        tensors: Gets the tensors, on the CPU and copied.
+        tensors: Gets the tensors themselves, and copies of the arrays.
         where: What the value is, for the message.
 
     Returns:
@@ -35,8 +35,7 @@ def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
     if type(value) is float:
         return value if math.isfinite(value) else {"$float": str(value)}
     if isinstance(value, torch.Tensor):
-        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"$tensor": _keep(copy, tensors)}
+        return {"$tensor": _keep(value.detach(), tensors)}
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
         # `array` copies, and keeps the shape of an array without axes.
         mark = "$array" if isinstance(value, np.ndarray) else "$scalar"

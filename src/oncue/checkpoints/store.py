@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from oncue.checkpoints.lock import FolderLock
 from oncue.core.files import replace_file, sync_folder
 
 FORMAT = 1
@@ -47,15 +48,22 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._good: str | None = None
+        self._lock = FolderLock(folder)
 
     def prepare(self) -> None:
-        """Make the folder, write there to find out that it can be done, and remove what a killed run left half-done.
+        """Make the folder, keep other runs out of it, find out whether it can be written to, and remove leftovers.
 
         Raises:
             OSError: When nothing can be written there, naming the folder.
+            RuntimeError: When another run is using it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not self._lock.acquire():
+                raise RuntimeError(
+                    f"Another run that is still going on saves to '{self.folder}'. Wait for its end, stop it, or give "
+                    "another folder."
+                )
             self._sweep()
             probe = self._temporary()
             probe.mkdir()
@@ -67,6 +75,10 @@ class Store:
                 "can be written to",
                 str(self.folder),
             ) from None
+
+    def release(self) -> None:
+        """Let other runs use the folder."""
+        self._lock.release()
 
     def commit(self, write: Callable[[Path], object]) -> None:
         """Save a state.
@@ -141,6 +153,7 @@ class Store:
             self._remove(self.folder / f"state-{number}")
         self._good = None
         self._sweep()
+        self.release()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
+from oncue.checkpoints.snapshot import Snapshot
 
 FORMAT = 1
 """The version of the form in which a state is written."""
@@ -47,14 +48,21 @@ class TrainingState:
             TypeError: When a part holds something else than plain containers, numbers and tensors.
             OSError: When they can't be written.
         """
-        from safetensors.torch import save_file
+        self.freeze(Snapshot()).write(folder)
 
+    def freeze(self, snapshot: Snapshot) -> FrozenState:
+        """Return the state as it is now, which training can't change any more.
+
+        Args:
+            snapshot: Copies the tensors, into memory that it uses again for the next state.
+
+        Raises:
+            TypeError: When a part holds something else than plain containers, numbers and tensors.
+        """
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        text = json.dumps({"format": FORMAT, **plain, "parts": parts}, allow_nan=False)
-        Path(folder, "state.json").write_text(text, encoding="utf-8")
-        save_file(tensors, Path(folder, "tensors.safetensors"), metadata={"format": "pt"})
+        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors))
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> TrainingState:
@@ -98,6 +106,41 @@ class TrainingState:
                 f"backup it is {before}, now it is {now}. Put it back as it was; or, to start over, delete the folder "
                 "or give another `backup_dir`."
             )
+
+
+@dataclass(frozen=True)
+class FrozenState:
+    """A TrainingState in a form that can be written, or taken back, later.
+
+    Args:
+        plain: All of it that is no tensor, as JSON has it.
+        tensors: The tensors, on the CPU.
+
+    Example:
+        >>> frozen = TrainingState({}, epoch=3, parts={"seen": [1, 2]}).freeze(Snapshot())
+        >>> frozen.thaw().parts
+        {'seen': [1, 2]}
+    """
+
+    plain: dict[str, Any]
+    tensors: dict[str, Any]
+
+    def write(self, folder: str | os.PathLike[str]) -> None:
+        """Write `state.json` and `tensors.safetensors` into a folder.
+
+        Raises:
+            OSError: When they can't be written.
+        """
+        from safetensors.torch import save_file
+
+        Path(folder, "state.json").write_text(json.dumps(self.plain, allow_nan=False), encoding="utf-8")
+        save_file(self.tensors, Path(folder, "tensors.safetensors"), metadata={"format": "pt"})
+
+    def thaw(self) -> TrainingState:
+        """Return the state, with tensors of its own."""
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        parts = {name: decode(part, tensors) for name, part in self.plain["parts"].items()}
+        return TrainingState(parts=parts, **{name: self.plain[name] for name in _PLAIN})
 
 
 def _difference(before: Any, now: Any) -> tuple[str, str]:

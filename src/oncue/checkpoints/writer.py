@@ -9,8 +9,8 @@ from collections.abc import Callable
 class Writer:
     """Runs one job at a time on a thread of its own; its error comes out at the next call.
 
-    A thread lives as long as its job, so that an idle writer holds nothing, and a program that ends waits for the save
-    that is under way.
+    A thread lives as long as its job, so that an idle writer holds nothing. Whoever submits waits in the end; a program
+    that ends without waiting, as after a second Ctrl-C, gives the save up.
 
     Args:
         what: What is written, for the note on an error.
@@ -44,7 +44,7 @@ class Writer:
             BaseException: What an earlier job raised and nobody has been told yet; the new job isn't begun then.
         """
         self.wait()
-        self._thread = threading.Thread(target=self._run, args=(job,), name="oncue-writer")
+        self._thread = threading.Thread(target=self._run, args=(job,), name="oncue-writer", daemon=True)
         self._thread.start()
 
     def check(self) -> None:

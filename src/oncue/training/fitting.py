@@ -73,8 +73,9 @@ def train_epochs(
             run_state.restore(pending)
             run_state.restore_data(pending)
             epochs = first if pending.stopped else epochs
-        for epoch in range(first, epochs):
-            start = pending.batch if pending is not None and epoch == first else 0
+        epoch = first
+        while epoch < epochs:
+            start = pending.batch if pending is not None and epoch == pending.epoch else 0
             one_pass = _peeked(batches, start)
             if one_pass is None:
                 break
@@ -85,16 +86,29 @@ def train_epochs(
                 run_state.restore(pending)
             model.train()
             steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
-            logs = _results(model, "train_step", steps, result)
-            model.eval()
-            if validation is not None and _validates(epoch, validation_freq):
-                measured = test_batches(model, validation, callbacks)
-                logs.update((f"val_{name}", value) for name, value in measured.items())
-            callbacks.on_epoch_end(epoch, dict(logs))
-            if model.stop_training:
+            if callbacks.paused is not None:
+                break
+            if run_state.rollback is None:
+                # A run that goes on after the last batch of an epoch has the sums of its batches, and no batch.
+                result = model._meter if result is None and start else result
+                logs = _results(model, "train_step", steps, result)
+                model.eval()
+                if validation is not None and _validates(epoch, validation_freq):
+                    with run_state.measuring(steps):
+                        measured = test_batches(model, validation, callbacks)
+                    if callbacks.paused is not None:
+                        break
+                    logs.update((f"val_{name}", value) for name, value in measured.items())
+                callbacks.on_epoch_end(epoch, dict(logs))
+            again = run_state.take_rollback()
+            if again is not None:
+                pending, epoch = again, again.epoch
+                continue
+            epoch += 1
+            if model.stop_training or callbacks.paused is not None:
                 break
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
-        if finalize is not None and (epochs > first or pending is not None):
+        if finalize is not None and callbacks.paused is None and (epochs > first or pending is not None):
             finalize(model._optimized)
         callbacks.on_train_end(logs)
 

@@ -25,9 +25,11 @@ def random_state() -> dict[str, Any]:
         True
     """
     name, keys, *rest = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
     return {
-        "python": random.getstate(),
-        "numpy": (str(name), [int(key) for key in keys], *(number for number in rest)),
+        # Arrays, which are taken and written a hundred times faster than tuples of numbers.
+        "python": (version, np.array(words, dtype=np.int64), gauss),
+        "numpy": (str(name), np.array(keys, dtype=np.int64), *(number for number in rest)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -35,7 +37,8 @@ def random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Put the generators into a state that `random_state` returned; devices that are no longer there are skipped."""
-    random.setstate(state["python"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(int(word) for word in words), gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +28,8 @@ _KEPT_BY_LAYERS = ("_draws", "_kept_states")
 class RunState:
     """Takes and puts back all that changes while a model is trained.
 
-    Inside the `with` block the callbacks of the run find it as `run_state`.
+    Inside the `with` block the callbacks of the run find it as `run_state`. One that wants the run to go back sets
+    `rollback` to a state and a function that is called when it has been put back.
 
     Args:
         model: A prepared model.
@@ -50,6 +52,9 @@ class RunState:
         self._model = model
         self._batches = batches
         self._callbacks = callbacks
+        self._measured: tuple[int, list[Any]] | None = None
+        self.restored: TrainingState | None = None
+        self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
 
     def __enter__(self) -> RunState:
         self._callbacks.run_state = self
@@ -114,13 +119,17 @@ class RunState:
         """Return the state of this moment, after a batch or an epoch; tensors are the run's own, not copies."""
         progress, model = self._callbacks.progress, self._model
         epoch = -1 if progress.epoch is None else progress.epoch
-        inside = progress.batch is not None
+        inside = progress.batch is not None or self._measured is not None
+        metrics = [metric.get_state() for metric in model.metrics] if inside else None
+        batch = 0 if progress.batch is None else progress.batch + 1
+        if self._measured is not None:
+            batch, metrics = self._measured
         parts = {
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
             "callbacks": {key: callback.state_dict() for key, callback in self._stateful()},
             "data": self._batches.state_dict(),
-            "metrics": [metric.get_state() for metric in model.metrics] if inside else None,
+            "metrics": metrics,
             "layers": _layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
             "generators": [generator.get_state() for generator in _generators(self._batches)],
@@ -129,15 +138,49 @@ class RunState:
         return TrainingState(
             self.fingerprint(),
             epoch=epoch if inside else epoch + 1,
-            batch=0 if progress.batch is None else progress.batch + 1,
+            batch=batch,
             stopped=bool(model.stop_training),
             parts=parts,
         )
+
+    @contextmanager
+    def measuring(self, steps: int) -> Iterator[None]:
+        """Say that the model is validated in the block: a state is that of the end of the epoch's steps then.
+
+        Args:
+            steps: The epoch's batches, all of them done.
+        """
+        wanted = any(hasattr(callback, "save_now") for callback in self._callbacks.callbacks)
+        if wanted and _metrics_can_be_kept(self._model):
+            self._measured = steps, copy.deepcopy([metric.get_state() for metric in self._model.metrics])
+        try:
+            yield
+        finally:
+            self._measured = None
 
     # Putting back -------------------------------------------------------------------------------------------------
 
     def restore(self, state: TrainingState) -> None:
         """Put a state back, all but the place in the data; its fingerprint was compared before."""
+        self._put_back(state)
+        text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
+        self._callbacks.journal.write(
+            "BackupAndRestore", text, epoch=state.epoch, batch=state.batch or None, kind="resume"
+        )
+        self.restored = state
+
+    def take_rollback(self) -> TrainingState | None:
+        """Put the state back that a callback has asked for; return it, or None when none has."""
+        if self.rollback is None:
+            return None
+        (state, then), self.rollback = self.rollback, None
+        self._put_back(state)
+        self.restore_data(state)
+        self._model.stop_training = False
+        then()
+        return state
+
+    def _put_back(self, state: TrainingState) -> None:
         # What callbacks and metrics do with their lists must not change the state, which may be put back once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
         parts, model = {**state.parts, **copied}, self._model
@@ -155,10 +198,6 @@ class RunState:
         for generator, saved in zip(_generators(self._batches), parts["generators"], strict=False):
             generator.set_state(saved)
         model.stop_training = state.stopped
-        text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
-        self._callbacks.journal.write(
-            "BackupAndRestore", text, epoch=state.epoch, batch=state.batch or None, kind="resume"
-        )
         set_random_state(parts["random"])
 
     def restore_data(self, state: TrainingState) -> None:
@@ -197,6 +236,10 @@ def _described(optimizer: Any) -> dict[str, Any] | None:
         "ema": state["ema"] is not None,
         "gradient_accumulation": state["gradient_accumulators"] is not None,
     }
+
+
+def _metrics_can_be_kept(model: Trainer) -> bool:
+    return all(_can_be_kept(metric) for metric in model.metrics)
 
 
 def _can_be_kept(metric: Any) -> bool:

@@ -1,0 +1,173 @@
+"""Preemption: a run that is told to make room saves its state and ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any, ClassVar
+
+from oncue.callbacks.callback import Callback
+from oncue.core.suggest import unknown
+
+_ACTIONS = ("exit", "raise")
+
+
+class Preempted(Exception):
+    """A run was ended by a signal.
+
+    Args:
+        name: The signal's name.
+        saved: Whether the state of that moment was saved.
+
+    Attributes:
+        signal: The signal's name, such as "SIGTERM".
+        saved: Whether the state of that moment was saved; if not, an older backup may be there.
+    """
+
+    def __init__(self, name: str, saved: bool) -> None:
+        self.signal = name
+        self.saved = saved
+        what = "the state of that moment was saved" if saved else "the state of that moment was not saved"
+        super().__init__(f"{name} ended the run; {what}.")
+
+
+class Preemption(Callback):
+    """Ends a run when the process is told to make room, as clusters do, after its state was saved.
+
+    The signal's handler only sets a flag. It is looked at after each step of training and of validation; then every
+    `BackupAndRestore` in the list saves the state of that moment, all callbacks are told (`on_exception`) and closed, and
+    the process ends. The same script goes on at the next batch when it is started again. In validation the epoch's steps
+    count as done, and only validation is done again.
+
+    Handlers are installed when a run begins and put back when it ends; one that was there before is called too.
+
+    Args:
+        signals: The names of the signals.
+        action: "exit" to end the process with the code 128 + signal (143 for SIGTERM), as shells expect; "raise" for a
+            `Preempted` exception.
+
+    Raises:
+        ValueError: For a name that is no signal here, or another action. When the run begins, outside the main thread,
+            where Python lets nobody handle signals.
+        SystemExit: When a signal came, with `action="exit"`.
+        Preempted: When a signal came, with `action="raise"`.
+
+    Example:
+        >>> import os, numpy as np, oncue
+        >>> from oncue.callbacks import LambdaCallback
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> told = LambdaCallback(on_epoch_begin=lambda epoch, logs: os.kill(os.getpid(), signal.SIGUSR1))
+        >>> try:
+        ...     model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[told, Preemption(action="raise")])
+        ... except Preempted as ended:
+        ...     print(ended)
+        SIGUSR1 ended the run; the state of that moment was not saved.
+    """
+
+    runs_last = True
+    saves_run: ClassVar[bool] = True
+    ends_run: ClassVar[bool] = True
+
+    def __init__(self, signals: str | Iterable[str] = ("SIGTERM", "SIGUSR1"), action: str = "exit") -> None:
+        super().__init__()
+        names = [signals] if isinstance(signals, str) else list(signals)
+        known = [one.name for one in signal.Signals]
+        for name in names:
+            if name not in known:
+                raise unknown("signal of Preemption", name, known)
+        if not names:
+            raise ValueError("`signals` of Preemption must name at least one signal, such as 'SIGTERM'; got none.")
+        if action not in _ACTIONS:
+            raise ValueError(f"`action` of Preemption must be 'exit' or 'raise'; got {action!r}.")
+        self.signals = names
+        self.action = action
+        self._before: dict[int, Any] = {}
+        self._came: int | None = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Listen to the signals."""
+        self._listen()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Listen to the signals."""
+        self._listen()
+
+    def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Listen to the signals."""
+        self._listen()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End the run when a signal has come."""
+        if self._came is not None:
+            self._end(logs)
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End the run when a signal has come."""
+        if self._came is not None:
+            self._end(None)
+
+    def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """End the run when a signal has come."""
+        if self._came is not None:
+            self._end(None)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """End the run when a signal has come."""
+        if self._came is not None:
+            self._end(logs)
+
+    def close(self) -> None:
+        """Put the earlier handlers back; a signal that came too late for the run is given to them."""
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            # What was installed by another language than Python can't be put back, and reads as None.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        late, self._came = self._came, None
+        if late is not None and not callable(before.get(late)):
+            signal.raise_signal(late)
+
+    def _listen(self) -> None:
+        if self._before:
+            return
+        if threading.current_thread() is not threading.main_thread():
+            raise ValueError(
+                "Preemption works in the main thread only, where Python handles signals. Call `fit` there, or leave it out."
+            )
+        self._came = None
+        for name in self.signals:
+            number = int(signal.Signals[name])
+            self._before[number] = signal.signal(number, self._take_note)
+
+    def _take_note(self, number: int, frame: FrameType | None) -> None:
+        self._came = number
+        before = self._before.get(number)
+        if callable(before):
+            before(number, frame)
+
+    def _end(self, logs: dict[str, Any] | None) -> None:
+        assert self._came is not None
+        number, self._came = self._came, None
+        name = signal.Signals(number).name
+        saved = save_now(self._run, logs)
+        self.note(f"ended the run after {name}: the state was {'saved' if saved else 'not saved'}", kind="stop")
+        ended = Preempted(name, saved)
+        if self.action == "raise":
+            raise ended
+        raise SystemExit(128 + number) from ended
+
+
+def save_now(run: Any, logs: dict[str, Any] | None) -> bool:
+    """Let every callback that saves the state of a run do so now.
+
+    Args:
+        run: The list of callbacks, or None.
+        logs: The logs of the hook that this is called from.
+
+    Returns:
+        Whether there is one, and all could.
+    """
+    savers = [one for one in getattr(run, "callbacks", ()) if hasattr(one, "save_now")]
+    return bool(savers) and all([saver.save_now(logs) for saver in savers])

@@ -1,0 +1,107 @@
+"""TimeLimit: a run that leaves off in time, to go on when it is started again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from oncue.callbacks.callback import Callback
+from oncue.callbacks.preemption import save_now
+from oncue.core.every import Every
+
+_SHARE, _MOST = 0.01, 60.0
+
+
+class TimeLimit(Callback):
+    """Ends a run before a time is over, so early that its state can still be saved.
+
+    After each step of training and of validation it looks at the clock. When the longest step and the longest save that
+    were seen might not fit into the time that is left, every `BackupAndRestore` in the list saves the state of that
+    moment, and `fit` returns its History so far: the epoch under way is left where it is, and the same script goes on with
+    it when it is started again. Until a save was measured, a hundredth of the limit (at most a minute) is kept for it.
+
+    Without a `BackupAndRestore`, training stops as if a callback had set `stop_training`: the epoch is measured and ended.
+
+    Args:
+        limit: The time, such as "11 hours" or "30 minutes", or seconds as a number; it begins when training does.
+        clock: Gives the time in seconds; only its differences count.
+
+    Raises:
+        ValueError: For what is no time.
+
+    Example:
+        >>> import numpy as np, oncue
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> limit = TimeLimit("0.2 seconds")
+        >>> history = model.fit(np.ones((8, 2)), np.ones((8, 1)), epochs=10**6, verbose=0, callbacks=[limit])
+        >>> len(history.epoch) < 10**6
+        True
+    """
+
+    runs_last = True
+    saves_run: ClassVar[bool] = True
+    ends_run: ClassVar[bool] = True
+
+    def __init__(self, limit: str | float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        if isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0:
+            self.limit = float(limit)
+        else:
+            period = Every(limit, "TimeLimit") if isinstance(limit, str) else None
+            if period is None or period.unit != "second":
+                raise ValueError(
+                    "`limit` of TimeLimit must be a time, such as '11 hours' or '30 minutes', or seconds above zero; got "
+                    f"{limit!r} of type {type(limit).__name__}."
+                )
+            self.limit = period.amount
+        self._clock = clock
+        self._began = self._last = clock()
+        self._longest = 0.0
+        self._over = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Let the time begin."""
+        self._began = self._last = self._clock()
+        self._longest = 0.0
+        self._over = False
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Leave off when the time is nearly over."""
+        self._look(logs, inside=True)
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Leave off when the time is nearly over."""
+        if self._run is not None and self._run.progress.epoch is not None:
+            self._look(None, inside=True)
+            if self._over:
+                self.model.stop_evaluating = True
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Leave off when the time is nearly over."""
+        if epoch + 1 != (self.params or {}).get("epochs"):
+            self._look(logs, inside=False)
+
+    def _look(self, logs: dict[str, Any] | None, inside: bool) -> None:
+        now = self._clock()
+        # A clock that was set back makes no step longer.
+        self._longest = max(self._longest, now - self._last)
+        self._last = now
+        left = self.limit - (now - self._began)
+        if self._over or self.model.stop_training or left > self._longest + self._saving():
+            return
+        self._over = True
+        paused = save_now(self._run, logs)
+        why = f"{now - self._began:.0f} of {self.limit:.0f} seconds are over"
+        self.note(f"stopped: {why}; the state was {'saved' if paused else 'not saved'}", kind="stop", limit=self.limit)
+        if paused and self._run is not None:
+            self._run.paused = why
+        self.model.stop_training = True
+
+    def _saving(self) -> float:
+        savers = [one for one in getattr(self._run, "callbacks", ()) if hasattr(one, "save_now")]
+        measured: list[float] = [getattr(saver, "seconds", 0.0) for saver in savers]
+        if not savers:
+            return 0.0
+        return sum(measured) if all(measured) else min(_SHARE * self.limit, _MOST)
