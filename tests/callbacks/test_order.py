@@ -22,11 +22,13 @@ from oncue.callbacks import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
+    Preemption,
     ProgbarLogger,
     ReduceLROnPlateau,
     SwapEMAWeights,
     TensorBoard,
     TerminateOnNaN,
+    TimeLimit,
 )
 
 rng = np.random.default_rng(7)
@@ -115,6 +117,7 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "LambdaCallback": (lambda folder: LambdaCallback(on_epoch_end=lambda epoch, logs: None), ()),
     "LearningRateScheduler": (lambda folder: LearningRateScheduler(lambda epoch, rate: rate * 0.9), ()),
     "ModelCheckpoint": (lambda folder: ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True), ()),
+    "Preemption": (lambda folder: Preemption(), ()),
     "ProgbarLogger": (lambda folder: ProgbarLogger(), ()),
     "ReduceLROnPlateau": (
         lambda folder: ReduceLROnPlateau(factor=0.5, patience=1, cooldown=1),
@@ -123,6 +126,7 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "SwapEMAWeights": (lambda folder: SwapEMAWeights(), ()),
     "TensorBoard": (lambda folder: TensorBoard(folder), ("global_step",)),
     "TerminateOnNaN": (lambda folder: TerminateOnNaN(), ()),
+    "TimeLimit": (lambda folder: TimeLimit("1 hour"), ()),
 }
 
 

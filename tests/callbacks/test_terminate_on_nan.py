@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import oncue
+import oncue as keras
 from oncue.callbacks import Callback, CallbackList, EarlyStopping, LambdaCallback, TerminateOnNaN
 from oncue.core.monitor import MonitorError
 
@@ -145,3 +147,103 @@ def test_a_misspelt_name_is_refused_before_the_first_step() -> None:
 def test_bad_arguments(arguments: dict[str, Any], name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` of TerminateOnNaN"):
         TerminateOnNaN(**arguments)
+
+
+class Poison(keras.callbacks.Callback):
+    """Makes the weights of a model useless, so often, at one batch."""
+
+    def __init__(self, epoch: int, batch: int, times: int = 1) -> None:
+        super().__init__()
+        self.at, self.times, self.begun, self.rates = (epoch, batch), times, [], []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+        self.begun.append(epoch)
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if (self.epoch, batch) == self.at and self.times > 0:
+            self.times -= 1
+            self.model.set_weights([weight * np.nan for weight in self.model.get_weights()])
+
+
+def rolled(poison: Poison, *callbacks: Any, **options: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(12, 2))
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss="mse")
+    guard = keras.callbacks.TerminateOnNaN(action="rollback", **options)
+    model.fit(x, x[:, :1], batch_size=4, epochs=4, verbose=0, callbacks=[poison, guard, *callbacks])
+    return model
+
+
+@pytest.mark.parametrize("at", [(0, 0), (0, 2), (2, 0), (2, 1), (3, 2)])
+def test_a_rollback_ends_as_if_nothing_had_been(at: tuple[int, int]) -> None:
+    expected = rolled(Poison(-1, -1), factor=1)
+    poison = Poison(*at)
+    model = rolled(poison, factor=1)
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), expected.get_weights(), strict=True))
+    assert model.history.history == expected.history.history and model.history.epoch == [0, 1, 2, 3]
+    assert poison.begun == sorted([*range(4), at[0]])
+    assert [entry.kind for entry in model.history.journal if entry.callback == "TerminateOnNaN"] == ["rollback"]
+
+
+def test_a_rollback_lowers_the_learning_rate_each_time() -> None:
+    poison = Poison(1, 1, times=2)
+    model = rolled(poison, factor=0.5, limit=2)
+    assert poison.begun == [0, 1, 1, 1, 2, 3]
+    assert poison.rates == pytest.approx([0.1, 0.1, 0.05, 0.025, 0.025, 0.025])
+    assert np.isfinite(model.history.history["loss"]).all()
+
+
+def test_after_so_many_rollbacks_it_stops(capsys: pytest.CaptureFixture[str]) -> None:
+    poison = Poison(1, 1, times=99)
+    model = rolled(poison, limit=2)
+    assert poison.begun == [0, 1, 1, 1] and model.stop_training
+    assert "Invalid loss, terminating training" in capsys.readouterr().out
+
+
+def test_files_know_nothing_of_an_epoch_that_was_undone(tmp_path: Path) -> None:
+    def run(name: str, poison: Poison) -> list[str]:
+        folder = tmp_path / name
+        saver = keras.callbacks.ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True)
+        rolled(poison, saver, keras.callbacks.CSVLogger(folder / "log.csv"), factor=1)
+        return [(folder / "log.csv").read_text(), *sorted(path.name for path in folder.iterdir())]
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert run("a", Poison(2, 1)) == run("b", Poison(-1, -1))
+
+
+def test_a_rollback_in_a_resumed_run(tmp_path: Path) -> None:
+    class Cut(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise ConnectionError
+
+    expected = rolled(Poison(-1, -1), factor=1)
+    with pytest.raises(ConnectionError):
+        rolled(Poison(-1, -1), Cut(), keras.callbacks.BackupAndRestore(tmp_path), factor=1)
+    poison = Poison(2, 1)
+    model = rolled(poison, keras.callbacks.BackupAndRestore(tmp_path), factor=1)
+    assert poison.begun == [2, 2, 3]
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), expected.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"action": "undo"}, "must be 'stop', 'raise' or 'rollback'; got 'undo'"),
+        ({"factor": 0}, "`factor` of TerminateOnNaN must be a number above 0"),
+        ({"limit": 0}, "`limit`"),
+    ],
+)
+def test_bad_arguments_of_a_rollback(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        keras.callbacks.TerminateOnNaN(**options)
+
+
+def test_a_rollback_in_a_loop_that_cannot() -> None:
+    guard = keras.callbacks.TerminateOnNaN(action="rollback")
+    with pytest.raises(ValueError, match=r"works in `fit` of oncue's models"):
+        keras.callbacks.CallbackList([guard]).on_train_begin()

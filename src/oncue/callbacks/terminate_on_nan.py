@@ -1,19 +1,25 @@
-"""TerminateOnNaN: ends a run whose loss is no number any more."""
+"""TerminateOnNaN: ends a run whose loss is no number any more, or takes it back to where it was one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.arguments import whole
 from oncue.callbacks.callback import Callback
 from oncue.core.console import print_message
 from oncue.core.monitor import Logged, as_number, find_monitor
 
+if TYPE_CHECKING:
+    from oncue.checkpoints.snapshot import Snapshot
+    from oncue.checkpoints.training_state import FrozenState
+
+_ACTIONS = ("stop", "raise", "rollback")
+
 
 class TerminateOnNaN(Callback):
-    """Stops training after a batch whose loss is NaN or infinite.
+    """Stops training after a batch whose loss is NaN or infinite, or goes back to the last good state.
 
     It reads the logs after every batch, so every batch waits for the device. On an accelerator, `every=50` looks only
     at each 50th batch, and at the end of the epoch: the logs are means over the epoch so far, so that a value which was
@@ -21,16 +27,23 @@ class TerminateOnNaN(Callback):
 
     The weights of an epoch in which it stops count as best for no callback.
 
+    With `action="rollback"` a copy of the whole state is kept in memory at the end of every epoch: weights, optimizer,
+    callbacks, random generators and the place in the data. When a value is not finite, the run goes back there, with the
+    learning rate times `factor`, and does the epoch again.
+
     Args:
-        raise_error: Whether to raise a RuntimeError, so that no `on_train_end` is called, instead of stopping.
+        raise_error: Keras's word for `action="raise"`.
         monitor: The name of the value to look at, a list of names, or "*" for every logged value. Names with `val_`
             are looked at when the epoch has ended.
         every: Look at each so many batches.
+        action: "stop"; "raise" for a RuntimeError, so that no `on_train_end` is called; or "rollback".
+        factor: What the learning rate is multiplied with at each rollback, above 0 and at most 1.
+        limit: So many rollbacks to the same state are tried; then training stops.
 
     Raises:
-        ValueError: For a `monitor` that is no name, or an `every` below 1. Before the first step, for a name that the
-            run can't log.
-        RuntimeError: With `raise_error`, when a value is not finite.
+        ValueError: For a `monitor` that is no name, an `every` or a `limit` below 1, another `action` or `factor`. Before
+            the first step, for a name that the run can't log, and for "rollback" in a loop that can't tell its state.
+        RuntimeError: With "raise", when a value is not finite.
 
     Example:
         >>> import numpy as np, oncue
@@ -42,21 +55,48 @@ class TerminateOnNaN(Callback):
         Batch 1: Invalid loss, terminating training
     """
 
-    def __init__(self, raise_error: bool = False, *, monitor: str | Iterable[str] = "loss", every: int = 1) -> None:
+    def __init__(
+        self,
+        raise_error: bool = False,
+        *,
+        monitor: str | Iterable[str] = "loss",
+        every: int = 1,
+        action: str = "stop",
+        factor: float = 0.5,
+        limit: int = 3,
+    ) -> None:
         super().__init__()
+        if action not in _ACTIONS:
+            raise ValueError(f"`action` of TerminateOnNaN must be 'stop', 'raise' or 'rollback'; got {action!r}.")
+        if not isinstance(factor, (int, float)) or not 0 < factor <= 1:
+            raise ValueError(f"`factor` of TerminateOnNaN must be a number above 0 and at most 1; got {factor!r}.")
         names = [monitor] if isinstance(monitor, str) else list(monitor) if isinstance(monitor, Iterable) else []
         if not names or not all(isinstance(name, str) and name for name in names):
             raise ValueError(
                 "`monitor` of TerminateOnNaN must be the name of a logged value, a list of names, or '*'; got "
                 f"{monitor!r}."
             )
-        self.raise_error = raise_error
+        self.action = "raise" if raise_error else action
+        self.factor = float(factor)
+        self.limit = whole("TerminateOnNaN", "limit", limit, least=1)
         self.monitor = names
         self.every = whole("TerminateOnNaN", "every", every, least=1)
         self.reads_batch_logs = self.every == 1
         self._reads = names
         self._unseen = 0
         self._fired = False
+        self._good: FrozenState | None = None
+        self._snapshots: list[Snapshot] = []
+        self._tried = 0
+
+    @property
+    def raise_error(self) -> bool:
+        """Whether it raises an error instead of stopping."""
+        return self.action == "raise"
+
+    @raise_error.setter
+    def raise_error(self, value: bool) -> None:
+        self.action = "raise" if value else "stop"
 
     def expect(self, logged: Logged) -> None:
         """Find the names in this run's logs; refuse those that can't appear.
@@ -75,6 +115,16 @@ class TerminateOnNaN(Callback):
         """Start with nothing."""
         self._unseen = 0
         self._fired = False
+        self._good = None
+        self._tried = 0
+        if self.action == "rollback":
+            self.keep_state()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take the state that a resumed run begins with as the good one."""
+        restored = getattr(self._state_of_run(), "restored", None) if self.action == "rollback" else None
+        if restored is not None and (self._good is None or self._good.plain["epoch"] < restored.epoch):
+            self._good = restored.freeze(self._snapshot())
 
     def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the values, when it is their turn."""
@@ -96,7 +146,10 @@ class TerminateOnNaN(Callback):
             self._fired = True
             where = f"{what} {index}" if what == "batch" else f"{what} {index + 1}"
             self.note(f"stopped: {name} is {number} after {where}", kind="stop", not_finite=name, value=str(number))
-            if self.raise_error:
+            if self.action == "rollback" and self._tried < self.limit:
+                self._go_back(f"{name} was {number} after {where}")
+                return
+            if self.action == "raise":
                 raise RuntimeError(
                     f"NaN or Inf {name} encountered at {where}. {name.capitalize()} value: {number}. Terminating "
                     "training immediately."
@@ -104,6 +157,49 @@ class TerminateOnNaN(Callback):
             print_message(f"{where.capitalize()}: Invalid {name}, terminating training")
             self.model.stop_training = True
             return
+
+    # Going back ----------------------------------------------------------------------------------------------------
+
+    def _go_back(self, why: str) -> None:
+        good, number = self._good, self._tried + 1
+        assert good is not None
+
+        def then() -> None:
+            self._tried = number
+            self._fired = False
+            rate = float(self.model.optimizer.learning_rate)
+            # Each try begins from the state's own rate, so that the factor counts once for each.
+            self.model.optimizer.learning_rate = rate * self.factor**number
+            text = f"went back to the end of epoch {good.plain['epoch']}, because {why}"
+            if self.factor != 1:
+                text += f"; learning rate {rate:g} -> {rate * self.factor**number:g}"
+            self.note(text, kind="rollback", rollback=number, learning_rate=rate * self.factor**number)
+            print_message(f"{type(self).__name__}: {text}")
+
+        self._state_of_run().rollback = (good.thaw(), then)
+        self.model.stop_training = True
+
+    def keep_state(self) -> None:
+        """Take the state of the run as the good one; the loop asks for it when all callbacks have had an epoch's end."""
+        if self.action == "rollback" and not self._fired:
+            self._tried = 0
+            self._good = self._state_of_run().capture().freeze(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        from oncue.checkpoints.snapshot import Snapshot
+
+        # Two by turns: the good state stays readable while the next is taken.
+        self._snapshots = [*self._snapshots, Snapshot()] if len(self._snapshots) < 2 else self._snapshots[::-1]
+        return self._snapshots[-1]
+
+    def _state_of_run(self) -> Any:
+        found = getattr(self._run, "run_state", None)
+        if found is None:
+            raise ValueError(
+                f"`action='rollback'` of TerminateOnNaN works in `fit` of oncue's models; this loop, around a "
+                f"{type(self.model).__name__}, can't tell its state. Type action='stop' or action='raise'."
+            )
+        return found
 
     def _values(self, logs: dict[str, Any] | None) -> list[tuple[str, Any]]:
         if logs is None:

@@ -21,6 +21,8 @@ class TimeLimit(Callback):
     moment, and `fit` returns its History so far: the epoch under way is left where it is, and the same script goes on with
     it when it is started again. Until a save was measured, a hundredth of the limit (at most a minute) is kept for it.
 
+    A validation that doesn't fit into the limit begins anew each time, so give more than one takes.
+
     Without a `BackupAndRestore`, training stops as if a callback had set `stop_training`: the epoch is measured and ended.
 
     Args:

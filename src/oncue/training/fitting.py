@@ -104,6 +104,7 @@ def train_epochs(
             if again is not None:
                 pending, epoch = again, again.epoch
                 continue
+            run_state.keep()
             epoch += 1
             if model.stop_training or callbacks.paused is not None:
                 break

@@ -169,6 +169,13 @@ class RunState:
         )
         self.restored = state
 
+    def keep(self) -> None:
+        """Let callbacks that keep states have that of the end of an epoch, after the hooks of all of them."""
+        for callback in self._callbacks.callbacks:
+            keep_state = getattr(callback, "keep_state", None)
+            if keep_state is not None:
+                keep_state()
+
     def take_rollback(self) -> TrainingState | None:
         """Put the state back that a callback has asked for; return it, or None when none has."""
         if self.rollback is None:

@@ -1,0 +1,240 @@
+"""Preemption: a signal ends a run, and the same script goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import oncue as keras
+from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, Preempted, Preemption
+
+X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
+Y = X.sum(axis=1, keepdims=True)
+
+
+class Signal(Callback):
+    """Sends this process a signal at one moment."""
+
+    def __init__(self, hook: str, epoch: int, batch: int | None = None, name: str = "SIGTERM") -> None:
+        super().__init__()
+        self.moment, self.name, self.epoch, self.seen = (hook, epoch, batch), name, 0, []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+        self._at("on_epoch_begin", None)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.seen.append((self.epoch, batch))
+        self._at("on_train_batch_begin", batch)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._at("on_test_batch_begin", batch)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._at("on_epoch_end", None)
+
+    def _at(self, hook: str, batch: int | None) -> None:
+        if (hook, self.epoch, batch) == self.moment:
+            os.kill(os.getpid(), getattr(signal, self.name))
+
+
+def fit(*callbacks: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    )
+    model.compile("adam", loss="mse", metrics=["mae"])
+    model.fit(X, Y, batch_size=6, epochs=3, verbose=0, validation_data=(X, Y), callbacks=list(callbacks))
+    return model
+
+
+MOMENTS = [
+    ("on_epoch_begin", 1, None),
+    ("on_train_batch_begin", 0, 0),
+    ("on_train_batch_begin", 1, 2),
+    ("on_train_batch_begin", 1, 3),
+    ("on_test_batch_begin", 0, 1),
+    ("on_test_batch_begin", 2, 3),
+    ("on_epoch_end", 1, None),
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("period", [{}, {"save_freq": 3}])
+def test_the_same_script_goes_on_and_ends_equal(moment: Any, period: dict[str, Any], tmp_path: Path) -> None:
+    expected = fit(BackupAndRestore(tmp_path / "other", **period))
+    sender = Signal(*moment)
+    with pytest.raises(Preempted) as ended:
+        # Wherever they stand in the list.
+        fit(Preemption(action="raise"), sender, BackupAndRestore(tmp_path / "backup", **period))
+    assert ended.value.signal == "SIGTERM" and ended.value.saved
+    again = Signal("never", -1)
+    model = fit(again, BackupAndRestore(tmp_path / "backup", **period), Preemption())
+    for mine, its in zip(model.get_weights(), expected.get_weights(), strict=True):
+        assert np.array_equal(mine, its)
+    assert model.history.history == expected.history.history
+    # No step is lost, and none is done twice.
+    assert sender.seen + again.seen == [(epoch, batch) for epoch in range(3) for batch in range(4)]
+
+
+def test_the_process_exits_as_shells_expect(tmp_path: Path) -> None:
+    ended: list[Any] = []
+    told = LambdaCallback(on_exception=ended.append)
+    with pytest.raises(SystemExit) as exit:
+        fit(Signal("on_train_batch_begin", 0, 1, "SIGUSR1"), Preemption(), told, BackupAndRestore(tmp_path / "b"))
+    assert exit.value.code == 128 + signal.SIGUSR1 and isinstance(exit.value.__cause__, Preempted)
+    assert ended == [exit.value]
+
+
+def test_without_a_backup_it_says_that_nothing_was_saved() -> None:
+    with pytest.raises(Preempted, match="was not saved"):
+        fit(Preemption(action="raise"), Signal("on_train_batch_begin", 0, 1))
+
+
+def test_data_that_cannot_be_taken_up_within_an_epoch_keeps_the_backup_before(tmp_path: Path) -> None:
+    class Stream(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return X[:4], Y[:4]
+
+    def run(*callbacks: Any) -> Any:
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", loss="mse")
+
+        def stream() -> Any:
+            while True:
+                yield X[:4], Y[:4]
+
+        return model.fit(stream(), steps_per_epoch=4, epochs=3, verbose=0, callbacks=list(callbacks))
+
+    with pytest.raises(Preempted, match="was not saved"):
+        run(Signal("on_train_batch_begin", 1, 2), Preemption(action="raise"), BackupAndRestore(tmp_path))
+    with pytest.warns(UserWarning, match="can't be taken up where it was"):
+        assert run(BackupAndRestore(tmp_path)).epoch == [0, 1, 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_handlers_are_put_back_and_chained(fails: bool, tmp_path: Path) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        mine = signal.getsignal(signal.SIGTERM)
+        usr1 = signal.getsignal(signal.SIGUSR1)
+        preemption = Preemption(action="raise")
+        assert signal.getsignal(signal.SIGTERM) is mine
+        if fails:
+            with pytest.raises(Preempted):
+                fit(preemption, Signal("on_train_batch_begin", 0, 1))
+            assert heard == [signal.SIGTERM]
+        else:
+            fit(preemption)
+        assert signal.getsignal(signal.SIGTERM) is mine and signal.getsignal(signal.SIGUSR1) == usr1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_evaluate_and_predict_end_too() -> None:
+    model = fit()
+
+    class Send(Callback):
+        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        on_predict_batch_begin = on_test_batch_begin
+
+    with pytest.raises(Preempted):
+        model.evaluate(X, Y, verbose=0, callbacks=[Send(), Preemption(action="raise")])
+    with pytest.raises(Preempted):
+        model.predict(X, verbose=0, callbacks=[Send(), Preemption(action="raise")])
+
+
+def test_only_the_main_thread_can() -> None:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            fit(Preemption())
+        except ValueError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert "main thread only" in str(raised[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"signals": "SIGTREM"}, "Did you mean 'SIGTERM'|SIGTERM"),
+        ({"signals": []}, "at least one signal"),
+        ({"action": "quit"}, "must be 'exit' or 'raise'; got 'quit'"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Preemption(**arguments)
+
+
+SCRIPT = """
+import hashlib, os, sys, time
+import numpy as np
+import oncue as keras
+from oncue.callbacks import BackupAndRestore, Callback, CSVLogger, ModelCheckpoint, Preemption
+
+class Slow(Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        print("step", flush=True)
+        time.sleep(0.02)
+
+keras.utils.set_random_seed(0)
+x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+model.compile("adam", loss="mse")
+saver = ModelCheckpoint("{epoch}.weights.h5", save_weights_only=True, keep=2, asynchronous=True)
+callbacks = [Slow(), CSVLogger("log.csv"), saver, BackupAndRestore("backup"), Preemption()]
+model.fit(x, x[:, :1], batch_size=10, epochs=4, verbose=0, callbacks=callbacks)
+print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest())
+"""
+
+
+def test_a_process_that_is_terminated_and_started_again(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(textwrap.dedent(SCRIPT))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+    def start(folder: str) -> subprocess.Popen[str]:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, str(tmp_path / "train.py")],
+            cwd=tmp_path / folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    with start("whole") as process:
+        whole = process.communicate()[0].split()[-1]
+    steps, codes = 0, []
+    while len(codes) < 5 and (not codes or codes[-1] != 0):
+        with start("parts") as process:
+            assert process.stdout is not None
+            for count, line in enumerate(process.stdout):
+                steps += line == "step\n"
+                if count == 8 and len(codes) < 2:
+                    process.send_signal(signal.SIGTERM)
+            codes.append(process.wait())
+    assert codes == [143, 143, 0] and steps == 24 and line.strip() == whole
+    files = {name: sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("whole", "parts")}
+    assert files["whole"] == files["parts"]
+    assert (tmp_path / "whole/log.csv").read_text() == (tmp_path / "parts/log.csv").read_text()
