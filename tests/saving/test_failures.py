@@ -39,7 +39,7 @@ def fails_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     if step == "write":
         monkeypatch.setattr(h5py.Group, "__setitem__", broken)
         monkeypatch.setattr(h5py.Group, "create_dataset", broken)
-        monkeypatch.setattr("oncue.saving.safetensors_file.save_file", broken)
+        monkeypatch.setattr("oncue.saving.safetensors_file.write_tensors", broken)
     elif step == "fsync":
         monkeypatch.setattr(files.os, "fsync", broken)
     elif step == "replace":

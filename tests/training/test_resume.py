@@ -369,3 +369,83 @@ def test_the_history_keeps_no_data(tmp_path: Path) -> None:
     model = make_model()
     history = model.fit(*data(), verbose=0, callbacks=[BackupAndRestore(tmp_path / "backup")])
     assert isinstance(history, History) and history._run.run_state is None
+
+
+def _events(folder: Path) -> dict[str, list[Any]]:
+    """Return all events of the runs in a folder, file after file, without their times."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+    found: dict[str, list[Any]] = {}
+    for path in sorted(folder.rglob("*tfevents*")):
+        reader = PyRecordReader_New(str(path))
+        while True:
+            try:
+                reader.GetNext()
+            except Exception as error:
+                assert type(error).__name__ == "OutOfRangeError", error
+                break
+            event = Event.FromString(reader.record())
+            event.wall_time = 0.0
+            found.setdefault(path.parent.name, []).append(event.SerializeToString(deterministic=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batch"), [(0, 2), (0, 3), (1, None), (1, 0), (1, 1), (1, 2), (1, 3), (2, None), (2, 1), (2, 3)]
+)
+def test_event_files_hold_every_event_once(epoch: int, batch: int | None, tmp_path: Path) -> None:
+    def run(name: str, *further: Any) -> None:
+        board = oncue.callbacks.TensorBoard(tmp_path / name, update_freq=2)
+        oncue.utils.set_random_seed(0)
+        made = oncue.Sequential(
+            [layers.Input((3,), name="x"), layers.Dense(2, name="a"), layers.Dense(1, name="b")], name="m"
+        )
+        made.compile("adam", "mse")
+        x = np.random.default_rng(0).normal(size=(SAMPLES, 3))
+        backup = BackupAndRestore(tmp_path / f"{name}-backup", save_freq=2)
+        made.fit(
+            x,
+            x[:, :1],
+            batch_size=BATCH,
+            epochs=3,
+            validation_split=0.2,
+            verbose=0,
+            callbacks=[board, backup, *further],
+        )
+
+    run("whole")
+    with pytest.raises(ConnectionError):
+        run("parts", Cut(epoch, batch))
+    run("parts")
+    whole, parts = _events(tmp_path / "whole"), _events(tmp_path / "parts")
+    assert whole == parts and set(whole) == {"train", "validation"}
+
+
+@pytest.mark.parametrize("options", [{"keep": 2}, {"keep": "best 1", "monitor": "loss"}, {"keep": [2, "every 2"]}])
+@pytest.mark.parametrize("cut", [(1, 2), (2, None), (3, 1), (4, 3)])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_checkpoint_files_are_those_of_an_unbroken_run(
+    options: dict[str, Any], cut: tuple[int, int | None], asynchronous: bool, tmp_path: Path
+) -> None:
+    def run(name: str, *further: Any) -> dict[str, bytes]:
+        oncue.utils.set_random_seed(0)
+        made = oncue.Sequential(
+            [layers.Input((3,), name="x"), layers.Dense(2, name="a"), layers.Dense(1, name="b")], name="m"
+        )
+        made.compile(oncue.optimizers.Adam(0.3), "mse")
+        x = np.random.default_rng(0).normal(size=(SAMPLES, 3))
+        folder = tmp_path / name
+        saver = ModelCheckpoint(
+            folder / "{epoch}-{loss:.6f}.safetensors", save_weights_only=True, asynchronous=asynchronous, **options
+        )
+        backup = BackupAndRestore(tmp_path / f"{name}-backup", every="2 epochs")
+        made.fit(x, x[:, :1], batch_size=BATCH, epochs=6, verbose=0, callbacks=[saver, backup, *further])
+        notes = [(entry.epoch, entry.text.split("/")[-1]) for entry in made.history.journal if entry.kind != "resume"]
+        files = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".safetensors"}
+        return {**files, "journal": repr(notes).encode()}
+
+    whole = run("whole")
+    with pytest.raises(ConnectionError):
+        run("parts", Cut(*cut))
+    assert run("parts") == whole

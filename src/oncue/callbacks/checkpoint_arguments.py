@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from oncue.callbacks.arguments import finite, whole
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
+from oncue.core.files import sweep
 from oncue.legacy import warn_once
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def try_path(name: FileName) -> None:
     try:
         if name.folder:
             os.makedirs(name.folder, exist_ok=True)
+        sweep(name.folder or os.curdir, name.pattern)
         handle, probe = tempfile.mkstemp(prefix=".oncue-probe-", dir=name.folder or os.curdir)
         os.close(handle)
         os.unlink(probe)

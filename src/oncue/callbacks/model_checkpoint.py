@@ -82,7 +82,7 @@ class ModelCheckpoint(MonitorCallback):
     """
 
     runs_last = True
-    state_fields = ("best", "waited", "run_id")
+    state_fields = ("best", "waited", "run_id", "records")
 
     def __init__(
         self,
@@ -143,6 +143,17 @@ class ModelCheckpoint(MonitorCallback):
     @waited.setter
     def waited(self, state: dict[str, Any]) -> None:
         self.every.load_state_dict(state)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What is recorded of this run's files: a resumed run decides by what was known then."""
+        manifest = self._saver.manifest
+        return [] if manifest is None else [one.as_json() for one in manifest.records if one.run == self.run_id]
+
+    @records.setter
+    def records(self, records: list[dict[str, Any]]) -> None:
+        if self._saver.manifest is not None:
+            self._saver.manifest.take_back(records, self.run_id)
 
     def listens_to(self, hook: str) -> bool:
         """Say that the batches needn't be told when the period is one of epochs."""

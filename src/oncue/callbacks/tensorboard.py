@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -63,7 +64,7 @@ class TensorBoard(Callback):
     """
 
     runs_last: ClassVar[bool] = True
-    state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin")
+    state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin", "written")
 
     def __init__(
         self,
@@ -104,6 +105,7 @@ class TensorBoard(Callback):
         self._epoch_seconds: float | None = None
         self._epoch_begun = self._batch_written = 0.0
         self._step_written = 0
+        self._label = "0"
 
     def listens_to(self, hook: str) -> bool:
         """Return whether a hook is needed: no batch is, unless something is written or counted there."""
@@ -121,7 +123,10 @@ class TensorBoard(Callback):
         self.close()
         self.global_step = self.step_at_epoch_begin = self._step_written = 0
         self._left_out.clear()
-        train = self._file("train")
+        self._label = uuid.uuid4().hex[:12]
+        # A run that goes on goes on with its files, which it is about to get back.
+        goes_on = getattr(getattr(self._run, "run_state", None), "waiting", None) is not None
+        train = None if goes_on and "://" not in self.log_dir else self._file("train")
         if self.histogram_freq:
             from oncue.tensorboard.weights import weights_of
 
@@ -130,9 +135,10 @@ class TensorBoard(Callback):
             from oncue.tensorboard.projector import Projector
 
             self._projector = Projector(self.model, self.log_dir, self.embeddings_metadata, self.embeddings_layer_names)
-        if self.write_graph:
-            self._write_graph(train)
-        train.flush()
+        if train is not None:
+            if self.write_graph:
+                self._write_graph(train)
+            train.flush()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the clocks."""
@@ -210,6 +216,40 @@ class TensorBoard(Callback):
             for file in files.values():
                 file.close()
 
+    @property
+    def written(self) -> dict[str, Any]:
+        """The event files and their sizes: a resumed run cuts them there and goes on, so that no event is twice in them."""
+        local = {} if "://" in self.log_dir else self._files
+        files = {run: [os.path.basename(file.path), file.size()] for run, file in local.items()}
+        return {"label": self._label, "files": files}
+
+    @written.setter
+    def written(self, state: dict[str, Any]) -> None:
+        if "://" in self.log_dir:
+            return
+        self.close()
+        self._label = state["label"]
+        from oncue.tensorboard.event_file import EventFile
+
+        for run, (name, size) in state["files"].items():
+            path = os.path.join(self.log_dir, run, name)
+            if os.path.basename(name) != name or not os.path.isfile(path) or os.path.getsize(path) < size:
+                warnings.warn(
+                    f"The event file '{path}' of the interrupted run is gone or was changed; its events are lost, and a "
+                    "new file is begun.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+                continue
+            self._files[run] = EventFile(os.path.join(self.log_dir, run), resume=(name, size))
+        # Files that the run began after its state was taken.
+        for run in ("train", "validation"):
+            folder = os.path.join(self.log_dir, run)
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                known = run in self._files and self._files[run].path == os.path.join(folder, name)
+                if name.endswith(f".{self._label}.v2") and not known:
+                    os.unlink(os.path.join(folder, name))
+
     # Writing -----------------------------------------------------------------------------------------------------
 
     def _file(self, run: str) -> EventFile:
@@ -217,7 +257,7 @@ class TensorBoard(Callback):
             from oncue.tensorboard.event_file import EventFile
 
             try:
-                self._files[run] = EventFile(os.path.join(self.log_dir, run))
+                self._files[run] = EventFile(os.path.join(self.log_dir, run), self._label)
             except OSError as error:
                 raise type(error)(
                     error.errno,

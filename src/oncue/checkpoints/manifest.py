@@ -70,6 +70,18 @@ class Manifest:
         self._take(self._announced)
         self._write()
 
+    def take_back(self, records: Sequence[dict[str, Any]], run: str) -> None:
+        """Forget what a run has saved since, of which only these records were known; its files stay and come again.
+
+        Args:
+            records: The run's records, as `Record.as_json` gives them.
+            run: Which run.
+        """
+        others = [record for record in self.records if record.run != run]
+        known = [Record.from_json(record) for record in records]
+        names = {record.file for record in known}
+        self.records = [*(record for record in others if record.file not in names), *known]
+
     def wants(self, record: Record, rules: Sequence[Rule], direction: str | None) -> bool:
         """Return whether the rules would keep a file, were it saved now; True without rules."""
         own = [other for other in self.records if other.run == record.run and other.file != record.file]

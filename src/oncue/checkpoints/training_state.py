@@ -10,6 +10,7 @@ from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
+from oncue.checkpoints.tensors_file import write_tensors
 
 FORMAT = 1
 """The version of the form in which a state is written."""
@@ -131,10 +132,8 @@ class FrozenState:
         Raises:
             OSError: When they can't be written.
         """
-        from safetensors.torch import save_file
-
         Path(folder, "state.json").write_text(json.dumps(self.plain, allow_nan=False), encoding="utf-8")
-        save_file(self.tensors, Path(folder, "tensors.safetensors"), metadata={"format": "pt"})
+        write_tensors(Path(folder, "tensors.safetensors"), self.tensors, {"format": "pt"})
 
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""

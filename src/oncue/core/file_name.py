@@ -68,6 +68,12 @@ class FileName:
         """The last part of the template, with words for placeholders: "m_epoch.keras" for "m_{epoch:02d}.keras"."""
         return os.path.basename(self._plain())
 
+    @property
+    def pattern(self) -> str:
+        """A regular expression for the last part of all names that can come out of it, or for their beginnings."""
+        marked = "".join(literal + ("" if name is None else "\0") for literal, name, _ in self._pieces)
+        return ".*".join(re.escape(part) for part in os.path.basename(marked).split("\0")) + "|.{50}"
+
     def check_names(self, known: Iterable[str], hint: str = "") -> None:
         """Refuse a name that nothing will fill.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +58,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.fspath(path))
     mode = target.stat().st_mode & 0o777 if target.exists() else None
     # Names have an end (255 bytes on most systems), so that a long one is cut.
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.", suffix=".tmp")
+    prefix = f".{target.name[:50]}.{_host()}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -70,6 +74,35 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
+def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:
+    """Remove the temporary files that processes of this machine left when they were killed.
+
+    Files of processes that are alive, or that are of another machine, stay.
+
+    Args:
+        folder: Where the targets lie.
+        names: A regular expression for the targets' names.
+
+    Returns:
+        The names of the removed files.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sweep(folder, "model_.*")
+        []
+    """
+    pattern = re.compile(rf"\.(?P<name>.{{1,50}})\.{_host()}-(?P<process>\d+)-[^.]*\.tmp", re.DOTALL)
+    removed = []
+    for entry in os.scandir(folder):
+        found = pattern.fullmatch(entry.name)
+        if found is None or not entry.is_file(follow_symlinks=False):
+            continue
+        if re.fullmatch(names, found["name"], re.DOTALL) and not _is_alive(int(found["process"])):
+            os.unlink(entry.path)
+            removed.append(entry.name)
+    return removed
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make the names in a folder reach the disk, on systems where folders can be synchronised."""
     if os.name != "posix":
@@ -79,6 +112,23 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":
+        # There, asking with a signal would end it.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from oncue.checkpoints.snapshot import Snapshot
+from oncue.checkpoints.tensors_file import DIGEST, digest_of, write_tensors
 from oncue.core.files import replacing
 from oncue.saving import guard
+from oncue.saving.digest import CHANGED
 from oncue.saving.weights_h5 import settle
 
 FORMAT_VERSION = "1"
@@ -79,23 +80,11 @@ def prepare_weights(module: torch.nn.Module, snapshot: Snapshot | None = None) -
         tensors = snapshot.take(tensors)
 
     def write(path: Path) -> None:
-        ready = _in_own_memory({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        metadata = {"format": "pt", "oncue_format": FORMAT_VERSION, "order": "\n".join(tensors)}
         with replacing(path) as temporary:
-            order = "\n".join(ready)
-            save_file(ready, temporary, metadata={"format": "pt", "oncue_format": FORMAT_VERSION, "order": order})
+            write_tensors(temporary, tensors, metadata)
 
     return write
-
-
-def _in_own_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    # Two views of one piece of memory, which torch refuses to write, become two tensors.
-    seen: set[int] = set()
-    found = {}
-    for name, tensor in tensors.items():
-        memory = tensor.untyped_storage().data_ptr()
-        found[name] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
-    return found
 
 
 def _without_twins(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -129,6 +118,8 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
             guard.refuse(
                 path, f"its format is of version {metadata['oncue_format'][:20]!r}; this oncue reads version 1."
             )
+        if DIGEST in metadata and digest_of(file) != metadata[DIGEST]:
+            guard.refuse(path, CHANGED)
         entries = _renamed(entries, metadata, own)
         there = {_identity(own[name]) for name in entries if name in own}
         for name, tensor in own.items():

@@ -25,6 +25,8 @@ class EventFile:
 
     Args:
         folder: The folder of the run; made when it is not there. A URL such as `memory://logs` goes through fsspec.
+        label: A word in the file's name that tells whose it is.
+        resume: The name of a file in the folder to go on with, and the size that it is cut to first; None for a new file.
 
     Raises:
         OSError: When the folder can't be made or written.
@@ -37,13 +39,20 @@ class EventFile:
         >>> file.close()
     """
 
-    def __init__(self, folder: str) -> None:
-        moment = time.time()
-        name = f"events.out.tfevents.{int(moment):010d}.{socket.gethostname()}.{os.getpid()}.{next(_serials)}.v2"
+    def __init__(self, folder: str, label: str = "0", resume: tuple[str, int] | None = None) -> None:
+        self._flushed = moment = time.time()
+        if resume is not None:
+            self.path = os.path.join(folder, resume[0])
+            self._file = open(self.path, "r+b")  # closed by close()
+            self._file.truncate(resume[1])
+            self._file.seek(resume[1])
+            self._records = RecordWriter(self._file)
+            return
+        serial = f"{os.getpid()}.{next(_serials)}.{label}"
+        name = f"events.out.tfevents.{int(moment):010d}.{socket.gethostname()}.{serial}.v2"
         self.path = folder.rstrip("/") + "/" + name if "://" in folder else os.path.join(folder, name)
         self._file = _opened(folder, self.path)
         self._records = RecordWriter(self._file)
-        self._flushed = moment
         self._write(Event(wall_time=moment, file_version="brain.Event:2"))
         self.flush()
 
@@ -71,6 +80,11 @@ class EventFile:
         """Put everything written so far where readers see it."""
         self._records.flush()
         self._flushed = time.time()
+
+    def size(self) -> int:
+        """Return the bytes written so far, all of which readers see then."""
+        self.flush()
+        return int(self._file.tell())
 
     def close(self) -> None:
         """Flush and close; a second call does nothing."""

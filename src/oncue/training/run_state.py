@@ -53,6 +53,7 @@ class RunState:
         self._batches = batches
         self._callbacks = callbacks
         self._measured: tuple[int, list[Any]] | None = None
+        self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
 
@@ -86,7 +87,8 @@ class RunState:
                 UserWarning,
                 stacklevel=3,
             )
-        return max(states, key=lambda state: (state.epoch, state.batch), default=None)
+        self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
+        return self.waiting
 
     def obstacle(self) -> str | None:
         """Return why a run can't go on in the middle of an epoch exactly as it would have, or None when it can."""

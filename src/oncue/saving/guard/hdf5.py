@@ -25,7 +25,7 @@ def opened_hdf5(file: BinaryIO, source: Any) -> Iterator[h5py.File]:
     try:
         with h5py.File(file, "r") as content:
             yield content
-    except (OSError, RuntimeError, LookupError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, UnicodeDecodeError) as error:
         if not _from_h5py(error):
             raise
         refuse(source, f"it is not a whole HDF5 file ({type(error).__name__}).")
