@@ -218,7 +218,6 @@ def written(tmp_path: Path, model: Any, config: Any) -> list[Path]:
     model.save(tmp_path / "x.h5")
     if len(data) < 60_000:
         with h5py.File(tmp_path / "x.h5", "r+") as file:
-            file.attrs.pop("oncue_sha256", None)
             file.attrs["model_config"] = np.bytes_(data)
         paths.append(tmp_path / "x.h5")
     return paths
@@ -330,7 +329,6 @@ def test_what_compile_was_told(key: str, model: Any, tmp_path: Path) -> None:
         keras.models.load_model(written(tmp_path, model, config)[0])
     model.save(tmp_path / "y.h5")
     with h5py.File(tmp_path / "y.h5", "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         training = json.loads(file.attrs["training_config"])
         training["optimizer_config" if key == "optimizer" else key] = COMPILED[key]
         file.attrs["training_config"] = json.dumps(training)
@@ -457,7 +455,6 @@ def save_as(model: Any, path: Path) -> Path:
 def test_arrays(make: Any, name: str, model: Any, tmp_path: Path) -> None:
     path = save_as(model, tmp_path / name)
     with h5py.File(path, "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         replace(file, PLACES[name], make)
     refused(model, path, "was not loaded|don't fit")
 
@@ -467,7 +464,6 @@ def test_arrays_in_an_archive(make: Any, model: Any, tmp_path: Path) -> None:
     parts = parts_of(model, tmp_path)
     (tmp_path / "w.h5").write_bytes(parts["model.weights.h5"])
     with h5py.File(tmp_path / "w.h5", "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         replace(file, "layers/dense/vars/0", make)
     parts["model.weights.h5"] = (tmp_path / "w.h5").read_bytes()
     refused(model, archive(tmp_path / "x.keras", list(parts.items())), "was not loaded|don't fit")
@@ -478,7 +474,6 @@ def test_arrays_in_an_archive(make: Any, model: Any, tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit(make: Any, name: str, model: Any, tmp_path: Path) -> None:
     path = save_as(model, tmp_path / name)
     with h5py.File(path, "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         replace(file, PLACES[name], make)
     before = model.get_weights()
     with pytest.raises(ValueError, match="don't fit the model; nothing was loaded"):
@@ -493,7 +488,6 @@ def test_links_on_the_way(kind: str, name: str, model: Any, tmp_path: Path) -> N
     path = save_as(model, tmp_path / name)
     group = PLACES[name].rpartition("/")[0]
     with h5py.File(tmp_path / "secret.h5", "w") as secret, h5py.File(path, "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         file.copy(group, secret, "x")
         file.move(group, "elsewhere")
         file[group] = h5py.SoftLink("/elsewhere") if kind == "soft" else h5py.ExternalLink("secret.h5", "/x")
@@ -505,7 +499,6 @@ def test_names_of_weights_that_lead_elsewhere(name: str, model: Any, tmp_path: P
     for weight in (b"../../b/b/kernel", b"/b/b/kernel", b"./a/kernel", b""):
         path = save_as(model, tmp_path / name)
         with h5py.File(path, "r+") as file:
-            file.attrs.pop("oncue_sha256", None)
             group = file["model_weights/a" if name == "m.h5" else "a"]
             group.attrs["weight_names"] = np.array([weight, b"a/bias"])
         refused(model, path, "was not loaded|don't fit")
@@ -514,7 +507,6 @@ def test_names_of_weights_that_lead_elsewhere(name: str, model: Any, tmp_path: P
 def test_groups_that_hold_themselves(model: Any, tmp_path: Path) -> None:
     path = save_as(model, tmp_path / "w.weights.h5")
     with h5py.File(path, "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         file["layers/dense/again"] = file["layers"]
     refused(model, path)
 
@@ -522,12 +514,10 @@ def test_groups_that_hold_themselves(model: Any, tmp_path: Path) -> None:
 def test_the_optimizer_in_a_file_is_checked_too(model: Any, tmp_path: Path) -> None:
     path = save_as(model, tmp_path / "w.weights.h5")
     with h5py.File(path, "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         replace(file, "optimizer/vars/2", external_link)
     refused(model, path)
     path = save_as(model, tmp_path / "m.h5")
     with h5py.File(path, "r+") as file:
-        file.attrs.pop("oncue_sha256", None)
         first = file["optimizer_weights"].attrs["weight_names"][0].decode()
         replace(file, f"optimizer_weights/{first}", external_link)
     with pytest.raises(ValueError, match="was not loaded"):

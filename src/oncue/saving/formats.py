@@ -13,7 +13,6 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
-from oncue.saving.digest import verify
 from oncue.saving.hdf5_file import hdf5_replacing
 from oncue.saving.tree import Tree
 
@@ -221,7 +220,6 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
         keras_archive.read_archive_weights(path, model, skip_mismatch)
         return
     with guard.opened(path) as file, guard.opened_hdf5(file, path) as content:
-        verify(content, path)
         # Both kinds of file may end in .h5; their layout tells them apart.
         whole = guard.group_at(content, "model_weights", path)
         if whole is not None or "layer_names" in content.attrs or "layer_names0" in content.attrs:

@@ -11,14 +11,14 @@ from typing import Any
 import h5py
 
 from oncue.core.files import replacing
-from oncue.saving.digest import seal
+from oncue.saving import guard
 
 
 @contextmanager
 def hdf5_in_memory(buffer: io.BytesIO) -> Iterator[Any]:
     """Give an HDF5 file to be written inside the `with` block; its bytes go into a buffer.
 
-    The file carries a digest of its content, which `digest.verify` compares.
+    Behind the HDF5 content lies a digest of it, which `guard.opened_hdf5` compares.
 
     The HDF5 library ends the process with a segmentation fault when it closes a file after a failed write, as on a full
     disk. In memory its writes don't fail, and plain writes of the bytes fail with an error.
@@ -35,7 +35,8 @@ def hdf5_in_memory(buffer: io.BytesIO) -> Iterator[Any]:
     """
     with h5py.File(buffer, "w") as content:
         yield content
-        seal(content)
+    buffer.seek(0, io.SEEK_END)
+    buffer.write(guard.trailer(buffer.getbuffer()))
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
-from oncue.saving.digest import verify
 from oncue.saving.hdf5_file import hdf5_in_memory
 from oncue.saving.legacy_weights import KERAS_VERSION
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
@@ -81,7 +80,6 @@ def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compi
     config = guard.read_json(members["config.json"], path)
     compiled = config.pop("compile_config", None)
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
-        verify(content, path)
         model = model_from_written(config, path, custom_objects, numbers=guard.count_of_numbers(content, path))
         if compile and isinstance(compiled, dict) and compiled:
             compile_from_config(model, compiled, custom_objects)
@@ -94,5 +92,4 @@ def read_archive_weights(path: Path, model: Any, skip_mismatch: bool = False) ->
     with guard.opened(path) as file:
         members = guard.read_archive(file, path)
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
-        verify(content, path)
         read_weights(content, model, path, skip_mismatch)

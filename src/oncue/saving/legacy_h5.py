@@ -10,7 +10,6 @@ from typing import Any
 from oncue import losses, optimizers
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
-from oncue.saving.digest import verify
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
 from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays
@@ -99,7 +98,6 @@ def read_model(path: Path, custom_objects: dict[str, Any] | None = None, compile
         ValueError: For a file that breaks a rule of `guard`, has no configuration, or names what is not known.
     """
     with guard.opened(path) as file, guard.opened_hdf5(file, path) as content:
-        verify(content, path)
         written = _json_attribute(content, "model_config", path)
         if written is None:
             guard.refuse(path, "it has no model in it, only weights: make the model and type `model.load_weights`.")

@@ -14,7 +14,6 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.tensors_file import DIGEST, digest_of, write_tensors
 from oncue.core.files import replacing
 from oncue.saving import guard
-from oncue.saving.digest import CHANGED
 from oncue.saving.weights_h5 import settle
 
 FORMAT_VERSION = "1"
@@ -119,7 +118,7 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
                 path, f"its format is of version {metadata['oncue_format'][:20]!r}; this oncue reads version 1."
             )
         if DIGEST in metadata and digest_of(file) != metadata[DIGEST]:
-            guard.refuse(path, CHANGED)
+            guard.refuse(path, guard.CHANGED)
         entries = _renamed(entries, metadata, own)
         there = {_identity(own[name]) for name in entries if name in own}
         for name, tensor in own.items():

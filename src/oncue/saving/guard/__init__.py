@@ -6,10 +6,12 @@ on disk allows. Whatever is found otherwise raises a ValueError that names the f
 
 from oncue.saving.guard.archive import read_archive
 from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, opened, read_json, refuse
+from oncue.saving.guard.digest import CHANGED, trailer
 from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
 from oncue.saving.guard.safetensors import read_header
 
 __all__ = [
+    "CHANGED",
     "MAX_ENTRIES",
     "MissingFileError",
     "count_of_numbers",
@@ -23,4 +25,5 @@ __all__ = [
     "read_header",
     "read_json",
     "refuse",
+    "trailer",
 ]

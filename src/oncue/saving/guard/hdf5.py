@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncue.saving.guard.basics import MAX_DEPTH, MAX_ENTRIES, MEGABYTE, refuse
+from oncue.saving.guard.digest import verify
 
 # gzip, shuffle and fletcher32 are compiled into HDF5; any other filter would be a plug-in loaded from a folder.
 _FILTERS = {1, 2, 3}
@@ -21,7 +22,11 @@ _EXPANSION = 1000
 
 @contextmanager
 def opened_hdf5(file: BinaryIO, source: Any) -> Iterator[h5py.File]:
-    """Open HDF5 content for reading; whatever the library says about broken content becomes a ValueError."""
+    """Open HDF5 content for reading; whatever the library says about broken content becomes a ValueError.
+
+    A digest at the end is compared first: the library may loop for ever, or worse, on content that was damaged.
+    """
+    verify(file, source)
     try:
         with h5py.File(file, "r") as content:
             yield content
