@@ -1,5 +1,6 @@
 # make demo   train a small model on handwritten digits
 # make test   run the tests, examples, documentation and docstrings
+# make crash  kill training runs and saves for some minutes, and compare what is left
 # make lint   check style and types
 # make bench  time oncue beside the hand-written loop
 # make clean  remove what these made
@@ -13,15 +14,18 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test: export OMP_NUM_THREADS ?= 1
+demo test crash: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test crash lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
+crash: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -m crash tests/crash
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

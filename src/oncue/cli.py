@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `oncue`; those of the process when None.
 
     Returns:
-        0, or 1 when the file can't be used.
+        0, or 1 when the file can't be used or is damaged.
 
     Example:
         >>> main(["plot", "missing.csv"])
@@ -26,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plot.add_argument("file", help="the CSV file")
     plot.add_argument("-o", "--output", default="curves.png", help="the picture to write (default: curves.png)")
     plot.add_argument("--separator", help="the character between two values (default: found out)")
+    verify = commands.add_parser("verify", help="compare the files of a ModelCheckpoint with its manifest")
+    verify.add_argument("manifest", help="the manifest, <file name>.oncue.json, or the `filepath` of the callback")
     options = parser.parse_args(arguments)
+    if options.command == "verify":
+        return _verify(options.manifest)
     from oncue.plots import plot_csv
 
     try:
@@ -36,3 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"wrote {options.output}")
     return 0
+
+
+def _verify(path: str) -> int:
+    from oncue.checkpoints import Checkpoints
+
+    try:
+        found = Checkpoints(path).verify()
+    except (OSError, ValueError) as error:
+        print(f"oncue verify: {error}", file=sys.stderr)
+        return 1
+    for name, sound in found.items():
+        print(f"{'sound  ' if sound else 'DAMAGED'}  {name}")
+    return 0 if all(found.values()) else 1

@@ -144,7 +144,7 @@ class Manifest:
                 "Give that as `monitor`, another file name, or `resume_best=False` to replace the files."
             )
         for record in by_score((record for record in self.records if record.monitor == monitor), direction):
-            if self._is_intact(record):
+            if self.is_intact(record):
                 return record
             warnings.warn(
                 f"'{self.folder / record.file}' is not the file that was saved with {monitor} {record.score:g}: its "
@@ -166,10 +166,11 @@ class Manifest:
         if announced is None or not (self.folder / announced.file).is_file():
             return
         before = next((record for record in self.records if record.file == announced.file), None)
-        if before is None or not self._is_intact(before):
+        if before is None or not self.is_intact(before):
             self._take(announced)
 
-    def _is_intact(self, record: Record) -> bool:
+    def is_intact(self, record: Record) -> bool:
+        """Return whether a record's file is there and has the size and the digest that it was saved with."""
         path = self.folder / record.file
         return path.is_file() and path.stat().st_size == record.size and _digest(path) == record.sha256
 

@@ -1,0 +1,112 @@
+"""Checkpoints: the files that a ModelCheckpoint left, found by what its manifest knows of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from oncue.checkpoints.manifest import Manifest
+from oncue.checkpoints.record import Record
+from oncue.checkpoints.retention import by_score
+from oncue.core.file_name import FileName
+from oncue.core.monitor import Monitor
+
+
+class NoSoundCheckpointError(ValueError):
+    """None of the files is what was saved."""
+
+
+class Checkpoints:
+    """Finds the newest and the best file that is verifiably what was saved.
+
+    A file whose size or SHA-256 digest is another than the manifest says is named in a warning, set aside under its name
+    with `.damaged`, and the next one is taken: never silently an older state, and never none.
+
+    Args:
+        filepath: The `filepath` of the `ModelCheckpoint`, which had `keep` or `resume_best`; or its manifest,
+            `<file name>.oncue.json`.
+
+    Attributes:
+        manifest: What is known of the files.
+
+    Raises:
+        FileNotFoundError: When there is no manifest.
+        ValueError: When it can't be read.
+
+    Example:
+        >>> import numpy as np, oncue, tempfile
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = os.path.join(folder, "{epoch}.weights.h5")
+        ...     saver = oncue.callbacks.ModelCheckpoint(files, monitor="loss", save_weights_only=True, keep=[2, "best 1"])
+        ...     _ = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=4, verbose=0, callbacks=[saver])
+        ...     os.path.basename(Checkpoints(files).last())
+        '4.weights.h5'
+    """
+
+    def __init__(self, filepath: str | os.PathLike[str]) -> None:
+        path = Path(os.fspath(filepath))
+        if not path.name.endswith(".oncue.json"):
+            name = FileName(os.fspath(filepath), type(self).__name__)
+            path = Path(name.folder) / f"{name.plain_name}.oncue.json"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no manifest '{path}'. ModelCheckpoint writes one with `keep` or `resume_best`; give its "
+                "`filepath` as it was given there."
+            )
+        self.manifest = Manifest(path)
+
+    def last(self) -> str:
+        """Return the path of the file that was saved last.
+
+        Raises:
+            NoSoundCheckpointError: When no file is what was saved.
+        """
+        return self._first_sound(self.manifest.records[::-1])
+
+    def best(self, mode: str = "auto") -> str:
+        """Return the path of the file with the best score.
+
+        Args:
+            mode: "min" or "max", the way in which the score gets better; "auto" to tell by the monitored name.
+
+        Raises:
+            NoSoundCheckpointError: When no file is what was saved.
+            ValueError: When the files have no scores, or nothing tells which of them is better.
+        """
+        scored = [record for record in self.manifest.records if record.score is not None]
+        if not scored:
+            raise ValueError(f"The files of '{self.manifest.path}' have no scores to tell the best by. Type `last()`.")
+        monitor = scored[-1].monitor
+        watch = Monitor(monitor, mode, 0.0, type(self).__name__)
+        watch.resolve({})
+        ordered = by_score((record for record in scored if record.monitor == monitor), watch.direction)
+        return self._first_sound(ordered)
+
+    def verify(self) -> dict[str, bool]:
+        """Return for each file whether it is what was saved."""
+        return {
+            str(self.manifest.folder / record.file): self.manifest.is_intact(record) for record in self.manifest.records
+        }
+
+    def _first_sound(self, records: list[Record]) -> str:
+        damaged = []
+        for record in records:
+            path = self.manifest.folder / record.file
+            if self.manifest.is_intact(record):
+                return str(path)
+            aside = path.with_name(f"{path.name}.damaged")
+            damaged.append(str(path))
+            if path.is_file():
+                os.replace(path, aside)
+                warnings.warn(
+                    f"'{path}' is not what was saved: it was damaged or changed. It was set aside as '{aside.name}', and "
+                    "the next one is taken.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        raise NoSoundCheckpointError(
+            f"None of the files of '{self.manifest.path}' is what was saved: {', '.join(damaged) or 'it has none'}."
+        )

@@ -1,0 +1,33 @@
+"""Runs that are killed at random moments end as runs that nobody killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to spare each run the imports")
+
+
+def campaign(folder: Path, kills: int, seed: int) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    script = str(Path(__file__).with_name("campaign.py"))
+    arguments = [sys.executable, script, str(folder), str(kills), str(seed)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path: Path) -> None:
+    assert "20 kills" in campaign(tmp_path / "runs", 20, 1)
+
+
+@pytest.mark.crash
+def test_two_hundred_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = campaign(tmp_path / "runs", 200, int(os.environ.get("ONCUE_SEED", "0")))
+    with capsys.disabled():
+        print(f"\n{line}", end="")

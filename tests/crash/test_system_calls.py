@@ -1,0 +1,174 @@
+"""A save that is killed, or fails, at any of its file-changing system calls leaves the old state or the new one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import oncue as keras
+from oncue import layers
+from oncue.checkpoints import Checkpoints
+from oncue.checkpoints.store import Store
+
+CALLS = "openat,write,pwrite64,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync,ftruncate,mkdir,mkdirat,chmod,rmdir"
+
+
+def _can_trace() -> bool:
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], capture_output=True).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.skipif(not _can_trace(), reason="strace isn't there, or may not trace"),
+]
+
+
+def model(value: float) -> Any:
+    made = keras.Sequential([layers.Input((4,), name="in"), layers.Dense(3, name="a"), layers.Dense(1, name="b")])
+    made.compile("adam", "mse")
+    made.set_weights([np.full_like(weight, value) for weight in made.get_weights()])
+    return made
+
+
+def _write_state(value: float) -> Callable[[Path], object]:
+    return lambda place: (place / "value.txt").write_text(str(value))
+
+
+def _save(name: str, folder: Path, value: float, made: Any) -> None:
+    if name == "store":
+        store = Store(folder / name)
+        store.prepare()
+        store.commit(_write_state(value))
+        store.release()
+    elif name.startswith("m"):
+        made.save(folder / name)
+    elif name == "kept":
+        saver = keras.callbacks.ModelCheckpoint(
+            folder / "{epoch}.weights.h5", save_weights_only=True, keep=1, resume_best=True, save_best_only=True,
+            monitor="loss",
+        )  # fmt: skip
+        saver.set_model(made)
+        saver.on_train_begin()
+        saver.on_epoch_end(int(value), {"loss": 1.0 / value})
+        saver.on_train_end()
+    else:
+        made.save_weights(folder / name)
+
+
+def _load(name: str, folder: Path) -> float:
+    if name == "store":
+        found = Store(folder / name).newest(lambda place: float((place / "value.txt").read_text()))
+        assert found is not None
+        return found
+    if name == "kept":
+        into = model(0.0)
+        into.load_weights(Checkpoints(folder / "{epoch}.weights.h5").best())
+        return _value(into)
+    if name.startswith("m"):
+        return _value(keras.models.load_model(folder / name))
+    into = model(0.0)
+    into.load_weights(folder / name)
+    return _value(into)
+
+
+def _value(made: Any) -> float:
+    values = {float(value) for weight in made.get_weights() for value in weight.ravel()}
+    assert len(values) == 1, "a mix of two states"
+    return values.pop()
+
+
+def _traced(action: Callable[[], None], inject: str) -> int:
+    """Run an action in a child whose system calls are tampered with; return its status."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            action()
+            code = 0
+        except OSError:
+            code = 3
+        finally:
+            os._exit(code)
+    os.waitpid(child, os.WUNTRACED)
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-p",
+        str(child),
+        "-e",
+        f"trace={CALLS}",
+        "-e",
+        f"inject={inject}",
+        "-o",
+        "/dev/null",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
+        while "TracerPid:\t0" in Path(f"/proc/{child}/status").read_text():
+            time.sleep(0.002)
+        os.kill(child, signal.SIGCONT)
+        status = os.waitpid(child, 0)[1]
+        tracer.wait()
+    return status
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "w.h5", "w.weights.h5", "w.safetensors", "store", "kept"])
+def test_a_kill_at_every_call(name: str, tmp_path: Path) -> None:
+    old, made = tmp_path / "old", model(2.0)
+    old.mkdir()
+    _save(name, old, 1.0, model(1.0))
+    assert _load(name, old) == 1.0
+    found = []
+    for place in range(1, 400):
+        folder = tmp_path / str(place)
+        shutil.copytree(old, folder)
+        status = _traced(lambda folder=folder: _save(name, folder, 2.0, made), f"{CALLS}:signal=SIGKILL:when={place}")  # type: ignore[misc]
+        found.append(_load(name, folder))
+        assert found[-1] in (1.0, 2.0)
+        if not os.WIFSIGNALED(status):
+            assert os.WEXITSTATUS(status) == 0 and found[-1] == 2.0
+            break
+        # The next save lands whatever the kill left.
+        _save(name, folder, 2.0, made)
+        assert _load(name, folder) == 2.0
+        shutil.rmtree(folder)
+    else:
+        raise AssertionError("it never came to its end")
+    # First the old state, then, from one call on, the new one.
+    assert found == sorted(found) and found[0] == 1.0 and len(found) > 5
+
+
+@pytest.mark.parametrize("fault", ["write:error=ENOSPC", "fsync:error=EIO", "rename,renameat,renameat2:error=EIO"])
+@pytest.mark.parametrize("name", ["m.keras", "m.h5", "w.h5", "w.weights.h5", "w.safetensors", "store"])
+def test_a_fault_at_every_call(name: str, fault: str, tmp_path: Path) -> None:
+    old, made = tmp_path / "old", model(2.0)
+    old.mkdir()
+    _save(name, old, 1.0, model(1.0))
+    faults = 0
+    for place in range(1, 100):
+        folder = tmp_path / str(place)
+        shutil.copytree(old, folder)
+        before = sorted(path.name for path in folder.iterdir())
+        status = _traced(lambda folder=folder: _save(name, folder, 2.0, made), f"{fault}:when={place}")  # type: ignore[misc]
+        code = os.WEXITSTATUS(status)
+        assert not os.WIFSIGNALED(status) and code in (0, 3), status
+        assert _load(name, folder) == (2.0 if code == 0 else _load(name, folder)) and _load(name, folder) in (1.0, 2.0)
+        left = [path.name for path in folder.iterdir() if path.name not in before]
+        assert not left, "litter"
+        if code == 0:
+            break
+        faults += 1
+        shutil.rmtree(folder)
+    assert faults
