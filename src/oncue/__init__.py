@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         saving as saving,
         utils as utils,
     )
+    from oncue.callbacks import Preempted as Preempted
     from oncue.layers import Input as Input, Layer as Layer
     from oncue.losses import Loss as Loss
     from oncue.metrics import Metric as Metric
@@ -63,6 +64,7 @@ _NAMES = {
     "Metric": "metrics",
     "Model": "models",
     "Optimizer": "optimizers",
+    "Preempted": "callbacks",
     "Sequential": "models",
     "plot_csv": "plots",
     "Variable": "variable",

@@ -178,6 +178,7 @@ def test_only_the_main_thread_can() -> None:
     ("arguments", "text"),
     [
         ({"signals": "SIGTREM"}, "Did you mean 'SIGTERM'|SIGTERM"),
+        ({"signals": "SIGKILL"}, "can't have SIGKILL"),
         ({"signals": []}, "at least one signal"),
         ({"action": "quit"}, "must be 'exit' or 'raise'; got 'quit'"),
     ],
@@ -185,6 +186,72 @@ def test_only_the_main_thread_can() -> None:
 def test_bad_arguments(arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Preemption(**arguments)
+
+
+def test_a_signal_that_comes_after_the_last_epoch_waits_until_all_are_closed() -> None:
+    heard: list[str] = []
+
+    class Late(Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def close(self) -> None:
+            heard.append("closed")
+
+    child = os.fork()
+    if child == 0:
+        read = Late()
+        try:
+            fit(read, Preemption())
+        finally:
+            os._exit(7)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    # The same with a handler that listens instead of dying.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        fit(Late(), Preemption())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["closed"]
+
+
+def test_a_signal_that_is_named_twice() -> None:
+    with pytest.raises(Preempted):
+        fit(Preemption(["SIGTERM", "SIGTERM"], action="raise"), Signal("on_train_batch_begin", 0, 1))
+    assert Preemption(["SIGTERM", "SIGUSR1", "SIGTERM"]).signals == ["SIGTERM", "SIGUSR1"]
+
+
+def test_a_save_that_fails_changes_neither_the_code_nor_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    backup = BackupAndRestore(tmp_path)
+    monkeypatch.setattr(backup, "save_now", full)
+    with pytest.raises(SystemExit) as exit:
+        fit(Preemption(), Signal("on_train_batch_begin", 0, 1), backup)
+    assert exit.value.code == 143 and isinstance(exit.value.__cause__, Preempted)
+    assert not exit.value.__cause__.saved and "No space left" in str(exit.value.__cause__.__cause__)
+
+
+def test_evaluate_with_a_backup_in_the_list(tmp_path: Path) -> None:
+    class Send(Callback):
+        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    model = fit()
+    with pytest.raises(Preempted, match="not saved"):
+        model.evaluate(X, Y, verbose=0, callbacks=[Send(), BackupAndRestore(tmp_path), Preemption(action="raise")])
+
+
+def test_the_account_of_the_run(tmp_path: Path) -> None:
+    history = keras.callbacks.History()
+    with pytest.raises(SystemExit):
+        fit(history, Preemption(), Signal("on_train_batch_begin", 1, 1), BackupAndRestore(tmp_path))
+    assert "was told to make room in epoch 2: SIGTERM ended the run" in history.explain()
+    assert keras.Preempted is Preempted
 
 
 SCRIPT = """

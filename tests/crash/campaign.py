@@ -155,7 +155,7 @@ def main(root: Path, kills: int, seed: int) -> int:
         while True:
             child = start(folder)
             if done < kills:
-                time.sleep(chance.uniform(0.02, 0.35))
+                time.sleep(chance.uniform(0.02, 0.8))
                 os.kill(child, signal.SIGKILL)
             status = os.waitpid(child, 0)[1]
             if not os.WIFSIGNALED(status):

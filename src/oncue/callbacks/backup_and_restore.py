@@ -213,7 +213,10 @@ class BackupAndRestore(Callback):
         Returns:
             False when this moment can't be gone on from exactly, or a value is not finite: the backup before it stays.
         """
-        run = self._run_state()
+        run: HasRunState | None = getattr(self._run, "run_state", None)
+        if run is None or self._store is None:
+            # In `evaluate` there is nothing to go on with.
+            return False
         if self._run is not None and self._run.progress.batch is not None and run.obstacle() is not None:
             return False
         saved = self._save(logs)

@@ -97,6 +97,9 @@ class Callback(Stateful):
         # A copy, or a saved one, belongs to no run.
         return {name: value for name, value in self.__dict__.items() if name != "_run"}
 
+    def after_close(self) -> None:
+        """Do what must wait until every callback of a run is closed; for callbacks that may end the process."""
+
     def note(self, text: str, kind: str = "note", **data: Any) -> None:
         """Write a decision into the run's journal: what was decided and why, with the numbers.
 

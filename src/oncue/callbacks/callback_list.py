@@ -239,6 +239,9 @@ class CallbackList(Callback):
         if failure is not None:
             failure = self._listeners["on_exception"].call_each(failure, failure)
         failure = self._listeners["close"].call_each(failure, backwards=True)
+        for callback in self.callbacks:
+            if isinstance(callback, Callback):
+                callback.after_close()
         if failure is not None:
             raise failure
         dear = cost_warning(self.costs(), perf_counter() - began)

@@ -75,8 +75,12 @@ class History(Callback):
 
     def on_exception(self, exception: BaseException) -> None:
         """Note what ended the run."""
-        how = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed"
-        text = str(exception)
+        cause = exception.__cause__ if isinstance(exception, SystemExit) else exception
+        # By its name: importing the callback for this would cost every run.
+        if type(cause).__name__ == "Preempted":
+            how, text = "preempted", str(cause)
+        else:
+            how, text = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed", str(exception)
         error = type(exception).__name__ + (f": {text}" if text else "") if how == "failed" else text
         self._ending = Ending(how, error, epoch=None if self._run is None else self._run.progress.epoch)
 

@@ -78,14 +78,19 @@ class Preemption(Callback):
         for name in names:
             if name not in known:
                 raise unknown("signal of Preemption", name, known)
+            if name in ("SIGKILL", "SIGSTOP"):
+                raise ValueError(
+                    f"`signals` of Preemption can't have {name}, which no process can handle. Type SIGTERM."
+                )
         if not names:
             raise ValueError("`signals` of Preemption must name at least one signal, such as 'SIGTERM'; got none.")
         if action not in _ACTIONS:
             raise ValueError(f"`action` of Preemption must be 'exit' or 'raise'; got {action!r}.")
-        self.signals = names
+        self.signals = list(dict.fromkeys(names))
         self.action = action
         self._before: dict[int, Any] = {}
         self._came: int | None = None
+        self._late: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Listen to the signals."""
@@ -120,13 +125,19 @@ class Preemption(Callback):
             self._end(logs)
 
     def close(self) -> None:
-        """Put the earlier handlers back; a signal that came too late for the run is given to them."""
+        """Put the earlier handlers back."""
         before, self._before = self._before, {}
         for number, handler in before.items():
             # What was installed by another language than Python can't be put back, and reads as None.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         late, self._came = self._came, None
         if late is not None and not callable(before.get(late)):
+            self._late = late
+
+    def after_close(self) -> None:
+        """Give a signal that came too late for the run to whoever handled it before, now that all callbacks are closed."""
+        late, self._late = self._late, None
+        if late is not None:
             signal.raise_signal(late)
 
     def _listen(self) -> None:
@@ -151,9 +162,15 @@ class Preemption(Callback):
         assert self._came is not None
         number, self._came = self._came, None
         name = signal.Signals(number).name
-        saved = save_now(self._run, logs)
+        failure: Exception | None = None
+        try:
+            saved = save_now(self._run, logs)
+        except Exception as error:
+            # A full disk doesn't change why the process ends, nor the code that a scheduler waits for.
+            saved, failure = False, error
         self.note(f"ended the run after {name}: the state was {'saved' if saved else 'not saved'}", kind="stop")
         ended = Preempted(name, saved)
+        ended.__cause__ = failure
         if self.action == "raise":
             raise ended
         raise SystemExit(128 + number) from ended

@@ -88,9 +88,11 @@ def _what(epochs: Sequence[int], history: Mapping[str, Sequence[Any]], seconds: 
 def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str:
     if ending.how == "running":
         return "It is still running."
-    if ending.how in ("interrupted", "failed"):
+    if ending.how in ("interrupted", "failed", "preempted"):
         where = "before the first epoch" if ending.epoch is None else f"in epoch {ending.epoch + 1}"
-        words = "was interrupted by Ctrl-C" if ending.how == "interrupted" else "ended with an error"
+        words = {"interrupted": "was interrupted by Ctrl-C", "preempted": "was told to make room"}.get(
+            ending.how, "ended with an error"
+        )
         return f"It {words} {where}" + (f": {ending.error}" if ending.error else ".")
     stop = _final_stop(entries)
     if stop is not None:
