@@ -12,7 +12,7 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
+from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, remote, safetensors_file, weights_h5
 from oncue.saving.hdf5_file import hdf5_replacing
 from oncue.saving.tree import Tree
 
@@ -59,7 +59,11 @@ def save_model(
     if zipped is False:
         raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
     path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
-    if not _may_write(path, overwrite):
+    if not _may_write(filepath, overwrite):
+        return
+    if remote.is_url(filepath):
+        with remote.uploading(str(filepath)) as local:
+            _prepared_model(model, kind, include_optimizer, None)(local)
         return
     _prepared_model(model, kind, include_optimizer, None)(path)
 
@@ -86,6 +90,10 @@ def load_model(
     Raises:
         ValueError: For another extension, a file that is not whole or not safe, or names that are not known.
     """
+    if remote.is_url(filepath):
+        _path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
+        with remote.downloaded(str(filepath)) as local:
+            return load_model(local, custom_objects, compile, safe_mode)
     path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
     read = keras_archive.read_archive if kind == ".keras" else legacy_h5.read_model
     return read(path, custom_objects, compile)
@@ -109,7 +117,11 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     _refuse_rest("save_weights", kwargs)
     path, kind = _path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
     _require_built(model, "save_weights")
-    if not _may_write(path, overwrite):
+    if not _may_write(filepath, overwrite):
+        return
+    if remote.is_url(filepath):
+        with remote.uploading(str(filepath)) as local:
+            _prepared_weights(model, kind, None)(local)
         return
     _prepared_weights(model, kind, None)(path)
 
@@ -157,6 +169,10 @@ def prepare_save(
         write = _prepared_model(model, kind, True, snapshot)
 
     def save() -> None:
+        if remote.is_url(filepath):
+            with remote.uploading(str(filepath)) as local:
+                write(local)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
 
@@ -209,6 +225,10 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     _refuse_rest("load_weights", kwargs)
     known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
     path, kind = _path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
+    if remote.is_url(filepath):
+        with remote.downloaded(str(filepath)) as local:
+            load_weights(model, local, skip_mismatch, by_name=by_name)
+        return
     if by_name and kind not in (".h5", ".hdf5"):
         raise ValueError(f"`by_name` is only for .h5 and .hdf5 files of Keras 1 and 2; got {os.fspath(filepath)!r}.")
     _require_built(model, "load_weights")
@@ -244,13 +264,16 @@ def _path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str
     return path, kind
 
 
-def _may_write(path: Path, overwrite: bool) -> bool:
-    if not overwrite and path.exists():
+def _may_write(filepath: Any, overwrite: bool) -> bool:
+    path = Path(os.fspath(filepath))
+    if not overwrite and (remote.exists(str(filepath)) if remote.is_url(filepath) else path.exists()):
+        path = filepath
         if not sys.stdin.isatty():
             raise FileExistsError(f"{str(path)!r} is there already. Pass `overwrite=True`, or another name.")
         if input(f"{str(path)!r} is there already. Overwrite it? [y/n] ").strip().lower() not in ("y", "yes"):
             return False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not remote.is_url(filepath):
+        Path(os.fspath(filepath)).parent.mkdir(parents=True, exist_ok=True)
     return True
 
 
