@@ -48,6 +48,7 @@ class Slow(Callback):
 
 def train(folder: Path) -> None:
     """Train as a script does that knows nothing of kills."""
+    folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
     y = x.sum(axis=1, keepdims=True)
@@ -146,6 +147,8 @@ def main(root: Path, kills: int, seed: int) -> int:
     chance, done, runs = random.Random(seed), 0, 0
     straight = root / "straight"
     straight.mkdir(parents=True)
+    # So that the children have every module that a run imports when it needs it.
+    train(root / "first")
     assert os.waitpid(start(straight), 0)[1] == 0
     expected = outcome(straight)
     while done < kills:
@@ -154,8 +157,11 @@ def main(root: Path, kills: int, seed: int) -> int:
         folder.mkdir()
         while True:
             child = start(folder)
+            # Before there is a backup a run begins anew, and what TensorBoard had written stays.
+            while not (folder / "backup" / "latest.json").exists():
+                time.sleep(0.002)
             if done < kills:
-                time.sleep(chance.uniform(0.02, 0.8))
+                time.sleep(chance.uniform(0.02, 0.6))
                 os.kill(child, signal.SIGKILL)
             status = os.waitpid(child, 0)[1]
             if not os.WIFSIGNALED(status):

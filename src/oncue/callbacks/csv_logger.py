@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
 from oncue.callbacks.callback import Callback
-from oncue.core.files import replace_file
+from oncue.core.files import replace_file, sweep
 
 _MISSING = "NA"
 
@@ -80,6 +81,10 @@ class CSVLogger(Callback):
             ValueError: When the file to append to is no log of epochs.
         """
         self.close()
+        # What a run that was killed left of a rewriting.
+        path = Path(self.filename)
+        if path.parent.is_dir():
+            sweep(path.parent, re.escape(path.name[:50]))
         self.keys = self._read_header() if self.append else None
         self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")  # closed by close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import Rule, by_score, kept
-from oncue.core.files import replace_file
+from oncue.core.files import replace_file, sweep
 
 FORMAT = 1
 """The version of the manifest's form."""
@@ -51,6 +52,8 @@ class Manifest:
         self.folder = self.path.parent
         self.records: list[Record] = []
         self._announced: Record | None = None
+        if self.folder.is_dir():
+            sweep(self.folder, re.escape(self.path.name[:50]))
         if self.path.exists():
             self._read()
             self._settle()
