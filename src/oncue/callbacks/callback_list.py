@@ -196,6 +196,13 @@ class CallbackList(Callback):
         """Return whether any callback overrides a hook."""
         return bool(self._listeners[ALIASES.get(hook, hook)])
 
+    def calls_others(self, *hooks: str) -> bool:
+        """Return whether any of some hooks runs code that isn't oncue's own."""
+        if type(self) is not CallbackList:
+            return True
+        methods = (method for hook in hooks for _, method in self._listeners[ALIASES.get(hook, hook)].pairs)
+        return any(not str(getattr(method, "__module__", "")).startswith("oncue.") for method in methods)
+
     def schedule(self) -> str:
         """Return a table of who runs when: a line for each hook that somebody overrides, with the callbacks in order.
 

@@ -107,7 +107,11 @@ class MetricVariable:
             scale: A number to multiply it with, at no cost.
         """
         if isinstance(value, (int, float)) and not self.shape:
-            self._number += value * scale
+            if torch.compiler.is_compiling() and self._tensor is not None:
+                # In a graph a Python number would be a constant, or a new graph for each value.
+                self._tensor.add_(value * scale)
+            else:
+                self._number += value * scale
             return
         source = self._source(value)
         tensor = self._tensor
@@ -125,6 +129,16 @@ class MetricVariable:
     def assign_sub(self, value: Any) -> None:
         """Subtract from the value in place."""
         self.assign_add(value, -1)
+
+    def materialize(self, device: torch.device) -> None:
+        """Keep the value in a tensor from here on, as a compiled step needs it; what was added so far stays.
+
+        Args:
+            device: Where, unless it is in a tensor already.
+        """
+        if self._tensor is None:
+            number, self._number = self._number, 0
+            self._tensor = self._place(torch.tensor([float(number)]), device)
 
     def zero(self) -> None:
         """Set everything to zero in place."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.optimizer import Optimizer
@@ -83,6 +85,16 @@ class Adadelta(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"}]
+
+    has_compiled_rule = True
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        squares, changes = slots["accumulated_grad"], slots["accumulated_delta_var"]
+        squares.mul_(self.rho).addcmul_(gradient, gradient, value=1.0 - self.rho)
+        change = (changes + self.epsilon).sqrt() / (squares + self.epsilon).sqrt() * gradient
+        changes.mul_(self.rho).addcmul_(change, change, value=1.0 - self.rho)
+        weight.sub_(numbers[0] * change)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

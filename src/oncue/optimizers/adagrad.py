@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,6 +82,14 @@ class Adagrad(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"accumulator": "accumulator"}]
+
+    has_compiled_rule = True
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        accumulator = slots["accumulator"]
+        accumulator.addcmul_(gradient, gradient)
+        weight.sub_(numbers[0] * gradient / (accumulator + self.epsilon).sqrt())
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import math
 from typing import Any
 
@@ -113,6 +114,24 @@ class Adam(Optimizer):
     def _slot_blocks(self) -> list[dict[str, str]]:
         blocks = [{"momentum": "exp_avg", "velocity": "exp_avg_sq"}]
         return [*blocks, {"velocity_hat": "max_exp_avg_sq"}] if self.amsgrad else blocks
+
+    has_compiled_rule = True
+
+    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
+        """Return the learning rate with both bias corrections in it."""
+        update = self._updates + 1
+        return (rate * math.sqrt(1.0 - self.beta_2**update) / (1.0 - self.beta_1**update),)
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        mean, square = slots["momentum"], slots["velocity"]
+        mean.lerp_(gradient, 1.0 - self.beta_1)
+        square.mul_(self.beta_2).addcmul_(gradient, gradient, value=1.0 - self.beta_2)
+        if self.amsgrad:
+            largest = slots["velocity_hat"]
+            largest.copy_(torch.maximum(largest, square))
+            square = largest
+        weight.sub_(numbers[0] * mean / (square.sqrt() + self.epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,6 +83,19 @@ class Adamax(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "norm": "norm"}]
+
+    has_compiled_rule = True
+
+    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
+        """Return the learning rate with the bias correction in it."""
+        return (rate / (1.0 - self.beta_1 ** (self._updates + 1)),)
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        momentum, norm = slots["momentum"], slots["norm"]
+        momentum.lerp_(gradient, 1.0 - self.beta_1)
+        norm.copy_(torch.maximum(norm * self.beta_2, gradient.abs()))
+        weight.sub_(numbers[0] * momentum / (norm + self.epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

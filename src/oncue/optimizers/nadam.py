@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -103,6 +104,22 @@ class Nadam(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "velocity": "velocity"}]
+
+    has_compiled_rule = True
+    compiled_width = 3
+
+    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
+        """Return the two shares times the learning rate, and the bias correction."""
+        now = self._hyperparameters()
+        return rate * now["momentum_share"], rate * now["gradient_share"], now["correction"]
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        momentum, velocity = slots["momentum"], slots["velocity"]
+        momentum.lerp_(gradient, 1.0 - self.beta_1)
+        velocity.mul_(self.beta_2).addcmul_(gradient, gradient, value=1.0 - self.beta_2)
+        denominator = (velocity / numbers[2]).sqrt() + self.epsilon
+        weight.sub_((numbers[0] * momentum + numbers[1] * gradient) / denominator)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -77,6 +77,35 @@ class Optimizer(OptimizerState):
     def _skipped(self, parameters: list[Tensor]) -> None:
         """React to parameters having been left out of an update for lack of a gradient."""
 
+    # What a subclass gives, to be part of a compiled training step.
+
+    has_compiled_rule = False
+    """Whether `compiled_numbers` and `compiled_rule` say what an update does."""
+    compiled_width = 1
+    """How many numbers `compiled_numbers` returns."""
+
+    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
+        """Return the numbers of the coming update that change from one to the next.
+
+        Args:
+            rate: The learning rate of the update.
+        """
+        return (rate,)
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place: the same formula as `make_torch_optimizer`'s, in operations that can be fused.
+
+        Args:
+            weight: The parameter.
+            gradient: Its gradient.
+            slots: Its state by Keras's names, to be changed in place.
+            numbers: What `compiled_numbers` returned, as tensors without axes.
+
+        Raises:
+            NotImplementedError: Unless a subclass gives it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `compiled_rule`.")
+
     # Building.
 
     def build(self, variables: Iterable[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,6 +87,23 @@ class RMSprop(Optimizer):
     def _slot_blocks(self) -> list[dict[str, str]]:
         names = ["velocity"] + ["momentum"] * (self.momentum > 0) + ["average_gradient"] * self.centered
         return [{name: name} for name in names]
+
+    has_compiled_rule = True
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        velocity = slots["velocity"]
+        velocity.mul_(self.rho).addcmul_(gradient, gradient, value=1.0 - self.rho)
+        denominator = velocity + self.epsilon
+        if self.centered:
+            average = slots["average_gradient"]
+            average.lerp_(gradient, 1.0 - self.rho)
+            denominator = denominator - average * average
+        change = numbers[0] * gradient / denominator.sqrt()
+        if self.momentum > 0:
+            slots["momentum"].mul_(self.momentum).add_(change)
+            change = slots["momentum"]
+        weight.sub_(change)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -100,6 +101,17 @@ class SGD(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum"}] if self.momentum != 0 else []
+
+    has_compiled_rule = True
+
+    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+        """Update one parameter in place; see `Optimizer`."""
+        if self.momentum == 0:
+            weight.sub_(numbers[0] * gradient)
+            return
+        velocity = slots["momentum"]
+        velocity.mul_(self.momentum).sub_(numbers[0] * gradient)
+        weight.add_(self.momentum * velocity - numbers[0] * gradient if self.nesterov else velocity)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

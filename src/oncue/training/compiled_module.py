@@ -15,6 +15,7 @@ from oncue.training.arguments import take_old_words
 from oncue.training.batch import Batch
 from oncue.training.compiled_loss import CompiledLoss
 from oncue.training.compiled_metrics import CompiledMetrics
+from oncue.training.compiled_step import CompiledSteps, leaves_of, signature_of
 from oncue.training.meter import Meter, Reading
 from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
@@ -35,6 +36,10 @@ class CompiledModule(TrainedModule):
     _meter: Meter
     _output_like: Any = None
     _probed: bool = False
+    # What `fit` has decided about compiling, the compiled steps, and what their batches look like.
+    _compiles: bool = False
+    _compiled_steps: CompiledSteps
+    _typical: dict[str, Any]
 
     def compile(
         self,
@@ -93,7 +98,9 @@ class CompiledModule(TrainedModule):
         self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
         self._loss_tracker = Mean(name="loss")
         self.run_eagerly = run_eagerly
-        self.jit_compile = jit_compile is True and not run_eagerly
+        self.jit_compile = jit_compile if jit_compile is not None and not run_eagerly else False
+        self._compiles = self.jit_compile is True
+        self._compiled_steps, self._typical = CompiledSteps(), {}
         self.steps_per_execution = steps_per_execution
         self.compiled = True
         self._probed = False
@@ -231,6 +238,8 @@ class CompiledModule(TrainedModule):
         if self._compiled_loss is not None and not self._overrides("train_step"):
             self._check_targets(host[1] if host[1] is not None else y, method)
         self._meter = Meter(self._named_metrics())
+        kind = "train" if method in ("fit", "train_on_batch") else "test"
+        self._typical[kind] = signature_of(leaves_of(batch))
         if self._probed:
             self._meter.snapshot()
         if probed:
@@ -264,6 +273,7 @@ class CompiledModule(TrainedModule):
 
     def _try_validation(self, batch: Batch, y: Any) -> None:
         """Refuse validation data that can't be right now, rather than after an epoch of training."""
+        self._typical["test"] = signature_of(leaves_of(batch))
         if self._probed and not self._overrides("test_step"):
             self._output_like = self._trial(batch[0])
             if self._compiled_loss is not None:

@@ -12,6 +12,7 @@ import torch
 from oncue.callbacks import CallbackList, History
 from oncue.nested import flatten
 from oncue.training.batch import Batch, Batches
+from oncue.training.compiled_step import stepping
 from oncue.training.loop import Result, run_batches
 from oncue.training.run_state import RunState
 from oncue.training.step import own_step, pack, test_step, train_step
@@ -61,7 +62,7 @@ def train_epochs(
         initial_epoch: The index of the first epoch.
         validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
     """
-    step = _train_step(model)
+    eager = _train_step(model)
     logs: dict[str, Any] = {}
     with RunState(model, batches, callbacks) as run_state:
         pending = run_state.pending()
@@ -85,7 +86,8 @@ def train_epochs(
                 # The state was saved after what this hook does.
                 run_state.restore(pending)
             model.train()
-            steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
+            with stepping(model, "train", eager, callbacks) as step:
+                steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:
@@ -123,8 +125,8 @@ def test_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> d
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
-    step = own_step(model, model.test_step) if model._overrides("test_step") else test_step(model)
-    with torch.no_grad():
+    eager = own_step(model, model.test_step) if model._overrides("test_step") else test_step(model)
+    with torch.no_grad(), stepping(model, "test", eager, callbacks) as step:
         steps, result = run_batches("test", batches.epoch(), step, callbacks, model, model.steps_per_execution)
     logs = _results(model, "test_step", steps, result)
     callbacks.on_test_end(dict(logs))

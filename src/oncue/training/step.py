@@ -26,8 +26,8 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
         A function from a batch to the meter that holds the running values.
     """
     optimizer, meter = model.optimizer, model._meter
-    compute = _loss_function(model)
-    update, own = _metric_update(model), _own_metrics(model)
+    compute = loss_function(model)
+    update, own = metric_update(model), own_metrics(model)
     zero_grad, apply, tracker = optimizer.zero_grad, optimizer.step, model._loss_tracker.update_state
     scale = optimizer.scale_loss if getattr(optimizer, "loss_scale_factor", None) is not None else None
     trains = bool(model.trainable_parameters())
@@ -39,11 +39,11 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
         if trains:
             (loss if scale is None else scale(loss)).backward()
             apply()
-        tracker(loss, _samples(x))
+        tracker(loss, samples_of(x))
         if own is not None:
-            return own(x, y, _detached(y_pred), weight)
+            return own(x, y, detached(y_pred), weight)
         if update is not None:
-            update(y, _detached(y_pred), weight)
+            update(y, detached(y_pred), weight)
         return meter
 
     return step
@@ -51,14 +51,14 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
 
 def test_step(model: Trainer) -> Callable[[Batch], Source]:
     """Return the function that evaluates a compiled and built model on one batch; run it without gradients."""
-    meter, compute = model._meter, _loss_function(model)
-    update, own = _metric_update(model), _own_metrics(model)
+    meter, compute = model._meter, loss_function(model)
+    update, own = metric_update(model), own_metrics(model)
     tracker = model._loss_tracker.update_state
 
     def step(batch: Batch) -> Source:
         x, y, weight = batch
         y_pred, loss = compute(x, y, weight)
-        tracker(loss, _samples(x))
+        tracker(loss, samples_of(x))
         if own is not None:
             return own(x, y, y_pred, weight)
         if update is not None:
@@ -105,7 +105,8 @@ def unpacked(data: Any) -> Batch:
     return unpack_x_y_sample_weight(data)
 
 
-def _loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]:
+def loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]:
+    """Return the function from a batch's `(x, y, weight)` to the outputs and the loss with all penalties."""
     compiled_loss = model._compiled_loss
     forward = model._forward
     penalties = model._has_penalties()
@@ -138,15 +139,17 @@ def _loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch
         y_pred = forward(x)
         return y_pred, compiled_loss(y, y_pred, weight)
 
-    return torch.compile(plain) if model.jit_compile is True else plain
+    return plain
 
 
-def _metric_update(model: Trainer) -> Callable[[Any, Any, Any], None] | None:
+def metric_update(model: Trainer) -> Callable[[Any, Any, Any], None] | None:
+    """Return the function that adds `(y, y_pred, weight)` to the compiled metrics; None without any."""
     metrics = model._compiled_metrics
     return None if metrics is None else metrics.update_detached
 
 
-def _own_metrics(model: Trainer) -> Callable[[Any, Any, Any, Any], Source] | None:
+def own_metrics(model: Trainer) -> Callable[[Any, Any, Any, Any], Source] | None:
+    """Return the function that calls a `compute_metrics` which the user has overridden; None when none is."""
     if not model._overrides("compute_metrics"):
         return None
 
@@ -166,14 +169,16 @@ def _reading(model: Trainer, method: str, values: Any) -> Source:
     return Reading.of(values)
 
 
-def _samples(x: Any) -> int:
+def samples_of(x: Any) -> int:
+    """Return the number of samples in a batch."""
     if type(x) is torch.Tensor:
         return x.shape[0]
     leaf = first_leaf(x)
     return int(leaf.shape[0])
 
 
-def _detached(y_pred: Any) -> Any:
+def detached(y_pred: Any) -> Any:
+    """Return outputs that carry no graph."""
     if type(y_pred) is torch.Tensor:
         return y_pred.detach()
     return map_leaves(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, y_pred)

@@ -15,6 +15,7 @@ from oncue.training.arguments import check_epochs, check_frequency, check_verbos
 from oncue.training.batch import Batch, Batches
 from oncue.training.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.training.compiled_module import CompiledModule
+from oncue.training.compiled_step import stepping
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.step import own_step, test_step, train_step, unpacked
 
@@ -271,12 +272,13 @@ class Trainer(CompiledModule):
             if reset:
                 self.reset_metrics()
             if kind == "train":
-                step = own_step(self, self.train_step) if self._overrides("train_step") else train_step(self)
+                eager = own_step(self, self.train_step) if self._overrides("train_step") else train_step(self)
                 self.train()
-                result: Any = step(batch)
+                with stepping(self, "train", eager, None) as step:
+                    result: Any = step(batch)
             else:
-                step = own_step(self, self.test_step) if self._overrides("test_step") else test_step(self)
-                with torch.no_grad():
+                eager = own_step(self, self.test_step) if self._overrides("test_step") else test_step(self)
+                with torch.no_grad(), stepping(self, "test", eager, None) as step:
                     result = step(batch)
         logs = dict(zip(result.names, result.read(), strict=True))
         return logs if return_dict else self._in_order(logs)

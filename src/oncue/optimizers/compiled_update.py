@@ -1,0 +1,321 @@
+"""An optimizer's update as a function of tensors, for a training step that is one compiled graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.torch_optimizer import TorchOptimizer
+
+Slots = dict[str, Tensor]
+Numbers = Sequence[Tensor]
+
+
+class CompiledUpdate(ABC):
+    """What a compiled step does in place of `Optimizer.step`: the same arithmetic, on the same parameters and state.
+
+    What changes from one update to the next (learning rate, bias correction) is computed outside of the graph and comes
+    in as a tensor, so that no schedule makes a graph anew.
+
+    Args:
+        optimizer: An optimizer that is built.
+        width: How many numbers an update takes.
+    """
+
+    def __init__(self, optimizer: Optimizer, width: int) -> None:
+        self.optimizer = optimizer
+        first = optimizer._parameters[0]
+        self.numbers = torch.zeros(width, device=first.device)
+        # On the CPU, a write through NumPy's view costs a tenth of one through torch.
+        self._view: Any = self.numbers.numpy() if first.device.type == "cpu" else None
+        self._written: list[float | None] = [None] * len(self.numbers)
+
+    @abstractmethod
+    def apply(self, gradients: list[Tensor]) -> None:
+        """Update parameters and state in place; the part that is compiled.
+
+        Args:
+            gradients: A gradient for each parameter, in the optimizer's order; may be changed.
+        """
+
+    @abstractmethod
+    def before(self) -> None:
+        """Put the numbers of the coming update where the graph reads them."""
+
+    def after(self) -> None:
+        """Count the update, and do what is left to do after it."""
+        self.optimizer._iterations += 1
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Write the count of updates to where the torch optimizer keeps it."""
+
+    def refresh(self) -> None:  # noqa: B027  # where all is kept by the optimizer there is nothing to read
+        """Read what may have been set from outside since the last update."""
+
+    def _write(self, place: int, value: float) -> None:
+        if self._view is not None:
+            self._view[place] = value
+        elif self._written[place] != value:
+            # A kernel that has the number among its arguments: nothing is copied, so nothing has to be waited for.
+            self.numbers[place].fill_(value)
+            self._written[place] = value
+
+
+class KerasUpdate(CompiledUpdate):
+    """The update of an optimizer that has a `compiled_rule`.
+
+    Example:
+        >>> from oncue.optimizers import SGD
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = SGD(0.5)
+        >>> optimizer.build([weight])
+        >>> update = KerasUpdate(optimizer)
+        >>> update.before()
+        >>> update.apply([torch.tensor([1.0])])
+        >>> update.after()
+        >>> weight.data, optimizer.iterations
+        (tensor([0.5000]), 1)
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(optimizer, optimizer.compiled_width + 1)
+        named = optimizer.slots()
+        decays = bool(optimizer.weight_decay)
+        self._parts: list[tuple[Tensor, Slots, bool]] = [
+            (
+                parameter.detach(),
+                {name: tensors[place] for name, tensors in named.items()},
+                decays and parameter not in optimizer._undecayed,
+            )
+            for place, parameter in enumerate(optimizer._parameters)
+        ]
+
+    def apply(self, gradients: list[Tensor]) -> None:
+        """Update parameters and state in place; see `CompiledUpdate`."""
+        optimizer = self.optimizer
+        if optimizer._clip is not None:
+            optimizer._clip(gradients)
+        numbers = list(self.numbers.unbind())
+        for (parameter, slots, decays), gradient in zip(self._parts, gradients, strict=True):
+            if decays:
+                parameter.mul_(numbers[-1])
+            optimizer.compiled_rule(parameter, gradient, slots, numbers)
+
+    def before(self) -> None:
+        """Put the numbers of the coming update where the graph reads them."""
+        optimizer = self.optimizer
+        rate = optimizer._rate.at(optimizer._iterations)
+        if optimizer._rate.moves:
+            optimizer._write_rate(rate)
+        place = 0
+        for value in optimizer.compiled_numbers(rate):
+            self._write(place, value)
+            place += 1
+        self._write(place, 1.0 - (optimizer.weight_decay or 0.0) * rate)
+
+    def after(self) -> None:
+        """Count the update, and let the moving average and the constraints follow."""
+        optimizer = self.optimizer
+        if optimizer._average is not None:
+            optimizer._average.update(optimizer._updates)
+        for parameter, constraint in optimizer._constraints:
+            parameter.copy_(constraint(parameter))
+        optimizer._iterations += 1
+
+    def settle(self) -> None:
+        """Write the count of updates to where the torch optimizer keeps it."""
+        self.optimizer._count_changed()
+
+
+class TorchUpdate(CompiledUpdate):
+    """The update of an optimizer of `torch.optim`, for those that `RULES` knows.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = TorchOptimizer(torch.optim.SGD([weight], lr=0.5))
+        >>> optimizer.build([weight])
+        >>> update = TorchUpdate(optimizer)
+        >>> update.refresh()
+        >>> update.before()
+        >>> update.apply([torch.tensor([1.0])])
+        >>> weight.data
+        tensor([0.5000])
+    """
+
+    def __init__(self, optimizer: TorchOptimizer) -> None:
+        inner = optimizer.torch_optimizer
+        self._inner = inner
+        self._rule = RULES[type(inner)]
+        super().__init__(optimizer, len(inner.param_groups) * self._rule.width)
+        group_of = {id(p): place for place, group in enumerate(inner.param_groups) for p in group["params"]}
+        self._parts = []
+        for parameter in optimizer._parameters:
+            group = group_of[id(parameter)]
+            slots = self._rule.slots(inner, inner.param_groups[group], parameter)
+            self._parts.append((parameter.detach(), slots, group))
+        self._count = 0
+
+    def apply(self, gradients: list[Tensor]) -> None:
+        """Update parameters and state in place; see `CompiledUpdate`."""
+        if self.optimizer._clip is not None:
+            self.optimizer._clip(gradients)
+        width = self._rule.width
+        numbers = list(self.numbers.unbind())
+        for (parameter, slots, place), gradient in zip(self._parts, gradients, strict=True):
+            group = self._inner.param_groups[place]
+            own = numbers[place * width : (place + 1) * width]
+            self._rule.update(group, parameter, -gradient if group["maximize"] else gradient, slots, own)
+
+    def before(self) -> None:
+        """Put the numbers of the coming update where the graph reads them."""
+        optimizer = self.optimizer
+        if optimizer._rate.moves:
+            optimizer._write_rate(optimizer._rate.at(optimizer._iterations))
+        place = 0
+        for group in self._inner.param_groups:
+            for value in self._rule.numbers(group, self._count + 1):
+                self._write(place, value)
+                place += 1
+
+    def after(self) -> None:
+        """Count the update."""
+        self._count += 1
+        super().after()
+
+    def refresh(self) -> None:
+        """Read the count, which a state that was loaded may have set."""
+        counts = {int(state["step"]) for state in self._inner.state.values() if "step" in state}
+        self._count = counts.pop() if counts else self.optimizer._iterations
+
+    def settle(self) -> None:
+        """Write the count of updates to the torch optimizer's state."""
+        for state in self._inner.state.values():
+            if "step" in state:
+                state["step"].fill_(self._count)
+
+
+class _Rule:
+    """How a class of `torch.optim` updates one parameter."""
+
+    def __init__(
+        self,
+        width: int,
+        numbers: Callable[[dict[str, Any], int], Sequence[float]],
+        slots: Callable[[Any, dict[str, Any], Tensor], Slots],
+        update: Callable[[dict[str, Any], Tensor, Tensor, Slots, Numbers], None],
+        suits: Callable[[dict[str, Any]], bool] = lambda group: True,
+    ) -> None:
+        self.width = width
+        self.numbers = numbers
+        self.slots = slots
+        self.update = update
+        self.suits = suits
+
+
+def compiled_update(optimizer: Optimizer) -> CompiledUpdate | None:
+    """Return an optimizer's update for a compiled step; None where only its own `step` will do.
+
+    That is so for optimizers of the user's, for gradient accumulation and loss scaling, and for options that the graph
+    would have to decide on.
+
+    Args:
+        optimizer: An optimizer that is built.
+
+    Example:
+        >>> from oncue.optimizers import Adam
+        >>> optimizer = Adam(gradient_accumulation_steps=2)
+        >>> optimizer.build([torch.nn.Parameter(torch.zeros(1))])
+        >>> compiled_update(optimizer) is None
+        True
+    """
+    if optimizer._inner is None or optimizer._accumulators is not None or optimizer.loss_scale_factor is not None:
+        return None
+    if type(optimizer).step is not Optimizer.step or not type(optimizer).__module__.startswith("oncue.optimizers."):
+        return None
+    if isinstance(optimizer, TorchOptimizer):
+        rule = RULES.get(type(optimizer._inner))
+        groups = optimizer._inner.param_groups
+        plain = optimizer._average is None and not optimizer._constraints
+        held = sum(len(group["params"]) for group in groups) == len(optimizer._parameters)
+        suits = rule is not None and plain and held and all(_ordinary(group) and rule.suits(group) for group in groups)
+        return TorchUpdate(optimizer) if suits else None
+    return KerasUpdate(optimizer) if optimizer.has_compiled_rule else None
+
+
+def _ordinary(group: dict[str, Any]) -> bool:
+    return not group.get("differentiable") and not group.get("capturable") and not isinstance(group["lr"], Tensor)
+
+
+# SGD --------------------------------------------------------------------------------------------------------------
+
+
+def _sgd_slots(inner: Any, group: dict[str, Any], parameter: Tensor) -> Slots:
+    if not group["momentum"]:
+        return {}
+    state = inner.state[parameter]
+    if state.get("momentum_buffer") is None:
+        # torch begins with the first gradient, which is what this gives without dampening.
+        state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return {"momentum_buffer": state["momentum_buffer"]}
+
+
+def _sgd(group: dict[str, Any], w: Tensor, g: Tensor, slots: Slots, numbers: Numbers) -> None:
+    if group["weight_decay"]:
+        g = g + group["weight_decay"] * w
+    if group["momentum"]:
+        velocity = slots["momentum_buffer"]
+        velocity.mul_(group["momentum"]).add_(g)
+        g = g + group["momentum"] * velocity if group["nesterov"] else velocity
+    w.sub_(numbers[0] * g)
+
+
+# Adam and AdamW -----------------------------------------------------------------------------------------------------
+
+
+def _adam_slots(inner: Any, group: dict[str, Any], parameter: Tensor) -> Slots:
+    state = inner.state[parameter]
+    if "step" not in state:
+        # As torch's own first step makes them: the count lies beside the parameter only where its fused kernel reads it.
+        device = parameter.device if group.get("fused") else "cpu"
+        state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])):
+            state[name] = torch.zeros_like(parameter, requires_grad=False)
+    return {name: value for name, value in state.items() if name != "step"}
+
+
+def _adam_numbers(group: dict[str, Any], count: int) -> tuple[float, float, float]:
+    beta_1, beta_2 = group["betas"]
+    rate = float(group["lr"])
+    return rate / (1.0 - beta_1**count), (1.0 - beta_2**count) ** -0.5, 1.0 - rate * group["weight_decay"]
+
+
+def _adam(group: dict[str, Any], w: Tensor, g: Tensor, slots: Slots, numbers: Numbers) -> None:
+    beta_1, beta_2 = group["betas"]
+    if group["weight_decay"]:
+        if group.get("decoupled_weight_decay"):
+            w.mul_(numbers[2])
+        else:
+            g = g + group["weight_decay"] * w
+    mean, square = slots["exp_avg"], slots["exp_avg_sq"]
+    mean.lerp_(g, 1.0 - beta_1)
+    square.mul_(beta_2).addcmul_(g, g, value=1.0 - beta_2)
+    if group["amsgrad"]:
+        largest = slots["max_exp_avg_sq"]
+        largest.copy_(torch.maximum(largest, square))
+        square = largest
+    w.sub_(numbers[0] * mean / (square.sqrt() * numbers[1] + group["eps"]))
+
+
+RULES: dict[type, _Rule] = {
+    torch.optim.SGD: _Rule(
+        1, lambda group, count: (float(group["lr"]),), _sgd_slots, _sgd, lambda group: group["dampening"] == 0
+    ),
+    torch.optim.Adam: _Rule(3, _adam_numbers, _adam_slots, _adam),
+    torch.optim.AdamW: _Rule(3, _adam_numbers, _adam_slots, _adam),
+}

@@ -1,0 +1,127 @@
+"""CompiledRegion: a function of a batch as one compiled graph, called without checks while nothing can have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+class CompiledRegion:
+    """Calls a function of tensors through `torch.compile`, as one graph.
+
+    Before each call torch checks all that the graph was made from: every module's mode, every attribute that the function
+    read. For a small network that takes longer than the step. What was checked in one call still holds in the next,
+    unless code of the user's ran in between; so while `trusted` is set, the graph itself is called, with the tensors of
+    the new batch in place of the old one's.
+
+    Args:
+        function: Takes the tensors of a batch, always of the same shapes and types, and returns a tuple of tensors. What
+            else it uses, it finds by itself.
+        options: Settings of torch's compiler (`torch._inductor.config`).
+        owners: The objects whose attributes the function may set. A function that changes Python values at every call
+            (a counter, a list that grows) is never called without the checks, which would leave those out.
+        check: Called with the tensors that a graph is about to get, in calls that are checked; it raises to refuse.
+
+    Example:
+        >>> double = CompiledRegion(lambda x: (x * 2,), {}, [])
+        >>> double(torch.ones(2))
+        (tensor([2., 2.]),)
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        options: dict[str, Any],
+        owners: Iterable[Any],
+        check: Callable[[Sequence[Tensor]], None] = lambda inputs: None,
+    ) -> None:
+        self.trusted = False
+        """Whether nothing but calls of this region happens between one call and the next."""
+        self.graphs = 0
+        """How many graphs were made: one, unless what a graph was made from has changed."""
+        self.ran = False
+        """Whether the graph of the last call began to run."""
+        self._options, self._check = options, check
+        self._owners = list(owners)
+        # The compiler keeps its graphs with a function's code, and only a few for each: those of one model must not
+        # count against those of another.
+        code = function.__code__.replace()
+        own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+        self._checked = torch.compile(own, fullgraph=True, dynamic=False, backend=self._compile)
+        self._graph: Callable[..., Sequence[Tensor]] | None = None
+        self._inputs: list[Tensor] = []
+        self._outputs: Sequence[Tensor] = ()
+        # Where the batch's tensors are among the graph's inputs, and the function's results among its outputs.
+        self._places: list[tuple[int, int]] = []
+        self._results: list[int] | None = None
+
+    def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """Call the function on the tensors of a batch.
+
+        Raises:
+            Exception: Whatever torch's compiler raises; `ran` tells whether anything was computed by then.
+        """
+        graph, results = self._graph, self._results
+        if graph is None or results is None or not self.trusted:
+            return self._call_checked(leaves)
+        inputs = self._inputs
+        for place, index in self._places:
+            inputs[place] = leaves[index]
+        outputs = graph(*inputs)
+        return tuple([outputs[index] for index in results])
+
+    def renew(self) -> None:
+        """Have the next call checked, and let go of the last batch."""
+        self._graph, self._results, self._inputs, self._outputs = None, None, [], ()
+
+    def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        made, before = self.graphs, _python_state(self._owners)
+        self._graph, self._results, self.ran = None, None, False
+        results = self._checked(*leaves)
+        # The call that compiles runs the function's Python code as well, so that only the next one can be learnt from.
+        if made == self.graphs and self._graph is not None and before == _python_state(self._owners):
+            self._results = self._learn(leaves, results)
+        self._outputs = ()
+        return results
+
+    def _learn(self, leaves: tuple[Tensor, ...], results: tuple[Tensor, ...]) -> list[int] | None:
+        if len({id(leaf) for leaf in leaves}) < len(leaves):
+            # Two parts of the batch are one tensor here, and may be two in the next.
+            return None
+        places = {id(tensor): place for place, tensor in enumerate(self._inputs)}
+        self._places = [(places[id(leaf)], index) for index, leaf in enumerate(leaves) if id(leaf) in places]
+        outputs = {id(tensor): place for place, tensor in enumerate(self._outputs)}
+        if any(id(result) not in outputs for result in results):
+            return None
+        return [outputs[id(result)] for result in results]
+
+    def _compile(self, module: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
+        inductor = torch._dynamo.lookup_backend("inductor")
+        graph = inductor(module, example_inputs, config_patches=self._options)
+        self.graphs += 1
+
+        def call(*inputs: Tensor) -> Any:
+            self._check(inputs)
+            self.ran = True
+            outputs = graph(*inputs)
+            self._graph, self._inputs, self._outputs = graph, list(inputs), outputs
+            return outputs
+
+        return call
+
+
+def _python_state(owners: list[Any]) -> list[dict[str, Any]]:
+    # Identities and lengths: numbers, strings and tensors that are replaced, containers that grow.
+    return [
+        {
+            name: (id(value), len(value)) if isinstance(value, (list, dict, set)) else id(value)
+            for name, value in vars(owner).items()
+        }
+        for owner in owners
+    ]

@@ -1,0 +1,250 @@
+"""CompiledStep: forward, loss, backward, clipping, update and sums of a step as one compiled graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from oncue.callbacks import CallbackList
+from oncue.core.logs import Source
+from oncue.nested import named_leaves
+from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
+from oncue.training.batch import Batch
+from oncue.training.refusal import reason_of
+from oncue.training.step import loss_function
+from oncue.training.step_graph import StepGraph
+
+if TYPE_CHECKING:
+    from oncue.training.trainer import Trainer
+
+Step = Callable[[Batch], Source]
+Signature = tuple[Any, ...]
+
+_MOST_SHAPES = 8
+
+
+class CompiledStep:
+    """A step of training or evaluation that is one compiled graph where it can be, and eager elsewhere.
+
+    Batches that look like the first of a run are compiled for. Others, such as a last one that is not full, run eagerly;
+    both come to the same numbers up to rounding. Where the optimizer's update or a metric can't be in the graph, it
+    follows eagerly.
+
+    Args:
+        model: A compiled and built model.
+        trains: Whether it trains; it measures otherwise.
+    """
+
+    def __init__(self, model: Trainer, trains: bool) -> None:
+        self.seconds = 0.0
+        """How long making the graphs took."""
+        self.refusal: str | None = None
+        """Why the step isn't compiled, or None."""
+        self.eager_batches = 0
+        """How many batches of the pass ran eagerly."""
+        self._model, self._trains = model, trains
+        self._eager: Step | None = None
+        self._typical: list[Signature] = []
+        self._graphs: dict[Signature, StepGraph] = {}
+        self._signature: Signature | None = None
+        self._graph: StepGraph | None = None
+        self._trusted = False
+        self._update: CompiledUpdate | None = None
+        self._parameters: list[tuple[int, bool]] | None = None
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs were made."""
+        return sum(graph.region.graphs for graph in self._graphs.values())
+
+    # Around a pass ------------------------------------------------------------------------------------------------
+
+    def renew(self, eager: Step, typical: Signature | None, trusted: bool) -> CompiledStep:
+        """Begin a pass: what the graphs were made from is checked anew.
+
+        Args:
+            eager: The eager step of this run.
+            typical: The `signature_of` the batches to compile for; None to compile for none but those known already.
+            trusted: Whether no code of the user's runs between the batches.
+
+        Returns:
+            Itself.
+        """
+        self._eager, self._trusted, self.eager_batches = eager, trusted, 0
+        if self._trains:
+            parameters = [(id(parameter), parameter.requires_grad) for parameter in self._model.optimizer._parameters]
+            if self._parameters != parameters:
+                self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
+        if typical is not None and typical not in self._typical and len(self._typical) < _MOST_SHAPES:
+            self._typical.append(typical)
+        for graph in self._graphs.values():
+            graph.region.renew()
+            graph.region.trusted = trusted
+        if self._update is not None:
+            self._update.refresh()
+        self._signature, self._graph = None, None
+        return self
+
+    def end(self) -> None:
+        """End a pass: code of the user's may run from here on."""
+        self._settle()
+        self._trusted = False
+        for graph in self._graphs.values():
+            graph.region.renew()
+            graph.region.trusted = False
+
+    def _settle(self) -> None:
+        # What an eager step, or a reader of the optimizer, looks for where torch keeps it.
+        if self._update is not None:
+            self._update.settle()
+
+    # A batch ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, batch: Batch) -> Source:
+        """Run the step on a batch and return the meter that holds the running values."""
+        leaves = leaves_of(batch)
+        signature = signature_of(leaves)
+        if signature != self._signature:
+            self._graph, self._signature = self._graph_for(batch, leaves, signature), signature
+        graph = self._graph
+        if graph is None:
+            return self._eagerly(batch)
+        update = graph.update
+        if update is not None:
+            update.before()
+        try:
+            results = graph.region(*leaves)
+        except Exception as error:
+            if graph.region.ran:
+                raise
+            self._simplify(batch, leaves, signature, error)
+            return self(batch)
+        if update is not None:
+            update.after()
+        return self._model._meter if graph.rest is None else graph.rest(batch, results)
+
+    def _eagerly(self, batch: Batch) -> Source:
+        assert self._eager is not None
+        self.eager_batches += 1
+        self._settle()
+        source = self._eager(batch)
+        if self._update is not None:
+            self._update.refresh()
+        return source
+
+    # Graphs -------------------------------------------------------------------------------------------------------
+
+    def _graph_for(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature) -> StepGraph | None:
+        if self.refusal is not None or signature not in self._typical:
+            return None
+        if signature not in self._graphs:
+            if self._trains:
+                self.refusal = self._obstacle(batch)
+                if self.refusal is not None:
+                    self._warn()
+                    return None
+                if self._update is None:
+                    self._update = compiled_update(self._model.optimizer)
+                    if self._update is not None:
+                        self._update.refresh()
+            self._make(batch, leaves, signature, measures=True)
+        return self._graphs[signature]
+
+    def _make(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature, measures: bool) -> None:
+        graph = StepGraph(self._model, batch, self._update, trains=self._trains, measures=measures)
+        graph.region.trusted = self._trusted
+        self._graphs[signature] = graph
+
+    def _simplify(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature, error: Exception) -> None:
+        """Leave the metrics out of a graph that can't be made; when that was done already, make none."""
+        made = self._graphs.pop(signature)
+        if self._update is not None:
+            self._update.settle()
+        if made.measures and self._model._compiled_metrics is not None:
+            self._make(batch, leaves, signature, measures=False)
+        else:
+            self.refusal = reason_of(error)
+            self._warn()
+        self._signature = None
+
+    def _obstacle(self, batch: Batch) -> str | None:
+        """Return why a training step on such batches can't be a graph, as far as one eager try of it tells."""
+        model = self._model
+        parameters = model.optimizer._parameters
+        held = {id(parameter) for parameter in model.parameters()}
+        if any(id(parameter) not in held for parameter in parameters):
+            return "the optimizer has parameters that the model doesn't have"
+        if not parameters:
+            return "the model has no weights to train"
+        devices = [model.device] if model.device.type == "cuda" else []
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            _, loss = loss_function(model)(*batch)
+            unused = "the loss doesn't depend on any weight"
+            if not loss.requires_grad:
+                return unused
+            gradients = torch.autograd.grad(loss, [p for p in parameters if p.requires_grad], allow_unused=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        if all(p.requires_grad for p in parameters) and all(gradient is not None for gradient in gradients):
+            return None
+        return "some weights get no gradient, which a graph can't leave alone"
+
+    def _warn(self) -> None:
+        what = "training" if self._trains else "evaluation"
+        warnings.warn(
+            f"`jit_compile` can't compile the {what} step, which runs eagerly instead: {self.refusal}",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
+    """Return the tensors of a batch, in the order of `named_leaves`."""
+    x, y, weight = batch
+    if type(x) is Tensor and type(y) is Tensor and weight is None:
+        return x, y
+    return tuple([leaf for _, leaf in named_leaves(batch, "")])
+
+
+def signature_of(leaves: tuple[Tensor, ...]) -> Signature:
+    """Return what a graph depends on of the tensors of a batch: shapes, strides, types and places."""
+    return tuple([(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves])
+
+
+class CompiledSteps(dict[str, CompiledStep]):
+    """The compiled steps of a model, which neither its copies nor files can have."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CompiledSteps, ()
+
+
+@contextmanager
+def stepping(model: Trainer, kind: str, eager: Step, callbacks: CallbackList | None) -> Iterator[Step]:
+    """Enclose a pass over batches, and say which step to take.
+
+    Args:
+        model: A prepared model.
+        kind: "train" or "test".
+        eager: The eager step.
+        callbacks: Who listens to the pass; None for a single batch that is fed by hand.
+
+    Yields:
+        The compiled step where the model is to be compiled, else the eager one.
+    """
+    if not model._compiles:
+        yield eager
+        return
+    if kind not in model._compiled_steps:
+        model._compiled_steps[kind] = CompiledStep(model, trains=kind == "train")
+    trusted = callbacks is not None and not callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
+    step = model._compiled_steps[kind].renew(eager, model._typical.get(kind), trusted)
+    try:
+        yield step
+    finally:
+        step.end()

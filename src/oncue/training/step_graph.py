@@ -1,0 +1,182 @@
+"""StepGraph: a step on batches of one shape, as a function of tensors that torch can compile as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from oncue.core.logs import Source
+from oncue.nested import map_leaves, named_leaves
+from oncue.optimizers.compiled_update import CompiledUpdate
+from oncue.training.batch import Batch
+from oncue.training.compiled_region import CompiledRegion
+from oncue.training.step import detached, loss_function, metric_update, own_metrics, samples_of
+
+if TYPE_CHECKING:
+    from oncue.training.trainer import Trainer
+
+Results = tuple[Tensor, ...]
+
+
+class StepGraph:
+    """The compiled part of a step, and what follows it eagerly.
+
+    Args:
+        model: A compiled and built model.
+        like: A batch of the shape it is for.
+        update: The optimizer's update when it is to be in the graph; None leaves `optimizer.step` to follow.
+        trains: Whether it trains; it measures otherwise.
+        measures: Whether the metrics are in the graph.
+    """
+
+    def __init__(
+        self, model: Trainer, like: Batch, update: CompiledUpdate | None, *, trains: bool, measures: bool
+    ) -> None:
+        self.update = update
+        self.measures = measures
+        self._model = model
+        self._own = own_metrics(model)
+        self._metrics = metric_update(model)
+        self._measured_inside = measures and self._own is None and self._metrics is not None
+        self._gradients_follow = trains and update is None
+        inside = self._train(like) if trains else self._test(like)
+        for metric in model.metrics:
+            for variable in metric.variables:
+                variable.materialize(model.device)
+        owners = [*model.modules(), *model.metrics, *_parts_of(model)]
+        check = _refuse_strays if trains else _accept
+        self.region = CompiledRegion(inside, _options(model.device), owners, check)
+        measures_after = self._own is not None or (self._metrics is not None and not self._measured_inside)
+        self.rest = self._follow if self._gradients_follow or measures_after else None
+        """What is to be done eagerly with a batch and the graph's results; None when that is nothing."""
+
+    def _train(self, like: Batch) -> Callable[..., Results]:
+        model, update, apart = self._model, self.update, _apart(like)
+        objective = _Objective(model)
+        optimizer = model.optimizer
+        names_of = {id(parameter): name for name, parameter in objective.named_parameters()}
+        names = [names_of[id(parameter)] for parameter in optimizer._parameters]
+        parameters = {
+            name: parameter.detach() for name, parameter in zip(names, optimizer._parameters, strict=True)
+        }
+        buffers = dict(objective.named_buffers())
+        scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
+        track, samples = model._loss_tracker.update_state, samples_of(like[0])
+        metrics = self._metrics if self._measured_inside else None
+        outside = not self._measured_inside and (self._own is not None or self._metrics is not None)
+
+        def step(*leaves: Tensor) -> Results:
+            x, y, weight = apart(leaves)
+
+            def loss_of(
+                parameters: dict[str, Tensor], buffers: dict[str, Tensor]
+            ) -> tuple[Tensor, tuple[Tensor, Any]]:
+                y_pred, loss = torch.func.functional_call(objective, (parameters, buffers), (x, y, weight))
+                return (loss if scale is None else scale(loss)), (loss, y_pred)
+
+            by_name, (loss, y_pred) = torch.func.grad(loss_of, has_aux=True)(parameters, buffers)
+            gradients = [by_name[name] for name in names]
+            if update is not None:
+                update.apply(gradients)
+            track(loss, samples)
+            if metrics is not None:
+                metrics(y, y_pred, weight)
+            shown = [leaf for _, leaf in named_leaves(y_pred, "")] if outside else []
+            return (*([] if update is not None else gradients), *shown)
+
+        return step
+
+    def _test(self, like: Batch) -> Callable[..., Results]:
+        model, apart, compute = self._model, _apart(like), loss_function(self._model)
+        track, samples = model._loss_tracker.update_state, samples_of(like[0])
+        metrics = self._metrics if self._measured_inside else None
+        outside = not self._measured_inside and (self._own is not None or self._metrics is not None)
+
+        def step(*leaves: Tensor) -> Results:
+            x, y, weight = apart(leaves)
+            y_pred, loss = compute(x, y, weight)
+            track(loss, samples)
+            if metrics is not None:
+                metrics(y, y_pred, weight)
+            return tuple([leaf for _, leaf in named_leaves(y_pred, "")] if outside else [])
+
+        return step
+
+    def _follow(self, batch: Batch, results: Results) -> Source:
+        model = self._model
+        given = iter(results)
+        if self._gradients_follow:
+            for parameter in model.optimizer._parameters:
+                parameter.grad = next(given)
+            model.optimizer.step()
+        if self._own is None and (self._metrics is None or self._measured_inside):
+            return model._meter
+        x, y, weight = batch
+        y_pred = detached(map_leaves(lambda leaf: next(given), model._output_like))
+        if self._own is not None:
+            return self._own(x, y, y_pred, weight)
+        assert self._metrics is not None
+        self._metrics(y, y_pred, weight)
+        return model._meter
+
+
+class _Objective(torch.nn.Module):
+    """The loss of a batch as a module, whose parameters can be put in from outside."""
+
+    def __init__(self, model: Trainer) -> None:
+        super().__init__()
+        self.model = model
+        self._compute = loss_function(model)
+
+    def forward(self, x: Any, y: Any, weight: Any) -> tuple[Any, Tensor]:
+        return self._compute(x, y, weight)
+
+
+def _apart(like: Batch) -> Callable[[tuple[Tensor, ...]], Batch]:
+    """Return the function that makes a batch of its tensors, in the order of `named_leaves`."""
+    if all(part is None or isinstance(part, Tensor) for part in like):
+        present = [place for place, part in enumerate(like) if part is not None]
+
+        def plain(leaves: tuple[Tensor, ...]) -> Batch:
+            parts: list[Any] = [None, None, None]
+            for place, leaf in zip(present, leaves, strict=True):
+                parts[place] = leaf
+            return parts[0], parts[1], parts[2]
+
+        return plain
+    form = map_leaves(lambda leaf: True, like)
+
+    def nested(leaves: tuple[Tensor, ...]) -> Batch:
+        rest = iter(leaves)
+        x, y, weight = map_leaves(lambda leaf: next(rest), form)
+        return x, y, weight
+
+    return nested
+
+
+def _refuse_strays(inputs: Sequence[Tensor]) -> None:
+    # The weights to train come in detached. One that comes as itself was reached by another way than its module, and
+    # what the graph says of its gradient is wrong.
+    strays = [tuple(tensor.shape) for tensor in inputs if isinstance(tensor, Tensor) and tensor.requires_grad]
+    if strays:
+        raise RuntimeError(f"The model uses a weight of shape {strays[0]} that it doesn't get from the module that has it.")
+
+
+def _accept(inputs: Sequence[Tensor]) -> None:
+    """Refuse nothing."""
+
+
+def _parts_of(model: Trainer) -> list[Any]:
+    """The variables of metrics, and losses: what else a step could write Python values to."""
+    variables = [variable for metric in model.metrics for variable in metric.variables]
+    losses = [] if model._compiled_loss is None else [part.loss for part in model._compiled_loss._parts]
+    return [*variables, *losses]
+
+
+def _options(device: torch.device) -> dict[str, Any]:
+    # Calls from C++ instead of Python between one kernel and the next; and on the CPU, where dropout's numbers cost no
+    # more so, the same random numbers that the eager step draws.
+    return {"cpp_wrapper": True, "fallback_random": True} if device.type == "cpu" else {}
