@@ -39,6 +39,7 @@ class History(Callback):
         self._ending = Ending()
         self._began = time.perf_counter()
         self._seconds: float | None = None
+        self._steps = ""
         # What a copy that belongs to no run tells.
         self._journal = Journal()
         self._costs: dict[str, dict[str, float]] = {}
@@ -54,6 +55,7 @@ class History(Callback):
         self._ending = Ending()
         self._began = time.perf_counter()
         self._seconds = None
+        self._steps = ""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the epoch's logs."""
@@ -85,9 +87,11 @@ class History(Callback):
         self._ending = Ending(how, error, epoch=None if self._run is None else self._run.progress.epoch)
 
     def close(self) -> None:
-        """Stop the clock."""
+        """Stop the clock, and note how the steps ran."""
         if self._seconds is None:
             self._seconds = time.perf_counter() - self._began
+            steps = getattr(self.model, "step_account", "")
+            self._steps = steps if isinstance(steps, str) else ""
 
     @property
     def journal(self) -> Journal:
@@ -113,7 +117,14 @@ class History(Callback):
         """
         journal = self.journal
         return explain(
-            self.epoch, self.history, journal, self.costs, self._ending, self.seconds, dropped=journal.dropped
+            self.epoch,
+            self.history,
+            journal,
+            self.costs,
+            self._ending,
+            self.seconds,
+            dropped=journal.dropped,
+            steps=self._steps,
         )
 
     def plot(self, filename: str | os.PathLike[str] | None = None, title: str | None = None) -> Any:

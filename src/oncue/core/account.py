@@ -42,6 +42,7 @@ def explain(
     ending: Ending,
     seconds: float,
     dropped: int = 0,
+    steps: str = "",
 ) -> str:
     """Return a readable account of a run.
 
@@ -53,6 +54,7 @@ def explain(
         ending: How the run ended.
         seconds: How long it took.
         dropped: How many entries the journal has dropped.
+        steps: A sentence on how the training steps ran.
 
     Returns:
         Some lines of text.
@@ -76,6 +78,8 @@ def explain(
     dear = _cost(costs, seconds)
     if dear is not None:
         lines.append(dear)
+    if steps:
+        lines.append(steps)
     return "\n".join(lines)
 
 

@@ -88,7 +88,9 @@ class Adadelta(Optimizer):
 
     has_compiled_rule = True
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         squares, changes = slots["accumulated_grad"], slots["accumulated_delta_var"]
         squares.mul_(self.rho).addcmul_(gradient, gradient, value=1.0 - self.rho)

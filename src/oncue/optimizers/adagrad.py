@@ -85,7 +85,9 @@ class Adagrad(Optimizer):
 
     has_compiled_rule = True
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         accumulator = slots["accumulator"]
         accumulator.addcmul_(gradient, gradient)

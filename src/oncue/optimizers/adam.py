@@ -122,7 +122,9 @@ class Adam(Optimizer):
         update = self._updates + 1
         return (rate * math.sqrt(1.0 - self.beta_2**update) / (1.0 - self.beta_1**update),)
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         mean, square = slots["momentum"], slots["velocity"]
         mean.lerp_(gradient, 1.0 - self.beta_1)

@@ -90,7 +90,9 @@ class Adamax(Optimizer):
         """Return the learning rate with the bias correction in it."""
         return (rate / (1.0 - self.beta_1 ** (self._updates + 1)),)
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         momentum, norm = slots["momentum"], slots["norm"]
         momentum.lerp_(gradient, 1.0 - self.beta_1)

@@ -113,7 +113,9 @@ class Nadam(Optimizer):
         now = self._hyperparameters()
         return rate * now["momentum_share"], rate * now["gradient_share"], now["correction"]
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         momentum, velocity = slots["momentum"], slots["velocity"]
         momentum.lerp_(gradient, 1.0 - self.beta_1)

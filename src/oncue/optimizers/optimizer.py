@@ -92,7 +92,9 @@ class Optimizer(OptimizerState):
         """
         return (rate,)
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place: the same formula as `make_torch_optimizer`'s, in operations that can be fused.
 
         Args:

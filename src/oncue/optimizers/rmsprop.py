@@ -90,7 +90,9 @@ class RMSprop(Optimizer):
 
     has_compiled_rule = True
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         velocity = slots["velocity"]
         velocity.mul_(self.rho).addcmul_(gradient, gradient, value=1.0 - self.rho)

@@ -104,7 +104,9 @@ class SGD(Optimizer):
 
     has_compiled_rule = True
 
-    def compiled_rule(self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]) -> None:
+    def compiled_rule(
+        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         if self.momentum == 0:
             weight.sub_(numbers[0] * gradient)

@@ -9,13 +9,20 @@ import torch
 
 from oncue import optimizers
 from oncue.callbacks import CallbackList
+from oncue.core.console import print_message
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.training.arguments import take_old_words
 from oncue.training.batch import Batch
 from oncue.training.compiled_loss import CompiledLoss
 from oncue.training.compiled_metrics import CompiledMetrics
-from oncue.training.compiled_step import CompiledSteps, leaves_of, signature_of
+from oncue.training.compiled_step import (
+    STEPS_WORTH_COMPILING,
+    CompiledSteps,
+    leaves_of,
+    signature_of,
+    worth_compiling,
+)
 from oncue.training.meter import Meter, Reading
 from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
@@ -66,7 +73,9 @@ class CompiledModule(TrainedModule):
             weighted_metrics: The same, weighted by `sample_weight` and `class_weight`.
             run_eagerly: True to never compile.
             steps_per_execution: How many batches to run between the batch hooks of callbacks.
-            jit_compile: True to compile the forward pass and the loss with `torch.compile`; "auto" and False don't.
+            jit_compile: True to compile whole steps (forward, loss, backward, update and metrics) with `torch.compile`,
+                which takes some seconds once and makes small networks several times faster; what can't be compiled runs
+                eagerly, with a warning that says why. "auto" does so for runs of 200,000 steps or more. False doesn't.
             auto_scale_loss: Kept from Keras, for float16 policies.
             **kwargs: No further arguments; a misspelt one is named.
 
@@ -244,6 +253,21 @@ class CompiledModule(TrainedModule):
             self._meter.snapshot()
         if probed:
             self.reset_metrics()
+
+    @property
+    def step_account(self) -> str:
+        """How the steps of `fit` ran, eagerly or compiled, in a sentence."""
+        if self._compiles:
+            step = self._compiled_steps.get("train")
+            return "" if step is None else step.account
+        if self.jit_compile != "auto":
+            return ""
+        return f'The steps ran eagerly: compiling them is worth it from {STEPS_WORTH_COMPILING:,} steps on (jit_compile="auto").'
+
+    def _choose_compiling(self, steps: int | None, verbose: Any) -> None:
+        self._compiles = worth_compiling(self.jit_compile, steps)
+        if self._compiles and self.jit_compile == "auto" and verbose:
+            print_message(f'Compiling the training step, because {steps:,} steps lie ahead (jit_compile="auto").')
 
     def _announce(self, run: CallbackList, validation: bool) -> None:
         """Tell the callbacks what this run logs, where that is known before its first step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from types import FunctionType
 from typing import Any
 
@@ -11,22 +12,26 @@ from torch import Tensor
 
 Function = Callable[..., tuple[Tensor, ...]]
 
+BACKEND = "inductor"
+"""The compiler, by its name in torch; "aot_eager" makes graphs quickly and runs them slowly, for tests."""
+
 
 class CompiledRegion:
     """Calls a function of tensors through `torch.compile`, as one graph.
 
     Before each call torch checks all that the graph was made from: every module's mode, every attribute that the function
     read. For a small network that takes longer than the step. What was checked in one call still holds in the next,
-    unless code of the user's ran in between; so while `trusted` is set, the graph itself is called, with the tensors of
-    the new batch in place of the old one's.
+    unless code of the user's ran in between. So from the second call on the graph itself is called, with the tensors of
+    the new batch in place of the old one's; and where such code does run in between, after a look at whether any
+    attribute of the owners has got another value.
 
     Args:
         function: Takes the tensors of a batch, always of the same shapes and types, and returns a tuple of tensors. What
             else it uses, it finds by itself.
         options: Settings of torch's compiler (`torch._inductor.config`).
-        owners: The objects whose attributes the function may set. A function that changes Python values at every call
-            (a counter, a list that grows) is never called without the checks, which would leave those out.
-        check: Called with the tensors that a graph is about to get, in calls that are checked; it raises to refuse.
+        owners: The objects whose attributes the function reads or sets. A function that sets some at every call (a
+            counter, say) is always called with all checks, because the graph alone wouldn't set them.
+        check: Called with the tensors that a graph is about to get, in calls with all checks; it raises to refuse.
 
     Example:
         >>> double = CompiledRegion(lambda x: (x * 2,), {}, [])
@@ -41,12 +46,16 @@ class CompiledRegion:
         owners: Iterable[Any],
         check: Callable[[Sequence[Tensor]], None] = lambda inputs: None,
     ) -> None:
-        self.trusted = False
+        self.alone = False
         """Whether nothing but calls of this region happens between one call and the next."""
         self.graphs = 0
         """How many graphs were made: one, unless what a graph was made from has changed."""
         self.ran = False
-        """Whether the graph of the last call began to run."""
+        """Whether the graph of the last call with all checks began to run."""
+        self.direct_calls = 0
+        """How many calls went to the graph itself."""
+        self.seconds = 0.0
+        """How long the calls took in which graphs were made."""
         self._options, self._check = options, check
         self._owners = list(owners)
         # The compiler keeps its graphs with a function's code, and only a few for each: those of one model must not
@@ -60,6 +69,7 @@ class CompiledRegion:
         # Where the batch's tensors are among the graph's inputs, and the function's results among its outputs.
         self._places: list[tuple[int, int]] = []
         self._results: list[int] | None = None
+        self._attributes: list[list[int]] = []
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Call the function on the tensors of a batch.
@@ -68,8 +78,9 @@ class CompiledRegion:
             Exception: Whatever torch's compiler raises; `ran` tells whether anything was computed by then.
         """
         graph, results = self._graph, self._results
-        if graph is None or results is None or not self.trusted:
+        if graph is None or results is None or not (self.alone or self._attributes == self._look()):
             return self._call_checked(leaves)
+        self.direct_calls += 1
         inputs = self._inputs
         for place, index in self._places:
             inputs[place] = leaves[index]
@@ -81,12 +92,15 @@ class CompiledRegion:
         self._graph, self._results, self._inputs, self._outputs = None, None, [], ()
 
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        made, before = self.graphs, _python_state(self._owners)
-        self._graph, self._results, self.ran = None, None, False
-        results = self._checked(*leaves)
+        made, self._graph, self._results, self.ran = self.graphs, None, None, False
+        before, began = _python_state(self._owners), perf_counter()
+        results: tuple[Tensor, ...] = self._checked(*leaves)
+        if made != self.graphs:
+            self.seconds += perf_counter() - began
         # The call that compiles runs the function's Python code as well, so that only the next one can be learnt from.
         if made == self.graphs and self._graph is not None and before == _python_state(self._owners):
             self._results = self._learn(leaves, results)
+            self._attributes = self._look()
         self._outputs = ()
         return results
 
@@ -102,8 +116,9 @@ class CompiledRegion:
         return [outputs[id(result)] for result in results]
 
     def _compile(self, module: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
-        inductor = torch._dynamo.lookup_backend("inductor")
-        graph = inductor(module, example_inputs, config_patches=self._options)
+        backend: Any = torch._dynamo.lookup_backend(BACKEND)
+        options = {"config_patches": self._options} if BACKEND == "inductor" else {}
+        graph = backend(module, example_inputs, **options)
         self.graphs += 1
 
         def call(*inputs: Tensor) -> Any:
@@ -114,6 +129,15 @@ class CompiledRegion:
             return outputs
 
         return call
+
+    def _look(self) -> list[list[int]]:
+        """Return the identity of every attribute's value, and whether weights are trained."""
+        looked = [list(map(id, vars(owner).values())) for owner in self._owners]
+        for owner in self._owners:
+            if isinstance(owner, torch.nn.Module):
+                looked.append([id(p) + p.requires_grad for p in owner._parameters.values() if p is not None])
+                looked.append(list(map(id, owner._buffers.values())))
+        return looked
 
 
 def _python_state(owners: list[Any]) -> list[dict[str, Any]]:

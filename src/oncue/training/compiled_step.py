@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from oncue.callbacks import CallbackList
-from oncue.core.logs import Source
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
 from oncue.training.batch import Batch
@@ -22,14 +21,18 @@ from oncue.training.step_graph import StepGraph
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
 
-Step = Callable[[Batch], Source]
+Step = Callable[[Batch], Any]
 Signature = tuple[Any, ...]
 
+STEPS_WORTH_COMPILING = 200_000
+"""The length of a run from which `jit_compile="auto"` compiles."""
+
 _MOST_SHAPES = 8
+_METHODS = {"train": "fit", "test": "evaluate", "predict": "predict"}
 
 
 class CompiledStep:
-    """A step of training or evaluation that is one compiled graph where it can be, and eager elsewhere.
+    """A step of training, evaluation or prediction that is one compiled graph where it can be, and eager elsewhere.
 
     Batches that look like the first of a run are compiled for. Others, such as a last one that is not full, run eagerly;
     both come to the same numbers up to rounding. Where the optimizer's update or a metric can't be in the graph, it
@@ -37,23 +40,21 @@ class CompiledStep:
 
     Args:
         model: A compiled and built model.
-        trains: Whether it trains; it measures otherwise.
+        kind: "train", "test" or "predict".
     """
 
-    def __init__(self, model: Trainer, trains: bool) -> None:
-        self.seconds = 0.0
-        """How long making the graphs took."""
+    def __init__(self, model: Trainer, kind: str) -> None:
         self.refusal: str | None = None
         """Why the step isn't compiled, or None."""
         self.eager_batches = 0
         """How many batches of the pass ran eagerly."""
-        self._model, self._trains = model, trains
+        self._model, self._kind = model, kind
         self._eager: Step | None = None
         self._typical: list[Signature] = []
         self._graphs: dict[Signature, StepGraph] = {}
         self._signature: Signature | None = None
         self._graph: StepGraph | None = None
-        self._trusted = False
+        self._alone = False
         self._update: CompiledUpdate | None = None
         self._parameters: list[tuple[int, bool]] | None = None
 
@@ -62,21 +63,33 @@ class CompiledStep:
         """How many graphs were made."""
         return sum(graph.region.graphs for graph in self._graphs.values())
 
+    @property
+    def account(self) -> str:
+        """How the steps ran, in a sentence; empty before the first one."""
+        if self.refusal is not None:
+            return f"The steps ran eagerly: {self.refusal}."
+        if not self.graphs:
+            return ""
+        seconds = sum(graph.region.seconds for graph in self._graphs.values())
+        whole = all(graph.rest is None for graph in self._graphs.values())
+        what = "one compiled graph" if whole else "a compiled graph, with the rest after it"
+        return f"The steps ran as {what}; the first one, which made it, took {seconds:.1f} s."
+
     # Around a pass ------------------------------------------------------------------------------------------------
 
-    def renew(self, eager: Step, typical: Signature | None, trusted: bool) -> CompiledStep:
+    def renew(self, eager: Step, typical: Signature | None, alone: bool) -> CompiledStep:
         """Begin a pass: what the graphs were made from is checked anew.
 
         Args:
             eager: The eager step of this run.
             typical: The `signature_of` the batches to compile for; None to compile for none but those known already.
-            trusted: Whether no code of the user's runs between the batches.
+            alone: Whether no code of the user's runs between the batches.
 
         Returns:
             Itself.
         """
-        self._eager, self._trusted, self.eager_batches = eager, trusted, 0
-        if self._trains:
+        self._eager, self._alone, self.eager_batches = eager, alone, 0
+        if self._kind == "train":
             parameters = [(id(parameter), parameter.requires_grad) for parameter in self._model.optimizer._parameters]
             if self._parameters != parameters:
                 self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
@@ -84,7 +97,7 @@ class CompiledStep:
             self._typical.append(typical)
         for graph in self._graphs.values():
             graph.region.renew()
-            graph.region.trusted = trusted
+            graph.region.alone = alone
         if self._update is not None:
             self._update.refresh()
         self._signature, self._graph = None, None
@@ -93,10 +106,10 @@ class CompiledStep:
     def end(self) -> None:
         """End a pass: code of the user's may run from here on."""
         self._settle()
-        self._trusted = False
+        self._alone = False
         for graph in self._graphs.values():
             graph.region.renew()
-            graph.region.trusted = False
+            graph.region.alone = False
 
     def _settle(self) -> None:
         # What an eager step, or a reader of the optimizer, looks for where torch keeps it.
@@ -105,12 +118,12 @@ class CompiledStep:
 
     # A batch ------------------------------------------------------------------------------------------------------
 
-    def __call__(self, batch: Batch) -> Source:
-        """Run the step on a batch and return the meter that holds the running values."""
+    def __call__(self, batch: Batch) -> Any:
+        """Run the step on a batch and return what the eager step does: the meter, or the outputs."""
         leaves = leaves_of(batch)
         signature = signature_of(leaves)
         if signature != self._signature:
-            self._graph, self._signature = self._graph_for(batch, leaves, signature), signature
+            self._graph, self._signature = self._graph_for(batch, signature), signature
         graph = self._graph
         if graph is None:
             return self._eagerly(batch)
@@ -122,13 +135,13 @@ class CompiledStep:
         except Exception as error:
             if graph.region.ran:
                 raise
-            self._simplify(batch, leaves, signature, error)
+            self._simplify(batch, signature, error)
             return self(batch)
         if update is not None:
             update.after()
         return self._model._meter if graph.rest is None else graph.rest(batch, results)
 
-    def _eagerly(self, batch: Batch) -> Source:
+    def _eagerly(self, batch: Batch) -> Any:
         assert self._eager is not None
         self.eager_batches += 1
         self._settle()
@@ -139,42 +152,45 @@ class CompiledStep:
 
     # Graphs -------------------------------------------------------------------------------------------------------
 
-    def _graph_for(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature) -> StepGraph | None:
+    def _graph_for(self, batch: Batch, signature: Signature) -> StepGraph | None:
         if self.refusal is not None or signature not in self._typical:
             return None
         if signature not in self._graphs:
-            if self._trains:
-                self.refusal = self._obstacle(batch)
-                if self.refusal is not None:
-                    self._warn()
-                    return None
-                if self._update is None:
-                    self._update = compiled_update(self._model.optimizer)
-                    if self._update is not None:
-                        self._update.refresh()
-            self._make(batch, leaves, signature, measures=True)
+            self.refusal = self._obstacle(batch)
+            if self.refusal is not None:
+                self._warn()
+                return None
+            if self._kind == "train" and self._update is None:
+                self._update = compiled_update(self._model.optimizer)
+                if self._update is not None:
+                    self._update.refresh()
+            self._make(batch, signature, measures=True)
         return self._graphs[signature]
 
-    def _make(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature, measures: bool) -> None:
-        graph = StepGraph(self._model, batch, self._update, trains=self._trains, measures=measures)
-        graph.region.trusted = self._trusted
+    def _make(self, batch: Batch, signature: Signature, measures: bool) -> None:
+        graph = StepGraph(self._model, batch, self._update, kind=self._kind, measures=measures)
+        graph.region.alone = self._alone
         self._graphs[signature] = graph
 
-    def _simplify(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature, error: Exception) -> None:
+    def _simplify(self, batch: Batch, signature: Signature, error: Exception) -> None:
         """Leave the metrics out of a graph that can't be made; when that was done already, make none."""
         made = self._graphs.pop(signature)
         if self._update is not None:
             self._update.settle()
-        if made.measures and self._model._compiled_metrics is not None:
-            self._make(batch, leaves, signature, measures=False)
+        if made.measures and self._kind != "predict" and self._model._compiled_metrics is not None:
+            self._make(batch, signature, measures=False)
         else:
             self.refusal = reason_of(error)
             self._warn()
         self._signature = None
 
     def _obstacle(self, batch: Batch) -> str | None:
-        """Return why a training step on such batches can't be a graph, as far as one eager try of it tells."""
+        """Return why a step on such batches can't be a graph, as far as one eager try of it tells."""
         model = self._model
+        if model._overrides(f"{self._kind}_step"):
+            return f"the model has a `{self._kind}_step` of its own"
+        if self._kind != "train":
+            return None
         parameters = model.optimizer._parameters
         held = {id(parameter) for parameter in model.parameters()}
         if any(id(parameter) not in held for parameter in parameters):
@@ -185,9 +201,8 @@ class CompiledStep:
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             _, loss = loss_function(model)(*batch)
-            unused = "the loss doesn't depend on any weight"
             if not loss.requires_grad:
-                return unused
+                return "the loss doesn't depend on any weight"
             gradients = torch.autograd.grad(loss, [p for p in parameters if p.requires_grad], allow_unused=True)
         for buffer, before in buffers:
             buffer.copy_(before)
@@ -196,9 +211,10 @@ class CompiledStep:
         return "some weights get no gradient, which a graph can't leave alone"
 
     def _warn(self) -> None:
-        what = "training" if self._trains else "evaluation"
+        if self._model.jit_compile is not True:
+            return
         warnings.warn(
-            f"`jit_compile` can't compile the {what} step, which runs eagerly instead: {self.refusal}",
+            f"`jit_compile` can't compile the step of `{_METHODS[self._kind]}`, which runs eagerly instead: {self.refusal}",
             UserWarning,
             stacklevel=2,
         )
@@ -230,7 +246,7 @@ def stepping(model: Trainer, kind: str, eager: Step, callbacks: CallbackList | N
 
     Args:
         model: A prepared model.
-        kind: "train" or "test".
+        kind: "train", "test" or "predict".
         eager: The eager step.
         callbacks: Who listens to the pass; None for a single batch that is fed by hand.
 
@@ -241,10 +257,27 @@ def stepping(model: Trainer, kind: str, eager: Step, callbacks: CallbackList | N
         yield eager
         return
     if kind not in model._compiled_steps:
-        model._compiled_steps[kind] = CompiledStep(model, trains=kind == "train")
-    trusted = callbacks is not None and not callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
-    step = model._compiled_steps[kind].renew(eager, model._typical.get(kind), trusted)
+        model._compiled_steps[kind] = CompiledStep(model, kind)
+    alone = callbacks is not None and not callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
+    step = model._compiled_steps[kind].renew(eager, model._typical.get(kind), alone)
     try:
         yield step
     finally:
         step.end()
+
+
+def worth_compiling(jit_compile: bool | str, steps: int | None) -> bool:
+    """Return whether a run is to be compiled.
+
+    With "auto" that is so when it is long enough to win back the ten seconds or more that compiling takes: a graph
+    saves about a tenth of a millisecond in each step of a small network.
+
+    Args:
+        jit_compile: What `compile` was given.
+        steps: How many steps lie ahead, or None when nobody knows.
+
+    Example:
+        >>> worth_compiling("auto", 1_000), worth_compiling("auto", 1_000_000), worth_compiling(True, 1)
+        (False, True, True)
+    """
+    return jit_compile is True or (jit_compile == "auto" and steps is not None and steps >= STEPS_WORTH_COMPILING)

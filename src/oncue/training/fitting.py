@@ -139,13 +139,17 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
     parts: list[Any] = []
     own = model.predict_step if model._overrides("predict_step") else None
 
-    def step(batch: Batch) -> Result:
-        outputs = model._forward(batch[0]) if own is None else own(pack(batch))
-        parts.append(outputs)
-        return {"outputs": outputs}
+    def eager(batch: Batch) -> Any:
+        return model._forward(batch[0]) if own is None else own(pack(batch))
 
     callbacks.on_predict_begin()
-    with torch.no_grad():
+    with torch.no_grad(), stepping(model, "predict", eager, callbacks) as forward:
+
+        def step(batch: Batch) -> Result:
+            outputs = forward(batch)
+            parts.append(outputs)
+            return {"outputs": outputs}
+
         run_batches("predict", batches.epoch(), step, callbacks, model, model.steps_per_execution)
     callbacks.on_predict_end()
     if not parts:

@@ -6,13 +6,13 @@ import re
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of torch's compiler says, with the line of the user's code that it is about.
+    r"""Return what an error of torch's compiler says, with the line of the user's code that it is about.
 
     Args:
         error: What was raised while a graph was made.
 
     Example:
-        >>> reason_of(RuntimeError("Unsupported call\\n  Explanation: none.\\n"))
+        >>> reason_of(RuntimeError("Unsupported call\n  Explanation: none.\n"))
         'Unsupported call'
     """
     text = str(error).strip() or type(error).__name__

@@ -28,12 +28,12 @@ class StepGraph:
         model: A compiled and built model.
         like: A batch of the shape it is for.
         update: The optimizer's update when it is to be in the graph; None leaves `optimizer.step` to follow.
-        trains: Whether it trains; it measures otherwise.
+        kind: "train", "test" or "predict".
         measures: Whether the metrics are in the graph.
     """
 
     def __init__(
-        self, model: Trainer, like: Batch, update: CompiledUpdate | None, *, trains: bool, measures: bool
+        self, model: Trainer, like: Batch, update: CompiledUpdate | None, *, kind: str, measures: bool
     ) -> None:
         self.update = update
         self.measures = measures
@@ -41,17 +41,26 @@ class StepGraph:
         self._own = own_metrics(model)
         self._metrics = metric_update(model)
         self._measured_inside = measures and self._own is None and self._metrics is not None
-        self._gradients_follow = trains and update is None
-        inside = self._train(like) if trains else self._test(like)
-        for metric in model.metrics:
-            for variable in metric.variables:
-                variable.materialize(model.device)
-        owners = [*model.modules(), *model.metrics, *_parts_of(model)]
-        check = _refuse_strays if trains else _accept
-        self.region = CompiledRegion(inside, _options(model.device), owners, check)
-        measures_after = self._own is not None or (self._metrics is not None and not self._measured_inside)
-        self.rest = self._follow if self._gradients_follow or measures_after else None
+        self._gradients_follow = kind == "train" and update is None
+        self._form: Any = None
+        self.rest: Callable[[Batch, Results], Any] | None = None
         """What is to be done eagerly with a batch and the graph's results; None when that is nothing."""
+        if kind == "predict":
+            inside, self.rest = self._predict(like), self._outputs
+        else:
+            inside = self._train(like) if kind == "train" else self._test(like)
+            if self._gradients_follow or self._measured_after:
+                self.rest = self._follow
+            for metric in model.metrics:
+                for variable in metric.variables:
+                    variable.materialize(model.device)
+        owners = [*model.modules(), *model.metrics, *_parts_of(model)]
+        check = _refuse_strays if kind == "train" else _accept
+        self.region = CompiledRegion(inside, _options(model.device), owners, check)
+
+    @property
+    def _measured_after(self) -> bool:
+        return self._own is not None or (self._metrics is not None and not self._measured_inside)
 
     def _train(self, like: Batch) -> Callable[..., Results]:
         model, update, apart = self._model, self.update, _apart(like)
@@ -59,21 +68,17 @@ class StepGraph:
         optimizer = model.optimizer
         names_of = {id(parameter): name for name, parameter in objective.named_parameters()}
         names = [names_of[id(parameter)] for parameter in optimizer._parameters]
-        parameters = {
-            name: parameter.detach() for name, parameter in zip(names, optimizer._parameters, strict=True)
-        }
+        parameters = {name: parameter.detach() for name, parameter in zip(names, optimizer._parameters, strict=True)}
         buffers = dict(objective.named_buffers())
         scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
         track, samples = model._loss_tracker.update_state, samples_of(like[0])
         metrics = self._metrics if self._measured_inside else None
-        outside = not self._measured_inside and (self._own is not None or self._metrics is not None)
+        outside = self._measured_after
 
         def step(*leaves: Tensor) -> Results:
             x, y, weight = apart(leaves)
 
-            def loss_of(
-                parameters: dict[str, Tensor], buffers: dict[str, Tensor]
-            ) -> tuple[Tensor, tuple[Tensor, Any]]:
+            def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Any]]:
                 y_pred, loss = torch.func.functional_call(objective, (parameters, buffers), (x, y, weight))
                 return (loss if scale is None else scale(loss)), (loss, y_pred)
 
@@ -93,7 +98,7 @@ class StepGraph:
         model, apart, compute = self._model, _apart(like), loss_function(self._model)
         track, samples = model._loss_tracker.update_state, samples_of(like[0])
         metrics = self._metrics if self._measured_inside else None
-        outside = not self._measured_inside and (self._own is not None or self._metrics is not None)
+        outside = self._measured_after
 
         def step(*leaves: Tensor) -> Results:
             x, y, weight = apart(leaves)
@@ -105,6 +110,19 @@ class StepGraph:
 
         return step
 
+    def _predict(self, like: Batch) -> Callable[..., Results]:
+        model, apart = self._model, _apart(like)
+        self._form = model._trial(like[0])
+
+        def step(*leaves: Tensor) -> Results:
+            return tuple([leaf for _, leaf in named_leaves(model._forward(apart(leaves)[0]), "")])
+
+        return step
+
+    def _outputs(self, batch: Batch, results: Results) -> Any:
+        given = iter(results)
+        return map_leaves(lambda leaf: next(given), self._form)
+
     def _follow(self, batch: Batch, results: Results) -> Source:
         model = self._model
         given = iter(results)
@@ -112,7 +130,7 @@ class StepGraph:
             for parameter in model.optimizer._parameters:
                 parameter.grad = next(given)
             model.optimizer.step()
-        if self._own is None and (self._metrics is None or self._measured_inside):
+        if not self._measured_after:
             return model._meter
         x, y, weight = batch
         y_pred = detached(map_leaves(lambda leaf: next(given), model._output_like))
@@ -162,7 +180,9 @@ def _refuse_strays(inputs: Sequence[Tensor]) -> None:
     # what the graph says of its gradient is wrong.
     strays = [tuple(tensor.shape) for tensor in inputs if isinstance(tensor, Tensor) and tensor.requires_grad]
     if strays:
-        raise RuntimeError(f"The model uses a weight of shape {strays[0]} that it doesn't get from the module that has it.")
+        raise RuntimeError(
+            f"The model uses a weight of shape {strays[0]} that it doesn't get from the module that has it."
+        )
 
 
 def _accept(inputs: Sequence[Tensor]) -> None:

@@ -15,7 +15,7 @@ from oncue.training.arguments import check_epochs, check_frequency, check_verbos
 from oncue.training.batch import Batch, Batches
 from oncue.training.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.training.compiled_module import CompiledModule
-from oncue.training.compiled_step import stepping
+from oncue.training.compiled_step import leaves_of, signature_of, stepping
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.step import own_step, test_step, train_step, unpacked
 
@@ -119,6 +119,8 @@ class Trainer(CompiledModule):
                 callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
             )
             self._announce(run, validation is not None)
+            steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
+            self._choose_compiling(steps, verbose)
             self.stop_training = False
             with self._running(), run.run():
                 train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
@@ -202,7 +204,10 @@ class Trainer(CompiledModule):
         verbose = check_verbose(verbose)
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
         with self._set_aside(batches):
-            self._build_on(batches.first()[0])
+            first = batches.first()
+            self._build_on(first[0])
+            if self._compiles:
+                self._typical["predict"] = signature_of(leaves_of((first[0], None, None)))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
                 return predict_batches(self, batches, run)

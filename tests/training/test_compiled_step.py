@@ -1,0 +1,417 @@
+"""Compiled steps give what eager ones give, notice what changes, and say why where they can't."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import oncue as keras
+from oncue import layers
+from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler
+from oncue.training import compiled_region
+
+X = np.random.default_rng(0).normal(size=(72, 6)).astype("float32")
+Y = ((X[:, 0] > 0).astype(int) + (X[:, 1] > 0)).astype("int64")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # All of the way but the C++ compiler, which takes seconds for each graph.
+    monkeypatch.setattr(compiled_region, "BACKEND", "aot_eager")
+    yield
+    torch._dynamo.reset()
+
+
+def network() -> Any:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            layers.Input((6,)),
+            layers.Dense(8, activation="relu", kernel_regularizer="l2"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.2),
+            layers.Dense(3),
+        ]
+    )
+
+
+def module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+def trained(
+    make: Callable[[], Any], optimizer: Callable[[Any], Any], jit: bool, callbacks: Any = (), **fit: Any
+) -> tuple[Any, dict[str, Any]]:
+    made = make()
+    model = made if isinstance(made, keras.Model) else keras.Model(made)
+    model.compile(optimizer(made), LOSS, metrics=["accuracy"], jit_compile=jit)
+    keras.utils.set_random_seed(1)
+    arguments = {"batch_size": 16, "epochs": 3, "verbose": 0, "validation_data": (X[:32], Y[:32]), **fit}
+    history = model.fit(X, Y, callbacks=list(callbacks), **arguments)
+    return model, history.history
+
+
+def assert_same(
+    make: Callable[[], Any], optimizer: Callable[[Any], Any], callbacks: Callable[[], Any] = tuple, **fit: Any
+) -> Any:
+    eager, expected = trained(make, optimizer, False, callbacks(), **fit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        compiled, got = trained(make, optimizer, True, callbacks(), **fit)
+    assert set(got) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(got[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+    for one, other in zip(eager.get_weights(), compiled.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+    assert int(compiled.optimizer.iterations) == int(eager.optimizer.iterations)
+    for one, other in zip(eager.optimizer.variables, compiled.optimizer.variables, strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-3, atol=1e-5)
+    return compiled
+
+
+OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
+    "sgd": lambda made: keras.optimizers.SGD(0.05),
+    "momentum": lambda made: keras.optimizers.SGD(0.05, momentum=0.9),
+    "nesterov": lambda made: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "adam": lambda made: keras.optimizers.Adam(0.01),
+    "amsgrad": lambda made: keras.optimizers.Adam(0.01, amsgrad=True),
+    "adamw": lambda made: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "decayed sgd": lambda made: keras.optimizers.SGD(0.05, weight_decay=0.1),
+    "rmsprop": lambda made: keras.optimizers.RMSprop(0.01),
+    "rmsprop, all options": lambda made: keras.optimizers.RMSprop(0.01, momentum=0.9, centered=True),
+    "adagrad": lambda made: keras.optimizers.Adagrad(0.05),
+    "adadelta": lambda made: keras.optimizers.Adadelta(1.0),
+    "adamax": lambda made: keras.optimizers.Adamax(0.01),
+    "nadam": lambda made: keras.optimizers.Nadam(0.01),
+    "clipnorm": lambda made: keras.optimizers.Adam(0.01, clipnorm=0.1),
+    "clipvalue": lambda made: keras.optimizers.SGD(0.05, clipvalue=0.01),
+    "global_clipnorm": lambda made: keras.optimizers.SGD(0.05, global_clipnorm=0.1),
+    "average": lambda made: keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=4),
+    "schedule": lambda made: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
+}
+FOLLOWING: dict[str, Callable[[Any], Any]] = {
+    "accumulation": lambda made: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2),
+    "scaled loss": lambda made: keras.optimizers.SGD(0.05, loss_scale_factor=8.0),
+    "torch RMSprop": lambda made: keras.optimizers.TorchOptimizer(torch.optim.RMSprop),
+}
+TORCH: dict[str, Callable[[Any], Any]] = {
+    "SGD": lambda made: torch.optim.SGD(made.parameters(), lr=0.05),
+    "SGD, all options": lambda made: torch.optim.SGD(
+        made.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+    ),
+    "Adam": lambda made: torch.optim.Adam(made.parameters(), lr=0.01),
+    "Adam, fused": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, fused=True, weight_decay=0.01),
+    "Adam, amsgrad": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, amsgrad=True, maximize=True),
+    "AdamW, two groups": lambda made: torch.optim.AdamW(
+        [{"params": list(made.parameters())[:2], "lr": 0.02}, {"params": list(made.parameters())[2:]}], lr=0.01
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_keras_optimizers_are_part_of_the_graph(name: str, quick: None) -> None:
+    model = assert_same(network, OPTIMIZERS[name])
+    assert "as one compiled graph" in model.step_account
+
+
+@pytest.mark.parametrize("name", FOLLOWING)
+def test_other_updates_follow_the_graph(name: str, quick: None) -> None:
+    model = assert_same(network, FOLLOWING[name])
+    assert "a compiled graph, with the rest after it" in model.step_account
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_optimizers_are_part_of_the_graph(name: str, quick: None) -> None:
+    model = assert_same(module, TORCH[name])
+    assert "as one compiled graph" in model.step_account
+    eager, _ = trained(module, TORCH[name], False)
+    ours, theirs = (one.optimizer.torch_optimizer.state_dict()["state"] for one in (model, eager))
+    assert [set(state) for state in ours.values()] == [set(state) for state in theirs.values()]
+    assert all(float(state["step"]) == 15.0 for state in ours.values() if "step" in state)
+
+
+def test_the_real_compiler_gives_what_the_eager_step_gives() -> None:
+    model = assert_same(network, OPTIMIZERS["adam"])
+    steps = model._compiled_steps
+    assert (steps["train"].graphs, steps["test"].graphs) == (1, 1)
+    eager, _ = trained(network, OPTIMIZERS["adam"], False)
+    np.testing.assert_allclose(model.predict(X, batch_size=24, verbose=0), eager.predict(X, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(model.evaluate(X, Y, verbose=0), eager.evaluate(X, Y, verbose=0), atol=1e-4)
+    assert steps["predict"].graphs == 1
+
+
+def test_one_graph_serves_all_epochs_rates_and_fits(quick: None) -> None:
+    model, _ = trained(network, OPTIMIZERS["adam"], True, [LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))])
+    model.fit(X, Y, batch_size=16, epochs=2, verbose=0)
+    step = model._compiled_steps["train"]
+    assert step.graphs == 1
+    assert step.eager_batches == 1  # 72 samples: the last batch of an epoch has eight
+    region = next(iter(step._graphs.values())).region
+    assert region.direct_calls == 3 * 3 + 2 * 3  # but for the first call, the one that is learnt from is the first of a pass
+
+
+def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path, quick: None) -> None:
+    class Power(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if self.cut and batch == 2:
+                raise SystemError("power cut")
+
+        def __init__(self, cut: bool) -> None:
+            super().__init__()
+            self.cut = cut
+
+    def run(folder: str, cut: bool) -> Any:
+        backup = BackupAndRestore(tmp_path / folder, save_freq=1, delete_checkpoint=False)
+        return trained(network, OPTIMIZERS["adam"], True, [backup, Power(cut)])
+
+    model, history = run("whole", False)
+    with pytest.raises(SystemError):
+        run("cut", True)
+    again, resumed = run("cut", False)
+    assert resumed == history
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_a_callback_changes_between_batches_is_seen(quick: None) -> None:
+    def without_dropout() -> Any:
+        def change(batch: int, logs: Any = None) -> None:
+            if batch == 2:
+                watcher.model.layers[2].rate = 0.0
+
+        watcher = LambdaCallback(on_train_batch_end=change)
+        return [watcher]
+
+    model = assert_same(network, OPTIMIZERS["sgd"], without_dropout)
+    assert model._compiled_steps["train"].graphs == 2
+
+
+def test_weights_that_are_frozen_between_epochs_stay(quick: None) -> None:
+    def freezing() -> Any:
+        def freeze(epoch: int, logs: Any = None) -> None:
+            watcher.model.layers[0].trainable = False
+
+        watcher = LambdaCallback(on_epoch_end=freeze)
+        return [watcher]
+
+    with pytest.warns(UserWarning):
+        compiled, _ = trained(network, OPTIMIZERS["sgd"], True, freezing())
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        eager, _ = trained(network, OPTIMIZERS["sgd"], False, freezing())
+    for one, other in zip(eager.get_weights(), compiled.get_weights(), strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = module()
+        self.seen: list[str] = []
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.training:
+            self.seen.append("batch")
+        return self.inner(x)
+
+
+def test_python_values_that_a_step_changes_are_changed_at_every_step(quick: None) -> None:
+    model, _ = trained(Counting, OPTIMIZERS["sgd"], True, validation_data=None)
+    # Each of 15 batches once, and the one try before compiling.
+    assert len(next(m for m in model.modules() if isinstance(m, Counting)).seen) == 15 + 1
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = module()
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x if x.sum() > 0 else -x)
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = module()
+        self.spare = nn.Linear(2, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x)
+
+
+class Hidden(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = module()
+        self.shortcut = [self.inner[0].weight]
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.inner(x) + (self.shortcut[0] ** 2).mean()
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.out = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.out(self.cell(x.reshape(-1, 3, 2))[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Branching, r"Data-dependent branching.*if x\.sum\(\) > 0"),
+        (Recurrent, "LSTM"),
+        (Unused, "some weights get no gradient"),
+        (Hidden, "doesn't get from the module that has it"),
+    ],
+)
+def test_what_cant_be_compiled_runs_eagerly_with_one_warning(make: Any, reason: str, quick: None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        eager, expected = trained(make, OPTIMIZERS["adam"], False, validation_data=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled, got = trained(make, OPTIMIZERS["adam"], True, validation_data=None)
+    texts = [str(one.message) for one in caught if "`jit_compile` can't" in str(one.message)]
+    assert len(texts) == 1
+    import re
+
+    assert re.search(reason, texts[0]), texts[0]
+    assert got == expected
+    assert "ran eagerly" in compiled.step_account
+
+
+def test_a_step_of_the_users_own_is_not_replaced(quick: None) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(3)
+            self.calls = 0
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+        def train_step(self, data: Any) -> Any:
+            self.calls += 1
+            return super().train_step(data)
+
+    with pytest.warns(UserWarning, match="the model has a `train_step` of its own"):
+        model, _ = trained(Own, OPTIMIZERS["sgd"], True)
+    assert model.calls == 15
+
+
+class Reading(keras.metrics.Metric):
+    """Counts in Python, which no graph can."""
+
+    def __init__(self) -> None:
+        super().__init__(name="reading")
+        self.hits = 0
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.hits += int((y_pred.argmax(-1) == y_true).sum().item())
+
+    def result(self) -> Any:
+        return torch.tensor(float(self.hits))
+
+    def reset_state(self) -> None:
+        self.hits = 0
+
+
+def test_metrics_that_cant_be_compiled_follow(quick: None) -> None:
+    values = []
+    for jit in (False, True):
+        model = network()
+        model.compile(keras.optimizers.SGD(0.05), LOSS, metrics=["accuracy", Reading()], jit_compile=jit)
+        keras.utils.set_random_seed(1)
+        values.append(model.fit(X, Y, batch_size=16, epochs=2, verbose=0).history)
+    assert values[0]["reading"] == values[1]["reading"]
+    np.testing.assert_allclose(values[0]["loss"], values[1]["loss"], rtol=1e-5)
+    assert "with the rest after it" in model.step_account
+
+
+def test_weights_of_samples_several_inputs_and_outputs(quick: None) -> None:
+    def make() -> Any:
+        keras.utils.set_random_seed(0)
+        a, b = layers.Input((6,), name="a"), layers.Input((6,), name="b")
+        joined = layers.Concatenate()([a, b])
+        return keras.Model({"a": a, "b": b}, {"first": layers.Dense(3)(joined), "second": layers.Dense(1)(joined)})
+
+    results = []
+    for jit in (False, True):
+        model = make()
+        model.compile(
+            "adam", {"first": LOSS, "second": "mse"}, metrics={"first": ["accuracy"], "second": ["mae"]}, jit_compile=jit
+        )
+        keras.utils.set_random_seed(1)
+        y = {"first": Y, "second": X[:, :1]}
+        weights = {"first": np.linspace(0, 1, 72), "second": np.ones(72)}
+        history = model.fit({"a": X, "b": -X}, y, sample_weight=weights, batch_size=24, epochs=2, verbose=0)
+        results.append((history.history, model.predict({"a": X, "b": -X}, verbose=0, batch_size=24)))
+    for name, values in results[0][0].items():
+        np.testing.assert_allclose(results[1][0][name], values, rtol=1e-4, atol=1e-6)
+    for name, value in results[0][1].items():
+        np.testing.assert_allclose(results[1][1][name], value, rtol=1e-4, atol=1e-5)
+    assert "as one compiled graph" in model.step_account
+
+
+def test_single_batches(quick: None) -> None:
+    values = []
+    for jit in (False, True):
+        model = network()
+        model.compile("adam", LOSS, metrics=["accuracy"], jit_compile=jit)
+        keras.utils.set_random_seed(1)
+        values.append([model.train_on_batch(X[:8], Y[:8]) for _ in range(4)] + [model.test_on_batch(X[:8], Y[:8])])
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-4, atol=1e-5)
+
+
+def test_copies_and_pickles_leave_the_graphs_behind(quick: None) -> None:
+    model, _ = trained(network, OPTIMIZERS["adam"], True)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other._compiled_steps == {}
+        np.testing.assert_allclose(other.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
+
+
+def test_auto_compiles_long_runs_and_says_so(
+    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = network()
+    model.compile("sgd", LOSS, metrics=["accuracy"])
+    history = model.fit(X, Y, batch_size=16, verbose=2)
+    assert 'The steps ran eagerly: compiling them is worth it from 200,000 steps on (jit_compile="auto").' in history.explain()
+    monkeypatch.setattr("oncue.training.compiled_step.STEPS_WORTH_COMPILING", 10)
+    history = model.fit(X, Y, batch_size=16, epochs=2, verbose=2)
+    assert 'Compiling the training step, because 10 steps lie ahead (jit_compile="auto").' in capsys.readouterr().out
+    assert "The steps ran as one compiled graph" in history.explain()
+
+
+def test_no_value_is_read_from_the_device_per_batch(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = trained(network, OPTIMIZERS["adam"], True)
+    reads: list[str] = []
+    for name in ("item", "tolist", "numpy", "cpu"):
+        original = getattr(torch.Tensor, name)
+
+        def reading(self: Any, *args: Any, _name: str = name, _original: Any = original, **kwargs: Any) -> Any:
+            reads.append(_name)
+            return _original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, name, reading)
+    counts = []
+    for count in (16, 64):
+        reads.clear()
+        model.fit(X[:count], Y[:count], batch_size=16, verbose=0)
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
