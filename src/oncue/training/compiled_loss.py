@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from oncue import losses
@@ -95,6 +94,8 @@ class CompiledLoss:
         self._parts: list[_Part] = []
         self._wanted: list[bool] = []
         self._names: list[str] | None = None
+        self.held: list[Tensor] | None = None
+        """Takes the single losses of a batch, where a list is set, instead of the running means."""
 
     @property
     def metrics(self) -> list[Mean]:
@@ -179,11 +180,10 @@ class CompiledLoss:
         for index, loss, scale, tracker in self._parts:
             value = loss(targets[index], outputs[index], weights[index])
             if tracker is not None:
-                samples: Any = outputs[index].shape[0]
-                if torch.compiler.is_compiling():
-                    # A count in Python would be a constant of the compiled graph, and a new graph for each batch.
-                    samples = value.new_full((), samples)
-                tracker.update_state(value.detach(), sample_weight=samples)
+                if self.held is None:
+                    tracker.update_state(value.detach(), sample_weight=outputs[index].shape[0])
+                else:
+                    self.held.append(value)
             if scale is not None:
                 value = value * scale
             total = value if total is None else total + value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from types import FunctionType
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor
 Function = Callable[..., tuple[Tensor, ...]]
 
 BACKEND = "inductor"
-"""The compiler, by its name in torch; "aot_eager" makes graphs quickly and runs them slowly, for tests."""
+"""The compiler, by its name in torch; "eager" makes graphs quickly and runs them slowly, for tests."""
 
 
 class CompiledRegion:
@@ -94,7 +96,8 @@ class CompiledRegion:
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         made, self._graph, self._results, self.ran = self.graphs, None, None, False
         before, began = _python_state(self._owners), perf_counter()
-        results: tuple[Tensor, ...] = self._checked(*leaves)
+        with _quiet():
+            results: tuple[Tensor, ...] = self._checked(*leaves)
         if made != self.graphs:
             self.seconds += perf_counter() - began
         # The call that compiles runs the function's Python code as well, so that only the next one can be learnt from.
@@ -138,6 +141,17 @@ class CompiledRegion:
                 looked.append([id(p) + p.requires_grad for p in owner._parameters.values() if p is not None])
                 looked.append(list(map(id, owner._buffers.values())))
         return looked
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # What can't be traced is logged as an error before it is raised, in a hundred lines.
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _python_state(owners: list[Any]) -> list[dict[str, Any]]:

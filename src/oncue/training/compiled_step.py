@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
 from oncue.training.batch import Batch
 from oncue.training.refusal import reason_of
+from oncue.training.run_state import _layer_states, _set_layer_states
 from oncue.training.step import loss_function
 from oncue.training.step_graph import StepGraph
 
@@ -28,6 +30,7 @@ STEPS_WORTH_COMPILING = 200_000
 """The length of a run from which `jit_compile="auto"` compiles."""
 
 _MOST_SHAPES = 8
+_MOST_GRAPHS = 4
 _METHODS = {"train": "fit", "test": "evaluate", "predict": "predict"}
 
 
@@ -93,8 +96,9 @@ class CompiledStep:
             parameters = [(id(parameter), parameter.requires_grad) for parameter in self._model.optimizer._parameters]
             if self._parameters != parameters:
                 self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
-        if typical is not None and typical not in self._typical and len(self._typical) < _MOST_SHAPES:
-            self._typical.append(typical)
+        shapes = None if typical is None else _shapes(typical)
+        if shapes is not None and shapes not in self._typical and len(self._typical) < _MOST_SHAPES:
+            self._typical.append(shapes)
         for graph in self._graphs.values():
             graph.region.renew()
             graph.region.alone = alone
@@ -139,6 +143,8 @@ class CompiledStep:
             return self(batch)
         if update is not None:
             update.after()
+        if graph.region.graphs > _MOST_GRAPHS:
+            self._refuse(f"what it depends on kept changing, so that it was compiled {graph.region.graphs} times")
         return self._model._meter if graph.rest is None else graph.rest(batch, results)
 
     def _eagerly(self, batch: Batch) -> Any:
@@ -153,12 +159,12 @@ class CompiledStep:
     # Graphs -------------------------------------------------------------------------------------------------------
 
     def _graph_for(self, batch: Batch, signature: Signature) -> StepGraph | None:
-        if self.refusal is not None or signature not in self._typical:
+        if self.refusal is not None or _shapes(signature) not in self._typical:
             return None
         if signature not in self._graphs:
-            self.refusal = self._obstacle(batch)
-            if self.refusal is not None:
-                self._warn()
+            obstacle = self._obstacle(batch)
+            if obstacle is not None:
+                self._refuse(obstacle)
                 return None
             if self._kind == "train" and self._update is None:
                 self._update = compiled_update(self._model.optimizer)
@@ -180,8 +186,7 @@ class CompiledStep:
         if made.measures and self._kind != "predict" and self._model._compiled_metrics is not None:
             self._make(batch, signature, measures=False)
         else:
-            self.refusal = reason_of(error)
-            self._warn()
+            self._refuse(reason_of(error))
         self._signature = None
 
     def _obstacle(self, batch: Batch) -> str | None:
@@ -199,25 +204,33 @@ class CompiledStep:
             return "the model has no weights to train"
         devices = [model.device] if model.device.type == "cuda" else []
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        means = [(metric, metric.get_state()) for _, metric in model._named_metrics()]
+        layers = copy.deepcopy(_layer_states(model))
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             _, loss = loss_function(model)(*batch)
-            if not loss.requires_grad:
-                return "the loss doesn't depend on any weight"
-            gradients = torch.autograd.grad(loss, [p for p in parameters if p.requires_grad], allow_unused=True)
+            trained = [p for p in parameters if p.requires_grad]
+            alone = not loss.requires_grad or not trained
+            gradients = [None] if alone else list(torch.autograd.grad(loss, trained, allow_unused=True))
         for buffer, before in buffers:
             buffer.copy_(before)
+        for metric, state in means:
+            metric.set_state(state)
+        _set_layer_states(model, layers)
         if all(p.requires_grad for p in parameters) and all(gradient is not None for gradient in gradients):
             return None
         return "some weights get no gradient, which a graph can't leave alone"
 
-    def _warn(self) -> None:
-        if self._model.jit_compile is not True:
-            return
-        warnings.warn(
-            f"`jit_compile` can't compile the step of `{_METHODS[self._kind]}`, which runs eagerly instead: {self.refusal}",
-            UserWarning,
-            stacklevel=2,
-        )
+    def _refuse(self, reason: str) -> None:
+        self.refusal = reason
+        self._signature = self._graph = None
+        self._settle()
+        if self._model.jit_compile is True:
+            method = _METHODS[self._kind]
+            warnings.warn(
+                f"`jit_compile` can't compile the step of `{method}`, which runs eagerly instead: {reason}.",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
@@ -231,6 +244,11 @@ def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
 def signature_of(leaves: tuple[Tensor, ...]) -> Signature:
     """Return what a graph depends on of the tensors of a batch: shapes, strides, types and places."""
     return tuple([(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves])
+
+
+def _shapes(signature: Signature) -> Signature:
+    # A slice of an array and a gather of its rows lie differently in memory.
+    return tuple([(shape, dtype) for shape, _, dtype, _, _ in signature])
 
 
 class CompiledSteps(dict[str, CompiledStep]):

@@ -15,6 +15,8 @@ def reason_of(error: BaseException) -> str:
         >>> reason_of(RuntimeError("Unsupported call\n  Explanation: none.\n"))
         'Unsupported call'
     """
+    # What another part of the compiler raised comes wrapped.
+    error = getattr(error, "inner_exception", None) or error
     text = str(error).strip() or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     context = re.search(r"Developer debug context: (.+)", text)

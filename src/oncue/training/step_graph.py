@@ -51,10 +51,10 @@ class StepGraph:
             inside = self._train(like) if kind == "train" else self._test(like)
             if self._gradients_follow or self._measured_after:
                 self.rest = self._follow
-            for metric in model.metrics:
+            for _, metric in model._named_metrics():
                 for variable in metric.variables:
                     variable.materialize(model.device)
-        owners = [*model.modules(), *model.metrics, *_parts_of(model)]
+        owners = [*model.modules(), *_parts_of(model)]
         check = _refuse_strays if kind == "train" else _accept
         self.region = CompiledRegion(inside, _options(model.device), owners, check)
 
@@ -72,21 +72,24 @@ class StepGraph:
         buffers = dict(objective.named_buffers())
         scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
         track, samples = model._loss_tracker.update_state, samples_of(like[0])
+        parts = [] if model._compiled_loss is None else model._compiled_loss.metrics
         metrics = self._metrics if self._measured_inside else None
         outside = self._measured_after
 
         def step(*leaves: Tensor) -> Results:
             x, y, weight = apart(leaves)
 
-            def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Any]]:
-                y_pred, loss = torch.func.functional_call(objective, (parameters, buffers), (x, y, weight))
-                return (loss if scale is None else scale(loss)), (loss, y_pred)
+            def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, Any]:
+                y_pred, loss, held = torch.func.functional_call(objective, (parameters, buffers), (x, y, weight))
+                return (loss if scale is None else scale(loss)), (loss, y_pred, held)
 
-            by_name, (loss, y_pred) = torch.func.grad(loss_of, has_aux=True)(parameters, buffers)
+            by_name, (loss, y_pred, held) = torch.func.grad(loss_of, has_aux=True)(parameters, buffers)
             gradients = [by_name[name] for name in names]
             if update is not None:
                 update.apply(gradients)
             track(loss, samples)
+            for part, value in zip(parts, held, strict=True):
+                part.update_state(value, sample_weight=samples)
             if metrics is not None:
                 metrics(y, y_pred, weight)
             shown = [leaf for _, leaf in named_leaves(y_pred, "")] if outside else []
@@ -149,8 +152,15 @@ class _Objective(torch.nn.Module):
         self.model = model
         self._compute = loss_function(model)
 
-    def forward(self, x: Any, y: Any, weight: Any) -> tuple[Any, Tensor]:
-        return self._compute(x, y, weight)
+    def forward(self, x: Any, y: Any, weight: Any) -> tuple[Any, Tensor, list[Tensor]]:
+        compiled_loss = self.model._compiled_loss
+        if compiled_loss is None:
+            return (*self._compute(x, y, weight), [])
+        # Nothing may be changed in place where gradients are taken, so that the means follow outside of this.
+        compiled_loss.held = []
+        y_pred, loss = self._compute(x, y, weight)
+        held, compiled_loss.held = compiled_loss.held, None
+        return y_pred, loss, held
 
 
 def _apart(like: Batch) -> Callable[[tuple[Tensor, ...]], Batch]:
@@ -190,10 +200,11 @@ def _accept(inputs: Sequence[Tensor]) -> None:
 
 
 def _parts_of(model: Trainer) -> list[Any]:
-    """The variables of metrics, and losses: what else a step could write Python values to."""
-    variables = [variable for metric in model.metrics for variable in metric.variables]
+    """Return metrics, their variables, and losses: what a step could write Python values to besides modules."""
+    metrics = [metric for _, metric in model._named_metrics()] if model.compiled else []
+    variables = [variable for metric in metrics for variable in metric.variables]
     losses = [] if model._compiled_loss is None else [part.loss for part in model._compiled_loss._parts]
-    return [*variables, *losses]
+    return [*metrics, *variables, *losses]
 
 
 def _options(device: torch.device) -> dict[str, Any]:

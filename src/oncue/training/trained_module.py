@@ -96,7 +96,10 @@ class TrainedModule(Layer):
     def _penalty(self) -> torch.Tensor:
         terms = self.losses
         self._forget_added_losses()
-        return torch.stack([term.sum() for term in terms]).sum() if terms else torch.zeros((), device=self.device)
+        if terms:
+            return torch.stack([term.sum() for term in terms]).sum()
+        # Looking for a device is nothing that a compiled step can do.
+        return torch.zeros((), device=self._device_hint or self.device)
 
     def _forget_added_losses(self) -> None:
         for module in self.modules():
