@@ -244,7 +244,7 @@ class Sequential(Model):
         Returns:
             A model with fresh weights.
         """
-        model = cls(name=config.get("name"), trainable=config.get("trainable", True))
+        model = cls(name=config.get("name"), trainable=config.get("trainable", True), dtype=config.get("dtype"))
         for layer in config["layers"]:
             model.add(layer_from_config(layer, custom_objects))
         if config.get("build_input_shape") is not None and not model.built:

@@ -163,7 +163,7 @@ class Optimizer(OptimizerState):
 
     def _update(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
         if self._rate.moves:
-            self._write_rate(self._rate.at(self._iterations))
+            self._write_rate(self._rate.at(self._updates))
         changes = self._hyperparameters()
         for group in self._groups:
             group.update(changes)
@@ -214,7 +214,7 @@ class Optimizer(OptimizerState):
         if self._weight_decay and not self._torch_decays:
             decayed = [p for p in present if p not in self._undecayed]
             if decayed:
-                torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._iterations))
+                torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._updates))
         self._update(inner, missing)
 
     def _report_missing(self, missing: list[Tensor]) -> None:
@@ -247,6 +247,11 @@ class Optimizer(OptimizerState):
         """Drop the gradients, so that the next backward pass starts anew."""
         for parameter in self._parameters:
             parameter.grad = None
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether `scale_loss` does anything."""
+        return self.loss_scale_factor is not None
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return the loss times `loss_scale_factor`, or as it is."""

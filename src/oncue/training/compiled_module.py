@@ -11,11 +11,14 @@ from oncue import optimizers
 from oncue.callbacks import CallbackList
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
+from oncue.optimizers.accumulation import accumulate
+from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.training.arguments import take_old_words
 from oncue.training.batch import Batch
 from oncue.training.compiled_loss import CompiledLoss
 from oncue.training.compiled_metrics import CompiledMetrics
 from oncue.training.meter import Meter, Reading
+from oncue.training.precision import Precision, training_forward
 from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
 
@@ -47,6 +50,9 @@ class CompiledModule(TrainedModule):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        *,
+        precision: str | None = None,
+        gradient_accumulation_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Say how the model is trained and measured.
@@ -62,7 +68,11 @@ class CompiledModule(TrainedModule):
             run_eagerly: True to never compile.
             steps_per_execution: How many batches to run between the batch hooks of callbacks.
             jit_compile: True to compile the forward pass and the loss with `torch.compile`; "auto" and False don't.
-            auto_scale_loss: Kept from Keras, for float16 policies.
+            auto_scale_loss: Whether losses are scaled where gradients are of float16: the optimizer is wrapped in a
+                `LossScaleOptimizer` under the policy "mixed_float16" and with `precision="fp16"`.
+            precision: "bf16" or "fp16" to run the model in 16 bits, under torch's autocast, with weights, optimizer,
+                loss and metrics in 32; "fp32" or None for 32 bits, or what the layers' own policies say.
+            gradient_accumulation_steps: Update at every so many batches, by the mean of their gradients.
             **kwargs: No further arguments; a misspelt one is named.
 
         Raises:
@@ -87,7 +97,11 @@ class CompiledModule(TrainedModule):
         compiled_metrics = None
         if metrics is not None or weighted_metrics is not None:
             compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names=names)
+        self._precision = Precision.of(precision)
         self.optimizer = optimizers.get(optimizer)
+        accumulate(self.optimizer, gradient_accumulation_steps)
+        if auto_scale_loss and self.optimizer is not None and self._computes_in_float16():
+            self.optimizer = scaled(self.optimizer)
         # Past torch's __setattr__: a torch.nn loss must not become a layer of the model.
         object.__setattr__(self, "loss", loss)
         self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
@@ -97,6 +111,10 @@ class CompiledModule(TrainedModule):
         self.steps_per_execution = steps_per_execution
         self.compiled = True
         self._probed = False
+
+    def _computes_in_float16(self) -> bool:
+        by_argument = self._precision is not None and self._precision.name == "fp16"
+        return by_argument or self.dtype_policy.name == "mixed_float16"
 
     def compute_loss(
         self,
@@ -260,7 +278,7 @@ class CompiledModule(TrainedModule):
     def _trial(self, x: Any) -> Any:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices), self._mode(False):
-            return self._forward(x)
+            return training_forward(self)(x)
 
     def _try_validation(self, batch: Batch, y: Any) -> None:
         """Refuse validation data that can't be right now, rather than after an epoch of training."""

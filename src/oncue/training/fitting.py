@@ -13,6 +13,7 @@ from oncue.callbacks import CallbackList, History
 from oncue.nested import flatten
 from oncue.training.batch import Batch, Batches
 from oncue.training.loop import Result, run_batches
+from oncue.training.precision import inference_forward
 from oncue.training.run_state import RunState
 from oncue.training.step import own_step, pack, test_step, train_step
 
@@ -136,9 +137,10 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
     model.stop_predicting = False
     parts: list[Any] = []
     own = model.predict_step if model._overrides("predict_step") else None
+    forward = inference_forward(model)
 
     def step(batch: Batch) -> Result:
-        outputs = model._forward(batch[0]) if own is None else own(pack(batch))
+        outputs = forward(batch[0]) if own is None else own(pack(batch))
         parts.append(outputs)
         return {"outputs": outputs}
 

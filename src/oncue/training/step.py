@@ -11,6 +11,7 @@ from oncue.core.logs import Source
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.batch import Batch, unpack_x_y_sample_weight
 from oncue.training.meter import Reading
+from oncue.training.precision import training_forward
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -29,7 +30,7 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
     compute = _loss_function(model)
     update, own = _metric_update(model), _own_metrics(model)
     zero_grad, apply, tracker = optimizer.zero_grad, optimizer.step, model._loss_tracker.update_state
-    scale = optimizer.scale_loss if getattr(optimizer, "loss_scale_factor", None) is not None else None
+    scale = optimizer.scale_loss if getattr(optimizer, "scales_loss", False) else None
     trains = bool(model.trainable_parameters())
 
     def step(batch: Batch) -> Source:
@@ -107,7 +108,7 @@ def unpacked(data: Any) -> Batch:
 
 def _loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]:
     compiled_loss = model._compiled_loss
-    forward = model._forward
+    forward = training_forward(model)
     penalties = model._has_penalties()
     if model._overrides("compute_loss"):
 
