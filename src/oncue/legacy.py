@@ -106,7 +106,6 @@ OLD_MODULES: dict[str, str] = {
     **dict.fromkeys(("oncue.utils.data_utils", "oncue.utils.generic_utils", "oncue.utils.np_utils"), "oncue.utils"),
     "oncue.engine.training": "oncue.models",
     "oncue.initializations": "oncue.initializers",
-    "oncue.mixed_precision.experimental": "oncue.mixed_precision",
     "oncue.objectives": "oncue.losses",
 }
 """From modules of Keras 1 and 2 to those that have their content today."""

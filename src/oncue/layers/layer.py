@@ -171,6 +171,11 @@ class Layer(SymbolicModule):
     def _run_in_policy(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return run_in_policy(self, run, args, kwargs) if Layer.policies_in_use else run(*args, **kwargs)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
+        # In a new process no layer has said yet that it has a policy.
+        self._take_policy(self._dtype_policy)
+
     def _take_policy(self, value: Any) -> None:
         super()._take_policy(value)
         if self.compute_dtype != self.variable_dtype:

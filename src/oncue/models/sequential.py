@@ -146,7 +146,7 @@ class Sequential(Model):
         return {**super().__getstate__(), "_tensors": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
+        super().__setstate__(state)
         parts, self._tensors = self._tensors, []
         if parts:
             shape, dtype = parts[0]

@@ -132,6 +132,11 @@ class LossScaleOptimizer(Optimizer):
                 self.inner_optimizer._advance(missing)
         self._scale.update(found)
 
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Iterations:
+        """Update by pairs of gradient and variable, as Keras 2 spells it; returns the updates done."""
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
+
     def _settle(self) -> None:
         if self._late is not None:
             self._late.settle()
