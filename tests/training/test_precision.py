@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,37 @@ def test_files_keep_it(tmp_path: Path, name: str, precision: str) -> None:
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
     again = [part.fit(X, Y, shuffle=False, verbose=0).history for part in (model, loaded)]
     assert again[0] == again[1]
+
+
+@pytest.mark.parametrize("precision", [*HALF, None])
+def test_the_configuration_of_compile(precision: str | None) -> None:
+    model, other = sequential(), sequential()
+    model.compile(Adam(0.5), "mse", metrics=["mae"], precision=precision, gradient_accumulation_steps=2)
+    config = json.loads(json.dumps(model.get_compile_config()))
+    assert config.get("precision") == precision
+    other.compile_from_config(config)
+    assert other.get_compile_config() == model.get_compile_config()
+    assert other.optimizer.learning_rate == 0.5 and type(other.optimizer) is type(model.optimizer)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_fused_optimizers_on_an_accelerator_wait_for_nothing(optimizer: str) -> None:
+    """Skipped steps are counted right though nothing is read in the step that is skipped."""
+    model = module()
+    inner = oncue.optimizers.get(optimizer)
+    model.compile(LossScaleOptimizer(inner, initial_scale=2.0**40), "mse", precision="fp16")
+
+    class Watch(Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            torch.cuda.set_sync_debug_mode("error")
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+    model.fit(X, Y, batch_size=2, verbose=0, callbacks=[Watch()])
+    assert model.optimizer.iterations == 32 - round(40 - np.log2(float(model.optimizer.dynamic_scale))) > 0
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
 def test_a_model_that_is_compiled_again_forgets_it() -> None:
