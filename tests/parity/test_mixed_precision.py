@@ -217,6 +217,22 @@ def test_names(keras: ModuleType) -> None:
                 k.config.set_dtype_policy(bad)
 
 
+def test_a_layer_without_autocast(keras: ModuleType) -> None:
+    def make(k: Any) -> Any:
+        class Own(k.layers.Layer):  # type: ignore[name-defined]  # a class of either
+            def call(self, inputs: Any) -> Any:
+                return torch.matmul(inputs, torch.eye(4, dtype=inputs.dtype))
+
+        return k.Sequential([k.Input((4,)), Own(autocast=False), Own()])
+
+    for k in (keras, oncue):
+        model = under(k, "mixed_bfloat16", make)
+        first, last = model.layers
+        outputs = first(torch.from_numpy(X))
+        assert outputs.dtype == torch.float32 and torch.equal(outputs, torch.from_numpy(X))
+        assert last(outputs).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_a_layer_of_float32_in_a_mixed_model(keras: ModuleType, policy: str) -> None:
     def make(k: Any) -> Any:

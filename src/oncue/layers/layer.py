@@ -34,7 +34,7 @@ class Layer(SymbolicModule):
             `config.dtype_policy()` (float32) by default.
         name: The layer's name; made from the class's name by default.
         **kwargs: `input_shape` (without the batch axis), `input_dim` or `batch_input_shape` of the first layer, as
-            Keras 1 and 2 spell it.
+            Keras 1 and 2 spell it; `autocast=False` to cast neither inputs nor operations under a mixed policy.
 
     Raises:
         ValueError: For an argument that no layer has.
@@ -89,6 +89,7 @@ class Layer(SymbolicModule):
         self._regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         self._added_losses: list[torch.Tensor] = []
         self._input_shape_arg = _input_shape_argument(kwargs)
+        self.autocast = bool(kwargs.pop("autocast", True))
         if activity_regularizer is not None:
             from oncue import regularizers
 

@@ -41,8 +41,8 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
     """
     policy = layer.dtype_policy
     compute = torch_dtype(policy.compute_dtype)
-    mixed = policy.compute_dtype != policy.variable_dtype
-    if not mixed and not (_inside.get() and compute.is_floating_point):
+    mixed = policy.compute_dtype != policy.variable_dtype and layer.autocast
+    if not mixed and not _inside.get():
         return run(*args, **kwargs)
 
     def cast(leaf: Any) -> Any:
@@ -54,7 +54,8 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
             leaf._keras_mask = mask
         return leaf
 
-    if not layer._holds_layers:
+    casts = layer.autocast and compute.is_floating_point and not layer._holds_layers
+    if casts:
         args = tuple(map_leaves(cast, arg) for arg in args)
         kwargs = {name: map_leaves(cast, value) for name, value in kwargs.items()}
     token = _inside.set(True)
@@ -63,7 +64,7 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
             outputs = run(*args, **kwargs)
     finally:
         _inside.reset(token)
-    if layer._holds_layers or not type(layer).__module__.startswith("oncue."):
+    if not casts or not type(layer).__module__.startswith("oncue."):
         # In a layer of the user's own the type of the output is what was computed.
         return outputs
     return map_leaves(cast, outputs)
