@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import oncue
-from oncue.callbacks import Callback
+from oncue.callbacks import Callback, ModelCheckpoint, TensorBoard
 from oncue.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, RMSprop, TorchOptimizer
 from oncue.optimizers.schedules import PiecewiseConstantDecay
 
@@ -191,3 +191,32 @@ def test_a_file_keeps_it(tmp_path: Any) -> None:
         one.fit(X, Y, batch_size=8, shuffle=False, verbose=0)
         assert one.optimizer.iterations == 5
     np.testing.assert_array_equal(weights(loaded), weights(made))
+
+
+def test_what_counts_updates_and_what_counts_batches(tmp_path: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    made = model()
+    made.compile("adam", "mse", gradient_accumulation_steps=K)
+    batches = []
+
+    class Batches(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            batches.append(batch)
+
+    callbacks = [
+        TensorBoard(tmp_path / "logs", update_freq=6),
+        Batches(),
+        ModelCheckpoint(tmp_path / "{batch}.weights.h5", save_weights_only=True, every="6 steps"),
+    ]
+    made.fit(X, Y, batch_size=8, epochs=2, verbose=0, validation_data=(X, Y), callbacks=callbacks)
+    assert batches == [*range(12), *range(12)]
+    assert {path.name for path in tmp_path.glob("*.weights.h5")} == {"6.weights.h5", "12.weights.h5"}
+
+    def steps(part: str, tag: str) -> list[int]:
+        events = EventAccumulator(str(tmp_path / "logs" / part), size_guidance={"tensors": 0})
+        events.Reload()
+        return [event.step for event in events.Tensors(tag)]
+
+    assert steps("train", "batch_loss") == [6, 12, 18, 24]
+    assert steps("validation", "evaluation_loss_vs_iterations") == [4, 8]

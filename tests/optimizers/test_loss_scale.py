@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from oncue import optimizers
-from oncue.optimizers import SGD, Adam, LossScaleOptimizer, TorchOptimizer
+from oncue.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, RMSprop, TorchOptimizer
 from oncue.optimizers.late_verdict import LateVerdict
 from oncue.optimizers.schedules import ExponentialDecay
 
@@ -31,21 +31,34 @@ def set_gradients(weights: list[torch.nn.Parameter], value: float, number: int) 
 BAD = [INF, 1.0, 1.0, 1.0, NAN, 1.0, 1.0, -INF, INF, 1.0, 1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("make", [lambda: Adam(0.1), lambda: SGD(0.1), lambda: Adam(ExponentialDecay(0.1, 2, 0.5))])
+FUSED: dict[str, Any] = {
+    "adam": lambda: Adam(0.1),
+    "sgd": lambda: SGD(0.1),
+    "scheduled": lambda: Adam(ExponentialDecay(0.1, 2, 0.5)),
+    "clipped": lambda: AdamW(0.1, clipnorm=0.01, weight_decay=0.1),
+    "clipped together": lambda: SGD(0.1, global_clipnorm=0.01),
+}
+OTHERS: dict[str, Any] = {
+    "averaged": lambda: Adam(0.1, use_ema=True, ema_overwrite_frequency=3),
+    "decayed": lambda: SGD(0.1, weight_decay=0.1),
+    "accumulating": lambda: Adam(0.1, gradient_accumulation_steps=2),
+    "rmsprop": lambda: RMSprop(0.1),
+    "momentum": lambda: SGD(0.1, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("name", [*FUSED, *OTHERS])
 @pytest.mark.parametrize("late", [False, True])
-def test_it_is_the_inner_optimizer_without_the_bad_steps(make: Any, late: bool, fused: bool) -> None:
+def test_it_is_the_inner_optimizer_without_the_bad_steps(name: str, late: bool) -> None:
+    make = {**FUSED, **OTHERS}[name]
     mine, plain = parameters(), parameters()
     wrapped, alone = LossScaleOptimizer(make(), initial_scale=2.0**10, dynamic_growth_steps=3), make()
-    if not fused:
-        # An option that no kernel knows of, and that changes nothing.
-        wrapped.inner_optimizer._clip = lambda gradients: None
     wrapped.build(mine)
     alone.build(plain)
-    assert LateVerdict.suits(wrapped.inner_optimizer) == fused
+    assert LateVerdict.suits(wrapped.inner_optimizer) == (name in FUSED)
     if late:
-        # What an accelerator does, as far as the CPU can.
-        wrapped._late = LateVerdict(wrapped.inner_optimizer) if fused else None
+        # What is done on an accelerator, as far as the CPU can.
+        wrapped._late = LateVerdict(wrapped.inner_optimizer)
     expected, finite = 2.0**10, 0
     for number, value in enumerate(BAD):
         scale = float(wrapped.dynamic_scale)  # type: ignore[arg-type]  # built
@@ -62,7 +75,7 @@ def test_it_is_the_inner_optimizer_without_the_bad_steps(make: Any, late: bool, 
         assert wrapped.dynamic_scale == expected and wrapped.step_counter == finite
         for one, other in zip(mine, plain, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert wrapped.iterations == alone.iterations == BAD.count(1.0)
+    assert wrapped.iterations == alone.iterations == BAD.count(1.0) // (2 if name == "accumulating" else 1)
     assert wrapped.learning_rate == alone.learning_rate
     for one, other in zip(wrapped.variables[4:], alone.variables, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)

@@ -38,10 +38,13 @@ class LateVerdict:
 
     @staticmethod
     def suits(optimizer: Optimizer) -> bool:
-        """Return whether the kernel of an optimizer can leave the weights alone, and nothing else happens in a step."""
+        """Return whether the kernel of an optimizer can leave the weights alone, and nothing around it changes any."""
         inner: Any = optimizer._inner
-        takes = bool(getattr(inner, "_step_supports_amp_scaling", False))
-        return takes and optimizer._plain and all(group.get("fused") for group in inner.param_groups)
+        if not getattr(inner, "_step_supports_amp_scaling", False):
+            return False
+        alone = optimizer._average is None and optimizer._accumulators is None and not optimizer._constraints
+        decays = bool(optimizer._weight_decay) and not optimizer._torch_decays
+        return alone and not decays and all(group.get("fused") for group in inner.param_groups)
 
     def step(self, found: Tensor) -> None:
         """Step, unless `found` is 1 on the device.

@@ -100,7 +100,7 @@ class LossScaleOptimizer(Optimizer):
         self._average, self._accumulators, self.use_ema = inner._average, inner._accumulators, inner.use_ema
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self._scale = LossScale(self.initial_scale, self.dynamic_growth_steps, device)
-        self._late = LateVerdict(inner) if device.type == "cuda" and LateVerdict.suits(inner) else None
+        self._late = LateVerdict(inner) if device.type == "cuda" else None
         self.built = True
 
     def exclude_from_weight_decay(
@@ -124,7 +124,7 @@ class LossScaleOptimizer(Optimizer):
         if self._scale is None:
             raise ValueError("This LossScaleOptimizer is not built. Call `build(variables)` first.")
         found = self._scale.unscale([p.grad for p in self._parameters if p.grad is not None])
-        if self._late is not None and not missing:
+        if self._late is not None and not missing and LateVerdict.suits(self.inner_optimizer):
             self._late.step(found)
         else:
             self._settle()
