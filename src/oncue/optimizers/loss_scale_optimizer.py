@@ -111,11 +111,6 @@ class LossScaleOptimizer(Optimizer):
 
     # Stepping.
 
-    @property
-    def scales_loss(self) -> bool:
-        """True: that is what it is for."""
-        return True
-
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return the loss times the factor."""
         return loss * (self.initial_scale if self._scale is None else self._scale.scale)
@@ -142,6 +137,16 @@ class LossScaleOptimizer(Optimizer):
             self._late.settle()
 
     @property
+    def loss_scale_factor(self) -> Any:
+        """The factor of now, as `dynamic_scale`, and never None: whoever asks whether the loss is scaled is told so."""
+        return self.initial_scale if self._scale is None else self._scale.scale
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, value: float | None) -> None:
+        if value is not None:
+            raise ValueError(f"`loss_scale_factor` of a LossScaleOptimizer moves by itself; got {value!r}.")
+
+    @property
     def dynamic_scale(self) -> Tensor | None:
         """The factor of now, as a tensor; None before `build`."""
         return None if self._scale is None else self._scale.scale
@@ -165,16 +170,6 @@ class LossScaleOptimizer(Optimizer):
     def _updates(self) -> int:
         self._settle()
         return self.inner_optimizer._updates
-
-    @property
-    def iterations(self) -> Iterations:
-        """How many updates were done; steps that were skipped are none."""
-        return Iterations(self._updates, self._set_iterations)
-
-    @iterations.setter
-    def iterations(self, value: Any) -> None:
-        self._settle()
-        self.inner_optimizer.iterations = value
 
     def _set_iterations(self, updates: int) -> None:
         self._settle()

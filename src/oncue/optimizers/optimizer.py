@@ -248,11 +248,6 @@ class Optimizer(OptimizerState):
         for parameter in self._parameters:
             parameter.grad = None
 
-    @property
-    def scales_loss(self) -> bool:
-        """Whether `scale_loss` does anything."""
-        return self.loss_scale_factor is not None
-
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return the loss times `loss_scale_factor`, or as it is."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor

@@ -30,7 +30,7 @@ def train_step(model: Trainer) -> Callable[[Batch], Source]:
     compute = _loss_function(model)
     update, own = _metric_update(model), _own_metrics(model)
     zero_grad, apply, tracker = optimizer.zero_grad, optimizer.step, model._loss_tracker.update_state
-    scale = optimizer.scale_loss if getattr(optimizer, "scales_loss", False) else None
+    scale = optimizer.scale_loss if getattr(optimizer, "loss_scale_factor", None) is not None else None
     trains = bool(model.trainable_parameters())
 
     def step(batch: Batch) -> Source:
