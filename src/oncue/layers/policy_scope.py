@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,9 +15,16 @@ from oncue.variable import torch_dtype
 if TYPE_CHECKING:
     from oncue.layers.layer import Layer
 
-# Whether a layer with a mixed policy is running. Only then does a plain policy inside it mean to leave autocast:
-# outside, the autocast that is on was asked for by `compile(precision=...)` or by the user, for all layers.
-_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+class _Running(threading.local):
+    """What this thread runs; unlike a ContextVar, torch.compile follows it."""
+
+    # Whether a layer with a mixed policy is running. Only then does a plain policy inside it mean to leave autocast:
+    # outside, the autocast that is on was asked for by `compile(precision=...)` or by the user, for all layers.
+    mixed: bool = False
+
+
+_running = _Running()
 
 
 def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -42,7 +49,7 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
     policy = layer.dtype_policy
     compute = torch_dtype(policy.compute_dtype)
     mixed = policy.compute_dtype != policy.variable_dtype and layer.autocast
-    if not mixed and not _inside.get():
+    if not mixed and not _running.mixed:
         return run(*args, **kwargs)
 
     def cast(leaf: Any) -> Any:
@@ -58,12 +65,12 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
     if casts:
         args = tuple(map_leaves(cast, arg) for arg in args)
         kwargs = {name: map_leaves(cast, value) for name, value in kwargs.items()}
-    token = _inside.set(True)
+    before, _running.mixed = _running.mixed, True
     try:
         with torch.autocast(_device_type(layer), compute if mixed else None, enabled=mixed):
             outputs = run(*args, **kwargs)
     finally:
-        _inside.reset(token)
+        _running.mixed = before
     if not casts or not type(layer).__module__.startswith("oncue."):
         # In a layer of the user's own the type of the output is what was computed.
         return outputs
