@@ -16,12 +16,15 @@ if TYPE_CHECKING:
         activations as activations,
         backend as backend,
         callbacks as callbacks,
+        config as config,
         constraints as constraints,
         datasets as datasets,
+        dtype_policies as dtype_policies,
         initializers as initializers,
         layers as layers,
         losses as losses,
         metrics as metrics,
+        mixed_precision as mixed_precision,
         models as models,
         optimizers as optimizers,
         random as random,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
         utils as utils,
     )
     from oncue.callbacks import Preempted as Preempted
+    from oncue.dtype_policies import DTypePolicy as DTypePolicy
     from oncue.layers import Input as Input, Layer as Layer
     from oncue.losses import Loss as Loss
     from oncue.metrics import Metric as Metric
@@ -44,12 +48,15 @@ _MODULES = (
     "activations",
     "backend",
     "callbacks",
+    "config",
     "constraints",
     "datasets",
+    "dtype_policies",
     "initializers",
     "layers",
     "losses",
     "metrics",
+    "mixed_precision",
     "models",
     "optimizers",
     "random",
@@ -58,6 +65,7 @@ _MODULES = (
     "utils",
 )
 _NAMES = {
+    "DTypePolicy": "dtype_policies",
     "Input": "layers",
     "Layer": "layers",
     "Loss": "losses",

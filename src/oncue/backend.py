@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 _FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
-_settings: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "device": None}
+_settings: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "device": None, "dtype_policy": None}
 
 
 def backend() -> str:
@@ -115,7 +115,7 @@ def set_device(name: str | torch.device | None) -> None:
 
 
 def clear_session(free_memory: bool = True) -> None:
-    """Forget automatic names, as Keras does between experiments.
+    """Forget automatic names and the policy of `set_dtype_policy`, as Keras does between experiments.
 
     Args:
         free_memory: Also run Python's garbage collector.
@@ -124,6 +124,7 @@ def clear_session(free_memory: bool = True) -> None:
         >>> clear_session()
     """
     naming.reset()
+    _settings["dtype_policy"] = None
     if free_memory:
         import gc
 

@@ -306,6 +306,50 @@ def test_reading() -> None:
     assert logs["loss"] == 0.5 and len(reads) == 1
 
 
+@row("A schedule with `gradient_accumulation_steps`")
+def test_accumulation(keras: Any) -> None:
+    def rates(k: Any) -> list[float]:
+        schedule = k.optimizers.schedules.InverseTimeDecay(1.0, 1, 1.0)
+        made = model(k)
+        made.compile(k.optimizers.SGD(schedule, gradient_accumulation_steps=2), "mse")
+        found = []
+        for _ in range(4):
+            found.append(float(np.asarray(made.optimizer.learning_rate)))
+            made.train_on_batch(np.zeros((4, 2)), np.zeros((4, 1)))
+        return found
+
+    assert rates(keras) == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert rates(oncue) == pytest.approx([1, 1, 1 / 2, 1 / 2])
+
+
+@row('`predict` under "mixed_bfloat16"')
+def test_bfloat16(keras: Any) -> None:
+    found = []
+    for k in (keras, oncue):
+        made = k.Sequential([k.Input((2,)), k.layers.Dense(1, dtype="mixed_bfloat16")])
+        found.append(str(made.predict(np.zeros((4, 2)), verbose=0).dtype))
+    assert found == ["bfloat16", "float32"]
+
+
+@row("The file of a model whose optimizer `compile` has wrapped to scale the loss")
+def test_scaled(keras: Any, tmp_path: Path) -> None:
+    counts = []
+    for k in (keras, oncue):
+        k.config.set_dtype_policy("mixed_float16")
+        made = k.Sequential([k.Input((2,)), k.layers.Dense(1)])
+        k.config.set_dtype_policy("float32")
+        made.compile("adam", "mse")
+        made.fit(np.ones((8, 2)), np.ones((8, 1)), batch_size=1, verbose=0)
+        made.save(tmp_path / "model.keras")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = keras.models.load_model(tmp_path / "model.keras")
+        counts.append((int(made.optimizer.iterations), int(loaded.optimizer.iterations)))
+    oncue.config.set_dtype_policy(None)
+    assert counts[0][0] > 0 and counts[0][1] == 0
+    assert counts[1][0] > 0 and counts[1][1] == counts[1][0]
+
+
 @row("The optimizer")
 def test_torch_optimizer(keras: Any) -> None:
     module = torch.nn.Linear(2, 1)

@@ -281,6 +281,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "accumulation": lambda o: o.SGD(0.05, momentum=0.9, gradient_accumulation_steps=3),
     "schedule": lambda o: o.Adam(o.schedules.ExponentialDecay(0.05, 2, 0.5)),
     "clipped": lambda o: o.Adam(0.02, clipnorm=0.5),
+    "loss_scale": lambda o: o.LossScaleOptimizer(o.Adam(0.01), initial_scale=64.0, dynamic_growth_steps=3),
 }
 
 

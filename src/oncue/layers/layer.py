@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
-from oncue import backend, naming
+from oncue import backend, dtype_policies, naming
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
+from oncue.layers.policy_scope import run_in_policy
 from oncue.layers.symbolic_module import Shape, SymbolicModule
-from oncue.layers.weighted_module import dtype_name, variables_of
+from oncue.layers.weighted_module import variables_of
 from oncue.nested import first_leaf, flatten, map_leaves
-from oncue.variable import Variable, torch_dtype
+from oncue.variable import Variable
 
 
 class Layer(SymbolicModule):
@@ -29,10 +30,11 @@ class Layer(SymbolicModule):
     Args:
         activity_regularizer: A function from the output to a penalty that is added to the loss.
         trainable: Whether the weights are updated in training.
-        dtype: The type of the weights, `backend.floatx()` (float32) by default.
+        dtype: The type of the weights and computations, or a policy of both such as "mixed_float16"; that of
+            `config.dtype_policy()` (float32) by default.
         name: The layer's name; made from the class's name by default.
         **kwargs: `input_shape` (without the batch axis), `input_dim` or `batch_input_shape` of the first layer, as
-            Keras 1 and 2 spell it.
+            Keras 1 and 2 spell it; `autocast=False` to cast neither inputs nor operations under a mixed policy.
 
     Raises:
         ValueError: For an argument that no layer has.
@@ -54,6 +56,10 @@ class Layer(SymbolicModule):
     masks_in_use: ClassVar[bool] = False
     # Becomes True in a process where a layer has added a loss in its call.
     losses_in_use: ClassVar[bool] = False
+    # Becomes True in a process that has made a layer with a mixed policy of number types.
+    policies_in_use: ClassVar[bool] = False
+    # Whether the layer is a model, which leaves casting to the layers in it.
+    _holds_layers: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -78,11 +84,12 @@ class Layer(SymbolicModule):
         self.built = False
         self._name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else str(name)
         self._trainable = bool(trainable)
-        self._dtype = torch_dtype(dtype_name(dtype))
+        self._take_policy(dtype)
         self._variables: dict[str, Variable] = {}
         self._regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         self._added_losses: list[torch.Tensor] = []
         self._input_shape_arg = _input_shape_argument(kwargs)
+        self.autocast = bool(kwargs.pop("autocast", True))
         if activity_regularizer is not None:
             from oncue import regularizers
 
@@ -131,6 +138,8 @@ class Layer(SymbolicModule):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer on tensors, arrays, or the symbolic tensors of a functional model."""
         if self.built and not kwargs and len(args) == 1 and type(args[0]) is torch.Tensor and not Layer.masks_in_use:
+            if Layer.policies_in_use:
+                return run_in_policy(self, super().__call__, args, kwargs)
             return super().__call__(args[0])
         return self._call_carefully(args, kwargs)
 
@@ -147,18 +156,31 @@ class Layer(SymbolicModule):
             if mask is not None and self._accepts_mask and kwargs.get("mask") is None:
                 kwargs["mask"] = mask
         if training is None or bool(training) == self.training:
-            outputs = super().__call__(*args, **kwargs)
+            outputs = self._run_in_policy(super().__call__, args, kwargs)
         else:
             before = [(module, module.training) for module in self.modules()]
             self.train(bool(training))
             try:
-                outputs = super().__call__(*args, **kwargs)
+                outputs = self._run_in_policy(super().__call__, args, kwargs)
             finally:
                 for module, mode in before:
                     module.training = mode
         if Layer.masks_in_use:
             self._pass_mask_on(args, outputs, mask)
         return outputs
+
+    def _run_in_policy(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return run_in_policy(self, run, args, kwargs) if Layer.policies_in_use else run(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
+        # In a new process no layer has said yet that it has a policy.
+        self._take_policy(self._dtype_policy)
+
+    def _take_policy(self, value: Any) -> None:
+        super()._take_policy(value)
+        if self.compute_dtype != self.variable_dtype:
+            Layer.policies_in_use = True
 
     def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
         new = self.compute_mask(args[0] if args else None, mask)
@@ -222,13 +244,8 @@ class Layer(SymbolicModule):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
-        policy = {
-            "module": "keras",
-            "class_name": "DTypePolicy",
-            "config": {"name": self.dtype},
-            "registered_name": None,
-        }
-        config = {"name": self.name, "trainable": self.trainable, "dtype": policy}
+        policy = dtype_policies.serialize(self.dtype_policy)
+        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": policy}
         if self.activity_regularizer is not None:
             from oncue import regularizers
 

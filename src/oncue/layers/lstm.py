@@ -110,6 +110,9 @@ class LSTMCell(RecurrentCell):
         """Run torch's kernel where the activations are the default ones; its gates have the same order."""
         if self.activation is not activations.tanh or self.recurrent_activation is not activations.sigmoid:
             return None
+        if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16:
+            # The CPU has no such kernel for float16.
+            return None
         parameters = [self.kernel, self.recurrent_kernel]
         if self.bias is not None:
             parameters += [self.bias, torch.zeros_like(self.bias)]

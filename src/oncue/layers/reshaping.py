@@ -15,8 +15,11 @@ from oncue.layers.layer import Layer
 
 class _Shaping(Layer):
     def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
-        # These keep the type of the numbers, which need not be the layer's.
-        return self.compute_output_shape(args[0].shape), args[0].dtype
+        # These keep the type of the numbers, which need not be the layer's; only a mixed policy casts it.
+        kind = args[0].dtype
+        if "float" in kind and self.compute_dtype != self.variable_dtype:
+            kind = self.compute_dtype
+        return self.compute_output_shape(args[0].shape), kind
 
 
 class Flatten(_Shaping):

@@ -90,7 +90,7 @@ class SymbolicModule(WeightedModule):
         """Return the shape and the type of the output for symbolic inputs."""
         if args and type(self).compute_output_shape is not SymbolicModule.compute_output_shape:
             shapes = map_leaves(lambda leaf: tuple(leaf.shape), args[0])
-            return self.compute_output_shape(shapes), self.dtype
+            return self.compute_output_shape(shapes), self.compute_dtype
         return self._probe_shapes(args, kwargs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oncue import backend
+from oncue import backend, dtype_policies
 from oncue.layers.allowance import spend
 from oncue.nested import flatten
 from oncue.variable import Variable, torch_dtype
@@ -30,6 +30,7 @@ class WeightedModule(torch.nn.Module):
     _name: str
     _trainable: bool
     _dtype: torch.dtype
+    _dtype_policy: dtype_policies.DTypePolicy
     _variables: dict[str, Variable]
     _regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]]
 
@@ -46,6 +47,29 @@ class WeightedModule(torch.nn.Module):
     def dtype(self) -> str:
         """The type of the weights, such as "float32"."""
         return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def variable_dtype(self) -> str:
+        """The type of the weights, the same as `dtype`."""
+        return self.dtype
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type of the computations, to which inputs are cast; under a mixed policy not that of the weights."""
+        return self._dtype_policy.compute_dtype
+
+    @property
+    def dtype_policy(self) -> dtype_policies.DTypePolicy:
+        """The policy that says both types. Weights that are there already keep their type when it is set."""
+        return self._dtype_policy
+
+    @dtype_policy.setter
+    def dtype_policy(self, value: Any) -> None:
+        self._take_policy(value)
+
+    def _take_policy(self, value: Any) -> None:
+        self._dtype_policy = dtype_policies.get(value)
+        self._dtype = torch_dtype(self._dtype_policy.variable_dtype)
 
     @property
     def trainable(self) -> bool:
@@ -96,7 +120,7 @@ class WeightedModule(torch.nn.Module):
         shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
         spend(shape)
         attribute = self._free_attribute(name or "weight")
-        kind = self._dtype if dtype is None else torch_dtype(dtype_name(dtype))
+        kind = self._dtype if dtype is None else torch_dtype(dtype_policies.get(dtype).variable_dtype)
         start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)
         value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
         if axes is not None:
@@ -286,15 +310,3 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
     for child_name, child in module.named_children():
         label = child.name if isinstance(child, WeightedModule) else child_name
         yield from variables_of(child, f"{prefix}/{label}" if prefix else label, seen)
-
-
-def dtype_name(dtype: Any) -> Any:
-    """Return the type that is meant, where Keras writes a policy or the configuration of one.
-
-    Example:
-        >>> dtype_name({"class_name": "DTypePolicy", "config": {"name": "float32"}})
-        'float32'
-    """
-    if isinstance(dtype, dict):
-        return dtype.get("config", {}).get("name")
-    return getattr(dtype, "name", dtype) if not isinstance(dtype, (str, torch.dtype)) else dtype

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Saved:
-    """`save`, `save_weights`, `load_weights` and `to_json`; see `oncue.saving` for the formats."""
+    """`save`, `save_weights`, `load_weights`, `to_json` and `get_compile_config`; see `oncue.saving` for the formats."""
 
     def save(
         self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
@@ -51,6 +51,29 @@ class Saved:
         from oncue.saving.formats import load_weights
 
         load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Return what `compile` was told as a dict that goes into JSON; None for a model that is not compiled.
+
+        It is Keras's dict, and has the key "precision" besides where that is not 32 bits.
+        """
+        from oncue.saving.compile_config import compile_config
+
+        config, precision = compile_config(self), getattr(self, "_precision", None)
+        return config if config is None or precision is None else {**config, "precision": precision.name}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile the model as `get_compile_config` says, of Keras's models too.
+
+        Args:
+            config: The dict.
+
+        Raises:
+            ValueError: For a name that is not known.
+        """
+        from oncue.saving.compile_config import compile_from_config
+
+        compile_from_config(self, config, precision=config.get("precision"))
 
     def to_json(self, **kwargs: Any) -> str:
         """Return the architecture as JSON, for `models.model_from_json`.

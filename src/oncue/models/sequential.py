@@ -146,7 +146,7 @@ class Sequential(Model):
         return {**super().__getstate__(), "_tensors": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
+        super().__setstate__(state)
         parts, self._tensors = self._tensors, []
         if parts:
             shape, dtype = parts[0]
@@ -244,7 +244,7 @@ class Sequential(Model):
         Returns:
             A model with fresh weights.
         """
-        model = cls(name=config.get("name"), trainable=config.get("trainable", True))
+        model = cls(name=config.get("name"), trainable=config.get("trainable", True), dtype=config.get("dtype"))
         for layer in config["layers"]:
             model.add(layer_from_config(layer, custom_objects))
         if config.get("build_input_shape") is not None and not model.built:

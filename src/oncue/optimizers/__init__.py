@@ -7,6 +7,7 @@ from oncue.optimizers.adam import Adam
 from oncue.optimizers.adamax import Adamax
 from oncue.optimizers.adamw import AdamW
 from oncue.optimizers.identifiers import deserialize, get, serialize
+from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from oncue.optimizers.nadam import Nadam
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.rmsprop import RMSprop
@@ -20,6 +21,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "LossScaleOptimizer",
     "Nadam",
     "Optimizer",
     "RMSprop",

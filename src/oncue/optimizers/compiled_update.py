@@ -110,7 +110,7 @@ class KerasUpdate(CompiledUpdate):
     def before(self) -> None:
         """Put the numbers of the coming update where the graph reads them."""
         optimizer = self.optimizer
-        rate = optimizer._rate.at(optimizer._iterations)
+        rate = optimizer._rate.at(optimizer._updates)
         if optimizer._rate.moves:
             optimizer._write_rate(rate)
         place = 0
@@ -176,7 +176,7 @@ class TorchUpdate(CompiledUpdate):
         """Put the numbers of the coming update where the graph reads them."""
         optimizer = self.optimizer
         if optimizer._rate.moves:
-            optimizer._write_rate(optimizer._rate.at(optimizer._iterations))
+            optimizer._write_rate(optimizer._rate.at(optimizer._updates))
         place = 0
         for group in self._inner.param_groups:
             for value in self._rule.numbers(group, self._count + 1):

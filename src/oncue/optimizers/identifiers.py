@@ -12,6 +12,7 @@ from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam
 from oncue.optimizers.adamax import Adamax
 from oncue.optimizers.adamw import AdamW
+from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from oncue.optimizers.nadam import Nadam
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.rmsprop import RMSprop
@@ -37,7 +38,7 @@ def serialize(optimizer: Optimizer) -> dict[str, Any]:
         'SGD'
     """
     cls = type(optimizer)
-    known = _KNOWN.get(cls.__name__.lower()) is cls
+    known = cls is LossScaleOptimizer or _KNOWN.get(cls.__name__.lower()) is cls
     return {
         "module": "keras.optimizers" if known else cls.__module__,
         "class_name": cls.__name__,
@@ -64,7 +65,8 @@ def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = 
         0.5
     """
     name = config.get("class_name")
-    classes = {**_KNOWN, "torchoptimizer": TorchOptimizer, **(custom_objects or {})}
+    wrapping = {"torchoptimizer": TorchOptimizer, "lossscaleoptimizer": LossScaleOptimizer}
+    classes = {**_KNOWN, **wrapping, **(custom_objects or {})}
     cls = classes.get(str(name), classes.get(str(name).lower()))
     if cls is None:
         raise unknown("optimizer", name, [known.__name__ for known in classes.values()])

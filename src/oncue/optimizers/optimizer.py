@@ -194,7 +194,7 @@ class Optimizer(OptimizerState):
 
     def _update(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
         if self._rate.moves:
-            self._write_rate(self._rate.at(self._iterations))
+            self._write_rate(self._rate.at(self._updates))
         changes = self._hyperparameters()
         for group in self._groups:
             group.update(changes)
@@ -245,7 +245,7 @@ class Optimizer(OptimizerState):
         if self._weight_decay and not self._torch_decays:
             decayed = [p for p in present if p not in self._undecayed]
             if decayed:
-                torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._iterations))
+                torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._updates))
         self._update(inner, missing)
 
     def _report_missing(self, missing: list[Tensor]) -> None:

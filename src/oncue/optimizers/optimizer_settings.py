@@ -95,11 +95,11 @@ class OptimizerSettings:
         self._assign_rate(value)
 
     def _read_rate(self) -> float:
-        return self._rate.read(self._iterations)
+        return self._rate.read(self._updates)
 
     def _assign_rate(self, value: Any) -> None:
         self._rate.assign(value)
-        self._write_rate(self._rate.at(self._iterations))
+        self._write_rate(self._rate.at(self._updates))
 
     def _write_rate(self, value: float) -> None:
         for group in self._groups:

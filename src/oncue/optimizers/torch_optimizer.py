@@ -105,7 +105,7 @@ class TorchOptimizer(Optimizer):
         self._rate.assign(value)
         if isinstance(self._rate.source, float):
             self._pending = self._rate.source
-        self._write_rate(self._rate.at(self._iterations))
+        self._write_rate(self._rate.at(self._updates))
 
     def _write_rate(self, value: float) -> None:
         if not self._groups:

@@ -65,13 +65,16 @@ def _written(value: Any, kind: Any) -> Any:
     return written
 
 
-def compile_from_config(model: Any, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> None:
+def compile_from_config(
+    model: Any, config: dict[str, Any], custom_objects: dict[str, Any] | None = None, precision: str | None = None
+) -> None:
     """Compile a model as a file says, and make the optimizer's state if the model is built.
 
     Args:
         model: The model.
         config: What `compile_config` returned, or Keras wrote.
         custom_objects: Your own classes and functions by name.
+        precision: The `precision` of `compile`, which Keras's configuration has no place for.
 
     Raises:
         ValueError: For a name that is not known.
@@ -87,7 +90,9 @@ def compile_from_config(model: Any, config: dict[str, Any], custom_objects: dict
                 "weighted_metrics": _read(config.get("weighted_metrics"), metrics, names),
                 "run_eagerly": bool(config.get("run_eagerly", False)),
                 "steps_per_execution": config.get("steps_per_execution") or 1,
-                "jit_compile": config.get("jit_compile") is True,
+                # Keras writes True wherever its backend compiles, which says nothing of how long this run will be.
+                "jit_compile": "auto" if config.get("jit_compile") else False,
+                "precision": precision,
             }
             model.compile(**arguments)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

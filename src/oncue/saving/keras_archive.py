@@ -40,6 +40,9 @@ def prepare_archive(
     config = model_config(model)
     compiled = compile_config(model) if include_optimizer else None
     config["compile_config"] = compiled
+    if compiled is not None and model._precision is not None:
+        # Beside what Keras reads, and refuses when it doesn't know it.
+        config["precision"] = model._precision.name
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
     description = to_json(config, model)
@@ -78,11 +81,11 @@ def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compi
         members = guard.read_archive(file, path)
     guard.read_json(members["metadata.json"], path)
     config = guard.read_json(members["config.json"], path)
-    compiled = config.pop("compile_config", None)
+    compiled, precision = config.pop("compile_config", None), config.pop("precision", None)
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
         model = model_from_written(config, path, custom_objects, numbers=guard.count_of_numbers(content, path))
         if compile and isinstance(compiled, dict) and compiled:
-            compile_from_config(model, compiled, custom_objects)
+            compile_from_config(model, compiled, custom_objects, precision)
         read_weights(content, model, path)
     return model
 

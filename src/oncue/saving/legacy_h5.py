@@ -37,7 +37,10 @@ def model_tree(model: Any, include_optimizer: bool = True) -> Tree:
     content.attrs["backend"] = "torch"
     content.attrs["model_config"] = to_json(config, model).encode("utf-8")
     if compiled is not None:
-        content.attrs["training_config"] = to_json(_old_training(compiled), model).encode("utf-8")
+        training = _old_training(compiled)
+        if model._precision is not None:
+            training["precision"] = model._precision.name
+        content.attrs["training_config"] = to_json(training, model).encode("utf-8")
     write_weights(content.create_group("model_weights"), model)
     tensors = optimizer_tensors(model) if compiled is not None else []
     if tensors:
@@ -112,7 +115,7 @@ def read_model(path: Path, custom_objects: dict[str, Any] | None = None, compile
         training = _json_attribute(content, "training_config", path) if compile else None
         state: Callable[[], None] | None = None
         if training is not None:
-            compile_from_config(model, _new_training(training), custom_objects)
+            compile_from_config(model, _new_training(training), custom_objects, training.get("precision"))
             state = _optimizer_state(content, model, path)
         read_weights(weights, model, path)
         if state is not None:

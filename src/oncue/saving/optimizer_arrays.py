@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oncue.optimizers import LossScaleOptimizer
 from oncue.saving.tree import Stored
 
 
@@ -63,6 +64,10 @@ def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
     """Set the state of a model's optimizer, the reverse of `optimizer_tensors`; shapes were compared before."""
     optimizer = model.optimizer
     if not optimizer.built:
+        if isinstance(optimizer, LossScaleOptimizer):
+            # Its own two numbers mean nothing.
+            arrays = arrays[len(optimizer.own_variables()) :]
+            optimizer = optimizer.inner_optimizer
         # Only the count and the rate are there yet.
         optimizer._restore_count(int(arrays[0]))
         if len(arrays) > 1 and isinstance(optimizer._rate.source, float):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oncue.optimizers import LossScaleOptimizer
 from oncue.saving import guard
 from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays, warn_of_count
 from oncue.saving.places import Place, places_of
@@ -39,8 +40,15 @@ def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
     if with_optimizer and model.optimizer is not None:
         group = content.create_group(f"{_OPTIMIZER}/vars")
         group.attrs["name"] = model.optimizer.name
-        for index, stored in enumerate(optimizer_tensors(model)):
+        tensors = optimizer_tensors(model)
+        for index, stored in enumerate(tensors):
             group[str(index)] = stored
+        if isinstance(model.optimizer, LossScaleOptimizer):
+            # Keras has the inner optimizer's state twice, and reads both.
+            inner = content.create_group(f"{_OPTIMIZER}/inner_optimizer/vars")
+            inner.attrs["name"] = model.optimizer.inner_optimizer.name
+            for index, stored in enumerate(tensors[len(model.optimizer.own_variables()) :]):
+                inner[str(index)] = stored
     return content
 
 
@@ -131,7 +139,10 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
         return lambda: None
     shapes = optimizer_shapes(model)
     if len(group) != len(shapes):
-        if len(group) <= 2 and model.optimizer.iterations == 0:
+        if (
+            len(group) <= (4 if isinstance(model.optimizer, LossScaleOptimizer) else 2)
+            and model.optimizer.iterations == 0
+        ):
             # It was saved before its first step, and has a count and a rate to tell; those are in the configuration.
             return lambda: None
         warn_of_count(model.optimizer, len(shapes), len(group))

@@ -12,6 +12,8 @@ from oncue.callbacks import CallbackList
 from oncue.core.console import print_message
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
+from oncue.optimizers.accumulation import accumulate
+from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.training.arguments import take_old_words
 from oncue.training.batch import Batch
 from oncue.training.compiled_loss import CompiledLoss
@@ -24,6 +26,7 @@ from oncue.training.compiled_step import (
     worth_compiling,
 )
 from oncue.training.meter import Meter, Reading
+from oncue.training.precision import Precision, training_forward
 from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
 
@@ -59,6 +62,9 @@ class CompiledModule(TrainedModule):
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
+        *,
+        precision: str | None = None,
+        gradient_accumulation_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
         """Say how the model is trained and measured.
@@ -76,7 +82,11 @@ class CompiledModule(TrainedModule):
             jit_compile: True to compile whole steps (forward, loss, backward, update and metrics) with `torch.compile`,
                 which takes some seconds once and makes small networks several times faster; what can't be compiled runs
                 eagerly, with a warning that says why. "auto" does so for runs of 200,000 steps or more. False doesn't.
-            auto_scale_loss: Kept from Keras, for float16 policies.
+            auto_scale_loss: Whether losses are scaled where gradients are of float16: the optimizer is wrapped in a
+                `LossScaleOptimizer` under the policy "mixed_float16" and with `precision="fp16"`.
+            precision: "bf16" or "fp16" to run the model in 16 bits, under torch's autocast, with weights, optimizer,
+                loss and metrics in 32; "fp32" or None for 32 bits, or what the layers' own policies say.
+            gradient_accumulation_steps: Update at every so many batches, by the mean of their gradients.
             **kwargs: No further arguments; a misspelt one is named.
 
         Raises:
@@ -101,7 +111,11 @@ class CompiledModule(TrainedModule):
         compiled_metrics = None
         if metrics is not None or weighted_metrics is not None:
             compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names=names)
+        self._precision = Precision.of(precision)
         self.optimizer = optimizers.get(optimizer)
+        accumulate(self.optimizer, gradient_accumulation_steps)
+        if auto_scale_loss and self.optimizer is not None and self._computes_in_float16():
+            self.optimizer = scaled(self.optimizer)
         # Past torch's __setattr__: a torch.nn loss must not become a layer of the model.
         object.__setattr__(self, "loss", loss)
         self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
@@ -113,6 +127,10 @@ class CompiledModule(TrainedModule):
         self.steps_per_execution = steps_per_execution
         self.compiled = True
         self._probed = False
+
+    def _computes_in_float16(self) -> bool:
+        by_argument = self._precision is not None and self._precision.name == "fp16"
+        return by_argument or self.dtype_policy.name == "mixed_float16"
 
     def compute_loss(
         self,
@@ -262,7 +280,8 @@ class CompiledModule(TrainedModule):
             return "" if step is None else step.account
         if self.jit_compile != "auto":
             return ""
-        return f'The steps ran eagerly: compiling them is worth it from {STEPS_WORTH_COMPILING:,} steps on (jit_compile="auto").'
+        least = f"{STEPS_WORTH_COMPILING:,}"
+        return f'The steps ran eagerly: compiling them is worth it from {least} steps on (jit_compile="auto").'
 
     def _choose_compiling(self, steps: int | None, verbose: Any) -> None:
         self._compiles = worth_compiling(self.jit_compile, steps)
@@ -293,7 +312,7 @@ class CompiledModule(TrainedModule):
     def _trial(self, x: Any) -> Any:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices), self._mode(False):
-            return self._forward(x)
+            return training_forward(self)(x)
 
     def _try_validation(self, batch: Batch, y: Any) -> None:
         """Refuse validation data that can't be right now, rather than after an epoch of training."""

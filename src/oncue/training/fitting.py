@@ -14,6 +14,7 @@ from oncue.nested import flatten
 from oncue.training.batch import Batch, Batches
 from oncue.training.compiled_step import stepping
 from oncue.training.loop import Result, run_batches
+from oncue.training.precision import inference_forward
 from oncue.training.run_state import RunState
 from oncue.training.step import own_step, pack, test_step, train_step
 
@@ -138,15 +139,16 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
     model.stop_predicting = False
     parts: list[Any] = []
     own = model.predict_step if model._overrides("predict_step") else None
+    forward = inference_forward(model)
 
     def eager(batch: Batch) -> Any:
-        return model._forward(batch[0]) if own is None else own(pack(batch))
+        return forward(batch[0]) if own is None else own(pack(batch))
 
     callbacks.on_predict_begin()
-    with torch.no_grad(), stepping(model, "predict", eager, callbacks) as forward:
+    with torch.no_grad(), stepping(model, "predict", eager, callbacks) as run:
 
         def step(batch: Batch) -> Result:
-            outputs = forward(batch)
+            outputs = run(batch)
             parts.append(outputs)
             return {"outputs": outputs}
 

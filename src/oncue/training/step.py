@@ -11,6 +11,7 @@ from oncue.core.logs import Source
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.batch import Batch, unpack_x_y_sample_weight
 from oncue.training.meter import Reading
+from oncue.training.precision import training_forward
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -108,7 +109,7 @@ def unpacked(data: Any) -> Batch:
 def loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]:
     """Return the function from a batch's `(x, y, weight)` to the outputs and the loss with all penalties."""
     compiled_loss = model._compiled_loss
-    forward = model._forward
+    forward = training_forward(model)
     penalties = model._has_penalties()
     if model._overrides("compute_loss"):
 

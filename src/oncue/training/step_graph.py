@@ -13,6 +13,7 @@ from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate
 from oncue.training.batch import Batch
 from oncue.training.compiled_region import CompiledRegion
+from oncue.training.precision import inference_forward
 from oncue.training.step import detached, loss_function, metric_update, own_metrics, samples_of
 
 if TYPE_CHECKING:
@@ -115,10 +116,11 @@ class StepGraph:
 
     def _predict(self, like: Batch) -> Callable[..., Results]:
         model, apart = self._model, _apart(like)
+        forward = inference_forward(model)
         self._form = model._trial(like[0])
 
         def step(*leaves: Tensor) -> Results:
-            return tuple([leaf for _, leaf in named_leaves(model._forward(apart(leaves)[0]), "")])
+            return tuple([leaf for _, leaf in named_leaves(forward(apart(leaves)[0]), "")])
 
         return step
 

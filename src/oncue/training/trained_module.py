@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue import backend
 from oncue.layers.layer import Layer
+from oncue.training.precision import Precision, in_float32
 
 
 class TrainedModule(Layer):
@@ -24,13 +25,20 @@ class TrainedModule(Layer):
         True
     """
 
+    _holds_layers = True
     _chosen_device: torch.device | None = None
     _optimized: list[Any]
+    # What `compile(precision=...)` asked for; None for 32 bits.
+    _precision: Precision | None = None
     # Whether a model is being run: models inside it must not begin a pass of their own.
     _in_pass: ClassVar[bool] = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer; what layers inside add to the loss belongs to this pass alone."""
+        if self._precision is not None and not self._precision.is_on(device_type := self._device_type):
+            with self._precision.autocast(device_type):
+                outputs = self(*args, **kwargs)
+            return in_float32(outputs)
         if not Layer.losses_in_use or TrainedModule._in_pass:
             return super().__call__(*args, **kwargs)
         self._forget_added_losses()
@@ -57,6 +65,10 @@ class TrainedModule(Layer):
             return self._chosen_device
         placed = next((tensor.device for tensor in self.parameters() if tensor.device.type != "cpu"), None)
         return backend.device() if placed is None else placed
+
+    @property
+    def _device_type(self) -> str:
+        return (self._placed() or self.device).type
 
     def _place(self) -> torch.device:
         device = self.device

@@ -17,6 +17,7 @@ from oncue.training.batches import as_batches, split_validation, unpack_x_y_samp
 from oncue.training.compiled_module import CompiledModule
 from oncue.training.compiled_step import leaves_of, signature_of, stepping
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
+from oncue.training.precision import inference_forward
 from oncue.training.step import own_step, test_step, train_step, unpacked
 
 
@@ -265,7 +266,7 @@ class Trainer(CompiledModule):
         with self._set_aside(None):
             self._build_on(batch[0])
             with torch.no_grad():
-                outputs = self._forward(batch[0])
+                outputs = inference_forward(self)(batch[0])
         return map_leaves(as_numpy, outputs)
 
     def _on_batch(self, kind: str, data: Batch, class_weight: Any, return_dict: bool, reset: bool) -> Any:
@@ -315,7 +316,7 @@ class Trainer(CompiledModule):
 
     def predict_step(self, data: Any) -> Any:
         """Compute the outputs for one batch; a subclass may override it."""
-        return self._forward(unpacked(data)[0])
+        return inference_forward(self)(unpacked(data)[0])
 
     # Around a run -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,17 @@
+"""Keras's `config`: the float type, epsilon and the policy of number types."""
+
+from __future__ import annotations
+
+from oncue.backend import backend, epsilon, floatx, image_data_format, set_epsilon, set_floatx
+from oncue.dtype_policies import dtype_policy, set_dtype_policy
+
+__all__ = [
+    "backend",
+    "dtype_policy",
+    "epsilon",
+    "floatx",
+    "image_data_format",
+    "set_dtype_policy",
+    "set_epsilon",
+    "set_floatx",
+]

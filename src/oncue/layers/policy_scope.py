@@ -1,0 +1,81 @@
+"""A layer run as its policy of number types says: inputs cast, torch's autocast around it, outputs cast."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oncue import backend
+from oncue.nested import map_leaves
+from oncue.variable import torch_dtype
+
+if TYPE_CHECKING:
+    from oncue.layers.layer import Layer
+
+
+class _Running(threading.local):
+    """What this thread runs; unlike a ContextVar, torch.compile follows it."""
+
+    # Whether a layer with a mixed policy is running. Only then does a plain policy inside it mean to leave autocast:
+    # outside, the autocast that is on was asked for by `compile(precision=...)` or by the user, for all layers.
+    mixed: bool = False
+
+
+_running = _Running()
+
+
+def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a layer in the number type of its policy.
+
+    Args:
+        layer: The layer.
+        run: What runs it.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+
+    Returns:
+        What `run` returned; of oncue's own layers, other than models, in the type of the computations, as in Keras.
+
+    Example:
+        >>> from oncue import layers
+        >>> layer = layers.Dense(2, activation="softmax", dtype="mixed_bfloat16")
+        >>> layer.build((None, 3))
+        >>> run_in_policy(layer, layer.forward, (torch.ones(1, 3),), {}).dtype
+        torch.bfloat16
+    """
+    policy = layer.dtype_policy
+    compute = torch_dtype(policy.compute_dtype)
+    mixed = policy.compute_dtype != policy.variable_dtype and layer.autocast
+    if not mixed and not _running.mixed:
+        return run(*args, **kwargs)
+
+    def cast(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point() or leaf.dtype == compute:
+            return leaf
+        mask = getattr(leaf, "_keras_mask", None)
+        leaf = leaf.to(compute)
+        if mask is not None:
+            leaf._keras_mask = mask
+        return leaf
+
+    casts = layer.autocast and compute.is_floating_point and not layer._holds_layers
+    if casts:
+        args = tuple(map_leaves(cast, arg) for arg in args)
+        kwargs = {name: map_leaves(cast, value) for name, value in kwargs.items()}
+    before, _running.mixed = _running.mixed, True
+    try:
+        with torch.autocast(_device_type(layer), compute if mixed else None, enabled=mixed):
+            outputs = run(*args, **kwargs)
+    finally:
+        _running.mixed = before
+    if not casts or not type(layer).__module__.startswith("oncue."):
+        # In a layer of the user's own the type of the output is what was computed.
+        return outputs
+    return map_leaves(cast, outputs)
+
+
+def _device_type(layer: Layer) -> str:
+    return (layer._placed() or backend.device()).type

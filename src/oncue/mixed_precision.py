@@ -1,0 +1,46 @@
+"""Keras's `mixed_precision`: 16-bit computations with weights of 32 bits, chosen for all layers at once.
+
+Example:
+    >>> import oncue
+    >>> oncue.mixed_precision.set_global_policy("mixed_bfloat16")
+    >>> oncue.layers.Dense(3).compute_dtype
+    'bfloat16'
+    >>> oncue.mixed_precision.set_global_policy("float32")
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from oncue.dtype_policies import DTypePolicy, dtype_policy, set_dtype_policy
+
+if TYPE_CHECKING:
+    from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer as LossScaleOptimizer
+
+Policy = DTypePolicy
+global_policy = dtype_policy
+set_global_policy = set_dtype_policy
+set_policy = set_dtype_policy
+
+__all__ = [
+    "DTypePolicy",
+    "LossScaleOptimizer",
+    "Policy",
+    "dtype_policy",
+    "global_policy",
+    "set_dtype_policy",
+    "set_global_policy",
+    "set_policy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LossScaleOptimizer":
+        from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
+
+        return LossScaleOptimizer
+    if name == "experimental":
+        # Where TensorFlow 2.1 to 2.3 had all of this.
+        return sys.modules[__name__]
+    raise AttributeError(f"module 'oncue.mixed_precision' has no attribute {name!r}")

@@ -1,0 +1,57 @@
+"""LossScale: the factor that keeps small gradients of float16 from becoming 0, and how it moves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class LossScale:
+    """A factor that is halved when a gradient is not finite, and doubled after so many steps without.
+
+    Its numbers lie on the device of the gradients and are never read here. The arithmetic is that of Keras's
+    `LossScaleOptimizer`, and of torch's `GradScaler` with a first scale of its own.
+
+    Args:
+        scale: The first factor.
+        growth_steps: After how many finite steps in a row it doubles.
+        device: Where the gradients are.
+
+    Attributes:
+        scale: The factor, a float32 tensor.
+        growth: The finite steps since it changed, an int32 tensor.
+
+    Example:
+        >>> scale = LossScale(8.0, 2000, torch.device("cpu"))
+        >>> found = scale.unscale([torch.tensor([16.0, float("inf")])])
+        >>> scale.update(found)
+        >>> found, scale.scale
+        (tensor(1.), tensor(4.))
+    """
+
+    def __init__(self, scale: float, growth_steps: int, device: torch.device) -> None:
+        self.scale = torch.full((), scale, dtype=torch.float32, device=device)
+        self.growth = torch.zeros((), dtype=torch.int32, device=device)
+        self.growth_steps = growth_steps
+
+    def unscale(self, gradients: list[Tensor]) -> Tensor:
+        """Divide gradients by the factor, in place.
+
+        Args:
+            gradients: Gradients of the scaled loss.
+
+        Returns:
+            1.0 when one of them is not finite, else 0.0, as a tensor on their device.
+        """
+        found = torch.zeros((), dtype=torch.float32, device=self.scale.device)
+        inverse = self.scale.double().reciprocal().float()
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for gradient in gradients:
+            by_type.setdefault(gradient.dtype, []).append(gradient)
+        for alike in by_type.values():
+            torch._amp_foreach_non_finite_check_and_unscale_(alike, found, inverse)
+        return found
+
+    def update(self, found: Tensor) -> None:
+        """Move the factor as what `unscale` found demands."""
+        torch._amp_update_scale_(self.scale, self.growth, found, 2.0, 0.5, self.growth_steps)

@@ -1,0 +1,293 @@
+"""LossScaleOptimizer: dynamic loss scaling around an optimizer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from oncue.core.suggest import unknown
+from oncue.optimizers.late_verdict import LateVerdict
+from oncue.optimizers.learning_rate import Iterations
+from oncue.optimizers.loss_scale import LossScale
+from oncue.optimizers.optimizer import Optimizer
+
+# What Keras once wrote into the configuration of this class, and does nothing here.
+_OF_INNER = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "global_clipnorm": None,
+    "clipvalue": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
+
+
+class LossScaleOptimizer(Optimizer):
+    """Multiplies the loss by a large factor, so that float16 holds small gradients, and divides them by it again.
+
+    A step with a gradient that is not finite changes nothing but the factor, which is halved: no weight, no state, no
+    count of updates. After `dynamic_growth_steps` finite steps in a row the factor doubles. `compile` wraps an
+    optimizer in this one where gradients are of float16, unless told `auto_scale_loss=False`.
+
+    Args:
+        inner_optimizer: The optimizer, or its name. A `loss_scale_factor` of its own is set to None.
+        initial_scale: The first factor.
+        dynamic_growth_steps: After how many finite steps the factor doubles.
+        name: See `Optimizer`.
+        **kwargs: `dynamic=True`, as Keras 2 spells it. Clipping and the like are arguments of the inner optimizer.
+
+    Raises:
+        ValueError: For arguments that belong to the inner optimizer, and for numbers out of their range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = LossScaleOptimizer("sgd", initial_scale=8.0)
+        >>> optimizer.build([weight])
+        >>> optimizer.scale_loss(weight.sum() * float("inf")).backward()
+        >>> optimizer.step()
+        >>> weight.data, optimizer.iterations, optimizer.dynamic_scale
+        (tensor([1.]), 0, tensor(4.))
+    """
+
+    inner_optimizer: Optimizer
+    _scale: LossScale | None = None
+    _late: LateVerdict | None = None
+
+    def __init__(
+        self,
+        inner_optimizer: Any,
+        initial_scale: float = 2.0**15,
+        dynamic_growth_steps: int = 2000,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        from oncue.optimizers.identifiers import get
+
+        inner = get(inner_optimizer)
+        if inner is None or isinstance(inner, LossScaleOptimizer):
+            raise ValueError(
+                f"`inner_optimizer` must be an optimizer that is not wrapped already; got {inner_optimizer!r}."
+            )
+        _check_rest(kwargs)
+        if isinstance(initial_scale, bool) or not isinstance(initial_scale, (int, float)) or not initial_scale > 0:
+            raise ValueError(f"`initial_scale` must be a number above 0; got {initial_scale!r}.")
+        steps = dynamic_growth_steps
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"`dynamic_growth_steps` must be a whole number of 1 or more; got {steps!r}.")
+        super().__init__(learning_rate=0.0, name=name)
+        inner.loss_scale_factor = None
+        inner._choose_path()
+        self.inner_optimizer, self._rate = inner, inner._rate
+        self.initial_scale = float(initial_scale)
+        self.dynamic_growth_steps = dynamic_growth_steps
+
+    # Building.
+
+    def build(self, variables: Iterable[Any]) -> None:
+        """Build the inner optimizer, and put the factor where the parameters are."""
+        inner = self.inner_optimizer
+        inner.build(variables)
+        if self.built:
+            return
+        self._parameters, self._labels, self._inner = inner._parameters, inner._labels, inner._inner
+        self._average, self._accumulators, self.use_ema = inner._average, inner._accumulators, inner.use_ema
+        device = self._parameters[0].device if self._parameters else torch.device("cpu")
+        self._scale = LossScale(self.initial_scale, self.dynamic_growth_steps, device)
+        self._late = LateVerdict(inner) if device.type == "cuda" else None
+        self.built = True
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Any] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Pass it on to the inner optimizer."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    # Stepping.
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Return the loss times the factor."""
+        return loss * (self.initial_scale if self._scale is None else self._scale.scale)
+
+    def _advance(self, missing: list[Tensor]) -> None:
+        if self._scale is None:
+            raise ValueError("This LossScaleOptimizer is not built. Call `build(variables)` first.")
+        found = self._scale.unscale([p.grad for p in self._parameters if p.grad is not None])
+        if self._late is not None and not missing and LateVerdict.suits(self.inner_optimizer):
+            self._late.step(found)
+        else:
+            self._settle()
+            if not found.item():
+                self.inner_optimizer._advance(missing)
+        self._scale.update(found)
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Iterations:
+        """Update by pairs of gradient and variable, as Keras 2 spells it; returns the updates done."""
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
+
+    def _settle(self) -> None:
+        if self._late is not None:
+            self._late.settle()
+
+    @property
+    def loss_scale_factor(self) -> Any:
+        """The factor of now, as `dynamic_scale`, and never None: whoever asks whether the loss is scaled is told so."""
+        return self.initial_scale if self._scale is None else self._scale.scale
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, value: float | None) -> None:
+        if value is not None:
+            raise ValueError(f"`loss_scale_factor` of a LossScaleOptimizer moves by itself; got {value!r}.")
+
+    @property
+    def dynamic_scale(self) -> Tensor | None:
+        """The factor of now, as a tensor; None before `build`."""
+        return None if self._scale is None else self._scale.scale
+
+    @property
+    def step_counter(self) -> Tensor | None:
+        """The finite steps since the factor changed, as a tensor; None before `build`."""
+        return None if self._scale is None else self._scale.growth
+
+    # The learning rate, the count and weight decay are those of the inner optimizer.
+
+    def _read_rate(self) -> float:
+        self._settle()
+        return self.inner_optimizer._read_rate()
+
+    def _assign_rate(self, value: Any) -> None:
+        self._settle()
+        self.inner_optimizer._assign_rate(value)
+
+    @property
+    def _updates(self) -> int:
+        self._settle()
+        return self.inner_optimizer._updates
+
+    def _set_iterations(self, updates: int) -> None:
+        self._settle()
+        self.inner_optimizer._set_iterations(updates)
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The inner optimizer's decoupled weight decay."""
+        return self.inner_optimizer.weight_decay if "inner_optimizer" in vars(self) else None
+
+    @weight_decay.setter
+    def weight_decay(self, value: float | None) -> None:
+        if "inner_optimizer" in vars(self):
+            self.inner_optimizer.weight_decay = value
+
+    # State.
+
+    def slots(self) -> dict[str, list[Tensor]]:
+        """Return the inner optimizer's per-parameter state."""
+        return self.inner_optimizer.slots()
+
+    def own_variables(self) -> list[Tensor]:
+        """Return what Keras lists before the inner optimizer's variables: two numbers without use, then the factor's."""
+        numbers = [torch.tensor(0), torch.tensor(0.0)]
+        return numbers if self._scale is None else [*numbers, self._scale.growth, self._scale.scale]
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """All state as tensors in the order in which Keras lists it: the factor's, then the inner optimizer's."""
+        self._settle()
+        return [*self.own_variables(), *self.inner_optimizer.variables]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all state from arrays in the order of `variables`.
+
+        Args:
+            weights: Arrays or tensors.
+
+        Raises:
+            ValueError: Before `build`, or when a number or a shape differs.
+        """
+        if self._scale is None:
+            raise ValueError("`set_weights` needs an optimizer that is built. Call `build(variables)` first.")
+        self._settle()
+        count = len(self.own_variables())
+        if len(weights) != len(self.variables):
+            raise ValueError(f"`weights` must be {len(self.variables)} arrays; got {len(weights)}.")
+        self.inner_optimizer.set_weights(weights[count:])
+        self._scale.growth.fill_(int(weights[2]))
+        self._scale.scale.fill_(float(weights[3]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs: the inner optimizer's state, and "loss_scale"."""
+        self._settle()
+        scale = self._scale
+        kept = None if scale is None else {"scale": scale.scale, "growth": scale.growth}
+        return {**self.inner_optimizer.state_dict(), "loss_scale": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set all state from what `state_dict` returned; see `Optimizer.load_state_dict`."""
+        if self._scale is None:
+            raise ValueError("`load_state_dict` needs an optimizer that is built. Call `build(variables)` first.")
+        kept = state.get("loss_scale")
+        if not isinstance(kept, dict) or set(kept) != {"scale", "growth"}:
+            raise ValueError(
+                "`state` must have 'loss_scale' with 'scale' and 'growth': it is of an optimizer that is not wrapped in "
+                f"a LossScaleOptimizer; it has {sorted(map(str, state))}."
+            )
+        self._settle()
+        self.inner_optimizer.load_state_dict({key: value for key, value in state.items() if key != "loss_scale"})
+        self._scale.scale.copy_(torch.as_tensor(kept["scale"]))
+        self._scale.growth.copy_(torch.as_tensor(kept["growth"]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as Keras writes them."""
+        from oncue.optimizers.identifiers import serialize
+
+        return {
+            "name": self.name,
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "initial_scale": self.initial_scale,
+            "dynamic_growth_steps": self.dynamic_growth_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
+        """Make an optimizer from what `get_config` returned."""
+        from oncue.optimizers.identifiers import deserialize
+
+        inner = config["inner_optimizer"]
+        inner = deserialize(inner, custom_objects) if isinstance(inner, dict) else inner
+        return cls(**{**config, "inner_optimizer": inner})
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.inner_optimizer!r}>"
+
+
+def scaled(optimizer: Optimizer) -> LossScaleOptimizer:
+    """Return an optimizer wrapped in a `LossScaleOptimizer`, if it isn't already.
+
+    Example:
+        >>> from oncue.optimizers import SGD
+        >>> scaled(scaled(SGD(0.5))).learning_rate
+        0.5
+    """
+    if isinstance(optimizer, LossScaleOptimizer):
+        return optimizer
+    return LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
+
+
+def _check_rest(kwargs: dict[str, Any]) -> None:
+    if not kwargs.pop("dynamic", True):
+        raise ValueError(
+            "LossScaleOptimizer is always dynamic. For a fixed factor give `loss_scale_factor` to the optimizer itself."
+        )
+    for argument, default in _OF_INNER.items():
+        if kwargs.pop(argument, default) != default:
+            raise ValueError(f"`{argument}` belongs to the `inner_optimizer`; give it there.")
+    for argument in kwargs:
+        known = set(inspect.signature(LossScaleOptimizer.__init__).parameters) - {"self", "kwargs"}
+        raise unknown("argument of LossScaleOptimizer", argument, known)
