@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -11,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from oncue.training.recorded_graph import RecordedGraph
+from oncue.training.refusal import reason_of
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -34,6 +38,7 @@ class CompiledRegion:
         owners: The objects whose attributes the function reads or sets. A function that sets some at every call (a
             counter, say) is always called with all checks, because the graph alone wouldn't set them.
         check: Called with the tensors that a graph is about to get, in calls with all checks; it raises to refuse.
+        records: Whether graphs are recorded as CUDA graphs; then what a call returns is overwritten by the next one.
 
     Example:
         >>> double = CompiledRegion(lambda x: (x * 2,), {}, [])
@@ -47,6 +52,7 @@ class CompiledRegion:
         options: dict[str, Any],
         owners: Iterable[Any],
         check: Callable[[Sequence[Tensor]], None] = lambda inputs: None,
+        records: bool = False,
     ) -> None:
         self.alone = False
         """Whether nothing but calls of this region happens between one call and the next."""
@@ -72,6 +78,8 @@ class CompiledRegion:
         self._places: list[tuple[int, int]] = []
         self._results: list[int] | None = None
         self._attributes: list[list[int]] = []
+        self._records = records
+        self._recorded: RecordedGraph | None = None
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         """Call the function on the tensors of a batch.
@@ -104,6 +112,8 @@ class CompiledRegion:
         if made == self.graphs and self._graph is not None and before == _python_state(self._owners):
             self._results = self._learn(leaves, results)
             self._attributes = self._look()
+            if self._records and self._results is not None:
+                self._record()
         self._outputs = ()
         return results
 
@@ -117,6 +127,21 @@ class CompiledRegion:
         if any(id(result) not in outputs for result in results):
             return None
         return [outputs[id(result)] for result in results]
+
+    def _record(self) -> None:
+        assert self._graph is not None
+        changing = [place for place, _ in self._places]
+        recorded = self._recorded
+        if recorded is None or not recorded.is_for(self._graph, self._inputs, changing):
+            try:
+                recorded = self._recorded = RecordedGraph(self._graph, self._inputs, changing)
+            except RuntimeError as error:
+                self._records, self._recorded = False, None
+                warnings.warn(
+                    f"The compiled step runs without CUDA graphs: {reason_of(error)}.", UserWarning, stacklevel=2
+                )
+                return
+        self._graph = recorded
 
     def _compile(self, module: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
         backend: Any = torch._dynamo.lookup_backend(BACKEND)

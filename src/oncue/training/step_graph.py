@@ -57,7 +57,14 @@ class StepGraph:
                     variable.materialize(model.device)
         owners = [*model.modules(), *_parts_of(model)]
         check = _refuse_strays if kind == "train" else _accept
-        self.region = CompiledRegion(inside, _options(model.device), owners, check)
+        self.region = CompiledRegion(
+            inside,
+            _options(model.device),
+            owners,
+            check,
+            # What is predicted is kept, and would be overwritten.
+            records=model.device.type == "cuda" and kind != "predict",
+        )
 
     @property
     def _measured_after(self) -> bool:

@@ -1,0 +1,123 @@
+"""A compiled region skips checks only where nothing can have changed, and can replay a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oncue.training import compiled_region, recorded_graph
+from oncue.training.compiled_region import CompiledRegion
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(compiled_region, "BACKEND", "eager")
+    yield
+    torch._dynamo.reset()
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 2.0
+        self.register_buffer("total", torch.zeros(1))
+        self.total: Tensor
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.total.add_(x.sum() + y.sum())
+        return x * self.factor
+
+
+def region_of(module: Scale, **arguments: Any) -> CompiledRegion:
+    return CompiledRegion(lambda x, y: (module(x, y),), {}, [module], **arguments)
+
+
+def ones(value: float = 1.0) -> tuple[Tensor, Tensor]:
+    return torch.full((2,), value), torch.full((2,), value)
+
+
+def test_the_third_call_goes_to_the_graph_itself() -> None:
+    module = Scale()
+    region = region_of(module)
+    for count in range(1, 6):
+        (result,) = region(*ones(count))
+        assert result.tolist() == [2.0 * count, 2.0 * count]
+        assert region.direct_calls == max(0, count - 2)
+    assert module.total.item() == 4.0 * (1 + 2 + 3 + 4 + 5)
+
+
+def test_a_changed_attribute_is_seen_at_once_unless_the_region_is_alone() -> None:
+    module = Scale()
+    region = region_of(module)
+    for _ in range(3):
+        region(*ones())
+    module.factor = 3.0
+    assert region(*ones())[0].tolist() == [3.0, 3.0]
+    for _ in range(3):
+        region(*ones())
+    region.alone = True
+    module.factor = 5.0
+    assert region(*ones())[0].tolist() == [3.0, 3.0]
+    region.renew()
+    assert region(*ones())[0].tolist() == [5.0, 5.0]
+    assert region.graphs in (2, 3)  # a float that changed once may have become an argument of the graph
+
+
+def test_one_tensor_for_two_parts_of_a_batch_is_not_learnt_from() -> None:
+    module = Scale()
+    region = region_of(module)
+    for _ in range(4):
+        x, _ = ones()
+        region(x, x)
+    assert region.direct_calls == 0
+    x, y = ones()
+    region(x, y * 0)
+    assert module.total.item() == 4 * 4.0 + 2.0
+
+
+def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = []
+
+    def record(run: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
+        # As a CUDA graph does: nothing runs while it is recorded, and every replay writes to the same outputs.
+        module = recorded_for
+        before = module.total.clone()
+        outputs = run()
+        module.total.copy_(before)
+        recorded.append(run)
+
+        def replay() -> None:
+            for output, value in zip(outputs, run(), strict=True):
+                output.copy_(value)
+
+        return replay, outputs
+
+    monkeypatch.setattr(recorded_graph, "record_cuda", record)
+    recorded_for = module = Scale()
+    region = region_of(module, records=True)
+    for count in range(1, 6):
+        (result,) = region(*ones(count))
+        assert result.tolist() == [2.0 * count, 2.0 * count]
+    region.renew()
+    for count in range(6, 9):
+        (result,) = region(*ones(count))
+        assert result.tolist() == [2.0 * count, 2.0 * count]
+    assert module.total.item() == 4.0 * sum(range(1, 9))
+    assert len(recorded) == 1
+
+
+def test_what_cant_be_recorded_runs_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(run: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(recorded_graph, "record_cuda", record)
+    region = region_of(Scale(), records=True)
+    region(*ones())
+    with pytest.warns(UserWarning, match="runs without CUDA graphs: operation not permitted"):
+        region(*ones())
+    assert region(*ones(3.0))[0].tolist() == [6.0, 6.0]
+    assert region.direct_calls == 1
