@@ -38,7 +38,7 @@ def compile_config(model: Any) -> dict[str, Any] | None:
             "weighted_metrics": None if compiled is None else _written(compiled._user_weighted, metrics),
             "run_eagerly": model.run_eagerly,
             "steps_per_execution": model.steps_per_execution,
-            "jit_compile": model.jit_compile,
+            "jit_compile": model.jit_compile is True,
         }
     except (ValueError, NotImplementedError) as error:
         warnings.warn(
@@ -90,8 +90,8 @@ def compile_from_config(
                 "weighted_metrics": _read(config.get("weighted_metrics"), metrics, names),
                 "run_eagerly": bool(config.get("run_eagerly", False)),
                 "steps_per_execution": config.get("steps_per_execution") or 1,
-                # Keras writes True wherever its backend compiles, which says nothing of how long this run will be.
-                "jit_compile": "auto" if config.get("jit_compile") else False,
+                # What Keras writes says whether its backend compiles, and nothing of how long the next run will be.
+                "jit_compile": "auto",
                 "precision": precision,
             }
             model.compile(**arguments)

@@ -30,6 +30,8 @@ from oncue.training.precision import Precision, training_forward
 from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
 
+_STEPS_WORTH_A_WORD = 10_000
+
 
 class CompiledModule(TrainedModule):
     """The part of `Model` that knows how it is trained and measured."""
@@ -48,6 +50,7 @@ class CompiledModule(TrainedModule):
     _probed: bool = False
     # What `fit` has decided about compiling, the compiled steps, and what their batches look like.
     _compiles: bool = False
+    _steps_ahead: int = 0
     _compiled_steps: CompiledSteps
     _typical: dict[str, Any]
 
@@ -274,17 +277,18 @@ class CompiledModule(TrainedModule):
 
     @property
     def step_account(self) -> str:
-        """How the steps of `fit` ran, eagerly or compiled, in a sentence."""
+        """How the steps of the last `fit` ran, in a sentence; empty for a short run of eager steps."""
         if self._compiles:
             step = self._compiled_steps.get("train")
             return "" if step is None else step.account
-        if self.jit_compile != "auto":
+        if self.jit_compile != "auto" or self._steps_ahead < _STEPS_WORTH_A_WORD:
             return ""
         least = f"{STEPS_WORTH_COMPILING:,}"
         return f'The steps ran eagerly: compiling them is worth it from {least} steps on (jit_compile="auto").'
 
     def _choose_compiling(self, steps: int | None, verbose: Any) -> None:
         self._compiles = worth_compiling(self.jit_compile, steps)
+        self._steps_ahead = steps or 0
         if self._compiles and self.jit_compile == "auto" and verbose:
             print_message(f'Compiling the training step, because {steps:,} steps lie ahead (jit_compile="auto").')
 
