@@ -185,6 +185,23 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path, quick: None) -
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("make", [network, module])
+def test_a_state_that_is_loaded_between_fits_is_what_goes_on(make: Any, quick: None) -> None:
+    weights = []
+    for jit in (False, True):
+        model, _ = trained(make, TORCH["Adam"], jit, validation_data=None)
+        kept, values = copy.deepcopy(model.optimizer.state_dict()), model.get_weights()
+        model.fit(X, Y, batch_size=24, epochs=2, verbose=0)
+        model.optimizer.load_state_dict(kept)
+        model.set_weights(values)
+        keras.utils.set_random_seed(2)
+        model.fit(X, Y, batch_size=24, epochs=2, verbose=0)
+        assert int(model.optimizer.iterations) == 15 + 6
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
 def test_what_a_callback_changes_between_batches_is_seen(quick: None) -> None:
     def without_dropout() -> Any:
         def change(batch: int, logs: Any = None) -> None:

@@ -55,6 +55,10 @@ class CompiledUpdate(ABC):
     def settle(self) -> None:
         """Write the count of updates to where the torch optimizer keeps it."""
 
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Return whether the state that it updates is still the optimizer's."""
+
     def refresh(self) -> None:  # noqa: B027  # where all is kept by the optimizer there is nothing to read
         """Read what may have been set from outside since the last update."""
 
@@ -132,6 +136,15 @@ class KerasUpdate(CompiledUpdate):
         """Write the count of updates to where the torch optimizer keeps it."""
         self.optimizer._count_changed()
 
+    def is_current(self) -> bool:
+        """Return whether the state that it updates is still the optimizer's."""
+        named = self.optimizer.slots()
+        return all(
+            tensors[place] is slots[name]
+            for place, (_, slots, _) in enumerate(self._parts)
+            for name, tensors in named.items()
+        )
+
 
 class TorchUpdate(CompiledUpdate):
     """The update of an optimizer of `torch.optim`, for those that `RULES` knows.
@@ -198,6 +211,15 @@ class TorchUpdate(CompiledUpdate):
         for state in self._inner.state.values():
             if "step" in state:
                 state["step"].fill_(self._count)
+
+    def is_current(self) -> bool:
+        """Return whether the state that it updates is still the optimizer's: torch replaces it when one is loaded."""
+        state = self._inner.state
+        return self.optimizer._inner is self._inner and all(
+            state[parameter].get(name) is tensor
+            for parameter, (_, slots, _) in zip(self.optimizer._parameters, self._parts, strict=True)
+            for name, tensor in slots.items()
+        )
 
 
 class _Rule:

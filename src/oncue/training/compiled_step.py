@@ -94,7 +94,7 @@ class CompiledStep:
         self._eager, self._alone, self.eager_batches = eager, alone, 0
         if self._kind == "train":
             parameters = [(id(parameter), parameter.requires_grad) for parameter in self._model.optimizer._parameters]
-            if self._parameters != parameters:
+            if self._parameters != parameters or (self._update is not None and not self._update.is_current()):
                 self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
         shapes = None if typical is None else _shapes(typical)
         if shapes is not None and shapes not in self._typical and len(self._typical) < _MOST_SHAPES:

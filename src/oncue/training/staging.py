@@ -1,0 +1,65 @@
+"""Staging: batches gathered into page-locked memory that is used again, from where they go to a GPU without a wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Staging:
+    """Sends rows of a tensor on the host to a device, while the device still works on the rows sent before.
+
+    The copy of a batch runs on its own; its memory is gathered into again only when it has been copied, two batches
+    later.
+
+    Args:
+        device: Where the rows go.
+        dtype: The type they have there.
+        locked: Whether the memory is page-locked; only that can be copied without a wait.
+
+    Example:
+        >>> staging = Staging(torch.device("cpu"), torch.float32, locked=False)
+        >>> staging.send(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 0]))
+        tensor([[3.],
+                [1.]])
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, locked: bool = True) -> None:
+        self._device, self._dtype, self._locked = device, dtype, locked
+        self._buffers: list[Tensor | None] = [None, None]
+        self._copied: list[Any] = [None, None]
+        self._turn = 0
+
+    def send(self, tensor: Tensor, rows: Tensor | slice) -> Tensor:
+        """Return the rows on the device.
+
+        Args:
+            tensor: On the host, shape (samples, ...).
+            rows: Which rows: indices on the host, or a slice.
+        """
+        turn = self._turn
+        self._turn = 1 - turn
+        if self._copied[turn] is not None:
+            self._copied[turn].synchronize()
+        part = tensor[rows] if isinstance(rows, slice) else None
+        number = len(rows) if part is None else len(part)
+        buffer = self._buffer(turn, tensor, number)
+        if part is not None:
+            buffer.copy_(part)
+        else:
+            assert isinstance(rows, Tensor)
+            torch.index_select(tensor, 0, rows, out=buffer)
+        sent = buffer.to(device=self._device, dtype=self._dtype, non_blocking=True)
+        if self._device.type == "cuda":
+            self._copied[turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied[turn].record()
+        return sent.clone() if sent is buffer else sent
+
+    def _buffer(self, turn: int, tensor: Tensor, number: int) -> Tensor:
+        buffer = self._buffers[turn]
+        if buffer is None or len(buffer) < number:
+            shape = (number, *tensor.shape[1:])
+            buffer = self._buffers[turn] = torch.empty(shape, dtype=tensor.dtype, pin_memory=self._locked)
+        return buffer[:number]
