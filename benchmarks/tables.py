@@ -27,9 +27,7 @@ def heading(versions: list[str], device: str) -> str:
     """Return the line on when and where."""
     today = datetime.datetime.now(datetime.UTC).date()
     known = [f"torch {version('torch')}", *(entry for entry in versions if not entry.startswith("torch "))]
-    return (
-        f"{today}, {processor()}, {device}, one thread per process, Python {platform.python_version()}, {', '.join(known)}"
-    )
+    return f"{today}, {processor()}, {device}, one thread per process, Python {platform.python_version()}, {', '.join(known)}"
 
 
 def processor() -> str:
@@ -63,10 +61,12 @@ def details(results: Results, workload: Workload) -> str:
         found = results.of(workload.name, measure)
         missing = {way: why for (w, m, way), why in results.missing.items() if (w, m) == (workload.name, measure)}
         if found or missing:
-            columns = f"| {title} | {unit} | to by hand | middle half | to its bare | cores |"
+            columns = (
+                f"| {title} | {unit} | to by hand | middle half | to its bare | cores | processor time to by hand |"
+            )
             rows = [row(results, workload.name, measure, way) for way in WAYS if way in found]
-            rows += [f"| {WAYS[way].title} | | {why} | | | |" for way, why in missing.items()]
-            parts.append("\n".join([columns, "|---|---|---|---|---|---|", *rows]))
+            rows += [f"| {WAYS[way].title} | | {why} | | | | |" for way, why in missing.items()]
+            parts.append("\n".join([columns, "|---|---|---|---|---|---|---|", *rows]))
     parts += fresh(results, workload.name)
     return "\n\n".join(parts)
 
@@ -77,10 +77,13 @@ def row(results: Results, workload: str, measure: str, way: str) -> str:
     found = ratios(results, workload, measure, way)
     against = ratios(results, workload, measure, way, WAYS[way].bare) if WAYS[way].bare else []
     cores = results.cores.get((workload, measure, way))
+    others = results.cores.get((workload, measure, BASE))
+    used = [ratio * mine / other for ratio, mine, other in zip(found, cores or [], others or [], strict=False)]
     shown = "" if not found else "{1:.2f} | {0:.2f} to {2:.2f}".format(*quartiles(found))
     return (
         f"| {WAYS[way].title} | {f'{value:.0f}' if measure == 'step' else f'{value:.3f}'} | {shown or ' | '} | "
-        f"{f'{statistics.median(against):.3f}' if against else ''} | {f'{statistics.median(cores):.2f}' if cores else ''} |"
+        f"{f'{statistics.median(against):.3f}' if against else ''} | {f'{statistics.median(cores):.2f}' if cores else ''} | "
+        f"{f'{statistics.median(used):.2f}' if used else ''} |"
     )
 
 
@@ -103,7 +106,9 @@ def fresh(results: Results, workload: str) -> list[str]:
                 lines.append(f"| {WAYS[way].title} | {missing[way]} |" + " |" * (len(kinds) - 1))
             elif any(way in values for values in found.values()):
                 cells = [
-                    f"{statistics.median(found[kind][way]):.{0 if kind == 'memory' else 2}f}" if way in found[kind] else ""
+                    f"{statistics.median(found[kind][way]):.{0 if kind == 'memory' else 2}f}"
+                    if way in found[kind]
+                    else ""
                     for kind in kinds
                 ]
                 lines.append(f"| {WAYS[way].title} | {' | '.join(cells)} |")

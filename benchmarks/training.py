@@ -40,7 +40,7 @@ class Results:
 
     Args:
         values: Microseconds per step, seconds, or megabytes.
-        cores: Seconds of processor time per second of a slice.
+        cores: Seconds of processor time per second of a slice, by the same keys.
         missing: Why a way has no number.
     """
 
@@ -293,7 +293,9 @@ def run(options: argparse.Namespace) -> None:
             {"workload": w, "measure": m, "way": way, "values": values}
             for (w, m, way), values in bench.results.values.items()
         ]
-        missing = [{"workload": w, "measure": m, "way": way, "why": why} for (w, m, way), why in bench.results.missing.items()]
+        missing = [
+            {"workload": w, "measure": m, "way": way, "why": why} for (w, m, way), why in bench.results.missing.items()
+        ]
         options.output.write_text(json.dumps({"rows": rows, "missing": missing}, indent=1))
 
 

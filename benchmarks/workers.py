@@ -94,6 +94,8 @@ def one_thread() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        # XLA takes as many threads as there are processors, unless it reads another number here.
+        "NPROC": "1",
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -30,9 +30,7 @@ class Pace:
         next(self._turns)
 
     @staticmethod
-    def _take_turns(
-        ask: Callable[[tuple[float, float]], int | None], settle: Callable[[], None]
-    ) -> Iterator[None]:
+    def _take_turns(ask: Callable[[tuple[float, float]], int | None], settle: Callable[[], None]) -> Iterator[None]:
         epochs: int | None = 1
         while epochs is not None:
             wall, cpu = time.perf_counter(), time.process_time()
