@@ -4,8 +4,8 @@
     python benchmarks/growth.py --steps 1000000        up to 10^6
 
 Two runs of the tiny step, each in a process of its own: one of many epochs of a thousand steps, with History, CSVLogger,
-TensorBoard and a callback that reads the loss of every batch; and one of a single epoch. A row stands for a number of steps done;
-its time is the median of the ten hundreds of steps before.
+TensorBoard and a callback that reads the loss of every batch; and one of a single epoch. A row stands for a number of
+steps done; its time is the median of the ten hundreds of steps before.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/limits.py [--batch 32] [--rounds 15]
 
-The parts are timed in turn, round by round, each on tensors that exist already; the table shows medians. The last rows set the sum
-beside the hand-written loop, which also pays for what lies between the parts: Python, dispatch, autograd's graph, new memory.
+The parts are timed in turn, round by round, each on tensors that exist already; the table shows medians. The last row is the
+hand-written loop's step, which also pays for what lies between the parts: Python, dispatch, autograd's graph, new memory.
 """
 
 from __future__ import annotations

@@ -31,7 +31,11 @@ from workers import CACHE, Failed, WorkerProcess
 from workloads import WORKLOADS, Workload
 
 MEASURES = ("step", "epoch", "evaluate", "predict", "first", "memory")
+IN_TURN = ("step", "epoch", "evaluate", "predict")
 BASE = "hand"
+# Which workloads the short form times in every way, and which of them by every measure.
+EVERY_WAY = ("mlp32", "tiny")
+EVERY_MEASURE = ("mlp32",)
 
 
 @dataclass
@@ -81,26 +85,19 @@ class Bench:
         return self.environments[way.peer]
 
     def measure(self, workload: Workload) -> None:
-        chosen, options = ways_for(self.options), self.options
-        timed = [measure for measure in ("step", "epoch", "evaluate", "predict") if measure in options.measures]
-        ready: list[str] = []
-        for way in chosen:
-            if not options.full and not options.ways and not way.short and workload.name not in ("mlp32", "tiny"):
-                continue
-            self.environment(way)
-            ready.append(way.name)
-        if timed:
-            self.each(ready, workload, timed[0], lambda worker: worker.ask(do="make", **self.size(workload)))
-        for measure in timed:
-            names = [name for name in ready if name in self.workers]
+        plan = {measure: ways_for(self.options, workload, measure) for measure in MEASURES}
+        timed = {measure: [way.name for way in ways] for measure, ways in plan.items() if measure in IN_TURN}
+        ready = list(dict.fromkeys(name for names in timed.values() for name in names))
+        self.each(ready, workload, "step", lambda worker: worker.ask(do="make", **self.size(workload)))
+        for measure, names in timed.items():
+            able = [name for name in names if name in self.workers]
             if measure in ("step", "epoch"):
-                self.paced(names, workload, measure)
+                self.paced(able, workload, measure)
             else:
-                self.called([name for name in names if WAYS[name].bare is None], workload, measure)
-        if options.full or len(options.workloads) == 1 or workload.name == "mlp32":
-            for name in ready:
-                if {"first", "memory"} & set(options.measures):
-                    self.fresh(WAYS[name], workload)
+                self.called(able, workload, measure)
+        remembered = plan["memory"]
+        for way in dict.fromkeys([*plan["first"], *remembered]):
+            self.fresh(way, workload, memory=way in remembered)
 
     def size(self, workload: Workload) -> dict[str, object]:
         return {"workload": workload.name, "steps": workload.steps if self.options.full else workload.short_steps}
@@ -177,11 +174,11 @@ class Bench:
                 else:
                     self.results.add((workload.name, measure, name), value, cores)
 
-    def fresh(self, way: Way, workload: Workload) -> None:
+    def fresh(self, way: Way, workload: Workload, memory: bool) -> None:
         """Measure in fresh processes: time to the end of the first step, and the peak of memory."""
         empty = CACHE.with_name("empty-cache")
         # The first time with nothing compiled yet; then with what the run before has kept.
-        for number in range(3):
+        for number in range(4 if self.options.full else 2):
             if number == 0:
                 shutil.rmtree(empty, ignore_errors=True)
             try:
@@ -198,7 +195,7 @@ class Bench:
                 self.results.add((workload.name, kind, way.name), seconds)
                 self.results.add((workload.name, f"{kind}, after imports", way.name), seconds - imported)
                 worker.ask(do="end")
-                if number == 2 and "memory" in self.options.measures:
+                if number == 1 and memory:
                     worker.ask(do="make", **self.size(workload))
                     worker.ask(do="train", validation=False)
                     worker.ask(do="end")
@@ -212,7 +209,7 @@ class Bench:
 
     def idle(self, workload: Workload) -> None:
         """Trace an epoch of each way on the GPU, for how long the host waits."""
-        for way in ways_for(self.options):
+        for way in ways_for(self.options, workload, "step"):
             key = (workload.name, "host idle", way.name)
             size = self.size(workload)
             try:
@@ -233,13 +230,33 @@ class Bench:
             self.workers.popitem()[1].close()
 
 
-def ways_for(options: argparse.Namespace) -> list[Way]:
+def ways_for(options: argparse.Namespace, workload: Workload, measure: str) -> list[Way]:
+    """Return the ways that a workload is timed in by a measure; none where it isn't.
+
+    Args:
+        options: The command line. What it doesn't name, the short form chooses.
+        workload: The workload.
+        measure: The measure.
+    """
+    if measure not in (options.measures or MEASURES):
+        return []
+    named = options.full or options.measures
+    if not named and measure != "step" and workload.name not in EVERY_MEASURE:
+        return []
+    wanted = ways_wanted(options)
+    if not options.full and not options.ways and (workload.name not in EVERY_WAY or measure in ("first", "memory")):
+        wanted = [way for way in wanted if way.short]
+    if measure in ("evaluate", "predict"):
+        wanted = [way for way in wanted if way.bare is None]
+    return wanted
+
+
+def ways_wanted(options: argparse.Namespace) -> list[Way]:
     """Return the ways that the command line asks for; the hand-written loop always, all else is compared with it."""
     wanted = [WAYS[name] for name in options.ways or WAYS]
     if options.no_peers:
         wanted = [way for way in wanted if way.peer is None]
-    if options.device != "cpu":
-        wanted = [way for way in wanted if way.cuda]
+    wanted = [way for way in wanted if (way.cpu if options.device == "cpu" else way.cuda)]
     return wanted if WAYS[BASE] in wanted else [WAYS[BASE], *wanted]
 
 
@@ -261,7 +278,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="every way on every workload, longer epochs, 15 rounds")
     parser.add_argument("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help=", ".join(WORKLOADS))
     parser.add_argument("--ways", type=names(WAYS), default=[], help=", ".join(WAYS))
-    parser.add_argument("--measures", type=names(MEASURES), default=list(MEASURES), help=", ".join(MEASURES))
+    parser.add_argument("--measures", type=names(MEASURES), default=[], help=", ".join(MEASURES))
     parser.add_argument("--rounds", type=int, help="slices of each way")
     parser.add_argument("--seconds", type=float, default=0.3, help="the least length of a slice, in whole epochs")
     parser.add_argument("--no-peers", action="store_true", help="only by hand and oncue: nothing is installed")
@@ -275,7 +292,7 @@ def run(options: argparse.Namespace) -> None:
     environments.FOLDER.mkdir(exist_ok=True)
     began = time.perf_counter()
     bench = Bench(options)
-    for way in ways_for(options):
+    for way in ways_wanted(options):
         bench.environment(way)
     print(heading(bench.versions, options.device), flush=True)
     try:

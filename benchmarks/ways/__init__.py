@@ -8,7 +8,7 @@ from typing import Any
 TOGETHER = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Way:
     """One row of the tables.
 
@@ -23,6 +23,7 @@ class Way:
         bare: The way without callbacks that this one is the full stack of.
         short: Whether the short form times it on every workload.
         cuda: Whether it can run on a GPU.
+        cpu: Whether it is anything of its own without one.
     """
 
     name: str
@@ -35,10 +36,11 @@ class Way:
     bare: str | None = None
     short: bool = False
     cuda: bool = False
+    cpu: bool = True
 
 
-def _hand(name: str, title: str, short: bool = False, **settings: Any) -> Way:
-    return Way(name, title, "hand", ("torch",), settings, short=short, cuda=True)
+def _hand(name: str, title: str, short: bool = False, cpu: bool = True, **settings: Any) -> Way:
+    return Way(name, title, "hand", ("torch",), settings, short=short, cuda=True, cpu=cpu)
 
 
 def _oncue(name: str, title: str, bare: str | None = None, short: bool = False, **settings: Any) -> Way:
@@ -79,6 +81,7 @@ WAYS = {
         _hand("hand", "by hand, in memory", short=True),
         _hand("hand-loader", "by hand, DataLoader", loader=True),
         _hand("hand-compiled", "by hand, whole step compiled", short=True, compiled=True),
+        _hand("hand-graphs", "by hand, compiled, CUDA graphs", cpu=False, compiled=True, mode="reduce-overhead"),
         _oncue("oncue", "oncue", short=True),
         _oncue("oncue-full", "oncue, full stack", "oncue", short=True, full=True),
         _oncue("oncue-listener", "oncue, a listener to every batch", "oncue", listens=True),

@@ -18,9 +18,12 @@ class CompiledStep:
         module: The network.
         loss: From outputs and targets to a number.
         counts: Whether right answers are counted.
+        mode: torch's mode of compilation; "reduce-overhead" replays CUDA graphs.
     """
 
-    def __init__(self, module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], counts: bool) -> None:
+    def __init__(
+        self, module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], counts: bool, mode: str | None = None
+    ) -> None:
         # nn.LSTM is left out of graphs unless this is set.
         torch._dynamo.config.allow_rnn = True
         self.parameters = dict(module.named_parameters())
@@ -48,7 +51,7 @@ class CompiledStep:
                 if counts:
                     right += (outputs.argmax(1) == y).sum()
 
-        self._step = torch.compile(step)
+        self._step = torch.compile(step, mode=mode)
 
     def __call__(self, x: Tensor, y: Tensor, total: Tensor, right: Tensor) -> None:
         self._step(x, y, total, right)

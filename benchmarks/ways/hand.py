@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -27,28 +26,34 @@ class Hand:
         folder: Not used: by hand nothing is written.
         loader: Whether batches come from a DataLoader.
         compiled: Whether the whole step is compiled.
+        mode: In which mode of torch's.
     """
 
     def __init__(
-        self, workload: Workload, device: str, folder: str, loader: bool = False, compiled: bool = False
+        self,
+        workload: Workload,
+        device: str,
+        folder: str,
+        loader: bool = False,
+        compiled: bool = False,
+        mode: str | None = None,
     ) -> None:
         self.workload, self.device, self.loader = workload, torch.device(device), loader
         self.module = module(workload.network).to(self.device)
         self.loss = nn.CrossEntropyLoss() if workload.classes else nn.MSELoss()
         self.training, self.held_out = self._tensors(workload.data()), self._tensors(workload.validation_data())
-        self.compiled = compiled
+        self.step = CompiledStep(self.module, self.loss, bool(workload.classes), mode) if compiled else self._step
         self.forward = torch.compile(self.module) if compiled else self.module
         self.optimizer = None if compiled else torch.optim.Adam(self.module.parameters(), lr=1e-3, fused=True)
 
     def train(self, pace: Pace, validation: bool) -> None:
-        step = self._compiled_step() if self.compiled else self._step
         samples = len(self.training[0])
         while True:
             self.module.train()
             total = torch.zeros((), device=self.device)
             right = torch.zeros((), dtype=torch.int64, device=self.device)
             for x, y in self._shuffled():
-                step(x, y, total, right)
+                self.step(x, y, total, right)
             history = {"loss": total.item() / samples, "accuracy": right.item() / samples}
             if validation:
                 history |= {f"val_{name}": value for name, value in self.measured(*self.held_out).items()}
@@ -85,9 +90,6 @@ class Hand:
             total += loss * len(x)
             if self.workload.classes:
                 right += (outputs.argmax(1) == y).sum()
-
-    def _compiled_step(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Any]:
-        return CompiledStep(self.module, self.loss, counts=bool(self.workload.classes))
 
     def _shuffled(self) -> Batches:
         x, y = self.training

@@ -61,12 +61,14 @@ class KerasApi:
             self.x, self.y = torch.from_numpy(self.x).to(device), torch.from_numpy(self.y).to(device)
             self.held_out = tuple(torch.from_numpy(array).to(device) for array in self.held_out)
         self.fed: dict[str, Any] = {"x": self.x, "y": self.y, "batch_size": workload.batch}
+        self.measured = self.fed
         if loader:
             from torch import from_numpy
             from torch.utils.data import DataLoader, TensorDataset
 
             data = TensorDataset(from_numpy(self.x), from_numpy(self.y))
             self.fed = {"x": DataLoader(data, batch_size=workload.batch, shuffle=True)}
+            self.measured = {"x": DataLoader(data, batch_size=workload.batch)}
 
     def train(self, pace: Pace, validation: bool) -> None:
         options: dict[str, Any] = dict(self.fed)
@@ -78,10 +80,11 @@ class KerasApi:
         self.model.fit(**options, epochs=NEVER, verbose=0, callbacks=[*callbacks, self._at_epoch_end(pace)])
 
     def evaluate(self) -> None:
-        self.model.evaluate(self.x, self.y, batch_size=self.workload.batch, verbose=0)
+        self.model.evaluate(**self.measured, verbose=0)
 
     def predict(self) -> None:
-        np.asarray(self.model.predict(self.x, batch_size=self.workload.batch, verbose=0))
+        fed = {name: value for name, value in self.measured.items() if name != "y"}
+        np.asarray(self.model.predict(**fed, verbose=0))
 
     def _at_epoch_end(self, pace: Pace) -> Any:
         class AtEpochEnd(self.keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""What a training step costs oncue itself, counted in calls of its Python functions and in objects; times are measured elsewhere."""
+"""What a training step costs oncue itself, counted in calls of its Python functions and in objects; nothing is timed."""
 
 from __future__ import annotations
 
