@@ -6,7 +6,8 @@
     {"do": "end"}                                           ends that `fit`
     {"do": "call", "what": "evaluate"}                      evaluates, or predicts, once
     {"do": "memory"}                                        tells the highest resident memory since the imports, in MB
-    {"do": "idle", "epochs": 1}                             as "go", under a profiler: the host's idle seconds, too
+    {"do": "idle", "epochs": 1}                             trains under torch's profiler: how long the host waits
+    {"do": "profile", "epochs": 1, "steps": 100}            trains under Python's profiler: calls and time by library
 
 An order that fails is answered with `{"error": ...}`.
 """
@@ -113,6 +114,11 @@ class Worker:
         turns = iter([epochs, None])
         with tempfile.TemporaryDirectory() as folder:
             return host_idle(self.trained, lambda taken: next(turns), self.settle, folder)
+
+    def do_profile(self, epochs: int, steps: int) -> dict[str, Any]:
+        from profiles import profiled
+
+        return profiled(self.trained, epochs, steps, self.settle)
 
 
 def peak() -> float:
