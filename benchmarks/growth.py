@@ -61,14 +61,17 @@ class Watch(Callback):
             gc.collect()
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+            objects = len(gc.get_objects())
             self.rows.append(
-                f"| {self.done} | {statistics.median(self.last):.0f} | {resident:.1f} | {peak:.1f} | {len(gc.get_objects())} |"
+                f"| {self.done} | {statistics.median(self.last):.0f} | {resident:.1f} | {peak:.1f} | {objects} |"
             )
+            # At once: the next row may be minutes away.
+            print(self.rows[-1], flush=True)
         self.begun = time.perf_counter()
 
 
 def run(steps: int, one_epoch: bool) -> list[str]:
-    """Train the tiny step for a number of steps and return the rows."""
+    """Train the tiny step for a number of steps; print the rows as they are reached, and return them."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     epoch = steps if one_epoch else EPOCH
@@ -115,8 +118,8 @@ def main() -> None:
     parser.add_argument("--kind", choices=("epochs", "one-epoch"), help="only this run, in this process")
     options = parser.parse_args()
     if options.kind:
-        print("| steps done | µs per step | resident, MB | peak, MB | objects |\n|---|---|---|---|---|")
-        print("\n".join(run(options.steps, options.kind == "one-epoch")), flush=True)
+        print("| steps done | µs per step | resident, MB | peak, MB | objects |\n|---|---|---|---|---|", flush=True)
+        run(options.steps, options.kind == "one-epoch")
         return
     for kind, title in (("epochs", "Epochs of 1000 steps, with callbacks"), ("one-epoch", "One epoch")):
         print(f"\n{title}\n", flush=True)

@@ -37,8 +37,8 @@ def profiled(trained: Any, epochs: int, steps: int, settle: Callable[[], None]) 
         settle: Waits for the device.
 
     Returns:
-        `plain`, the microseconds of processor time per step without the profiler; `libraries`, from each library to the calls of
-        its functions per step and the microseconds within them; `top`, the functions with the most time of their own.
+        `plain`, the microseconds of processor time per step without the profiler; `libraries`, from each library to the calls
+        of its functions per step and the microseconds within them; `top`, the functions with the most time of their own.
     """
     profile = cProfile.Profile()
     plain: list[float] = []
@@ -98,7 +98,9 @@ def main() -> None:
     options = parser.parse_args()
     workload = WORKLOADS[options.workload]
     environments.FOLDER.mkdir(exist_ok=True)
-    print(f"{workload.title}\n\n| way | µs per step, plain | Python calls per step | share of the time (calls per step) |")
+    print(
+        f"{workload.title}\n\n| way | µs per step, plain | Python calls per step | share of the time (calls per step) |"
+    )
     print("|---|---|---|---|", flush=True)
     for name in options.ways.split(","):
         way = WAYS[name]

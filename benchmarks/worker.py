@@ -80,6 +80,10 @@ class Worker:
 
     def do_make(self, workload: str, steps: int) -> dict[str, Any]:
         self.trained = None
+        if "torch._dynamo" in sys.modules:
+            # As in a process of the workload's own: torch takes sizes that have changed in a process for ones that may change
+            # again, and compiles code for any size.
+            self.torch._dynamo.reset()
         gc.collect()
         size = dataclasses.replace(WORKLOADS[workload], steps=steps)
         self.trained = self.make(size, self.device, self.folder.name, **self.way.settings)

@@ -40,6 +40,8 @@ class WorkerProcess:
         log = FOLDER / "logs" / f"{way.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         self.begun = time.perf_counter()
+        # Where there is a GPU, libraries take it unasked.
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         with log.open("w") as errors:
             self.process = subprocess.Popen(
                 [str(environment.python), str(HERE / "worker.py"), way.name, "--device", device],
@@ -47,7 +49,7 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,
-                env=os.environ | one_thread() | caches(cache) | way.environ,
+                env=os.environ | one_thread() | caches(cache) | hidden | way.environ,
                 cwd=FOLDER,
             )
         self.hear(300)

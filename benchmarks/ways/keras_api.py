@@ -53,22 +53,22 @@ class KerasApi:
             self.model.compile("adam", loss, metrics=["accuracy"], **settings)
         else:
             self.model.compile("adam", "mse", **settings)
-        self.x, self.y = workload.data()
+        x, y = workload.data()
         self.held_out: Any = workload.validation_data()
-        if device != "cpu":
-            import torch
-
-            self.x, self.y = torch.from_numpy(self.x).to(device), torch.from_numpy(self.y).to(device)
-            self.held_out = tuple(torch.from_numpy(array).to(device) for array in self.held_out)
-        self.fed: dict[str, Any] = {"x": self.x, "y": self.y, "batch_size": workload.batch}
-        self.measured = self.fed
         if loader:
             from torch import from_numpy
             from torch.utils.data import DataLoader, TensorDataset
 
-            data = TensorDataset(from_numpy(self.x), from_numpy(self.y))
-            self.fed = {"x": DataLoader(data, batch_size=workload.batch, shuffle=True)}
-            self.measured = {"x": DataLoader(data, batch_size=workload.batch)}
+            data = TensorDataset(from_numpy(x), from_numpy(y))
+            self.fed: dict[str, Any] = {"x": DataLoader(data, batch_size=workload.batch, shuffle=True)}
+            self.measured: dict[str, Any] = {"x": DataLoader(data, batch_size=workload.batch)}
+            return
+        if device != "cpu":
+            from torch import from_numpy
+
+            x, y = from_numpy(x).to(device), from_numpy(y).to(device)
+            self.held_out = tuple(from_numpy(array).to(device) for array in self.held_out)
+        self.fed = self.measured = {"x": x, "y": y, "batch_size": workload.batch}
 
     def train(self, pace: Pace, validation: bool) -> None:
         options: dict[str, Any] = dict(self.fed)
