@@ -33,9 +33,12 @@ from workloads import WORKLOADS, Workload
 MEASURES = ("step", "epoch", "evaluate", "predict", "first", "memory")
 IN_TURN = ("step", "epoch", "evaluate", "predict")
 BASE = "hand"
-# Which workloads the short form times in every way, and which of them by every measure.
-EVERY_WAY = ("mlp32", "tiny")
-EVERY_MEASURE = ("mlp32",)
+# What the short form leaves to the long one: measures but the step's on other workloads than these, full stacks and variants on
+# other workloads than the first, fresh processes of other ways.
+MEASURED = ("mlp32",)
+IN_EVERY_WAY = ("mlp32",)
+IN_EVERY_BARE_WAY = ("mlp32", "tiny")
+FRESH = ("hand", "hand-compiled", "oncue", "oncue-jit", "keras-jax")
 
 
 @dataclass
@@ -150,8 +153,9 @@ class Bench:
                 self.workers[name].ask(do="end")
 
     def called(self, names: list[str], workload: Workload, measure: str) -> None:
-        def call(worker: WorkerProcess) -> tuple[float, None]:
-            return worker.ask(do="call", what=measure)["wall"], None
+        def call(worker: WorkerProcess) -> tuple[float, float]:
+            taken = worker.ask(do="call", what=measure)
+            return taken["wall"], taken["cpu"] / taken["wall"]
 
         self.rounds(self.each(names, workload, measure, call), workload, measure, call)
 
@@ -160,9 +164,11 @@ class Bench:
         names: list[str],
         workload: Workload,
         measure: str,
-        take: Callable[[WorkerProcess], tuple[float, float | None]],
+        take: Callable[[WorkerProcess], tuple[float, float]],
     ) -> None:
-        for number in range(self.options.rounds):
+        # Whole passes are steadier than slices.
+        rounds = self.options.rounds if measure == "step" or self.options.full else min(3, self.options.rounds)
+        for number in range(rounds):
             # There and back, so that none always follows the same one.
             for name in names if number % 2 == 0 else names[::-1]:
                 if name not in self.workers:
@@ -178,7 +184,7 @@ class Bench:
         """Measure in fresh processes: time to the end of the first step, and the peak of memory."""
         empty = CACHE.with_name("empty-cache")
         # The first time with nothing compiled yet; then with what the run before has kept.
-        for number in range(4 if self.options.full else 2):
+        for number in range(2):
             if number == 0:
                 shutil.rmtree(empty, ignore_errors=True)
             try:
@@ -241,11 +247,15 @@ def ways_for(options: argparse.Namespace, workload: Workload, measure: str) -> l
     if measure not in (options.measures or MEASURES):
         return []
     named = options.full or options.measures
-    if not named and measure != "step" and workload.name not in EVERY_MEASURE:
+    if not named and measure != "step" and workload.name not in MEASURED:
         return []
     wanted = ways_wanted(options)
-    if not options.full and not options.ways and (workload.name not in EVERY_WAY or measure in ("first", "memory")):
-        wanted = [way for way in wanted if way.short]
+    if not options.full and not options.ways:
+        if measure in ("first", "memory"):
+            wanted = [way for way in wanted if way.name in FRESH]
+        elif workload.name not in IN_EVERY_WAY or measure != "step":
+            bare = workload.name in IN_EVERY_BARE_WAY
+            wanted = [way for way in wanted if way.short or (bare and way.bare is None)]
     if measure in ("evaluate", "predict"):
         wanted = [way for way in wanted if way.bare is None]
     return wanted
