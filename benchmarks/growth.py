@@ -5,7 +5,7 @@
 
 Two runs of the tiny step, each in a process of its own: one of many epochs of a thousand steps, with History, CSVLogger,
 TensorBoard and a callback that reads the loss of every batch; and one of a single epoch. A row stands for a number of
-steps done; its time is the median of the ten hundreds of steps before.
+steps done; its processor time is the median of the ten hundreds of steps before.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Watch(Callback):
         self.done += 1
         if self.done % HUNDRED:
             return
-        now = time.perf_counter()
+        now = time.process_time()
         if self.begun:
             self.last = [*self.last[-9:], (now - self.begun) / HUNDRED * 1e6]
         if self.done in (10**3, 10**4, 10**5, 10**6):
@@ -67,7 +67,7 @@ class Watch(Callback):
             )
             # At once: the next row may be minutes away.
             print(self.rows[-1], flush=True)
-        self.begun = time.perf_counter()
+        self.begun = time.process_time()
 
 
 def run(steps: int, one_epoch: bool) -> list[str]:

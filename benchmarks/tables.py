@@ -46,6 +46,13 @@ def ratios(results: Results, workload: str, measure: str, way: str, base: str = 
     return [value / other for value, other in zip(values, others, strict=False)]
 
 
+def processor_ratios(results: Results, workload: str, measure: str, way: str) -> list[float]:
+    """Return a way's ratios to the hand-written loop in processor time, one for each round."""
+    mine, others = (results.cores.get((workload, measure, name), []) for name in (way, BASE))
+    found = ratios(results, workload, measure, way)
+    return [ratio * cores / other for ratio, cores, other in zip(found, mine, others, strict=False)]
+
+
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     """Return the lower quartile, the median and the upper quartile."""
     if len(values) == 1:
@@ -77,8 +84,7 @@ def row(results: Results, workload: str, measure: str, way: str) -> str:
     found = ratios(results, workload, measure, way)
     against = ratios(results, workload, measure, way, WAYS[way].bare) if WAYS[way].bare else []
     cores = results.cores.get((workload, measure, way))
-    others = results.cores.get((workload, measure, BASE))
-    used = [ratio * mine / other for ratio, mine, other in zip(found, cores or [], others or [], strict=False)]
+    used = processor_ratios(results, workload, measure, way)
     shown = "" if not found else "{1:.2f} | {0:.2f} to {2:.2f}".format(*quartiles(found))
     return (
         f"| {WAYS[way].title} | {f'{value:.0f}' if measure == 'step' else f'{value:.3f}'} | {shown or ' | '} | "
@@ -128,13 +134,14 @@ def summary(results: Results, workloads: list[Workload], device: str) -> str:
         shown = [workload for workload in workloads if results.of(workload.name, measure)]
         if not shown:
             continue
-        lines = [f"| {title} | {' | '.join(workload.title for workload in shown)} |", "|---|" + "---|" * len(shown)]
-        for way in WAYS:
-            cells = [ratios(results, workload.name, measure, way) for workload in shown]
-            if any(cells):
-                numbers = (f"{statistics.median(cell):.2f}" if cell else "" for cell in cells)
-                lines.append(f"| {WAYS[way].title} | {' | '.join(numbers)} |")
-        parts.append("\n".join(lines))
+        for kind, find in ((title, ratios), (f"{title}, processor time", processor_ratios)):
+            lines = [f"| {kind} | {' | '.join(workload.title for workload in shown)} |", "|---|" + "---|" * len(shown)]
+            for way in WAYS:
+                cells = [find(results, workload.name, measure, way) for workload in shown]
+                if any(cells):
+                    numbers = (f"{statistics.median(cell):.2f}" if cell else "" for cell in cells)
+                    lines.append(f"| {WAYS[way].title} | {' | '.join(numbers)} |")
+            parts.append("\n".join(lines))
     if device == "cpu":
         parts.append("On a GPU: not measured.")
     return "\n\n".join(parts)
