@@ -2,7 +2,7 @@
 # make test   run the tests, examples, documentation and docstrings
 # make crash  kill training runs and saves for some minutes, and compare what is left
 # make lint   check style and types
-# make bench  time oncue beside the hand-written loop
+# make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
 #
 # PYTHON chooses the interpreter (3.11 or newer), VENV the place of the virtual environment, WORKERS the test processes.
@@ -36,7 +36,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python

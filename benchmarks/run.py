@@ -1,24 +1,48 @@
-"""All benchmarks, in their short form: about five minutes on two cores.
+"""All benchmarks by one command, each peer in an environment of its own that is made first.
 
-python benchmarks/run.py
+    python benchmarks/run.py                                the short form, under ten minutes on two cores
+    python benchmarks/run.py --full                         every way on every workload, and the long form of the rest
+    python benchmarks/run.py --tables training --workloads mlp32 --ways hand,oncue,keras-jax --measures step
+
+What chooses workloads and ways is told to the table of training alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-SHORT = {"training_step.py": ["--rounds", "9", "--seconds", "0.3"], "dispatch.py": ["--rounds", "7"]}
+import training
+from environments import HERE
 
-if __name__ == "__main__":
+# What the other scripts are told in the short form, and in the long one.
+SCRIPTS = {
+    "limits": (["--rounds", "9"], ["--rounds", "15"]),
+    "dispatch": (["--rounds", "5"], ["--rounds", "9"]),
+    "growth": (["--steps", "10000"], ["--steps", "1000000"]),
+    "tensorboard_histograms": (["--rounds", "3"], ["--rounds", "9"]),
+    "saving": (["--parameters", "2000000"], ["--parameters", "50000000"]),
+}
+TABLES = ("training", *SCRIPTS)
+
+
+def main() -> None:
+    """Read the command line and run the tables in turn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", type=training.names(TABLES), default=list(TABLES), help=", ".join(TABLES))
+    training.add_options(parser)
+    options = parser.parse_args()
     failed = []
-    for script in sorted(HERE.glob("*.py")):
-        if script.name in ("run.py", "workloads.py"):
-            continue
-        print(f"\n## {script.stem}\n", flush=True)
-        if subprocess.run([sys.executable, str(script), *SHORT.get(script.name, [])], check=False).returncode:
-            failed.append(script.name)
+    for table in options.tables:
+        print(f"\n## {table}\n", flush=True)
+        if table == "training":
+            training.run(options)
+        elif subprocess.run([sys.executable, str(HERE / f"{table}.py"), *SCRIPTS[table][options.full]]).returncode:
+            failed.append(table)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

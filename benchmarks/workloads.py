@@ -1,12 +1,15 @@
-"""The networks and data that the benchmarks train, and the loop a careful engineer writes by hand for them."""
+"""What the benchmarks train: sizes, data and batch of each workload, told without any framework.
+
+The networks stand in `ways/torch_networks.py` and, for Keras and for oncue's layers, in `ways/keras_networks.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import nn
+import numpy as np
+
+Arrays = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -14,103 +17,59 @@ class Workload:
     """A network, its data and its batch size.
 
     Args:
-        name: The row's name.
-        module: Makes the torch module.
-        data: Makes inputs and targets.
+        name: What `--workloads` calls it.
+        title: What the tables call it.
+        network: The network's name in the modules of networks.
+        shape: The shape of one sample; pictures and sequences have their channels last.
         batch: Samples in a batch.
-        classes: Whether it classifies (cross-entropy and accuracy) or regresses (mean squared error).
+        steps: Batches in an epoch; every batch is a whole one.
+        short_steps: The same in the short form.
+        classes: How many classes it tells apart, by cross-entropy and with the accuracy measured; 0 for a regression to one
+            number by the mean squared error.
     """
 
     name: str
-    module: Callable[[], nn.Module]
-    data: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    title: str
+    network: str
+    shape: tuple[int, ...]
     batch: int
-    classes: bool = True
+    steps: int
+    short_steps: int
+    classes: int = 10
 
-    def loss(self) -> nn.Module:
-        """Return torch's loss for it."""
-        return nn.CrossEntropyLoss() if self.classes else nn.MSELoss()
+    def data(self) -> Arrays:
+        """Return the inputs and targets of an epoch."""
+        return made(self, self.steps, seed=0)
+
+    def validation_data(self) -> Arrays:
+        """Return a fifth as many to validate on."""
+        return made(self, max(1, self.steps // 5), seed=1)
 
 
-def mlp() -> nn.Module:
-    """Return the network of the tutorials: 784, 128, dropout, 64, dropout, 10."""
-    return nn.Sequential(
-        nn.Linear(784, 128),
-        nn.ReLU(),
-        nn.Dropout(0.2),
-        nn.Linear(128, 64),
-        nn.ReLU(),
-        nn.Dropout(0.2),
-        nn.Linear(64, 10),
+def made(workload: Workload, steps: int, seed: int) -> Arrays:
+    """Return random samples, and what one fixed projection of each says: its sum, or which of ten is the largest."""
+    x = np.random.default_rng(seed).random((steps * workload.batch, *workload.shape), dtype=np.float32)
+    rows = x.reshape(len(x), -1)
+    if not workload.classes:
+        return x, rows.sum(1, keepdims=True)
+    projections = np.random.default_rng(7).standard_normal((rows.shape[1], workload.classes), dtype=np.float32)
+    projections -= projections.mean(0)
+    y = np.empty(len(x), np.int64)
+    # In parts: a copy of the data would stand in the peak of memory.
+    for start in range(0, len(x), 1024):
+        y[start : start + 1024] = (rows[start : start + 1024] @ projections).argmax(1)
+    return x, y
+
+
+# An epoch of the MLP is MNIST's in the long form.
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("mlp32", "MLP, batch 32", "mlp", (784,), 32, steps=1875, short_steps=400),
+        Workload("mlp128", "MLP, batch 128", "mlp", (784,), 128, steps=469, short_steps=150),
+        Workload("cnn", "CNN, batch 128", "cnn", (28, 28, 1), 128, steps=50, short_steps=15),
+        Workload("lstm", "LSTM, batch 64", "lstm", (64, 32), 64, steps=100, short_steps=25),
+        Workload("tiny", "tiny step", "linear", (8,), 4, steps=5000, short_steps=1000, classes=0),
+        Workload("transformer", "transformer, batch 8", "transformer", (64, 384), 8, steps=16, short_steps=2),
     )
-
-
-def cnn() -> nn.Module:
-    """Return a small convolutional network for 28x28 images of one channel, channels first."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 5 * 5, 10),
-    )
-
-
-def images(count: int, *shape: int) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """Return a maker of random samples of a shape, labelled by the largest of ten random projections."""
-
-    def make() -> tuple[torch.Tensor, torch.Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand(count, *shape, generator=generator)
-        flat = x.flatten(1)
-        return x, ((flat - 0.5) @ torch.randn(flat.shape[1], 10, generator=generator)).argmax(1)
-
-    return make
-
-
-def points() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return samples of eight numbers, and their sum."""
-    x = torch.rand(4000, 8, generator=torch.Generator().manual_seed(0))
-    return x, x.sum(1, keepdim=True)
-
-
-WORKLOADS = (
-    Workload("MLP, batch 128", mlp, images(12800, 784), 128),
-    Workload("MLP, batch 32", mlp, images(6400, 784), 32),
-    Workload("CNN, batch 128", cnn, images(1280, 1, 28, 28), 128),
-    Workload("tiny step: Linear(8, 1), batch 4", lambda: nn.Linear(8, 1), points, 4, classes=False),
-)
-
-
-def hand_loop(workload: Workload, epochs: int) -> Callable[[], list[dict[str, float]]]:
-    """Return the loop that a careful engineer writes: tensors in memory, fused Adam, sums kept on the device."""
-    module, loss_function = workload.module(), workload.loss()
-    x, y = workload.data()
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
-
-    def run() -> list[dict[str, float]]:
-        history = []
-        module.train()
-        for _ in range(epochs):
-            order = torch.randperm(len(x))
-            total = torch.zeros(())
-            right = torch.zeros((), dtype=torch.int64)
-            for start in range(0, len(x), workload.batch):
-                index = order[start : start + workload.batch]
-                inputs, targets = x[index], y[index]
-                optimizer.zero_grad(set_to_none=True)
-                outputs = module(inputs)
-                loss = loss_function(outputs, targets)
-                loss.backward()
-                optimizer.step()
-                with torch.no_grad():
-                    total += loss * len(index)
-                    if workload.classes:
-                        right += (outputs.argmax(1) == targets).sum()
-            history.append({"loss": total.item() / len(x), "accuracy": right.item() / len(x)})
-        return history
-
-    return run
+}

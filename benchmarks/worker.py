@@ -1,0 +1,146 @@
+"""One way to train, in a process of its own: takes orders as JSON lines on stdin, answers each on stdout.
+
+    {"do": "make", "workload": "mlp32", "steps": 100}       makes the model and the data
+    {"do": "train", "validation": false}                    trains one epoch, and answers with its seconds
+    {"do": "go", "epochs": 3}                               trains so many more, within the same `fit`
+    {"do": "end"}                                           ends that `fit`
+    {"do": "call", "what": "evaluate"}                      evaluates, or predicts, once
+    {"do": "memory"}                                        tells the highest resident memory since the imports, in MB
+    {"do": "idle", "epochs": 1}                             trains under torch's profiler: how long the host waits
+    {"do": "profile", "epochs": 1, "steps": 100}            trains under Python's profiler: calls and time by library
+
+An order that fails is answered with `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any
+
+from ways import WAYS
+from ways.pace import Finished, Pace
+from workloads import WORKLOADS
+
+
+class Worker:
+    """Carries out orders.
+
+    Args:
+        way: The way's name.
+        device: "cpu" or "cuda".
+        answers: Where answers go.
+    """
+
+    def __init__(self, way: str, device: str, answers: Any) -> None:
+        self.way, self.device, self.answers = WAYS[way], device, answers
+        for name in self.way.imports:
+            importlib.import_module(name)
+        self.torch = sys.modules.get("torch")
+        if self.torch is not None:
+            self.torch.set_num_threads(1)
+            # Units that die leave denormal numbers in Adam's means, which take a hundred times as long. They would measure
+            # how long each way has trained already. XLA flushes them by itself.
+            self.torch.set_flush_denormal(True)
+        self.make = importlib.import_module(f"ways.{self.way.module}").make
+        self.trained: Any = None
+        self.imported = peak()
+        self.folder = tempfile.TemporaryDirectory()
+
+    def run(self) -> None:
+        self.answer({"ready": True})
+        while (order := self.order()) is not None:
+            try:
+                self.answer(getattr(self, f"do_{order.pop('do')}")(**order))
+            # Whatever a library raises belongs in its row of the table.
+            except Exception as error:
+                traceback.print_exc()
+                self.answer({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:150] or '-'}"})
+
+    def order(self) -> dict[str, Any] | None:
+        line = sys.stdin.readline()
+        return json.loads(line) if line else None
+
+    def answer(self, values: dict[str, Any]) -> None:
+        self.answers.write(json.dumps(values) + "\n")
+        self.answers.flush()
+
+    def settle(self) -> None:
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def do_make(self, workload: str, steps: int) -> dict[str, Any]:
+        self.trained = None
+        if "torch._dynamo" in sys.modules:
+            # As in a process of the workload's own: torch takes sizes that have changed in a process for ones that may change
+            # again, and compiles code for any size.
+            self.torch._dynamo.reset()
+        gc.collect()
+        size = dataclasses.replace(WORKLOADS[workload], steps=steps)
+        self.trained = self.make(size, self.device, self.folder.name, **self.way.settings)
+        return {}
+
+    def do_train(self, validation: bool) -> dict[str, Any]:
+        def ask(taken: tuple[float, float]) -> int | None:
+            self.answer({"wall": taken[0], "cpu": taken[1]})
+            order = self.order()
+            if order is None or order["do"] == "end":
+                return None
+            return order["epochs"]
+
+        try:
+            self.trained.train(Pace(ask, self.settle), validation)
+        except Finished:
+            return {}
+        raise RuntimeError("the run ended by itself")
+
+    def do_call(self, what: str) -> dict[str, Any]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        getattr(self.trained, what)()
+        self.settle()
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+    def do_memory(self) -> dict[str, Any]:
+        return {"megabytes": peak() - self.imported}
+
+    def do_idle(self, epochs: int) -> dict[str, Any]:
+        from host_idle import host_idle
+
+        turns = iter([epochs, None])
+        with tempfile.TemporaryDirectory() as folder:
+            return host_idle(self.trained, lambda taken: next(turns), self.settle, folder)
+
+    def do_profile(self, epochs: int, steps: int) -> dict[str, Any]:
+        from profiles import profiled
+
+        return profiled(self.trained, epochs, steps, self.settle)
+
+
+def peak() -> float:
+    """Return the highest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Carry out orders until stdin ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    # What libraries print must not stand among the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    Worker(options.way, options.device, answers).run()
+
+
+if __name__ == "__main__":
+    main()
