@@ -43,13 +43,11 @@ class Staging:
         self._turn = 1 - turn
         if self._copied[turn] is not None:
             self._copied[turn].synchronize()
-        part = tensor[rows] if isinstance(rows, slice) else None
-        number = len(rows) if part is None else len(part)
-        buffer = self._buffer(turn, tensor, number)
-        if part is not None:
-            buffer.copy_(part)
+        if isinstance(rows, slice):
+            part = tensor[rows]
+            buffer = self._buffer(turn, tensor, len(part)).copy_(part)
         else:
-            assert isinstance(rows, Tensor)
+            buffer = self._buffer(turn, tensor, len(rows))
             torch.index_select(tensor, 0, rows, out=buffer)
         sent = buffer.to(device=self._device, dtype=self._dtype, non_blocking=True)
         if self._device.type == "cuda":
