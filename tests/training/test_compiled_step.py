@@ -290,11 +290,17 @@ class Recurrent(nn.Module):
         return self.out(self.cell(x.reshape(-1, 3, 2))[0][:, -1])
 
 
+def keras_recurrent() -> Any:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([layers.Input((6,)), layers.Reshape((3, 2)), layers.GRU(4), layers.Dense(3)])
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
+        (keras_recurrent, "would unroll `GRU` over all steps"),
         (Branching, r"Data-dependent branching.*if x\.sum\(\) > 0"),
-        (Recurrent, "LSTM"),
+        (Recurrent, "would unroll `LSTM` over all steps"),
         (Unused, "some weights get no gradient"),
         (Hidden, "doesn't get from the module that has it"),
     ],
@@ -302,10 +308,11 @@ class Recurrent(nn.Module):
 def test_what_cant_be_compiled_runs_eagerly_with_one_warning(make: Any, reason: str, quick: None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        eager, expected = trained(make, OPTIMIZERS["adam"], False, validation_data=None)
+        eager, expected = trained(make, OPTIMIZERS["adam"], False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        compiled, got = trained(make, OPTIMIZERS["adam"], True, validation_data=None)
+        compiled, got = trained(make, OPTIMIZERS["adam"], True)
+        compiled.predict(X, verbose=0)
     texts = [str(one.message) for one in caught if "`jit_compile` can't" in str(one.message)]
     assert len(texts) == 1
     assert re.search(reason, texts[0]), texts[0]

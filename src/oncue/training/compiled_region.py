@@ -22,6 +22,10 @@ BACKEND = "inductor"
 """The compiler, by its name in torch; "eager" makes graphs quickly and runs them slowly, for tests."""
 
 
+# torch's compiler knows these only step by step: a graph of thousands of operations, which takes it minutes.
+_UNROLLED = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+
+
 class CompiledRegion:
     """Calls a function of tensors through `torch.compile`, as one graph.
 
@@ -144,6 +148,9 @@ class CompiledRegion:
         self._graph = recorded
 
     def _compile(self, module: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
+        for node in module.graph.nodes:
+            if node.target in _UNROLLED:
+                raise RuntimeError(f"`{node.target.__name__}` would be unrolled over all steps of its sequences")
         backend: Any = torch._dynamo.lookup_backend(BACKEND)
         options = {"config_patches": self._options} if BACKEND == "inductor" else {}
         graph = backend(module, example_inputs, **options)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from oncue.callbacks import CallbackList
+from oncue.layers.rnn import RNN
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
 from oncue.training.batch import Batch
@@ -194,6 +195,9 @@ class CompiledStep:
         model = self._model
         if model._overrides(f"{self._kind}_step"):
             return f"the model has a `{self._kind}_step` of its own"
+        recurrent = next((part for part in model.modules() if isinstance(part, (torch.nn.RNNBase, RNN))), None)
+        if recurrent is not None:
+            return f"torch's compiler would unroll `{type(recurrent).__name__}` over all steps of its sequences"
         if self._kind != "train":
             return None
         parameters = model.optimizer._parameters
@@ -224,7 +228,9 @@ class CompiledStep:
         self.refusal = reason
         self._signature = self._graph = None
         self._settle()
-        if self._model.jit_compile is True:
+        steps = self._model._compiled_steps
+        if self._model.jit_compile is True and not steps.warned:
+            steps.warned = True
             method = _METHODS[self._kind]
             warnings.warn(
                 f"`jit_compile` can't compile the step of `{method}`, which runs eagerly instead: {reason}.",
@@ -253,6 +259,9 @@ def _shapes(signature: Signature) -> Signature:
 
 class CompiledSteps(dict[str, CompiledStep]):
     """The compiled steps of a model, which neither its copies nor files can have."""
+
+    warned = False
+    """Whether it was said that something can't be compiled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledSteps, ()
