@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, remote, safetensors_file, weights_h5
-from oncue.saving.hdf5_file import hdf5_replacing
+from oncue.saving.hdf5_file import write_hdf5
 from oncue.saving.tree import Tree
 
 _MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
@@ -202,11 +202,7 @@ def _prepared_tree(tree: Tree, snapshot: Snapshot | None) -> Callable[[Path], No
     if snapshot is not None:
         tree.freeze(snapshot)
 
-    def write(path: Path) -> None:
-        with hdf5_replacing(path) as content:
-            tree.write(content)
-
-    return write
+    return lambda path: write_hdf5(tree, path)
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
