@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -356,6 +358,29 @@ def test_a_folder_that_cant_be_written_to(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(PermissionError, match=r"can't write where its `filepath` points .*m\.keras"):
         train(ModelCheckpoint(tmp_path / "m.keras"), series(1), model)
     assert model.trained == 0 and not seen
+
+
+@pytest.mark.parametrize(
+    ("name", "weights_only", "numbers"),
+    [("m.keras", False, 3 * 15), ("m.weights.h5", True, 3 * 15), ("m.safetensors", True, 15), ("m.h5", True, 15)],
+)
+def test_a_disk_without_room_for_a_file(
+    name: str, weights_only: bool, numbers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    saver = ModelCheckpoint(tmp_path / name, save_weights_only=weights_only)
+    # What the optimizer counts with takes some bytes more.
+    free = shutil.disk_usage(tmp_path)._replace(free=4 * numbers - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(OSError, match=r"needs about 0\.0 MB.* so training doesn't begin.*m\.") as caught:
+        model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0, callbacks=[saver])
+    assert caught.value.errno == errno.ENOSPC
+    assert model.optimizer.iterations == 0 and not list(tmp_path.iterdir())
+    roomy = free._replace(free=4 * numbers + 64)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: roomy)
+    model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0, callbacks=[saver])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.arguments import finite, whole
+from oncue.core.contract import TellsSize
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.files import sweep
@@ -144,8 +146,14 @@ def check_recorded(name: FileName, keeps: bool, idle: bool) -> None:
         raise ValueError(f"`resume_best` of {_OWNER} goes with `save_best_only=True` or `keep='best 3'`; got neither.")
 
 
-def try_path(name: FileName) -> None:
+def try_path(name: FileName, model: Any, weights_only: bool) -> None:
     """Make the folder of a file name and write there, to find out before training that it can be done.
+
+    Args:
+        name: The file name.
+        model: What is saved there. When it can tell how large a file becomes, so much must be free: an old file stays
+            until the new one is whole.
+        weights_only: Whether its weights alone are saved.
 
     Raises:
         OSError: When it can't, naming the path.
@@ -156,6 +164,7 @@ def try_path(name: FileName) -> None:
         if name.folder:
             os.makedirs(name.folder, exist_ok=True)
         sweep(name.folder or os.curdir, name.pattern)
+        free = shutil.disk_usage(name.folder or os.curdir).free
         handle, probe = tempfile.mkstemp(prefix=".oncue-probe-", dir=name.folder or os.curdir)
         os.close(handle)
         os.unlink(probe)
@@ -166,6 +175,14 @@ def try_path(name: FileName) -> None:
             "folder that can be written to",
             name.template,
         ) from None
+    size = model.size_of_save(name.template, weights_only=weights_only) if isinstance(model, TellsSize) else 0
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{_OWNER} needs about {size / 1e6:.1f} MB for a file, and {free / 1e6:.1f} MB are free where its `filepath` "
+            "points, so training doesn't begin. Make room, or give another folder",
+            name.template,
+        )
 
 
 def refuse_folder(path: str) -> None:

@@ -34,7 +34,8 @@ class ModelCheckpoint(MonitorCallback):
 
     A best file is replaced only by a finite, strictly better value that was measured in the same epoch. Nothing is saved
     in an epoch that TerminateOnNaN cut short. Paths are tried before the first step: the folder is made, and a file that
-    can't be written there, a placeholder that nothing will fill, and an ending that names no format are said at once.
+    can't be written there, a disk without room for one, a placeholder that nothing will fill, and an ending that names no
+    format are said at once.
 
     The best value outlives a run: a second `fit` with the same object goes on from it, as in Keras.
 
@@ -68,7 +69,8 @@ class ModelCheckpoint(MonitorCallback):
     Raises:
         ValueError: For an argument that can't be right, and before the first step for a placeholder or a monitored name
             that this run can't log.
-        OSError: Before the first step, when nothing can be written to the path, or it is a folder; and when a save fails.
+        OSError: Before the first step, when nothing can be written to the path, it is a folder, or there is no room for a
+            file; and when a save fails.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -194,7 +196,7 @@ class ModelCheckpoint(MonitorCallback):
         self._saver.begin(self.model)
         if is_url(self.filepath):
             return
-        try_path(self._name)
+        try_path(self._name, self.model, self.save_weights_only)
         if self._rules or self.resume_best:
             self._open_manifest()
 

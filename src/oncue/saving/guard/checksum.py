@@ -23,7 +23,7 @@ def trailer(checksum: int) -> bytes:
 
     Example:
         >>> trailer(0xCBF43926)
-        b'\\noncue-crc32:cbf43926'
+        b'\noncue-crc32:cbf43926'
     """
     return _MARK + f"{checksum:08x}".encode("ascii")
 
