@@ -13,7 +13,7 @@ from oncue.callbacks.arguments import finite, whole
 from oncue.core.contract import TellsSize
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
-from oncue.core.files import sweep
+from oncue.core.files import check_target, sweep
 from oncue.legacy import warn_once
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
         OSError: When it can't, naming the path.
     """
     if not name.names:
-        refuse_folder(name.fill({}))
+        check_target(name.fill({}))
     try:
         if name.folder:
             os.makedirs(name.folder, exist_ok=True)
@@ -183,16 +183,3 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
             "points, so training doesn't begin. Make room, or give another folder",
             name.template,
         )
-
-
-def refuse_folder(path: str) -> None:
-    """Refuse a path that is a folder.
-
-    Raises:
-        IsADirectoryError: Naming it.
-    """
-    if os.path.isdir(path):
-        text = (
-            f"`filepath` of {_OWNER} must be the path of a file; this one is a folder. Remove it or give another name"
-        )
-        raise IsADirectoryError(errno.EISDIR, text, path)

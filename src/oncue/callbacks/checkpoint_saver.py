@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from oncue.callbacks.checkpoint_arguments import is_url, refuse_folder
+from oncue.callbacks.checkpoint_arguments import is_url
 from oncue.core.contract import SavesLater
+from oncue.core.files import check_target
 
 if TYPE_CHECKING:
     from oncue.checkpoints.manifest import Manifest
@@ -124,7 +125,7 @@ class CheckpointSaver:
             direction: Which way the score gets better.
         """
         if not is_url(path):
-            refuse_folder(path)
+            check_target(path)
             if os.path.dirname(path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
         if self.manifest is None or record is None:
