@@ -7,6 +7,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -484,6 +486,43 @@ def test_interrupted_anywhere_the_files_are_the_same(
         second.best == min((v for v in values if v is not None and v == v), default=None)
         or "save_best_only" not in options
     )
+
+
+HOLDER = """
+import sys, time
+from oncue.callbacks import ModelCheckpoint
+saver = ModelCheckpoint(sys.argv[1], keep=1)
+saver.set_model(object())
+saver.on_train_begin()
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_runs_that_would_record_the_same_files(tmp_path: Path) -> None:
+    path = tmp_path / "m_{epoch}.keras"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "begun\n"
+        with pytest.raises(RuntimeError, match=r"Another run .*m_epoch\.keras\.oncue\.json"):
+            train(ModelCheckpoint(path, keep=1), series(1))
+        # Other files are nobody else's, and neither are files that nothing is recorded of.
+        train(ModelCheckpoint(tmp_path / "n_{epoch}.keras", keep=1), series(1))
+        train(ModelCheckpoint(path), series(1))
+        other.kill()
+    train(ModelCheckpoint(path, keep=1), series(1, 1))
+    assert sorted(os.listdir(tmp_path)) == [
+        "m_2.keras", "m_epoch.keras.oncue.json", "n_1.keras", "n_epoch.keras.oncue.json",
+    ]  # fmt: skip
+
+
+def test_a_run_that_ended_without_saying_so_keeps_none_out(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1)
+    saver.set_model(Standin())
+    saver.on_train_begin()
+    train(ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1), series(1, 1))
+    assert sorted(os.listdir(tmp_path)) == ["m_2.keras", "m_epoch.keras.oncue.json"]
 
 
 # resume_best ------------------------------------------------------------------------------------------------------

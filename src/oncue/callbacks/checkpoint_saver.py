@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from oncue.callbacks.checkpoint_arguments import is_url
 from oncue.core.contract import SavesLater
 from oncue.core.files import check_target
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.lock import FolderLock
     from oncue.checkpoints.manifest import Manifest
     from oncue.checkpoints.record import Record
     from oncue.checkpoints.retention import Rule
@@ -35,12 +36,15 @@ class CheckpointSaver:
         True
     """
 
+    _locks: ClassVar[dict[str, FolderLock]] = {}
+
     def __init__(self, asynchronous: bool) -> None:
         self.manifest: Manifest | None = None
         self._asynchronous = asynchronous
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
         self._unsaid: Callable[[], None] | None = None
+        self._key = ""
 
     def begin(self, model: Any) -> None:
         """Get ready for a run.
@@ -61,6 +65,41 @@ class CheckpointSaver:
             )
         self._writer = Writer("a checkpoint")
         self._snapshot = Snapshot()
+
+    def open_manifest(self, path: str) -> Manifest:
+        """Read the manifest, and keep other processes from saving the files that it speaks of.
+
+        Args:
+            path: The manifest's path.
+
+        Raises:
+            RuntimeError: When another process does that already.
+            ValueError: When it can't be read.
+        """
+        from oncue.checkpoints.lock import FolderLock
+        from oncue.checkpoints.manifest import Manifest
+
+        # A run of this process that ended without saying so, as under Keras's own loop, must not keep out the next.
+        self._key = os.path.realpath(path)
+        if self._key not in CheckpointSaver._locks:
+            lock = FolderLock(os.path.dirname(path), f".{os.path.basename(path)[:200]}.lock")
+            if not lock.acquire():
+                raise RuntimeError(
+                    f"Another run that is still going on saves the files of '{path}'. Wait for its end, stop it, or give "
+                    "another `filepath`."
+                )
+            CheckpointSaver._locks[self._key] = lock
+        self.manifest = Manifest(path)
+        return self.manifest
+
+    def end(self) -> None:
+        """Wait for the file that is being written, and let others save files of these names."""
+        try:
+            self.wait()
+        finally:
+            lock = CheckpointSaver._locks.pop(self._key, None)
+            if lock is not None:
+                lock.release()
 
     def save(
         self,

@@ -218,11 +218,11 @@ class ModelCheckpoint(MonitorCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Wait until everything is written."""
-        self._saver.wait()
+        self._saver.end()
 
     def close(self) -> None:
         """Wait until everything is written, however the run ended."""
-        self._saver.wait()
+        self._saver.end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run gets back; what it speaks of is on the disk then."""
@@ -311,11 +311,8 @@ class ModelCheckpoint(MonitorCallback):
     # What an earlier run left -------------------------------------------------------------------------------------
 
     def _open_manifest(self) -> None:
-        from oncue.checkpoints.manifest import Manifest
-
-        manifest = self._saver.manifest = Manifest(
-            os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
-        )
+        path = os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
+        manifest = self._saver.open_manifest(path)
         if not self.resume_best:
             return
         if self.watch.direction is None:
