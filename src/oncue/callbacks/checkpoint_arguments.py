@@ -14,6 +14,7 @@ from oncue.core.contract import TellsSize
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.files import check_target, sweep
+from oncue.core.remote import is_url, try_folder
 from oncue.legacy import warn_once
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 _OWNER = "ModelCheckpoint"
 _MODEL_ENDINGS = (".keras", ".h5", ".hdf5")
 _WEIGHTS_ENDINGS = (".weights.h5", ".h5", ".hdf5", ".safetensors")
-
-
-def is_url(path: str) -> bool:
-    """Return whether a path is a URL, whose place isn't ours to look at."""
-    return "://" in path
 
 
 def read_path(filepath: Any, weights_only: bool) -> str:
@@ -158,6 +154,11 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
     Raises:
         OSError: When it can't, naming the path.
     """
+    if is_url(name.template):
+        # Of "memory://{epoch}.keras" no folder is left but the store itself.
+        folder = name.folder if is_url(name.folder) else f"{name.folder}/"
+        try_folder(f"{folder}/m" if name.names else name.template)
+        return
     if not name.names:
         check_target(name.fill({}))
     try:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oncue.callbacks.checkpoint_arguments import is_url
 from oncue.core.contract import SavesLater
 from oncue.core.files import check_target
+from oncue.core.remote import is_url
 
 if TYPE_CHECKING:
     from oncue.checkpoints.lock import FolderLock

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from oncue.callbacks.checkpoint_arguments import (
     check_measured,
     check_recorded,
-    is_url,
     read_path,
     read_period,
     read_rules,
@@ -194,8 +193,6 @@ class ModelCheckpoint(MonitorCallback):
         self.every.begin()
         self._epoch = 0
         self._saver.begin(self.model)
-        if is_url(self.filepath):
-            return
         try_path(self._name, self.model, self.save_weights_only)
         if self._rules or self.resume_best:
             self._open_manifest()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from oncue.saving import remote
+from oncue.core import remote
 
 UNREADY = (UninitializedParameter, UninitializedBuffer)
 """The types of tensors that have no shape yet."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from oncue.checkpoints.snapshot import Snapshot
+from oncue.core import remote
 from oncue.optimizers import Optimizer
-from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, remote, safetensors_file, weights_h5
+from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
 from oncue.saving.arguments import (
     UNREADY,
     may_write,
