@@ -517,6 +517,15 @@ def test_two_runs_that_would_record_the_same_files(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("oncue.checkpoints.lock._lock", refuse)
+    train(ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1), series(1, 1))
+    assert sorted(os.listdir(tmp_path)) == ["m_2.keras", "m_epoch.keras.oncue.json"]
+
+
 def test_a_run_that_ended_without_saying_so_keeps_none_out(tmp_path: Path) -> None:
     saver = ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1)
     saver.set_model(Standin())

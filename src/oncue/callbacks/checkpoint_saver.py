@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from oncue.checkpoints.retention import Rule
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.writer import Writer
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class CheckpointSaver:
@@ -83,7 +87,15 @@ class CheckpointSaver:
         self._key = os.path.realpath(path)
         if self._key not in CheckpointSaver._locks:
             lock = FolderLock(os.path.dirname(path), f".{os.path.basename(path)[:200]}.lock")
-            if not lock.acquire():
+            try:
+                taken = lock.acquire()
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                # Some network file systems have no locks; files can be saved there all the same.
+                lock.path.unlink(missing_ok=True)
+                taken = True
+            if not taken:
                 raise RuntimeError(
                     f"Another run that is still going on saves the files of '{path}'. Wait for its end, stop it, or give "
                     "another `filepath`."
