@@ -335,6 +335,21 @@ COMPILED: dict[str, Any] = {
     "weighted_metrics": [layer("system", module="os")],
     "steps_per_execution": "many",
 }
+OPTIMIZERS: dict[str, Any] = {
+    "amsgrad": 1 << 40,
+    "beta_1": [0.9],
+    "epsilon": "x",
+    "use_ema": {"a": 1},
+    "learning_rate": [],
+}
+
+
+@pytest.mark.parametrize("key", OPTIMIZERS)
+def test_what_an_optimizer_was_told(key: str, model: Any, tmp_path: Path) -> None:
+    config = config_of(model, tmp_path)
+    config["compile_config"]["optimizer"]["config"][key] = OPTIMIZERS[key]
+    with pytest.raises(ValueError, match="can't be compiled"):
+        keras.models.load_model(written(tmp_path, model, config)[0])
 
 
 @pytest.mark.parametrize("key", COMPILED)
