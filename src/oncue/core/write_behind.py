@@ -14,7 +14,7 @@ _BATCH = 32 << 20
 # Below this, threads cost more than they save.
 _SMALL = 4 << 20
 # What waits for the checksum is kept alive; so much of it is enough that neither side stands still.
-_WAITING = 32
+_WAITING = 128
 
 
 class WriteBehind:
@@ -84,6 +84,9 @@ class WriteBehind:
 
     def checksum(self) -> int:
         """Return the CRC-32 of all that `write` was given."""
+        if "checksum" in self._threads:
+            # The disk needs not wait for what is still to be summed up.
+            self._flush()
         self._finish_checksum()
         return self._checksum
 
