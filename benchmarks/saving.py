@@ -1,6 +1,8 @@
 """Time saves: of a large module's weights beside plain writing, in the background beside a plain copy, and backups.
 
 python benchmarks/saving.py --parameters 100000000 --rounds 5
+
+A save uses a second core while it writes, for the checksum; on a machine that is busy otherwise it has none.
 """
 
 from __future__ import annotations
@@ -186,7 +188,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    print(f"torch {torch.__version__}, one thread, {options.parameters} parameters")
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    print(f"torch {torch.__version__}, one thread, {options.parameters} parameters; {load} before it began")
     with tempfile.TemporaryDirectory(dir=".") as name:
         folder = Path(name)
         module = network(options.parameters)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -358,6 +362,29 @@ def test_a_folder_that_cant_be_written_to(tmp_path: Path, monkeypatch: pytest.Mo
     assert model.trained == 0 and not seen
 
 
+@pytest.mark.parametrize(
+    ("name", "weights_only", "numbers"),
+    [("m.keras", False, 3 * 15), ("m.weights.h5", True, 3 * 15), ("m.safetensors", True, 15), ("m.h5", True, 15)],
+)
+def test_a_disk_without_room_for_a_file(
+    name: str, weights_only: bool, numbers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    saver = ModelCheckpoint(tmp_path / name, save_weights_only=weights_only)
+    # What the optimizer counts with takes some bytes more.
+    free = shutil.disk_usage(tmp_path)._replace(free=4 * numbers - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(OSError, match=r"needs about 0\.0 MB.* so training doesn't begin.*m\.") as caught:
+        model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0, callbacks=[saver])
+    assert caught.value.errno == errno.ENOSPC
+    assert model.optimizer.iterations == 0 and not list(tmp_path.iterdir())
+    roomy = free._replace(free=4 * numbers + 64)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: roomy)
+    model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0, callbacks=[saver])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(OSError, match=r"a/m\.keras"):
@@ -459,6 +486,52 @@ def test_interrupted_anywhere_the_files_are_the_same(
         second.best == min((v for v in values if v is not None and v == v), default=None)
         or "save_best_only" not in options
     )
+
+
+HOLDER = """
+import sys, time
+from oncue.callbacks import ModelCheckpoint
+saver = ModelCheckpoint(sys.argv[1], keep=1)
+saver.set_model(object())
+saver.on_train_begin()
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+def test_two_runs_that_would_record_the_same_files(tmp_path: Path) -> None:
+    path = tmp_path / "m_{epoch}.keras"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "begun\n"
+        with pytest.raises(RuntimeError, match=r"Another run .*m_epoch\.keras\.oncue\.json"):
+            train(ModelCheckpoint(path, keep=1), series(1))
+        # Other files are nobody else's, and neither are files that nothing is recorded of.
+        train(ModelCheckpoint(tmp_path / "n_{epoch}.keras", keep=1), series(1))
+        train(ModelCheckpoint(path), series(1))
+        other.kill()
+    train(ModelCheckpoint(path, keep=1), series(1, 1))
+    assert sorted(os.listdir(tmp_path)) == [
+        "m_2.keras", "m_epoch.keras.oncue.json", "n_1.keras", "n_epoch.keras.oncue.json",
+    ]  # fmt: skip
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("oncue.checkpoints.lock._lock", refuse)
+    train(ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1), series(1, 1))
+    assert sorted(os.listdir(tmp_path)) == ["m_2.keras", "m_epoch.keras.oncue.json"]
+
+
+def test_a_run_that_ended_without_saying_so_keeps_none_out(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1)
+    saver.set_model(Standin())
+    saver.on_train_begin()
+    train(ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1), series(1, 1))
+    assert sorted(os.listdir(tmp_path)) == ["m_2.keras", "m_epoch.keras.oncue.json"]
 
 
 # resume_best ------------------------------------------------------------------------------------------------------

@@ -18,8 +18,20 @@ import oncue as keras
 from oncue import layers
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.store import Store
+from oncue.core import write_behind
 
 CALLS = "openat,write,pwrite64,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync,ftruncate,mkdir,mkdirat,chmod,rmdir"
+
+NAMES = [
+    "m.keras",
+    "m.h5",
+    "w.h5",
+    "w.weights.h5",
+    "w.safetensors",
+    "threads.weights.h5",
+    "threads.safetensors",
+    "store",
+]
 
 
 def _can_trace() -> bool:
@@ -43,6 +55,14 @@ def model(value: float) -> Any:
 
 def _write_state(value: float) -> Callable[[Path], object]:
     return lambda place: (place / "value.txt").write_text(str(value))
+
+
+@pytest.fixture(autouse=True)
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "threads" in request.node.name:
+        # Small files are then written as large ones are, which are sent to the disk while they are being written.
+        for limit, size in (("_SMALL", 0), ("_PIECE", 512), ("_BATCH", 1024)):
+            monkeypatch.setattr(write_behind, limit, size)
 
 
 def _save(name: str, folder: Path, value: float, made: Any) -> None:
@@ -124,7 +144,7 @@ def _traced(action: Callable[[], None], inject: str) -> int:
     return status
 
 
-@pytest.mark.parametrize("name", ["m.keras", "m.h5", "w.h5", "w.weights.h5", "w.safetensors", "store", "kept"])
+@pytest.mark.parametrize("name", [*NAMES, "kept"])
 def test_a_kill_at_every_call(name: str, tmp_path: Path) -> None:
     old, made = tmp_path / "old", model(2.0)
     old.mkdir()
@@ -153,8 +173,10 @@ def test_a_kill_at_every_call(name: str, tmp_path: Path) -> None:
     assert kills[1.0] > 4 and kills[2.0], kills
 
 
-@pytest.mark.parametrize("fault", ["write:error=ENOSPC", "fsync:error=EIO", "rename,renameat,renameat2:error=EIO"])
-@pytest.mark.parametrize("name", ["m.keras", "m.h5", "w.h5", "w.weights.h5", "w.safetensors", "store"])
+@pytest.mark.parametrize(
+    "fault", ["write:error=ENOSPC", "fsync,fdatasync:error=EIO", "rename,renameat,renameat2:error=EIO"]
+)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_fault_at_every_call(name: str, fault: str, tmp_path: Path) -> None:
     old, made = tmp_path / "old", model(2.0)
     old.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zipfile
 from collections.abc import Callable
@@ -94,6 +95,8 @@ def sequences(k: Any) -> Any:
             L.TimeDistributed(L.Dense(2)),
             L.SimpleRNN(3, return_sequences=True, go_backwards=True),
             L.RNN(L.LSTMCell(4), return_sequences=True),
+            L.RNN(L.GRUCell(3), return_sequences=True),
+            L.RNN(L.SimpleRNNCell(3), return_sequences=True),
             L.Bidirectional(L.SimpleRNN(2), merge_mode="sum"),
             L.Dense(3),
         ]
@@ -150,6 +153,16 @@ MODELS: dict[str, tuple[Build, Any]] = {
     "grid": (grid, rows(6, 6, 2)),
     "steps": (steps, rows(5, 2)),
 }
+
+
+def test_every_layer_is_in_one_of_them() -> None:
+    held: set[type] = set()
+    for build, _ in MODELS.values():
+        model = build(oncue)
+        held |= {type(part) for part in model.modules()} | {type(layer) for layer in model.layers}
+    everything = [getattr(oncue.layers, name) for name in oncue.layers.__all__]
+    public = {value for value in everything if inspect.isclass(value) and issubclass(value, oncue.layers.Layer)}
+    assert public - held - {oncue.layers.Layer, oncue.layers.InputLayer} == set()
 
 
 def fill(model: Any, seed: int = 5) -> Any:

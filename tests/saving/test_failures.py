@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -128,3 +129,57 @@ def test_names_at_the_limit_and_permissions(tmp_path: Path) -> None:
     path.chmod(0o640)
     model().save(path)
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_two_writers_of_one_file(name: str, tmp_path: Path) -> None:
+    path, widths = tmp_path / name, (3, 5)
+    SAVES[name](model(), path)
+    children = []
+    for width in widths:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                made = model(width)
+                for _ in range(15):
+                    SAVES[name](made, path)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    loads = 0
+    while children:
+        # Whole at every moment, from the one or the other.
+        fits = []
+        for width in widths:
+            try:
+                model(width).load_weights(path)
+                fits.append(width)
+            except ValueError as error:
+                assert "don't fit" in str(error), error
+        loads += len(fits)
+        done, status = os.waitpid(-1, os.WNOHANG)
+        if done:
+            assert os.waitstatus_to_exitcode(status) == 0
+            children.remove(done)
+    assert loads and [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", SAVES)
+def test_a_folder_that_is_gone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "runs"
+    real = files.os.replace
+
+    def gone(source: Any, target: Any) -> None:
+        shutil.rmtree(folder)
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", gone)
+        with pytest.raises(FileNotFoundError, match="runs"):
+            SAVES[name](model(), folder / name)
+    assert list(tmp_path.iterdir()) == []
+    # The next save makes it again.
+    SAVES[name](model(), folder / name)
+    assert [entry.name for entry in folder.iterdir()] == [name]

@@ -79,6 +79,26 @@ def test_checkpoints(asynchronous: bool, store: Any) -> None:
     keras.models.load_model("memory://runs/2.keras")
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["memory://runs/{epoch}.keras", "memory://runs/{epoch}/m.keras", "memory://m.keras", "memory://{epoch}.keras"],
+)
+def test_a_store_that_takes_nothing_is_found_before_the_first_step(
+    url: str, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **options: Any) -> NoReturn:
+        raise RuntimeError("no such bucket")
+
+    made = model(1.0)
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", fails)
+    with pytest.raises(OSError, match=r"memory://.*no such bucket"):
+        made.fit(np.ones((4, 4)), np.ones((4, 1)), verbose=0, callbacks=[keras.callbacks.ModelCheckpoint(url)])
+    saver = keras.callbacks.ModelCheckpoint("nowhere://runs/m.keras")
+    with pytest.raises(ValueError, match="can't be reached"):
+        made.fit(np.ones((4, 4)), np.ones((4, 1)), verbose=0, callbacks=[saver])
+    assert made.optimizer.iterations == 0 and not store.find("/")
+
+
 def test_what_cannot_be_reached() -> None:
     with pytest.raises(ValueError, match="'nowhere://m.keras' can't be reached.*or give the path of a file"):
         model(1.0).save("nowhere://m.keras")

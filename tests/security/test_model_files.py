@@ -177,6 +177,18 @@ def test_bombs(name: str, model: Any, tmp_path: Path) -> None:
     refused(model, archive(tmp_path / "x.keras", [*rest, bomb]))
 
 
+@pytest.mark.parametrize("name", MEMBERS)
+def test_bombs_that_lie_about_their_size(name: str, model: Any, tmp_path: Path) -> None:
+    parts = parts_of(model, tmp_path)
+    rest = [item for item in parts.items() if item[0] != name]
+    bomb = (info(name, how=zipfile.ZIP_DEFLATED), bytes(20 << 20))
+    path = archive(tmp_path / "x.keras", [*rest, bomb])
+    for said in (0, 100, len(parts[name])):
+        content = path.read_bytes().replace(struct.pack("<I", 20 << 20), struct.pack("<I", said))
+        (tmp_path / "y.keras").write_bytes(content)
+        refused(model, tmp_path / "y.keras")
+
+
 @pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions(how: int, model: Any, tmp_path: Path) -> None:
     refused(model, archive(tmp_path / "x.keras", list(parts_of(model, tmp_path).items()), how))
@@ -280,6 +292,10 @@ LAYERS: dict[str, Any] = {
     "a weight too large": layer("Dense", units=1 << 40),
     "a table too large": layer("Embedding", input_dim=1 << 40, output_dim=1 << 20),
     "no size": layer("Dense", units="4"),
+    "NaN units": layer("Dense", units=float("nan")),
+    "infinite units": layer("Dense", units=float("inf")),
+    "a negative size": layer("Dense", units=-4),
+    "a NaN rate": layer("Dropout", rate=float("nan")),
     "an unknown argument": layer("Dense", units=3, evil=1),
     "no configuration": {"class_name": "Dense"},
     "no dict": "Dense",
@@ -319,6 +335,21 @@ COMPILED: dict[str, Any] = {
     "weighted_metrics": [layer("system", module="os")],
     "steps_per_execution": "many",
 }
+OPTIMIZERS: dict[str, Any] = {
+    "amsgrad": 1 << 40,
+    "beta_1": [0.9],
+    "epsilon": "x",
+    "use_ema": {"a": 1},
+    "learning_rate": [],
+}
+
+
+@pytest.mark.parametrize("key", OPTIMIZERS)
+def test_what_an_optimizer_was_told(key: str, model: Any, tmp_path: Path) -> None:
+    config = config_of(model, tmp_path)
+    config["compile_config"]["optimizer"]["config"][key] = OPTIMIZERS[key]
+    with pytest.raises(ValueError, match="can't be compiled"):
+        keras.models.load_model(written(tmp_path, model, config)[0])
 
 
 @pytest.mark.parametrize("key", COMPILED)
@@ -570,6 +601,9 @@ HEADERS: dict[str, tuple[Any, int]] = {
     "of a type that is a list": ({"weight": entry(dtype=["F32"])}, 32),
     "of another size": ({"weight": entry((2, 3))}, 32),
     "of fractions": ({"weight": entry((2.0, 4))}, 32),
+    "of NaN": ({"weight": entry((float("nan"), 4))}, 32),
+    "that ends at NaN": ({"weight": entry((2, 4), 0, float("nan"))}, 32),
+    "that ends at infinity": ({"weight": entry((2, 4), 0, float("inf"))}, 32),
     "of truths": ({"weight": entry((True, 8))}, 32),
     "without a name": ({"": entry()}, 32),
     "with a long name": ({"x" * 2000: entry()}, 32),

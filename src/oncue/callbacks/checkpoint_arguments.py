@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import math
 import os
+import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.arguments import finite, whole
+from oncue.core.contract import TellsSize
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
-from oncue.core.files import sweep
+from oncue.core.files import check_target, sweep
+from oncue.core.remote import is_url, try_folder
 from oncue.legacy import warn_once
 
 if TYPE_CHECKING:
@@ -20,11 +23,6 @@ if TYPE_CHECKING:
 _OWNER = "ModelCheckpoint"
 _MODEL_ENDINGS = (".keras", ".h5", ".hdf5")
 _WEIGHTS_ENDINGS = (".weights.h5", ".h5", ".hdf5", ".safetensors")
-
-
-def is_url(path: str) -> bool:
-    """Return whether a path is a URL, whose place isn't ours to look at."""
-    return "://" in path
 
 
 def read_path(filepath: Any, weights_only: bool) -> str:
@@ -144,18 +142,30 @@ def check_recorded(name: FileName, keeps: bool, idle: bool) -> None:
         raise ValueError(f"`resume_best` of {_OWNER} goes with `save_best_only=True` or `keep='best 3'`; got neither.")
 
 
-def try_path(name: FileName) -> None:
+def try_path(name: FileName, model: Any, weights_only: bool) -> None:
     """Make the folder of a file name and write there, to find out before training that it can be done.
+
+    Args:
+        name: The file name.
+        model: What is saved there. When it can tell how large a file becomes, so much must be free: an old file stays
+            until the new one is whole.
+        weights_only: Whether its weights alone are saved.
 
     Raises:
         OSError: When it can't, naming the path.
     """
+    if is_url(name.template):
+        # Of "memory://{epoch}.keras" no folder is left but the store itself.
+        folder = name.folder if is_url(name.folder) else f"{name.folder}/"
+        try_folder(f"{folder}/m" if name.names else name.template)
+        return
     if not name.names:
-        refuse_folder(name.fill({}))
+        check_target(name.fill({}))
     try:
         if name.folder:
             os.makedirs(name.folder, exist_ok=True)
         sweep(name.folder or os.curdir, name.pattern)
+        free = shutil.disk_usage(name.folder or os.curdir).free
         handle, probe = tempfile.mkstemp(prefix=".oncue-probe-", dir=name.folder or os.curdir)
         os.close(handle)
         os.unlink(probe)
@@ -166,16 +176,11 @@ def try_path(name: FileName) -> None:
             "folder that can be written to",
             name.template,
         ) from None
-
-
-def refuse_folder(path: str) -> None:
-    """Refuse a path that is a folder.
-
-    Raises:
-        IsADirectoryError: Naming it.
-    """
-    if os.path.isdir(path):
-        text = (
-            f"`filepath` of {_OWNER} must be the path of a file; this one is a folder. Remove it or give another name"
+    size = model.size_of_save(name.template, weights_only=weights_only) if isinstance(model, TellsSize) else 0
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{_OWNER} needs about {size / 1e6:.1f} MB for a file, and {free / 1e6:.1f} MB are free where its `filepath` "
+            "points, so training doesn't begin. Make room, or give another folder",
+            name.template,
         )
-        raise IsADirectoryError(errno.EISDIR, text, path)

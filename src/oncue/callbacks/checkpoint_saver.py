@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from oncue.callbacks.checkpoint_arguments import is_url, refuse_folder
 from oncue.core.contract import SavesLater
+from oncue.core.files import check_target
+from oncue.core.remote import is_url
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.lock import FolderLock
     from oncue.checkpoints.manifest import Manifest
     from oncue.checkpoints.record import Record
     from oncue.checkpoints.retention import Rule
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.writer import Writer
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class CheckpointSaver:
@@ -34,12 +40,15 @@ class CheckpointSaver:
         True
     """
 
+    _locks: ClassVar[dict[str, FolderLock]] = {}
+
     def __init__(self, asynchronous: bool) -> None:
         self.manifest: Manifest | None = None
         self._asynchronous = asynchronous
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
         self._unsaid: Callable[[], None] | None = None
+        self._key = ""
 
     def begin(self, model: Any) -> None:
         """Get ready for a run.
@@ -60,6 +69,49 @@ class CheckpointSaver:
             )
         self._writer = Writer("a checkpoint")
         self._snapshot = Snapshot()
+
+    def open_manifest(self, path: str) -> Manifest:
+        """Read the manifest, and keep other processes from saving the files that it speaks of.
+
+        Args:
+            path: The manifest's path.
+
+        Raises:
+            RuntimeError: When another process does that already.
+            ValueError: When it can't be read.
+        """
+        from oncue.checkpoints.lock import FolderLock
+        from oncue.checkpoints.manifest import Manifest
+
+        # A run of this process that ended without saying so, as under Keras's own loop, must not keep out the next.
+        self._key = os.path.realpath(path)
+        if self._key not in CheckpointSaver._locks:
+            lock = FolderLock(os.path.dirname(path), f".{os.path.basename(path)[:200]}.lock")
+            try:
+                taken = lock.acquire()
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                # Some network file systems have no locks; files can be saved there all the same.
+                lock.path.unlink(missing_ok=True)
+                taken = True
+            if not taken:
+                raise RuntimeError(
+                    f"Another run that is still going on saves the files of '{path}'. Wait for its end, stop it, or give "
+                    "another `filepath`."
+                )
+            CheckpointSaver._locks[self._key] = lock
+        self.manifest = Manifest(path)
+        return self.manifest
+
+    def end(self) -> None:
+        """Wait for the file that is being written, and let others save files of these names."""
+        try:
+            self.wait()
+        finally:
+            lock = CheckpointSaver._locks.pop(self._key, None)
+            if lock is not None:
+                lock.release()
 
     def save(
         self,
@@ -124,7 +176,7 @@ class CheckpointSaver:
             direction: Which way the score gets better.
         """
         if not is_url(path):
-            refuse_folder(path)
+            check_target(path)
             if os.path.dirname(path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
         if self.manifest is None or record is None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from oncue.callbacks.checkpoint_arguments import (
     check_measured,
     check_recorded,
-    is_url,
     read_path,
     read_period,
     read_rules,
@@ -34,7 +33,8 @@ class ModelCheckpoint(MonitorCallback):
 
     A best file is replaced only by a finite, strictly better value that was measured in the same epoch. Nothing is saved
     in an epoch that TerminateOnNaN cut short. Paths are tried before the first step: the folder is made, and a file that
-    can't be written there, a placeholder that nothing will fill, and an ending that names no format are said at once.
+    can't be written there, a disk without room for one, a placeholder that nothing will fill, and an ending that names no
+    format are said at once.
 
     The best value outlives a run: a second `fit` with the same object goes on from it, as in Keras.
 
@@ -68,7 +68,8 @@ class ModelCheckpoint(MonitorCallback):
     Raises:
         ValueError: For an argument that can't be right, and before the first step for a placeholder or a monitored name
             that this run can't log.
-        OSError: Before the first step, when nothing can be written to the path, or it is a folder; and when a save fails.
+        OSError: Before the first step, when nothing can be written to the path, it is a folder, or there is no room for a
+            file; and when a save fails.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -192,9 +193,7 @@ class ModelCheckpoint(MonitorCallback):
         self.every.begin()
         self._epoch = 0
         self._saver.begin(self.model)
-        if is_url(self.filepath):
-            return
-        try_path(self._name)
+        try_path(self._name, self.model, self.save_weights_only)
         if self._rules or self.resume_best:
             self._open_manifest()
 
@@ -216,11 +215,11 @@ class ModelCheckpoint(MonitorCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Wait until everything is written."""
-        self._saver.wait()
+        self._saver.end()
 
     def close(self) -> None:
         """Wait until everything is written, however the run ended."""
-        self._saver.wait()
+        self._saver.end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run gets back; what it speaks of is on the disk then."""
@@ -309,11 +308,8 @@ class ModelCheckpoint(MonitorCallback):
     # What an earlier run left -------------------------------------------------------------------------------------
 
     def _open_manifest(self) -> None:
-        from oncue.checkpoints.manifest import Manifest
-
-        manifest = self._saver.manifest = Manifest(
-            os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
-        )
+        path = os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
+        manifest = self._saver.open_manifest(path)
         if not self.resume_best:
             return
         if self.watch.direction is None:

@@ -1,4 +1,4 @@
-"""FolderLock: one writer for a folder."""
+"""FolderLock: one writer for a folder, or for some of the files in it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 import sys
 from pathlib import Path
 from typing import ClassVar
-
-_NAME = ".oncue.lock"
 
 
 class FolderLock:
@@ -18,6 +16,7 @@ class FolderLock:
 
     Args:
         folder: The folder; it must be there when the lock is taken.
+        name: The lock's file in there. Who takes a lock of another name is not kept out.
 
     Example:
         >>> import tempfile
@@ -30,8 +29,8 @@ class FolderLock:
 
     _held: ClassVar[set[str]] = set()
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / _NAME
+    def __init__(self, folder: str | os.PathLike[str], name: str = ".oncue.lock") -> None:
+        self.path = Path(folder) / name
         self._descriptor: int | None = None
         self._key = ""
 

@@ -1,25 +1,27 @@
 """Writing safetensors files (https://huggingface.co/docs/safetensors): the same tensors give the same bytes.
 
 The library `safetensors` reads these files. It is not what writes them, because it puts the metadata into an order that
-changes from process to process, asks for copies, and leaves no place for a digest of what it writes.
+changes from process to process, asks for copies, and leaves no place for a checksum of what it writes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
-import threading
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from oncue.core.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     import torch
 
-DIGEST = "sha256"
-"""The key in the metadata of the SHA-256 digest over the file, with zeros in the digest's place."""
-_ZEROS = "0" * 64
+CHECKSUM = "oncue_crc32"
+"""The key in the metadata of the CRC-32 of the file, with zeros in the checksum's place, as eight hexadecimal digits."""
+_ZEROS = "0" * 8
+_BEGINNING = f'{{"__metadata__":{{"{CHECKSUM}":"'.encode()
 _NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32",
     "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
@@ -30,9 +32,9 @@ _NAMES = {
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors into a safetensors file, with a digest of all of it.
+    """Write tensors into a safetensors file, with a checksum of all of it.
 
-    The bytes go from the tensors' own memory to the file; another thread computes the digest meanwhile.
+    The bytes go from the tensors' own memory to the file.
 
     Args:
         path: The file; one that is there is written over.
@@ -51,7 +53,7 @@ def write_tensors(
         ...     load_file(f"{folder}/a.safetensors")
         {'weight': tensor([1., 1.])}
     """
-    header: dict[str, Any] = {"__metadata__": {**(metadata or {}), DIGEST: _ZEROS}}
+    header: dict[str, Any] = {"__metadata__": {CHECKSUM: _ZEROS, **(metadata or {})}}
     end = 0
     for name, tensor in tensors.items():
         kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
@@ -62,40 +64,33 @@ def write_tensors(
     text = json.dumps(header, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
     beginning = struct.pack("<Q", len(text)) + text
-    digest = hashlib.sha256(beginning)
-
-    with open(path, "wb", buffering=0) as file:
-        _write_all(file, memoryview(beginning))
+    with WriteBehind(path) as file:
+        file.write(beginning)
         for tensor in tensors.values():
-            content = _bytes_of(tensor)
-            # Both let go of the interpreter, so that the one costs the other nothing on a second core.
-            hashing = threading.Thread(target=digest.update, args=(content,), name="oncue-digest")
-            hashing.start()
-            try:
-                _write_all(file, content)
-            finally:
-                hashing.join()
-        file.seek(beginning.index(_ZEROS.encode()))
-        _write_all(file, memoryview(digest.hexdigest().encode()))
+            file.write(_bytes_of(tensor))
+        file.patch(8 + len(_BEGINNING), f"{file.checksum():08x}".encode())
 
 
-def digest_of(file: Any) -> str:
-    """Return the digest over an open safetensors file, with zeros in the place of the one that it carries.
+def is_sound(file: Any) -> bool:
+    """Return whether an open safetensors file, whose header was found right, has the checksum that it carries.
 
     Args:
-        file: The file, whose header was found right.
+        file: The file.
 
     Returns:
-        In hexadecimal.
+        True also for a file without a checksum.
     """
     file.seek(0)
     start = file.read(8)
     text = file.read(struct.unpack("<Q", start)[0])
-    carried = json.loads(text)["__metadata__"][DIGEST]
-    digest = hashlib.sha256(start + text.replace(carried.encode(), _ZEROS.encode(), 1))
+    carried = json.loads(text).get("__metadata__", {}).get(CHECKSUM)
+    if carried is None:
+        return True
+    rest = len(_BEGINNING) + len(_ZEROS)
+    checksum = zlib.crc32(start + _BEGINNING + _ZEROS.encode() + text[rest:])
     while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
+        checksum = zlib.crc32(piece, checksum)
+    return bool(text[:rest] == _BEGINNING + f"{checksum:08x}".encode())
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -103,9 +98,3 @@ def _bytes_of(tensor: torch.Tensor) -> memoryview:
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy().data) if flat.numel() else memoryview(b"")
-
-
-def _write_all(file: Any, content: memoryview) -> None:
-    # An unbuffered write may take only a part.
-    while len(content):
-        content = content[file.write(content) :]

@@ -58,3 +58,12 @@ class SavesLater(Protocol):
     def prepare_save(self, filepath: Any, *, weights_only: bool = False, snapshot: Any = None) -> Callable[[], None]:
         """Take all that a save needs, and return a function that writes it."""
         ...
+
+
+@runtime_checkable
+class TellsSize(Protocol):
+    """A model that knows how large its files are going to be; oncue's models are such."""
+
+    def size_of_save(self, filepath: Any, *, weights_only: bool = False) -> int:
+        """Return about how many bytes a save takes."""
+        ...

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file completely or not at all; see `replacing`.
 
     Args:
-        path: The file.
+        path: The file; where it is a link, the file that it leads to.
         content: All of it.
 
     Raises:
@@ -28,7 +30,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         ...     [entry.name for entry in Path(folder).iterdir()]
         ['a.txt']
     """
-    with replacing(path) as temporary:
+    with replacing(os.path.realpath(path)) as temporary:
         temporary.write_bytes(content)
 
 
@@ -46,7 +48,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        OSError: When it can't be written.
+        OSError: When it can't be written, or there is something else than a file; see `check_target`.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -56,6 +58,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         'new'
     """
     target = Path(os.fspath(path))
+    check_target(target)
     mode = target.stat().st_mode & 0o777 if target.exists() else None
     # Names have an end (255 bytes on most systems), so that a long one is cut.
     prefix = f".{target.name[:50]}.{_host()}-{os.getpid()}-"
@@ -72,6 +75,37 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse to put a file in the place of a folder, a link, a pipe or a device.
+
+    A link is not written through, since what it leads to may be anybody's, and not replaced, since it is there for a reason.
+
+    Args:
+        path: Where a file is to be.
+
+    Raises:
+        IsADirectoryError: For a folder.
+        FileExistsError: For the others.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_target(Path(folder) / "new.txt")
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        # A folder that is missing, or is none, is said when the file is made.
+        return
+    if stat.S_ISREG(mode):
+        return
+    what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+    if stat.S_ISLNK(mode):
+        what = f"a link to {os.readlink(path)!r}"
+    kind, number = (IsADirectoryError, errno.EISDIR) if stat.S_ISDIR(mode) else (FileExistsError, errno.EEXIST)
+    text = f"The path of what is saved must be that of a file, and this one is {what}. Remove it or give another name"
+    raise kind(number, text, os.fspath(path))
 
 
 def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:

@@ -46,6 +46,12 @@ class Saved:
 
         return prepare_save(self, filepath, weights_only=weights_only, snapshot=snapshot)
 
+    def size_of_save(self, filepath: str | os.PathLike[str], *, weights_only: bool = False) -> int:
+        """Return about how many bytes a save takes; see `oncue.saving.size_of_save`."""
+        from oncue.saving.formats import size_of_save
+
+        return size_of_save(self, filepath, weights_only=weights_only)
+
     def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
         """Load weights; arguments and errors as those of `oncue.saving.load_weights`."""
         from oncue.saving.formats import load_weights

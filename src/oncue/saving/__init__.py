@@ -14,7 +14,7 @@ from oncue.saving.custom_objects import (
 )
 
 if TYPE_CHECKING:
-    from oncue.saving.formats import load_model, load_weights, prepare_save, save_model, save_weights
+    from oncue.saving.formats import load_model, load_weights, prepare_save, save_model, save_weights, size_of_save
 
 __all__ = [
     "CustomObjectScope",
@@ -28,12 +28,13 @@ __all__ = [
     "register_keras_serializable",
     "save_model",
     "save_weights",
+    "size_of_save",
 ]
 
 
 def __getattr__(name: str) -> Any:
     # h5py and safetensors are imported when the first file is read or written.
-    if name in ("load_model", "load_weights", "prepare_save", "save_model", "save_weights"):
+    if name in ("load_model", "load_weights", "prepare_save", "save_model", "save_weights", "size_of_save"):
         from oncue.saving import formats
 
         return getattr(formats, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -95,14 +96,14 @@ def compile_from_config(
                 "precision": precision,
             }
             model.compile(**arguments)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if model.built and model.optimizer is not None:
+                model._place()
+                model.optimizer.build(model.trainable_variables)
+        except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
             raise ValueError(
                 f"The model can't be compiled as the file says: {error} Give your own classes and functions in "
                 "`custom_objects`, or load it with `compile=False`."
             ) from error
-    if model.built and model.optimizer is not None:
-        model._place()
-        model.optimizer.build(model.trainable_variables)
 
 
 def optimizer_from(config: Any, names: dict[str, Any]) -> Any:
@@ -113,7 +114,23 @@ def optimizer_from(config: Any, names: dict[str, Any]) -> Any:
     if registered is not None:
         names = {**names, str(config.get("class_name")): registered}
     classes = {name: cls for name, cls in names.items() if isinstance(cls, type)}
-    return optimizers.deserialize(config, classes)
+    optimizer = optimizers.deserialize(config, classes)
+    if registered is None:
+        _check_types(optimizer, config.get("config"))
+    return optimizer
+
+
+def _check_types(optimizer: Any, config: Any) -> None:
+    """Refuse what is no number, or no truth, where the optimizer's own default is one: it would be found out in training."""
+    for name, parameter in inspect.signature(type(optimizer).__init__).parameters.items():
+        value = config.get(name) if isinstance(config, dict) else None
+        if value is None or (name == "learning_rate" and isinstance(value, dict)):
+            continue
+        kinds = (bool,) if isinstance(parameter.default, bool) else (int, float)
+        if isinstance(parameter.default, (bool, float)) and not isinstance(value, kinds):
+            raise ValueError(
+                f"`{name}` of {type(optimizer).__name__} must be of type {kinds[-1].__name__}; got {value!r}."
+            )
 
 
 def _read(value: Any, kind: Any, names: dict[str, Any]) -> Any:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, remote, safetensors_file, weights_h5
-from oncue.saving.hdf5_file import hdf5_replacing
+from oncue.core import remote
+from oncue.optimizers import Optimizer
+from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
+from oncue.saving.arguments import (
+    UNREADY,
+    may_write,
+    path_and_kind,
+    refuse_rest,
+    require_built,
+    require_model,
+)
+from oncue.saving.hdf5_file import write_hdf5
+from oncue.saving.optimizer_arrays import optimizer_tensors
 from oncue.saving.tree import Tree
 
 _MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
@@ -55,11 +62,11 @@ def save_model(
     """
     include_optimizer = bool(kwargs.pop("include_optimizer", True))
     kwargs.pop("save_format", None)
-    _refuse_rest("save", kwargs)
+    refuse_rest("save", kwargs)
     if zipped is False:
         raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
-    path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
-    if not _may_write(filepath, overwrite):
+    path, kind = path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
+    if not may_write(filepath, overwrite):
         return
     if remote.is_url(filepath):
         with remote.uploading(str(filepath)) as local:
@@ -91,10 +98,10 @@ def load_model(
         ValueError: For another extension, a file that is not whole or not safe, or names that are not known.
     """
     if remote.is_url(filepath):
-        _path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
+        path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
         with remote.downloaded(str(filepath)) as local:
             return load_model(local, custom_objects, compile, safe_mode)
-    path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
+    path, kind = path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
     read = keras_archive.read_archive if kind == ".keras" else legacy_h5.read_model
     return read(path, custom_objects, compile)
 
@@ -114,10 +121,10 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
         FileExistsError: When the file is there and `overwrite` is False.
     """
     kwargs.pop("save_format", None)
-    _refuse_rest("save_weights", kwargs)
-    path, kind = _path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
-    _require_built(model, "save_weights")
-    if not _may_write(filepath, overwrite):
+    refuse_rest("save_weights", kwargs)
+    path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+    require_built(model, "save_weights")
+    if not may_write(filepath, overwrite):
         return
     if remote.is_url(filepath):
         with remote.uploading(str(filepath)) as local:
@@ -161,11 +168,11 @@ def prepare_save(
         True
     """
     if weights_only:
-        path, kind = _path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
-        _require_built(model, "save_weights")
+        path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+        require_built(model, "save_weights")
         write = _prepared_weights(model, kind, snapshot)
     else:
-        path, kind = _path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
+        path, kind = path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
         write = _prepared_model(model, kind, True, snapshot)
 
     def save() -> None:
@@ -179,6 +186,26 @@ def prepare_save(
     return save
 
 
+def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: bool = False) -> int:
+    """Return about how many bytes a save takes: those of the numbers, without what describes them.
+
+    Args:
+        model: The model, as for `save_model` or `save_weights`.
+        filepath: The file; its extension decides the format.
+        weights_only: Whether to save the weights alone.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> size_of_save(Sequential([layers.Input((2,)), layers.Dense(3)]), "a.keras")
+        36
+    """
+    kind = path_and_kind(filepath, _WEIGHTS if weights_only else _MODELS, "a model", "'model.keras'")[1]
+    tensors = [*model.parameters(), *model.buffers()]
+    if isinstance(getattr(model, "optimizer", None), Optimizer) and (not weights_only or kind == ".weights.h5"):
+        tensors += [stored.tensor for stored in optimizer_tensors(model)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if not isinstance(tensor, UNREADY))
+
+
 def _prepared_model(
     model: Any, kind: str, include_optimizer: bool, snapshot: Snapshot | None
 ) -> Callable[[Path], None]:
@@ -190,7 +217,7 @@ def _prepared_model(
 def _prepared_weights(model: Any, kind: str, snapshot: Snapshot | None) -> Callable[[Path], None]:
     if kind == ".safetensors":
         return safetensors_file.prepare_weights(model, snapshot)
-    _require_model(model, kind)
+    require_model(model, kind)
     if kind == ".weights.h5":
         return _prepared_tree(weights_h5.weights_tree(model), snapshot)
     tree = Tree()
@@ -202,11 +229,7 @@ def _prepared_tree(tree: Tree, snapshot: Snapshot | None) -> Callable[[Path], No
     if snapshot is not None:
         tree.freeze(snapshot)
 
-    def write(path: Path) -> None:
-        with hdf5_replacing(path) as content:
-            tree.write(content)
-
-    return write
+    return lambda path: write_hdf5(tree, path)
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
@@ -222,20 +245,20 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
         ValueError: When weights are missing, unknown or of another shape, or the file is not whole or not safe.
     """
     by_name = bool(kwargs.pop("by_name", False))
-    _refuse_rest("load_weights", kwargs)
+    refuse_rest("load_weights", kwargs)
     known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
-    path, kind = _path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
+    path, kind = path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
     if remote.is_url(filepath):
         with remote.downloaded(str(filepath)) as local:
             load_weights(model, local, skip_mismatch, by_name=by_name)
         return
     if by_name and kind not in (".h5", ".hdf5"):
         raise ValueError(f"`by_name` is only for .h5 and .hdf5 files of Keras 1 and 2; got {os.fspath(filepath)!r}.")
-    _require_built(model, "load_weights")
+    require_built(model, "load_weights")
     if kind == ".safetensors":
         safetensors_file.read_weights(model, path, skip_mismatch)
         return
-    _require_model(model, kind)
+    require_model(model, kind)
     if kind == ".keras":
         keras_archive.read_archive_weights(path, model, skip_mismatch)
         return
@@ -246,62 +269,3 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
             legacy_weights.read_weights(content if whole is None else whole, model, path, skip_mismatch, by_name)
         else:
             weights_h5.read_weights(content, model, path, skip_mismatch)
-
-
-def _path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str) -> tuple[Path, str]:
-    if not isinstance(filepath, (str, os.PathLike)):
-        raise ValueError(
-            f"`filepath` must be a path, such as in `{example}`; got {filepath!r} of type {type(filepath).__name__}."
-        )
-    path = Path(os.fspath(filepath))
-    kind = next((extension for extension in known if path.name.endswith(extension)), None)
-    if kind is None:
-        listed = ", ".join(f"{extension} ({meaning})" for extension, meaning in known.items())
-        raise ValueError(
-            f"The extension of `filepath` says what is in the file; for {what}: {listed}. Got {str(path)!r}. Type "
-            f"`{example}`."
-        )
-    return path, kind
-
-
-def _may_write(filepath: Any, overwrite: bool) -> bool:
-    path = Path(os.fspath(filepath))
-    if not overwrite and (remote.exists(str(filepath)) if remote.is_url(filepath) else path.exists()):
-        path = filepath
-        if not sys.stdin.isatty():
-            raise FileExistsError(f"{str(path)!r} is there already. Pass `overwrite=True`, or another name.")
-        if input(f"{str(path)!r} is there already. Overwrite it? [y/n] ").strip().lower() not in ("y", "yes"):
-            return False
-    if not remote.is_url(filepath):
-        Path(os.fspath(filepath)).parent.mkdir(parents=True, exist_ok=True)
-    return True
-
-
-def _refuse_rest(method: str, kwargs: dict[str, Any]) -> None:
-    if kwargs:
-        raise ValueError(f"`{method}` has no argument `{next(iter(kwargs))}`.")
-
-
-def _require_model(model: Any, kind: str) -> None:
-    from oncue.models import Model
-
-    if not isinstance(model, Model):
-        raise ValueError(
-            f"A {kind} file holds the weights of an oncue model; got a {type(model).__name__}. Wrap it as `Model(module)`, "
-            "or use the extension .safetensors."
-        )
-
-
-def _require_built(model: Any, method: str) -> None:
-    from oncue.layers.layer import Layer
-
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError(f"`model` must be a model or a torch module; got {model!r} of type {type(model).__name__}.")
-    unready = (UninitializedParameter, UninitializedBuffer)
-    lazy = any(isinstance(tensor, unready) for tensor in (*model.parameters(), *model.buffers()))
-    module = getattr(model, "module", None)
-    if lazy or (isinstance(model, Layer) and module is None and not model.built):
-        raise ValueError(
-            f"`{method}` needs weights, and '{getattr(model, 'name', 'the model')}' has none yet. Begin it with "
-            "`Input(shape)`, build it with `model.build(shape)`, or run it once on data."
-        )

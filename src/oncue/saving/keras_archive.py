@@ -14,7 +14,7 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
-from oncue.saving.hdf5_file import hdf5_in_memory
+from oncue.saving.hdf5_file import hdf5_pieces
 from oncue.saving.legacy_weights import KERAS_VERSION
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
 from oncue.saving.weights_h5 import read_weights, weights_tree
@@ -51,14 +51,12 @@ def prepare_archive(
         tree.freeze(snapshot)
 
     def write(path: Path) -> None:
-        weights = io.BytesIO()
-        with hdf5_in_memory(weights) as content:
-            tree.write(content)
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             archive.writestr("metadata.json", json.dumps(metadata))
             archive.writestr("config.json", description)
             with archive.open("model.weights.h5", "w", force_zip64=True) as member:
-                member.write(weights.getbuffer())
+                for piece in hdf5_pieces(tree):
+                    member.write(piece)
 
     return write
 

@@ -24,14 +24,31 @@ class Stored:
     tensor: torch.Tensor
     axes: tuple[int, ...] | None = None
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+        shape = tuple(self.tensor.shape)
+        return shape if self.axes is None else tuple(shape[axis] for axis in self.axes)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The array's type of numbers; NumPy and HDF5 have no bfloat16, which becomes float32."""
+        kind = self.tensor.dtype
+        found: np.dtype[Any] = torch.empty(0, dtype=torch.float32 if kind == torch.bfloat16 else kind).numpy().dtype
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """The array's bytes."""
+        return self.tensor.numel() * self.dtype.itemsize
+
     def array(self) -> NDArray[Any]:
         """Return the array, in one piece; without a copy where the tensor has that form already."""
         tensor = self.tensor.detach()
         if tensor.dtype == torch.bfloat16:
-            # NumPy and HDF5 have no such type.
             tensor = tensor.float()
         ordered = tensor if self.axes is None else tensor.permute(self.axes)
-        return np.asarray(ordered.cpu().numpy(), order="C")
+        return ordered.cpu().contiguous().numpy()
 
 
 class Tree:
@@ -45,13 +62,9 @@ class Tree:
         members: The groups and arrays in it by name; a name may be a path.
 
     Example:
-        >>> import io
-        >>> from oncue.saving.hdf5_file import hdf5_in_memory
         >>> tree = Tree()
         >>> tree.create_group("layers")["0"] = Stored(torch.ones(2, 3), (1, 0))
-        >>> with hdf5_in_memory(io.BytesIO()) as content:
-        ...     tree.write(content)
-        ...     content["layers/0"].shape
+        >>> tree.members["layers"].members["0"].shape
         (3, 2)
     """
 
@@ -74,16 +87,6 @@ class Tree:
         copies = snapshot.take({str(number): one.tensor for number, one in stored.items()})
         for number, one in stored.items():
             one.tensor = copies[str(number)]
-
-    def write(self, group: Any) -> None:
-        """Write all of it into an open HDF5 file or group."""
-        for name, value in self.attrs.items():
-            group.attrs[name] = value
-        for name, member in self.members.items():
-            if isinstance(member, Tree):
-                member.write(group.create_group(name))
-            else:
-                group.create_dataset(name, data=member.array())
 
     def _stored(self) -> list[Stored]:
         found: list[Stored] = []

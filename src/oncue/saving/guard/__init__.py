@@ -6,7 +6,7 @@ on disk allows. Whatever is found otherwise raises a ValueError that names the f
 
 from oncue.saving.guard.archive import read_archive
 from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, opened, read_json, refuse
-from oncue.saving.guard.digest import CHANGED, trailer
+from oncue.saving.guard.checksum import CHANGED, trailer
 from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
 from oncue.saving.guard.safetensors import read_header
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oncue.saving.guard.basics import MAX_DEPTH, MAX_ENTRIES, MEGABYTE, refuse
-from oncue.saving.guard.digest import verify
+from oncue.saving.guard.checksum import verify
 
 # gzip, shuffle and fletcher32 are compiled into HDF5; any other filter would be a plug-in loaded from a folder.
 _FILTERS = {1, 2, 3}

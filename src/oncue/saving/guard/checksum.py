@@ -1,35 +1,35 @@
-"""A digest behind the content of a file: what was damaged since it was written is noticed before any of it is read."""
+"""A checksum behind the content of a file: what was damaged since it was written is noticed before any of it is read."""
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from typing import Any, BinaryIO
 
 from oncue.saving.guard.basics import MEGABYTE, refuse
 
-_MARK = b"\noncue-sha256:"
-_LENGTH = len(_MARK) + 64
+_MARK = b"\noncue-crc32:"
+_LENGTH = len(_MARK) + 8
 CHANGED = (
     "its content is not what was written: it was damaged, or changed by another program. Take an older checkpoint; "
     "`oncue.checkpoints.Checkpoints` finds the newest one that is whole."
 )
 
 
-def trailer(content: Any) -> bytes:
-    """Return what is put behind content: a mark, and the SHA-256 digest of the content in hexadecimal.
+def trailer(checksum: int) -> bytes:
+    r"""Return what is put behind content: a mark, and the CRC-32 of the content in hexadecimal.
 
-    HDF5 knows its own length and reads nothing behind it. A program that changes the file cuts the digest off, and the
-    file is one without a digest, as Keras writes them.
+    HDF5 knows its own length and reads nothing behind it. A program that changes the file cuts the checksum off, and the
+    file is one without, as Keras writes them.
 
     Example:
-        >>> len(trailer(b"content"))
-        78
+        >>> trailer(0xCBF43926)
+        b'\noncue-crc32:cbf43926'
     """
-    return _MARK + hashlib.sha256(content).hexdigest().encode("ascii")
+    return _MARK + f"{checksum:08x}".encode("ascii")
 
 
 def verify(file: BinaryIO, source: Any) -> None:
-    """Compare an open file with the digest at its end, if there is one.
+    """Compare an open file with the checksum at its end, if there is one.
 
     Args:
         file: The file; it is at its beginning afterwards.
@@ -46,10 +46,10 @@ def verify(file: BinaryIO, source: Any) -> None:
         return
     if not end.startswith(_MARK):
         refuse(source, CHANGED)
-    digest, left = hashlib.sha256(), size - _LENGTH
+    checksum, left = 0, size - _LENGTH
     while left and (piece := file.read(min(left, MEGABYTE))):
-        digest.update(piece)
+        checksum = zlib.crc32(piece, checksum)
         left -= len(piece)
     file.seek(0)
-    if digest.hexdigest().encode("ascii") != end[len(_MARK) :]:
+    if trailer(checksum) != end:
         refuse(source, CHANGED)

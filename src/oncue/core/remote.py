@@ -1,4 +1,4 @@
-"""Model files at URLs, through fsspec: written here first, put there under another name, and renamed."""
+"""Files at URLs, through fsspec: written here first, put there under another name, and renamed."""
 
 from __future__ import annotations
 
@@ -72,6 +72,32 @@ def downloaded(url: str) -> Iterator[Path]:
         with store.open(key, "rb") as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
         yield path
+
+
+def try_folder(url: str) -> None:
+    """Put an empty file into the folder of a URL and take it away again, to find out whether that can be done.
+
+    Args:
+        url: Of a file that is going to be there.
+
+    Raises:
+        OSError: When it can't.
+        ValueError: For a protocol that is not known, or whose package is not installed.
+
+    Example:
+        >>> try_folder("memory://runs/m.keras")
+    """
+    store, key = _store(url)
+    parent = key.rpartition("/")[0]
+    probe = f"{parent}/.oncue-probe-{uuid.uuid4().hex}"
+    try:
+        if parent:
+            store.makedirs(parent, exist_ok=True)
+        store.pipe_file(probe, b"")
+        store.rm_file(probe)
+    except Exception as error:
+        # Every store has errors of its own.
+        raise OSError(f"nothing can be written to the folder of '{url}': {type(error).__name__}: {error}") from error
 
 
 def exists(url: str) -> bool:
