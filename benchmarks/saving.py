@@ -153,11 +153,26 @@ def keras_files(folder: Path, rounds: int) -> None:
         )
 
 
-def backups(folder: Path, rounds: int) -> None:
-    x = np.random.default_rng(0).normal(size=(32 * 600, 784)).astype("float32")
+class Clock(oncue.callbacks.Callback):
+    """Takes the time of every epoch, from its first hook to its last step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.epochs.append(time.perf_counter() - self._began)
+
+
+def backups(folder: Path, rounds: int, epochs: int = 3, steps: int = 600) -> None:
+    x = np.random.default_rng(0).normal(size=(32 * steps, 784)).astype("float32")
     y = np.random.default_rng(1).integers(0, 10, len(x))
 
-    def trained(period: int | None) -> float:
+    def trained(save_freq: Any) -> tuple[float, float]:
+        """Return the seconds in epochs, and those before, between and after them."""
         layers = oncue.layers
         oncue.utils.set_random_seed(0)
         model = oncue.Sequential(
@@ -170,13 +185,70 @@ def backups(folder: Path, rounds: int) -> None:
             ]
         )
         model.compile("adam", oncue.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-        callbacks = []
-        if period is not None:
-            callbacks.append(oncue.callbacks.BackupAndRestore(folder / "backup", save_freq=period))
-        return seconds(lambda: model.fit(x, y, batch_size=32, verbose=0, callbacks=callbacks))
+        clock = Clock()
+        callbacks: list[Any] = [clock]
+        if save_freq is not None:
+            callbacks.append(oncue.callbacks.BackupAndRestore(folder / "backup", save_freq=save_freq))
+        whole = seconds(lambda: model.fit(x, y, batch_size=32, epochs=epochs, verbose=0, callbacks=callbacks))
+        return sum(clock.epochs), whole - sum(clock.epochs)
 
-    ways = {"no backup": lambda: trained(None), "a backup every 100 steps": lambda: trained(100)}
-    table("600 steps of the MLP 784-128-64-10, batch 32", "no backup", ways, rounds)
+    ways = {"no backup": None, "never due (every 10**9 steps)": 10**9, "every 100 steps": 100, "every epoch": "epoch"}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    trained(None)
+    trained(100)
+    for number in range(rounds):
+        names = list(ways)
+        # Each way comes first as often as last.
+        for name in names if number % 2 else reversed(names):
+            taken[name].append(trained(ways[name]))
+    print(f"\n{epochs} epochs of {steps} steps of the MLP 784-128-64-10, batch 32, in {rounds} rounds\n")
+    print("| backup | seconds in epochs | ratio (median) | middle half | ms outside epochs, more than without |")
+    print("|---|---|---|---|---|")
+    plain = taken["no backup"]
+    for name, times in taken.items():
+        ratios = sorted(one[0] / other[0] for one, other in zip(times, plain, strict=True))
+        more = statistics.median(1e3 * (one[1] - other[1]) for one, other in zip(times, plain, strict=True))
+        quarter = len(ratios) // 4
+        spread = f"{ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}"
+        inside = statistics.median(one[0] for one in times)
+        print(f"| {name} | {inside:.3f} | {statistics.median(ratios):.3f} | {spread} | {more:.1f} |")
+
+
+def epoch_backups(parameters: int, folder: Path, epochs: int = 8) -> None:
+    width = int((parameters / 4) ** 0.5)
+    x = np.ones((8, width), "float32")
+
+    def waited(callback: Any) -> float:
+        """Return the mean seconds that training waits at the end of an epoch, without those of the first."""
+        times: list[float] = []
+
+        class Timed(type(callback)):  # type: ignore[misc]
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                times.append(seconds(lambda: type(callback).on_epoch_end(self, epoch, logs)))
+
+        kind, timed = callback.__class__, callback
+        timed.__class__ = Timed
+        oncue.utils.set_random_seed(0)
+        layers = [oncue.layers.Dense(width, use_bias=False) for _ in range(4)]
+        model = oncue.Sequential([oncue.layers.Input((width,)), *layers])
+        model.compile("adam", "mse")
+
+        def settle(epoch: int, logs: Any) -> None:
+            # What is written in the background is done before the next epoch ends, as in epochs that take long.
+            time.sleep(max(1.0, parameters / 2e7))
+
+        pause = oncue.callbacks.LambdaCallback(on_epoch_begin=settle)
+        model.fit(x, x, epochs=epochs, verbose=0, callbacks=[pause, timed])
+        timed.__class__ = kind
+        return statistics.median(times[1:])
+
+    ways = {
+        "ModelCheckpoint(asynchronous=True), `.keras`": lambda: waited(
+            oncue.callbacks.ModelCheckpoint(folder / "m.keras", asynchronous=True)
+        ),
+        "BackupAndRestore": lambda: waited(oncue.callbacks.BackupAndRestore(folder / "epochs")),
+    }
+    table("What training waits for at the end of an epoch: weights and Adam's state", next(iter(ways)), ways, 3)
 
 
 def main() -> None:

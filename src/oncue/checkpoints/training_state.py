@@ -10,7 +10,7 @@ from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.checkpoints.tensors_file import write_tensors
+from oncue.checkpoints.state_files import safetensors_pieces, write_synced
 
 FORMAT = 1
 """The version of the form in which a state is written."""
@@ -63,7 +63,9 @@ class TrainingState:
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors))
+        # In the order in which the copies lie in memory.
+        ordered = dict(sorted(tensors.items(), key=lambda pair: -pair[1].element_size()))
+        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(ordered))
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> TrainingState:
@@ -126,14 +128,22 @@ class FrozenState:
     plain: dict[str, Any]
     tensors: dict[str, Any]
 
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write `state.json` and `tensors.safetensors` into a folder.
+    def write(self, folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+        """Write `state.json` and `tensors.safetensors` into a folder, and let them reach the disk.
+
+        Returns:
+            Their sizes and digests, by name.
 
         Raises:
             OSError: When they can't be written.
         """
-        Path(folder, "state.json").write_text(json.dumps(self.plain, allow_nan=False), encoding="utf-8")
-        write_tensors(Path(folder, "tensors.safetensors"), self.tensors, {"format": "pt"})
+        text = json.dumps(self.plain, allow_nan=False).encode("utf-8")
+        return {
+            "state.json": write_synced(os.path.join(folder, "state.json"), [text]),
+            "tensors.safetensors": write_synced(
+                os.path.join(folder, "tensors.safetensors"), safetensors_pieces(self.tensors)
+            ),
+        }
 
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""

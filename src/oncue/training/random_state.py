@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,7 @@ def random_state() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
     return {
-        # Arrays, which are taken and written a hundred times faster than tuples of numbers.
-        "python": (version, np.array(words, dtype=np.int64), gauss),
+        "python": (version, _as_array(words), gauss),
         "numpy": (str(name), np.array(keys, dtype=np.int64), *(number for number in rest)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -45,3 +45,11 @@ def set_random_state(state: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(one, index)
+
+
+@lru_cache(maxsize=1)
+def _as_array(words: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    # An array is written a hundred times faster than a tuple of numbers, and most runs never draw from this generator.
+    array = np.array(words, dtype=np.int64)
+    array.flags.writeable = False
+    return array

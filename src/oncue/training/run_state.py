@@ -53,6 +53,7 @@ class RunState:
         self._batches = batches
         self._callbacks = callbacks
         self._measured: tuple[int, list[Any]] | None = None
+        self._setup: dict[str, Any] | None = None
         self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
@@ -137,8 +138,11 @@ class RunState:
             "generators": [generator.get_state() for generator in _generators(self._batches)],
             "random": random_state(),
         }
+        if self._setup is None:
+            # It is the same for the whole run.
+            self._setup = self.fingerprint()
         return TrainingState(
-            self.fingerprint(),
+            self._setup,
             epoch=epoch if inside else epoch + 1,
             batch=batch,
             stopped=bool(model.stop_training),
@@ -264,9 +268,12 @@ def _can_be_kept(metric: Any) -> bool:
 def _layer_states(model: Trainer) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for place, module in enumerate(model.modules()):
-        own = {name: vars(module)[name] for name in _KEPT_BY_LAYERS if name in vars(module)}
-        seeds = {name: part for name, part in vars(module).items() if isinstance(part, SeedGenerator)}
-        own.update((name, (part._seed, part._draws)) for name, part in seeds.items())
+        own: dict[str, Any] = {}
+        for name, part in vars(module).items():
+            if type(part) is SeedGenerator:
+                own[name] = (part._seed, part._draws)
+            elif name in _KEPT_BY_LAYERS:
+                own[name] = part
         if own:
             found[str(place)] = own
     return found
