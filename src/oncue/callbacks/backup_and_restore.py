@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from oncue.callbacks.arguments import whole
 from oncue.callbacks.callback import Callback
+from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.monitor import as_number
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
     from oncue.checkpoints.writer import Writer
+
+
+_RESUMES = ("exact", "epoch")
+_MISMATCHES = ("raise", "restart", "adopt")
 
 
 class HasRunState(Protocol):
@@ -32,6 +37,11 @@ class HasRunState(Protocol):
 
     def obstacle(self) -> str | None:
         """Return why it can't go on exactly in the middle of an epoch; None when it can."""
+        ...
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether data that are done must be read again to go on after them."""
         ...
 
 
@@ -52,15 +62,21 @@ class BackupAndRestore(Callback):
     Args:
         backup_dir: The folder, for this run only.
         save_freq: "epoch", or a number of batches. After batches needs data that can be taken up in the middle of an
-            epoch: arrays, tensors, data sets with an index.
+            epoch; almost all can.
         double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
         delete_checkpoint: Whether to delete the backup when the run has ended. If not, the same script started again
             returns at once with the run's History, or goes on when `epochs` has grown.
         every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
+        resume: "exact" goes on at the batch that would have come next; a stream without a place (a generator) is read
+            again up to there. "epoch" begins the epoch that was interrupted anew, with the weights of the newest state
+            and whatever the data give now: for data that aren't the same each time, or dear to read again.
+        on_mismatch: What to do with a backup of another setup: "raise" an error that names what has changed; "restart"
+            training, the first state of which takes the backup's place; "adopt" what fits, and say what doesn't.
 
     Raises:
-        ValueError: For a period or a folder that can't be; and before the first step, when the model, the optimizer, the
-            data or the callbacks are no longer those of the backup, naming what has changed.
+        ValueError: For an argument that can't be; and before the first step, when the model, the optimizer, the data or
+            the callbacks are no longer those of the backup, naming what has changed, and when the data can't be taken
+            up where they were.
         OSError: Before the first step, when the folder can't be written to; and when a state can't be saved.
         RuntimeError: Before the first step, when another run is using the folder.
 
@@ -102,13 +118,21 @@ class BackupAndRestore(Callback):
         delete_checkpoint: bool = True,
         *,
         every: str | Every | None = None,
+        resume: str = "exact",
+        on_mismatch: str = "raise",
     ) -> None:
         super().__init__()
+        for name, value, known in (("resume", resume, _RESUMES), ("on_mismatch", on_mismatch, _MISMATCHES)):
+            if value not in known:
+                words = " or ".join(f"'{word}'" for word in known)
+                raise ValueError(f"`{name}` of BackupAndRestore must be {words}; got {value!r}.")
         self.backup_dir = _folder(backup_dir)
         self.save_freq = save_freq
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
         self.every = _period(save_freq, every)
+        self.resume = resume
+        self.on_mismatch = on_mismatch
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -149,15 +173,35 @@ class BackupAndRestore(Callback):
         self._store.prepare()
         state = self._store.newest(TrainingState.read)
         if state is not None:
-            state.check(run.fingerprint(), self.backup_dir)
+            state = self._fitting(state, run)
+        if self.resume == "epoch":
+            return None if state is None else state.at_epoch(keep_data=not run.reads_again)
         inside = self.every.unit != "epoch" or (state is not None and state.batch > 0)
         obstacle = run.obstacle() if inside else None
         if obstacle is not None:
             raise ValueError(
                 f"BackupAndRestore can't save every {self.every}, in the middle of epochs, because {obstacle}. Type "
-                "`save_freq='epoch'` (and delete the folder, if it has a backup from the middle of an epoch)."
+                "resume='epoch', to begin an epoch that was interrupted anew; or `save_freq='epoch'` (and delete the "
+                "folder, if it has a backup from the middle of an epoch)."
             )
         return state
+
+    def _fitting(self, state: TrainingState, run: HasRunState) -> TrainingState | None:
+        fingerprint = run.fingerprint()
+        changed = state.changed(fingerprint)
+        if not changed:
+            return state
+        if self.on_mismatch == "raise":
+            state.check(fingerprint, self.backup_dir)
+        words = f"the setup has changed ({', '.join(f'`{name}`' for name in changed)})"
+        if self.on_mismatch == "restart":
+            assert self._store is not None
+            self._store.start_over()
+            print_message(f"BackupAndRestore: {words}, so training begins anew.")
+            return None
+        adopted, left = state.adopted(fingerprint)
+        print_message(f"BackupAndRestore: {words}. Not taken over: {'; '.join(left)}.")
+        return adopted
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the period begin.
@@ -217,7 +261,8 @@ class BackupAndRestore(Callback):
         if run is None or self._store is None:
             # In `evaluate` there is nothing to go on with.
             return False
-        if self._run is not None and self._run.progress.batch is not None and run.obstacle() is not None:
+        inside = self._run is not None and self._run.progress.batch is not None
+        if inside and self.resume == "exact" and run.obstacle() is not None:
             return False
         saved = self._save(logs)
         self._wait()
@@ -232,7 +277,11 @@ class BackupAndRestore(Callback):
         # The copies of the state before are read until it is written.
         self._writer.wait()
         before = time.monotonic()
-        state, store = self._run_state().capture().freeze(self._snapshot), self._store
+        run, store = self._run_state(), self._store
+        taken = run.capture()
+        if self.resume == "epoch":
+            taken = taken.at_epoch(keep_data=not run.reads_again)
+        state = taken.freeze(self._snapshot)
 
         def commit() -> None:
             store.commit(state.write)

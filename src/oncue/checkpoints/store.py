@@ -151,6 +151,10 @@ class Store:
             )
         return None
 
+    def start_over(self) -> None:
+        """Let the next state take the place of all that are there, rather than of all but the newest."""
+        self._good = None
+
     def clear(self) -> None:
         """Delete all states, the newest one last, and the folder when nothing else is in it."""
         if not self.folder.is_dir():

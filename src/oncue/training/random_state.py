@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 
-def random_state() -> dict[str, Any]:
+def random_state(cuda: bool = True) -> dict[str, Any]:
     """Return the state of the generators, as plain containers, numbers and tensors.
 
     Generators that code of its own makes, such as `numpy.random.default_rng()`, aren't among them.
+
+    Args:
+        cuda: False to leave the devices alone, as the worker processes of a DataLoader must.
 
     Returns:
         "python", "numpy", "torch", and "cuda": one state for each device, none without CUDA.
@@ -31,7 +34,7 @@ def random_state() -> dict[str, Any]:
         "python": (version, _as_array(words), gauss),
         "numpy": (str(name), np.array(keys, dtype=np.int64), *(number for number in rest)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else [],
     }
 
 
@@ -41,8 +44,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(int(word) for word in words), gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
+    torch.set_rng_state(torch.as_tensor(state["torch"]))
+    if state["cuda"] and torch.cuda.is_available():
         for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(one, index)
 

@@ -16,6 +16,7 @@ from oncue.checkpoints.training_state import TrainingState
 from oncue.optimizers.optimizer import Optimizer
 from oncue.random import SeedGenerator
 from oncue.training.batch import Batches
+from oncue.training.loader_batches import own_generators
 from oncue.training.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -69,8 +70,13 @@ class RunState:
     # Where to go on -----------------------------------------------------------------------------------------------
 
     def pending(self) -> TrainingState | None:
-        """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew."""
+        """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew.
+
+        The data go to its place at once: what can't be taken up there is said before anything is changed.
+        """
         asked = [callback for callback in self._callbacks.callbacks if hasattr(callback, "pending_state")]
+        if asked:
+            self._batches.keep_position()
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         others = _other_optimizers(self._model)
@@ -81,21 +87,21 @@ class RunState:
                 UserWarning,
                 stacklevel=3,
             )
-        if states and not self._batches.restartable:
-            warnings.warn(
-                f"The data, a {type(self._batches.source).__name__}, can't be taken up where it was: the run goes on with "
-                "what it gives now. Give an array, a DataLoader or a data set, to go on exactly.",
-                UserWarning,
-                stacklevel=3,
-            )
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
+        if self.waiting is not None and not self.waiting.stopped:
+            self.restore_data(self.waiting)
         return self.waiting
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether the data must be read again, up to a saved place, to go on from there."""
+        return self._batches.reads_again
 
     def obstacle(self) -> str | None:
         """Return why a run can't go on in the middle of an epoch exactly as it would have, or None when it can."""
         model = self._model
         if not self._batches.exact_position:
-            return (
+            return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be taken up in the middle of an epoch"
             )
         if model._overrides("train_step") and model._compiled_metrics is not None:
@@ -135,7 +141,7 @@ class RunState:
             "metrics": metrics,
             "layers": _layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
-            "generators": [generator.get_state() for generator in _generators(self._batches)],
+            "generators": [generator.get_state() for generator in own_generators(self._batches.source)],
             "random": random_state(),
         }
         if self._setup is None:
@@ -170,6 +176,8 @@ class RunState:
         """Put a state back, all but the place in the data; its fingerprint was compared before."""
         self._put_back(state)
         text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
+        if state.redone:
+            text += f"; the epoch's first {state.redone} batches are done again"
         self._callbacks.journal.write(
             "BackupAndRestore", text, epoch=state.epoch, batch=state.batch or None, kind="resume"
         )
@@ -197,25 +205,32 @@ class RunState:
         # What callbacks and metrics do with their lists must not change the state, which may be put back once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
         parts, model = {**state.parts, **copied}, self._model
-        model.optimizer.load_state_dict(parts["optimizer"])
+        weights = parts["weights"]
+        if parts["optimizer"] is not None:
+            model.optimizer.load_state_dict(parts["optimizer"])
         with torch.no_grad():
-            for tensor, saved in zip(self._weights().values(), parts["weights"].values(), strict=True):
-                tensor.copy_(saved)
+            saved_weights = weights.values() if isinstance(weights, dict) else weights
+            for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
+                if saved is not None:
+                    tensor.copy_(saved)
         for key, callback in self._stateful():
-            callback.load_state_dict(parts["callbacks"][key])
+            # What was adopted from another setup has not all of them.
+            if key in parts["callbacks"]:
+                callback.load_state_dict(parts["callbacks"][key])
         if parts["metrics"] is not None:
             for metric, saved in zip(model.metrics, parts["metrics"], strict=True):
                 metric.set_state(saved)
         _set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
-        for generator, saved in zip(_generators(self._batches), parts["generators"], strict=False):
+        for generator, saved in zip(own_generators(self._batches.source), parts["generators"], strict=False):
             generator.set_state(saved)
         model.stop_training = state.stopped
         set_random_state(parts["random"])
 
     def restore_data(self, state: TrainingState) -> None:
-        """Put the place in the data back, for the pass that begins next."""
-        self._batches.load_state_dict(state.parts["data"])
+        """Put the place in the data back, for the pass that begins next; a state without one begins a new pass."""
+        if state.parts["data"] is not None:
+            self._batches.load_state_dict(state.parts["data"])
 
     # What there is ------------------------------------------------------------------------------------------------
 
@@ -290,16 +305,6 @@ def _set_layer_states(model: Trainer, states: dict[str, dict[str, Any]]) -> None
             else:
                 kept = [part.to(model.device) for part in value] if isinstance(value, list) else value
                 setattr(module, name, kept)
-
-
-def _generators(batches: Batches) -> list[torch.Generator]:
-    source = batches.source
-    candidates = [getattr(source, "generator", None), getattr(getattr(source, "sampler", None), "generator", None)]
-    found: list[torch.Generator] = []
-    for candidate in candidates:
-        if isinstance(candidate, torch.Generator) and not any(candidate is other for other in found):
-            found.append(candidate)
-    return found
 
 
 def _other_optimizers(model: Trainer) -> list[str]:
