@@ -202,7 +202,6 @@ def test_samples_that_draw_random_numbers(tmp_path: Path, workers: int, save_fre
             "batch_sampler": lambda generator: BatchSampler(RandomSampler(PAIRS, generator=generator), 4, False),
         },
         {"num_workers": 2, "shuffle": True, "prefetch_factor": 4, "worker_init_fn": lambda _: torch.manual_seed},
-        {"batch_size": None, "shuffle": True, "num_workers": 2},
     ],
     ids=lambda options: "-".join(options),
 )

@@ -140,11 +140,9 @@ class LoaderBatches(Batches):
             set_epoch = getattr(sampler, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(self._passes - 1)
-        if not self._keeps and begun is None:
-            return islice(iter(self.source), start, None)
         if begun is None:
             self._begun = {"all": random_state(cuda=False), "own": [one.get_state() for one in self._generators()]}
-            return islice(self._kept(0, saved), start, None)
+            return islice(self._kept(0, saved) if self._keeps else iter(self.source), start, None)
         self._begun = begun
         with undisturbed_random_state():
             # The order is drawn as it was; everybody else goes on with the states of the moment.
@@ -159,9 +157,9 @@ class LoaderBatches(Batches):
         if saved["last"] is not None and last != saved["last"]:
             raise ValueError(
                 f"The data can't be taken up where they were: batch {start - 1} of the epoch had the samples "
-                f"{_brief(saved['last'])}, and now the sampler, a {type(self._sampler()).__name__}, gives {_brief(last)}. "
-                "Let it draw from a generator with a seed; or type `BackupAndRestore(..., resume='epoch')`, to begin the "
-                "epoch anew."
+                f"{_brief(saved['last'])}, and now the sampler, a {type(self._inner_sampler()).__name__}, gives "
+                f"{_brief(last)}. Let it draw from a generator with a seed; or type "
+                "`BackupAndRestore(..., resume='epoch')`, to begin the epoch anew."
             )
         return iterator
 
@@ -183,7 +181,7 @@ class LoaderBatches(Batches):
             self._workers = WorkerStates(workers, states)
         place = "sampler" if loader.batch_sampler is None else "batch_sampler"
         # The loader's own attributes are read while its iterator is made, and are put back then.
-        kept = {name: vars(loader)[name] for name in (place, "collate_fn", "worker_init_fn")}
+        kept = {name: vars(loader)[name] for name in (place, "collate_fn", "worker_init_fn", "generator")}
         try:
             if not alive:
                 vars(loader)[place] = self._position
@@ -191,6 +189,9 @@ class LoaderBatches(Batches):
                     vars(loader)["collate_fn"] = TellingCollate(loader.collate_fn)
                     vars(loader)["worker_init_fn"] = WorkerStart(loader.worker_init_fn, states)
                     vars(loader)["_iterator"] = None
+                if workers and loader.persistent_workers and self._passes > 1:
+                    # Workers draw one number when they are made, which they were in the first pass.
+                    vars(loader)["generator"] = torch.Generator()
             iterator = iter(loader)
         finally:
             vars(loader).update(kept)
@@ -213,9 +214,12 @@ class LoaderBatches(Batches):
         return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
     def _draws_anew(self) -> bool:
-        sampler = self._sampler()
-        inner = sampler.sampler if type(sampler) is BatchSampler else sampler
+        sampler, inner = self._sampler(), self._inner_sampler()
         return isinstance(inner, _DRAW_ANEW) or hasattr(sampler, "set_epoch") or hasattr(inner, "set_epoch")
+
+    def _inner_sampler(self) -> Any:
+        sampler = self._sampler()
+        return sampler.sampler if type(sampler) is BatchSampler else sampler
 
     def _generators(self) -> list[torch.Generator]:
         return own_generators(self.source)

@@ -62,6 +62,8 @@ class StreamBatches(Batches):
         self._deliver = deliver
         self._open = open_pass if open_pass is not None else lambda number: iter(source)
         self._numbered = numbered
+        # What a numbered stream tells of its place leaves out what it has read ahead to shuffle it.
+        self._tells = keeps_position(source) and not numbered
         self._opened: Iterator[Any] | None = None
         self._looked_at: Any = _END
         # Passes that were read to their end, batches given of the next one, and batches given of all.
@@ -116,13 +118,13 @@ class StreamBatches(Batches):
         if in_pass and in_pass == self.num_batches:
             # Nobody has asked whether there is another batch.
             passes, in_pass = passes + 1, 0
-        own = keeps_position(self.source) and self._looked_at is _END and self._taken > 0
+        own = self._tells and self._looked_at is _END and self._taken > 0
         return {
             "passes": passes,
             "in_pass": in_pass,
             "taken": self._taken,
             "seen": self._seen,
-            "begun": self._begun if in_pass else None,
+            "begun": self._begun,
             "source": self.source.state_dict() if own else None,
         }
 
@@ -137,7 +139,7 @@ class StreamBatches(Batches):
         if set(state) != _KEYS:
             raise ValueError(f"The state of a stream has the keys {sorted(_KEYS)}; got {sorted(state)}.")
         used = self._taken > 0
-        if keeps_position(self.source):
+        if self._tells:
             if state["source"] is not None:
                 self.source.load_state_dict(state["source"])
                 self._opened, self._looked_at, self._placed = None, _END, True
@@ -168,16 +170,22 @@ class StreamBatches(Batches):
                 self._drop(total)
             else:
                 while self._passes < passes:
+                    self._open_again(state)
                     self._drop(None)
                     self._passes, self._in_pass, self._opened = self._passes + 1, 0, None
                 if in_pass:
-                    if self._passes:
-                        self._opened = None
-                        set_random_state(state["begun"])
+                    self._open_again(state)
                     self._drop(in_pass)
         self._keeps, self._wanted, self._seen = keeps, None, state["seen"]
         self._count(state)
         self._placed = bool(in_pass) or not self.restartable
+
+    def _open_again(self, state: dict[str, Any]) -> None:
+        """Open a pass, the last one as it was opened before; the first is open, because somebody looked into it."""
+        if 0 < self._passes == state["passes"] - (not state["in_pass"]):
+            set_random_state(state["begun"])
+        if self._opened is None:
+            self._opened = self._opened_pass()
 
     def _drop(self, number: int | None) -> None:
         if self._opened is None:
@@ -193,7 +201,7 @@ class StreamBatches(Batches):
     @property
     def reads_again(self) -> bool:  # type: ignore[override]  # not the same for every source
         """Whether what was given must be read once more to come to a saved place."""
-        return not keeps_position(self.source)
+        return not self._tells
 
     def _differs(self, how: str) -> str:
         return (
@@ -206,7 +214,11 @@ class StreamBatches(Batches):
     # Reading ------------------------------------------------------------------------------------------------------
 
     def _opened_pass(self) -> Iterator[Any]:
-        if self.restartable and not keeps_position(self.source):
+        if self._tells:
+            # It may draw in another way when it begins at a place, and nobody else's numbers may depend on that.
+            with undisturbed_random_state():
+                return self._open(self._passes)
+        if self.restartable:
             self._begun = random_state(cuda=False)
         return self._open(self._passes)
 
