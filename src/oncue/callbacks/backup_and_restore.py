@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from oncue.callbacks.arguments import whole
+from oncue.callbacks.backup_arguments import check_word, folder_of, period_of
 from oncue.callbacks.callback import Callback
 from oncue.core.console import print_message
 from oncue.core.every import Every
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
     from oncue.checkpoints.writer import Writer
-
-
-_RESUMES = ("exact", "epoch")
-_MISMATCHES = ("raise", "restart", "adopt")
 
 
 class HasRunState(Protocol):
@@ -122,17 +118,13 @@ class BackupAndRestore(Callback):
         on_mismatch: str = "raise",
     ) -> None:
         super().__init__()
-        for name, value, known in (("resume", resume, _RESUMES), ("on_mismatch", on_mismatch, _MISMATCHES)):
-            if value not in known:
-                words = " or ".join(f"'{word}'" for word in known)
-                raise ValueError(f"`{name}` of BackupAndRestore must be {words}; got {value!r}.")
-        self.backup_dir = _folder(backup_dir)
+        self.backup_dir = folder_of(backup_dir)
         self.save_freq = save_freq
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
-        self.every = _period(save_freq, every)
-        self.resume = resume
-        self.on_mismatch = on_mismatch
+        self.every = period_of(save_freq, every)
+        self.resume = check_word("resume", resume, ("exact", "epoch"))
+        self.on_mismatch = check_word("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -310,30 +302,3 @@ class BackupAndRestore(Callback):
                 "can't tell all that it needs to go on. With a Keras model type `keras.callbacks.BackupAndRestore`."
             )
         return found
-
-
-def _folder(backup_dir: Any) -> str:
-    if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir) or "://" in str(backup_dir):
-        raise ValueError(
-            "`backup_dir` of BackupAndRestore must be the path of a folder, such as 'runs/backup'; got "
-            f"{backup_dir!r} of type {type(backup_dir).__name__}."
-        )
-    return str(os.fspath(backup_dir))
-
-
-def _period(save_freq: Any, every: str | Every | None) -> Every:
-    if every is not None:
-        if save_freq != "epoch":
-            raise ValueError(
-                f"BackupAndRestore takes one period; got save_freq={save_freq!r} and every={every!r}. Type only `every`."
-            )
-        return Every(every, "BackupAndRestore")
-    if isinstance(save_freq, str) and save_freq == "epoch":
-        return Every("1 epoch")
-    try:
-        return Every(f"{whole('BackupAndRestore', 'save_freq', save_freq, least=1)} steps")
-    except ValueError:
-        raise ValueError(
-            f"`save_freq` of BackupAndRestore must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} "
-            f"of type {type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
-        ) from None

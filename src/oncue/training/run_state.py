@@ -14,16 +14,13 @@ import torch
 from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
 from oncue.optimizers.optimizer import Optimizer
-from oncue.random import SeedGenerator
 from oncue.training.batch import Batches
+from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.loader_batches import own_generators
 from oncue.training.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
-
-_KEPT_BY_LAYERS = ("_draws", "_kept_states")
-"""What layers keep besides weights: the count of draws from a seed of their own, and the states of stateful RNNs."""
 
 
 class RunState:
@@ -139,7 +136,7 @@ class RunState:
             "callbacks": {key: callback.state_dict() for key, callback in self._stateful()},
             "data": self._batches.state_dict(),
             "metrics": metrics,
-            "layers": _layer_states(model),
+            "layers": layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
             "generators": [generator.get_state() for generator in own_generators(self._batches.source)],
             "random": random_state(),
@@ -224,7 +221,7 @@ class RunState:
                 metric.set_state(saved)
         if parts.get("scaler") is not None:
             _told(model, "_set_scaler_state", parts["scaler"])
-        _set_layer_states(model, parts["layers"])
+        set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
         for generator, saved in zip(own_generators(self._batches.source), parts["generators"], strict=False):
             generator.set_state(saved)
@@ -287,33 +284,6 @@ def _can_be_kept(metric: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _layer_states(model: Trainer) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for place, module in enumerate(model.modules()):
-        own: dict[str, Any] = {}
-        for name, part in vars(module).items():
-            if type(part) is SeedGenerator:
-                own[name] = (part._seed, part._draws)
-            elif name in _KEPT_BY_LAYERS:
-                own[name] = part
-        if own:
-            found[str(place)] = own
-    return found
-
-
-def _set_layer_states(model: Trainer, states: dict[str, dict[str, Any]]) -> None:
-    modules = list(model.modules())
-    for place, own in states.items():
-        module = modules[int(place)]
-        for name, value in own.items():
-            current = vars(module).get(name)
-            if isinstance(current, SeedGenerator):
-                current._seed, current._draws = value
-            else:
-                kept = [part.to(model.device) for part in value] if isinstance(value, list) else value
-                setattr(module, name, kept)
 
 
 def _other_optimizers(model: Trainer) -> list[str]:
