@@ -30,9 +30,7 @@ def _can_trace() -> bool:
 
 pytestmark = [
     pytest.mark.crash,
-    pytest.mark.skipif(
-        not _can_trace(), reason="strace isn't installed, or may not trace here: no call was killed"
-    ),
+    pytest.mark.skipif(not _can_trace(), reason="strace isn't installed, or may not trace here: no call was killed"),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from oncue.callbacks.backup_arguments import check_word, folder_of, period_of
 from oncue.callbacks.callback import Callback
@@ -14,31 +14,11 @@ from oncue.core.every import Every
 from oncue.core.monitor import as_number
 
 if TYPE_CHECKING:
+    from oncue.callbacks.has_run_state import HasRunState
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
     from oncue.checkpoints.writer import Writer
-
-
-class HasRunState(Protocol):
-    """A loop that can tell all that it needs to go on; oncue's `fit` can."""
-
-    def capture(self) -> TrainingState:
-        """Return the state of this moment."""
-        ...
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what a run that goes on must have in common with this one."""
-        ...
-
-    def obstacle(self) -> str | None:
-        """Return why it can't go on exactly in the middle of an epoch; None when it can."""
-        ...
-
-    @property
-    def reads_again(self) -> bool:
-        """Whether data that are done must be read again to go on after them."""
-        ...
 
 
 class BackupAndRestore(Callback):

@@ -35,6 +35,8 @@ class IndexPosition:
         return len(self._sampler)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_sampler":
+            raise AttributeError(name)
         return getattr(self._sampler, name)
 
     def restart(self, start: int) -> None:

@@ -140,8 +140,6 @@ class RunState:
             "journal": self._callbacks.journal.state_dict(),
             "generators": [generator.get_state() for generator in own_generators(self._batches.source)],
             "random": random_state(),
-            # A model that scales its loss by a number which changes tells it here.
-            "scaler": _told(model, "_scaler_state"),
         }
         if self._setup is None:
             # It is the same for the whole run.
@@ -219,8 +217,6 @@ class RunState:
         if parts["metrics"] is not None:
             for metric, saved in zip(model.metrics, parts["metrics"], strict=True):
                 metric.set_state(saved)
-        if parts.get("scaler") is not None:
-            _told(model, "_set_scaler_state", parts["scaler"])
         set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
         for generator, saved in zip(own_generators(self._batches.source), parts["generators"], strict=False):
@@ -265,11 +261,6 @@ def _described(optimizer: Any) -> dict[str, Any] | None:
         "ema": state["ema"] is not None,
         "gradient_accumulation": state["gradient_accumulators"] is not None,
     }
-
-
-def _told(model: Trainer, method: str, *arguments: Any) -> Any:
-    found = getattr(model, method, None)
-    return None if found is None else found(*arguments)
 
 
 def _metrics_can_be_kept(model: Trainer) -> bool:
