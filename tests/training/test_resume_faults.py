@@ -124,6 +124,26 @@ def test_two_damaged_backups_are_not_started_over(tmp_path: Path) -> None:
     assert (tmp_path / "log.csv").read_bytes() == rows
 
 
+def test_a_cut_after_the_last_epoch_gives_the_same_journal(tmp_path: Path) -> None:
+    class Late(Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            raise ConnectionError("power cut")
+
+    def journal(folder: Path, *further: Any) -> Any:
+        oncue.utils.set_random_seed(0)
+        model = oncue.Sequential([layers.Input((3,)), layers.Dense(1)])
+        model.compile("adam", "mse")
+        stop = EarlyStopping("loss", mode="max", patience=9, restore_best_weights=True)
+        backup = BackupAndRestore(folder, delete_checkpoint=False)
+        history = model.fit(X, Y, epochs=3, verbose=0, callbacks=[*further, backup, stop])
+        return [(entry.epoch, entry.text) for entry in history.journal if entry.kind != "resume"]
+
+    whole = journal(tmp_path / "whole")
+    with pytest.raises(ConnectionError):
+        journal(tmp_path / "parts", Late())
+    assert journal(tmp_path / "parts") == whole and whole[-1][0] == 2
+
+
 def test_a_lost_pointer_does_no_harm(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     with pytest.raises(ConnectionError):

@@ -172,6 +172,9 @@ class RunState:
     def restore(self, state: TrainingState) -> None:
         """Put a state back, all but the place in the data; its fingerprint was compared before."""
         self._put_back(state)
+        # What is noted before the next epoch begins, or when none is left, belongs to the one that ended last.
+        done = state.epoch if state.batch else state.epoch - 1
+        self._callbacks.progress.epoch = done if done >= 0 else None
         text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
         if state.redone:
             text += f"; the epoch's first {state.redone} batches are done again"
