@@ -25,7 +25,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 crash: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -m crash tests/crash
+	$(BIN)/python -m pytest -q -rs -m crash tests/crash
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -1,7 +1,12 @@
-"""Kill a training run in the middle of an epoch, start it again, and compare it with one that nobody killed."""
+"""Kill a training run in the middle of an epoch, start it again, and compare it with one that nobody killed.
+
+python examples/survive.py            does it all
+python examples/survive.py FOLDER     trains, to be killed and started again by hand, and prints a hash in the end
+"""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +65,11 @@ def train(folder: Path, *further: keras.callbacks.Callback) -> tuple[list[float]
     return history.history["loss"], [weight.tobytes() for weight in model.get_weights()]
 
 
+def final_hash(losses: list[float], weights: list[bytes]) -> str:
+    """Return a digest of all that a run ended with."""
+    return hashlib.sha256(repr(losses).encode() + b"".join(weights)).hexdigest()[:16]
+
+
 def killed_at(folder: Path, moment: str) -> None:
     """Train in another process, and kill it as soon as it says that it has come to a moment."""
     process = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -75,7 +85,7 @@ def killed_at(folder: Path, moment: str) -> None:
 def main() -> int:
     """Return 0 when both runs ended with the same bits."""
     if len(sys.argv) > 1:
-        train(Path(sys.argv[1]), SayBatch())
+        print(f"final hash {final_hash(*train(Path(sys.argv[1]), SayBatch()))}")
         return 0
     killed_at(RUN / "killed", "epoch 4 batch 17")
     losses, weights = train(RUN / "killed")
@@ -83,6 +93,7 @@ def main() -> int:
     same = losses == straight_losses and weights == straight_weights
     same = same and (RUN / "killed" / "log.csv").read_bytes() == (RUN / "straight" / "log.csv").read_bytes()
     print(f"{len(losses)} epochs, last loss {losses[-1]:.6f}; without a kill {straight_losses[-1]:.6f}")
+    print(f"final hash {final_hash(losses, weights)}; without a kill {final_hash(straight_losses, straight_weights)}")
     print("The killed run ended bit for bit as the other one." if same else "The two runs differ.")
     return 0 if same else 1
 

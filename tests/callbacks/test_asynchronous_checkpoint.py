@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,9 +109,9 @@ def test_an_error_comes_at_the_next_hook_and_at_the_end(
     class Wait(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             seen.append(epoch)
-            for thread in threading.enumerate():
-                if thread.name == "oncue-writer":
-                    thread.join()
+            writer = saver._saver._writer
+            while writer is not None and writer.busy:
+                time.sleep(0.001)
 
     monkeypatch.setattr("oncue.saving.keras_archive.replacing", fails)
     with pytest.raises(OSError, match="No space left") as caught:

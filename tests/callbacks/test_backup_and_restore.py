@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torchmetrics
 
 import oncue
@@ -243,29 +244,106 @@ def test_periods(tmp_path: Path, options: dict[str, Any]) -> None:
     assert (state["epoch"], state["batch"]) == where[key]
 
 
+class OwnWay(torch.utils.data.DataLoader):  # type: ignore[type-arg]
+    def __iter__(self) -> Any:
+        return iter([(X[:4], Y[:4])] * 3)
+
+
 def test_data_that_cannot_be_taken_up_within_an_epoch_is_refused(tmp_path: Path) -> None:
-    def stream() -> Any:
-        while True:
-            yield X[:4], Y[:4]
+    def train(**options: Any) -> Any:
+        loader = OwnWay(torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)), batch_size=4)
+        return model().fit(loader, epochs=2, verbose=0, callbacks=[BackupAndRestore(tmp_path, **options)])
 
     for options in ({"save_freq": 2}, {"every": "1 minute"}):
-        with pytest.raises(ValueError, match=r"generator, can't be taken up.*save_freq='epoch'"):
-            model().fit(stream(), steps_per_epoch=3, verbose=0, callbacks=[BackupAndRestore(tmp_path, **options)])
+        with pytest.raises(ValueError, match=r"OwnWay, doesn't give.*resume='epoch'.*save_freq='epoch'"):
+            train(**options)
+    assert train(save_freq=2, resume="epoch").epoch == train().epoch == [0, 1]
 
 
-def test_a_stream_that_begins_anew_is_said(tmp_path: Path) -> None:
-    def stream() -> Any:
-        while True:
-            yield X[:4], Y[:4]
+@pytest.mark.parametrize("name", ["resume", "on_mismatch"])
+def test_a_word_that_is_not_known_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` of BackupAndRestore must be .* got 'nothing'"):
+        BackupAndRestore("backup", **{name: "nothing"})
 
-    def run(*more: Any) -> Any:
-        callbacks = [BackupAndRestore(tmp_path), *more]
-        return model().fit(stream(), steps_per_epoch=3, epochs=3, verbose=0, callbacks=callbacks)
 
+def test_a_changed_setup_may_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupt(tmp_path)
+    options: dict[str, Any] = {"delete_checkpoint": False, "on_mismatch": "restart"}
     with pytest.raises(ConnectionError):
-        run(stop_at(1))
-    with pytest.warns(UserWarning, match="can't be taken up where it was"):
-        assert run().epoch == [0, 1, 2]
+        fit([BackupAndRestore(tmp_path, **options), stop_at(0)], model("sgd"))
+    # What was there stays until there is something else.
+    assert fit([BackupAndRestore(tmp_path, delete_checkpoint=False)]).epoch == [0, 1, 2, 3]
+    assert fit([BackupAndRestore(tmp_path, **options)], model("sgd"), epochs=1).epoch == [0]
+    assert "the setup has changed (`optimizer`), so training begins anew" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("state-*"))) == 1
+    assert fit([BackupAndRestore(tmp_path)], model("sgd")).epoch == [0, 1, 2, 3]
+
+
+def test_what_fits_of_a_changed_setup_is_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def layered(*names: str) -> Any:
+        dense = [oncue.layers.Dense(2, name=name) for name in names]
+        made = oncue.Sequential([oncue.layers.Input((3,)), *dense, oncue.layers.Dense(1, name="last")])
+        made.compile("adam", loss="mse")
+        return made
+
+    one, other = layered("small"), layered("small", "more")
+    with pytest.raises(ConnectionError):
+        fit([BackupAndRestore(tmp_path, save_freq=1), EarlyStopping("loss", patience=50), stop_at(2)], one)
+    begun: list[Any] = []
+    watch = EarlyStopping("loss", patience=50)
+
+    def look(epoch: int, logs: Any) -> None:
+        begun.append((epoch, watch.best, [weight.copy() for weight in other.get_weights()]))
+
+    fresh = [weight.copy() for weight in other.get_weights()]
+    callbacks = [watch, TerminateOnNaN(), CSVLogger(tmp_path / "log.csv"), LambdaCallback(on_epoch_begin=look)]
+    history = fit([BackupAndRestore(tmp_path, on_mismatch="adopt"), *callbacks], other, batch_size=6)
+    said = capsys.readouterr().out
+    assert "(`weights`, `batches`, `batch_size`, `callbacks`)" in said
+    assert "2 of 6 weights; the optimizer's state; the states of CSVLogger; the place in the data" in said
+    assert history.epoch == [0, 1, 2, 3] and [epoch for epoch, _, _ in begun] == [2, 3]
+    _, best, weights = begun[0]
+    trained = one.get_weights()
+    assert best == min(history.history["loss"][:2])
+    for now, before in zip(weights, [*trained[:2], *fresh[2:4], *trained[2:]], strict=True):
+        assert (now == before).all()
+
+
+def test_another_optimizer_takes_the_weights_over_within_an_epoch(tmp_path: Path) -> None:
+    one = model()
+    with pytest.raises(ConnectionError):
+        fit([BackupAndRestore(tmp_path, save_freq=1), batch_cut(1, 2)], one)
+    seen: list[tuple[int, int]] = []
+    history = fit([BackupAndRestore(tmp_path, on_mismatch="adopt"), places(seen)], model("sgd"))
+    assert seen == [(epoch, batch) for epoch in (1, 2, 3) for batch in range(3)] and history.epoch == [0, 1, 2, 3]
+    assert "the epoch's first 2 batches are done again" in str(history.journal)
+
+
+def batch_cut(epoch: int, batch: int) -> Callback:
+    class Cut(Callback):
+        now = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.now = epoch
+
+        def on_train_batch_begin(self, at: int, logs: Any = None) -> None:
+            if (self.now, at) == (epoch, batch):
+                raise ConnectionError("power cut")
+
+    return Cut()
+
+
+def places(seen: list[tuple[int, int]]) -> Callback:
+    class Places(Callback):
+        now = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.now = epoch
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append((self.now, batch))
+
+    return Places()
 
 
 def test_a_metric_that_cannot_be_written_down_is_refused_within_epochs_only(tmp_path: Path) -> None:

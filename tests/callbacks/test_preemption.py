@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import oncue as keras
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, Preempted, Preemption
+from oncue.checkpoints.store import Store
 
 X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
@@ -100,28 +102,60 @@ def test_without_a_backup_it_says_that_nothing_was_saved() -> None:
         fit(Preemption(action="raise"), Signal("on_train_batch_begin", 0, 1))
 
 
-def test_data_that_cannot_be_taken_up_within_an_epoch_keeps_the_backup_before(tmp_path: Path) -> None:
-    class Stream(keras.utils.PyDataset):
-        def __len__(self) -> int:
-            return 4
+@pytest.mark.parametrize("where", ["data", "save"])
+def test_a_signal_while_it_waits_for_data_or_saves(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sends: list[int] = []
 
-        def __getitem__(self, index: int) -> Any:
-            return X[:4], Y[:4]
+    def told(place: str) -> None:
+        if place == where and sends and not sends.pop():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def stream() -> Any:
+        draw = np.random.default_rng(0)
+        while True:
+            told("data")
+            at = draw.integers(0, 24, 6)
+            yield X[at], Y[at]
+
+    commit = Store.commit
+
+    def slow_commit(self: Store, write: Any) -> None:
+        told("save")
+        commit(self, write)
+
+    monkeypatch.setattr(Store, "commit", slow_commit)
+
+    def run(folder: Path, *callbacks: Any) -> Any:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(1)])
+        model.compile("adam", loss="mse")
+        backup = BackupAndRestore(folder, save_freq=2)
+        history = model.fit(stream(), steps_per_epoch=4, epochs=3, verbose=0, callbacks=[backup, *callbacks])
+        return history.history, [weight.tobytes() for weight in model.get_weights()]
+
+    whole = run(tmp_path / "whole")
+    # Counted from the end: in the second epoch.
+    sends.extend([0, *[1] * (6 if where == "data" else 3)])
+    with pytest.raises(Preempted) as ended:
+        run(tmp_path / "parts", Preemption(action="raise"))
+    assert ended.value.saved and not sends
+    assert run(tmp_path / "parts", Preemption()) == whole
+
+
+def test_data_that_cannot_be_taken_up_within_an_epoch_keeps_the_backup_before(tmp_path: Path) -> None:
+    class OwnWay(torch.utils.data.DataLoader):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            return iter([(torch.as_tensor(X[:4]), torch.as_tensor(Y[:4]))] * 4)
 
     def run(*callbacks: Any) -> Any:
         model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
         model.compile("sgd", loss="mse")
-
-        def stream() -> Any:
-            while True:
-                yield X[:4], Y[:4]
-
-        return model.fit(stream(), steps_per_epoch=4, epochs=3, verbose=0, callbacks=list(callbacks))
+        loader = OwnWay(torch.utils.data.TensorDataset(torch.as_tensor(X[:16]), torch.as_tensor(Y[:16])), batch_size=4)
+        return model.fit(loader, epochs=3, verbose=0, callbacks=list(callbacks))
 
     with pytest.raises(Preempted, match="was not saved"):
         run(Signal("on_train_batch_begin", 1, 2), Preemption(action="raise"), BackupAndRestore(tmp_path))
-    with pytest.warns(UserWarning, match="can't be taken up where it was"):
-        assert run(BackupAndRestore(tmp_path)).epoch == [0, 1, 2]
+    assert run(BackupAndRestore(tmp_path)).epoch == [0, 1, 2]
 
 
 @pytest.mark.parametrize("fails", [False, True])

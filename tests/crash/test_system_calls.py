@@ -42,7 +42,7 @@ def _can_trace() -> bool:
 
 pytestmark = [
     pytest.mark.crash,
-    pytest.mark.skipif(not _can_trace(), reason="strace isn't there, or may not trace"),
+    pytest.mark.skipif(not _can_trace(), reason="strace isn't installed, or may not trace here: no call was killed"),
 ]
 
 

@@ -391,6 +391,19 @@ def _events(folder: Path) -> dict[str, list[Any]]:
     return found
 
 
+def _steps(folder: Path) -> dict[str, list[int]]:
+    """Return the steps of every curve, in the order in which they are in the files."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    found: dict[str, list[int]] = {}
+    for name, events in _events(folder).items():
+        for event in map(Event.FromString, events):
+            for value in event.summary.value:
+                found.setdefault(f"{name} {value.tag}", []).append(event.step)
+    assert found
+    return found
+
+
 @pytest.mark.parametrize(
     ("epoch", "batch"), [(0, 2), (0, 3), (1, None), (1, 0), (1, 1), (1, 2), (1, 3), (2, None), (2, 1), (2, 3)]
 )
@@ -420,6 +433,8 @@ def test_event_files_hold_every_event_once(epoch: int, batch: int | None, tmp_pa
     run("parts")
     whole, parts = _events(tmp_path / "whole"), _events(tmp_path / "parts")
     assert whole == parts and set(whole) == {"train", "validation"}
+    for name, steps in _steps(tmp_path / "parts").items():
+        assert steps == sorted(set(steps)), name
 
 
 @pytest.mark.parametrize("options", [{"keep": 2}, {"keep": "best 1", "monitor": "loss"}, {"keep": [2, "every 2"]}])

@@ -5,34 +5,20 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from oncue.callbacks.arguments import whole
+from oncue.callbacks.backup_arguments import check_word, folder_of, period_of
 from oncue.callbacks.callback import Callback
+from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.monitor import as_number
 
 if TYPE_CHECKING:
+    from oncue.callbacks.has_run_state import HasRunState
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
     from oncue.checkpoints.writer import Writer
-
-
-class HasRunState(Protocol):
-    """A loop that can tell all that it needs to go on; oncue's `fit` can."""
-
-    def capture(self) -> TrainingState:
-        """Return the state of this moment."""
-        ...
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what a run that goes on must have in common with this one."""
-        ...
-
-    def obstacle(self) -> str | None:
-        """Return why it can't go on exactly in the middle of an epoch; None when it can."""
-        ...
 
 
 class BackupAndRestore(Callback):
@@ -52,15 +38,21 @@ class BackupAndRestore(Callback):
     Args:
         backup_dir: The folder, for this run only.
         save_freq: "epoch", or a number of batches. After batches needs data that can be taken up in the middle of an
-            epoch: arrays, tensors, data sets with an index.
+            epoch; almost all can.
         double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
         delete_checkpoint: Whether to delete the backup when the run has ended. If not, the same script started again
             returns at once with the run's History, or goes on when `epochs` has grown.
         every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
+        resume: "exact" goes on at the batch that would have come next; a stream without a place (a generator) is read
+            again up to there. "epoch" begins the epoch that was interrupted anew, with the weights of the newest state
+            and whatever the data give now: for data that aren't the same each time, or dear to read again.
+        on_mismatch: What to do with a backup of another setup: "raise" an error that names what has changed; "restart"
+            training, the first state of which takes the backup's place; "adopt" what fits, and say what doesn't.
 
     Raises:
-        ValueError: For a period or a folder that can't be; and before the first step, when the model, the optimizer, the
-            data or the callbacks are no longer those of the backup, naming what has changed.
+        ValueError: For an argument that can't be; and before the first step, when the model, the optimizer, the data or
+            the callbacks are no longer those of the backup, naming what has changed, and when the data can't be taken
+            up where they were.
         OSError: Before the first step, when the folder can't be written to; and when a state can't be saved.
         RuntimeError: Before the first step, when another run is using the folder.
 
@@ -102,13 +94,17 @@ class BackupAndRestore(Callback):
         delete_checkpoint: bool = True,
         *,
         every: str | Every | None = None,
+        resume: str = "exact",
+        on_mismatch: str = "raise",
     ) -> None:
         super().__init__()
-        self.backup_dir = _folder(backup_dir)
+        self.backup_dir = folder_of(backup_dir)
         self.save_freq = save_freq
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
-        self.every = _period(save_freq, every)
+        self.every = period_of(save_freq, every)
+        self.resume = check_word("resume", resume, ("exact", "epoch"))
+        self.on_mismatch = check_word("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -149,15 +145,35 @@ class BackupAndRestore(Callback):
         self._store.prepare()
         state = self._store.newest(TrainingState.read)
         if state is not None:
-            state.check(run.fingerprint(), self.backup_dir)
+            state = self._fitting(state, run)
+        if self.resume == "epoch":
+            return None if state is None else state.at_epoch(keep_data=not run.reads_again)
         inside = self.every.unit != "epoch" or (state is not None and state.batch > 0)
         obstacle = run.obstacle() if inside else None
         if obstacle is not None:
             raise ValueError(
                 f"BackupAndRestore can't save every {self.every}, in the middle of epochs, because {obstacle}. Type "
-                "`save_freq='epoch'` (and delete the folder, if it has a backup from the middle of an epoch)."
+                "resume='epoch', to begin an epoch that was interrupted anew; or `save_freq='epoch'` (and delete the "
+                "folder, if it has a backup from the middle of an epoch)."
             )
         return state
+
+    def _fitting(self, state: TrainingState, run: HasRunState) -> TrainingState | None:
+        fingerprint = run.fingerprint()
+        changed = state.changed(fingerprint)
+        if not changed:
+            return state
+        if self.on_mismatch == "raise":
+            state.check(fingerprint, self.backup_dir)
+        words = f"the setup has changed ({', '.join(f'`{name}`' for name in changed)})"
+        if self.on_mismatch == "restart":
+            assert self._store is not None
+            self._store.start_over()
+            print_message(f"BackupAndRestore: {words}, so training begins anew.")
+            return None
+        adopted, left = state.adopted(fingerprint)
+        print_message(f"BackupAndRestore: {words}. Not taken over: {'; '.join(left)}.")
+        return adopted
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the period begin.
@@ -217,7 +233,8 @@ class BackupAndRestore(Callback):
         if run is None or self._store is None:
             # In `evaluate` there is nothing to go on with.
             return False
-        if self._run is not None and self._run.progress.batch is not None and run.obstacle() is not None:
+        inside = self._run is not None and self._run.progress.batch is not None
+        if inside and self.resume == "exact" and run.obstacle() is not None:
             return False
         saved = self._save(logs)
         self._wait()
@@ -232,7 +249,11 @@ class BackupAndRestore(Callback):
         # The copies of the state before are read until it is written.
         self._writer.wait()
         before = time.monotonic()
-        state, store = self._run_state().capture().freeze(self._snapshot), self._store
+        run, store = self._run_state(), self._store
+        taken = run.capture()
+        if self.resume == "epoch":
+            taken = taken.at_epoch(keep_data=not run.reads_again)
+        state = taken.freeze(self._snapshot)
 
         def commit() -> None:
             store.commit(state.write)
@@ -261,30 +282,3 @@ class BackupAndRestore(Callback):
                 "can't tell all that it needs to go on. With a Keras model type `keras.callbacks.BackupAndRestore`."
             )
         return found
-
-
-def _folder(backup_dir: Any) -> str:
-    if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir) or "://" in str(backup_dir):
-        raise ValueError(
-            "`backup_dir` of BackupAndRestore must be the path of a folder, such as 'runs/backup'; got "
-            f"{backup_dir!r} of type {type(backup_dir).__name__}."
-        )
-    return str(os.fspath(backup_dir))
-
-
-def _period(save_freq: Any, every: str | Every | None) -> Every:
-    if every is not None:
-        if save_freq != "epoch":
-            raise ValueError(
-                f"BackupAndRestore takes one period; got save_freq={save_freq!r} and every={every!r}. Type only `every`."
-            )
-        return Every(every, "BackupAndRestore")
-    if isinstance(save_freq, str) and save_freq == "epoch":
-        return Every("1 epoch")
-    try:
-        return Every(f"{whole('BackupAndRestore', 'save_freq', save_freq, least=1)} steps")
-    except ValueError:
-        raise ValueError(
-            f"`save_freq` of BackupAndRestore must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} "
-            f"of type {type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
-        ) from None

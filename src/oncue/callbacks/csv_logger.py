@@ -58,12 +58,20 @@ class CSVLogger(Callback):
         self.append = append
         self.keys: list[str] | None = None
         self._file: TextIO | None = None
+        self._read: tuple[tuple[int, int, int], str] | None = None
 
     @property
     def text(self) -> str:
         """What is in the file: a resumed run goes on with it, whatever was written after its state was saved."""
-        path = Path(self.filename)
-        return path.read_bytes().decode("utf-8") if path.exists() else ""
+        try:
+            found = os.stat(self.filename)
+        except FileNotFoundError:
+            return ""
+        # States are saved more often than rows are written.
+        now = (found.st_size, found.st_mtime_ns, found.st_ino)
+        if self._read is None or self._read[0] != now:
+            self._read = now, Path(self.filename).read_bytes().decode("utf-8")
+        return self._read[1]
 
     @text.setter
     def text(self, value: str) -> None:

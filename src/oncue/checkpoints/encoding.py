@@ -40,6 +40,9 @@ def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
         # `array` copies, and keeps the shape of an array without axes.
         mark = "$array" if isinstance(value, np.ndarray) else "$scalar"
         return {mark: _keep(torch.from_numpy(np.array(value, order="C")), tensors)}
+    if type(value) is list and set(map(type, value)) == {float} and math.isfinite(sum(value)):
+        # A long History is copied thousands of times in a run, which waits meanwhile.
+        return value.copy()
     if isinstance(value, (list, tuple)):
         parts = [encode(part, tensors, f"{where}[{index}]") for index, part in enumerate(value)]
         return {"$tuple": parts} if isinstance(value, tuple) else parts

@@ -11,10 +11,11 @@ import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from oncue.checkpoints.lock import FolderLock
-from oncue.core.files import replace_file, sync_folder
+from oncue.checkpoints.state_files import write_synced
+from oncue.core.files import sync_folder
 
 FORMAT = 1
 """The version of the form of a state's manifest and of the pointer."""
@@ -84,27 +85,33 @@ class Store:
         """Save a state.
 
         Args:
-            write: Writes the state's files into the folder that it is given.
+            write: Writes the state's files into the folder that it is given; of those that it has let reach the disk, it
+                may return a dict of their "size" and "sha256", which aren't found out once more then.
 
         Raises:
             OSError: When it can't be saved; the states that were there still are, and nothing is left of the new one.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"state-{max(self._numbers(), default=0) + 1}"
+        # Training waits for every step of Python here, so that this is written with as few as there can be.
+        numbers = self._numbers()
+        name = f"state-{max(numbers, default=0) + 1}"
         temporary = self._temporary()
-        temporary.mkdir()
         try:
-            write(temporary)
-            _seal(temporary)
+            os.mkdir(temporary)
+        except FileNotFoundError:
+            temporary.mkdir(parents=True)
+        try:
+            facts = write(temporary)
+            _seal(temporary, facts if isinstance(facts, dict) else {})
             os.rename(temporary, self.folder / name)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        self._point(name)
+        # One flush for both names: nothing is deleted before it, and a pointer whose state isn't there is passed over.
         sync_folder(self.folder)
-        replace_file(self.folder / _POINTER, json.dumps({"format": FORMAT, "newest": name}).encode("utf-8"))
         before, self._good = self._good, name
-        for number in self._numbers():
-            if f"state-{number}" not in (name, before):
+        for number in numbers:
+            if f"state-{number}" != before:
                 self._remove(self.folder / f"state-{number}")
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
@@ -144,6 +151,10 @@ class Store:
             )
         return None
 
+    def start_over(self) -> None:
+        """Let the next state take the place of all that are there, rather than of all but the newest."""
+        self._good = None
+
     def clear(self) -> None:
         """Delete all states, the newest one last, and the folder when nothing else is in it."""
         if not self.folder.is_dir():
@@ -158,10 +169,22 @@ class Store:
             self.folder.rmdir()
 
     def _numbers(self) -> list[int]:
-        if not self.folder.is_dir():
+        try:
+            with os.scandir(self.folder) as entries:
+                found = [_STATE.fullmatch(entry.name) for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        found = (_STATE.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
         return [int(match[1]) for match in found if match is not None]
+
+    def _point(self, name: str) -> None:
+        temporary = self.folder / f".{_POINTER}.{uuid.uuid4().hex}.tmp"
+        text = json.dumps({"format": FORMAT, "newest": name})
+        try:
+            write_synced(os.fspath(temporary), [text.encode("utf-8")])
+            os.replace(temporary, self.folder / _POINTER)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def _pointed(self) -> str | None:
         try:
@@ -179,7 +202,9 @@ class Store:
         trash = self._temporary()
         try:
             os.rename(path, trash)
-            shutil.rmtree(trash)
+            for name in os.listdir(trash):
+                os.unlink(trash / name)
+            os.rmdir(trash)
         except OSError as error:
             warnings.warn(f"'{path}' could not be deleted ({error}).", UserWarning, stacklevel=3)
 
@@ -192,14 +217,16 @@ class Store:
             entry.unlink(missing_ok=True)
 
 
-def _seal(folder: Path) -> None:
-    files = {}
-    for path in sorted(folder.iterdir()):
-        files[path.name] = {"size": path.stat().st_size, "sha256": _digest(path)}
-    (folder / _MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+def _seal(folder: Path, facts: dict[str, dict[str, Any]]) -> None:
+    names = sorted(os.listdir(folder))
+    for name in names:
+        if name not in facts:
+            path = folder / name
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+            facts[name] = {"size": path.stat().st_size, "sha256": _digest(path)}
+    text = json.dumps({"format": FORMAT, "files": {name: facts[name] for name in names}}, separators=(",", ":"))
+    write_synced(os.path.join(folder, _MANIFEST), [text.encode("utf-8")])
     sync_folder(folder)
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.checkpoints.tensors_file import write_tensors
+from oncue.checkpoints.state_files import safetensors_pieces, write_synced
 
 FORMAT = 1
 """The version of the form in which a state is written."""
-_PLAIN = ("fingerprint", "epoch", "batch", "stopped")
+_PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
 
 @dataclass
@@ -26,6 +26,7 @@ class TrainingState:
         epoch: The index of the epoch to go on with.
         batch: The batches of that epoch that are done.
         stopped: Whether the run had been asked to stop, so that there is nothing to go on with.
+        redone: The batches of that epoch that were done and are done again, because the epoch is begun anew.
         parts: The weights, the optimizer's state and so on, by name: plain containers, numbers and tensors.
 
     Example:
@@ -40,6 +41,7 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     stopped: bool = False
+    redone: int = 0
     parts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: str | os.PathLike[str]) -> None:
@@ -63,7 +65,9 @@ class TrainingState:
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors))
+        # In the order in which the copies lie in memory.
+        ordered = dict(sorted(tensors.items(), key=lambda pair: -pair[1].element_size()))
+        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(ordered))
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> TrainingState:
@@ -83,9 +87,24 @@ class TrainingState:
                 raise ValueError(f"its format is {found!r}, and this oncue reads {FORMAT}")
             tensors = load_file(Path(folder, "tensors.safetensors"))
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
-            return cls(parts=parts, **{name: data[name] for name in _PLAIN})
+            return cls(parts=parts, **{name: data[name] for name in _PLAIN if name in data or name != "redone"})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             raise ValueError(f"'{folder}' can't be read as the state of a run: {error}") from error
+
+    def at_epoch(self, keep_data: bool = True) -> TrainingState:
+        """Return the state with the epoch that was interrupted begun anew, and so with no place in its data.
+
+        Args:
+            keep_data: Whether the data's place stays where no epoch was interrupted.
+        """
+        data = self.parts.get("data") if keep_data and not self.batch else None
+        parts = {**self.parts, "data": data, "metrics": None}
+        return replace(self, batch=0, redone=self.batch or self.redone, parts=parts)
+
+    def changed(self, fingerprint: dict[str, Any]) -> list[str]:
+        """Return the names of what differs from another setup."""
+        names = [*self.fingerprint, *(name for name in fingerprint if name not in self.fingerprint)]
+        return [name for name in names if self.fingerprint.get(name) != fingerprint.get(name)]
 
     def check(self, fingerprint: dict[str, Any], folder: str | os.PathLike[str]) -> None:
         """Refuse to go on with another setup.
@@ -97,16 +116,57 @@ class TrainingState:
         Raises:
             ValueError: Naming the first field that differs, with both values.
         """
-        for name in [*self.fingerprint, *(name for name in fingerprint if name not in self.fingerprint)]:
-            before, now = self.fingerprint.get(name), fingerprint.get(name)
-            if before == now:
-                continue
-            before, now = _difference(before, now)
+        for name in self.changed(fingerprint):
+            before, now = _difference(self.fingerprint.get(name), fingerprint.get(name))
             raise ValueError(
                 f"The run can't go on from the backup in '{os.fspath(folder)}', because `{name}` has changed: in the "
-                f"backup it is {before}, now it is {now}. Put it back as it was; or, to start over, delete the folder "
-                "or give another `backup_dir`."
+                f"backup it is {before}, now it is {now}. Put it back as it was. Or, to start over, delete the folder, "
+                "give another `backup_dir`, or type on_mismatch='restart'; to take over what fits, "
+                "on_mismatch='adopt'."
             )
+
+    def adopted(self, fingerprint: dict[str, Any]) -> tuple[TrainingState, list[str]]:
+        """Return what of the state fits another setup.
+
+        Weights fit by name, shape and type; the optimizer's state, when its class and all weights are the same; callbacks
+        by name and fields; the place within an epoch, when everything else is the same. The epoch count, the History, the
+        journal and the random generators always do.
+
+        Args:
+            fingerprint: The setup that is to go on.
+
+        Returns:
+            A state of that setup, in which what doesn't fit is missing; and what it is, in words.
+        """
+        changed = self.changed(fingerprint)
+        if not changed:
+            return self, []
+        parts, left = dict(self.parts), list[str]()
+        old, new = self.fingerprint["weights"], fingerprint["weights"]
+        if "weights" in changed:
+            known: dict[str, list[Any]] = {}
+            for one, weight in zip(old, parts["weights"].values(), strict=True):
+                known.setdefault(str(one), []).append(weight)
+            # Layers of one kind have one name each; the first of them fits the first.
+            parts["weights"] = [known[str(one)].pop(0) if known.get(str(one)) else None for one in new]
+            parts["layers"] = {}
+            fitting = sum(weight is not None for weight in parts["weights"])
+            left.append(f"{len(new) - fitting} of {len(new)} weights")
+        if "weights" in changed or "optimizer" in changed:
+            parts["optimizer"] = None
+            left.append("the optimizer's state")
+        if "callbacks" in changed:
+            before, now = self.fingerprint["callbacks"], fingerprint["callbacks"]
+            parts["callbacks"] = {
+                key: state for key, state in parts["callbacks"].items() if before.get(key) == now.get(key)
+            }
+            missing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+            left.append(f"the states of {', '.join(missing)}")
+        state = replace(self, fingerprint=fingerprint, parts=parts)
+        if self.batch or "batches" in changed or "batch_size" in changed:
+            state = replace(state.at_epoch(keep_data=False), redone=self.batch)
+            left.append("the place in the data")
+        return state, left
 
 
 @dataclass(frozen=True)
@@ -126,14 +186,22 @@ class FrozenState:
     plain: dict[str, Any]
     tensors: dict[str, Any]
 
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write `state.json` and `tensors.safetensors` into a folder.
+    def write(self, folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+        """Write `state.json` and `tensors.safetensors` into a folder, and let them reach the disk.
+
+        Returns:
+            Their sizes and digests, by name.
 
         Raises:
             OSError: When they can't be written.
         """
-        Path(folder, "state.json").write_text(json.dumps(self.plain, allow_nan=False), encoding="utf-8")
-        write_tensors(Path(folder, "tensors.safetensors"), self.tensors, {"format": "pt"})
+        text = json.dumps(self.plain, allow_nan=False).encode("utf-8")
+        return {
+            "state.json": write_synced(os.path.join(folder, "state.json"), [text]),
+            "tensors.safetensors": write_synced(
+                os.path.join(folder, "tensors.safetensors"), safetensors_pieces(self.tensors)
+            ),
+        }
 
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""

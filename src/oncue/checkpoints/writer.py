@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ class Writer:
     """Runs one job at a time on a thread of its own; its error comes out at the next call.
 
     A thread lives as long as its job, so that an idle writer holds nothing. Whoever submits waits in the end; a program
-    that ends without waiting, as after a second Ctrl-C, gives the save up.
+    that ends without waiting, as after a second Ctrl-C, gives the save up. `threading.enumerate` doesn't list the thread.
 
     Args:
         what: What is written, for the note on an error.
@@ -26,13 +27,14 @@ class Writer:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+        self._done.set()
         self._failure: BaseException | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a job is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._done.is_set()
 
     def submit(self, job: Callable[[], object]) -> None:
         """Begin a job, once the one under way has ended.
@@ -44,8 +46,13 @@ class Writer:
             BaseException: What an earlier job raised and nobody has been told yet; the new job isn't begun then.
         """
         self.wait()
-        self._thread = threading.Thread(target=self._run, args=(job,), name="oncue-writer", daemon=True)
-        self._thread.start()
+        self._done.clear()
+        try:
+            # `Thread.start` would wait until the thread runs, which is half of what training waits for.
+            _thread.start_new_thread(self._run, (job,))
+        except BaseException:
+            self._done.set()
+            raise
 
     def check(self) -> None:
         """Raise what a job that has ended raised, once; never waits."""
@@ -55,9 +62,7 @@ class Writer:
 
     def wait(self) -> None:
         """Wait for the job under way, and raise what it raised."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._done.wait()
         self.check()
 
     def _run(self, job: Callable[[], object]) -> None:
@@ -66,3 +71,5 @@ class Writer:
         except BaseException as error:
             error.add_note(f"raised while {self.what} was being written in the background")
             self._failure = error
+        finally:
+            self._done.set()

@@ -16,8 +16,10 @@ class Batches(ABC):
     Attributes:
         num_batches: Batches in one pass, or None when nobody knows.
         batch_size: Samples in a full batch, or None when nobody knows.
-        restartable: False for a generator or iterator, whose second pass goes on where the first one stopped.
         exact_position: Whether `epoch(start)` gives the batches an uninterrupted pass would have given from there.
+        obstacle: Why it doesn't, in words that end a sentence; None where nothing more can be said.
+        reads_again: Whether batches that are done are read once more to come to a saved place.
+        restartable: False for a generator or iterator, whose second pass goes on where the first one stopped.
         source: The object that was fed.
 
     Example:
@@ -35,6 +37,8 @@ class Batches(ABC):
     batch_size: int | None = None
     restartable: bool = True
     exact_position: bool = False
+    obstacle: str | None = None
+    reads_again: bool = False
     source: Any = None
 
     @abstractmethod
@@ -54,6 +58,9 @@ class Batches(ABC):
 
     def epoch_ends(self) -> None:  # noqa: B027
         """Tell the source that an epoch is over, where `one_pass` is used."""
+
+    def keep_position(self) -> None:  # noqa: B027
+        """Be told, before the first pass, that `state_dict` will be asked for within passes."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on with the same order; empty where there is nothing to keep."""

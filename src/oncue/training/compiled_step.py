@@ -16,8 +16,8 @@ from oncue.layers.rnn import RNN
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
 from oncue.training.batch import Batch
+from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.refusal import reason_of
-from oncue.training.run_state import _layer_states, _set_layer_states
 from oncue.training.step import loss_function
 from oncue.training.step_graph import StepGraph
 
@@ -209,7 +209,7 @@ class CompiledStep:
         devices = [model.device] if model.device.type == "cuda" else []
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         means = [(metric, metric.get_state()) for _, metric in model._named_metrics()]
-        layers = copy.deepcopy(_layer_states(model))
+        layers = copy.deepcopy(layer_states(model))
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             _, loss = loss_function(model)(*batch)
             trained = [p for p in parameters if p.requires_grad]
@@ -219,7 +219,7 @@ class CompiledStep:
             buffer.copy_(before)
         for metric, state in means:
             metric.set_state(state)
-        _set_layer_states(model, layers)
+        set_layer_states(model, layers)
         if all(p.requires_grad for p in parameters) and all(gradient is not None for gradient in gradients):
             return None
         return "some weights get no gradient, which a graph can't leave alone"

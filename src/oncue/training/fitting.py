@@ -73,7 +73,6 @@ def train_epochs(
             first = pending.epoch
             # Callbacks reset themselves when training begins, so that what they had comes after it.
             run_state.restore(pending)
-            run_state.restore_data(pending)
             epochs = first if pending.stopped else epochs
         epoch = first
         while epoch < epochs:
@@ -210,7 +209,7 @@ def _validates(epoch: int, frequency: int | Collection[int]) -> bool:
 def _peeked(batches: Batches, start: int) -> Iterator[Batch] | None:
     """Return a pass from a batch; None when a stream has nothing left, so that no epoch begins which can't be trained."""
     one_pass = iter(batches.epoch(start))
-    if batches.restartable:
+    if batches.restartable or start:
         return one_pass
     first = next(one_pass, None)
     return None if first is None else _chained(first, one_pass)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 import torch
@@ -87,14 +86,13 @@ def huggingface_batches(dataset: Any, deliver: Deliver, batch_size: int | None, 
     if hasattr(dataset, "__len__"):
         return IndexedBatches(dataset, lambda at: split_columns(rows[at]), deliver, batch_size, shuffle)
     size = 32 if batch_size is None else batch_size
-    passes = count()
 
-    def open_pass() -> Iterator[Any]:
+    def open_pass(number: int) -> Iterator[Any]:
         # A shuffled stream repeats its order in every epoch unless it is told which one it is.
-        rows.set_epoch(next(passes))
+        rows.set_epoch(number)
         return map(split_columns, rows.iter(batch_size=size))
 
-    return StreamBatches(dataset, deliver, open_pass, size)
+    return StreamBatches(dataset, deliver, open_pass, size, numbered=True)
 
 
 def _check_columns(columns: list[str], features: Any) -> None:

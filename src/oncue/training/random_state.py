@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 
-def random_state() -> dict[str, Any]:
+def random_state(cuda: bool = True) -> dict[str, Any]:
     """Return the state of the generators, as plain containers, numbers and tensors.
 
     Generators that code of its own makes, such as `numpy.random.default_rng()`, aren't among them.
+
+    Args:
+        cuda: False to leave the devices alone, as the worker processes of a DataLoader must.
 
     Returns:
         "python", "numpy", "torch", and "cuda": one state for each device, none without CUDA.
@@ -27,11 +31,10 @@ def random_state() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
     return {
-        # Arrays, which are taken and written a hundred times faster than tuples of numbers.
-        "python": (version, np.array(words, dtype=np.int64), gauss),
+        "python": (version, _as_array(words), gauss),
         "numpy": (str(name), np.array(keys, dtype=np.int64), *(number for number in rest)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else [],
     }
 
 
@@ -41,7 +44,15 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(int(word) for word in words), gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
+    torch.set_rng_state(torch.as_tensor(state["torch"]))
+    if state["cuda"] and torch.cuda.is_available():
         for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(one, index)
+
+
+@lru_cache(maxsize=1)
+def _as_array(words: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    # An array is written a hundred times faster than a tuple of numbers, and most runs never draw from this generator.
+    array = np.array(words, dtype=np.int64)
+    array.flags.writeable = False
+    return array

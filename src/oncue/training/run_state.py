@@ -14,15 +14,13 @@ import torch
 from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
 from oncue.optimizers.optimizer import Optimizer
-from oncue.random import SeedGenerator
 from oncue.training.batch import Batches
+from oncue.training.layer_states import layer_states, set_layer_states
+from oncue.training.loader_batches import own_generators
 from oncue.training.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
-
-_KEPT_BY_LAYERS = ("_draws", "_kept_states")
-"""What layers keep besides weights: the count of draws from a seed of their own, and the states of stateful RNNs."""
 
 
 class RunState:
@@ -53,6 +51,7 @@ class RunState:
         self._batches = batches
         self._callbacks = callbacks
         self._measured: tuple[int, list[Any]] | None = None
+        self._setup: dict[str, Any] | None = None
         self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
@@ -68,8 +67,13 @@ class RunState:
     # Where to go on -----------------------------------------------------------------------------------------------
 
     def pending(self) -> TrainingState | None:
-        """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew."""
+        """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew.
+
+        The data go to its place at once: what can't be taken up there is said before anything is changed.
+        """
         asked = [callback for callback in self._callbacks.callbacks if hasattr(callback, "pending_state")]
+        if asked:
+            self._batches.keep_position()
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         others = _other_optimizers(self._model)
@@ -80,21 +84,21 @@ class RunState:
                 UserWarning,
                 stacklevel=3,
             )
-        if states and not self._batches.restartable:
-            warnings.warn(
-                f"The data, a {type(self._batches.source).__name__}, can't be taken up where it was: the run goes on with "
-                "what it gives now. Give an array, a DataLoader or a data set, to go on exactly.",
-                UserWarning,
-                stacklevel=3,
-            )
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
+        if self.waiting is not None and not self.waiting.stopped:
+            self.restore_data(self.waiting)
         return self.waiting
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether the data must be read again, up to a saved place, to go on from there."""
+        return self._batches.reads_again
 
     def obstacle(self) -> str | None:
         """Return why a run can't go on in the middle of an epoch exactly as it would have, or None when it can."""
         model = self._model
         if not self._batches.exact_position:
-            return (
+            return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be taken up in the middle of an epoch"
             )
         if model._overrides("train_step") and model._compiled_metrics is not None:
@@ -132,13 +136,16 @@ class RunState:
             "callbacks": {key: callback.state_dict() for key, callback in self._stateful()},
             "data": self._batches.state_dict(),
             "metrics": metrics,
-            "layers": _layer_states(model),
+            "layers": layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
-            "generators": [generator.get_state() for generator in _generators(self._batches)],
+            "generators": [generator.get_state() for generator in own_generators(self._batches.source)],
             "random": random_state(),
         }
+        if self._setup is None:
+            # It is the same for the whole run.
+            self._setup = self.fingerprint()
         return TrainingState(
-            self.fingerprint(),
+            self._setup,
             epoch=epoch if inside else epoch + 1,
             batch=batch,
             stopped=bool(model.stop_training),
@@ -165,7 +172,12 @@ class RunState:
     def restore(self, state: TrainingState) -> None:
         """Put a state back, all but the place in the data; its fingerprint was compared before."""
         self._put_back(state)
+        # What is noted before the next epoch begins, or when none is left, belongs to the one that ended last.
+        done = state.epoch if state.batch else state.epoch - 1
+        self._callbacks.progress.epoch = done if done >= 0 else None
         text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
+        if state.redone:
+            text += f"; the epoch's first {state.redone} batches are done again"
         self._callbacks.journal.write(
             "BackupAndRestore", text, epoch=state.epoch, batch=state.batch or None, kind="resume"
         )
@@ -193,25 +205,32 @@ class RunState:
         # What callbacks and metrics do with their lists must not change the state, which may be put back once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
         parts, model = {**state.parts, **copied}, self._model
-        model.optimizer.load_state_dict(parts["optimizer"])
+        weights = parts["weights"]
+        if parts["optimizer"] is not None:
+            model.optimizer.load_state_dict(parts["optimizer"])
         with torch.no_grad():
-            for tensor, saved in zip(self._weights().values(), parts["weights"].values(), strict=True):
-                tensor.copy_(saved)
+            saved_weights = weights.values() if isinstance(weights, dict) else weights
+            for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
+                if saved is not None:
+                    tensor.copy_(saved)
         for key, callback in self._stateful():
-            callback.load_state_dict(parts["callbacks"][key])
+            # What was adopted from another setup has not all of them.
+            if key in parts["callbacks"]:
+                callback.load_state_dict(parts["callbacks"][key])
         if parts["metrics"] is not None:
             for metric, saved in zip(model.metrics, parts["metrics"], strict=True):
                 metric.set_state(saved)
-        _set_layer_states(model, parts["layers"])
+        set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
-        for generator, saved in zip(_generators(self._batches), parts["generators"], strict=False):
+        for generator, saved in zip(own_generators(self._batches.source), parts["generators"], strict=False):
             generator.set_state(saved)
         model.stop_training = state.stopped
         set_random_state(parts["random"])
 
     def restore_data(self, state: TrainingState) -> None:
-        """Put the place in the data back, for the pass that begins next."""
-        self._batches.load_state_dict(state.parts["data"])
+        """Put the place in the data back, for the pass that begins next; a state without one begins a new pass."""
+        if state.parts["data"] is not None:
+            self._batches.load_state_dict(state.parts["data"])
 
     # What there is ------------------------------------------------------------------------------------------------
 
@@ -259,40 +278,6 @@ def _can_be_kept(metric: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _layer_states(model: Trainer) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for place, module in enumerate(model.modules()):
-        own = {name: vars(module)[name] for name in _KEPT_BY_LAYERS if name in vars(module)}
-        seeds = {name: part for name, part in vars(module).items() if isinstance(part, SeedGenerator)}
-        own.update((name, (part._seed, part._draws)) for name, part in seeds.items())
-        if own:
-            found[str(place)] = own
-    return found
-
-
-def _set_layer_states(model: Trainer, states: dict[str, dict[str, Any]]) -> None:
-    modules = list(model.modules())
-    for place, own in states.items():
-        module = modules[int(place)]
-        for name, value in own.items():
-            current = vars(module).get(name)
-            if isinstance(current, SeedGenerator):
-                current._seed, current._draws = value
-            else:
-                kept = [part.to(model.device) for part in value] if isinstance(value, list) else value
-                setattr(module, name, kept)
-
-
-def _generators(batches: Batches) -> list[torch.Generator]:
-    source = batches.source
-    candidates = [getattr(source, "generator", None), getattr(getattr(source, "sampler", None), "generator", None)]
-    found: list[torch.Generator] = []
-    for candidate in candidates:
-        if isinstance(candidate, torch.Generator) and not any(candidate is other for other in found):
-            found.append(candidate)
-    return found
 
 
 def _other_optimizers(model: Trainer) -> list[str]:

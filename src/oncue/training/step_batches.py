@@ -35,6 +35,8 @@ class StepBatches(Batches):
         self.batch_size = batches.batch_size
         self.restartable = batches.restartable
         self.exact_position = batches.exact_position
+        self.obstacle = batches.obstacle
+        self.reads_again = batches.reads_again
         self._steps = steps
         self._pass: Iterator[Batch] | None = None
         self._taken = 0
@@ -67,13 +69,19 @@ class StepBatches(Batches):
                 break
             began_here = True
             self._pass, self._taken = self.batches.one_pass(), 0
-        if self._taken == self.batches.num_batches:
+        if self._pass is not None and self._taken == self.batches.num_batches:
+            # The source hears that its pass is over, which is a part of its place.
+            next(self._pass, None)
             self._pass, self._taken = None, 0
         self.batches.epoch_ends()
 
     def first(self) -> Batch:
         """Return one batch of the source."""
         return self.batches.first()
+
+    def keep_position(self) -> None:
+        """Tell the source."""
+        self.batches.keep_position()
 
     def state_dict(self) -> dict[str, Any]:
         """Return `taken`, the position in the pass under way, and the state of the source."""

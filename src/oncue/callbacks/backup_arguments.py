@@ -1,0 +1,70 @@
+"""The arguments of BackupAndRestore, checked."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from oncue.callbacks.arguments import whole
+from oncue.core.every import Every
+
+
+def check_word(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """Return a word, when it is one of those that are known.
+
+    Raises:
+        ValueError: Otherwise, with those that are.
+
+    Example:
+        >>> check_word("resume", "epoch", ("exact", "epoch"))
+        'epoch'
+    """
+    if value not in known:
+        words = " or ".join(f"'{word}'" for word in known)
+        raise ValueError(f"`{name}` of BackupAndRestore must be {words}; got {value!r}.")
+    return str(value)
+
+
+def folder_of(backup_dir: Any) -> str:
+    """Return the path of a folder as text.
+
+    Raises:
+        ValueError: For what is no path, or a URL.
+
+    Example:
+        >>> folder_of("runs/backup")
+        'runs/backup'
+    """
+    if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir) or "://" in str(backup_dir):
+        raise ValueError(
+            "`backup_dir` of BackupAndRestore must be the path of a folder, such as 'runs/backup'; got "
+            f"{backup_dir!r} of type {type(backup_dir).__name__}."
+        )
+    return str(os.fspath(backup_dir))
+
+
+def period_of(save_freq: Any, every: str | Every | None) -> Every:
+    """Return the period that `save_freq` and `every` ask for.
+
+    Raises:
+        ValueError: For both, and for what is no period.
+
+    Example:
+        >>> period_of(100, None)
+        Every('100 steps')
+    """
+    if every is not None:
+        if save_freq != "epoch":
+            raise ValueError(
+                f"BackupAndRestore takes one period; got save_freq={save_freq!r} and every={every!r}. Type only `every`."
+            )
+        return Every(every, "BackupAndRestore")
+    if isinstance(save_freq, str) and save_freq == "epoch":
+        return Every("1 epoch")
+    try:
+        return Every(f"{whole('BackupAndRestore', 'save_freq', save_freq, least=1)} steps")
+    except ValueError:
+        raise ValueError(
+            f"`save_freq` of BackupAndRestore must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} "
+            f"of type {type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
+        ) from None
