@@ -67,7 +67,8 @@ def test_fresh_processes_tell_their_first_step_and_their_memory() -> None:
     )
     assert len(first) == len(again) == len(memory) == 1
     assert first[0] > bench.results.of("tiny", "first, after imports")["oncue-full"][0] > 0
-    assert 0 < memory[0] < 4096
+    # Importing torch may have taken more than so small a network ever does.
+    assert 0 <= memory[0] < 4096
 
 
 def test_a_way_that_is_not_installed_is_told_in_the_table() -> None:

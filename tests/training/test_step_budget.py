@@ -33,6 +33,13 @@ def model(**options: Any) -> Any:
     return made
 
 
+@pytest.fixture(autouse=True)
+def unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget that other tests have used masks, added losses or policies: from the first use on, layers look for them."""
+    for flag in ("masks_in_use", "losses_in_use", "policies_in_use"):
+        monkeypatch.setattr(oncue.layers.Layer, flag, False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:
     """Import what a first run imports: that is counted with no step."""
