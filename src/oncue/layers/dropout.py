@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
+from oncue.layers.quick_dropout import dropout
 
 
 class Dropout(Layer):
@@ -50,7 +50,7 @@ class Dropout(Layer):
         if not training or self.rate == 0:
             return inputs
         if self.noise_shape is None and self.seed is None:
-            return F.dropout(inputs, self.rate)
+            return dropout(inputs, self.rate)
         if self.rate == 1:
             return torch.zeros_like(inputs)
         return inputs * self._mask(inputs)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.layers.quick_dropout import dropout
 from oncue.training.recorded_graph import RecordedGraph
 from oncue.training.refusal import reason_of
 
@@ -148,9 +149,7 @@ class CompiledRegion:
         self._graph = recorded
 
     def _compile(self, module: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
-        for node in module.graph.nodes:
-            if node.target in _UNROLLED:
-                raise RuntimeError(f"`{node.target.__name__}` would be unrolled over all steps of its sequences")
+        _rewrite(module)
         backend: Any = torch._dynamo.lookup_backend(BACKEND)
         options = {"config_patches": self._options} if BACKEND == "inductor" else {}
         graph = backend(module, example_inputs, **options)
@@ -173,6 +172,20 @@ class CompiledRegion:
                 looked.append([id(p) + p.requires_grad for p in owner._parameters.values() if p is not None])
                 looked.append(list(map(id, owner._buffers.values())))
         return looked
+
+
+def _rewrite(module: torch.fx.GraphModule) -> None:
+    for node in module.graph.nodes:
+        if node.target in _UNROLLED:
+            raise RuntimeError(f"`{node.target.__name__}` would be unrolled over all steps of its sequences")
+        if node.target is torch.nn.functional.dropout:
+            given = torch.fx.operator_schemas.normalize_function(
+                node.target, node.args, node.kwargs, normalize_to_only_use_kwargs=True
+            )
+            arguments = {} if given is None else given.kwargs
+            if arguments.get("training") is True and not arguments.get("inplace"):
+                node.target, node.args, node.kwargs = dropout, (arguments["input"], arguments["p"]), {}
+    module.recompile()
 
 
 @contextmanager
