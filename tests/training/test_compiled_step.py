@@ -414,6 +414,55 @@ def test_copies_and_pickles_leave_the_graphs_behind(quick: None) -> None:
         np.testing.assert_allclose(other.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
 
 
+def test_batches_of_many_shapes_are_warned_of(quick: None) -> None:
+    model = network()
+    model.compile("sgd", LOSS, jit_compile=True)
+    batches = [(X[: 4 + size % 9], Y[: 4 + size % 9]) for size in range(30)]
+    with pytest.warns(UserWarning, match="26 of this pass had others, and ran eagerly"):
+        model.fit(batches_of(batches), verbose=0)
+
+
+def batches_of(batches: list[Any]) -> Any:
+    yield from batches
+
+
+def test_parts_of_a_batch_are_not_mixed_up(quick: None) -> None:
+    class OnlyPenalties(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(6, kernel_regularizer="l2")
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, **_: Any
+        ) -> Any:
+            return (y_pred**2).mean() if y is None else (y_pred - y).abs().mean()
+
+    values = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        model = OnlyPenalties()
+        model.compile("sgd", "mse", jit_compile=jit)
+        one = model.fit(X, X, batch_size=24, shuffle=False, verbose=0).history["loss"]
+        two = model.fit(X, None, batch_size=24, sample_weight=X, shuffle=False, verbose=0).history["loss"]
+        values.append(one + two)
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
+
+
+def test_weight_decay_that_is_switched_on_later_decays(quick: None) -> None:
+    weights = []
+    for jit in (False, True):
+        model, _ = trained(network, OPTIMIZERS["sgd"], jit, validation_data=None)
+        model.optimizer.weight_decay = 0.5
+        keras.utils.set_random_seed(2)
+        model.fit(X, Y, batch_size=24, verbose=0)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
 def test_auto_compiles_long_runs_and_says_so(
     quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

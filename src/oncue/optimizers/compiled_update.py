@@ -90,7 +90,7 @@ class KerasUpdate(CompiledUpdate):
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer, optimizer.compiled_width + 1)
         named = optimizer.slots()
-        decays = bool(optimizer.weight_decay)
+        self._decays = decays = bool(optimizer.weight_decay)
         self._parts: list[tuple[Tensor, Slots, bool]] = [
             (
                 parameter.detach(),
@@ -139,7 +139,7 @@ class KerasUpdate(CompiledUpdate):
     def is_current(self) -> bool:
         """Return whether the state that it updates is still the optimizer's."""
         named = self.optimizer.slots()
-        return all(
+        return self._decays == bool(self.optimizer.weight_decay) and all(
             tensors[place] is slots[name]
             for place, (_, slots, _) in enumerate(self._parts)
             for name, tensors in named.items()
@@ -265,9 +265,16 @@ def compiled_update(optimizer: Optimizer) -> CompiledUpdate | None:
         groups = optimizer._inner.param_groups
         plain = optimizer._average is None and not optimizer._constraints
         held = sum(len(group["params"]) for group in groups) == len(optimizer._parameters)
-        suits = rule is not None and plain and held and all(_ordinary(group) and rule.suits(group) for group in groups)
+        together = len({_count_of(optimizer._inner, parameter) for parameter in optimizer._parameters}) == 1
+        usual = plain and held and together
+        suits = rule is not None and usual and all(_ordinary(group) and rule.suits(group) for group in groups)
         return TorchUpdate(optimizer) if suits else None
     return KerasUpdate(optimizer) if optimizer.has_compiled_rule else None
+
+
+def _count_of(inner: torch.optim.Optimizer, parameter: Tensor) -> int:
+    # A graph has one count of updates for all parameters.
+    return int(inner.state[parameter]["step"]) if "step" in inner.state.get(parameter, {}) else 0
 
 
 def _ordinary(group: dict[str, Any]) -> bool:

@@ -32,6 +32,7 @@ STEPS_WORTH_COMPILING = 200_000
 
 _MOST_SHAPES = 8
 _MOST_GRAPHS = 4
+_MANY_OTHERS = 20
 _METHODS = {"train": "fit", "test": "evaluate", "predict": "predict"}
 
 
@@ -111,6 +112,11 @@ class CompiledStep:
     def end(self) -> None:
         """End a pass: code of the user's may run from here on."""
         self._settle()
+        if self.refusal is None and self.eager_batches > _MANY_OTHERS:
+            self._warn(
+                f"`jit_compile` compiles `{_METHODS[self._kind]}` for batches of the first one's shape; {self.eager_batches} "
+                "of this pass had others, and ran eagerly. Pad them to one shape, or leave out those that are not full."
+            )
         self._alone = False
         for graph in self._graphs.values():
             graph.region.renew()
@@ -126,7 +132,7 @@ class CompiledStep:
     def __call__(self, batch: Batch) -> Any:
         """Run the step on a batch and return what the eager step does: the meter, or the outputs."""
         leaves = leaves_of(batch)
-        signature = signature_of(leaves)
+        signature = signature_of(batch, leaves)
         if signature != self._signature:
             self._graph, self._signature = self._graph_for(batch, signature), signature
         graph = self._graph
@@ -228,15 +234,15 @@ class CompiledStep:
         self.refusal = reason
         self._signature = self._graph = None
         self._settle()
+        self._warn(
+            f"`jit_compile` can't compile the step of `{_METHODS[self._kind]}`, which runs eagerly instead: {reason}."
+        )
+
+    def _warn(self, text: str) -> None:
         steps = self._model._compiled_steps
         if self._model.jit_compile is True and not steps.warned:
             steps.warned = True
-            method = _METHODS[self._kind]
-            warnings.warn(
-                f"`jit_compile` can't compile the step of `{method}`, which runs eagerly instead: {reason}.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
@@ -247,14 +253,15 @@ def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
     return tuple([leaf for _, leaf in named_leaves(batch, "")])
 
 
-def signature_of(leaves: tuple[Tensor, ...]) -> Signature:
-    """Return what a graph depends on of the tensors of a batch: shapes, strides, types and places."""
-    return tuple([(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves])
+def signature_of(batch: Batch, leaves: tuple[Tensor, ...]) -> Signature:
+    """Return what a graph depends on of a batch: its parts, and the shapes, strides, types and places of its tensors."""
+    tensors = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves]
+    return (batch[1] is None, batch[2] is None, *tensors)
 
 
 def _shapes(signature: Signature) -> Signature:
     # A slice of an array and a gather of its rows lie differently in memory.
-    return tuple([(shape, dtype) for shape, _, dtype, _, _ in signature])
+    return (*signature[:2], *[(shape, dtype) for shape, _, dtype, _, _ in signature[2:]])
 
 
 class CompiledSteps(dict[str, CompiledStep]):

@@ -208,7 +208,7 @@ class Trainer(CompiledModule):
             first = batches.first()
             self._build_on(first[0])
             if self._compiles:
-                self._typical["predict"] = signature_of(leaves_of((first[0], None, None)))
+                self._typical["predict"] = signature_of(first, leaves_of(first))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
                 return predict_batches(self, batches, run)
