@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,6 +143,7 @@ def test_torch_optimizers_are_part_of_the_graph(name: str, quick: None) -> None:
     assert all(float(state["step"]) == 15.0 for state in ours.values() if "step" in state)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler")
 def test_the_real_compiler_gives_what_the_eager_step_gives() -> None:
     model = assert_same(network, OPTIMIZERS["adam"])
     steps = model._compiled_steps
@@ -293,6 +295,19 @@ class Recurrent(nn.Module):
 def keras_recurrent() -> Any:
     keras.utils.set_random_seed(0)
     return keras.Sequential([layers.Input((6,)), layers.Reshape((3, 2)), layers.GRU(4), layers.Dense(3)])
+
+
+def test_without_a_compiler_steps_run_eagerly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch._inductor.config as settings
+
+    # An empty cache: what another test has compiled needs no compiler.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    eager, expected = trained(module, OPTIMIZERS["sgd"], False, validation_data=None)
+    with settings.patch({"cpp.cxx": ("no-such-compiler",), "fx_graph_cache": False}):
+        with pytest.warns(UserWarning, match="which runs eagerly instead: .*[Cc]ompiler"):
+            compiled, got = trained(module, OPTIMIZERS["sgd"], True, validation_data=None)
+    assert got == expected
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(
