@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from oncue.checkpoints.tensors_file import _NAMES, _bytes_of
+from oncue.checkpoints.tensors_file import bytes_of, header_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,17 +63,7 @@ def safetensors_pieces(tensors: Mapping[str, torch.Tensor]) -> Iterator[Any]:
         >>> load(b"".join(safetensors_pieces({"weight": torch.ones(2)})))
         {'weight': tensor([1., 1.])}
     """
-    header: dict[str, Any] = {}
-    end = 0
-    for name, tensor in tensors.items():
-        kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
-        if kind is None:
-            raise ValueError(f"A .safetensors file can't hold {name!r}, whose numbers are of the type {tensor.dtype}.")
-        start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
+    yield header_of(tensors)
     for run in _runs([tensor for tensor in tensors.values() if tensor.numel()]):
         yield _joined(run)
 
@@ -98,7 +86,7 @@ def _joined(run: list[torch.Tensor]) -> Any:
     import torch
 
     if len(run) == 1:
-        return _bytes_of(run[0])
+        return bytes_of(run[0])
     first = run[0]
     start = first.storage_offset() * first.element_size()
     size = sum(tensor.nbytes for tensor in run)

@@ -53,21 +53,11 @@ def write_tensors(
         ...     load_file(f"{folder}/a.safetensors")
         {'weight': tensor([1., 1.])}
     """
-    header: dict[str, Any] = {"__metadata__": {CHECKSUM: _ZEROS, **(metadata or {})}}
-    end = 0
-    for name, tensor in tensors.items():
-        kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
-        if kind is None:
-            raise ValueError(f"A .safetensors file can't hold {name!r}, whose numbers are of the type {tensor.dtype}.")
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    beginning = struct.pack("<Q", len(text)) + text
+    beginning = header_of(tensors, {CHECKSUM: _ZEROS, **(metadata or {})})
     with WriteBehind(path) as file:
         file.write(beginning)
         for tensor in tensors.values():
-            file.write(_bytes_of(tensor))
+            file.write(bytes_of(tensor))
         file.patch(8 + len(_BEGINNING), f"{file.checksum():08x}".encode())
 
 
@@ -93,7 +83,35 @@ def is_sound(file: Any) -> bool:
     return bool(text[:rest] == _BEGINNING + f"{checksum:08x}".encode())
 
 
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
+def header_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return how a safetensors file of these tensors, one after the other, begins: a length and a JSON header.
+
+    Args:
+        tensors: Tensors by name.
+        metadata: Texts for the header; None for none.
+
+    Raises:
+        ValueError: For a type of numbers that the format doesn't have.
+
+    Example:
+        >>> header_of({})[8:]
+        b'{}      '
+    """
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
+        if kind is None:
+            raise ValueError(f"A .safetensors file can't hold {name!r}, whose numbers are of the type {tensor.dtype}.")
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return a tensor's numbers as bytes, without a copy where they lie on the CPU, one after the other."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -21,7 +21,6 @@ from oncue.training.compiled_metrics import CompiledMetrics
 from oncue.training.compiled_step import (
     STEPS_WORTH_COMPILING,
     CompiledSteps,
-    leaves_of,
     signature_of,
     worth_compiling,
 )
@@ -269,7 +268,7 @@ class CompiledModule(TrainedModule):
             self._check_targets(host[1] if host[1] is not None else y, method)
         self._meter = Meter(self._named_metrics())
         kind = "train" if method in ("fit", "train_on_batch") else "test"
-        self._typical[kind] = signature_of(batch, leaves_of(batch))
+        self._typical[kind] = signature_of(batch)
         if self._probed:
             self._meter.snapshot()
         if probed:
@@ -320,7 +319,7 @@ class CompiledModule(TrainedModule):
 
     def _try_validation(self, batch: Batch, y: Any) -> None:
         """Refuse validation data that can't be right now, rather than after an epoch of training."""
-        self._typical["test"] = signature_of(batch, leaves_of(batch))
+        self._typical["test"] = signature_of(batch)
         if self._probed and not self._overrides("test_step"):
             self._output_like = self._trial(batch[0])
             if self._compiled_loss is not None:

@@ -56,7 +56,7 @@ class CompiledRegion:
         function: Function,
         options: dict[str, Any],
         owners: Iterable[Any],
-        check: Callable[[Sequence[Tensor]], None] = lambda inputs: None,
+        check: Callable[[Sequence[Tensor]], None] | None = None,
         records: bool = False,
     ) -> None:
         self.alone = False
@@ -156,7 +156,8 @@ class CompiledRegion:
         self.graphs += 1
 
         def call(*inputs: Tensor) -> Any:
-            self._check(inputs)
+            if self._check is not None:
+                self._check(inputs)
             self.ran = True
             outputs = graph(*inputs)
             self._graph, self._inputs, self._outputs = graph, list(inputs), outputs

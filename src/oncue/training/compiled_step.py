@@ -253,8 +253,14 @@ def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
     return tuple([leaf for _, leaf in named_leaves(batch, "")])
 
 
-def signature_of(batch: Batch, leaves: tuple[Tensor, ...]) -> Signature:
-    """Return what a graph depends on of a batch: its parts, and the shapes, strides, types and places of its tensors."""
+def signature_of(batch: Batch, leaves: tuple[Tensor, ...] | None = None) -> Signature:
+    """Return what a graph depends on of a batch: its parts, and the shapes, strides, types and places of its tensors.
+
+    Args:
+        batch: The batch.
+        leaves: Its `leaves_of`, where they are at hand.
+    """
+    leaves = leaves_of(batch) if leaves is None else leaves
     tensors = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves]
     return (batch[1] is None, batch[2] is None, *tensors)
 

@@ -56,7 +56,7 @@ class StepGraph:
                 for variable in metric.variables:
                     variable.materialize(model.device)
         owners = [*model.modules(), *_parts_of(model)]
-        check = _refuse_strays if kind == "train" else _accept
+        check = _refuse_strays if kind == "train" else None
         self.region = CompiledRegion(
             inside,
             _options(model.device),
@@ -79,10 +79,8 @@ class StepGraph:
         parameters = {name: parameter.detach() for name, parameter in zip(names, optimizer._parameters, strict=True)}
         buffers = dict(objective.named_buffers())
         scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
-        track, samples = model._loss_tracker.update_state, samples_of(like[0])
-        parts = [] if model._compiled_loss is None else model._compiled_loss.metrics
-        metrics = self._metrics if self._measured_inside else None
-        outside = self._measured_after
+        parts, samples = [] if model._compiled_loss is None else model._compiled_loss.metrics, samples_of(like[0])
+        sum_up = self._summing(like)
 
         def step(*leaves: Tensor) -> Results:
             x, y, weight = apart(leaves)
@@ -95,31 +93,36 @@ class StepGraph:
             gradients = [by_name[name] for name in names]
             if update is not None:
                 update.apply(gradients)
-            track(loss, samples)
             for part, value in zip(parts, held, strict=True):
                 part.update_state(value, sample_weight=samples)
-            if metrics is not None:
-                metrics(y, y_pred, weight)
-            shown = [leaf for _, leaf in named_leaves(y_pred, "")] if outside else []
-            return (*([] if update is not None else gradients), *shown)
+            return (*([] if update is not None else gradients), *sum_up(loss, y, y_pred, weight))
 
         return step
 
     def _test(self, like: Batch) -> Callable[..., Results]:
-        model, apart, compute = self._model, _apart(like), loss_function(self._model)
-        track, samples = model._loss_tracker.update_state, samples_of(like[0])
-        metrics = self._metrics if self._measured_inside else None
-        outside = self._measured_after
+        apart, compute = _apart(like), loss_function(self._model)
+        sum_up = self._summing(like)
 
         def step(*leaves: Tensor) -> Results:
             x, y, weight = apart(leaves)
             y_pred, loss = compute(x, y, weight)
+            return sum_up(loss, y, y_pred, weight)
+
+        return step
+
+    def _summing(self, like: Batch) -> Callable[[Tensor, Any, Any, Any], Results]:
+        """Return what adds a batch to the running values in the graph, and hands out the outputs for those outside it."""
+        track, samples = self._model._loss_tracker.update_state, samples_of(like[0])
+        metrics = self._metrics if self._measured_inside else None
+        outside = self._measured_after
+
+        def sum_up(loss: Tensor, y: Any, y_pred: Any, weight: Any) -> Results:
             track(loss, samples)
             if metrics is not None:
                 metrics(y, y_pred, weight)
             return tuple([leaf for _, leaf in named_leaves(y_pred, "")] if outside else [])
 
-        return step
+        return sum_up
 
     def _predict(self, like: Batch) -> Callable[..., Results]:
         model, apart = self._model, _apart(like)
@@ -204,10 +207,6 @@ def _refuse_strays(inputs: Sequence[Tensor]) -> None:
         )
 
 
-def _accept(inputs: Sequence[Tensor]) -> None:
-    """Refuse nothing."""
-
-
 def _parts_of(model: Trainer) -> list[Any]:
     """Return metrics, their variables, and losses: what a step could write Python values to besides modules."""
     metrics = [metric for _, metric in model._named_metrics()] if model.compiled else []
@@ -217,6 +216,6 @@ def _parts_of(model: Trainer) -> list[Any]:
 
 
 def _options(device: torch.device) -> dict[str, Any]:
-    # Calls from C++ instead of Python between one kernel and the next; and on the CPU, where dropout's numbers cost no
-    # more so, the same random numbers that the eager step draws.
+    # Calls from C++ instead of Python between one kernel and the next; and on the CPU, where they cost no more, the random
+    # numbers of torch's generator, as the eager step draws them.
     return {"cpp_wrapper": True, "fallback_random": True} if device.type == "cpu" else {}

@@ -15,7 +15,7 @@ from oncue.training.arguments import check_epochs, check_frequency, check_verbos
 from oncue.training.batch import Batch, Batches
 from oncue.training.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.training.compiled_module import CompiledModule
-from oncue.training.compiled_step import leaves_of, signature_of, stepping
+from oncue.training.compiled_step import signature_of, stepping
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.precision import inference_forward
 from oncue.training.step import own_step, test_step, train_step, unpacked
@@ -208,7 +208,7 @@ class Trainer(CompiledModule):
             first = batches.first()
             self._build_on(first[0])
             if self._compiles:
-                self._typical["predict"] = signature_of(first, leaves_of(first))
+                self._typical["predict"] = signature_of(first)
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
                 return predict_batches(self, batches, run)
