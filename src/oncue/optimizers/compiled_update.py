@@ -25,10 +25,14 @@ class CompiledUpdate(ABC):
     Args:
         optimizer: An optimizer that is built.
         width: How many numbers an update takes.
+
+    Attributes:
+        weights: The parameters, detached.
     """
 
     def __init__(self, optimizer: Optimizer, width: int) -> None:
         self.optimizer = optimizer
+        self.weights = [parameter.detach() for parameter in optimizer._parameters]
         first = optimizer._parameters[0]
         self.numbers = torch.zeros(width, device=first.device)
         # On the CPU, a write through NumPy's view costs a tenth of one through torch.
@@ -93,11 +97,11 @@ class KerasUpdate(CompiledUpdate):
         self._decays = decays = bool(optimizer.weight_decay)
         self._parts: list[tuple[Tensor, Slots, bool]] = [
             (
-                parameter.detach(),
+                weight,
                 {name: tensors[place] for name, tensors in named.items()},
                 decays and parameter not in optimizer._undecayed,
             )
-            for place, parameter in enumerate(optimizer._parameters)
+            for place, (weight, parameter) in enumerate(zip(self.weights, optimizer._parameters, strict=True))
         ]
 
     def apply(self, gradients: list[Tensor]) -> None:
@@ -168,10 +172,10 @@ class TorchUpdate(CompiledUpdate):
         super().__init__(optimizer, len(inner.param_groups) * self._rule.width)
         group_of = {id(p): place for place, group in enumerate(inner.param_groups) for p in group["params"]}
         self._parts = []
-        for parameter in optimizer._parameters:
+        for weight, parameter in zip(self.weights, optimizer._parameters, strict=True):
             group = group_of[id(parameter)]
             slots = self._rule.slots(inner, inner.param_groups[group], parameter)
-            self._parts.append((parameter.detach(), slots, group))
+            self._parts.append((weight, slots, group))
         self._count = 0
 
     def apply(self, gradients: list[Tensor]) -> None:

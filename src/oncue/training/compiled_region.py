@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.layers.quick_dropout import dropout
+from oncue.layers.quick_dropout import dropout_in_graph
 from oncue.training.recorded_graph import RecordedGraph
 from oncue.training.refusal import reason_of
 
@@ -185,7 +185,7 @@ def _rewrite(module: torch.fx.GraphModule) -> None:
             )
             arguments = {} if given is None else given.kwargs
             if arguments.get("training") is True and not arguments.get("inplace"):
-                node.target, node.args, node.kwargs = dropout, (arguments["input"], arguments["p"]), {}
+                node.target, node.args, node.kwargs = dropout_in_graph, (arguments["input"], arguments["p"]), {}
     module.recompile()
 
 

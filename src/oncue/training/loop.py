@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -77,26 +77,24 @@ def _run_grouped(
 ) -> tuple[int, Result]:
     done = start
     result: Result = None
-    for group in _groups(batches, size):
+    iterator = iter(batches)
+    for batch in iterator:
         if begin is not None:
-            begin(done, BatchLogs(done, group[0]))
-        for batch in group:
+            begin(done, BatchLogs(done, batch))
+        result = step(batch)
+        done += 1
+        # Each batch is made when its turn comes: a group of them at once would be read from memory, not from the caches.
+        for batch in islice(iterator, size - 1):
             result = step(batch)
-        done += len(group)
+            done += 1
         if end is not None:
-            logs = _logs(result, done - 1, group[-1])
+            logs = _logs(result, done - 1, batch)
             end(done - 1, logs)
             if sys.getrefcount(logs) > _ALONE:
                 logs.own()
         if getattr(model, flag):
             break
     return done, result
-
-
-def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    iterator = iter(batches)
-    while group := list(islice(iterator, size)):
-        yield group
 
 
 def _logs(result: Result, index: int, batch: Batch) -> BatchLogs:

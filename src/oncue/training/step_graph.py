@@ -76,7 +76,9 @@ class StepGraph:
         optimizer = model.optimizer
         names_of = {id(parameter): name for name, parameter in objective.named_parameters()}
         names = [names_of[id(parameter)] for parameter in optimizer._parameters]
-        parameters = {name: parameter.detach() for name, parameter in zip(names, optimizer._parameters, strict=True)}
+        # The tensors of the update themselves: for two that share their memory, torch makes both anew at every call.
+        weights = [p.detach() for p in optimizer._parameters] if update is None else update.weights
+        parameters = dict(zip(names, weights, strict=True))
         buffers = dict(objective.named_buffers())
         scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
         parts, samples = [] if model._compiled_loss is None else model._compiled_loss.metrics, samples_of(like[0])
