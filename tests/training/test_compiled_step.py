@@ -283,18 +283,33 @@ class Hidden(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, kind: type[nn.RNNBase] = nn.LSTM) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.cell, self.out = nn.LSTM(2, 4, batch_first=True), nn.Linear(4, 3)
+        self.cell, self.out = kind(2, 4, batch_first=True), nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.out(self.cell(x.reshape(-1, 3, 2))[0][:, -1])
 
 
-def keras_recurrent() -> Any:
+def keras_recurrent(*recurrent: Any) -> Any:
     keras.utils.set_random_seed(0)
-    return keras.Sequential([layers.Input((6,)), layers.Reshape((3, 2)), layers.GRU(4), layers.Dense(3)])
+    return keras.Sequential([layers.Input((6,)), layers.Reshape((3, 2)), *recurrent, layers.Dense(3)])
+
+
+LSTMS: dict[str, Callable[[], Any]] = {
+    "torch": Recurrent,
+    "keras": lambda: keras_recurrent(layers.LSTM(4)),
+    "dropout": lambda: keras_recurrent(layers.LSTM(4, dropout=0.3, return_sequences=True), layers.Flatten()),
+    "both ways": lambda: keras_recurrent(layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.LSTM(3)),
+    "backwards": lambda: keras_recurrent(layers.LSTM(4, go_backwards=True, use_bias=False)),
+}
+
+
+@pytest.mark.parametrize("name", LSTMS)
+def test_an_lstm_is_part_of_the_graph(name: str, quick: None) -> None:
+    model = assert_same(LSTMS[name], OPTIMIZERS["adam"])
+    assert model.step_account.startswith("The steps ran as one compiled graph;")
 
 
 def test_without_a_compiler_steps_run_eagerly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -313,9 +328,11 @@ def test_without_a_compiler_steps_run_eagerly(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (keras_recurrent, "would unroll `GRU` over all steps"),
+        (lambda: keras_recurrent(layers.GRU(4)), "would unroll `GRU` over all steps"),
+        (lambda: keras_recurrent(layers.LSTM(4, recurrent_dropout=0.1)), "would unroll `LSTM` over all steps"),
+        (lambda: keras_recurrent(layers.Masking(), layers.LSTM(4)), "would unroll `LSTM` over all steps"),
         (Branching, r"Data-dependent branching.*if x\.sum\(\) > 0"),
-        (Recurrent, "would unroll `LSTM` over all steps"),
+        (lambda: Recurrent(nn.GRU), "would unroll `GRU` over all steps"),
         (Unused, "some weights get no gradient"),
         (Hidden, "doesn't get from the module that has it"),
     ],

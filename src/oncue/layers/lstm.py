@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from oncue import activations, regularizers
 from oncue.layers import arguments
+from oncue.layers.lstm_in_graph import lstm_in_graph, weights_are_usual
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
@@ -106,9 +107,14 @@ class LSTMCell(RecurrentCell):
         memory = gate(forget) * states[1] + gate(let_in) * self.activation(new)
         return [gate(out) * self.activation(memory), memory]
 
+    @property
+    def can_be_fused(self) -> bool:
+        """Whether the activations are those of torch's kernel."""
+        return self.activation is activations.tanh and self.recurrent_activation is activations.sigmoid
+
     def fused(self, inputs: torch.Tensor, states: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
         """Run torch's kernel where the activations are the default ones; its gates have the same order."""
-        if self.activation is not activations.tanh or self.recurrent_activation is not activations.sigmoid:
+        if not self.can_be_fused:
             return None
         if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16:
             # The CPU has no such kernel for float16.
@@ -116,7 +122,8 @@ class LSTMCell(RecurrentCell):
         parameters = [self.kernel, self.recurrent_kernel]
         if self.bias is not None:
             parameters += [self.bias, torch.zeros_like(self.bias)]
-        outputs, last, memory = torch.lstm(
+        compiled = torch.compiler.is_compiling() and weights_are_usual(parameters)
+        outputs, last, memory = (lstm_in_graph if compiled else torch.lstm)(
             inputs,
             [state[None] for state in states],
             one_chunk(parameters),

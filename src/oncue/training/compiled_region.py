@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.layers.lstm_in_graph import WholeLSTMs
 from oncue.layers.quick_dropout import dropout_in_graph
 from oncue.training.recorded_graph import RecordedGraph
 from oncue.training.refusal import reason_of
@@ -71,6 +72,7 @@ class CompiledRegion:
         """How long the calls took in which graphs were made."""
         self._options, self._check = options, check
         self._owners = list(owners)
+        self._lstms = WholeLSTMs(self._owners)
         # The compiler keeps its graphs with a function's code, and only a few for each: those of one model must not
         # count against those of another.
         code = function.__code__.replace()
@@ -109,7 +111,7 @@ class CompiledRegion:
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         made, self._graph, self._results, self.ran = self.graphs, None, None, False
         before, began = _python_state(self._owners), perf_counter()
-        with _quiet():
+        with _quiet(), self._lstms.put_in(), torch._dynamo.config.patch(allow_rnn=True):
             results: tuple[Tensor, ...] = self._checked(*leaves)
         if made != self.graphs:
             self.seconds += perf_counter() - began

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from oncue.callbacks import CallbackList
+from oncue.layers.lstm import LSTMCell
+from oncue.layers.lstm_in_graph import kernel_is_there, lstm_is_whole, weights_are_usual
+from oncue.layers.masking import Masking
 from oncue.layers.rnn import RNN
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
@@ -201,7 +204,8 @@ class CompiledStep:
         model = self._model
         if model._overrides(f"{self._kind}_step"):
             return f"the model has a `{self._kind}_step` of its own"
-        recurrent = next((part for part in model.modules() if isinstance(part, (torch.nn.RNNBase, RNN))), None)
+        masked = any(isinstance(part, Masking) or getattr(part, "mask_zero", False) for part in model.modules())
+        recurrent = next((part for part in model.modules() if _would_be_unrolled(part, masked)), None)
         if recurrent is not None:
             return f"torch's compiler would unroll `{type(recurrent).__name__}` over all steps of its sequences"
         if self._kind != "train":
@@ -268,6 +272,15 @@ def signature_of(batch: Batch, leaves: tuple[Tensor, ...] | None = None) -> Sign
 def _shapes(signature: Signature) -> Signature:
     # A slice of an array and a gather of its rows lie differently in memory.
     return (*signature[:2], *[(shape, dtype) for shape, _, dtype, _, _ in signature[2:]])
+
+
+def _would_be_unrolled(module: Any, masked: bool) -> bool:
+    if isinstance(module, RNN):
+        cell = module.cell
+        fused = isinstance(cell, LSTMCell) and cell.can_be_fused and not cell.recurrent_dropout
+        whole = fused and weights_are_usual(list(module.parameters())) and kernel_is_there()
+        return masked or not whole
+    return isinstance(module, torch.nn.RNNBase) and not lstm_is_whole(module)
 
 
 class CompiledSteps(dict[str, CompiledStep]):
