@@ -27,34 +27,83 @@ def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
         >>> encode({"best": 0.5, "seen": (1, 2)}, {})
         {'best': 0.5, 'seen': {'$tuple': [1, 2]}}
     """
+    try:
+        return _encoded(value, tensors)
+    except _StrangeTypeError as error:
+        raise TypeError(
+            f"{where}{''.join(reversed(error.path))} is of type {error.kind}, which a backup can't keep: numbers, strings, "
+            "tensors, arrays, and lists, tuples and dicts of them can be kept."
+        ) from None
+
+
+class _StrangeTypeError(TypeError):
+    """A value can't be encoded; `path` tells where it was, from the inside out."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.path: list[str] = []
+
+
+# Training waits while this runs, thousands of times in a run: the types that are most come first, and the way to a value is
+# only found out for the message.
+def _encoded(value: Any, tensors: dict[str, Any]) -> Any:
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": str(value)}
+    if kind is dict:
+        return _encoded_pairs(value, tensors)
+    if kind in (list, tuple):
+        return _encoded_items(value, tensors)
+    return _encoded_other(value, tensors)
+
+
+def _encoded_pairs(value: Mapping[Any, Any], tensors: dict[str, Any]) -> Any:
+    found: dict[Any, Any] = {}
+    key: Any = None
+    try:
+        for key, part in value.items():
+            found[key] = _encoded(part, tensors)
+        for key in found:
+            if not isinstance(key, str) or key.startswith("$"):
+                return {"$dict": [[_encoded(key, tensors), part] for key, part in found.items()]}
+    except _StrangeTypeError as error:
+        error.path.append(f"[{key!r}]")
+        raise
+    return found
+
+
+def _encoded_items(value: list[Any] | tuple[Any, ...], tensors: dict[str, Any]) -> Any:
+    if type(value) is list and set(map(type, value)) == {float} and math.isfinite(sum(value)):
+        # A long History.
+        return value.copy()
+    parts: list[Any] = []
+    try:
+        for part in value:
+            parts.append(_encoded(part, tensors))
+    except _StrangeTypeError as error:
+        error.path.append(f"[{len(parts)}]")
+        raise
+    return {"$tuple": parts} if isinstance(value, tuple) else parts
+
+
+def _encoded_other(value: Any, tensors: dict[str, Any]) -> Any:
     import numpy as np
     import torch
 
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {"$float": str(value)}
     if isinstance(value, torch.Tensor):
-        return {"$tensor": _keep(value.detach(), tensors)}
+        return {"$tensor": _keep(value, tensors)}
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
         # `array` copies, and keeps the shape of an array without axes.
         mark = "$array" if isinstance(value, np.ndarray) else "$scalar"
         return {mark: _keep(torch.from_numpy(np.array(value, order="C")), tensors)}
-    if type(value) is list and set(map(type, value)) == {float} and math.isfinite(sum(value)):
-        # A long History is copied thousands of times in a run, which waits meanwhile.
-        return value.copy()
     if isinstance(value, (list, tuple)):
-        parts = [encode(part, tensors, f"{where}[{index}]") for index, part in enumerate(value)]
-        return {"$tuple": parts} if isinstance(value, tuple) else parts
+        return _encoded_items(value, tensors)
     if isinstance(value, Mapping):
-        pairs = [(key, encode(part, tensors, f"{where}[{key!r}]")) for key, part in value.items()]
-        if all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs):
-            return dict(pairs)
-        return {"$dict": [[encode(key, tensors, where), part] for key, part in pairs]}
-    raise TypeError(
-        f"{where} is of type {type(value).__name__}, which a backup can't keep: numbers, strings, tensors, arrays, and "
-        "lists, tuples and dicts of them can be kept."
-    )
+        return _encoded_pairs(value, tensors)
+    raise _StrangeTypeError(type(value).__name__)
 
 
 def decode(value: Any, tensors: Mapping[str, Any]) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from oncue.checkpoints.state_files import safetensors_pieces
 
 if TYPE_CHECKING:
     import torch
@@ -29,8 +31,12 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._buffers: dict[str, torch.Tensor] = {}
-        self._layout: list[tuple[str, torch.Size, torch.dtype]] = []
+        self._copies: dict[str, torch.Tensor] = {}
+        # What the copies were arranged for, and of each device and type which copies are made from which tensors.
+        self._layout: list[tuple[str, torch.Size, torch.dtype, torch.device]] = []
+        self._groups: list[tuple[list[torch.Tensor], list[int]]] = []
+        self._devices: set[torch.device] = set()
+        self._pieces: list[Any] | None = None
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return copies of tensors, by the same names.
@@ -44,45 +50,74 @@ class Snapshot:
         """
         import torch
 
+        sources = list(tensors.values())
+        layout = [(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in tensors.items()]
         with torch.no_grad():
-            sources = {name: tensor.detach() for name, tensor in tensors.items()}
-            self._buffers = self._placed(sources)
-            devices = {source.device for source in sources.values() if source.device.type != "cpu"}
-            groups: dict[tuple[torch.device, torch.dtype], list[str]] = {}
-            for name, source in sources.items():
-                groups.setdefault((source.device, source.dtype), []).append(name)
-            for names in groups.values():
-                torch._foreach_copy_([self._buffers[name] for name in names], [sources[name] for name in names], True)
-            for device in devices:
+            if layout != self._layout:
+                self._arrange(layout)
+            for copies, places in self._groups:
+                torch._foreach_copy_(copies, [sources[place] for place in places], True)
+            for device in self._devices:
                 # The copies out of a device are only begun until now.
                 torch.accelerator.synchronize(device)
-        return dict(self._buffers)
+        return dict(self._copies)
 
-    def _placed(self, sources: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def pieces(self) -> list[Any]:
+        """Return the bytes of a safetensors file of the copies, in parts.
+
+        Raises:
+            ValueError: For a type of numbers that the format doesn't have.
+
+        Example:
+            >>> import torch
+            >>> from safetensors.torch import load
+            >>> snapshot = Snapshot()
+            >>> _ = snapshot.take({"weight": torch.ones(2)})
+            >>> load(b"".join(snapshot.pieces()))
+            {'weight': tensor([1., 1.])}
+        """
+        if self._pieces is None:
+            # The same memory holds every state of a run.
+            self._pieces = list(safetensors_pieces(dict(sorted(self._copies.items(), key=_larger_first))))
+        return self._pieces
+
+    def _arrange(self, layout: list[tuple[str, torch.Size, torch.dtype, torch.device]]) -> None:
         import torch
 
-        host = {name: source for name, source in sources.items() if source.device.type == "cpu"}
-        layout = [(name, source.shape, source.dtype) for name, source in host.items()]
         placed: dict[str, torch.Tensor] = {}
-        if layout == self._layout:
-            placed.update((name, self._buffers[name]) for name in host)
+        shapes = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape, dtype, _ in layout}
+        on_host = {name: shapes[name] for name, _, _, device in layout if device.type == "cpu"}
+        before = [(name, shape, dtype) for name, shape, dtype, device in self._layout if device.type == "cpu"]
+        if [(name, one.shape, one.dtype) for name, one in on_host.items()] == before:
+            placed.update((name, self._copies[name]) for name in on_host)
         else:
-            self._buffers = {name: buffer for name, buffer in self._buffers.items() if name not in host}
-            self._layout, end = layout, 0
-            block = torch.empty(sum(source.nbytes for source in host.values()), dtype=torch.uint8)
+            kept = {name: self._copies[name] for name, _, _, device in self._layout if device.type != "cpu"}
+            # The old block goes before the new one comes.
+            self._copies, self._groups, self._pieces = kept, [], None
+            block, end = torch.empty(sum(one.nbytes for one in on_host.values()), dtype=torch.uint8), 0
             # Larger numbers first: each then begins at a multiple of its size.
-            for name, source in sorted(host.items(), key=lambda pair: -pair[1].element_size()):
-                start, end = end, end + source.nbytes
-                placed[name] = block[start:end].view(source.dtype).view(source.shape)
-        for name, source in sources.items():
-            if name not in host:
-                placed[name] = self._pinned(name, source)
-        return {name: placed[name] for name in sources}
+            for name, one in sorted(on_host.items(), key=_larger_first):
+                start, end = end, end + one.nbytes
+                placed[name] = block[start:end].view(one.dtype).view(one.shape)
+        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for place, (name, shape, dtype, device) in enumerate(layout):
+            groups.setdefault((device, dtype), []).append(place)
+            if name not in placed:
+                placed[name] = self._pinned(name, shape, dtype, device)
+        self._copies = {name: placed[name] for name, _, _, _ in layout}
+        copies = list(self._copies.values())
+        self._groups = [([copies[place] for place in places], places) for places in groups.values()]
+        self._devices = {device for _, _, _, device in layout if device.type != "cpu"}
+        self._layout, self._pieces = layout, None
 
-    def _pinned(self, name: str, source: torch.Tensor) -> torch.Tensor:
+    def _pinned(self, name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         import torch
 
-        buffer = self._buffers.get(name)
-        if buffer is not None and buffer.shape == source.shape and buffer.dtype == source.dtype:
+        buffer = self._copies.get(name)
+        if buffer is not None and buffer.shape == shape and buffer.dtype == dtype:
             return buffer
-        return torch.empty(source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda")
+        return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def _larger_first(pair: tuple[str, torch.Tensor]) -> int:
+    return -pair[1].element_size()

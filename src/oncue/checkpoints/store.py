@@ -50,6 +50,9 @@ class Store:
         self.folder = Path(folder)
         self._good: str | None = None
         self._lock = FolderLock(folder)
+        # The numbers of the states that are there, from the first look on, and what makes temporary names this store's own.
+        self._known: list[int] | None = None
+        self._token, self._taken = uuid.uuid4().hex, 0
 
     def prepare(self) -> None:
         """Make the folder, keep other runs out of it, find out whether it can be written to, and remove leftovers.
@@ -66,9 +69,10 @@ class Store:
                     "another folder."
                 )
             self._sweep()
+            self._known = None
             probe = self._temporary()
-            probe.mkdir()
-            probe.rmdir()
+            os.mkdir(probe)
+            os.rmdir(probe)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -85,34 +89,33 @@ class Store:
         """Save a state.
 
         Args:
-            write: Writes the state's files into the folder that it is given; of those that it has let reach the disk, it
-                may return a dict of their "size" and "sha256", which aren't found out once more then.
+            write: Writes the state's files into the folder that it is given. When it has let all of them reach the disk,
+                it may return a dict of their "size" and "sha256" by name, which aren't found out once more then.
 
         Raises:
             OSError: When it can't be saved; the states that were there still are, and nothing is left of the new one.
         """
         # Training waits for every step of Python here, so that this is written with as few as there can be.
-        numbers = self._numbers()
-        name = f"state-{max(numbers, default=0) + 1}"
-        temporary = self._temporary()
+        known = self._numbers() if self._known is None else self._known
+        number = max(known, default=0) + 1
+        folder, temporary, name = os.fspath(self.folder), self._temporary(), f"state-{number}"
         try:
             os.mkdir(temporary)
         except FileNotFoundError:
-            temporary.mkdir(parents=True)
+            os.makedirs(temporary)
         try:
-            facts = write(temporary)
-            _seal(temporary, facts if isinstance(facts, dict) else {})
-            os.rename(temporary, self.folder / name)
+            facts = write(Path(temporary))
+            _seal(temporary, facts if isinstance(facts, dict) else None)
+            os.rename(temporary, os.path.join(folder, name))
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        self._known = [*known, number]
         self._point(name)
         # One flush for both names: nothing is deleted before it, and a pointer whose state isn't there is passed over.
-        sync_folder(self.folder)
+        sync_folder(folder)
         before, self._good = self._good, name
-        for number in numbers:
-            if f"state-{number}" != before:
-                self._remove(self.folder / f"state-{number}")
+        self._known = [one for one in self._known if f"state-{one}" in (name, before) or not self._remove(one)]
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
         """Return the newest state that is whole, with a warning when that isn't the one that was saved last.
@@ -161,8 +164,8 @@ class Store:
             return
         (self.folder / _POINTER).unlink(missing_ok=True)
         for number in sorted(self._numbers()):
-            self._remove(self.folder / f"state-{number}")
-        self._good = None
+            self._remove(number)
+        self._good = self._known = None
         self._sweep()
         self.release()
         if not any(self.folder.iterdir()):
@@ -177,13 +180,14 @@ class Store:
         return [int(match[1]) for match in found if match is not None]
 
     def _point(self, name: str) -> None:
-        temporary = self.folder / f".{_POINTER}.{uuid.uuid4().hex}.tmp"
+        self._taken += 1
+        temporary = os.path.join(self.folder, f".{_POINTER}.{self._token}{self._taken}.tmp")
         text = json.dumps({"format": FORMAT, "newest": name})
         try:
-            write_synced(os.fspath(temporary), [text.encode("utf-8")])
-            os.replace(temporary, self.folder / _POINTER)
+            write_synced(temporary, [text.encode("utf-8")])
+            os.replace(temporary, os.path.join(self.folder, _POINTER))
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
 
     def _pointed(self) -> str | None:
@@ -194,19 +198,26 @@ class Store:
         name = data.get("newest") if isinstance(data, dict) else None
         return name if isinstance(name, str) and _STATE.fullmatch(name) is not None else None
 
-    def _temporary(self) -> Path:
-        return self.folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    def _temporary(self) -> str:
+        self._taken += 1
+        return os.path.join(self.folder, f"{_TEMPORARY}{self._token}{self._taken}")
 
-    def _remove(self, path: Path) -> None:
-        # Renamed first, so that a kill leaves no half of it under a state's name.
-        trash = self._temporary()
+    def _remove(self, number: int) -> bool:
+        """Delete a state; return whether it is gone."""
+        path, trash = os.path.join(self.folder, f"state-{number}"), self._temporary()
         try:
+            # Renamed first, so that a kill leaves no half of it under a state's name.
             os.rename(path, trash)
             for name in os.listdir(trash):
-                os.unlink(trash / name)
+                os.unlink(os.path.join(trash, name))
             os.rmdir(trash)
+        except FileNotFoundError:
+            # Somebody else has deleted it.
+            return True
         except OSError as error:
             warnings.warn(f"'{path}' could not be deleted ({error}).", UserWarning, stacklevel=3)
+            return not os.path.exists(path)
+        return True
 
     def _sweep(self) -> None:
         for entry in self.folder.glob(f"{_TEMPORARY}*"):
@@ -217,15 +228,15 @@ class Store:
             entry.unlink(missing_ok=True)
 
 
-def _seal(folder: Path, facts: dict[str, dict[str, Any]]) -> None:
-    names = sorted(os.listdir(folder))
-    for name in names:
-        if name not in facts:
-            path = folder / name
+def _seal(folder: str, facts: dict[str, dict[str, Any]] | None) -> None:
+    if facts is None:
+        facts = {}
+        for name in sorted(os.listdir(folder)):
+            path = Path(folder, name)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
             facts[name] = {"size": path.stat().st_size, "sha256": _digest(path)}
-    text = json.dumps({"format": FORMAT, "files": {name: facts[name] for name in names}}, separators=(",", ":"))
+    text = json.dumps({"format": FORMAT, "files": facts}, separators=(",", ":"))
     write_synced(os.path.join(folder, _MANIFEST), [text.encode("utf-8")])
     sync_folder(folder)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.checkpoints.state_files import safetensors_pieces, write_synced
+from oncue.checkpoints.state_files import write_synced
 
 FORMAT = 1
 """The version of the form in which a state is written."""
@@ -65,9 +66,7 @@ class TrainingState:
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        # In the order in which the copies lie in memory.
-        ordered = dict(sorted(tensors.items(), key=lambda pair: -pair[1].element_size()))
-        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(ordered))
+        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors), snapshot.pieces)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> TrainingState:
@@ -176,6 +175,7 @@ class FrozenState:
     Args:
         plain: All of it that is no tensor, as JSON has it.
         tensors: The tensors, on the CPU.
+        pieces: Returns the bytes of their file, in parts.
 
     Example:
         >>> frozen = TrainingState({}, epoch=3, parts={"seen": [1, 2]}).freeze(Snapshot())
@@ -185,6 +185,7 @@ class FrozenState:
 
     plain: dict[str, Any]
     tensors: dict[str, Any]
+    pieces: Callable[[], list[Any]]
 
     def write(self, folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
         """Write `state.json` and `tensors.safetensors` into a folder, and let them reach the disk.
@@ -198,9 +199,7 @@ class FrozenState:
         text = json.dumps(self.plain, allow_nan=False).encode("utf-8")
         return {
             "state.json": write_synced(os.path.join(folder, "state.json"), [text]),
-            "tensors.safetensors": write_synced(
-                os.path.join(folder, "tensors.safetensors"), safetensors_pieces(self.tensors)
-            ),
+            "tensors.safetensors": write_synced(os.path.join(folder, "tensors.safetensors"), self.pieces()),
         }
 
     def thaw(self) -> TrainingState:
