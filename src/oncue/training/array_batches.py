@@ -148,6 +148,8 @@ class ArrayBatches(Batches):
 def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return the tensor on the device, floats as floatx; the tensor itself where it already is so."""
     dtype = wanted_dtype(tensor.dtype)
+    if tensor.dtype == dtype and tensor.device == device:
+        return tensor
     # MPS has no float64: cast there before the move, elsewhere after it, which spares the host a copy.
     if device.type == "mps":
         tensor = tensor.to(dtype)

@@ -47,7 +47,7 @@ class Deliver:
         """
         if type(data) in (tuple, list) and len(data) == 2 and self.class_weights is None:
             x, y = data
-            if type(x) is torch.Tensor and type(y) is torch.Tensor and x.ndim and y.ndim and len(x) == len(y):
+            if type(x) is torch.Tensor and type(y) is torch.Tensor and x.ndim and x.shape[0:1] == y.shape[0:1]:
                 return move(x, self.device), move(y, self.device), None
         try:
             return self._convert(data)
