@@ -34,10 +34,11 @@ MEASURES = ("step", "epoch", "evaluate", "predict", "first", "memory")
 IN_TURN = ("step", "epoch", "evaluate", "predict")
 BASE = "hand"
 # What the short form leaves to the long one: measures but the step's on other workloads than these, full stacks and variants on
-# other workloads than the first, fresh processes of other ways.
+# other workloads than the first, fresh processes of other ways, and all but the bare step of peers that take long for the rest.
 MEASURED = ("mlp32",)
 IN_EVERY_WAY = ("mlp32",)
 IN_EVERY_BARE_WAY = ("mlp32", "tiny")
+SLOW = ("keras-torch", "lightning", "transformers")
 FRESH = ("hand", "hand-compiled", "oncue", "oncue-jit", "keras-jax")
 
 
@@ -256,6 +257,9 @@ def ways_for(options: argparse.Namespace, workload: Workload, measure: str) -> l
         elif workload.name not in IN_EVERY_WAY or measure != "step":
             bare = workload.name in IN_EVERY_BARE_WAY
             wanted = [way for way in wanted if way.short or (bare and way.bare is None)]
+        if measure != "step":
+            wanted = [way for way in wanted if way.peer not in SLOW]
+        wanted = [way for way in wanted if way.peer not in SLOW or way.bare is None]
     if measure in ("evaluate", "predict"):
         wanted = [way for way in wanted if way.bare is None]
     return wanted
