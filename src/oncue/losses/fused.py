@@ -90,7 +90,7 @@ def sparse_categorical_crossentropy(
     if ignore_class is not None or y_pred.ndim != 2 or axis not in (-1, 1):
         return None
     labels = y_true.squeeze(1) if y_true.ndim == 2 and y_true.shape[1] == 1 else y_true
-    if labels.ndim != 1 or len(labels) != len(y_pred):
+    if labels.ndim != 1 or labels.shape[0] != y_pred.shape[0]:
         return None
     if labels.dtype != torch.int64:
         labels = labels.long()

@@ -110,10 +110,11 @@ class Model(Saved, Trainer):
         return super().call(inputs)
 
     def _forward(self, x: Any) -> Any:
-        if self.module is not None:
+        module = self.module
+        if module is not None:
             if Layer.losses_in_use:
                 self._forget_added_losses()
-            return self.module(x) if type(x) is torch.Tensor else _called(self.module, x)
+            return module(x) if type(x) is torch.Tensor else _called(module, x)
         return self(x)
 
     def _build_on(self, x: Any) -> None:

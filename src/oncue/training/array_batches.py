@@ -103,7 +103,8 @@ class ArrayBatches(Batches):
     def _walk(self, start: int, order: torch.Tensor | None) -> Iterator[Batch]:
         size, progress = self.batch_size, self._order
         x, y, weight = self._data
-        plain = self._ready and isinstance(x, torch.Tensor) and weight is None and isinstance(y, torch.Tensor)
+        simple = isinstance(x, torch.Tensor) and weight is None and (y is None or isinstance(y, torch.Tensor))
+        plain = self._ready and simple
         for index in range(start, self.num_batches):
             low = index * size
             progress.position = index + 1
@@ -111,9 +112,9 @@ class ArrayBatches(Batches):
             if not plain:
                 yield self._batch(rows)
             elif isinstance(rows, slice):
-                yield x[rows], y[rows], None
+                yield x[rows], None if y is None else y[rows], None
             else:
-                yield x.index_select(0, rows), y.index_select(0, rows), None
+                yield x.index_select(0, rows), None if y is None else y.index_select(0, rows), None
 
     def _batch(self, rows: slice | torch.Tensor) -> Batch:
         def take(leaf: torch.Tensor) -> torch.Tensor:

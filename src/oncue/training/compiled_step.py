@@ -252,8 +252,8 @@ class CompiledStep:
 def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
     """Return the tensors of a batch, in the order of `named_leaves`."""
     x, y, weight = batch
-    if type(x) is Tensor and type(y) is Tensor and weight is None:
-        return x, y
+    if type(x) is Tensor and weight is None and (y is None or type(y) is Tensor):
+        return (x,) if y is None else (x, y)
     return tuple([leaf for _, leaf in named_leaves(batch, "")])
 
 

@@ -137,6 +137,8 @@ class StepGraph:
         return step
 
     def _outputs(self, batch: Batch, results: Results) -> Any:
+        if isinstance(self._form, Tensor):
+            return results[0]
         given = iter(results)
         return map_leaves(lambda leaf: next(given), self._form)
 
