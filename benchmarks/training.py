@@ -257,9 +257,7 @@ def ways_for(options: argparse.Namespace, workload: Workload, measure: str) -> l
         elif workload.name not in IN_EVERY_WAY or measure != "step":
             bare = workload.name in IN_EVERY_BARE_WAY
             wanted = [way for way in wanted if way.short or (bare and way.bare is None)]
-        if measure != "step":
-            wanted = [way for way in wanted if way.peer not in SLOW]
-        wanted = [way for way in wanted if way.peer not in SLOW or way.bare is None]
+        wanted = [way for way in wanted if way.peer not in SLOW or (measure == "step" and way.bare is None)]
     if measure in ("evaluate", "predict"):
         wanted = [way for way in wanted if way.bare is None]
     return wanted

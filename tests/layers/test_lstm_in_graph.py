@@ -66,7 +66,7 @@ def test_its_gradients_can_be_part_of_a_graph(backend: str) -> None:
         return with_weights
 
     compiled = torch.compile(step, fullgraph=True, backend=backend)
-    with whole.put_in(), torch._dynamo.config.patch(allow_rnn=True):
+    with whole.put_in():
         found = compiled(weights, x)
     lstm(x)[0].square().sum().backward()
     for name, weight in lstm.named_parameters():

@@ -28,8 +28,6 @@ torch.library.define(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
-Layer = tuple[Tensor, Tensor, Tensor, Tensor]
-
 
 def lstm_in_graph(
     inputs: Tensor,
@@ -99,12 +97,11 @@ def lstm_is_whole(module: torch.nn.RNNBase) -> bool:
         False
     """
     plain = isinstance(module, torch.nn.LSTM) and type(module).forward is torch.nn.LSTM.forward
-    usual = plain and not module.proj_size and weights_are_usual(list(module.parameters()))
-    return usual and kernel_is_there()
+    return plain and not module.proj_size and kernel_takes(list(module.parameters()))
 
 
 def weights_are_usual(weights: Sequence[Tensor]) -> bool:
-    """Return whether torch's kernel on the CPU takes weights.
+    """Return whether weights are of the type and on the device that torch's kernel on the CPU takes.
 
     Args:
         weights: The weights.
@@ -116,16 +113,19 @@ def weights_are_usual(weights: Sequence[Tensor]) -> bool:
     return all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
 
 
-def kernel_is_there() -> bool:
-    """Return whether this torch has the kernel, and nobody has turned it off.
+def kernel_takes(weights: Sequence[Tensor]) -> bool:
+    """Return whether torch's kernel on the CPU takes weights, is there, and wasn't turned off; not to be traced.
+
+    Args:
+        weights: The weights.
 
     Example:
         >>> with torch.backends.mkldnn.flags(enabled=False):
-        ...     kernel_is_there()
+        ...     kernel_takes([torch.ones(2)])
         False
     """
     mkldnn: Any = torch.backends.mkldnn
-    return bool(mkldnn.is_available()) and bool(mkldnn.enabled)
+    return weights_are_usual(weights) and bool(mkldnn.is_available()) and bool(mkldnn.enabled)
 
 
 class WholeLSTMs:
@@ -152,11 +152,16 @@ class WholeLSTMs:
 
     @contextmanager
     def put_in(self) -> Iterator[None]:
-        """Put the other way to run into the modules while the block runs."""
+        """Put the other way to run into the modules while the block runs; without modules, do nothing."""
+        if not self._methods:
+            yield
+            return
         for module, method in self._methods:
             vars(module)["forward"] = method
         try:
-            yield
+            # Unless this is set, torch's compiler doesn't look into a module that is an RNN.
+            with torch._dynamo.config.patch(allow_rnn=True):
+                yield
         finally:
             for module, _ in self._methods:
                 vars(module).pop("forward", None)
@@ -172,7 +177,9 @@ def _forward_of_module(
     x = input if batched else input.unsqueeze(axis)
     directions = 2 if self.bidirectional else 1
     if hx is None:
-        zeros = torch.zeros(self.num_layers * directions, x.size(axis), self.hidden_size, dtype=x.dtype)
+        zeros = torch.zeros(
+            self.num_layers * directions, x.size(axis), self.hidden_size, dtype=x.dtype, device=x.device
+        )
         states = (zeros, zeros)
     else:
         states = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))

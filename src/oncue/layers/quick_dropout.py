@@ -13,16 +13,21 @@ _RATES = (0.001, 0.999)
 _STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
 
 
-def dropout(inputs: Tensor, rate: float) -> Tensor:
+def dropout(inputs: Tensor, rate: float, in_graph: bool | None = None) -> Tensor:
     """Set a random share of the inputs to zero, and scale the rest up.
 
-    The random numbers come from torch's generator; in compiled code, one number does, from which the graph computes the
-    others. The share is met to within 2 ** -17, which is less than a hundred
-    million draws could tell apart; rates near 0 and 1, small tensors and other devices go to torch's `dropout`.
+    The random numbers come from torch's generator. In a graph only one does, from which the others are computed, in
+    operations that a compiler makes one loop of: a counter from a random start, mixed by two multiplications, each after a
+    fold of the word's halves. That is the `splitmix64` of Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators" (2014), without its last fold.
+
+    The share is met to within 2 ** -17, which is less than a hundred million draws could tell apart; rates near 0 and 1,
+    small tensors and other devices go to torch's `dropout`.
 
     Args:
         inputs: A tensor of floats.
         rate: The share that is dropped, from 0 to 1.
+        in_graph: Whether this becomes part of a compiled graph; None where it is so while a compiler traces.
 
     Returns:
         A tensor of the same shape and type.
@@ -32,46 +37,17 @@ def dropout(inputs: Tensor, rate: float) -> Tensor:
         >>> round(kept.float().mean().item(), 2)
         0.75
     """
-    if torch.compiler.is_compiling():
-        return dropout_in_graph(inputs, rate)
-    number = inputs.numel()
-    if number < _LEAST or not _suits(inputs, rate):
+    if in_graph is None:
+        in_graph = torch.compiler.is_compiling()
+    number, device = inputs.numel(), inputs.device
+    least = _LEAST_IN_GRAPH if in_graph else _LEAST
+    if number < least or device.type != "cpu" or not _RATES[0] <= rate <= _RATES[1]:
         return F.dropout(inputs, rate)
-    return _dropped(inputs, rate, torch.randint(-(2**63), 2**63 - 1, ((number + 3) // 4,), device=inputs.device))
-
-
-def dropout_in_graph(inputs: Tensor, rate: float) -> Tensor:
-    """Do as `dropout`, in operations that a compiler makes one loop of.
-
-    The words are a counter from a random start, mixed by two multiplications, each after a fold of the word's halves: the
-    `splitmix64` of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014), without its last fold.
-
-    Args:
-        inputs: A tensor of floats.
-        rate: The share that is dropped, from 0 to 1.
-
-    Returns:
-        A tensor of the same shape and type.
-
-    Example:
-        >>> kept = dropout_in_graph(torch.ones(1000, 1000), 0.25) != 0
-        >>> round(kept.float().mean().item(), 2)
-        0.75
-    """
-    if inputs.numel() < _LEAST_IN_GRAPH or not _suits(inputs, rate):
-        return F.dropout(inputs, rate)
-    start = torch.randint(-(2**63), 2**63 - 1, (1,), device=inputs.device)
-    words = torch.arange((inputs.numel() + 3) // 4, device=inputs.device) * _STEP + start
-    for multiplier in (_FIRST, _SECOND):
-        words = (words ^ (words >> 32)) * multiplier
-    return _dropped(inputs, rate, words)
-
-
-def _suits(inputs: Tensor, rate: float) -> bool:
-    return inputs.device.type == "cpu" and _RATES[0] <= rate <= _RATES[1]
-
-
-def _dropped(inputs: Tensor, rate: float, words: Tensor) -> Tensor:
-    bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-    below = bits < round((1.0 - rate) * 2**16) - 2**15
+    count = (number + 3) // 4
+    words = torch.randint(-(2**63), 2**63 - 1, (1 if in_graph else count,), device=device)
+    if in_graph:
+        words = torch.arange(count, device=device) * _STEP + words
+        for multiplier in (_FIRST, _SECOND):
+            words = (words ^ (words >> 32)) * multiplier
+    below = words.view(torch.int16)[:number].view(inputs.shape) < round((1.0 - rate) * 2**16) - 2**15
     return inputs * (below.to(inputs.dtype) * (1.0 / (1.0 - rate)))

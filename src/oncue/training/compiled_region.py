@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from oncue.layers.lstm_in_graph import WholeLSTMs
-from oncue.layers.quick_dropout import dropout_in_graph
+from oncue.layers.quick_dropout import dropout
 from oncue.training.recorded_graph import RecordedGraph
 from oncue.training.refusal import reason_of
 
@@ -111,7 +111,7 @@ class CompiledRegion:
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         made, self._graph, self._results, self.ran = self.graphs, None, None, False
         before, began = _python_state(self._owners), perf_counter()
-        with _quiet(), self._lstms.put_in(), torch._dynamo.config.patch(allow_rnn=True):
+        with _quiet(), self._lstms.put_in():
             results: tuple[Tensor, ...] = self._checked(*leaves)
         if made != self.graphs:
             self.seconds += perf_counter() - began
@@ -187,7 +187,8 @@ def _rewrite(module: torch.fx.GraphModule) -> None:
             )
             arguments = {} if given is None else given.kwargs
             if arguments.get("training") is True and not arguments.get("inplace"):
-                node.target, node.args, node.kwargs = dropout_in_graph, (arguments["input"], arguments["p"]), {}
+                node.target, node.args = dropout, (arguments["input"], arguments["p"])
+                node.kwargs = {"in_graph": True}
     module.recompile()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oncue.callbacks import CallbackList
 from oncue.layers.lstm import LSTMCell
-from oncue.layers.lstm_in_graph import kernel_is_there, lstm_is_whole, weights_are_usual
+from oncue.layers.lstm_in_graph import kernel_takes, lstm_is_whole
 from oncue.layers.masking import Masking
 from oncue.layers.rnn import RNN
 from oncue.nested import named_leaves
@@ -278,8 +278,7 @@ def _would_be_unrolled(module: Any, masked: bool) -> bool:
     if isinstance(module, RNN):
         cell = module.cell
         fused = isinstance(cell, LSTMCell) and cell.can_be_fused and not cell.recurrent_dropout
-        whole = fused and weights_are_usual(list(module.parameters())) and kernel_is_there()
-        return masked or not whole
+        return masked or not (fused and kernel_takes(list(module.parameters())))
     return isinstance(module, torch.nn.RNNBase) and not lstm_is_whole(module)
 
 

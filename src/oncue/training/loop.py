@@ -46,35 +46,6 @@ def run_batches(
     begin_hook, end_hook, flag = f"on_{kind}_batch_begin", f"on_{kind}_batch_end", _STOP[kind]
     begin = getattr(callbacks, begin_hook) if callbacks.listens(begin_hook) else None
     end = getattr(callbacks, end_hook) if callbacks.listens(end_hook) else None
-    if steps_per_execution > 1:
-        return _run_grouped(batches, step, begin, end, model, flag, steps_per_execution, start)
-    done = start
-    result: Result = None
-    for batch in batches:
-        if begin is not None:
-            begin(done, BatchLogs(done, batch))
-        result = step(batch)
-        if end is not None:
-            logs = _logs(result, done, batch)
-            end(done, logs)
-            if sys.getrefcount(logs) > _ALONE:
-                logs.own()
-        done += 1
-        if getattr(model, flag):
-            break
-    return done, result
-
-
-def _run_grouped(
-    batches: Iterable[Batch],
-    step: Step,
-    begin: Callable[..., None] | None,
-    end: Callable[..., None] | None,
-    model: Any,
-    flag: str,
-    size: int,
-    start: int,
-) -> tuple[int, Result]:
     done = start
     result: Result = None
     iterator = iter(batches)
@@ -84,7 +55,7 @@ def _run_grouped(
         result = step(batch)
         done += 1
         # Each batch is made when its turn comes: a group of them at once would be read from memory, not from the caches.
-        for batch in islice(iterator, size - 1):
+        for batch in islice(iterator, steps_per_execution - 1):
             result = step(batch)
             done += 1
         if end is not None:
