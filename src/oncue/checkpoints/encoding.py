@@ -53,26 +53,24 @@ def _encoded(value: Any, tensors: dict[str, Any]) -> Any:
         return value
     if kind is float:
         return value if math.isfinite(value) else {"$float": str(value)}
-    if kind is dict:
+    if isinstance(value, dict):
         return _encoded_pairs(value, tensors)
-    if kind in (list, tuple):
+    if isinstance(value, (list, tuple)):
         return _encoded_items(value, tensors)
     return _encoded_other(value, tensors)
 
 
 def _encoded_pairs(value: Mapping[Any, Any], tensors: dict[str, Any]) -> Any:
     found: dict[Any, Any] = {}
-    key: Any = None
-    try:
-        for key, part in value.items():
+    for key, part in value.items():
+        try:
             found[key] = _encoded(part, tensors)
-        for key in found:
-            if not isinstance(key, str) or key.startswith("$"):
-                return {"$dict": [[_encoded(key, tensors), part] for key, part in found.items()]}
-    except _StrangeTypeError as error:
-        error.path.append(f"[{key!r}]")
-        raise
-    return found
+        except _StrangeTypeError as error:
+            error.path.append(f"[{key!r}]")
+            raise
+    if all(isinstance(key, str) and not key.startswith("$") for key in found):
+        return found
+    return {"$dict": [[_encoded(key, tensors), part] for key, part in found.items()]}
 
 
 def _encoded_items(value: list[Any] | tuple[Any, ...], tensors: dict[str, Any]) -> Any:
@@ -99,8 +97,6 @@ def _encoded_other(value: Any, tensors: dict[str, Any]) -> Any:
         # `array` copies, and keeps the shape of an array without axes.
         mark = "$array" if isinstance(value, np.ndarray) else "$scalar"
         return {mark: _keep(torch.from_numpy(np.array(value, order="C")), tensors)}
-    if isinstance(value, (list, tuple)):
-        return _encoded_items(value, tensors)
     if isinstance(value, Mapping):
         return _encoded_pairs(value, tensors)
     raise _StrangeTypeError(type(value).__name__)

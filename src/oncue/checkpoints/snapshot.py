@@ -10,6 +10,8 @@ from oncue.checkpoints.state_files import safetensors_pieces
 if TYPE_CHECKING:
     import torch
 
+    Place = tuple[str, torch.Size, torch.dtype, torch.device]
+
 
 class Snapshot:
     """Copies named tensors so that training may change them at once.
@@ -33,7 +35,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._copies: dict[str, torch.Tensor] = {}
         # What the copies were arranged for, and of each device and type which copies are made from which tensors.
-        self._layout: list[tuple[str, torch.Size, torch.dtype, torch.device]] = []
+        self._layout: list[Place] = []
         self._groups: list[tuple[list[torch.Tensor], list[int]]] = []
         self._devices: set[torch.device] = set()
         self._pieces: list[Any] | None = None
@@ -54,7 +56,7 @@ class Snapshot:
         layout = [(name, tensor.shape, tensor.dtype, tensor.device) for name, tensor in tensors.items()]
         with torch.no_grad():
             if layout != self._layout:
-                self._arrange(layout)
+                self._arrange(tensors, layout)
             for copies, places in self._groups:
                 torch._foreach_copy_(copies, [sources[place] for place in places], True)
             for device in self._devices:
@@ -81,42 +83,41 @@ class Snapshot:
             self._pieces = list(safetensors_pieces(dict(sorted(self._copies.items(), key=_larger_first))))
         return self._pieces
 
-    def _arrange(self, layout: list[tuple[str, torch.Size, torch.dtype, torch.device]]) -> None:
+    def _arrange(self, tensors: Mapping[str, torch.Tensor], layout: list[Place]) -> None:
         import torch
 
         placed: dict[str, torch.Tensor] = {}
-        shapes = {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape, dtype, _ in layout}
-        on_host = {name: shapes[name] for name, _, _, device in layout if device.type == "cpu"}
-        before = [(name, shape, dtype) for name, shape, dtype, device in self._layout if device.type == "cpu"]
-        if [(name, one.shape, one.dtype) for name, one in on_host.items()] == before:
+        on_host = {name: tensor for name, tensor in tensors.items() if tensor.device.type == "cpu"}
+        before, self._layout, self._groups, self._pieces = self._layout, [], [], None
+        if [one for one in layout if one[0] in on_host] == [one for one in before if one[3].type == "cpu"]:
             placed.update((name, self._copies[name]) for name in on_host)
         else:
-            kept = {name: self._copies[name] for name, _, _, device in self._layout if device.type != "cpu"}
             # The old block goes before the new one comes.
-            self._copies, self._groups, self._pieces = kept, [], None
+            self._copies = {name: self._copies[name] for name, _, _, device in before if device.type != "cpu"}
             block, end = torch.empty(sum(one.nbytes for one in on_host.values()), dtype=torch.uint8), 0
             # Larger numbers first: each then begins at a multiple of its size.
             for name, one in sorted(on_host.items(), key=_larger_first):
                 start, end = end, end + one.nbytes
                 placed[name] = block[start:end].view(one.dtype).view(one.shape)
+        self._copies = {
+            name: placed[name] if name in placed else self._pinned(name, tensor) for name, tensor in tensors.items()
+        }
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for place, (name, shape, dtype, device) in enumerate(layout):
+        for place, (_, _, dtype, device) in enumerate(layout):
             groups.setdefault((device, dtype), []).append(place)
-            if name not in placed:
-                placed[name] = self._pinned(name, shape, dtype, device)
-        self._copies = {name: placed[name] for name, _, _, _ in layout}
         copies = list(self._copies.values())
         self._groups = [([copies[place] for place in places], places) for places in groups.values()]
         self._devices = {device for _, _, _, device in layout if device.type != "cpu"}
-        self._layout, self._pieces = layout, None
+        # Last: what was interrupted before is begun anew by the next call.
+        self._layout = layout
 
-    def _pinned(self, name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    def _pinned(self, name: str, source: torch.Tensor) -> torch.Tensor:
         import torch
 
         buffer = self._copies.get(name)
-        if buffer is not None and buffer.shape == shape and buffer.dtype == dtype:
+        if buffer is not None and buffer.shape == source.shape and buffer.dtype == source.dtype:
             return buffer
-        return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+        return torch.empty(source.shape, dtype=source.dtype, pin_memory=source.device.type == "cuda")
 
 
 def _larger_first(pair: tuple[str, torch.Tensor]) -> int:

@@ -52,7 +52,7 @@ class Store:
         self._lock = FolderLock(folder)
         # The numbers of the states that are there, from the first look on, and what makes temporary names this store's own.
         self._known: list[int] | None = None
-        self._token, self._taken = uuid.uuid4().hex, 0
+        self._token, self._words = uuid.uuid4().hex, 0
 
     def prepare(self) -> None:
         """Make the folder, keep other runs out of it, find out whether it can be written to, and remove leftovers.
@@ -180,8 +180,7 @@ class Store:
         return [int(match[1]) for match in found if match is not None]
 
     def _point(self, name: str) -> None:
-        self._taken += 1
-        temporary = os.path.join(self.folder, f".{_POINTER}.{self._token}{self._taken}.tmp")
+        temporary = os.path.join(self.folder, f".{_POINTER}.{self._own_word()}.tmp")
         text = json.dumps({"format": FORMAT, "newest": name})
         try:
             write_synced(temporary, [text.encode("utf-8")])
@@ -199,8 +198,11 @@ class Store:
         return name if isinstance(name, str) and _STATE.fullmatch(name) is not None else None
 
     def _temporary(self) -> str:
-        self._taken += 1
-        return os.path.join(self.folder, f"{_TEMPORARY}{self._token}{self._taken}")
+        return os.path.join(self.folder, f"{_TEMPORARY}{self._own_word()}")
+
+    def _own_word(self) -> str:
+        self._words += 1
+        return f"{self._token}{self._words}"
 
     def _remove(self, number: int) -> bool:
         """Delete a state; return whether it is gone."""
