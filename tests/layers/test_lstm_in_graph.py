@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import profile
 
 from oncue.layers.lstm_in_graph import WholeLSTMs, lstm_is_whole
 
@@ -100,3 +101,12 @@ def test_only_what_the_kernel_can_is_taken() -> None:
     assert not lstm_is_whole(module(dtype=torch.float64))
     with torch.backends.mkldnn.flags(enabled=False):
         assert not lstm_is_whole(module())
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_the_backward_pass_needs_is_noted_only_where_there_can_be_one(gradients: bool) -> None:
+    lstm = module()
+    with profile(record_shapes=True) as trace, torch.set_grad_enabled(gradients), WholeLSTMs([lstm]).put_in():
+        lstm(torch.ones(6, 2, 3))
+    arguments = [event.concrete_inputs for event in trace.events() if event.name == "aten::mkldnn_rnn_layer"]
+    assert [given[-1] for given in arguments] == [gradients]

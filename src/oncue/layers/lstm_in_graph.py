@@ -18,7 +18,7 @@ _LSTM = 2
 
 torch.library.define(
     _FORWARD,
-    "(Tensor x, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor h, Tensor c, bool reverse)"
+    "(Tensor x, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor h, Tensor c, bool reverse, bool notes)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 torch.library.define(
@@ -68,6 +68,8 @@ def lstm_in_graph(
     x = inputs.transpose(0, 1) if batch_first else inputs
     last: list[Tensor] = []
     memory: list[Tensor] = []
+    # What the backward pass needs is a seventh of the forward pass.
+    notes = torch.is_grad_enabled()
     for layer in range(num_layers):
         outputs = []
         for place in range(layer * directions, (layer + 1) * directions):
@@ -76,7 +78,7 @@ def lstm_in_graph(
                 zeros = torch.zeros_like(weights[0][:, 0])
                 weights += [zeros, zeros]
             states = [state[place : place + 1].contiguous() for state in hidden]
-            y, h, c = _one_layer(x.contiguous(), *weights, *states, place % directions == 1)
+            y, h, c = _one_layer(x.contiguous(), *weights, *states, place % directions == 1, notes)
             outputs.append(y)
             last.append(h)
             memory.append(c)
@@ -210,7 +212,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.reverse = inputs
+        *tensors, ctx.reverse, _ = inputs
         ctx.given = len(tensors)
         ctx.save_for_backward(*tensors, *output)
 
@@ -221,7 +223,7 @@ class _Layer(torch.autograd.Function):
         x, w_ih, w_hh, bias, h, c = torch.ops.oncue.lstm_layer_backward.default(
             *tensors, ctx.reverse, *output, *[gradient.contiguous() for gradient in gradients[:3]]
         )
-        return x, w_ih, w_hh, bias, bias, h, c, None
+        return x, w_ih, w_hh, bias, bias, h, c, None, None
 
 
 def _one_layer(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -231,13 +233,21 @@ def _one_layer(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.impl(_FORWARD, "CPU")
 def _forward(
-    x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, h: Tensor, c: Tensor, reverse: bool
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor,
+    b_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    reverse: bool,
+    notes: bool,
 ) -> tuple[Tensor, ...]:
     size = h.shape[-1]
     # Only where gradients are on does the kernel note what its backward pass needs.
-    with torch.enable_grad():
+    with torch.set_grad_enabled(notes):
         found: tuple[Tensor, ...] = torch.ops.aten.mkldnn_rnn_layer.default(
-            x, w_ih, w_hh, b_ih, b_hh, h, c, reverse, [], _LSTM, size, 1, True, False, False, True
+            x, w_ih, w_hh, b_ih, b_hh, h, c, reverse, [], _LSTM, size, 1, True, False, False, notes
         )
     return found
 
@@ -255,8 +265,8 @@ def _backward(*given: Any) -> tuple[Tensor, ...]:
 def _forward_shapes(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     h, c = given[4], given[5]
     # How much the kernel notes, only the kernel knows.
-    notes = x.new_empty((0,), dtype=torch.uint8)
-    return x.new_empty((*x.shape[:2], h.shape[-1])), torch.empty_like(h), torch.empty_like(c), notes
+    noted = x.new_empty((0,), dtype=torch.uint8)
+    return x.new_empty((*x.shape[:2], h.shape[-1])), torch.empty_like(h), torch.empty_like(c), noted
 
 
 def _backward_shapes(*given: Tensor) -> tuple[Tensor, ...]:
