@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from oncue.callbacks import (
     LambdaCallback,
     TerminateOnNaN,
 )
+from oncue.checkpoints.training_state import TrainingState
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
@@ -168,10 +168,13 @@ def test_the_same_object_serves_several_runs(tmp_path: Path) -> None:
     assert fit([backup]).epoch == fit([backup]).epoch == [0, 1, 2, 3]
 
 
+def newest(folder: Path) -> Path:
+    return max(folder.glob("state-*"), key=lambda path: int(path.stem.removeprefix("state-")))
+
+
 def test_a_damaged_backup_falls_back_to_the_one_before(tmp_path: Path) -> None:
     interrupt(tmp_path, epoch=3)
-    newest = json.loads((tmp_path / "latest.json").read_text())["newest"]
-    path = tmp_path / newest / "tensors.safetensors"
+    path = newest(tmp_path)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -236,12 +239,11 @@ def test_it_saves_after_all_others_wherever_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"every": "2 epochs"}, {"save_freq": 4}, {"every": "5 steps"}])
 def test_periods(tmp_path: Path, options: dict[str, Any]) -> None:
     interrupt(tmp_path, epoch=3, **options)
-    newest = json.loads((tmp_path / "latest.json").read_text())["newest"]
-    state = json.loads((tmp_path / newest / "state.json").read_text())
+    state = TrainingState.read(newest(tmp_path))
     # Nine batches of three epochs were done.
     where = {"{}": (3, 0), "every": (2, 0), "save_freq": (2, 2), "steps": (1, 2)}
     key = "steps" if options.get("every") == "5 steps" else next(iter(options), "{}")
-    assert (state["epoch"], state["batch"]) == where[key]
+    assert (state.epoch, state.batch) == where[key]
 
 
 class OwnWay(torch.utils.data.DataLoader):  # type: ignore[type-arg]

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
+from safetensors.torch import load_file, save_file
 
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
+from oncue.checkpoints.state_file import TensorBlocks, blocks_of, write_state
+from oncue.checkpoints.tensors_file import write_tensors
 from oncue.checkpoints.training_state import TrainingState
 
 PLAIN = st.recursive(
@@ -41,8 +44,8 @@ def test_tensors_come_back(tmp_path: Path, dtype: torch.dtype, shape: tuple[int,
         torch.arange(math.prod(shape)).reshape(shape).to(dtype).t() if len(shape) == 2 else torch.ones(shape).to(dtype)
     )
     shared = [tensor, tensor, tensor.numpy()] if dtype != torch.bfloat16 else [tensor, tensor]
-    TrainingState({}, parts={"tensors": shared}).write(tmp_path)
-    back = TrainingState.read(tmp_path).parts["tensors"]
+    TrainingState({}, parts={"tensors": shared}).write(tmp_path / "state")
+    back = TrainingState.read(tmp_path / "state").parts["tensors"]
     assert back[0].dtype == dtype and back[0].shape == tensor.shape and torch.equal(back[1], tensor)
     if dtype != torch.bfloat16:
         assert isinstance(back[2], np.ndarray) and back[2].dtype == tensor.numpy().dtype
@@ -50,8 +53,8 @@ def test_tensors_come_back(tmp_path: Path, dtype: torch.dtype, shape: tuple[int,
 
 def test_numbers_of_numpy_and_those_that_are_not_finite(tmp_path: Path) -> None:
     parts = {"best": [math.nan, -math.inf, np.float32(0.1), np.int64(3)]}
-    TrainingState({}, parts=parts).write(tmp_path)
-    nan, infinity, small, three = TrainingState.read(tmp_path).parts["best"]
+    TrainingState({}, parts=parts).write(tmp_path / "state")
+    nan, infinity, small, three = TrainingState.read(tmp_path / "state").parts["best"]
     assert math.isnan(nan) and infinity == -math.inf
     assert type(small) is np.float32 and small == np.float32(0.1)
     assert type(three) is np.int64 and three == 3
@@ -72,23 +75,54 @@ def test_what_cannot_be_kept_is_named() -> None:
         TrainingState({}, parts={"callbacks": {"Own": [object()]}}).write(".")
 
 
+def tensors(weight: torch.Tensor) -> TensorBlocks:
+    return blocks_of({"0": weight})
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "parts": {"a": {"$tensor": "7"}}}', "[" * 100_000],
+    ["", "[]", '{"format": 9}', '{"format": 2}', '{"format": 2, "parts": {"a": {"$tensor": "7"}}}', "[" * 100_000],
 )
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path, text: str) -> None:
-    TrainingState({}).write(tmp_path)
-    (tmp_path / "state.json").write_text(text)
+    write_state(tmp_path / "state", text.encode(), tensors(torch.ones(2)))
     with pytest.raises(ValueError, match="can't be read as the state of a run"):
-        TrainingState.read(tmp_path)
+        TrainingState.read(tmp_path / "state")
+
+
+def test_a_file_of_tensors_alone_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / "foreign")
+    with pytest.raises(ValueError, match="checksum"):
+        TrainingState.read(tmp_path / "foreign")
+    write_tensors(tmp_path / "weights", {"weight": torch.ones(2)})
+    with pytest.raises(ValueError, match=r"it has no 'state.json'"):
+        TrainingState.read(tmp_path / "weights")
+
+
+def test_no_flipped_bit_and_no_cut_goes_unnoticed(tmp_path: Path) -> None:
+    TrainingState({"optimizer": "SGD"}, epoch=3, parts={"weights": [torch.arange(5.0)]}).write(tmp_path / "state")
+    good = (tmp_path / "state").read_bytes()
+    for place in range(len(good)):
+        (tmp_path / "state").write_bytes(good[:place] + bytes([good[place] ^ 1 << place % 8]) + good[place + 1 :])
+        with pytest.raises(ValueError, match="can't be read as the state of a run"):
+            TrainingState.read(tmp_path / "state")
+        (tmp_path / "state").write_bytes(good[:place])
+        with pytest.raises(ValueError, match="can't be read as the state of a run"):
+            TrainingState.read(tmp_path / "state")
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000], ids=["small", "large"])
+def test_other_programs_can_read_it(tmp_path: Path, size: int) -> None:
+    TrainingState({}, epoch=3, parts={"weights": [torch.arange(size), torch.ones(0)]}).write(tmp_path / "state")
+    found = load_file(tmp_path / "state")
+    assert torch.equal(found.pop("0"), torch.arange(size))
+    assert json.loads(found["state.json"].numpy().tobytes())["epoch"] == 3
 
 
 def test_an_unknown_mark_is_refused(tmp_path: Path) -> None:
-    TrainingState({}, parts={"a": {"b": 1}}).write(tmp_path)
-    path = tmp_path / "state.json"
-    path.write_text(path.read_text().replace('{"b": 1}', '{"$call": 1}'))
+    text = b'{"format": 2, "fingerprint": {}, "parts": {"a": {"$call": 1}}}'
+    write_state(tmp_path / "state", text, tensors(torch.ones(2)))
     with pytest.raises(ValueError, match=r"\$call"):
-        TrainingState.read(tmp_path)
+        TrainingState.read(tmp_path / "state")
 
 
 def test_a_changed_setup_is_refused_with_both_values() -> None:

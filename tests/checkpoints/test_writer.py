@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 import threading
+import time
+import weakref
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -51,6 +57,67 @@ def test_check_waits_for_nothing() -> None:
     writer.check()
     gate.set()
     writer.wait()
+
+
+def test_jobs_that_follow_soon_share_a_thread_which_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.checkpoints.writer._LINGERS", 0.2)
+    writer, threads = Writer("it"), list[int]()
+    before = set(sys._current_frames())
+    for _ in range(3):
+        writer.submit(lambda: threads.append(threading.get_ident()))
+        writer.wait()
+    assert len(set(threads)) == 1
+    deadline = time.monotonic() + 10
+    while set(sys._current_frames()) - before:
+        assert time.monotonic() < deadline, "the thread stays"
+        time.sleep(0.01)
+    writer.submit(lambda: threads.append(0))
+    writer.wait()
+    assert len(threads) == 4
+
+
+def test_a_job_that_comes_as_the_thread_ends_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.checkpoints.writer._LINGERS", 0.001)
+    writer, done = Writer("it"), 0
+
+    def job() -> None:
+        nonlocal done
+        done += 1
+
+    for count in range(1, 300):
+        writer.submit(job)
+        writer.wait()
+        assert done == count
+        time.sleep(0.0005 + count % 10 / 10_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+def test_a_process_that_is_forked_begins_a_thread_of_its_own(tmp_path: Path) -> None:
+    writer = Writer("it")
+    writer.submit(lambda: None)
+    writer.wait()
+    child = os.fork()
+    if child == 0:
+        try:
+            writer.submit(lambda: (tmp_path / "a").write_text("done"))
+            writer.wait()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert (tmp_path / "a").read_text() == "done"
+
+
+def test_a_job_that_is_done_holds_nothing() -> None:
+    class Model:
+        pass
+
+    writer, model = Writer("it"), Model()
+    gone = weakref.ref(model)
+    writer.submit(lambda model=model: None)
+    writer.wait()
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_snapshot_owns_its_values_and_uses_its_memory_again() -> None:

@@ -158,7 +158,7 @@ def main(root: Path, kills: int, seed: int) -> int:
         while True:
             child = start(folder)
             # Before there is a backup a run begins anew, and what TensorBoard had written stays.
-            while not (folder / "backup" / "latest.json").exists():
+            while not any((folder / "backup").glob("state-*")):
                 time.sleep(0.002)
             if done < kills:
                 time.sleep(chance.uniform(0.02, 0.6))

@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import oncue as keras
 from oncue import layers
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.store import Store
+from oncue.checkpoints.training_state import TrainingState
 from oncue.core import write_behind
 
-CALLS = "openat,write,pwrite64,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync,ftruncate,mkdir,mkdirat,chmod,rmdir"
+CALLS = (
+    "openat,write,writev,pwrite64,rename,renameat,renameat2,unlink,unlinkat,fsync,fdatasync,ftruncate,mkdir,mkdirat,chmod,"
+    "rmdir"
+)
 
 NAMES = [
     "m.keras",
@@ -31,6 +36,7 @@ NAMES = [
     "threads.weights.h5",
     "threads.safetensors",
     "store",
+    "threads.store",
 ]
 
 
@@ -53,10 +59,6 @@ def model(value: float) -> Any:
     return made
 
 
-def _write_state(value: float) -> Callable[[Path], object]:
-    return lambda place: (place / "value.txt").write_text(str(value))
-
-
 @pytest.fixture(autouse=True)
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "threads" in request.node.name:
@@ -66,10 +68,10 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _save(name: str, folder: Path, value: float, made: Any) -> None:
-    if name == "store":
+    if name.endswith("store"):
         store = Store(folder / name)
         store.prepare()
-        store.commit(_write_state(value))
+        store.commit(TrainingState({}, parts={"weights": [torch.full((400,), value)]}).write)
         store.release()
     elif name.startswith("m"):
         made.save(folder / name)
@@ -87,10 +89,10 @@ def _save(name: str, folder: Path, value: float, made: Any) -> None:
 
 
 def _load(name: str, folder: Path) -> float:
-    if name == "store":
-        found = Store(folder / name).newest(lambda place: float((place / "value.txt").read_text()))
+    if name.endswith("store"):
+        found = Store(folder / name).newest(TrainingState.read)
         assert found is not None
-        return found
+        return float(found.parts["weights"][0].unique())
     if name == "kept":
         into = model(0.0)
         into.load_weights(Checkpoints(folder / "{epoch}.weights.h5").best())
@@ -174,7 +176,7 @@ def test_a_kill_at_every_call(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["write:error=ENOSPC", "fsync,fdatasync:error=EIO", "rename,renameat,renameat2:error=EIO"]
+    "fault", ["write,writev:error=ENOSPC", "fsync,fdatasync:error=EIO", "rename,renameat,renameat2:error=EIO"]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fault_at_every_call(name: str, fault: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class BackupAndRestore(Callback):
 
     All that changes in a run is saved: weights, the optimizer's state, the callbacks' (what EarlyStopping has waited, the
     rows of CSVLogger), the History, the random generators and the place in the data. On the CPU a run that was
-    interrupted therefore ends bit for bit as one that was not. The state is saved as JSON and safetensors, with digests,
+    interrupted therefore ends bit for bit as one that was not. The state is saved as JSON and safetensors, with a checksum,
     in a way that a kill at any moment leaves it readable; the state before the newest is kept, in case a disk damages it.
     Training waits only while tensors are copied; they are written in the background, one state at a time. An error there
     comes at the next hook, and `fit` returns when all is written.

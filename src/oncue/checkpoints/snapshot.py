@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from oncue.checkpoints.state_files import safetensors_pieces
+from oncue.checkpoints.state_file import TensorBlocks, blocks_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Snapshot:
         self._layout: list[Place] = []
         self._groups: list[tuple[list[torch.Tensor], list[int]]] = []
         self._devices: set[torch.device] = set()
-        self._pieces: list[Any] | None = None
+        self._blocks: TensorBlocks | None = None
 
     def take(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return copies of tensors, by the same names.
@@ -64,31 +64,30 @@ class Snapshot:
                 torch.accelerator.synchronize(device)
         return dict(self._copies)
 
-    def pieces(self) -> list[Any]:
-        """Return the bytes of a safetensors file of the copies, in parts.
+    def blocks(self) -> TensorBlocks:
+        """Return the copies as they stand in a file.
 
         Raises:
             ValueError: For a type of numbers that the format doesn't have.
 
         Example:
             >>> import torch
-            >>> from safetensors.torch import load
             >>> snapshot = Snapshot()
-            >>> _ = snapshot.take({"weight": torch.ones(2)})
-            >>> load(b"".join(snapshot.pieces()))
-            {'weight': tensor([1., 1.])}
+            >>> _ = snapshot.take({"weight": torch.ones(2), "bias": torch.ones(1)})
+            >>> [len(block) for block in snapshot.blocks().blocks]
+            [12]
         """
-        if self._pieces is None:
+        if self._blocks is None:
             # The same memory holds every state of a run.
-            self._pieces = list(safetensors_pieces(dict(sorted(self._copies.items(), key=_larger_first))))
-        return self._pieces
+            self._blocks = blocks_of(dict(sorted(self._copies.items(), key=_larger_first)))
+        return self._blocks
 
     def _arrange(self, tensors: Mapping[str, torch.Tensor], layout: list[Place]) -> None:
         import torch
 
         placed: dict[str, torch.Tensor] = {}
         on_host = {name: tensor for name, tensor in tensors.items() if tensor.device.type == "cpu"}
-        before, self._layout, self._groups, self._pieces = self._layout, [], [], None
+        before, self._layout, self._groups, self._blocks = self._layout, [], [], None
         if [one for one in layout if one[0] in on_host] == [one for one in before if one[3].type == "cpu"]:
             placed.update((name, self._copies[name]) for name in on_host)
         else:

@@ -1,37 +1,29 @@
-"""Store: a folder of states, each of which is there completely or not at all."""
+"""Store: a folder of states, each of which is one file that is there completely or not at all."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import shutil
+import stat
 import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from oncue.checkpoints.lock import FolderLock
-from oncue.checkpoints.state_files import write_synced
 from oncue.core.files import sync_folder
 
-FORMAT = 1
-"""The version of the form of a state's manifest and of the pointer."""
 _T = TypeVar("_T")
-_STATE = re.compile(r"state-(\d+)")
-_POINTER = "latest.json"
-_MANIFEST = "manifest.json"
-_TEMPORARY = ".tmp-"
+_STATE = re.compile(r"state-(\d+)\.safetensors")
+_TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}\d+\.tmp")
 
 
 class Store:
     """Keeps the newest state and the one before it, for one run at a time.
 
-    A state is written under a temporary name beside its place, with a manifest of sizes and SHA-256 digests; it reaches
-    the disk, takes its name, and the pointer `latest.json` is moved to it. Only then are older states deleted. A kill at
-    any moment leaves the old state or the new one.
+    A state is written under a temporary name beside its place, reaches the disk, and takes its name, which has the next
+    number. Only then are older states deleted. A kill at any moment leaves the old state or the new one.
 
     Args:
         folder: The folder. Nothing else in it is ever touched.
@@ -40,15 +32,15 @@ class Store:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     store = Store(folder)
-        ...     store.commit(lambda place: (place / "a.txt").write_text("first"))
-        ...     store.commit(lambda place: (place / "a.txt").write_text("second"))
-        ...     store.newest(lambda place: (place / "a.txt").read_text())
+        ...     store.commit(lambda path: path.write_text("first"))
+        ...     store.commit(lambda path: path.write_text("second"))
+        ...     store.newest(Path.read_text)
         'second'
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self._good: str | None = None
+        self._good: int | None = None
         self._lock = FolderLock(folder)
         # The numbers of the states that are there, from the first look on, and what makes temporary names this store's own.
         self._known: list[int] | None = None
@@ -71,8 +63,8 @@ class Store:
             self._sweep()
             self._known = None
             probe = self._temporary()
-            os.mkdir(probe)
-            os.rmdir(probe)
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            os.unlink(probe)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -89,8 +81,7 @@ class Store:
         """Save a state.
 
         Args:
-            write: Writes the state's files into the folder that it is given. When it has let all of them reach the disk,
-                it may return a dict of their "size" and "sha256" by name, which aren't found out once more then.
+            write: Writes the state into the file whose path it is given, and lets it reach the disk.
 
         Raises:
             OSError: When it can't be saved; the states that were there still are, and nothing is left of the new one.
@@ -98,30 +89,28 @@ class Store:
         # Training waits for every step of Python here, so that this is written with as few as there can be.
         known = self._numbers() if self._known is None else self._known
         number = max(known, default=0) + 1
-        folder, temporary, name = os.fspath(self.folder), self._temporary(), f"state-{number}"
+        temporary = self._temporary()
         try:
-            os.mkdir(temporary)
-        except FileNotFoundError:
-            os.makedirs(temporary)
-        try:
-            facts = write(Path(temporary))
-            _seal(temporary, facts if isinstance(facts, dict) else None)
-            os.rename(temporary, os.path.join(folder, name))
+            try:
+                write(Path(temporary))
+            except FileNotFoundError:
+                os.makedirs(self.folder, exist_ok=True)
+                write(Path(temporary))
+            os.replace(temporary, self._path(number))
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
         self._known = [*known, number]
-        self._point(name)
-        # One flush for both names: nothing is deleted before it, and a pointer whose state isn't there is passed over.
-        sync_folder(folder)
-        before, self._good = self._good, name
-        self._known = [one for one in self._known if f"state-{one}" in (name, before) or not self._remove(one)]
+        # Nothing is deleted before the new name is on the disk, too.
+        sync_folder(self.folder)
+        before, self._good = self._good, number
+        self._known = [one for one in self._known if one in (number, before) or not self._remove(one)]
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
         """Return the newest state that is whole, with a warning when that isn't the one that was saved last.
 
         Args:
-            read: Reads a state from its folder; a ValueError or OSError says that it can't be read.
+            read: Reads a state from its file; a ValueError or OSError says that it can't be read.
 
         Returns:
             None when no state was ever saved.
@@ -129,24 +118,19 @@ class Store:
         Raises:
             ValueError: When there are states and none can be read: to start from nothing would lose them.
         """
-        names = [f"state-{number}" for number in sorted(self._numbers(), reverse=True)]
-        pointed = self._pointed()
-        if pointed is not None:
-            # One that is newer than the pointer was saved by a run that was killed before it said so.
-            names = [pointed, *(name for name in names if name != pointed)]
         failures = []
-        for name in names:
+        for number in sorted(self._numbers(), reverse=True):
+            path = self._path(number)
             try:
-                _verify(self.folder / name)
-                found = read(self.folder / name)
+                if not stat.S_ISREG(os.lstat(path).st_mode):
+                    raise ValueError("it is no file")
+                found = read(Path(path))
             except (ValueError, OSError) as error:
-                failures.append(f"'{self.folder / name}' is damaged: {error}")
+                failures.append(f"'{path}' is damaged: {error}.")
                 continue
-            self._good = name
+            self._good = number
             if failures:
-                warnings.warn(
-                    f"{' '.join(failures)} '{self.folder / name}' is used instead.", UserWarning, stacklevel=2
-                )
+                warnings.warn(f"{' '.join(failures)} '{path}' is used instead.", UserWarning, stacklevel=2)
             return found
         if failures:
             raise ValueError(
@@ -162,7 +146,6 @@ class Store:
         """Delete all states, the newest one last, and the folder when nothing else is in it."""
         if not self.folder.is_dir():
             return
-        (self.folder / _POINTER).unlink(missing_ok=True)
         for number in sorted(self._numbers()):
             self._remove(number)
         self._good = self._known = None
@@ -173,92 +156,32 @@ class Store:
 
     def _numbers(self) -> list[int]:
         try:
-            with os.scandir(self.folder) as entries:
-                found = [_STATE.fullmatch(entry.name) for entry in entries if entry.is_dir()]
+            found = [_STATE.fullmatch(name) for name in os.listdir(self.folder)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [int(match[1]) for match in found if match is not None]
 
-    def _point(self, name: str) -> None:
-        temporary = os.path.join(self.folder, f".{_POINTER}.{self._own_word()}.tmp")
-        text = json.dumps({"format": FORMAT, "newest": name})
-        try:
-            write_synced(temporary, [text.encode("utf-8")])
-            os.replace(temporary, os.path.join(self.folder, _POINTER))
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-    def _pointed(self) -> str | None:
-        try:
-            data = json.loads((self.folder / _POINTER).read_bytes())
-        except (OSError, ValueError):
-            return None
-        name = data.get("newest") if isinstance(data, dict) else None
-        return name if isinstance(name, str) and _STATE.fullmatch(name) is not None else None
+    def _path(self, number: int) -> str:
+        return os.path.join(self.folder, f"state-{number}.safetensors")
 
     def _temporary(self) -> str:
-        return os.path.join(self.folder, f"{_TEMPORARY}{self._own_word()}")
-
-    def _own_word(self) -> str:
         self._words += 1
-        return f"{self._token}{self._words}"
+        return os.path.join(self.folder, f".state-{self._token}{self._words}.tmp")
 
     def _remove(self, number: int) -> bool:
         """Delete a state; return whether it is gone."""
-        path, trash = os.path.join(self.folder, f"state-{number}"), self._temporary()
+        path = self._path(number)
         try:
-            # Renamed first, so that a kill leaves no half of it under a state's name.
-            os.rename(path, trash)
-            for name in os.listdir(trash):
-                os.unlink(os.path.join(trash, name))
-            os.rmdir(trash)
+            os.unlink(path)
         except FileNotFoundError:
             # Somebody else has deleted it.
             return True
         except OSError as error:
             warnings.warn(f"'{path}' could not be deleted ({error}).", UserWarning, stacklevel=3)
-            return not os.path.exists(path)
+            return False
         return True
 
     def _sweep(self) -> None:
-        for entry in self.folder.glob(f"{_TEMPORARY}*"):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-        # What a kill leaves of the pointer.
-        for entry in self.folder.glob(f".{_POINTER}.*.tmp"):
-            entry.unlink(missing_ok=True)
-
-
-def _seal(folder: str, facts: dict[str, dict[str, Any]] | None) -> None:
-    if facts is None:
-        facts = {}
-        for name in sorted(os.listdir(folder)):
-            path = Path(folder, name)
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-            facts[name] = {"size": path.stat().st_size, "sha256": _digest(path)}
-    text = json.dumps({"format": FORMAT, "files": facts}, separators=(",", ":"))
-    write_synced(os.path.join(folder, _MANIFEST), [text.encode("utf-8")])
-    sync_folder(folder)
-
-
-def _verify(folder: Path) -> None:
-    try:
-        data = json.loads((folder / _MANIFEST).read_bytes())
-        if data["format"] != FORMAT:
-            raise ValueError(f"its manifest has the format {data['format']!r}, and this oncue reads {FORMAT}.")
-        files = {str(name): (fact["size"], fact["sha256"]) for name, fact in data["files"].items()}
-    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"its manifest can't be read ({type(error).__name__}).") from None
-    for name, (size, digest) in files.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise ValueError(f"the file {name!r} is missing.")
-        if path.stat().st_size != size or _digest(path) != digest:
-            raise ValueError(f"the file {name!r} is not what was saved.")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for name in os.listdir(self.folder):
+            if _TEMPORARY.fullmatch(name):
+                (self.folder / name).unlink(missing_ok=True)

@@ -53,29 +53,32 @@ def write_tensors(
         ...     load_file(f"{folder}/a.safetensors")
         {'weight': tensor([1., 1.])}
     """
-    beginning = header_of(tensors, {CHECKSUM: _ZEROS, **(metadata or {})})
+    beginning = header_of(entries_of(tensors), metadata)
     with WriteBehind(path) as file:
         file.write(beginning)
         for tensor in tensors.values():
             file.write(bytes_of(tensor))
-        file.patch(8 + len(_BEGINNING), f"{file.checksum():08x}".encode())
+        seal(file)
 
 
-def is_sound(file: Any) -> bool:
+def seal(file: WriteBehind) -> None:
+    """Put the checksum into a file that begins with a header of `header_of` and was written to its end."""
+    file.patch(8 + len(_BEGINNING), f"{file.checksum():08x}".encode())
+
+
+def is_sound(file: Any, required: bool = False) -> bool:
     """Return whether an open safetensors file, whose header was found right, has the checksum that it carries.
 
     Args:
         file: The file.
-
-    Returns:
-        True also for a file without a checksum.
+        required: Whether it must carry one.
     """
     file.seek(0)
     start = file.read(8)
     text = file.read(struct.unpack("<Q", start)[0])
     carried = json.loads(text).get("__metadata__", {}).get(CHECKSUM)
     if carried is None:
-        return True
+        return not required
     rest = len(_BEGINNING) + len(_ZEROS)
     checksum = zlib.crc32(start + _BEGINNING + _ZEROS.encode() + text[rest:])
     while piece := file.read(1 << 20):
@@ -83,31 +86,46 @@ def is_sound(file: Any) -> bool:
     return bool(text[:rest] == _BEGINNING + f"{checksum:08x}".encode())
 
 
-def header_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return how a safetensors file of these tensors, one after the other, begins: a length and a JSON header.
+def header_of(entries: str, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return how a safetensors file begins: a length and a JSON header, with zeros in the checksum's place.
+
+    Args:
+        entries: What it says of its tensors, as of `entries_of`.
+        metadata: Texts by name.
+
+    Example:
+        >>> header_of("")[8:]
+        b'{"__metadata__":{"oncue_crc32":"00000000"}}     '
+    """
+    texts = json.dumps({CHECKSUM: _ZEROS, **(metadata or {})}, separators=(",", ":"))
+    text = f'{{"__metadata__":{texts}{"," if entries else ""}{entries}}}'.encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def entries_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return what a header says of tensors that lie one after the other in a file: JSON without its outer braces.
 
     Args:
         tensors: Tensors by name.
-        metadata: Texts for the header; None for none.
 
     Raises:
         ValueError: For a type of numbers that the format doesn't have.
 
     Example:
-        >>> header_of({})[8:]
-        b'{}      '
+        >>> import torch
+        >>> entries_of({"weight": torch.ones(2)})
+        '"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
     """
-    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    entries: dict[str, Any] = {}
     end = 0
     for name, tensor in tensors.items():
         kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
         if kind is None:
             raise ValueError(f"A .safetensors file can't hold {name!r}, whose numbers are of the type {tensor.dtype}.")
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
+        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    return json.dumps(entries, separators=(",", ":"))[1:-1]
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

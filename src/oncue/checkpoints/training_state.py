@@ -1,4 +1,4 @@
-"""TrainingState: all that a run needs to go on where it was, and its two files."""
+"""TrainingState: all that a run needs to go on where it was, and its file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.checkpoints.state_files import write_synced
+from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 
-FORMAT = 1
+FORMAT = 2
 """The version of the form in which a state is written."""
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
@@ -33,8 +32,8 @@ class TrainingState:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     TrainingState({"optimizer": "SGD"}, epoch=3, parts={"journal": []}).write(folder)
-        ...     TrainingState.read(folder).epoch
+        ...     TrainingState({"optimizer": "SGD"}, epoch=3, parts={"journal": []}).write(f"{folder}/state")
+        ...     TrainingState.read(f"{folder}/state").epoch
         3
     """
 
@@ -45,14 +44,14 @@ class TrainingState:
     redone: int = 0
     parts: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write `state.json` and `tensors.safetensors` into a folder.
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the state into a file, and let it reach the disk; see `oncue.checkpoints.state_file`.
 
         Raises:
             TypeError: When a part holds something else than plain containers, numbers and tensors.
-            OSError: When they can't be written.
+            OSError: When it can't be written.
         """
-        self.freeze(Snapshot()).write(folder)
+        self.freeze(Snapshot()).write(path)
 
     def freeze(self, snapshot: Snapshot) -> FrozenState:
         """Return the state as it is now, which training can't change any more.
@@ -66,29 +65,25 @@ class TrainingState:
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors), snapshot.pieces)
+        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors), snapshot.blocks)
 
     @classmethod
-    def read(cls, folder: str | os.PathLike[str]) -> TrainingState:
-        """Return the state that was written into a folder.
+    def read(cls, path: str | os.PathLike[str]) -> TrainingState:
+        """Return the state that was written into a file.
 
         Raises:
-            ValueError: When it is none, or of another version of the form.
+            ValueError: When it is none, is no longer what was saved, or is of another version of the form.
             OSError: When it can't be read.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            data = json.loads(Path(folder, "state.json").read_bytes())
+            data, tensors = read_state(path)
             if not isinstance(data, dict) or data.get("format") != FORMAT:
                 found = data.get("format") if isinstance(data, dict) else None
                 raise ValueError(f"its format is {found!r}, and this oncue reads {FORMAT}")
-            tensors = load_file(Path(folder, "tensors.safetensors"))
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
-            return cls(parts=parts, **{name: data[name] for name in _PLAIN if name in data or name != "redone"})
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
-            raise ValueError(f"'{folder}' can't be read as the state of a run: {error}") from error
+            return cls(parts=parts, **{name: data[name] for name in _PLAIN})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"it can't be read as the state of a run: {error}") from error
 
     def at_epoch(self, keep_data: bool = True) -> TrainingState:
         """Return the state with the epoch that was interrupted begun anew, and so with no place in its data.
@@ -175,7 +170,7 @@ class FrozenState:
     Args:
         plain: All of it that is no tensor, as JSON has it.
         tensors: The tensors, on the CPU.
-        pieces: Returns the bytes of their file, in parts.
+        blocks: Returns the tensors as they stand in a file.
 
     Example:
         >>> frozen = TrainingState({}, epoch=3, parts={"seen": [1, 2]}).freeze(Snapshot())
@@ -185,22 +180,15 @@ class FrozenState:
 
     plain: dict[str, Any]
     tensors: dict[str, Any]
-    pieces: Callable[[], list[Any]]
+    blocks: Callable[[], TensorBlocks]
 
-    def write(self, folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-        """Write `state.json` and `tensors.safetensors` into a folder, and let them reach the disk.
-
-        Returns:
-            Their sizes and digests, by name.
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the state into a file, and let it reach the disk.
 
         Raises:
-            OSError: When they can't be written.
+            OSError: When it can't be written.
         """
-        text = json.dumps(self.plain, allow_nan=False).encode("utf-8")
-        return {
-            "state.json": write_synced(os.path.join(folder, "state.json"), [text]),
-            "tensors.safetensors": write_synced(os.path.join(folder, "tensors.safetensors"), self.pieces()),
-        }
+        write_state(path, json.dumps(self.plain, allow_nan=False).encode("utf-8"), self.blocks())
 
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""

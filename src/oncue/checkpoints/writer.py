@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
+
+_LINGERS = 1.0
 
 
 class Writer:
     """Runs one job at a time on a thread of its own; its error comes out at the next call.
 
-    A thread lives as long as its job, so that an idle writer holds nothing. Whoever submits waits in the end; a program
-    that ends without waiting, as after a second Ctrl-C, gives the save up. `threading.enumerate` doesn't list the thread.
+    The thread waits a second for another job, because to begin one costs training a tenth of a millisecond, and ends: an
+    idle writer holds nothing. Whoever submits waits in the end; a program that ends without waiting, as after a second
+    Ctrl-C, gives the save up. `threading.enumerate` doesn't list the thread.
 
     Args:
         what: What is written, for the note on an error.
@@ -30,6 +35,10 @@ class Writer:
         self._done = threading.Event()
         self._done.set()
         self._failure: BaseException | None = None
+        self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        # The process whose thread waits for jobs or does one; a process that is forked has none.
+        self._served = 0
+        self._lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
@@ -47,12 +56,18 @@ class Writer:
         """
         self.wait()
         self._done.clear()
-        try:
-            # `Thread.start` would wait until the thread runs, which is half of what training waits for.
-            _thread.start_new_thread(self._run, (job,))
-        except BaseException:
-            self._done.set()
-            raise
+        self._jobs.put(job)
+        with self._lock:
+            if self._served == os.getpid():
+                return
+            try:
+                # `Thread.start` would wait until the thread runs, which is half of what training waits for.
+                _thread.start_new_thread(self._serve, ())
+                self._served = os.getpid()
+            except BaseException:
+                self._jobs.get()
+                self._done.set()
+                raise
 
     def check(self) -> None:
         """Raise what a job that has ended raised, once; never waits."""
@@ -65,11 +80,22 @@ class Writer:
         self._done.wait()
         self.check()
 
-    def _run(self, job: Callable[[], object]) -> None:
-        try:
-            job()
-        except BaseException as error:
-            error.add_note(f"raised while {self.what} was being written in the background")
-            self._failure = error
-        finally:
-            self._done.set()
+    def _serve(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=_LINGERS)
+            except Empty:
+                with self._lock:
+                    if self._jobs.empty():
+                        self._served = 0
+                        return
+                continue
+            try:
+                job()
+            except BaseException as error:
+                error.add_note(f"raised while {self.what} was being written in the background")
+                self._failure = error
+            finally:
+                # What it holds, the tensors of a model for one, isn't to wait for the next.
+                del job
+                self._done.set()

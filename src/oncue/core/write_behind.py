@@ -13,6 +13,8 @@ _PIECE = 1 << 20
 _BATCH = 32 << 20
 # Below this, threads cost more than they save.
 _SMALL = 4 << 20
+# So many pieces the systems take in one call.
+_AT_ONCE = 1000
 # What waits for the checksum is kept alive; so much of it is enough that neither side stands still.
 _WAITING = 128
 
@@ -21,7 +23,8 @@ class WriteBehind:
     """Writes a file from its beginning to its end.
 
     The disk and a second core are busy meanwhile: what was written is sent to the disk from a thread, and the CRC-32 of
-    it is computed on another. Plain writing would do the one after the other.
+    it is computed on another. Plain writing would do the one after the other. A file of less than 4 MB is written in one
+    go instead.
 
     Args:
         path: The file; what is there is written over.
@@ -43,10 +46,12 @@ class WriteBehind:
         self.size = 0
         self._file = open(path, "wb", buffering=0)
         self._checksum = 0
-        self._flushed = 0
+        self._written = self._flushed = 0
         self._failure: BaseException | None = None
         self._pieces: queue.Queue[memoryview | None] = queue.Queue(_WAITING)
         self._threads: dict[str, threading.Thread] = {}
+        # What was given of a file that is small until now.
+        self._held: list[memoryview] | None = []
 
     def __enter__(self) -> WriteBehind:
         return self
@@ -55,6 +60,8 @@ class WriteBehind:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if error is None:
+                self._write_held()
             self._finish_checksum()
             self._finish("flush")
         finally:
@@ -69,32 +76,65 @@ class WriteBehind:
             content: Bytes, or any memory; it must stay as it is until `checksum` or the end.
         """
         view = memoryview(content).cast("B")
-        if self.size + len(view) > _SMALL and "checksum" not in self._threads:
-            self._start("checksum", self._sum_up)
-        for start in range(0, len(view), _PIECE):
-            piece = view[start : start + _PIECE]
-            if "checksum" in self._threads:
-                self._pieces.put(piece)
-            else:
-                self._checksum = zlib.crc32(piece, self._checksum)
-            self._write_all(piece)
-            self.size += len(piece)
-            if self.size - self._flushed >= _BATCH:
-                self._flush()
+        self.size += len(view)
+        if self._held is None:
+            self._write_behind(view)
+            return
+        self._held.append(view)
+        if self.size > _SMALL:
+            held, self._held = self._held, None
+            for one in held:
+                self._write_behind(one)
 
     def checksum(self) -> int:
         """Return the CRC-32 of all that `write` was given."""
-        if "checksum" in self._threads:
+        if self._held is not None:
+            self._write_held()
+        else:
             # The disk needs not wait for what is still to be summed up.
             self._flush()
-        self._finish_checksum()
+            self._finish_checksum()
         return self._checksum
 
     def patch(self, offset: int, content: bytes) -> None:
         """Write over bytes that are there; the checksum stays that of what was there before."""
+        self._write_held()
+        if hasattr(os, "pwrite"):
+            os.pwrite(self._file.fileno(), content, offset)
+            return
         self._file.seek(offset)
         self._write_all(memoryview(content))
         self._file.seek(0, os.SEEK_END)
+
+    def synchronise(self) -> None:
+        """Return when all that was written is on the disk."""
+        self._write_held()
+        os.fsync(self._file.fileno())
+
+    def _write_held(self) -> None:
+        held = self._held
+        if not held:
+            return
+        self._held = []
+        for start in range(0, len(held), _AT_ONCE):
+            pieces = held[start : start + _AT_ONCE]
+            written = os.writev(self._file.fileno(), pieces) if hasattr(os, "writev") else 0
+            for piece in pieces:
+                self._checksum = zlib.crc32(piece, self._checksum)
+                # It may have taken only a part.
+                self._write_all(piece[written:])
+                written = max(0, written - len(piece))
+
+    def _write_behind(self, view: memoryview) -> None:
+        if "checksum" not in self._threads:
+            self._start("checksum", self._sum_up)
+        for start in range(0, len(view), _PIECE):
+            piece = view[start : start + _PIECE]
+            self._pieces.put(piece)
+            self._write_all(piece)
+            self._written += len(piece)
+            if self._written - self._flushed >= _BATCH:
+                self._flush()
 
     def _write_all(self, content: memoryview) -> None:
         # An unbuffered write may take only a part.
@@ -110,7 +150,7 @@ class WriteBehind:
         if self._failure is not None:
             # The system tells of a failed flush once; a later one may be told that all is well.
             raise self._failure
-        self._flushed = self.size
+        self._flushed = self._written
         self._start("flush", self._synchronise)
 
     def _synchronise(self) -> None:

@@ -1,0 +1,129 @@
+"""The one file of a state: a safetensors file whose last tensor is the state's JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, is_sound, seal
+from oncue.core.write_behind import WriteBehind
+
+if TYPE_CHECKING:
+    import torch
+
+TEXT = "state.json"
+"""The name of the JSON among the tensors: bytes, since a header may not be as long as the JSON of a long run."""
+
+
+class TensorBlocks(NamedTuple):
+    """Tensors as they stand in a file.
+
+    Args:
+        entries: What the file's header says of them.
+        size: How many bytes they are.
+        blocks: Those bytes; tensors that lie one after the other in memory are one block.
+    """
+
+    entries: str
+    size: int
+    blocks: list[memoryview]
+
+
+def blocks_of(tensors: Mapping[str, torch.Tensor]) -> TensorBlocks:
+    """Return tensors as they stand in a file; what is written is what their memory holds by then.
+
+    Args:
+        tensors: Contiguous tensors on the CPU, by name.
+
+    Raises:
+        ValueError: For a type of numbers that the format doesn't have.
+
+    Example:
+        >>> import torch
+        >>> blocks_of({"weight": torch.ones(2)}).size
+        8
+    """
+    blocks = [_joined(run) for run in _runs([tensor for tensor in tensors.values() if tensor.numel()])]
+    return TensorBlocks(entries_of(tensors), sum(map(len, blocks)), blocks)
+
+
+def write_state(path: str | os.PathLike[str], text: bytes, tensors: TensorBlocks) -> None:
+    """Write a state, with a checksum of all of it, and let it reach the disk.
+
+    Args:
+        path: The file; one that is there is written over.
+        text: The state's JSON.
+        tensors: Its tensors.
+
+    Raises:
+        OSError: When it can't be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_state(f"{folder}/a.safetensors", b"{}", blocks_of({"weight": torch.ones(2)}))
+        ...     read_state(f"{folder}/a.safetensors")
+        ({}, {'weight': tensor([1., 1.])})
+    """
+    end = tensors.size + len(text)
+    own = f'{json.dumps(TEXT)}:{{"dtype":"U8","shape":[{len(text)}],"data_offsets":[{tensors.size},{end}]}}'
+    with WriteBehind(path) as file:
+        file.write(header_of(f"{tensors.entries},{own}" if tensors.entries else own))
+        for block in tensors.blocks:
+            file.write(block)
+        file.write(text)
+        seal(file)
+        file.synchronise()
+
+
+def read_state(path: str | os.PathLike[str]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return the JSON, decoded, and the tensors of a state.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: When it isn't what was saved.
+        OSError: When it can't be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+        with open(path, "rb") as file:
+            if not is_sound(file, required=True):
+                raise ValueError("its checksum isn't that of what was saved")
+        return json.loads(tensors.pop(TEXT).numpy().tobytes()), tensors
+    except KeyError:
+        raise ValueError(f"it has no {TEXT!r}") from None
+    except (SafetensorError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _runs(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    run: list[torch.Tensor] = []
+    place = memory = None
+    for tensor in tensors:
+        own, start = tensor.untyped_storage().data_ptr(), tensor.data_ptr()
+        if run and (own != memory or start != place):
+            yield run
+            run = []
+        run.append(tensor)
+        memory, place = own, start + tensor.nbytes
+    if run:
+        yield run
+
+
+def _joined(run: list[torch.Tensor]) -> memoryview:
+    import torch
+
+    if len(run) == 1:
+        return bytes_of(run[0])
+    first = run[0]
+    start = first.storage_offset() * first.element_size()
+    size = sum(tensor.nbytes for tensor in run)
+    block = torch.empty(0, dtype=torch.uint8).set_(first.untyped_storage(), start, (size,))  # type: ignore[call-overload]
+    return memoryview(block.numpy().data)
