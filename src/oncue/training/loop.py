@@ -63,6 +63,7 @@ def run_batches(
             end(done - 1, logs)
             if sys.getrefcount(logs) > _ALONE:
                 logs.own()
+            del logs
         if getattr(model, flag):
             break
     return done, result
