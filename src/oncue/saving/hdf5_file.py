@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
+import numpy as np
 
 from oncue.core.files import replacing
 from oncue.core.write_behind import WriteBehind
@@ -17,6 +18,8 @@ from oncue.saving.tree import Stored, Tree
 _PAGE = 4096
 # Smaller arrays are written by the library, among what describes them.
 _LARGE = 4096
+# A run saves its best model, its last and its weights alone.
+_MOST_FORMS = 4
 
 
 def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
@@ -24,7 +27,8 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
 
     The HDF5 library ends the process with a segmentation fault when it closes a file after a failed write, as on a full
     disk. So it writes to memory, and plain writes of the bytes fail with an error. What would be large in there, the
-    arrays, it only gets to know the size of; one is made at a time.
+    arrays, it only gets to know the size of; one is made at a time. Files of one form, those of a run's checkpoints, are
+    laid out once: that takes longer than a flush to the disk.
 
     Args:
         tree: What is in the file.
@@ -41,17 +45,19 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
         ...     file["layers/0"].shape
         (200, 100)
     """
-    memory = _Memory()
-    places: list[tuple[int, Stored]] = []
-    with h5py.File(memory, "w") as content:
-        _describe(tree, content, places)
-    end = 0
-    for start, stored in sorted(places, key=lambda place: place[0]):
-        yield memory.piece(end, start)
-        array = stored.array()
-        yield array.reshape(-1).view("uint8").data
-        end = start + array.nbytes
-    yield memory.piece(end, memory.size)
+    arrays: list[Stored] = []
+    form = _form(tree, arrays)
+    layout = _known.pop(form, None)
+    if layout is None:
+        layout = _laid_out(tree)
+    _known[form] = layout
+    while len(_known) > _MOST_FORMS:
+        # Another thread may have taken it meanwhile.
+        _known.pop(next(iter(_known)), None)
+    for gap, place in zip(layout.gaps, layout.order, strict=False):
+        yield memoryview(gap)
+        yield arrays[place].array().reshape(-1).view("uint8").data
+    yield memoryview(layout.gaps[-1])
 
 
 def write_hdf5(tree: Tree, path: Path) -> None:
@@ -70,21 +76,72 @@ def write_hdf5(tree: Tree, path: Path) -> None:
         file.write(guard.trailer(file.checksum()))
 
 
-def _describe(tree: Tree, group: Any, places: list[tuple[int, Stored]]) -> None:
+class _Layout(NamedTuple):
+    """A file without its arrays: which array comes next, and what lies before each of them and after the last."""
+
+    order: list[int]
+    gaps: list[bytes]
+
+
+_known: dict[Any, _Layout] = {}
+
+
+def _form(tree: Tree, arrays: list[Stored]) -> Any:
+    """Return all that the layout of a file depends on, and add its arrays to a list, in the order of `_describe`."""
+    members = []
+    for name, member in tree.members.items():
+        if isinstance(member, Tree):
+            members.append((name, _form(member, arrays)))
+        else:
+            arrays.append(member)
+            members.append((name, (member.shape, member.dtype.str)))
+    return tuple([(name, _of_attribute(value)) for name, value in tree.attrs.items()]), tuple(members)
+
+
+def _of_attribute(value: Any) -> Any:
+    if isinstance(value, (str, bytes)):
+        return type(value), value
+    array = np.asarray(value)
+    return type(value), array.dtype.str, array.shape, repr(array.tolist())
+
+
+def _laid_out(tree: Tree) -> _Layout:
+    memory = _Memory()
+    places: list[tuple[int, int]] = []
+    with h5py.File(memory, "w") as content:
+        _describe(tree, content, places)
+    order = sorted((place for place, (_, size) in enumerate(places) if size), key=lambda place: places[place][0])
+    gaps, end = [], 0
+    for place in order:
+        start, size = places[place]
+        gaps.append(bytes(memory.piece(end, start)))
+        end = start + size
+    return _Layout(order, [*gaps, bytes(memory.piece(end, memory.size))])
+
+
+def _describe(tree: Tree, group: Any, places: list[tuple[int, int]]) -> None:
     for name, value in tree.attrs.items():
         group.attrs[name] = value
     for name, member in tree.members.items():
         if isinstance(member, Tree):
             _describe(member, group.create_group(name), places)
         elif member.nbytes < _LARGE:
-            group.create_dataset(name, data=member.array())
+            made = group.create_dataset(name, data=member.array())
+            places.append((_place_of(made, member), member.nbytes))
         else:
             properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             # The place is given out at once, and nothing is put there.
             properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             made = group.create_dataset(name, member.shape, member.dtype, dcpl=properties)
-            places.append((made.id.get_offset(), member))
+            places.append((_place_of(made, member), member.nbytes))
+
+
+def _place_of(made: Any, member: Stored) -> int:
+    place = made.id.get_offset()
+    if place is None and member.nbytes:
+        raise RuntimeError(f"The HDF5 library gave {made.name!r} no place in the file.")
+    return place or 0
 
 
 class _Memory:
