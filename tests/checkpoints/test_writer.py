@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import sys
@@ -105,6 +106,22 @@ def test_a_process_that_is_forked_begins_a_thread_of_its_own(tmp_path: Path) -> 
             os._exit(0)
     os.waitpid(child, 0)
     assert (tmp_path / "a").read_text() == "done"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()])
+def test_a_job_that_cannot_be_begun_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*arguments: object) -> NoReturn:
+        raise error
+
+    writer, seen = Writer("it"), []
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(_thread, "start_new_thread", fail)
+        writer.submit(lambda: seen.append(1))
+    writer.wait()
+    assert not writer.busy and not seen
+    writer.submit(lambda: seen.append(2))
+    writer.wait()
+    assert seen == [2]
 
 
 def test_a_job_that_is_done_holds_nothing() -> None:

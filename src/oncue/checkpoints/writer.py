@@ -55,19 +55,21 @@ class Writer:
             BaseException: What an earlier job raised and nobody has been told yet; the new job isn't begun then.
         """
         self.wait()
-        self._done.clear()
-        self._jobs.put(job)
-        with self._lock:
-            if self._served == os.getpid():
-                return
-            try:
-                # `Thread.start` would wait until the thread runs, which is half of what training waits for.
-                _thread.start_new_thread(self._serve, ())
-                self._served = os.getpid()
-            except BaseException:
-                self._jobs.get()
+        given = False
+        try:
+            self._done.clear()
+            given = True
+            self._jobs.put(job)
+            with self._lock:
+                if self._served != os.getpid():
+                    # `Thread.start` would wait until the thread runs, which is half of what training waits for.
+                    _thread.start_new_thread(self._serve, ())
+                    self._served = os.getpid()
+        except BaseException:
+            # Ctrl-C, or no thread could be begun: whoever waits must not wait for a job that nobody does.
+            if not given or self._withdraw():
                 self._done.set()
-                raise
+            raise
 
     def check(self) -> None:
         """Raise what a job that has ended raised, once; never waits."""
@@ -79,6 +81,13 @@ class Writer:
         """Wait for the job under way, and raise what it raised."""
         self._done.wait()
         self.check()
+
+    def _withdraw(self) -> bool:
+        try:
+            self._jobs.get_nowait()
+        except Empty:
+            return False
+        return True
 
     def _serve(self) -> None:
         while True:
