@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 import pandas as pd
+import pytest
 
 from oncue.core.journal import Entry, Journal
 
@@ -75,3 +77,28 @@ def test_the_state_is_plain_data_and_comes_back() -> None:
     again.load_state_dict(state)
     assert again == journal and again.dropped == 1
     assert isinstance(again[0], Entry)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {"wait": 2, "best": 0.5},
+        {"best": float("inf")},
+        {"range": (1, 2)},
+        {"by_epoch": {3: 0.5}},
+        {"seen": [1, None]},
+    ],
+)
+def test_entries_come_back_from_a_state(data: Any) -> None:
+    journal, again = Journal(), Journal()
+    journal.write("A", "did it \u00e9", epoch=4, batch=2, kind="save", data=data)
+    again.load_state_dict(journal.state_dict())
+    assert again == journal and repr(again[0]) == repr(journal[0])
+
+
+def test_an_entry_is_written_down_once() -> None:
+    journal = Journal()
+    journal.write("A", "did it")
+    first = journal.state_dict()["entries"][0]
+    assert isinstance(first, str) and journal.state_dict()["entries"][0] is first

@@ -74,9 +74,11 @@ def _encoded_pairs(value: Mapping[Any, Any], tensors: dict[str, Any]) -> Any:
 
 
 def _encoded_items(value: list[Any] | tuple[Any, ...], tensors: dict[str, Any]) -> Any:
-    if type(value) is list and set(map(type, value)) == {float} and math.isfinite(sum(value)):
-        # A long History.
-        return value.copy()
+    if type(value) is list:
+        kinds = set(map(type, value))
+        if kinds in ({str}, {int}) or (kinds == {float} and math.isfinite(sum(value))):
+            # A long History or journal.
+            return value.copy()
     parts: list[Any] = []
     try:
         for part in value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +35,21 @@ class Entry:
         if self.batch is not None:
             where += f", batch {self.batch + 1}"
         return f"{where}: {self.callback}: {self.text}"
+
+    def kept(self) -> str | dict[str, Any]:
+        """Return it as JSON, made once for the many states of a run; as a dict where JSON would lose something."""
+        found: str | dict[str, Any] | None = vars(self).get("_kept")
+        if found is None:
+            found = asdict(self)
+            try:
+                text = json.dumps(found, allow_nan=False)
+                if json.loads(text) == found:
+                    found = text
+            except (TypeError, ValueError):
+                # The data are no numbers and strings alone.
+                pass
+            object.__setattr__(self, "_kept", found)
+        return found
 
 
 class Journal(list[Entry]):
@@ -86,12 +102,13 @@ class Journal(list[Entry]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the entries as plain data."""
-        return {"dropped": self.dropped, "entries": [asdict(entry) for entry in self]}
+        return {"dropped": self.dropped, "entries": [entry.kept() for entry in self]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over entries that `state_dict` returned."""
         self.dropped = int(state["dropped"])
-        self[:] = [Entry(**entry) for entry in state["entries"]]
+        kept = (json.loads(entry) if isinstance(entry, str) else entry for entry in state["entries"])
+        self[:] = [Entry(**entry) for entry in kept]
 
     def __repr__(self) -> str:
         return "\n".join(str(entry) for entry in self) or "<empty journal>"
