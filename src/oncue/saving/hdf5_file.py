@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +48,15 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
     """
     arrays: list[Stored] = []
     form = _form(tree, arrays)
-    layout = _known.pop(form, None)
+    # Files are written in the background, too.
+    with _lock:
+        layout = _known.pop(form, None)
     if layout is None:
         layout = _laid_out(tree)
-    _known[form] = layout
-    while len(_known) > _MOST_FORMS:
-        # Another thread may have taken it meanwhile.
-        _known.pop(next(iter(_known)), None)
+    with _lock:
+        _known[form] = layout
+        while len(_known) > _MOST_FORMS:
+            del _known[next(iter(_known))]
     for gap, place in zip(layout.gaps, layout.order, strict=False):
         yield memoryview(gap)
         yield arrays[place].array().reshape(-1).view("uint8").data
@@ -84,6 +87,7 @@ class _Layout(NamedTuple):
 
 
 _known: dict[Any, _Layout] = {}
+_lock = threading.Lock()
 
 
 def _form(tree: Tree, arrays: list[Stored]) -> Any:
