@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue import backend, naming
+from oncue.seeded_mask import register, seeded_mask
 from oncue.variable import torch_dtype
 
 
@@ -33,6 +34,12 @@ class SeedGenerator:
         self._initial = seed
         self._seed = int(torch.randint(2**31, ())) if seed is None else int(seed)
         self._draws = 0
+        self.number = register(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copy counts its own draws.
+        self.__dict__.update(state)
+        self.number = register(self)
 
     @staticmethod
     def _check(seed: Any) -> None:
@@ -167,5 +174,7 @@ def dropout(
     if not 0 <= rate < 1:
         raise ValueError(f"`rate` must be from 0 to below 1; got {rate!r}.")
     shape = inputs.shape if noise_shape is None else tuple(noise_shape)
+    if isinstance(seed, SeedGenerator):
+        return inputs * seeded_mask(seed, shape, 1 - rate, inputs) / (1 - rate)
     odds = torch.full(shape, 1 - rate, dtype=inputs.dtype, device=inputs.device)
     return inputs * torch.bernoulli(odds, generator=_generator(seed, inputs.device)) / (1 - rate)

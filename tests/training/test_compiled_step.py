@@ -187,6 +187,42 @@ def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path, quick: None) -
         np.testing.assert_array_equal(one, other)
 
 
+class OwnNoise(layers.Layer):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seeds = keras.random.SeedGenerator(5)
+
+    def call(self, x: torch.Tensor, training: bool = False) -> torch.Tensor:
+        return keras.random.dropout(x, 0.25, seed=self.seeds) if training else x
+
+
+def seeded() -> Any:
+    keras.utils.set_random_seed(0)
+    twice = layers.Dropout(0.5, seed=3)
+    inputs = keras.Input((6,))
+    hidden = twice(layers.Dense(8, activation="relu")(inputs))
+    hidden = OwnNoise()(twice(layers.Dense(8)(hidden)))
+    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.1, noise_shape=(None, 1), seed=3)(hidden)))
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_layers_with_seeds_draw_as_they_do_eagerly(backend: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled_region, "BACKEND", backend)
+    model = assert_same(seeded, lambda made: "adam")
+    steps = 3 * -(-len(X) // 16)
+    draws = {
+        value._draws
+        for layer in model.layers
+        for value in vars(layer).values()
+        if isinstance(value, keras.random.SeedGenerator)
+    }
+    assert draws == {steps, 2 * steps}
+    # A copy, whose layers have seeds of their own, is another graph.
+    copied = copy.deepcopy(model)
+    copied.fit(X, Y, batch_size=16, verbose=0)
+    assert model.layers[2].seed_generator._draws == 2 * steps == copied.layers[2].seed_generator._draws - 2 * steps // 3
+
+
 @pytest.mark.parametrize("make", [network, module])
 def test_a_state_that_is_loaded_between_fits_is_what_goes_on(make: Any, quick: None) -> None:
     weights = []

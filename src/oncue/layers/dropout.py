@@ -11,6 +11,8 @@ from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.quick_dropout import dropout
+from oncue.random import SeedGenerator
+from oncue.seeded_mask import seeded_mask
 
 
 class Dropout(Layer):
@@ -43,7 +45,7 @@ class Dropout(Layer):
         self.rate = arguments.share("Dropout", "rate", rate)
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
         self.seed = seed
-        self._draws = 0
+        self.seed_generator = None if seed is None else SeedGenerator(seed)
 
     def call(self, inputs: torch.Tensor, training: bool = False) -> torch.Tensor:
         """Drop in training."""
@@ -60,13 +62,9 @@ class Dropout(Layer):
         if self.noise_shape is not None:
             shape = [have if size is None else size for have, size in zip(shape, self.noise_shape, strict=True)]
         keep = 1.0 - self.rate
-        odds = torch.full(shape, keep, device=inputs.device, dtype=inputs.dtype)
-        if self.seed is None:
-            return torch.bernoulli(odds) / keep
-        # One seed for each draw, as in Keras, so that the n-th mask depends on nothing but the seed and n.
-        generator = torch.Generator(inputs.device).manual_seed((self.seed + self._draws) & 0xFFFFFFFF)
-        self._draws += 1
-        return torch.bernoulli(odds, generator=generator) / keep
+        if self.seed_generator is not None:
+            return seeded_mask(self.seed_generator, shape, keep, inputs) / keep
+        return torch.bernoulli(torch.full(shape, keep, device=inputs.device, dtype=inputs.dtype)) / keep
 
     def compute_output_shape(self, input_shape: arguments.Shape) -> arguments.Shape:
         """Return the same shape."""

@@ -8,8 +8,8 @@ import torch
 
 from oncue.random import SeedGenerator
 
-_KEPT_BY_LAYERS = ("_draws", "_kept_states")
-"""What layers keep besides weights: the count of draws from a seed of their own, and the states of stateful RNNs."""
+_KEPT_BY_LAYERS = ("_kept_states",)
+"""What layers keep besides weights and the counts of draws from seeds of their own: the states of stateful RNNs."""
 
 
 def layer_states(model: torch.nn.Module) -> dict[str, dict[str, Any]]:

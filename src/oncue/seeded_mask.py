@@ -1,0 +1,87 @@
+"""Random masks that depend on a seed and on how often it was drawn from: one operation that a compiler leaves as it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+_MASK = "oncue::seeded_mask"
+
+_numbers = itertools.count()
+_registered: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+class Seeds(Protocol):
+    """What counts draws; `oncue.random.SeedGenerator`."""
+
+    number: int
+
+    def next(self) -> tuple[int, int]:
+        """Return the seed and the number of draws before this one."""
+        ...
+
+
+def register(seeds: Any) -> int:
+    """Return a number by which a graph, which can't hold an object, finds one that counts draws.
+
+    Args:
+        seeds: The object; it is not kept alive.
+    """
+    number = next(_numbers)
+    _registered[number] = seeds
+    return number
+
+
+def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -> Tensor:
+    """Draw ones and zeros; the n-th mask depends on nothing but the seed and n, in a compiled graph on the CPU, too.
+
+    Args:
+        seeds: The seed and its count.
+        shape: The mask's shape.
+        keep: The odds of a one.
+        like: A tensor of the mask's type, on its device.
+
+    Returns:
+        The mask.
+
+    Example:
+        >>> from oncue.random import SeedGenerator
+        >>> first = seeded_mask(SeedGenerator(3), (2, 3), 0.5, torch.ones(1))
+        >>> torch.equal(first, seeded_mask(SeedGenerator(3), (2, 3), 0.5, torch.ones(1)))
+        True
+    """
+    # On a GPU a graph is recorded and played again, and would give the same mask at each step.
+    if like.device.type == "cpu" and torch.compiler.is_compiling():
+        found: Tensor = torch.ops.oncue.seeded_mask.default(seeds.number, list(shape), keep, like.dtype)
+        return found
+    return _draw(seeds, shape, keep, like.dtype, like.device)
+
+
+def _draw(seeds: Seeds, shape: Sequence[int], keep: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    seed, draws = seeds.next()
+    # One seed for each draw, as in Keras.
+    generator = torch.Generator(device).manual_seed((seed + draws) & 0xFFFFFFFF)
+    return torch.bernoulli(torch.full(tuple(shape), keep, dtype=dtype, device=device), generator=generator)
+
+
+def _in_graph(number: int, shape: Sequence[int], keep: float, dtype: torch.dtype) -> Tensor:
+    # By its name: a notebook that loads this file again has other seeds in another registry.
+    from oncue import seeded_mask
+
+    return seeded_mask._draw(seeded_mask._registered[number], shape, keep, dtype, torch.device("cpu"))
+
+
+if not hasattr(torch.ops.oncue, "seeded_mask"):
+    # The tag keeps a compiler from making one draw of two.
+    torch.library.define(
+        _MASK,
+        "(int seeds, SymInt[] shape, float keep, ScalarType dtype) -> Tensor",
+        tags=(torch.Tag.nondeterministic_seeded,),
+    )
+    torch.library.impl(_MASK, "CompositeExplicitAutograd", _in_graph)
+    torch.library.register_fake(_MASK, lambda number, shape, keep, dtype: torch.empty(shape, dtype=dtype))
