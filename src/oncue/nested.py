@@ -13,7 +13,7 @@ def flatten(value: Any) -> list[Any]:
         >>> flatten({"b": 1, "a": [2, (3,)]})
         [2, 3, 1]
     """
-    return list(_leaves(value))
+    return list(_leaves(value)) if is_nested(value) else [value]
 
 
 def _leaves(value: Any) -> Iterator[Any]:

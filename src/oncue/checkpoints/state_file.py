@@ -67,10 +67,11 @@ def write_state(path: str | os.PathLike[str], text: bytes, tensors: TensorBlocks
         ...     read_state(f"{folder}/a.safetensors")
         ({}, {'weight': tensor([1., 1.])})
     """
-    end = tensors.size + len(text)
-    own = f'{json.dumps(TEXT)}:{{"dtype":"U8","shape":[{len(text)}],"data_offsets":[{tensors.size},{end}]}}'
+    import torch
+
+    own = entries_of({TEXT: torch.empty(len(text), dtype=torch.uint8, device="meta")}, tensors.size)
     with WriteBehind(path) as file:
-        file.write(header_of(f"{tensors.entries},{own}" if tensors.entries else own))
+        file.write(header_of(tensors.entries, own))
         for block in tensors.blocks:
             file.write(block)
         file.write(text)

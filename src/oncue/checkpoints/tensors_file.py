@@ -53,7 +53,7 @@ def write_tensors(
         ...     load_file(f"{folder}/a.safetensors")
         {'weight': tensor([1., 1.])}
     """
-    beginning = header_of(entries_of(tensors), metadata)
+    beginning = header_of(entries_of(tensors), metadata=metadata)
     with WriteBehind(path) as file:
         file.write(beginning)
         for tensor in tensors.values():
@@ -86,11 +86,11 @@ def is_sound(file: Any, required: bool = False) -> bool:
     return bool(text[:rest] == _BEGINNING + f"{checksum:08x}".encode())
 
 
-def header_of(entries: str, metadata: Mapping[str, str] | None = None) -> bytes:
+def header_of(*entries: str, metadata: Mapping[str, str] | None = None) -> bytes:
     """Return how a safetensors file begins: a length and a JSON header, with zeros in the checksum's place.
 
     Args:
-        entries: What it says of its tensors, as of `entries_of`.
+        *entries: What it says of its tensors, as of `entries_of`.
         metadata: Texts by name.
 
     Example:
@@ -98,16 +98,18 @@ def header_of(entries: str, metadata: Mapping[str, str] | None = None) -> bytes:
         b'{"__metadata__":{"oncue_crc32":"00000000"}}     '
     """
     texts = json.dumps({CHECKSUM: _ZEROS, **(metadata or {})}, separators=(",", ":"))
-    text = f'{{"__metadata__":{texts}{"," if entries else ""}{entries}}}'.encode()
+    members = ",".join(filter(None, [f'"__metadata__":{texts}', *entries]))
+    text = f"{{{members}}}".encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 
 
-def entries_of(tensors: Mapping[str, torch.Tensor]) -> str:
+def entries_of(tensors: Mapping[str, torch.Tensor], start: int = 0) -> str:
     """Return what a header says of tensors that lie one after the other in a file: JSON without its outer braces.
 
     Args:
         tensors: Tensors by name.
+        start: How many bytes of others lie before them.
 
     Raises:
         ValueError: For a type of numbers that the format doesn't have.
@@ -118,7 +120,7 @@ def entries_of(tensors: Mapping[str, torch.Tensor]) -> str:
         '"weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
     """
     entries: dict[str, Any] = {}
-    end = 0
+    end = start
     for name, tensor in tensors.items():
         kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
         if kind is None:

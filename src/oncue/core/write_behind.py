@@ -151,9 +151,9 @@ class WriteBehind:
             # The system tells of a failed flush once; a later one may be told that all is well.
             raise self._failure
         self._flushed = self._written
-        self._start("flush", self._synchronise)
+        self._start("flush", self._flush_now)
 
-    def _synchronise(self) -> None:
+    def _flush_now(self) -> None:
         try:
             getattr(os, "fdatasync", os.fsync)(self._file.fileno())
         except OSError as error:

@@ -36,6 +36,7 @@ class _Count(Metric):
         self.accumulator.assign_add(self._pick(found))
 
     def _pick(self, counts: Counts) -> Tensor:
+        # Which of the counts it is about, each metric of this kind says.
         raise NotImplementedError
 
     def result(self) -> Tensor:
@@ -159,6 +160,7 @@ class _Share(Metric):
         self._rest.assign_add(self._pick(found))
 
     def _pick(self, counts: Counts) -> Tensor:
+        # Which of the counts it is about, each metric of this kind says.
         raise NotImplementedError
 
     def result(self) -> Tensor:

@@ -42,6 +42,7 @@ def compile_config(model: Any) -> dict[str, Any] | None:
             "jit_compile": model.jit_compile is True,
         }
     except (ValueError, NotImplementedError) as error:
+        # What has no `get_config`, or none that it could be made from again: the weights are still worth a file.
         warnings.warn(
             f"'{model.name}' is saved without what `compile` was told, because that can't be written down: {error} "
             "Compile it again after loading.",

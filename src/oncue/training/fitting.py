@@ -155,8 +155,6 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
     callbacks.on_predict_end()
     if not parts:
         raise ValueError("`predict` got no batch: `x` is empty, or a generator that had nothing left.")
-    if all(type(part) is torch.Tensor for part in parts):
-        return as_numpy(torch.cat(parts))
     leaves = [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
     joined = iter([as_numpy(leaf) for leaf in leaves])
     return _like(parts[0], joined)

@@ -51,7 +51,7 @@ class Staging:
             torch.index_select(tensor, 0, rows, out=buffer)
         sent = buffer.to(device=self._device, dtype=self._dtype, non_blocking=True)
         if self._device.type == "cuda":
-            self._copied[turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied[turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types there
             self._copied[turn].record()
         return sent.clone() if sent is buffer else sent
 

@@ -261,4 +261,5 @@ def _length(source: Any) -> int | None:
     try:
         return len(source)
     except (TypeError, NotImplementedError):
+        # It has no length, or its class says, as torch's IterableDataset may, that none is known.
         return None

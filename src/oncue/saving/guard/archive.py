@@ -39,6 +39,7 @@ def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
                 refuse(source, "there is something before the archive.")
             return {member.filename: _read_member(archive, member, source) for member in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        # All that `zipfile` raises for damage: NotImplementedError for a method of packing, RuntimeError for a password.
         refuse(source, f"it is not a whole .keras archive ({type(error).__name__}).")
 
 
