@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncue.training.batches import as_batches, class_weight_to_sample_weights, split_validation
+from oncue.feeding.batches import as_batches, class_weight_to_sample_weights, split_validation
 from oncue.utils.numerical import normalize, to_categorical
 from oncue.utils.py_dataset import PyDataset
 

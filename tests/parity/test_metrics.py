@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from oncue import metrics
-from oncue.training.compiled_loss import CompiledLoss
-from oncue.training.compiled_metrics import CompiledMetrics
+from oncue.training.output_losses import OutputLosses
+from oncue.training.output_metrics import OutputMetrics
 
 pytestmark = pytest.mark.parity
 N, K = 9, 5
@@ -261,7 +261,7 @@ def test_several_outputs(
     targets, predictions = (as_dict(y_true), as_dict(y_pred)) if by_name else (y_true, y_pred)
     weight = torch.linspace(0.1, 1.0, N) if weighted else None
     theirs = CompileLoss(loss, loss_weights, output_names=names)
-    ours = CompiledLoss(loss, loss_weights, output_names=names)
+    ours = OutputLosses(loss, loss_weights, output_names=names)
     for _ in range(2):
         expected = theirs(targets, predictions, weight)
         np.testing.assert_allclose(numbers(ours(targets, predictions, weight)), numbers(expected), rtol=1e-5)
@@ -270,7 +270,7 @@ def test_several_outputs(
         np.testing.assert_allclose(numbers(mine.result()), numbers(other.result()), rtol=1e-5)
     if specs is None:
         return
-    compiled, reference = CompiledMetrics(specs, specs, names), CompileMetrics(specs, specs, output_names=names)
+    compiled, reference = OutputMetrics(specs, specs, names), CompileMetrics(specs, specs, output_names=names)
     for _ in range(2):
         compiled.update_state(targets, predictions, weight)
         reference.update_state(targets, predictions, weight)
@@ -295,7 +295,7 @@ def test_one_output(keras: ModuleType, plain: list[Any], weighted: list[Any]) ->
 
     (y_true, _), (y_pred, _) = outputs()
     weight = torch.linspace(0.1, 1.0, N)
-    ours, theirs = CompiledMetrics(plain, weighted), CompileMetrics(plain, weighted)
+    ours, theirs = OutputMetrics(plain, weighted), CompileMetrics(plain, weighted)
     foretold = ours.names_before_build()
     for _ in range(2):
         ours.update_state(y_true, y_pred, weight)
@@ -320,7 +320,7 @@ def test_names_of_functions_classes_and_objects(keras: ModuleType) -> None:
     names = []
     for metric_module, loss_module, compiled in (
         (keras.metrics, keras.losses, CompileMetrics),
-        (metrics, losses, CompiledMetrics),
+        (metrics, losses, OutputMetrics),
     ):
         given = [
             MyOwnError,

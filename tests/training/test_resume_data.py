@@ -27,7 +27,7 @@ from torch.utils.data import (
 import oncue
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback
-from oncue.training.batches import as_batches
+from oncue.feeding.batches import as_batches
 
 X = torch.as_tensor(np.random.default_rng(3).normal(size=(24, 4)).astype("float32"))
 Y = X.sum(dim=1, keepdim=True)

@@ -10,14 +10,13 @@ import torch
 from oncue import optimizers
 from oncue.callbacks import CallbackList
 from oncue.core.console import print_message
+from oncue.feeding.batch import Batch
+from oncue.feeding.tensors import to_tensors
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.training.arguments import take_old_words
-from oncue.training.batch import Batch
-from oncue.training.compiled_loss import CompiledLoss
-from oncue.training.compiled_metrics import CompiledMetrics
 from oncue.training.compiled_step import (
     STEPS_WORTH_COMPILING,
     CompiledSteps,
@@ -25,8 +24,9 @@ from oncue.training.compiled_step import (
     worth_compiling,
 )
 from oncue.training.meter import Meter, Reading
+from oncue.training.output_losses import OutputLosses
+from oncue.training.output_metrics import OutputMetrics
 from oncue.training.precision import Precision, training_forward
-from oncue.training.tensors import to_tensors
 from oncue.training.trained_module import TrainedModule
 
 _STEPS_WORTH_A_WORD = 10_000
@@ -41,8 +41,8 @@ class CompiledModule(TrainedModule):
     jit_compile: bool | str = False
     run_eagerly: bool = False
     steps_per_execution: int = 1
-    _compiled_loss: CompiledLoss | None = None
-    _compiled_metrics: CompiledMetrics | None = None
+    _compiled_loss: OutputLosses | None = None
+    _compiled_metrics: OutputMetrics | None = None
     _loss_tracker: Mean
     _meter: Meter
     _output_like: Any = None
@@ -109,10 +109,10 @@ class CompiledModule(TrainedModule):
         if jit_compile not in (True, False, "auto", None):
             raise ValueError(f'`jit_compile` must be True, False or "auto"; got {jit_compile!r}.')
         names = getattr(self, "output_names", None)
-        compiled_loss = None if loss is None else CompiledLoss(loss, loss_weights, output_names=names)
+        compiled_loss = None if loss is None else OutputLosses(loss, loss_weights, output_names=names)
         compiled_metrics = None
         if metrics is not None or weighted_metrics is not None:
-            compiled_metrics = CompiledMetrics(metrics, weighted_metrics, output_names=names)
+            compiled_metrics = OutputMetrics(metrics, weighted_metrics, output_names=names)
         self._precision = Precision.of(precision)
         self.optimizer = optimizers.get(optimizer)
         accumulate(self.optimizer, gradient_accumulation_steps)

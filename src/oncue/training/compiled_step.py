@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from oncue.callbacks import CallbackList
+from oncue.feeding.batch import Batch
 from oncue.layers.lstm import LSTMCell
 from oncue.layers.lstm_in_graph import kernel_takes, lstm_is_whole
 from oncue.layers.masking import Masking
 from oncue.layers.rnn import RNN
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
-from oncue.training.batch import Batch
 from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.refusal import reason_of
 from oncue.training.step import loss_function

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from oncue.callbacks import CallbackList, History
+from oncue.feeding.batch import Batch, Batches
 from oncue.nested import flatten
-from oncue.training.batch import Batch, Batches
 from oncue.training.compiled_step import stepping
 from oncue.training.loop import Result, run_batches
 from oncue.training.precision import inference_forward

@@ -9,8 +9,8 @@ from typing import Any
 
 from oncue.callbacks import CallbackList
 from oncue.core.logs import Logs, Source
+from oncue.feeding.batch import Batch
 from oncue.nested import first_leaf
-from oncue.training.batch import Batch
 
 Result = Source | dict[str, Any] | None
 Step = Callable[[Batch], Result]

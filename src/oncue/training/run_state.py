@@ -13,11 +13,11 @@ import torch
 
 from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
+from oncue.feeding.batch import Batches
+from oncue.feeding.loader import own_generators
 from oncue.optimizers.optimizer import Optimizer
-from oncue.training.batch import Batches
+from oncue.random_state import random_state, set_random_state
 from oncue.training.layer_states import layer_states, set_layer_states
-from oncue.training.loader_batches import own_generators
-from oncue.training.random_state import random_state, set_random_state
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oncue.core.logs import Source
+from oncue.feeding.batch import Batch, unpack_x_y_sample_weight
 from oncue.nested import first_leaf, map_leaves
-from oncue.training.batch import Batch, unpack_x_y_sample_weight
 from oncue.training.meter import Reading
 from oncue.training.precision import training_forward
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.legacy import FIT_WORDS, LOADER_WORDS, warn_once
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose, take_old_words
-from oncue.training.batch import Batch, Batches
-from oncue.training.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.training.compiled_module import CompiledModule
 from oncue.training.compiled_step import signature_of, stepping
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs

@@ -59,7 +59,7 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Any:
     np.put_along_axis(rows, labels[..., None], 1.0, axis=-1)
     if not is_tensor:
         return rows
-    from oncue.training.tensors import float_dtype
+    from oncue.feeding.tensors import float_dtype
 
     return torch.from_numpy(rows).to(device=x.device, dtype=float_dtype())
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncue.training.batches import Batches, as_batches
+from oncue.feeding.batches import Batches, as_batches
 from oncue.utils.py_dataset import PyDataset, Sequence
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from oncue.feeding.arrays import common_length, move
+from oncue.feeding.batch import Batch, describe, unpack_x_y_sample_weight
+from oncue.feeding.class_weights import ClassWeights
+from oncue.feeding.tensors import to_tensors
 from oncue.nested import map_leaves
-from oncue.training.array_batches import common_length, move
-from oncue.training.batch import Batch, describe, unpack_x_y_sample_weight
-from oncue.training.class_weights import ClassWeights
-from oncue.training.tensors import to_tensors
 
 
 class Deliver:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from oncue.feeding.batch import describe
+from oncue.feeding.tensors import float_dtype, to_tensors
 from oncue.nested import is_nested
-from oncue.training.batch import describe
-from oncue.training.tensors import float_dtype, to_tensors
 
 
 class ClassWeights:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from oncue.training.batches import Batches, as_batches
+from oncue.feeding.batches import Batches, as_batches
 
 X = np.arange(10)
 PAIRS = TensorDataset(torch.arange(10.0, dtype=torch.float64), torch.arange(10))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from oncue import losses
-from oncue.training.compiled_loss import CompiledLoss
+from oncue.training.output_losses import OutputLosses
 
 A, B = torch.ones(4, 1), torch.tensor([0, 1, 2, 0])
 OUT_A, OUT_B = torch.zeros(4, 1), torch.full((4, 3), 1 / 3)
@@ -17,18 +17,18 @@ LOG3 = pytest.approx(1.0986123, rel=1e-5)
 
 
 def test_one_output() -> None:
-    loss = CompiledLoss("mse")
+    loss = OutputLosses("mse")
     assert loss(A, OUT_A).item() == 1.0
     assert loss.metrics == []
-    assert CompiledLoss("mse", loss_weights=3.0)(A, OUT_A).item() == 3.0
-    assert CompiledLoss("mse", loss_weights=[2])(A, OUT_A).item() == 2.0
-    assert CompiledLoss(["mse"])(A, OUT_A, torch.tensor([1.0, 0.0, 0.0, 0.0])).item() == 0.25
-    assert CompiledLoss({"out": "mse"}, output_names=["out"])([A], OUT_A).item() == 1.0
-    assert CompiledLoss({"out": "mse"}, output_names=["out"])({"out": A}, OUT_A).item() == 1.0
+    assert OutputLosses("mse", loss_weights=3.0)(A, OUT_A).item() == 3.0
+    assert OutputLosses("mse", loss_weights=[2])(A, OUT_A).item() == 2.0
+    assert OutputLosses(["mse"])(A, OUT_A, torch.tensor([1.0, 0.0, 0.0, 0.0])).item() == 0.25
+    assert OutputLosses({"out": "mse"}, output_names=["out"])([A], OUT_A).item() == 1.0
+    assert OutputLosses({"out": "mse"}, output_names=["out"])({"out": A}, OUT_A).item() == 1.0
 
 
 def test_two_losses_of_one_output_are_added() -> None:
-    loss = CompiledLoss(["mse", "mae"], [1.0, 2.0])
+    loss = OutputLosses(["mse", "mae"], [1.0, 2.0])
     assert loss(A * 2, OUT_A).item() == 8.0
     assert [(metric.name, metric.result().item()) for metric in loss.metrics] == [("mse_loss", 4.0), ("mae_loss", 2.0)]
 
@@ -44,11 +44,11 @@ def test_two_losses_of_one_output_are_added() -> None:
 )
 @pytest.mark.parametrize("word", ["crossentropy", "ce", "CE"])
 def test_crossentropy_is_chosen_by_shapes(y_true: Any, y_pred: Any, name: str, word: str) -> None:
-    assert CompiledLoss(word)(y_true, y_pred).item() == pytest.approx(CompiledLoss(name)(y_true, y_pred).item())
+    assert OutputLosses(word)(y_true, y_pred).item() == pytest.approx(OutputLosses(name)(y_true, y_pred).item())
 
 
 def test_trackers_are_unweighted_means_over_samples() -> None:
-    loss = CompiledLoss(["mse", "sparse_categorical_crossentropy"], [10.0, 1.0], ["a", "b"])
+    loss = OutputLosses(["mse", "sparse_categorical_crossentropy"], [10.0, 1.0], ["a", "b"])
     assert loss([A, B], [OUT_A, OUT_B]).item() == pytest.approx(10 + 1.0986123, rel=1e-5)
     loss([A[:2] * 3, B[:2]], [OUT_A[:2], OUT_B[:2]])
     found = {metric.name: metric.result().item() for metric in loss.metrics}
@@ -56,22 +56,22 @@ def test_trackers_are_unweighted_means_over_samples() -> None:
 
 
 def test_targets_by_name_and_partly_missing() -> None:
-    loss = CompiledLoss([None, "crossentropy"], output_names=["a", "b"])
+    loss = OutputLosses([None, "crossentropy"], output_names=["a", "b"])
     assert loss([None, B], [OUT_A, OUT_B]).item() == LOG3
     assert loss([B], [OUT_A, OUT_B]).item() == LOG3
     assert loss({"b": B}, [OUT_A, OUT_B]).item() == LOG3
-    assert CompiledLoss({"b": "ce"})({"b": B}, {"a": OUT_A, "b": OUT_B}).item() == LOG3
+    assert OutputLosses({"b": "ce"})({"b": B}, {"a": OUT_A, "b": OUT_B}).item() == LOG3
 
 
 def test_nested_outputs() -> None:
-    loss = CompiledLoss({"x": ["mse", None], "y": "crossentropy"})
+    loss = OutputLosses({"x": ["mse", None], "y": "crossentropy"})
     value = loss({"x": [A, None], "y": B}, {"x": [OUT_A, OUT_A], "y": OUT_B})
     assert value.item() == pytest.approx(2.0986123, rel=1e-5)
     assert [metric.name for metric in loss.metrics] == ["x/mse_loss", "y_loss"]
 
 
 def test_sample_weights_for_each_output() -> None:
-    loss = CompiledLoss(["mse", "mse"], output_names=["a", "b"])
+    loss = OutputLosses(["mse", "mse"], output_names=["a", "b"])
     zero = torch.zeros(4)
     assert loss([A, A], [OUT_A, OUT_A], [None, zero]).item() == 1.0
     assert loss([A, A], [OUT_A, OUT_A], {"a": zero}).item() == 1.0
@@ -93,23 +93,23 @@ def test_sample_weights_for_each_output() -> None:
 )
 def test_what_does_not_fit_the_outputs_is_refused(loss: Any, weights: Any, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        CompiledLoss(loss, weights, names)([A, A], [OUT_A, OUT_A])
+        OutputLosses(loss, weights, names)([A, A], [OUT_A, OUT_A])
 
 
 def test_an_unknown_key_tells_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'haed'.*Did you mean 'head'"):
-        CompiledLoss({"haed": "mse"})({"head": A, "tail": A}, {"head": OUT_A, "tail": OUT_A})
+        OutputLosses({"haed": "mse"})({"head": A, "tail": A}, {"head": OUT_A, "tail": OUT_A})
 
 
 def test_targets_of_another_structure_are_refused() -> None:
     with pytest.raises(ValueError, match=r"y_true.*\[a tensor of shape \(4, 1\), a tensor of shape \(4, 3\)\]"):
-        CompiledLoss("mse")(A, [OUT_A, OUT_B])
+        OutputLosses("mse")(A, [OUT_A, OUT_B])
 
 
 def test_a_compiled_step_is_not_compiled_for_each_batch_and_counts_every_batch() -> None:
     from torch._dynamo.testing import CompileCounter
 
-    loss, counter = CompiledLoss(["mse", "crossentropy"], output_names=["a", "b"]), CompileCounter()
+    loss, counter = OutputLosses(["mse", "crossentropy"], output_names=["a", "b"]), CompileCounter()
     loss([A, B], [OUT_A, OUT_B])
     loss.metrics[0].reset_state()
     step = torch.compile(lambda a, b: loss([A, B], [a * 1, b * 1]), backend=counter)
@@ -123,7 +123,7 @@ def test_a_compiled_step_is_not_compiled_for_each_batch_and_counts_every_batch()
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_a_step_compiled_by_inductor_counts_every_batch() -> None:
-    loss = CompiledLoss(["mse", "mse"], output_names=["a", "b"])
+    loss = OutputLosses(["mse", "mse"], output_names=["a", "b"])
     step = torch.compile(lambda a: loss([A, A], [a * 1, a * 2]))
     for _ in range(3):
         step(OUT_A)
@@ -132,13 +132,13 @@ def test_a_step_compiled_by_inductor_counts_every_batch() -> None:
 
 def test_bad_names_and_weights_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="Did you mean 'mse'"):
-        CompiledLoss({"a": "msee"})
+        OutputLosses({"a": "msee"})
     with pytest.raises(ValueError, match="loss_weights"):
-        CompiledLoss("mse", loss_weights="2")
+        OutputLosses("mse", loss_weights="2")
 
 
 def test_check_finds_wrong_targets() -> None:
-    loss = CompiledLoss(["mse", "sparse_categorical_crossentropy"], output_names=["a", "b"])
+    loss = OutputLosses(["mse", "sparse_categorical_crossentropy"], output_names=["a", "b"])
     loss.check([A, B], [OUT_A, OUT_B])
     with pytest.raises(ValueError, match="from 1 to 3"):
         loss.check([A, B + 1], [OUT_A, OUT_B])

@@ -1,4 +1,4 @@
-"""CompiledMetrics: the metrics of all outputs, with Keras's names in the logs."""
+"""OutputMetrics: the metrics of all outputs, with Keras's names in the logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oncue import metrics as metrics_module
 from oncue.losses.structure import align, is_nested, leaves, spread
 from oncue.metrics.mean import MeanMetricWrapper
 from oncue.metrics.metric import Metric
-from oncue.training.compiled_loss import kind_of_targets, name_of
+from oncue.training.output_losses import kind_of_targets, name_of
 
 _BY_SHAPE = {
     "accuracy": ("BinaryAccuracy", "SparseCategoricalAccuracy", "CategoricalAccuracy"),
@@ -20,7 +20,7 @@ _BY_SHAPE = {
 _SHORT = {"acc": "accuracy", "ce": "crossentropy"}
 
 
-class CompiledMetrics:
+class OutputMetrics:
     """The metrics given to `compile`, built when the first batch shows the shapes.
 
     Args:
@@ -34,7 +34,7 @@ class CompiledMetrics:
         ValueError: When `metrics` is no list, tuple or dict, or holds a name that is not known.
 
     Example:
-        >>> compiled = CompiledMetrics(["accuracy"])
+        >>> compiled = OutputMetrics(["accuracy"])
         >>> compiled.update_state(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.9], [0.8]]))
         >>> [(name, metric.result()) for name, metric in compiled.names_and_metrics()]
         [('accuracy', tensor(0.5000))]

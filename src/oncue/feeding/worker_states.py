@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import get_worker_info
 
-from oncue.training.random_state import random_state, set_random_state
+from oncue.random_state import random_state, set_random_state
 
 
 class TellingCollate:

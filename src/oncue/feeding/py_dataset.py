@@ -10,11 +10,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from oncue.training.batch import Batch, Batches, unpack_x_y_sample_weight
-from oncue.training.batch_order import BatchOrder
-from oncue.training.deliver import Deliver
-from oncue.training.tensors import to_tensors
-from oncue.training.undisturbed import undisturbed_random_state
+from oncue.feeding.batch import Batch, Batches, unpack_x_y_sample_weight
+from oncue.feeding.deliver import Deliver
+from oncue.feeding.order import BatchOrder
+from oncue.feeding.tensors import to_tensors
+from oncue.feeding.undisturbed import undisturbed_random_state
 
 
 def is_py_dataset(x: Any) -> bool:

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 from oncue.core.console import print_message
-from oncue.training.batch import Batch, Batches
-from oncue.training.batch_digest import batch_digest
-from oncue.training.deliver import Deliver
-from oncue.training.random_state import random_state, set_random_state
-from oncue.training.undisturbed import undisturbed_random_state
+from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.deliver import Deliver
+from oncue.feeding.digest import batch_digest
+from oncue.feeding.undisturbed import undisturbed_random_state
+from oncue.random_state import random_state, set_random_state
 
 _END = object()
 _KEYS = {"passes", "in_pass", "taken", "seen", "begun", "source"}

@@ -10,20 +10,20 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from oncue.feeding.arrays import ArrayBatches
+from oncue.feeding.batch import Batch, Batches, describe, unpack_x_y_sample_weight
+from oncue.feeding.class_weights import ClassWeights, class_weight_to_sample_weights
+from oncue.feeding.deliver import Deliver
+from oncue.feeding.huggingface import huggingface_batches, is_huggingface, split_columns
+from oncue.feeding.indexed import dataset_batches
+from oncue.feeding.loader import loader_batches
+from oncue.feeding.order import Shuffle
+from oncue.feeding.py_dataset import PyDatasetBatches, is_py_dataset
+from oncue.feeding.steps import StepBatches
+from oncue.feeding.stream import StreamBatches
+from oncue.feeding.tensors import is_arrays
+from oncue.feeding.validation_split import split_validation
 from oncue.nested import named_leaves
-from oncue.training.array_batches import ArrayBatches
-from oncue.training.batch import Batch, Batches, describe, unpack_x_y_sample_weight
-from oncue.training.batch_order import Shuffle
-from oncue.training.class_weights import ClassWeights, class_weight_to_sample_weights
-from oncue.training.deliver import Deliver
-from oncue.training.huggingface_batches import huggingface_batches, is_huggingface, split_columns
-from oncue.training.indexed_batches import dataset_batches
-from oncue.training.loader_batches import loader_batches
-from oncue.training.py_dataset_batches import PyDatasetBatches, is_py_dataset
-from oncue.training.step_batches import StepBatches
-from oncue.training.stream_batches import StreamBatches
-from oncue.training.tensors import is_arrays
-from oncue.training.validation_split import split_validation
 
 __all__ = [
     "Batch",

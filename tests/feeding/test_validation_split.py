@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from oncue.training.batches import split_validation
+from oncue.feeding.batches import split_validation
 
 
 @given(samples=st.integers(2, 200), share=st.floats(0.001, 0.999))

@@ -18,13 +18,13 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from oncue.training.batch import Batch, Batches
-from oncue.training.deliver import Deliver
-from oncue.training.index_position import IndexPosition
-from oncue.training.random_state import random_state, set_random_state
-from oncue.training.stream_batches import StreamBatches, keeps_position
-from oncue.training.undisturbed import undisturbed_random_state
-from oncue.training.worker_states import TellingCollate, WorkerStart, WorkerStates
+from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.deliver import Deliver
+from oncue.feeding.index_position import IndexPosition
+from oncue.feeding.stream import StreamBatches, keeps_position
+from oncue.feeding.undisturbed import undisturbed_random_state
+from oncue.feeding.worker_states import TellingCollate, WorkerStart, WorkerStates
+from oncue.random_state import random_state, set_random_state
 
 _DRAW_ANEW = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 """Samplers whose order comes from a generator's state when a pass begins, and from nothing else."""

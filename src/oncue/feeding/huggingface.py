@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from oncue.training.batch import Batches
-from oncue.training.batch_order import Shuffle
-from oncue.training.deliver import Deliver
-from oncue.training.indexed_batches import IndexedBatches
-from oncue.training.stream_batches import StreamBatches
-from oncue.training.tensors import comes_from
+from oncue.feeding.batch import Batches
+from oncue.feeding.deliver import Deliver
+from oncue.feeding.indexed import IndexedBatches
+from oncue.feeding.order import Shuffle
+from oncue.feeding.stream import StreamBatches
+from oncue.feeding.tensors import comes_from
 
 _TARGETS = ("labels", "label")
 

@@ -1,4 +1,4 @@
-"""CompiledLoss: the losses of all outputs as one number."""
+"""OutputLosses: the losses of all outputs as one number."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def name_of(thing: Any) -> str:
     return to_snake_case(getattr(thing, "__name__", type(thing).__name__))
 
 
-class CompiledLoss:
+class OutputLosses:
     """The weighted sum of the losses of all outputs.
 
     Args:
@@ -70,7 +70,7 @@ class CompiledLoss:
 
     Example:
         >>> import torch
-        >>> loss = CompiledLoss("mse")
+        >>> loss = OutputLosses("mse")
         >>> loss(torch.zeros(2, 1), torch.full((2, 1), 3.0))
         tensor(9.)
     """

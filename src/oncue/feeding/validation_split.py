@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.feeding.arrays import common_length
+from oncue.feeding.batch import Batch
+from oncue.feeding.tensors import is_arrays, to_tensors
 from oncue.nested import map_leaves
-from oncue.training.array_batches import common_length
-from oncue.training.batch import Batch
-from oncue.training.tensors import is_arrays, to_tensors
 
 
 def split_validation(

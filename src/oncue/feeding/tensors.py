@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from oncue import backend
+from oncue.feeding.batch import describe
 from oncue.nested import map_named
-from oncue.training.batch import describe
 
 _SCALARS = (bool, int, float, np.generic)
 _WIDER = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from oncue.training.batch import Batch, Batches
+from oncue.feeding.batch import Batch, Batches
 
 
 class StepBatches(Batches):
@@ -21,7 +21,7 @@ class StepBatches(Batches):
         steps: Batches per epoch.
 
     Example:
-        >>> from oncue.training.array_batches import ArrayBatches
+        >>> from oncue.feeding.arrays import ArrayBatches
         >>> epochs = StepBatches(ArrayBatches([0, 1, 2], batch_size=1, device="cpu"), steps=2)
         >>> [x.item() for x, _, _ in epochs.epoch()], [x.item() for x, _, _ in epochs.epoch()]
         ([0, 1], [2, 0])

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from oncue import metrics
-from oncue.training.compiled_metrics import CompiledMetrics
+from oncue.training.output_metrics import OutputMetrics
 
 LABELS = torch.tensor([0, 1, 2, 0])
 SCORES = torch.eye(3)[[0, 1, 1, 0]] + 0.1
 COLUMN, CHANCES = torch.tensor([[0.0], [1.0], [1.0], [0.0]]), torch.tensor([[0.1], [0.9], [0.2], [0.3]])
 
 
-def values(compiled: CompiledMetrics) -> dict[str, float]:
+def values(compiled: OutputMetrics) -> dict[str, float]:
     return {name: float(metric.result()) for name, metric in compiled.names_and_metrics()}
 
 
@@ -30,7 +30,7 @@ def values(compiled: CompiledMetrics) -> dict[str, float]:
 )
 @pytest.mark.parametrize("word", ["accuracy", "acc", "Accuracy"])
 def test_accuracy_is_chosen_by_shapes_and_keeps_its_name(y_true: Any, y_pred: Any, kind: type, word: str) -> None:
-    compiled = CompiledMetrics([word])
+    compiled = OutputMetrics([word])
     assert compiled.names_before_build() == [word]
     compiled.update_state(y_true, y_pred)
     assert type(compiled.metrics[0]) is kind
@@ -38,20 +38,20 @@ def test_accuracy_is_chosen_by_shapes_and_keeps_its_name(y_true: Any, y_pred: An
 
 
 def test_crossentropy_is_chosen_by_shapes() -> None:
-    compiled = CompiledMetrics(["ce"])
+    compiled = OutputMetrics(["ce"])
     compiled.update_state(LABELS, SCORES)
     assert type(compiled.metrics[0]) is metrics.SparseCategoricalCrossentropy
     assert list(values(compiled)) == ["ce"]
 
 
 def test_only_weighted_metrics_get_weights() -> None:
-    compiled = CompiledMetrics(["acc"], ["acc"])
+    compiled = OutputMetrics(["acc"], ["acc"])
     compiled.update_state(COLUMN, CHANCES, torch.tensor([0.0, 0.0, 1.0, 0.0]))
     assert values(compiled) == {"acc": 0.75, "weighted_acc": 0.0}
 
 
 def test_reset() -> None:
-    compiled = CompiledMetrics(["acc"])
+    compiled = OutputMetrics(["acc"])
     compiled.reset_state()
     compiled.update_state(COLUMN, CHANCES)
     compiled.reset_state()
@@ -66,19 +66,19 @@ def test_no_gradients_are_recorded() -> None:
         seen.append((y_pred * 2).requires_grad)
         return y_pred
 
-    CompiledMetrics([watched]).update_state(COLUMN, CHANCES.clone().requires_grad_())
+    OutputMetrics([watched]).update_state(COLUMN, CHANCES.clone().requires_grad_())
     assert seen == [False]
 
 
 def test_several_outputs() -> None:
-    compiled = CompiledMetrics({"b": ["acc", "acc"], "a": "mae"}, output_names=["a", "b"])
+    compiled = OutputMetrics({"b": ["acc", "acc"], "a": "mae"}, output_names=["a", "b"])
     assert compiled.names_before_build() is None
     compiled.update_state([COLUMN, LABELS], [CHANCES, SCORES])
     assert list(values(compiled)) == ["a_mae", "b_acc", "b_acc_1"]
 
 
 def test_one_metric_for_each_output() -> None:
-    compiled = CompiledMetrics(["mae", "accuracy"], output_names=["a", "b"])
+    compiled = OutputMetrics(["mae", "accuracy"], output_names=["a", "b"])
     compiled.update_state({"a": COLUMN, "b": LABELS}, [CHANCES, SCORES])
     assert list(values(compiled)) == ["a_mae", "b_accuracy"]
 
@@ -86,12 +86,12 @@ def test_one_metric_for_each_output() -> None:
 @pytest.mark.parametrize("given", ["accuracy", metrics.AUC(), lambda y_true, y_pred: y_pred])
 def test_what_is_no_list_is_refused_with_the_fix(given: Any) -> None:
     with pytest.raises(ValueError, match=r"`metrics` must be a list.*Type metrics=\["):
-        CompiledMetrics(given)
+        OutputMetrics(given)
 
 
 def test_an_unknown_name_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="Did you mean 'accuracy'"):
-        CompiledMetrics([["acuracy"]])
+        OutputMetrics([["acuracy"]])
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_an_unknown_name_is_refused_at_once() -> None:
 )
 def test_what_does_not_fit_the_outputs_is_refused(given: Any, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        CompiledMetrics(given, output_names=names).update_state([COLUMN, LABELS], [CHANCES, SCORES])
+        OutputMetrics(given, output_names=names).update_state([COLUMN, LABELS], [CHANCES, SCORES])
 
 
 def test_empty_lists_mean_no_metrics() -> None:
-    compiled = CompiledMetrics([], {})
+    compiled = OutputMetrics([], {})
     compiled.update_state(COLUMN, CHANCES)
     assert (compiled.metrics, compiled.names_before_build()) == ([], [])

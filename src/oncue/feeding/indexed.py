@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.utils.data import default_collate
 
-from oncue.training.batch import Batch, Batches
-from oncue.training.batch_order import BatchOrder, Shuffle
-from oncue.training.deliver import Deliver
-from oncue.training.undisturbed import undisturbed_random_state
+from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.deliver import Deliver
+from oncue.feeding.order import BatchOrder, Shuffle
+from oncue.feeding.undisturbed import undisturbed_random_state
 
 
 class IndexedBatches(Batches):

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from oncue import backend
-from oncue.training.batches import Batches, as_batches, class_weight_to_sample_weights, unpack_x_y_sample_weight
+from oncue.feeding.batches import Batches, as_batches, class_weight_to_sample_weights, unpack_x_y_sample_weight
 
 
 def batches_of(*args: Any, **options: Any) -> Batches:

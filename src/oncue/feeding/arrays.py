@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.class_weights import ClassWeights
+from oncue.feeding.order import BatchOrder, Shuffle
+from oncue.feeding.staging import Staging
+from oncue.feeding.tensors import to_tensors, wanted_dtype
 from oncue.nested import is_nested, map_leaves, named_leaves
-from oncue.training.batch import Batch, Batches
-from oncue.training.batch_order import BatchOrder, Shuffle
-from oncue.training.class_weights import ClassWeights
-from oncue.training.staging import Staging
-from oncue.training.tensors import to_tensors, wanted_dtype
 
 _DEFAULT_BATCH_SIZE = 32
 _SHARE_OF_FREE_MEMORY = 0.5
