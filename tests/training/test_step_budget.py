@@ -92,7 +92,7 @@ def test_a_bare_step_stays_within_its_budget() -> None:
 
 def test_a_compiled_step_stays_within_its_budget_and_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     # What runs inside the graph is the compiler's affair; torch's own way of running it makes it quickly.
-    monkeypatch.setattr("oncue.training.compiled_region.BACKEND", "eager")
+    monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
     made = model()
     made.compile("adam", "mse", metrics=["accuracy"], jit_compile=True)
     made.fit(X[:40], Y[:40], batch_size=4, verbose=0)
@@ -112,7 +112,7 @@ def test_a_compiled_step_stays_within_its_budget_and_is_one_graph(monkeypatch: p
 @pytest.mark.parametrize("optimizer", ["adam", "torch"])
 def test_no_two_inputs_of_a_graph_share_memory(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
     # torch makes such tensors anew, as views of one, in every call: 4 microseconds for each weight.
-    monkeypatch.setattr("oncue.training.compiled_region.BACKEND", "eager")
+    monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
     made, pointers = model(), list[int]()
     chosen = optimizer if optimizer == "adam" else torch.optim.Adam(made.parameters(), lr=0.001)
     made.compile(chosen, "mse", metrics=["accuracy"], jit_compile=True)

@@ -17,7 +17,7 @@ from oncue.metrics.metric import Metric
 from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.training.arguments import take_old_words
-from oncue.training.compiled_step import (
+from oncue.training.graph.compiled_step import (
     STEPS_WORTH_COMPILING,
     CompiledSteps,
     signature_of,

@@ -12,7 +12,7 @@ import torch
 from oncue.callbacks import CallbackList, History
 from oncue.feeding.batch import Batch, Batches
 from oncue.nested import flatten
-from oncue.training.compiled_step import stepping
+from oncue.training.graph.compiled_step import stepping
 from oncue.training.loop import Result, run_batches
 from oncue.training.precision import inference_forward
 from oncue.training.run_state import RunState

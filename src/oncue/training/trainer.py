@@ -15,8 +15,8 @@ from oncue.legacy import FIT_WORDS, LOADER_WORDS, warn_once
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose, take_old_words
 from oncue.training.compiled_module import CompiledModule
-from oncue.training.compiled_step import signature_of, stepping
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
+from oncue.training.graph.compiled_step import signature_of, stepping
 from oncue.training.precision import inference_forward
 from oncue.training.step import own_step, test_step, train_step, unpacked
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from oncue.layers.lstm_in_graph import WholeLSTMs
 from oncue.layers.quick_dropout import dropout
-from oncue.training.recorded_graph import RecordedGraph
-from oncue.training.refusal import reason_of
+from oncue.training.graph.recorded import RecordedGraph
+from oncue.training.graph.refusal import reason_of
 
 Function = Callable[..., tuple[Tensor, ...]]
 

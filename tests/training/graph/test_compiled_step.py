@@ -19,7 +19,7 @@ from torch import nn
 import oncue as keras
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler
-from oncue.training import compiled_region
+from oncue.training.graph import compiled_region
 
 X = np.random.default_rng(0).normal(size=(72, 6)).astype("float32")
 Y = ((X[:, 0] > 0).astype(int) + (X[:, 1] > 0)).astype("int64")
@@ -541,7 +541,7 @@ def test_auto_compiles_long_runs_and_says_so(
     monkeypatch.setattr("oncue.training.compiled_module._STEPS_WORTH_A_WORD", 5)
     history = model.fit(X, Y, batch_size=16, verbose=2)
     assert "The steps ran eagerly: compiling them is worth it from 200,000 steps on" in history.explain()
-    monkeypatch.setattr("oncue.training.compiled_step.STEPS_WORTH_COMPILING", 10)
+    monkeypatch.setattr("oncue.training.graph.compiled_step.STEPS_WORTH_COMPILING", 10)
     history = model.fit(X, Y, batch_size=16, epochs=2, verbose=2)
     assert 'Compiling the training step, because 10 steps lie ahead (jit_compile="auto").' in capsys.readouterr().out
     assert "The steps ran as one compiled graph" in history.explain()

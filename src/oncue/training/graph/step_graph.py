@@ -12,7 +12,7 @@ from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
 from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate
-from oncue.training.compiled_region import CompiledRegion
+from oncue.training.graph.compiled_region import CompiledRegion
 from oncue.training.precision import inference_forward
 from oncue.training.step import detached, loss_function, metric_update, own_metrics, samples_of
 

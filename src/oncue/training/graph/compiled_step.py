@@ -19,10 +19,10 @@ from oncue.layers.masking import Masking
 from oncue.layers.rnn import RNN
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
+from oncue.training.graph.refusal import reason_of
+from oncue.training.graph.step_graph import StepGraph
 from oncue.training.layer_states import layer_states, set_layer_states
-from oncue.training.refusal import reason_of
 from oncue.training.step import loss_function
-from oncue.training.step_graph import StepGraph
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from oncue.training import compiled_region, recorded_graph
-from oncue.training.compiled_region import CompiledRegion
+from oncue.training.graph import compiled_region, recorded
+from oncue.training.graph.compiled_region import CompiledRegion
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_one_tensor_for_two_parts_of_a_batch_is_not_learnt_from() -> None:
 
 
 def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = []
+    runs = []
 
     def record(run: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
         # As a CUDA graph does: nothing runs while it is recorded, and every replay writes to the same outputs.
@@ -88,7 +88,7 @@ def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: py
         before = module.total.clone()
         outputs = run()
         module.total.copy_(before)
-        recorded.append(run)
+        runs.append(run)
 
         def replay() -> None:
             for output, value in zip(outputs, run(), strict=True):
@@ -96,7 +96,7 @@ def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: py
 
         return replay, outputs
 
-    monkeypatch.setattr(recorded_graph, "record_cuda", record)
+    monkeypatch.setattr(recorded, "record_cuda", record)
     recorded_for = module = Scale()
     region = region_of(module, records=True)
     for count in range(1, 6):
@@ -107,14 +107,14 @@ def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: py
         (result,) = region(*ones(count))
         assert result.tolist() == [2.0 * count, 2.0 * count]
     assert module.total.item() == 4.0 * sum(range(1, 9))
-    assert len(recorded) == 1
+    assert len(runs) == 1
 
 
 def test_what_cant_be_recorded_runs_without(monkeypatch: pytest.MonkeyPatch) -> None:
     def record(run: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(recorded_graph, "record_cuda", record)
+    monkeypatch.setattr(recorded, "record_cuda", record)
     region = region_of(Scale(), records=True)
     region(*ones())
     with pytest.warns(UserWarning, match="runs without CUDA graphs: operation not permitted"):
