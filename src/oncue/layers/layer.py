@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from oncue import backend, dtype_policies, naming
+from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers
 from oncue.core.suggest import nearest
-from oncue.layers.keras_tensor import has_symbolic
+from oncue.layers.arguments import Shape
+from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.policy_scope import run_in_policy
-from oncue.layers.symbolic_module import Shape, SymbolicModule
-from oncue.layers.weighted_module import variables_of
+from oncue.layers.weight_limit import count_weight
 from oncue.nested import first_leaf, flatten, map_leaves
-from oncue.variable import Variable
+from oncue.variable import Variable, torch_dtype
 
 
-class Layer(SymbolicModule):
+class Layer(torch.nn.Module):
     """A building block of a model: weights and a computation, with Keras's arguments and methods.
 
     It is a `torch.nn.Module`, so it can stand inside any torch code; `forward` builds the weights from the first input,
@@ -91,8 +92,6 @@ class Layer(SymbolicModule):
         self._input_shape_arg = _input_shape_argument(kwargs)
         self.autocast = bool(kwargs.pop("autocast", True))
         if activity_regularizer is not None:
-            from oncue import regularizers
-
             activity_regularizer = regularizers.get(activity_regularizer)
         self.activity_regularizer = activity_regularizer
         if kwargs:
@@ -102,7 +101,62 @@ class Layer(SymbolicModule):
             hint = f" Did you mean `{guess}`?" if guess is not None else f" It takes: {', '.join(known)}."
             raise ValueError(f"{type(self).__name__} has no argument `{name_given}`.{hint}")
 
-    # Building ----------------------------------------------------------------------------------------------------
+    # Its name, its number types, whether it is trained --------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The layer's name, unique in its model."""
+        return self._name
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = value
+
+    @property
+    def dtype(self) -> str:
+        """The type of the weights, such as "float32"."""
+        return str(self._dtype).removeprefix("torch.")
+
+    @property
+    def variable_dtype(self) -> str:
+        """The type of the weights, the same as `dtype`."""
+        return self.dtype
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type of the computations, to which inputs are cast; under a mixed policy not that of the weights."""
+        return self._dtype_policy.compute_dtype
+
+    @property
+    def dtype_policy(self) -> dtype_policies.DTypePolicy:
+        """The policy that says both types. Weights that are there already keep their type when it is set."""
+        return self._dtype_policy
+
+    @dtype_policy.setter
+    def dtype_policy(self, value: Any) -> None:
+        self._take_policy(value)
+
+    def _take_policy(self, value: Any) -> None:
+        self._dtype_policy = dtype_policies.get(value)
+        self._dtype = torch_dtype(self._dtype_policy.variable_dtype)
+        if self.compute_dtype != self.variable_dtype:
+            Layer.policies_in_use = True
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights are updated in training. Setting it sets it for every layer inside."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        value = bool(value)
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._trainable = value
+        for parameter in self.parameters():
+            parameter.requires_grad_(value)
+
+    # Building -----------------------------------------------------------------------------------------------------
 
     def build(self, input_shape: Any) -> None:
         """Make the weights. A subclass that has any overrides this and calls `add_weight`.
@@ -133,7 +187,7 @@ class Layer(SymbolicModule):
             return hidden.fget(self)  # type: ignore[no-any-return]  # a property of any kind
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
-    # Calling -----------------------------------------------------------------------------------------------------
+    # Calling ------------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer on tensors, arrays, or the symbolic tensors of a functional model."""
@@ -171,16 +225,6 @@ class Layer(SymbolicModule):
 
     def _run_in_policy(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return run_in_policy(self, run, args, kwargs) if Layer.policies_in_use else run(*args, **kwargs)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
-        # In a new process no layer has said yet that it has a policy.
-        self._take_policy(self._dtype_policy)
-
-    def _take_policy(self, value: Any) -> None:
-        super()._take_policy(value)
-        if self.compute_dtype != self.variable_dtype:
-            Layer.policies_in_use = True
 
     def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
         new = self.compute_mask(args[0] if args else None, mask)
@@ -222,7 +266,295 @@ class Layer(SymbolicModule):
         """
         raise NotImplementedError(f"{type(self).__name__} must define `call(self, inputs)` or `forward(self, inputs)`.")
 
-    # Losses and configuration ------------------------------------------------------------------------------------
+    # Calling on symbolic tensors ----------------------------------------------------------------------------------
+
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Take symbolic inputs and return symbolic outputs that remember this call."""
+        if not self.built:
+            inputs = args[0] if args else first_leaf(kwargs)
+            self.ensure_built(map_leaves(lambda leaf: tuple(leaf.shape), inputs))
+        if kwargs.get("training", self) is None:
+            del kwargs["training"]
+        shape, dtype = self.compute_output_spec(
+            args, {key: value for key, value in kwargs.items() if key != "training"}
+        )
+        # `layer(x, training=False)` holds for every later run of the model, so the history keeps it.
+        outputs = symbols(shape, dtype, (self, args, kwargs))
+        self.__dict__["_symbolic"] = (args[0] if len(args) == 1 else list(args), outputs)
+        return outputs
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input of the last symbolic call.
+
+        Raises:
+            AttributeError: When there was none.
+        """
+        return self._symbolic_end("input")
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        self.__dict__["input"] = value
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output of the last symbolic call, from which a model of a part of the layers is made.
+
+        Raises:
+            AttributeError: When there was none.
+        """
+        return self._symbolic_end("output")
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        self.__dict__["output"] = value
+
+    def _symbolic_end(self, name: str) -> Any:
+        # Torch code often calls a part of a model `self.output`, which then comes first.
+        for held in (self.__dict__, self._modules, self._parameters, self._buffers):
+            if name in held:
+                return held[name]
+        ends = self.__dict__.get("_symbolic")
+        if ends is None:
+            raise AttributeError(
+                f"'{self.name}' has no symbolic {name}: it was not called on what `Input(shape)` gives, nor put behind "
+                "one in a Sequential model."
+            )
+        return ends[0 if name == "input" else 1]
+
+    def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+        """Return the shape and the type of the output for symbolic inputs."""
+        if args and type(self).compute_output_shape is not Layer.compute_output_shape:
+            shapes = map_leaves(lambda leaf: tuple(leaf.shape), args[0])
+            return self.compute_output_shape(shapes), self.compute_dtype
+        return self._probe_shapes(args, kwargs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output for an input of a given shape (the batch axis first, None where unknown)."""
+        if isinstance(input_shape, (list, dict)):
+            named = dict(input_shape) if isinstance(input_shape, dict) else dict(enumerate(input_shape))
+            tensors = {key: KerasTensor(tuple(shape), self.dtype) for key, shape in named.items()}
+            return self._probe_shapes((tensors if isinstance(input_shape, dict) else list(tensors.values()),), {})[0]
+        return self._probe_shapes((KerasTensor(tuple(input_shape), self.dtype),), {})[0]
+
+    def _probe_shapes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+        """Find the output's shape by running the layer on zeros of two sizes where a size is not known."""
+        device = self._placed() or backend.device()
+
+        def run(unknown: int) -> Any:
+            def zeros(leaf: Any) -> Any:
+                if not isinstance(leaf, KerasTensor):
+                    return leaf
+                size = [unknown if part is None else part for part in leaf.shape]
+                return torch.zeros(size, dtype=torch_dtype(leaf.dtype), device=device)
+
+            with torch.no_grad():
+                probed = map_leaves(zeros, args)
+                return self(*probed, **{key: map_leaves(zeros, value) for key, value in kwargs.items()}, training=False)
+
+        one, two = run(2), run(3)
+
+        def joined(a: torch.Tensor, b: torch.Tensor) -> Shape:
+            return tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True))
+
+        dtype = str(flatten(one)[0].dtype).removeprefix("torch.")
+        shapes = iter([joined(a, b) for a, b in zip(flatten(one), flatten(two), strict=True)])
+
+        def placed(part: Any) -> Any:
+            if isinstance(part, dict):
+                made = {key: placed(part[key]) for key in sorted(part)}
+                return {key: made[key] for key in part}
+            return [placed(item) for item in part] if isinstance(part, (list, tuple)) else next(shapes)
+
+        return placed(one), dtype
+
+    # Weights ------------------------------------------------------------------------------------------------------
+
+    def add_weight(
+        self,
+        shape: Sequence[int] | int | None = None,
+        initializer: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        name: str | None = None,
+        *,
+        axes: tuple[int, ...] | None = None,
+    ) -> torch.Tensor:
+        """Make a weight: a `torch.nn.Parameter` when trainable, else a buffer.
+
+        Args:
+            shape: The shape in Keras's order of axes; () by default.
+            initializer: A name, an initializer, or a function of (shape, dtype); "glorot_uniform" by default.
+            dtype: The type of the numbers; the layer's by default.
+            trainable: Whether the optimizer updates it.
+            regularizer: A penalty on the weight, added to the loss.
+            constraint: A projection applied after each update.
+            name: The attribute under which the layer keeps it.
+            axes: When the stored tensor has another order of axes than Keras's: the permutation that turns the stored
+                one into Keras's.
+
+        Returns:
+            The stored tensor.
+        """
+        shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+        count_weight(shape)
+        attribute = self._free_attribute(name or "weight")
+        kind = self._dtype if dtype is None else torch_dtype(dtype_policies.get(dtype).variable_dtype)
+        start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)
+        value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
+        if axes is not None:
+            value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))
+        value = value.detach().contiguous()
+        tensor: torch.Tensor
+        if trainable:
+            tensor = torch.nn.Parameter(value, requires_grad=self._trainable and value.is_floating_point())
+            self.register_parameter(attribute, tensor)
+        else:
+            tensor = value
+            self.register_buffer(attribute, tensor)
+        variable = Variable(self, attribute, axes=axes, name=name or attribute)
+        self._variables[attribute] = variable
+        if regularizer is not None:
+            self._regularizers[attribute] = regularizers.get(regularizer)
+        if constraint is not None:
+            project = constraints.get(constraint)
+            variable.constraint = lambda stored: variable.from_keras(project(variable.to_keras(stored)))
+        if not type(self).__module__.startswith("oncue."):
+            # Layers written for Keras call these on what add_weight returned.
+            tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
+            tensor.assign_add = variable.assign_add  # type: ignore[attr-defined]  # as above
+            tensor.assign_sub = variable.assign_sub  # type: ignore[attr-defined]  # as above
+        return tensor
+
+    def _placed(self) -> torch.device | None:
+        tensor: torch.Tensor | None = next(iter(self.parameters()), None)
+        if tensor is None:
+            tensor = next(iter(self.buffers()), None)
+        return self._device_hint if tensor is None else tensor.device
+
+    @property
+    def _device_hint(self) -> torch.device | None:
+        hint: torch.device | None = self.__dict__.get("_device")
+        return hint
+
+    def _free_attribute(self, name: str) -> str:
+        attribute = name.replace("/", "_").replace(".", "_")
+        if self.__dict__.get(attribute, self) is None:
+            # `self.bias = None` in __init__ announces a weight; torch wants the name free.
+            del self.__dict__[attribute]
+        number = 0
+        while hasattr(self, attribute) and (attribute in self._parameters or attribute in self._buffers or number):
+            number += 1
+            attribute = f"{name}_{number}"
+        return attribute
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `self.w = self.add_weight(...)` moves the weight to the attribute that the author chose.
+        if isinstance(value, torch.Tensor):
+            for held in (self.__dict__.get("_parameters", {}), self.__dict__.get("_buffers", {})):
+                old = next((key for key, tensor in held.items() if tensor is value), None)
+                if old is not None:
+                    if old != name and old in self._variables:
+                        self.__dict__.pop(name, None)
+                        held[name] = held.pop(old)
+                        variable = self._variables.pop(old)
+                        variable._attribute = name
+                        if variable.name == "weight":
+                            variable.name = variable.path = name
+                        self._variables[name] = variable
+                        if old in self._regularizers:
+                            self._regularizers[name] = self._regularizers.pop(old)
+                    return
+        super().__setattr__(name, value)
+        if isinstance(value, torch.nn.Module) and not isinstance(value, Layer) and value.training != self.training:
+            # Torch's modules begin in training mode; inside a layer they work in the layer's mode.
+            value.train(self.training)
+
+    def _track_containers(self) -> None:
+        """Register layers kept in plain lists, tuples and dicts, which Keras tracks and torch doesn't."""
+        known = {id(module) for module in self.modules()}
+        for attribute, value in list(self.__dict__.items()):
+            if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
+                continue
+            for index, leaf in enumerate(flatten(value)):
+                if isinstance(leaf, torch.nn.Module) and id(leaf) not in known:
+                    self.add_module(f"{attribute}_{index}", leaf)
+                    leaf.train(self.training)
+                    known.update(id(module) for module in leaf.modules())
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All weights: the layer's own in order of making, trainable ones first, then those of the layers inside."""
+        return list(variables_of(self))
+
+    @property
+    def variables(self) -> list[Variable]:
+        """The same as `weights`."""
+        return self.weights
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        """The weights that the optimizer updates."""
+        return [weight for weight in self.weights if weight.trainable]
+
+    @property
+    def trainable_variables(self) -> list[Variable]:
+        """The same as `trainable_weights`."""
+        return self.trainable_weights
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        """The weights that the optimizer leaves alone."""
+        return [weight for weight in self.weights if not weight.trainable]
+
+    @property
+    def non_trainable_variables(self) -> list[Variable]:
+        """The same as `non_trainable_weights`."""
+        return self.non_trainable_weights
+
+    def get_weights(self) -> list[NDArray[Any]]:
+        """Return copies of all weights as NumPy arrays, in Keras's order and shapes."""
+        return [weight.numpy() for weight in self.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all weights.
+
+        Args:
+            weights: Arrays in the order and shapes of `get_weights`.
+
+        Raises:
+            ValueError: When the number or a shape differs; nothing is changed then.
+        """
+        own = self.weights
+        if len(own) != len(weights):
+            raise ValueError(
+                f"`weights` for '{self.name}' must be a list of {len(own)} arrays, one for each of its weights; got "
+                f"{len(weights)}."
+            )
+        for variable, value in zip(own, weights, strict=True):
+            if tuple(np.shape(value)) != variable.shape:
+                raise ValueError(
+                    f"`weights` for '{self.name}': the weight '{variable.path}' has the shape {variable.shape}, the "
+                    f"array given for it {tuple(np.shape(value))}."
+                )
+        for variable, value in zip(own, weights, strict=True):
+            variable.assign(value)
+
+    def count_params(self) -> int:
+        """Return how many numbers the weights hold.
+
+        Raises:
+            ValueError: When the layer has no weights yet because it was not built.
+        """
+        if not self.built:
+            raise ValueError(
+                f"'{self.name}' has no weights yet. Call it on data, or build it with an `Input(shape)` first."
+            )
+        return sum(weight.value.numel() for weight in self.weights)
+
+    # Losses -------------------------------------------------------------------------------------------------------
 
     def add_loss(self, loss: Any) -> None:
         """Add a term to the loss of the step that is being computed (call it inside `call`)."""
@@ -242,13 +574,22 @@ class Layer(SymbolicModule):
                         terms.append(regularizer(variable.to_keras(variable.value)))
         return terms
 
+    # Copies and configuration -------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of one layer must not drag along the whole graph of symbolic tensors before it.
+        return {key: value for key, value in self.__dict__.items() if key != "_symbolic"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
+        # In a new process no layer has said yet that it has a policy.
+        self._take_policy(self._dtype_policy)
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
         policy = dtype_policies.serialize(self.dtype_policy)
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": policy}
         if self.activity_regularizer is not None:
-            from oncue import regularizers
-
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
         return config
 
@@ -260,6 +601,38 @@ class Layer(SymbolicModule):
     def extra_repr(self) -> str:
         """Show the name in torch's printout of modules."""
         return f"name={self.name}"
+
+
+def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | None = None) -> Iterator[Variable]:
+    """Yield the weights of any torch module in Keras's order: own parameters, own buffers, then the modules inside.
+
+    Args:
+        module: A layer, a model or a plain `torch.nn.Module`.
+        prefix: The path of the module in its model.
+        seen: Tensors already given, so that shared ones come once.
+
+    Yields:
+        One Variable for each parameter and each buffer that belongs to the state dict.
+    """
+    seen = set() if seen is None else seen
+    table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
+    hidden = module._non_persistent_buffers_set
+    attributes = [*module._parameters, *(key for key in module._buffers if key not in hidden)]
+    for attribute in attributes:
+        tensor = getattr(module, attribute)
+        if tensor is None or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        variable = table.get(attribute)
+        if variable is None:
+            variable = Variable(module, attribute)
+            if isinstance(module, Layer):
+                table[attribute] = variable
+        variable.path = f"{prefix}/{variable.name}" if prefix else variable.name
+        yield variable
+    for child_name, child in module.named_children():
+        label = child.name if isinstance(child, Layer) else child_name
+        yield from variables_of(child, f"{prefix}/{label}" if prefix else label, seen)
 
 
 def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -301,6 +674,3 @@ def _constructor_arguments(cls: type) -> list[str]:
                 if name != "self" and parameter.kind is not parameter.VAR_KEYWORD and name not in names:
                     names.append(name)
     return names
-
-
-__all__ = ["Layer", "Shape", "variables_of"]

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from oncue.layers.allowance import allowance
 from oncue.layers.layer import Layer
+from oncue.layers.weight_limit import weight_limit
 from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
 from oncue.variable import torch_dtype
@@ -161,7 +161,7 @@ def model_from_written(
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
     # A few more than the file has, so that a model which only lacks a small weight is told which.
-    limited = nullcontext() if numbers is None else allowance(numbers + _SPARE_NUMBERS)
+    limited = nullcontext() if numbers is None else weight_limit(numbers + _SPARE_NUMBERS)
     with CustomObjectScope(custom_objects or {}), shared_layers(), limited:
         try:
             model = layer_from_config(config, custom_objects)

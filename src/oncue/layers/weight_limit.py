@@ -1,4 +1,4 @@
-"""How many numbers the weights may hold that are made on a file's word."""
+"""A limit on how many numbers new weights may hold while a model is made from the configuration in a file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _left: ContextVar[list[int] | None] = ContextVar("left", default=None)
 
 
 @contextmanager
-def allowance(numbers: int) -> Iterator[None]:
-    """Let weights of so many numbers be made inside the `with` block, as many as the file that asks for them holds.
+def weight_limit(numbers: int) -> Iterator[None]:
+    """Refuse weights, inside the `with` block, that hold more numbers in all than the file that asks for them.
 
     Args:
         numbers: The largest number of numbers.
 
     Example:
         >>> from oncue.layers import Dense
-        >>> with allowance(10):
+        >>> with weight_limit(10):
         ...     Dense(1000).build((None, 1000))
         Traceback (most recent call last):
         ...
@@ -32,11 +32,14 @@ def allowance(numbers: int) -> Iterator[None]:
         _left.reset(token)
 
 
-def spend(shape: Sequence[int]) -> None:
-    """Take the numbers of a weight from what is left; outside of `allowance` nothing is counted.
+def count_weight(shape: Sequence[int]) -> None:
+    """Subtract a new weight from what is left of the limit; without a limit, do nothing.
+
+    Args:
+        shape: The shape of the weight.
 
     Raises:
-        ValueError: When there are not enough left.
+        ValueError: When it holds more numbers than are left.
     """
     left = _left.get()
     if left is not None:
