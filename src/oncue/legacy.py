@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oncue.core.logs import Logs
+from oncue.core.warn import warn
 
 LOG_NAMES: dict[str, tuple[str, ...]] = {
     "acc": (
@@ -200,12 +199,7 @@ def warn_once(old: str, new: str) -> None:
     if old in _warned:
         return
     _warned.add(old)
-    # However deep in oncue the word was met, the warning points at the line outside that used it.
-    depth, frame = 1, sys._getframe()
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "oncue":
-        frame = frame.f_back
-        depth += 1
-    warnings.warn(f"`{old}` is the word of an older Keras; type `{new}` instead.", DeprecationWarning, stacklevel=depth)
+    warn(f"`{old}` is the word of an older Keras; type `{new}` instead.", DeprecationWarning)
 
 
 Logs.old_names = staticmethod(log_names)

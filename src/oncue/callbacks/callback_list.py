@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
@@ -19,6 +18,7 @@ from oncue.core.journal import Journal
 from oncue.core.logs import as_logs
 from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
+from oncue.core.warn import warn
 from oncue.legacy import old_log_names
 
 _LATE = ("runs_last", "saves_run", "ends_run")
@@ -183,7 +183,7 @@ class CallbackList(Callback):
                 f"{' and '.join(sorted(kinds))} both set the learning rate; whichever comes later overwrites the other. "
                 "The journal says who set it when."
             )
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warn(text)
             self.journal.write("CallbackList", text)
 
     def costs(self) -> dict[str, dict[str, float]]:

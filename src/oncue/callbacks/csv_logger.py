@@ -6,13 +6,13 @@ import csv
 import io
 import os
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
 from oncue.callbacks.callback import Callback
 from oncue.core.files import replace_file, sweep
+from oncue.core.warn import warn
 
 _MISSING = "NA"
 
@@ -159,11 +159,7 @@ class CSVLogger(Callback):
                 f"{rows[0][0] if rows[0] else ''!r}, not 'epoch'. Give another `filename`, or `append=False` to replace it."
             )
         if whole != text:
-            warnings.warn(
-                f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn(f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.")
             replace_file(path, whole.encode("utf-8"))
         return rows[0][1:] if rows else None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.monitor import Logged, Monitor, MonitorError, as_number, find_monitor
 from oncue.core.suggest import nearest
+from oncue.core.warn import warn
 from oncue.legacy import log_names
 
 
@@ -35,11 +35,7 @@ class MonitorCallback(Callback):
         super().__init__()
         owner = type(self).__name__
         if mode not in ("auto", "min", "max"):
-            warnings.warn(
-                f"{owner}: mode '{mode}' is unknown; it falls back to auto mode.",
-                UserWarning,
-                stacklevel=3,
-            )
+            warn(f"{owner}: mode '{mode}' is unknown; it falls back to auto mode.")
             mode = "auto"
         self.monitor = monitor
         self.mode = mode
@@ -82,7 +78,7 @@ class MonitorCallback(Callback):
         self.watch.name = self._reads
         if warning is not None:
             self._warned = True
-            warnings.warn(warning, UserWarning, stacklevel=2)
+            warn(warning)
         elif self._reads in logged.names or self.watch.direction is not None:
             self._decide_direction(dict(logged.directions))
         else:
@@ -105,11 +101,7 @@ class MonitorCallback(Callback):
         if not self._warned and not (self._expected and self._skips_epochs(logs)):
             self._warned = True
             known = ", ".join(logs or ()) or "nothing"
-            warnings.warn(
-                f"{type(self).__name__} watches `{self.monitor}`, which is not available; this epoch logged: {known}.",
-                UserWarning,
-                stacklevel=3,
-            )
+            warn(f"{type(self).__name__} watches `{self.monitor}`, which is not available; this epoch logged: {known}.")
         return None
 
     def _skips_epochs(self, logs: dict[str, Any] | None) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from oncue.callbacks.callback import Callback
 from oncue.core.logs import as_python
+from oncue.core.warn import warn
 
 _GIVE_UP_AFTER = 3
 
@@ -83,9 +83,7 @@ class RemoteMonitor(Callback):
     def _failed(self, error: OSError) -> None:
         self._failures += 1
         if self._failures == 1:
-            warnings.warn(
-                f"Could not reach RemoteMonitor root server at {self.root}: {error}", UserWarning, stacklevel=3
-            )
+            warn(f"Could not reach RemoteMonitor root server at {self.root}: {error}")
         if self._failures == _GIVE_UP_AFTER:
             self.note(f"gave up sending to {self.root} after {self._failures} failures in a row: {error}")
 

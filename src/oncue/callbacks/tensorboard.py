@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oncue import legacy
 from oncue.callbacks import tensorboard_arguments as arguments
 from oncue.callbacks.callback import Callback
+from oncue.core.warn import warn
 
 if TYPE_CHECKING:
     from oncue.tensorboard.event_file import EventFile
@@ -234,11 +234,9 @@ class TensorBoard(Callback):
         for run, (name, size) in state["files"].items():
             path = os.path.join(self.log_dir, run, name)
             if os.path.basename(name) != name or not os.path.isfile(path) or os.path.getsize(path) < size:
-                warnings.warn(
+                warn(
                     f"The event file '{path}' of the interrupted run is gone or was changed; its events are lost, and a "
-                    "new file is begun.",
-                    UserWarning,
-                    stacklevel=2,
+                    "new file is begun."
                 )
                 continue
             self._files[run] = EventFile(os.path.join(self.log_dir, run), resume=(name, size))
@@ -285,9 +283,7 @@ class TensorBoard(Callback):
             except (TypeError, ValueError, RuntimeError):
                 if name not in self._left_out:
                     self._left_out.add(name)
-                    warnings.warn(
-                        f"TensorBoard leaves `{name}` out: its value {value!r} is no number.", UserWarning, stacklevel=3
-                    )
+                    warn(f"TensorBoard leaves `{name}` out: its value {value!r} is no number.")
         return numbers
 
     def _learning_rates(self, logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 from oncue.checkpoints.manifest import Manifest
@@ -11,6 +10,7 @@ from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import by_score
 from oncue.core.file_name import FileName
 from oncue.core.monitor import Monitor
+from oncue.core.warn import warn
 
 
 class NoSoundCheckpointError(ValueError):
@@ -101,11 +101,9 @@ class Checkpoints:
             damaged.append(str(path))
             if path.is_file():
                 os.replace(path, aside)
-                warnings.warn(
+                warn(
                     f"'{path}' is not what was saved: it was damaged or changed. It was set aside as '{aside.name}', and "
-                    "the next one is taken.",
-                    UserWarning,
-                    stacklevel=3,
+                    "the next one is taken."
                 )
         raise NoSoundCheckpointError(
             f"None of the files of '{self.manifest.path}' is what was saved: {', '.join(damaged) or 'it has none'}."

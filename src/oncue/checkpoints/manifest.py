@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import Rule, by_score, kept
 from oncue.core.files import replace_file, sweep
+from oncue.core.warn import warn
 
 FORMAT = 1
 """The version of the manifest's form."""
@@ -118,9 +118,7 @@ class Manifest:
                     path.unlink()
                     deleted.append(record.file)
             except OSError as error:
-                warnings.warn(
-                    f"'{path}' could not be deleted ({error}); it will be tried again.", UserWarning, stacklevel=2
-                )
+                warn(f"'{path}' could not be deleted ({error}); it will be tried again.")
                 continue
             self.records.remove(record)
         if len(self.records) != before:
@@ -149,11 +147,9 @@ class Manifest:
         for record in by_score((record for record in self.records if record.monitor == monitor), direction):
             if self.is_intact(record):
                 return record
-            warnings.warn(
+            warn(
                 f"'{self.folder / record.file}' is not the file that was saved with {monitor} {record.score:g}: its "
-                "content has changed. Its score is not adopted.",
-                UserWarning,
-                stacklevel=2,
+                "content has changed. Its score is not adopted."
             )
         return None
 

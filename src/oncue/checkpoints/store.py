@@ -6,13 +6,13 @@ import os
 import re
 import stat
 import uuid
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from oncue.checkpoints.lock import FolderLock
 from oncue.core.files import sync_folder
+from oncue.core.warn import warn
 
 _T = TypeVar("_T")
 _STATE = re.compile(r"state-(\d+)\.safetensors")
@@ -130,7 +130,7 @@ class Store:
                 continue
             self._good = number
             if failures:
-                warnings.warn(f"{' '.join(failures)} '{path}' is used instead.", UserWarning, stacklevel=2)
+                warn(f"{' '.join(failures)} '{path}' is used instead.")
             return found
         if failures:
             raise ValueError(
@@ -177,7 +177,7 @@ class Store:
             # Somebody else has deleted it.
             return True
         except OSError as error:
-            warnings.warn(f"'{path}' could not be deleted ({error}).", UserWarning, stacklevel=3)
+            warn(f"'{path}' could not be deleted ({error}).")
             return False
         return True
 

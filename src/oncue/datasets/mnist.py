@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
+from oncue.core.warn import warn
 from oncue.datasets.origin import Split, url_of
 from oncue.utils.files import DownloadError, cache_home, get_file, hash_file
 
@@ -46,11 +46,9 @@ def load_data(path: str = "mnist.npz") -> Split:
         except ValueError as error:
             error.add_note("The file's hash is not MNIST's, and downloading it again failed.")
             raise
-        warnings.warn(
+        warn(
             f"{cached} is not the original MNIST (SHA-256 {hash_file(cached)} instead of {_SHA256}), and it could not "
-            "be downloaded again; the file is used as it is.",
-            UserWarning,
-            stacklevel=2,
+            "be downloaded again; the file is used as it is."
         )
         return arrays
     return _read(Path(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from oncue.core.warn import warn
 from oncue.feeding.arrays import ArrayBatches
 from oncue.feeding.batch import Batch, Batches, describe, unpack_x_y_sample_weight
 from oncue.feeding.class_weights import ClassWeights, class_weight_to_sample_weights
@@ -132,11 +132,7 @@ def _from_source(
     if kind == "torch IterableDataset":
         return loader_batches(DataLoader(x, batch_size=32 if batch_size is None else batch_size), deliver)
     if batch_size is not None and method != "validation":
-        warnings.warn(
-            f"`batch_size={batch_size}` is ignored: `x` is a {kind}, which decides the size of its batches itself.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn(f"`batch_size={batch_size}` is ignored: `x` is a {kind}, which decides the size of its batches itself.")
     if kind == "DataLoader":
         arrange = split_columns if is_huggingface(x.dataset) else lambda data: data
         return loader_batches(x, deliver, arrange)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 
 
@@ -58,12 +58,10 @@ class StepBatches(Batches):
                 yield batch
                 continue
             if began_here or not self.batches.restartable:
-                warnings.warn(
+                warn(
                     f"Your input ran out of data after {step} of {self._steps} steps, so the epoch ends here. Make "
                     "sure that it can give as many batches as there are steps in all epochs, or leave the number of "
-                    "steps out.",
-                    UserWarning,
-                    stacklevel=2,
+                    "steps out."
                 )
                 self._pass, self._taken = None, 0
                 break

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from oncue.core.console import print_message
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.deliver import Deliver
 from oncue.feeding.digest import batch_digest
@@ -98,12 +98,10 @@ class StreamBatches(Batches):
         if taken == start and before == 0 and not placed and not start:
             raise ValueError(f"The {self._deliver.kind} gave no batch at all; it must give at least one.")
         if taken == start and not (placed and start):
-            warnings.warn(
+            warn(
                 f"The {self._deliver.kind} ran out of data: epoch {before + 1} got no batch. Pass something that can "
                 "be read again (a list of batches, a DataLoader, a PyDataset), or a generator that never ends together "
-                "with `steps_per_epoch`.",
-                UserWarning,
-                stacklevel=2,
+                "with `steps_per_epoch`."
             )
 
     def keep_position(self) -> None:

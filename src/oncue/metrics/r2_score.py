@@ -5,12 +5,12 @@ Definition: https://keras.io/api/metrics/regression_metrics/#r2score-class.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oncue.core.warn import warn
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.metrics.metric import Metric
 
@@ -109,11 +109,10 @@ class R2Score(Metric):
     def _adjusted(self, score: Tensor) -> Tensor:
         samples = float(self.num_samples.owned())
         if self.num_regressors >= samples - 1:
-            warnings.warn(
+            warn(
                 f"R2Score can't be adjusted for {self.num_regressors} regressors with only {samples:g} data points; "
                 f"the "
-                "plain score is returned.",
-                stacklevel=3,
+                "plain score is returned."
             )
             return score
         return 1.0 - (1.0 - score) * (samples - 1.0) / (samples - self.num_regressors - 1.0)

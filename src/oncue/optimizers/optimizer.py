@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oncue.core.warn import warn
 from oncue.optimizers.applied_gradients import apply_gradients
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
 from oncue.optimizers.learning_rate import Iterations
@@ -253,7 +253,7 @@ class Optimizer(OptimizerState):
             raise ValueError("No gradients provided for any variable: call `loss.backward()` before `step()`.")
         absent = {id(p) for p in missing}
         names = [label for p, label in zip(self._parameters, self._labels, strict=True) if id(p) in absent]
-        warnings.warn(f"Gradients do not exist for variables {names} when minimizing the loss.", stacklevel=3)
+        warn(f"Gradients do not exist for variables {names} when minimizing the loss.")
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Update by given gradients instead of the parameters' own.

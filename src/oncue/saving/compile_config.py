@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from typing import Any
 
 from oncue import losses, metrics, optimizers
+from oncue.core.warn import warn
 from oncue.saving.custom_objects import CustomObjectScope, get_custom_objects
 
 
@@ -43,10 +43,9 @@ def compile_config(model: Any) -> dict[str, Any] | None:
         }
     except (ValueError, NotImplementedError) as error:
         # What has no `get_config`, or none that it could be made from again: the weights are still worth a file.
-        warnings.warn(
+        warn(
             f"'{model.name}' is saved without what `compile` was told, because that can't be written down: {error} "
-            "Compile it again after loading.",
-            stacklevel=3,
+            "Compile it again after loading."
         )
         return None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from oncue import losses, optimizers
+from oncue.core.warn import warn
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
@@ -169,10 +169,7 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
         # It was saved before its first step.
         return None
     if found != shapes or len(names) != len(shapes):
-        warnings.warn(
-            f"The optimizer's state in {str(source)!r} doesn't fit and was left out; the optimizer starts anew.",
-            stacklevel=4,
-        )
+        warn(f"The optimizer's state in {str(source)!r} doesn't fit and was left out; the optimizer starts anew.")
         return None
     arrays = [guard.read_array(dataset) for dataset in datasets]
     return lambda: set_optimizer_arrays(model, arrays)

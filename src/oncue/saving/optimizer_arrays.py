@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oncue.core.warn import warn
 from oncue.optimizers import LossScaleOptimizer
 from oncue.saving.tree import Stored
 
@@ -94,10 +94,9 @@ def _set_rate(optimizer: Any, before: float, saved: float) -> None:
 def warn_of_count(optimizer: Any, own: int, saved: int) -> None:
     """Say that an optimizer's state was left alone because the file has another number of arrays for it."""
     hint = " It is not built yet: train it for a step, or use `load_model`." if not optimizer.built else ""
-    warnings.warn(
+    warn(
         f"Skipping variable loading for optimizer '{optimizer.name}', because it has {own} variables whereas the saved "
-        f"optimizer has {saved} variables.{hint}",
-        stacklevel=2,
+        f"optimizer has {saved} variables.{hint}"
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oncue.core.warn import warn
 from oncue.optimizers import LossScaleOptimizer
 from oncue.saving import guard
 from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays, warn_of_count
@@ -97,7 +97,7 @@ def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
             f"The weights in {str(source)!r} don't fit the model; nothing was loaded:\n  {shown}\nBuild the same "
             "architecture, or pass `skip_mismatch=True` to load the layers that fit."
         )
-    warnings.warn(f"Not all weights of {str(source)!r} were loaded:\n  {shown}", stacklevel=5)
+    warn(f"Not all weights of {str(source)!r} were loaded:\n  {shown}")
 
 
 def _read_place(content: Any, place: Place, source: Any, problems: list[str]) -> list[tuple[Variable, NDArray[Any]]]:

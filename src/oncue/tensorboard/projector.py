@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from oncue.core.suggest import nearest
+from oncue.core.warn import warn
 from oncue.tensorboard.weights import as_array, as_tensor
 
 
@@ -50,11 +50,7 @@ class Projector:
         self.log_dir = log_dir
         tables = dict(_embeddings(model))
         if not tables:
-            warnings.warn(
-                f"TensorBoard's `embeddings_freq` is set, but {type(model).__name__} has no embedding layer.",
-                UserWarning,
-                stacklevel=4,
-            )
+            warn(f"TensorBoard's `embeddings_freq` is set, but {type(model).__name__} has no embedding layer.")
         files = (
             dict.fromkeys(tables, os.fspath(metadata)) if isinstance(metadata, (str, os.PathLike)) else metadata or {}
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-import warnings
 
 import torch
+
+from oncue.core.warn import warn
 
 
 class Trace:
@@ -39,7 +40,7 @@ class Trace:
             self._profile.start()
         except Exception as error:  # whatever the profiler of this platform raises
             self._profile = None
-            warnings.warn(f"TensorBoard could not start torch.profiler: {error}", UserWarning, stacklevel=3)
+            warn(f"TensorBoard could not start torch.profiler: {error}")
 
     def stop(self) -> str | None:
         """End the profile and write it.
@@ -59,6 +60,6 @@ class Trace:
             path = os.path.join(run, f"{socket.gethostname()}_{os.getpid()}.{time.time_ns()}.pt.trace.json")
             profile.export_chrome_trace(path)
         except Exception as error:  # as above
-            warnings.warn(f"TensorBoard could not write the profile: {error}", UserWarning, stacklevel=3)
+            warn(f"TensorBoard could not write the profile: {error}")
             return None
         return path

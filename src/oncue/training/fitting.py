@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from oncue.callbacks import CallbackList, History
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.nested import flatten
 from oncue.training.graph.compiled_step import stepping
@@ -183,7 +183,7 @@ def _train_step(model: Trainer) -> Any:
     if model._overrides("train_step"):
         return own_step(model, model.train_step)
     if not model.trainable_parameters():
-        warnings.warn("The model has no trainable weights, so training changes nothing.", UserWarning, stacklevel=4)
+        warn("The model has no trainable weights, so training changes nothing.")
     return train_step(model)
 
 

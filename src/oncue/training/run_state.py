@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 
 from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batches
 from oncue.feeding.loader import own_generators
 from oncue.optimizers.optimizer import Optimizer
@@ -78,11 +78,9 @@ class RunState:
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         others = _other_optimizers(self._model)
         if asked and others:
-            warnings.warn(
+            warn(
                 f"The state of the compiled optimizer is backed up; {', '.join(f'`{name}`' for name in others)} of "
-                f"{type(self._model).__name__} would begin anew after an interruption.",
-                UserWarning,
-                stacklevel=3,
+                f"{type(self._model).__name__} would begin anew after an interruption."
             )
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
         if self.waiting is not None and not self.waiting.stopped:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.core.warn import warn
 from oncue.layers.lstm_in_graph import WholeLSTMs
 from oncue.layers.quick_dropout import dropout
 from oncue.training.graph.recorded import RecordedGraph
@@ -144,9 +144,7 @@ class CompiledRegion:
                 recorded = self._recorded = RecordedGraph(self._graph, self._inputs, changing)
             except RuntimeError as error:
                 self._records, self._recorded = False, None
-                warnings.warn(
-                    f"The compiled step runs without CUDA graphs: {reason_of(error)}.", UserWarning, stacklevel=2
-                )
+                warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
                 return
         self._graph = recorded
 

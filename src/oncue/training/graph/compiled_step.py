@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oncue.callbacks import CallbackList
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.layers.lstm import LSTMCell
 from oncue.layers.lstm_in_graph import kernel_takes, lstm_is_whole
@@ -246,7 +246,7 @@ class CompiledStep:
         steps = self._model._compiled_steps
         if self._model.jit_compile is True and not steps.warned:
             steps.warned = True
-            warnings.warn(text, UserWarning, stacklevel=3)
+            warn(text)
 
 
 def leaves_of(batch: Batch) -> tuple[Tensor, ...]:

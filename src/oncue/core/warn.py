@@ -1,0 +1,51 @@
+"""Warnings that point at the user's line, however deep in oncue their reason was found."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+
+_ONCUE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+# Through these a user's line reaches oncue without calling it: a layer is called by torch, a callback by Keras's `fit`,
+# a run is begun by `with`, an old module is found by an import.
+_BETWEEN = ("contextlib", "importlib", "keras", "torch")
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Give a warning at the innermost line that is the user's own.
+
+    Where no line of the stack is the user's (in a thread of oncue's own), it points at the outermost one.
+
+    Args:
+        text: What is wrong, and what to do about it.
+        category: The kind of warning.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn("The rate is 0.")
+        >>> caught[0].filename
+        '<doctest ...>'
+    """
+    frame = inspect.currentframe()
+    skipped = (_ONCUE, "<frozen importlib", *_places(_BETWEEN))
+    while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):
+        frame = frame.f_back
+    if frame is None:
+        raise RuntimeError("this Python keeps no stack of frames, so that no line can be named")
+    warnings.warn_explicit(
+        text,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _places(modules: tuple[str, ...]) -> list[str]:
+    """Return the folder of each package and the file of each module, of those that are loaded."""
+    files = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
+    return [file.removesuffix("__init__.py") for file in files if file]
