@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 
 def accumulate(optimizer: Any, steps: Any) -> None:
     """Let an optimizer update at every so many steps, by the mean of their gradients.
@@ -44,10 +42,4 @@ def accumulate(optimizer: Any, steps: Any) -> None:
         return
     if steps == 1:
         return
-    updates = optimizer._updates
-    optimizer.gradient_accumulation_steps = steps
-    if optimizer.built:
-        optimizer._accumulators = [torch.zeros_like(p, requires_grad=False) for p in optimizer._parameters]
-        optimizer._choose_path()
-    # The count is one of steps, and so many make an update from now on.
-    optimizer._iterations = updates * steps
+    optimizer._accumulate_over(steps)

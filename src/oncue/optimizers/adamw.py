@@ -33,6 +33,8 @@ class AdamW(Adam):
         tensor([0.5000])
     """
 
+    has_compiled_rule = True  # Adam's
+
     def __init__(
         self,
         learning_rate: Any = 0.001,

@@ -1,22 +1,30 @@
-"""The base of all optimizers: Keras's words around a torch optimizer."""
+"""The base of all optimizers: Keras's interface around a torch optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import inspect
+import re
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from oncue import naming
+from oncue.core.suggest import unknown
 from oncue.core.warn import warn
-from oncue.optimizers.applied_gradients import apply_gradients
+from oncue.legacy import translate_optimizer_arguments, warn_once
+from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
-from oncue.optimizers.learning_rate import Iterations
-from oncue.optimizers.optimizer_state import OptimizerState
+from oncue.optimizers.clipping import make_clip
+from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate
+from oncue.optimizers.rate_source import RateSource
+from oncue.optimizers.schedules import LearningRateSchedule
 from oncue.optimizers.weight_average import WeightAverage
 
 
-class Optimizer(OptimizerState):
+class Optimizer:
     """Updates parameters by their gradients; an inner torch optimizer does the arithmetic.
 
     The training loop calls `build` once, then `step` after each backward pass. To write an optimizer of your own, give
@@ -50,11 +58,154 @@ class Optimizer(OptimizerState):
         (tensor([-0.5000]), 1)
     """
 
-    _average: WeightAverage | None = None
-    _labels: Sequence[str] = ()
-    _constraints: Sequence[tuple[Tensor, Any]] = ()
+    # Whether the torch optimizer applies weight decay in its own kernel (from the group's "weight_decay").
+    _torch_decays = False
     # Whether a step is nothing but the torch optimizer's.
     _plain = False
+    _undecayed_names: re.Pattern[str] | None = None
+    _inner: torch.optim.Optimizer | None = None
+    _average: WeightAverage | None = None
+    _accumulators: list[Tensor] | None = None
+    _parameters: Sequence[Tensor] = ()
+    _labels: Sequence[str] = ()
+    _constraints: Sequence[tuple[Tensor, Any]] = ()
+
+    def __init__(
+        self,
+        learning_rate: Any,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        old = translate_optimizer_arguments(kwargs)
+        self._rate = RateSource(old.pop("learning_rate", learning_rate), old.pop("decay", 0.0))
+        for argument in old:
+            known = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
+            raise unknown(f"argument of {type(self).__name__}", argument, known)
+        if use_ema and not 0 <= ema_momentum <= 1:
+            raise ValueError(f"`ema_momentum` must be in [0, 1]; got {ema_momentum!r}.")
+        for argument, count, least in (
+            ("ema_overwrite_frequency", ema_overwrite_frequency if use_ema else None, 1),
+            ("gradient_accumulation_steps", gradient_accumulation_steps, 2),
+        ):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < least):
+                raise ValueError(f"`{argument}` must be an int of at least {least}, or None; got {count!r}.")
+        if loss_scale_factor is not None and not loss_scale_factor > 0:
+            raise ValueError(f"`loss_scale_factor` must be a number above 0, or None; got {loss_scale_factor!r}.")
+        self._clip = make_clip(clipnorm, clipvalue, global_clipnorm)
+        self.clipnorm = clipnorm
+        self.clipvalue = clipvalue
+        self.global_clipnorm = global_clipnorm
+        self.use_ema = use_ema
+        self.ema_momentum = ema_momentum
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        self.loss_scale_factor = loss_scale_factor
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else name
+        self.built = False
+        self._iterations = 0
+        self._groups: list[dict[str, Any]] = []
+        self._undecayed: set[Tensor] = set()
+        self.weight_decay = weight_decay
+
+    # The learning rate.
+
+    @property
+    def learning_rate(self) -> LearningRate:
+        """The learning rate of now, a float; set it to a number, a schedule or a function without arguments."""
+        return LearningRate(self._read_rate(), self._assign_rate)
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        self._assign_rate(value)
+
+    @property
+    def lr(self) -> LearningRate:
+        """Keras 1 and 2's name of `learning_rate`."""
+        warn_once("optimizer.lr", "optimizer.learning_rate")
+        return self.learning_rate
+
+    @lr.setter
+    def lr(self, value: Any) -> None:
+        warn_once("optimizer.lr", "optimizer.learning_rate")
+        self._assign_rate(value)
+
+    def _read_rate(self) -> float:
+        return self._rate.read(self._updates)
+
+    def _assign_rate(self, value: Any) -> None:
+        self._rate.assign(value)
+        self._write_rate(self._rate.at(self._updates))
+
+    def _write_rate(self, value: float) -> None:
+        for group in self._groups:
+            group["lr"] = value
+
+    # The count.
+
+    @property
+    def iterations(self) -> Iterations:
+        """How many updates were done: an int that also has `.numpy()` and `.assign()`."""
+        return Iterations(self._updates, self._set_iterations)
+
+    @iterations.setter
+    def iterations(self, value: Any) -> None:
+        self._set_iterations(checked_count(value, "iterations"))
+
+    @property
+    def _updates(self) -> int:
+        """How many updates were done, which gradient accumulation makes fewer than the steps."""
+        steps = self.gradient_accumulation_steps
+        return self._iterations if steps is None else self._iterations // steps
+
+    def _set_iterations(self, updates: int) -> None:
+        self._restore_count(updates * (self.gradient_accumulation_steps or 1))
+
+    def _restore_count(self, steps: int) -> None:
+        self._iterations = steps
+        self._count_changed()
+
+    # Weight decay.
+
+    @property
+    def weight_decay(self) -> float | None:
+        """Decoupled weight decay, or None; may be set between steps."""
+        return self._weight_decay
+
+    @weight_decay.setter
+    def weight_decay(self, value: float | None) -> None:
+        self._weight_decay = None if value is None else checked_rate(value, "weight_decay")
+        if self._torch_decays:
+            for group in self._groups:
+                decays = group["params"][0] not in self._undecayed
+                group["weight_decay"] = (self._weight_decay or 0.0) if decays else 0.0
+        self._choose_path()
+
+    def exclude_from_weight_decay(
+        self, var_list: Iterable[Any] | None = None, var_names: Iterable[str] | None = None
+    ) -> None:
+        """Keep some parameters free of weight decay; call it before `build`.
+
+        Args:
+            var_list: Parameters or variables.
+            var_names: Regular expressions; a variable whose `.name` any of them is found in is excluded.
+
+        Raises:
+            ValueError: When the optimizer is already built.
+        """
+        if self.built:
+            raise ValueError("`exclude_from_weight_decay` must be called before the optimizer is built.")
+        self._undecayed = {tensor_of(variable) for variable in var_list or ()}
+        names = sorted(set(var_names or ()))
+        self._undecayed_names = re.compile("|".join(names)) if names else None
 
     # What a subclass gives.
 
@@ -77,10 +228,24 @@ class Optimizer(OptimizerState):
     def _skipped(self, parameters: list[Tensor]) -> None:
         """React to parameters having been left out of an update for lack of a gradient."""
 
+    def _count_changed(self) -> None:
+        """React to the count having been set from outside."""
+
+    def _slot_blocks(self) -> list[dict[str, str]]:
+        """Keras's slot names and torch's keys for them, in the blocks in which Keras creates its variables."""
+        return []
+
+    def _own_variables(self) -> list[Tensor]:
+        """Copies of what Keras keeps in variables of its own after the slots, and what follows from the count here."""
+        return []
+
     # What a subclass gives, to be part of a compiled training step.
 
     has_compiled_rule = False
-    """Whether `compiled_numbers` and `compiled_rule` say what an update does."""
+    """Whether `compiled_numbers` and `compiled_rule` say what an update does.
+
+    Each class says so for itself: a subclass, which may compute something else, doesn't inherit it.
+    """
     compiled_width = 1
     """How many numbers `compiled_numbers` returns."""
 
@@ -146,6 +311,29 @@ class Optimizer(OptimizerState):
         self._choose_path()
         self._count_changed()
 
+    def _exclude_by_name(self, variables: list[Any], parameters: list[Tensor]) -> None:
+        if self._undecayed_names is None:
+            return
+        for variable, parameter in zip(variables, parameters, strict=True):
+            name = getattr(variable, "name", None)
+            if not isinstance(name, str):
+                raise ValueError(
+                    "`exclude_from_weight_decay(var_names=...)` needs variables with a name; got a bare parameter of "
+                    f"shape {tuple(parameter.shape)}. Give `var_list` instead."
+                )
+            if self._undecayed_names.search(name) is not None:
+                self._undecayed.add(parameter)
+
+    def _accumulate_over(self, steps: int) -> None:
+        """Update at every so many steps from now on; see `accumulate`."""
+        updates = self._updates
+        self.gradient_accumulation_steps = steps
+        if self.built:
+            self._accumulators = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
+            self._choose_path()
+        # The count is one of steps, and so many make an update from now on.
+        self._iterations = updates * steps
+
     def _make_groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
         if not self._torch_decays:
             return [{"params": parameters}]
@@ -167,7 +355,27 @@ class Optimizer(OptimizerState):
             and (not self._weight_decay or self._torch_decays)
         )
 
+    @property
+    def torch_optimizer(self) -> torch.optim.Optimizer:
+        """The torch optimizer that does the arithmetic.
+
+        Raises:
+            ValueError: Before `build`.
+        """
+        if self._inner is None:
+            raise ValueError(f"This {type(self).__name__} has no torch optimizer until `build(variables)`.")
+        return self._inner
+
     # Stepping.
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Return the loss times `loss_scale_factor`, or as it is."""
+        return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
+
+    def zero_grad(self) -> None:
+        """Drop the gradients, so that the next backward pass starts without them."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def step(self) -> None:
         """Update the parameters by their `.grad`; those without one are left alone.
@@ -182,6 +390,13 @@ class Optimizer(OptimizerState):
             self._report_missing(missing)
         self._advance(missing)
 
+    def _report_missing(self, missing: list[Tensor]) -> None:
+        if len(missing) == len(self._parameters):
+            raise ValueError("No gradients provided for any variable: call `loss.backward()` before `step()`.")
+        absent = {id(p) for p in missing}
+        names = [label for p, label in zip(self._parameters, self._labels, strict=True) if id(p) in absent]
+        warn(f"Gradients do not exist for variables {names} when minimizing the loss.")
+
     def _advance(self, missing: list[Tensor]) -> None:
         if self._inner is None:
             if not self.built:
@@ -191,16 +406,6 @@ class Optimizer(OptimizerState):
         else:
             self._advance_with_options(self._inner, missing)
         self._iterations += 1
-
-    def _update(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
-        if self._rate.moves:
-            self._write_rate(self._rate.at(self._updates))
-        changes = self._hyperparameters()
-        for group in self._groups:
-            group.update(changes)
-        inner.step()
-        if missing:
-            self._skipped(missing)
 
     @torch.no_grad()
     def _advance_with_options(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
@@ -248,25 +453,91 @@ class Optimizer(OptimizerState):
                 torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._updates))
         self._update(inner, missing)
 
-    def _report_missing(self, missing: list[Tensor]) -> None:
-        if len(missing) == len(self._parameters):
-            raise ValueError("No gradients provided for any variable: call `loss.backward()` before `step()`.")
-        absent = {id(p) for p in missing}
-        names = [label for p, label in zip(self._parameters, self._labels, strict=True) if id(p) in absent]
-        warn(f"Gradients do not exist for variables {names} when minimizing the loss.")
+    def _update(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
+        if self._rate.moves:
+            self._write_rate(self._rate.at(self._updates))
+        changes = self._hyperparameters()
+        for group in self._groups:
+            group.update(changes)
+        inner.step()
+        if missing:
+            self._skipped(missing)
+
+    # Stepping by gradients that are given.
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Update by given gradients instead of the parameters' own.
+        """Update by given gradients instead of the parameters' own; each `.grad` is put back afterwards.
 
         Args:
             grads: Gradients (tensors, arrays or None), one for each variable. An empty list does nothing.
             trainable_variables: The variables; None for those the optimizer was built for. Builds it if need be.
 
         Raises:
-            ValueError: When the optimizer is not built and no variables are given, lengths differ, or a variable is
-                not one of those it was built for.
+            ValueError: When the optimizer is not built and no variables are given, lengths or shapes differ, or a
+                variable is not one of those it was built for.
+
+        Example:
+            >>> from oncue.optimizers import SGD
+            >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+            >>> SGD(0.5).apply([torch.tensor([1.0])], [weight])
+            >>> weight.data
+            tensor([0.5000])
         """
-        apply_gradients(self, list(grads), None if trainable_variables is None else list(trainable_variables))
+        gradients = list(grads)
+        if not gradients:
+            return
+        targets = self._targets(None if trainable_variables is None else list(trainable_variables))
+        given = self._given(gradients, targets)
+        asked = {id(target) for target in targets}
+        before = [parameter.grad for parameter in self._parameters]
+        try:
+            for parameter in self._parameters:
+                parameter.grad = given.get(id(parameter))
+            missing = [p for p in self._parameters if p.grad is None]
+            if not given or any(id(p) in asked for p in missing):
+                self._report_missing([p for p in missing if not given or id(p) in asked])
+            self._advance(missing)
+        finally:
+            for parameter, gradient in zip(self._parameters, before, strict=True):
+                parameter.grad = gradient
+
+    def _targets(self, variables: list[Any] | None) -> list[Tensor]:
+        if variables is None:
+            if not self.built:
+                raise ValueError(
+                    "`apply(grads)` without variables needs an optimizer that is built. Call `build(variables)` first, "
+                    "or `apply(grads, variables)`."
+                )
+            return list(self._parameters)
+        if not self.built:
+            self.build(variables)
+        return [tensor_of(variable) for variable in variables]
+
+    def _given(self, gradients: list[Any], targets: list[Tensor]) -> dict[int, Tensor]:
+        """Return the gradients that are not None, by the `id` of their parameter."""
+        if len(gradients) != len(targets):
+            raise ValueError(
+                f"`grads` must have one gradient for each variable; got {len(gradients)} for {len(targets)}."
+            )
+        known = {id(parameter) for parameter in self._parameters}
+        for target in targets:
+            if id(target) not in known:
+                raise ValueError(
+                    f"Unknown variable of shape {tuple(target.shape)}: the optimizer was built for others. Make a new "
+                    "optimizer for a new set of variables."
+                )
+        given: dict[int, Tensor] = {}
+        for target, gradient in zip(targets, gradients, strict=True):
+            if gradient is not None:
+                tensor = torch.as_tensor(gradient, dtype=target.dtype, device=target.device).detach()
+                if tensor.shape != target.shape:
+                    raise ValueError(
+                        f"`grads` has a gradient of shape {tuple(tensor.shape)} for a variable of shape "
+                        f"{tuple(target.shape)}."
+                    )
+                # Clipping and unscaling work in place, on a copy so that the caller's tensors stay as they are.
+                given[id(target)] = tensor if self._plain else tensor.clone()
+        return given
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Iterations:
         """Update by pairs of gradient and variable, as Keras 2 spells it; returns the iterations done."""
@@ -274,31 +545,12 @@ class Optimizer(OptimizerState):
         self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
         return Iterations(self._iterations, self._set_iterations)
 
-    def zero_grad(self) -> None:
-        """Drop the gradients, so that the next backward pass starts anew."""
-        for parameter in self._parameters:
-            parameter.grad = None
+    # The moving average.
 
-    def scale_loss(self, loss: Tensor) -> Tensor:
-        """Return the loss times `loss_scale_factor`, or as it is."""
-        return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
-
-    def finalize_variable_values(self, variables: Sequence[Any]) -> None:
-        """Put the moving average in place of the weights, if one is kept.
-
-        Args:
-            variables: The variables the optimizer was built for.
-
-        Raises:
-            ValueError: When they are others.
-        """
-        if self._average is not None:
-            if [id(tensor_of(variable)) for variable in variables] != [id(p) for p in self._parameters]:
-                raise ValueError(
-                    f"`finalize_variable_values` needs the {len(self._parameters)} variables the optimizer was built "
-                    f"for, in their order; got {len(variables)} variables."
-                )
-            self._average.overwrite()
+    @property
+    def ema_variables(self) -> list[Tensor] | None:
+        """The moving average of each parameter, in their order; None when `use_ema` is off or before `build`."""
+        return None if self._average is None else self._average.values
 
     @property
     def average_in_model(self) -> bool:
@@ -328,3 +580,223 @@ class Optimizer(OptimizerState):
             raise ValueError(f"`show_average` needs an average: type `{type(self).__name__}(..., use_ema=True)`.")
         if self._average is not None and self._average.swapped != shown and self._updates > 0:
             self._average.swap()
+
+    def finalize_variable_values(self, variables: Sequence[Any]) -> None:
+        """Put the moving average in place of the weights, if one is kept.
+
+        Args:
+            variables: The variables the optimizer was built for.
+
+        Raises:
+            ValueError: When they are others.
+        """
+        if self._average is not None:
+            if [id(tensor_of(variable)) for variable in variables] != [id(p) for p in self._parameters]:
+                raise ValueError(
+                    f"`finalize_variable_values` needs the {len(self._parameters)} variables the optimizer was built "
+                    f"for, in their order; got {len(variables)} variables."
+                )
+            self._average.overwrite()
+
+    # State, as Keras lists it.
+
+    def slots(self) -> dict[str, list[Tensor]]:
+        """Return the per-parameter state by Keras's names, such as "momentum", in the order of the parameters.
+
+        Returns:
+            The tensors themselves, not copies. Empty before `build`.
+        """
+        if self._inner is None:
+            return {}
+        state = self._inner.state
+        return {
+            name: [state[parameter][key] for parameter in self._parameters]
+            for block in self._slot_blocks()
+            for name, key in block.items()
+        }
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """All state as tensors in the order in which Keras lists an optimizer's variables.
+
+        That is the count of steps, the learning rate (unless a schedule gives it), moving averages, gradient
+        accumulators, then the slots. The numbers are copies, the rest the tensors themselves.
+        """
+        numbers = [torch.tensor(self._iterations)]
+        if isinstance(self._rate.source, float):
+            numbers.append(torch.tensor(self._read_rate(), dtype=torch.float32))
+        slots = self.slots()
+        interleaved = [
+            slots[name][position]
+            for block in self._slot_blocks()
+            for position in range(len(self._parameters))
+            for name in (block if self._inner is not None else ())
+        ]
+        return numbers + (self.ema_variables or []) + (self._accumulators or []) + interleaved + self._own_variables()
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all state from arrays in the order of `variables`.
+
+        Args:
+            weights: Arrays or tensors.
+
+        Raises:
+            ValueError: Before `build`, or when a number or a shape differs.
+        """
+        if not self.built:
+            raise ValueError("`set_weights` needs an optimizer that is built. Call `build(variables)` first.")
+        current = self.variables
+        arrays = [torch.as_tensor(np.asarray(w)) if not isinstance(w, Tensor) else w for w in weights]
+        shapes, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in current]
+        if shapes != wanted:
+            raise ValueError(f"`weights` must be arrays of the shapes {wanted}; got {shapes}.")
+        for variable, array in zip(current, arrays, strict=True):
+            variable.copy_(array)
+        if isinstance(self._rate.source, float):
+            self._assign_rate(current[1])
+        self._restore_count(int(current[0]))
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Put all state into `store` as arrays under "0", "1", ..., as Keras's files have it."""
+        for position, variable in enumerate(self.variables):
+            store[str(position)] = variable.detach().cpu().numpy()
+
+    def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Set all state from `store`, the reverse of `save_own_variables`.
+
+        Raises:
+            ValueError: As `set_weights`.
+        """
+        self.set_weights([np.asarray(store[str(position)]) for position in range(len(store))])
+
+    # State, for checkpoints.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs, as plain containers of numbers and tensors.
+
+        Returns:
+            "iterations" (steps, with accumulation more than updates), "learning_rate" (a float, a schedule's config, or
+            None for a function), "state" (the slots), "ema" and "gradient_accumulators" (lists or None). Tensors are
+            the optimizer's own, not copies.
+        """
+        return {
+            "iterations": self._iterations,
+            "learning_rate": self._rate_state(),
+            "state": self._inner_state(),
+            "ema": self.ema_variables,
+            "gradient_accumulators": self._accumulators,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set all state from what `state_dict` returned; the optimizer must be built.
+
+        Args:
+            state: The state of an optimizer of the same class and arguments, for parameters of the same shapes.
+
+        Raises:
+            ValueError: Before `build`, or when a key, a count or a shape differs. Nothing is changed then.
+        """
+        if not self.built:
+            raise ValueError("`load_state_dict` needs an optimizer that is built. Call `build(variables)` first.")
+        current = self.state_dict()
+        _check_keys("state", state, current)
+        self._check_rate_state(state["learning_rate"], current["learning_rate"])
+        pairs = _matched("ema", state["ema"], current["ema"])
+        pairs += _matched("gradient_accumulators", state["gradient_accumulators"], current["gradient_accumulators"])
+        self._load_inner_state(state["state"])
+        for target, source in pairs:
+            target.copy_(source)
+        if isinstance(state["learning_rate"], float):
+            self._assign_rate(state["learning_rate"])
+        self._restore_count(int(state["iterations"]))
+
+    def _inner_state(self) -> dict[str, Any]:
+        return self.slots()
+
+    def _load_inner_state(self, state: dict[str, Any]) -> None:
+        current = self.slots()
+        _check_keys("state['state']", state, current)
+        pairs = [pair for name in current for pair in _matched(name, state[name], current[name])]
+        for target, source in pairs:
+            target.copy_(source)
+
+    def _rate_state(self) -> float | dict[str, Any] | None:
+        source = self._rate.source
+        if isinstance(source, LearningRateSchedule):
+            try:
+                return schedules.serialize(source)
+            except NotImplementedError:
+                return {"class_name": type(source).__name__, "config": None}
+        return source if isinstance(source, float) else None
+
+    @staticmethod
+    def _check_rate_state(saved: Any, current: Any) -> None:
+        def kind(state: Any) -> str:
+            return str(state["class_name"]) if isinstance(state, dict) else "function" if state is None else "number"
+
+        if kind(saved) != kind(current):
+            raise ValueError(
+                f"The saved learning rate came from a {kind(saved)}, this optimizer's comes from a {kind(current)}. "
+                "Create the optimizer with the same kind of `learning_rate` as the saved one."
+            )
+
+    # The config.
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as Keras writes them.
+
+        Returns:
+            A dict that goes into JSON; a schedule is in it as its own config, a function as its value of now.
+        """
+        config = {
+            "name": self.name,
+            "learning_rate": self._rate.config(),
+            "weight_decay": self.weight_decay,
+            "clipnorm": self.clipnorm,
+            "global_clipnorm": self.global_clipnorm,
+            "clipvalue": self.clipvalue,
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
+            "loss_scale_factor": self.loss_scale_factor,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
+        if self._rate.decay:
+            config["decay"] = self._rate.decay
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
+        """Make an optimizer from what `get_config` returned.
+
+        Args:
+            config: The arguments, of any Keras generation.
+            custom_objects: Schedules of your own by class name.
+
+        Returns:
+            A new optimizer, not built.
+        """
+        rate = config.get("learning_rate")
+        if isinstance(rate, dict):
+            config = {**config, "learning_rate": schedules.deserialize(rate, custom_objects)}
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        """Name the class and the learning rate."""
+        return f"<{type(self).__name__} name={self.name} learning_rate={self._rate.source!r}>"
+
+
+def _check_keys(what: str, got: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if set(got) != set(wanted):
+        raise ValueError(f"`{what}` must have the keys {sorted(wanted)}; got {sorted(map(str, got))}.")
+
+
+def _matched(name: str, got: list[Any] | None, wanted: list[Tensor] | None) -> list[tuple[Tensor, Tensor]]:
+    """Pair the tensors to set with the ones to set them from, or refuse."""
+    if got is None and wanted is None:
+        return []
+    shapes = None if got is None else [tuple(torch.as_tensor(tensor).shape) for tensor in got]
+    expected = None if wanted is None else [tuple(tensor.shape) for tensor in wanted]
+    if got is None or wanted is None or shapes != expected:
+        raise ValueError(f"`{name}` must be tensors of the shapes {expected}; got {shapes}.")
+    return list(zip(wanted, map(torch.as_tensor, got), strict=True))

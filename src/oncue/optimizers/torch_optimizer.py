@@ -162,7 +162,7 @@ class TorchOptimizer(Optimizer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
-        """Make the optimizer anew, to be built for any parameters.
+        """Make a new optimizer, to be built for any parameters.
 
         Raises:
             ValueError: When "torch_class" is not in `torch.optim`.
