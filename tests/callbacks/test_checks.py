@@ -220,3 +220,53 @@ def test_mock_objects_hear_every_hook(options: dict[str, Any]) -> None:
     assert mock.on_epoch_end.call_count == 1
     assert mock.on_train_batch_end.call_count == 2
     assert mock.close.call_count == 1
+
+
+def test_a_class_of_oncue_s_says_so_for_itself_alone() -> None:
+    public = (getattr(oncue.callbacks, name) for name in oncue.callbacks.__all__)
+    kinds = [kind for kind in public if issubclass(kind, Callback) and kind is not CallbackList]
+    assert len(kinds) > 15 and all(vars(kind)["_ours"] for kind in kinds)
+
+
+class _Inherits(oncue.callbacks.EarlyStopping):
+    """Whose hooks are oncue's own."""
+
+
+class _Overrides(oncue.callbacks.EarlyStopping):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+
+
+class _Mixed:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        pass
+
+
+class _MixedIn(_Mixed, oncue.callbacks.EarlyStopping):  # type: ignore[misc]  # the one hook hides the other
+    pass
+
+
+def _assigned() -> Any:
+    callback = oncue.callbacks.EarlyStopping()
+    callback.on_epoch_end = lambda epoch, logs=None: None  # type: ignore[method-assign]  # as users do
+    return callback
+
+
+@pytest.mark.parametrize(
+    ("callback", "foreign"),
+    [
+        (oncue.callbacks.EarlyStopping(), False),
+        (_Inherits(), False),
+        (_Overrides(), True),
+        (_MixedIn(), True),
+        (_assigned(), True),
+        (LambdaCallback(on_epoch_end=lambda epoch, logs: None), True),
+        (unittest.mock.MagicMock(), True),
+    ],
+    ids=["ours", "inherits", "overrides", "a mixin", "assigned", "a function", "a mock"],
+)
+def test_whose_code_a_hook_runs(callback: Any, foreign: bool) -> None:
+    callbacks = CallbackList([callback])
+    assert callbacks.calls_others("on_epoch_end") is foreign
+    # `close` is only oncue's in what is oncue's.
+    assert callbacks.calls_others("close") is isinstance(callback, unittest.mock.MagicMock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -229,6 +230,22 @@ def test_kept_logs_show_their_own_moment(how: str, spe: int) -> None:
     assert len(set(read)) == len(read) > 5
     assert [READERS[how](item) for item in kept] == read
     assert [READERS[how](item) for item in kept_tests] == read_tests
+
+
+def test_logs_that_nobody_keeps_are_gone_before_the_next_step() -> None:
+    gone: list[bool] = []
+
+    class Looks(Callback):
+        last: Any = None
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            gone.append(self.last is None or self.last() is None)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.last = weakref.ref(logs)
+
+    model().fit(X, Y, batch_size=10, epochs=2, verbose=0, callbacks=[Looks()])
+    assert len(gone) > 5 and all(gone)
 
 
 def test_logs_that_one_callback_keeps_and_another_reads() -> None:

@@ -82,6 +82,7 @@ class BackupAndRestore(Callback):
         ([3], [0, 1, 2, 3])
     """
 
+    _ours = True
     runs_last = True
     saves_run: ClassVar[bool] = True
     state_fields = ("waited",)

@@ -29,6 +29,8 @@ class BaseLogger(Callback):
         {'loss': 2.0}
     """
 
+    _ours = True
+
     def __init__(self, stateful_metrics: Iterable[str] | None = None) -> None:
         super().__init__()
         self.stateful_metrics = set(stateful_metrics or ())

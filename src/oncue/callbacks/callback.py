@@ -64,6 +64,8 @@ class Callback(Stateful):
     runs_last: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False
     reads_batch_logs: bool = False
+    # Each of oncue's classes says so for itself, not for its subclasses: hooks that those define are others' code.
+    _ours: ClassVar[bool] = True
     _run: Run | None = None
 
     def __init__(self) -> None:

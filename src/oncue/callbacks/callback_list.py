@@ -136,8 +136,10 @@ class CallbackList(Callback):
         ending = sorted(self.callbacks, key=lambda callback: [bool(getattr(callback, name, False)) for name in _LATE])
         for hook in HOOKS:
             ordered = ending if hook.endswith("_end") else self.callbacks
-            pairs = ((callback, own_method(callback, hook)) for callback in ordered if _wants(callback, hook))
-            listeners = Listeners(hook, [(callback, method) for callback, method in pairs if method is not None])
+            found = [(callback, own_method(callback, hook)) for callback in ordered if _wants(callback, hook)]
+            heard = [(callback, *method) for callback, method in found if method is not None]
+            pairs = [(callback, method) for callback, method, _ in heard]
+            listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in heard))
             self._listeners[hook] = listeners
             if "_batch_" in hook and getattr(type(self), hook) is getattr(CallbackList, hook):
                 # In place of the method, so that a batch costs one call less.
@@ -172,8 +174,7 @@ class CallbackList(Callback):
         writers = [callback for callback in self.callbacks if getattr(callback, "writes_learning_rate", False)]
         if writers and "learning_rate" not in names:
             names.append("learning_rate")
-        listening = (method for _, method in self._listeners["on_epoch_end"].pairs)
-        may_grow = any(not str(getattr(method, "__module__", "")).startswith("oncue.") for method in listening)
+        may_grow = self._listeners["on_epoch_end"].foreign
         logged = Logged(names, validation, may_grow, directions or {}, old_log_names(names))
         for callback in self.callbacks:
             _tell(callback, "expect", logged)
@@ -187,7 +188,7 @@ class CallbackList(Callback):
             self.journal.write("CallbackList", text)
 
     def costs(self) -> dict[str, dict[str, float]]:
-        """Return the seconds that each callback took in each hook, the dearest callback first."""
+        """Return the seconds that each callback took in each hook, the most expensive callback first."""
         return by_callback({hook: listeners.clock for hook, listeners in self._listeners.items()})
 
     # Who runs when -----------------------------------------------------------------------------------------------
@@ -200,8 +201,7 @@ class CallbackList(Callback):
         """Return whether any of some hooks runs code that isn't oncue's own."""
         if type(self) is not CallbackList:
             return True
-        methods = (method for hook in hooks for _, method in self._listeners[ALIASES.get(hook, hook)].pairs)
-        return any(not str(getattr(method, "__module__", "")).startswith("oncue.") for method in methods)
+        return any(self._listeners[ALIASES.get(hook, hook)].foreign for hook in hooks)
 
     def schedule(self) -> str:
         """Return a table of who runs when: a line for each hook that somebody overrides, with the callbacks in order.
@@ -251,9 +251,9 @@ class CallbackList(Callback):
                 callback.after_close()
         if failure is not None:
             raise failure
-        dear = cost_warning(self.costs(), perf_counter() - began)
-        if dear is not None and (self.params or {}).get("verbose"):
-            print_message(dear)
+        warning = cost_warning(self.costs(), perf_counter() - began)
+        if warning is not None and (self.params or {}).get("verbose"):
+            print_message(warning)
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell every callback that an error ended the run; an error in one doesn't keep it from the others."""

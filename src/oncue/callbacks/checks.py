@@ -12,20 +12,26 @@ from oncue.core.hooks import ALIASES, HOOKS, arguments_of
 _KNOWN = (*HOOKS, *ALIASES)
 
 
-def own_method(callback: Any, hook: str) -> Callable[..., Any] | None:
+def own_method(callback: Any, hook: str) -> tuple[Callable[..., Any], bool] | None:
     """Return the callback's method for a hook, or None when it has none or only the one that does nothing.
 
-    A callback that defines only the old name of a hook is heard under the new one.
+    A callback that defines only the old name of a hook is called under the new one.
+
+    Returns:
+        The method, and whether it is oncue's own code.
     """
-    method = getattr(callback, hook, None)
-    if method is None or not callable(method):
-        method = None
-    elif getattr(method, "_is_default", False) is not True:
-        return method  # type: ignore[no-any-return]  # whatever the callback has under the hook's name
-    for old, new in ALIASES.items():
-        if new == hook:
-            return own_method(callback, old)
+    for name in (hook, *(old for old, new in ALIASES.items() if new == hook)):
+        method = getattr(callback, name, None)
+        if callable(method) and getattr(method, "_is_default", False) is not True:
+            return method, _is_ours(callback, name)
     return None
+
+
+def _is_ours(callback: Any, name: str) -> bool:
+    if name in getattr(callback, "__dict__", ()):
+        return False
+    owner = next((kind for kind in type(callback).__mro__ if name in vars(kind)), object)
+    return vars(owner).get("_ours", False) is True
 
 
 def flatten(callbacks: Any) -> list[tuple[str, Any]]:

@@ -46,6 +46,7 @@ class CSVLogger(Callback):
         <BLANKLINE>
     """
 
+    _ours = True
     runs_last = True
     state_fields = ("text",)
 

@@ -50,6 +50,7 @@ class EarlyStopping(MonitorCallback):
         (4, 3)
     """
 
+    _ours = True
     state_fields = ("best", "best_epoch", "best_weights", "stopped_epoch", "wait")
 
     def __init__(

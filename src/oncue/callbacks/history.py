@@ -29,6 +29,7 @@ class History(Callback):
         ({'loss': [0.5]}, [0])
     """
 
+    _ours = True
     state_fields = ("history", "logged_in", "epoch")
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class History(Callback):
 
     @property
     def costs(self) -> dict[str, dict[str, float]]:
-        """The seconds that each callback took in each hook, the dearest callback first."""
+        """The seconds that each callback took in each hook, the most expensive callback first."""
         return self._costs if self._run is None else self._run.costs()
 
     @property

@@ -37,6 +37,8 @@ class LambdaCallback(Callback):
         0 0.5
     """
 
+    _ours = True
+
     def __init__(
         self,
         on_epoch_begin: Hook = None,

@@ -39,6 +39,7 @@ class LearningRateScheduler(Callback):
         [0.5, 0.25, 0.125]
     """
 
+    _ours = True
     writes_learning_rate = True
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-from oncue.core.costs import DEAR, HookClock
+from oncue.core.costs import SLOW_CALL, HookClock
 from oncue.core.hooks import HOOKS
 from oncue.core.logs import Logs, as_logs
 from oncue.core.progress import Progress
@@ -20,6 +20,7 @@ class Listeners:
     Args:
         hook: The hook.
         pairs: Each callback and its method for the hook.
+        foreign: Whether any of the methods is code of others than oncue.
 
     Example:
         >>> heard = []
@@ -29,11 +30,12 @@ class Listeners:
         [3]
     """
 
-    __slots__ = ("clock", "hook", "pairs")
+    __slots__ = ("clock", "foreign", "hook", "pairs")
 
-    def __init__(self, hook: str, pairs: Sequence[tuple[Any, Method]]) -> None:
+    def __init__(self, hook: str, pairs: Sequence[tuple[Any, Method]], foreign: bool = False) -> None:
         self.hook = hook
         self.pairs = tuple(pairs)
+        self.foreign = foreign
         self.clock = HookClock([type(callback).__name__ for callback, _ in self.pairs], every="_batch_" not in hook)
 
     def __bool__(self) -> bool:
@@ -62,7 +64,7 @@ class Listeners:
         """
         methods = tuple(method for _, method in self.pairs)
         if not methods:
-            return _tell_nobody
+            return _no_listener
         clock, in_parts, failed = self.clock, self.call, self._failed
         whole, left = 0.0, 1
         began: float | None = None
@@ -87,12 +89,12 @@ class Listeners:
             except BaseException as error:
                 failed(error, self._owner(method), (batch, logs))
                 raise
-            spent = perf_counter() - start
-            if spent < DEAR:
-                whole += spent
+            took = perf_counter() - start
+            if took < SLOW_CALL:
+                whole += took
             else:
-                clock.add_untold(spent)
-                left = clock.until_next(start + spent - (began or 0.0))
+                clock.add_whole(took)
+                left = clock.until_next(start + took - (began or 0.0))
 
         clock.rest = lambda: whole
         return call
@@ -145,7 +147,7 @@ class Listeners:
         return failure
 
 
-def _tell_nobody(batch: int, logs: Any = None) -> None:
+def _no_listener(batch: int, logs: Any = None) -> None:
     """Stand in for a hook that nobody listens to."""
 
 

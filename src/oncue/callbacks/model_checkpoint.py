@@ -82,6 +82,7 @@ class ModelCheckpoint(MonitorCallback):
         ['3.weights.h5', '4.weights.h5', 'epoch.weights.h5.oncue.json']
     """
 
+    _ours = True
     runs_last = True
     state_fields = ("best", "waited", "run_id", "records")
 

@@ -31,6 +31,8 @@ class MonitorCallback(Callback):
         0.5
     """
 
+    _ours = True
+
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__()
         owner = type(self).__name__

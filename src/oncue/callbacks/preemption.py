@@ -67,6 +67,7 @@ class Preemption(Callback):
         SIGUSR1 ended the run; the state of that moment was not saved.
     """
 
+    _ours = True
     runs_last = True
     saves_run: ClassVar[bool] = True
     ends_run: ClassVar[bool] = True

@@ -50,6 +50,7 @@ class ReduceLROnPlateau(MonitorCallback):
         [0.5, 0.5, 0.25, 0.125]
     """
 
+    _ours = True
     state_fields = ("best", "cooldown_counter", "wait")
     writes_learning_rate = True
 

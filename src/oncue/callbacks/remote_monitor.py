@@ -36,6 +36,7 @@ class RemoteMonitor(Callback):
         '/publish/epoch/end/'
     """
 
+    _ours = True
     runs_last = True
 
     def __init__(

@@ -41,6 +41,7 @@ class SwapEMAWeights(Callback):
         >>> history = model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[SwapEMAWeights()])
     """
 
+    _ours = True
     state_fields = ("average_in_model",)
 
     def __init__(self, swap_on_epoch: bool = False) -> None:

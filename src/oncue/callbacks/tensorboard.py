@@ -63,6 +63,7 @@ class TensorBoard(Callback):
         ['train']
     """
 
+    _ours = True
     runs_last: ClassVar[bool] = True
     state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin", "written")
 

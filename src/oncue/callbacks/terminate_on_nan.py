@@ -55,6 +55,8 @@ class TerminateOnNaN(Callback):
         Batch 1: Invalid loss, terminating training
     """
 
+    _ours = True
+
     def __init__(
         self,
         raise_error: bool = False,

@@ -42,6 +42,7 @@ class TimeLimit(Callback):
         True
     """
 
+    _ours = True
     runs_last = True
     saves_run: ClassVar[bool] = True
     ends_run: ClassVar[bool] = True

@@ -75,9 +75,9 @@ def explain(
         lines.append(f"{_count(dropped, 'older note')} made room for later ones.")
     if not entries:
         lines.append("Nothing was decided by a callback.")
-    dear = _cost(costs, seconds)
-    if dear is not None:
-        lines.append(dear)
+    cost = _cost(costs, seconds)
+    if cost is not None:
+        lines.append(cost)
     if steps:
         lines.append(steps)
     return "\n".join(lines)
@@ -180,12 +180,12 @@ def _rates(entries: Sequence[Entry]) -> list[str]:
 
 def _cost(costs: Mapping[str, Mapping[str, float]], seconds: float) -> str | None:
     totals = {name: sum(hooks.values()) for name, hooks in costs.items()}
-    spent = sum(totals.values())
-    if not spent or not seconds:
+    total = sum(totals.values())
+    if not total or not seconds:
         return None
     parts = sorted(totals.items(), key=lambda item: -item[1])
     named = ", ".join(f"{name} {_seconds(value)}" for name, value in parts[:4] if value >= 1e-4)
-    return f"Callbacks took {_seconds(spent)}, {spent / seconds:.1%} of the run" + (f": {named}." if named else ".")
+    return f"Callbacks took {_seconds(total)}, {total / seconds:.1%} of the run" + (f": {named}." if named else ".")
 
 
 def cost_warning(costs: Mapping[str, Mapping[str, float]], seconds: float) -> str | None:
@@ -203,13 +203,13 @@ def cost_warning(costs: Mapping[str, Mapping[str, float]], seconds: float) -> st
         'Callbacks took 10.0 s, 10.0% of the run; most of it Slow in on_epoch_end (10.0 s).'
     """
     totals = {name: sum(hooks.values()) for name, hooks in costs.items()}
-    spent = sum(totals.values())
-    if seconds <= 10 or spent <= 0.05 * seconds:
+    total = sum(totals.values())
+    if seconds <= 10 or total <= 0.05 * seconds:
         return None
     name = max(totals, key=lambda name: totals[name])
     hook = max(costs[name], key=lambda hook: costs[name][hook])
     return (
-        f"Callbacks took {_seconds(spent)}, {spent / seconds:.1%} of the run; most of it {name} in {hook} "
+        f"Callbacks took {_seconds(total)}, {total / seconds:.1%} of the run; most of it {name} in {hook} "
         f"({_seconds(costs[name][hook])})."
     )
 

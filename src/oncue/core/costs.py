@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-DEAR = 2e-5
-"""Seconds from which on a call is dear: reading the clock for every listener costs a hundredth of that."""
+SLOW_CALL = 2e-5
+"""Seconds from which on a call counts as slow: reading the clock for every listener costs a hundredth of that."""
 UNTOLD = "not told apart"
-"""The name of time that a few listeners share, of whom none could be blamed."""
+"""The name under which time is shown that several listeners share and that can't be attributed to one of them."""
 
 _FIRST = 256
 _MEAN_GAP = 128
@@ -20,16 +20,16 @@ class HookClock:
     Hooks of batches are called so often that reading the clock for every listener would cost more than many of them. So
     after the first 256 calls a call is timed as a whole, and about one in 128 listener by listener; the whole is
     divided by the shares found there. The gaps vary, so that a callback which acts at every hundredth batch can't hide
-    between them. Dear calls, 20 µs and more, are divided apart from the cheap ones, so that no cheap listener is
-    charged for them: when they are over 1 % of the run, calls are timed listener by listener until a quarter of the
-    dear ones has been. So are all calls while cheap ones take over 10 µs on average.
+    between them. Slow calls, 20 µs and more, are divided separately, so that no fast listener is charged for them: when
+    they are over 1 % of the run, calls are timed listener by listener until a quarter of the slow ones has been. So are
+    all calls while fast ones take over 10 µs on average.
 
     Args:
         listeners: The names of the listeners, in order.
         every: Whether to time every listener in every call, as for hooks of epochs.
 
     Attributes:
-        rest: Returns the seconds of the cheap calls that were timed as a whole.
+        rest: Returns the seconds of the fast calls that were timed as a whole.
 
     Example:
         >>> clock = HookClock(["A", "B"], every=True)
@@ -39,13 +39,13 @@ class HookClock:
     """
 
     __slots__ = (
-        "_cheap",
-        "_cheap_calls",
-        "_dear",
-        "_dear_calls",
+        "_fast",
+        "_fast_calls",
         "_goal",
-        "_untold",
-        "_untold_calls",
+        "_slow",
+        "_slow_calls",
+        "_whole",
+        "_whole_calls",
         "every",
         "listeners",
         "rest",
@@ -55,27 +55,27 @@ class HookClock:
         self.listeners = list(listeners)
         self.every = every
         self.rest: Callable[[], float] = float
-        self._cheap = [0.0] * len(self.listeners)
-        self._dear = [0.0] * len(self.listeners)
-        self._untold = 0.0
-        self._cheap_calls = self._dear_calls = self._untold_calls = 0
+        self._fast = [0.0] * len(self.listeners)
+        self._slow = [0.0] * len(self.listeners)
+        self._whole = 0.0
+        self._fast_calls = self._slow_calls = self._whole_calls = 0
         self._goal = 0
 
     def add(self, parts: Sequence[float]) -> None:
         """Add a call that was timed listener by listener."""
-        if sum(parts) >= DEAR:
-            kept = self._dear
-            self._dear_calls += 1
+        if sum(parts) >= SLOW_CALL:
+            kept = self._slow
+            self._slow_calls += 1
         else:
-            kept = self._cheap
-            self._cheap_calls += 1
+            kept = self._fast
+            self._fast_calls += 1
         for index, part in enumerate(parts):
             kept[index] += part
 
-    def add_untold(self, seconds: float) -> None:
-        """Add a dear call that was timed as a whole."""
-        self._untold += seconds
-        self._untold_calls += 1
+    def add_whole(self, seconds: float) -> None:
+        """Add a slow call that was timed as a whole."""
+        self._whole += seconds
+        self._whole_calls += 1
 
     def until_next(self, elapsed: float) -> int:
         """Return in how many calls the next one is to be timed listener by listener.
@@ -83,42 +83,42 @@ class HookClock:
         Args:
             elapsed: Seconds since the first call.
         """
-        told = self._cheap_calls + self._dear_calls
-        # Timing a listener takes a tenth of a microsecond: a trifle beside one that works, five times an idle one.
-        worth = max(1e-5, 1e-6 * len(self.listeners)) * self._cheap_calls
-        if self.every or told < _FIRST or sum(self._cheap) > worth or self._blames(elapsed):
+        divided = self._fast_calls + self._slow_calls
+        # Timing a listener takes a tenth of a microsecond: little beside one that works, five times an idle one.
+        worth = max(1e-5, 1e-6 * len(self.listeners)) * self._fast_calls
+        if self.every or divided < _FIRST or sum(self._fast) > worth or self._blames(elapsed):
             return 1
-        return 1 + int(2 * (_MEAN_GAP - 1) * (told * _GOLDEN % 1.0))
+        return 1 + int(2 * (_MEAN_GAP - 1) * (divided * _GOLDEN % 1.0))
 
     def _blames(self, elapsed: float) -> bool:
-        if self._untold + sum(self._dear) < 0.01 * elapsed:
+        if self._whole + sum(self._slow) < 0.01 * elapsed:
             return False
         # Several in a row, as two callbacks may take turns.
-        if self._dear_calls >= self._goal and self._untold_calls > 3 * self._dear_calls:
-            self._goal = self._dear_calls + 8
-        return self._dear_calls < self._goal
+        if self._slow_calls >= self._goal and self._whole_calls > 3 * self._slow_calls:
+            self._goal = self._slow_calls + 8
+        return self._slow_calls < self._goal
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each listener that was called; twins are added up."""
         found: dict[str, float] = {}
-        cheap = _scale(self._cheap, self.rest())
-        dear = _scale(self._dear, self._untold)
-        if self._cheap_calls or self._dear_calls or self._untold_calls:
-            for name, some, much in zip(self.listeners, self._cheap, self._dear, strict=True):
-                found[name] = found.get(name, 0.0) + some * cheap + much * dear
-        if self._untold and not any(self._dear):
+        fast_scale = _scale(self._fast, self.rest())
+        slow_scale = _scale(self._slow, self._whole)
+        if self._fast_calls or self._slow_calls or self._whole_calls:
+            for name, fast, slow in zip(self.listeners, self._fast, self._slow, strict=True):
+                found[name] = found.get(name, 0.0) + fast * fast_scale + slow * slow_scale
+        if self._whole and not any(self._slow):
             name = self.listeners[0] if len(found) == 1 else UNTOLD
-            found[name] = found.get(name, 0.0) + self._untold
+            found[name] = found.get(name, 0.0) + self._whole
         return found
 
 
-def _scale(told: Sequence[float], untold: float) -> float:
-    whole = sum(told)
-    return 1.0 + untold / whole if whole else 0.0
+def _scale(divided: Sequence[float], undivided: float) -> float:
+    total = sum(divided)
+    return 1.0 + undivided / total if total else 0.0
 
 
 def by_callback(clocks: Mapping[str, HookClock]) -> dict[str, dict[str, float]]:
-    """Return seconds by callback and hook, the dearest callback first.
+    """Return seconds by callback and hook, the most expensive callback first.
 
     Example:
         >>> clock = HookClock(["A"], every=True)

@@ -51,7 +51,7 @@ class Logs(dict[str, Any]):
     running: ClassVar[bool] = False
     """Whether the values are means over the pass so far, rather than those of one batch."""
 
-    __slots__ = ("_source",)
+    __slots__ = ("__weakref__", "_source")
 
     def __init__(
         self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), *, source: Source | None = None

@@ -118,9 +118,8 @@ def _of_variable(variable: Any, prefix: str) -> Weight:
 
 
 def _prefix(model: Any) -> str:
+    from oncue.models import Model
+
     # Keras's paths begin with the name of the model that made the layers. Only a functional one finds them made.
-    kind = type(model).__name__
-    if not type(model).__module__.startswith("keras.") and isinstance(model, torch.nn.Module):
-        functional = kind == "Model" and bool(getattr(model, "inputs", None))
-        return "" if functional or not hasattr(model, "name") else f"{model.name}/"
-    return ""
+    made_before = type(model) is Model and model.inputs
+    return f"{model.name}/" if isinstance(model, Model) and not made_before else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
+from weakref import ref
 
 from oncue.callbacks import CallbackList
 from oncue.core.logs import Logs, Source
@@ -46,6 +46,7 @@ def run_batches(
     begin_hook, end_hook, flag = f"on_{kind}_batch_begin", f"on_{kind}_batch_end", _STOP[kind]
     begin = getattr(callbacks, begin_hook) if callbacks.listens(begin_hook) else None
     end = getattr(callbacks, end_hook) if callbacks.listens(end_hook) else None
+    may_be_kept = callbacks.calls_others(end_hook)
     done = start
     result: Result = None
     iterator = iter(batches)
@@ -61,9 +62,13 @@ def run_batches(
         if end is not None:
             logs = _logs(result, done - 1, batch)
             end(done - 1, logs)
-            if sys.getrefcount(logs) > _ALONE:
-                logs.own()
+            kept = ref(logs) if may_be_kept else None
             del logs
+            # The next step changes unread values. Logs that somebody still holds get values of their own; to give them to
+            # all would cost a copy of every metric in every batch.
+            if kept is not None and (held := kept()) is not None:
+                held.own()
+                del held
         if getattr(model, flag):
             break
     return done, result
@@ -105,13 +110,3 @@ class BatchLogs(Logs):
             shape = getattr(first_leaf(self._batch[0]), "shape", None)
             self._size = int(shape[0]) if shape else 1
             self._batch = None
-
-
-def _references_of_a_local() -> int:
-    value = object()
-    return sys.getrefcount(value)
-
-
-# Unread values change with the next step. Logs that a callback kept (their local variable in the loop is not their only
-# reference) get values of their own after the hook; the others cost nothing.
-_ALONE = _references_of_a_local()
