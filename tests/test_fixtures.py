@@ -1,0 +1,207 @@
+"""What earlier versions wrote: runs go on from it and end as they would have, files open, forms don't change in silence."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from safetensors import safe_open
+
+import oncue as keras
+from oncue.checkpoints import Checkpoints
+
+FOLDER = Path(__file__).parent / "fixtures"
+VERSIONS = sorted(path.name for path in FOLDER.iterdir() if (path / "ended.json").exists())
+
+
+def _runs() -> Any:
+    spec = importlib.util.spec_from_file_location("fixture_runs", FOLDER / "runs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A worker process of a DataLoader and dataclasses look modules up by name.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+runs = _runs()
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder of a version's files, and how its runs ended."""
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.unpack_archive(FOLDER / request.param / "files.tar.xz", folder, filter="data")
+    return folder, json.loads((FOLDER / request.param / "ended.json").read_text())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def same(found: Any, wanted: Any, where: str = "") -> None:
+    """Compare to the rounding of other machines."""
+    if isinstance(wanted, dict):
+        assert list(found) == list(wanted), where
+        for name in wanted:
+            same(found[name], wanted[name], f"{where}/{name}")
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted), where
+        for number, pair in enumerate(zip(found, wanted, strict=True)):
+            same(*pair, f"{where}/{number}")
+    elif isinstance(wanted, float) and isinstance(found, float):
+        assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6), where
+    else:
+        assert found == wanted, where
+
+
+def as_numbers(rows: list[dict[str, str]]) -> list[dict[str, float]]:
+    return [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize("name", runs.RUNS)
+def test_an_interrupted_run_goes_on(name: str, written: tuple[Path, Any], here: Path) -> None:
+    folder, ended = written[0] / name, dict(written[1][name])
+    shutil.copytree(folder, here, dirs_exist_ok=True)
+    found = runs.train(name)
+    # What was decided before the interruption is told in the words of that time, what came after in those of today.
+    before = len([entry for entry in ended["journal"] if entry["epoch"] < runs.RUNS[name].cut[0]])
+    assert found["journal"][:before] == ended["journal"][:before]
+    for entry in [*found["journal"], *ended["journal"]]:
+        del entry["text"]
+    for one in (found, ended):
+        one["rows"] = as_numbers(one.get("rows", []))
+    same(found, ended)
+    assert not Path("backup").exists()
+
+
+def test_another_version_of_a_backup_is_refused_by_name(
+    written: tuple[Path, Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oncue.checkpoints import training_state
+
+    shutil.copytree(written[0] / "epoch", here, dirs_exist_ok=True)
+    monkeypatch.setattr(training_state, "FORMAT", training_state.FORMAT + 1)
+    kept = {path: path.read_bytes() for path in Path("backup").iterdir()}
+    with pytest.raises(ValueError, match=r"its format is \d+, and this oncue reads \d+"):
+        runs.train("epoch")
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+@pytest.mark.parametrize("file", runs.FILES)
+def test_a_file_opens(file: str, written: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(written[0] / "files")
+    ended = written[1]["files"]
+    model = runs.load(file)
+    same(runs.predictions(model), ended["predictions"], file)
+    assert model.evaluate(*runs.data(), verbose=0) == pytest.approx(ended["metrics"], rel=1e-5)
+    if file in ("model.keras", "model.h5", "model.weights.h5"):
+        assert int(model.optimizer.iterations) == 12
+
+
+@pytest.mark.parametrize("name", runs.OPTIMIZERS)
+def test_an_optimizer_goes_on_with_its_state(
+    name: str, written: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(written[0] / "files")
+    model = runs.with_optimizer(name, 1)
+    model.load_weights(f"{name}.weights.h5")
+    runs.further_steps(model, 3)
+    same([weight.tolist() for weight in model.get_weights()], written[1][name], name)
+
+
+def test_a_folder_of_checkpoints_is_read(written: tuple[Path, Any]) -> None:
+    folder = written[0] / "callbacks"
+    found = Checkpoints(folder / "epoch.weights.h5.oncue.json")
+    assert {Path(name).name for name in found.verify()} == {"3.weights.h5", "4.weights.h5"}
+    assert all(found.verify().values())
+    assert Path(found.best()).name == "3.weights.h5" and Path(found.last()).name == "4.weights.h5"
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)])
+    model.load_weights(found.best())
+
+
+def test_logs_are_read(written: tuple[Path, Any]) -> None:
+    folder, ended = written[0] / "callbacks", written[1]["callbacks"]
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == ended["rows"][: len(rows)] and len(rows) == 4
+    for name, points in runs.curves(folder / "logs").items():
+        assert points == ended["curves"][name][: len(points)] and points
+
+
+# Forms -------------------------------------------------------------------------------------------------------------
+
+
+def form(path: Path) -> Any:
+    """Return the names, types and shapes in a file: all but the values."""
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            found = {name: json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")}
+            found["metadata.json"] = form_of_json(found["metadata.json"])
+            with archive.open("model.weights.h5") as file:
+                return {**found, "weights": form_of_hdf5(h5py.File(file))}
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            return form_of_hdf5(file)
+    if path.suffix == ".safetensors":
+        with safe_open(path, "numpy") as file:
+            tensors = {
+                name: (file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()) for name in file.keys()
+            }
+            found = {"metadata": sorted(file.metadata()), **tensors}
+            if tensors.pop("state.json", None):
+                found["state.json"] = form_of_json(json.loads(file.get_tensor("state.json").tobytes()))
+            return found
+    return form_of_json(json.loads(path.read_text()))
+
+
+def form_of_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: form_of_json(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [form_of_json(one) for one in value]
+    if isinstance(value, str) and value.startswith("{"):
+        return form_of_json(json.loads(value))
+    return type(value).__name__
+
+
+def form_of_hdf5(file: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        found[name] = (sorted(item.attrs), (str(item.dtype), item.shape) if isinstance(item, h5py.Dataset) else None)
+
+    visit("/", file)
+    file.visititems(visit)
+    return found
+
+
+def of_same_form(one: Path, other: Path) -> None:
+    assert form(one) == form(other), one.name
+
+
+@pytest.mark.parametrize("file", runs.FILES)
+def test_files_are_still_written_in_that_form(file: str, written: tuple[Path, Any], here: Path) -> None:
+    runs.save(runs.trained(), file)
+    of_same_form(Path(file), written[0] / "files" / file)
+
+
+@pytest.mark.parametrize("name", runs.RUNS)
+def test_backups_are_still_written_in_that_form(name: str, written: tuple[Path, Any], here: Path) -> None:
+    """A form that changes gets a new version, a fixture of its own, and one function that reads the one before."""
+    with pytest.raises(ConnectionError):
+        runs.train(name, interrupted=True)
+        raise ConnectionError  # a run that TerminateOnNaN stopped
+    for path in sorted((written[0] / name).rglob("*.safetensors")) + sorted((written[0] / name).glob("*.json")):
+        of_same_form(here / path.relative_to(written[0] / name), path)
