@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 
 from oncue import backend, objects
+from oncue.objects import builtin
 
 
 class Constraint:
@@ -35,6 +36,7 @@ class Constraint:
         return cls(**config)
 
 
+@builtin
 class MaxNorm(Constraint):
     """Shortens vectors longer than a bound.
 
@@ -61,6 +63,7 @@ class MaxNorm(Constraint):
         return {"max_value": self.max_value, "axis": self.axis}
 
 
+@builtin
 class NonNeg(Constraint):
     """Sets negative numbers to zero.
 
@@ -74,6 +77,7 @@ class NonNeg(Constraint):
         return w.clamp(min=0)
 
 
+@builtin
 class UnitNorm(Constraint):
     """Gives all vectors the length 1.
 
@@ -98,6 +102,7 @@ class UnitNorm(Constraint):
         return {"axis": self.axis}
 
 
+@builtin
 class MinMaxNorm(Constraint):
     """Moves the length of vectors into a range.
 

@@ -6,12 +6,14 @@ from typing import Any, Self
 
 from oncue import backend
 from oncue.core.suggest import nearest
+from oncue.objects import builtin
 
 _MIXED = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
 _PLAIN = ("float16", "bfloat16", "float32", "float64", "bool")
 _WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
+@builtin
 class DTypePolicy:
     """The number types of a layer: that of its computations, and that of its weights.
 

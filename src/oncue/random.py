@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from oncue import backend, naming
+from oncue.objects import builtin
 from oncue.seeded_mask import register, seeded_mask
 from oncue.variable import torch_dtype
 
 
+@builtin
 class SeedGenerator:
     """Gives another seed at each draw, the same ones in each process that starts from the same seed.
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from oncue import objects
+from oncue.objects import builtin
 
 
 class Regularizer:
@@ -37,6 +38,7 @@ class Regularizer:
         return cls(**config)
 
 
+@builtin
 class L1L2(Regularizer):
     """The penalty `l1 * sum(|x|) + l2 * sum(x^2)`.
 
@@ -70,6 +72,7 @@ class L1L2(Regularizer):
         return {"l1": self.l1, "l2": self.l2}
 
 
+@builtin
 class L1(Regularizer):
     """The penalty `l1 * sum(|x|)`.
 
@@ -96,6 +99,7 @@ class L1(Regularizer):
         return {"l1": self.l1}
 
 
+@builtin
 class L2(Regularizer):
     """The penalty `l2 * sum(x^2)`.
 
@@ -122,6 +126,7 @@ class L2(Regularizer):
         return {"l2": self.l2}
 
 
+@builtin
 class OrthogonalRegularizer(Regularizer):
     """The mean cosine (its absolute value) between the rows, or columns, of a matrix, times a factor.
 

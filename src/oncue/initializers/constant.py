@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from oncue.initializers.initializer import Initializer
+from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 
+@builtin
 class Zeros(Initializer):
     """All zeros.
 
@@ -25,6 +27,7 @@ class Zeros(Initializer):
         return torch.zeros(tuple(shape), dtype=torch_dtype(dtype))
 
 
+@builtin
 class Ones(Initializer):
     """All ones.
 
@@ -38,6 +41,7 @@ class Ones(Initializer):
         return torch.ones(tuple(shape), dtype=torch_dtype(dtype))
 
 
+@builtin
 class Constant(Initializer):
     """One value everywhere, or given values.
 
@@ -62,6 +66,7 @@ class Constant(Initializer):
         return {"value": np.asarray(self.value).tolist() if np.ndim(self.value) else self.value}
 
 
+@builtin
 class Identity(Initializer):
     """The identity matrix, for weights of two axes.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from oncue.initializers.initializer import Initializer
+from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 
@@ -53,6 +54,7 @@ class RandomInitializer(Initializer):
         return draws.gather(-1, first).squeeze(-1).clamp_(-2, 2).mul_(stddev).add_(mean)
 
 
+@builtin
 class RandomNormal(RandomInitializer):
     """Draws from a normal distribution.
 
@@ -79,6 +81,7 @@ class RandomNormal(RandomInitializer):
         return {"seed": self.seed, "mean": self.mean, "stddev": self.stddev}
 
 
+@builtin
 class TruncatedNormal(RandomNormal):
     """Draws from a normal distribution, without the values further than two standard deviations from the mean.
 
@@ -97,6 +100,7 @@ class TruncatedNormal(RandomNormal):
         return self._truncated(shape, torch_dtype(dtype), self.mean, self.stddev)
 
 
+@builtin
 class RandomUniform(RandomInitializer):
     """Draws evenly between two bounds.
 
@@ -123,6 +127,7 @@ class RandomUniform(RandomInitializer):
         return {"seed": self.seed, "minval": self.minval, "maxval": self.maxval}
 
 
+@builtin
 class Orthogonal(RandomInitializer):
     """A matrix with orthogonal rows or columns: the Q of a random matrix's QR decomposition (Saxe et al., 2014).
 

@@ -10,6 +10,7 @@ import torch
 
 from oncue.core.suggest import unknown
 from oncue.initializers.random import RandomInitializer
+from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 _MODES = ("fan_in", "fan_out", "fan_avg")
@@ -18,6 +19,7 @@ _DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
 _CUT_DEVIATION = 0.87962566103423978
 
 
+@builtin
 class VarianceScaling(RandomInitializer):
     """Draws with the variance `scale / n`, where n counts the inputs or outputs that a weight joins.
 
@@ -104,6 +106,7 @@ class _Named(VarianceScaling):
         return {"seed": self.seed, "input_axes": self.input_axes, "output_axes": self.output_axes}
 
 
+@builtin
 class GlorotUniform(_Named):
     """Even draws within `sqrt(6 / (fan_in + fan_out))`: the default of kernels (Glorot & Bengio, 2010).
 
@@ -120,30 +123,35 @@ class GlorotUniform(_Named):
     _settings = (1.0, "fan_avg", "uniform")
 
 
+@builtin
 class GlorotNormal(_Named):
     """Truncated normal draws of the deviation `sqrt(2 / (fan_in + fan_out))`; arguments of `GlorotUniform`."""
 
     _settings = (1.0, "fan_avg", "truncated_normal")
 
 
+@builtin
 class HeNormal(_Named):
     """Truncated normal draws of the deviation `sqrt(2 / fan_in)` (He et al., 2015); arguments of `GlorotUniform`."""
 
     _settings = (2.0, "fan_in", "truncated_normal")
 
 
+@builtin
 class HeUniform(_Named):
     """Even draws within `sqrt(6 / fan_in)` (He et al., 2015); arguments of `GlorotUniform`."""
 
     _settings = (2.0, "fan_in", "uniform")
 
 
+@builtin
 class LecunNormal(_Named):
     """Truncated normal draws of the deviation `sqrt(1 / fan_in)` (LeCun et al., 1998); see `GlorotUniform`."""
 
     _settings = (1.0, "fan_in", "truncated_normal")
 
 
+@builtin
 class LecunUniform(_Named):
     """Even draws within `sqrt(3 / fan_in)` (LeCun et al., 1998); arguments of `GlorotUniform`."""
 

@@ -11,6 +11,7 @@ from oncue import activations
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
+from oncue.objects import builtin
 
 
 class _Elementwise(Layer):
@@ -20,6 +21,7 @@ class _Elementwise(Layer):
         return input_shape
 
 
+@builtin
 class Activation(_Elementwise):
     """Applies an activation.
 
@@ -48,6 +50,7 @@ class Activation(_Elementwise):
         return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
+@builtin
 class ReLU(_Elementwise):
     """Rectified linear unit.
 
@@ -87,6 +90,7 @@ class ReLU(_Elementwise):
         }
 
 
+@builtin
 class LeakyReLU(_Elementwise):
     """Gives x above zero and `negative_slope * x` below.
 
@@ -116,6 +120,7 @@ class LeakyReLU(_Elementwise):
         return {**super().get_config(), "negative_slope": self.negative_slope}
 
 
+@builtin
 class ELU(_Elementwise):
     """Exponential linear unit: `alpha * (exp(x) - 1)` below zero (Clevert et al., 2016).
 
@@ -141,6 +146,7 @@ class ELU(_Elementwise):
         return {**super().get_config(), "alpha": self.alpha}
 
 
+@builtin
 class Softmax(_Elementwise):
     """Turns numbers into probabilities.
 

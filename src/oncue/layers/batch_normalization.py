@@ -12,8 +12,10 @@ from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
+from oncue.objects import builtin
 
 
+@builtin
 class BatchNormalization(Layer):
     """Normalizes each channel over the batch in training, and by moving statistics otherwise (Ioffe & Szegedy, 2015).
 

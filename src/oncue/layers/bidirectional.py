@@ -11,10 +11,12 @@ from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.rnn import RNN
+from oncue.objects import builtin
 
 _MODES = ("concat", "sum", "mul", "ave")
 
 
+@builtin
 class Bidirectional(Layer):
     """Runs a recurrent layer forwards, a copy of it backwards, and joins what comes out.
 

@@ -12,6 +12,7 @@ from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
+from oncue.objects import builtin
 
 
 class _Conv(Layer):
@@ -123,6 +124,7 @@ class _Conv(Layer):
         }
 
 
+@builtin
 class Conv1D(_Conv):
     """Slides a window over the steps of sequences.
 
@@ -198,6 +200,7 @@ class Conv1D(_Conv):
         )
 
 
+@builtin
 class Conv2D(_Conv):
     """Slides a window over the pixels of images.
 

@@ -10,8 +10,10 @@ from oncue import activations, constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
+from oncue.objects import builtin
 
 
+@builtin
 class Dense(Layer):
     """Computes `activation(inputs @ kernel + bias)` over the last axis.
 

@@ -11,10 +11,12 @@ from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.quick_dropout import dropout
+from oncue.objects import builtin
 from oncue.random import SeedGenerator
 from oncue.seeded_mask import seeded_mask
 
 
+@builtin
 class Dropout(Layer):
     """Sets a random share of the inputs to zero in training and scales the rest up, so that the sum stays.
 
@@ -75,6 +77,7 @@ class Dropout(Layer):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
 
 
+@builtin
 class GaussianNoise(Layer):
     """Adds normal noise in training.
 

@@ -9,6 +9,7 @@ import torch
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
 class _GlobalPooling(Layer):
@@ -36,6 +37,7 @@ class _GlobalPooling(Layer):
         return {**super().get_config(), "data_format": self.data_format, "keepdims": self.keepdims}
 
 
+@builtin
 class GlobalAveragePooling1D(_GlobalPooling):
     """The mean over all steps; over those that a mask lets through, if there is one.
 
@@ -65,6 +67,7 @@ class GlobalAveragePooling1D(_GlobalPooling):
         """Return None: the masked axis is gone."""
 
 
+@builtin
 class GlobalAveragePooling2D(_GlobalPooling):
     """The mean over all pixels.
 
@@ -86,6 +89,7 @@ class GlobalAveragePooling2D(_GlobalPooling):
         return inputs.mean(self._axes, keepdim=self.keepdims)
 
 
+@builtin
 class GlobalMaxPooling1D(_GlobalPooling):
     """The largest value over all steps.
 
@@ -107,6 +111,7 @@ class GlobalMaxPooling1D(_GlobalPooling):
         return inputs.amax(self._axes, keepdim=self.keepdims)
 
 
+@builtin
 class GlobalMaxPooling2D(_GlobalPooling):
     """The largest value over all pixels.
 

@@ -12,8 +12,10 @@ from oncue.layers import arguments
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
+from oncue.objects import builtin
 
 
+@builtin
 class GRUCell(RecurrentCell):
     """One step of `GRU`; the gates stand in the order update, reset, new.
 
@@ -139,6 +141,7 @@ class GRUCell(RecurrentCell):
         }
 
 
+@builtin
 class GRU(RNN):
     """Gated recurrent unit: gates decide what of the state is reset and what is replaced.
 

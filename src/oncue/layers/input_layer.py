@@ -9,8 +9,10 @@ import torch
 
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
+@builtin
 class InputLayer(Layer):
     """The layer that stands for an input of a model; it gives on what it gets.
 

@@ -18,9 +18,11 @@ from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.policy_scope import run_in_policy
 from oncue.layers.weight_limit import count_weight
 from oncue.nested import first_leaf, flatten, map_leaves
+from oncue.objects import builtin, is_builtin
 from oncue.variable import Variable, torch_dtype
 
 
+@builtin
 class Layer(torch.nn.Module):
     """A building block of a model: weights and a computation, with Keras's arguments and methods.
 
@@ -421,7 +423,7 @@ class Layer(torch.nn.Module):
         if constraint is not None:
             project = constraints.get(constraint)
             variable.constraint = lambda stored: variable.from_keras(project(variable.to_keras(stored)))
-        if not type(self).__module__.startswith("oncue."):
+        if not is_builtin(type(self)):
             # Layers written for Keras call these on what add_weight returned.
             tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
             tensor.assign_add = variable.assign_add  # type: ignore[attr-defined]  # as above

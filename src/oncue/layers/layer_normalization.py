@@ -12,8 +12,10 @@ from oncue import constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
+@builtin
 class LayerNormalization(Layer):
     """Normalizes each sample over one axis or several (Ba et al., 2016).
 

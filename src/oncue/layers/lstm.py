@@ -14,8 +14,10 @@ from oncue.layers.lstm_in_graph import lstm_in_graph, weights_are_usual
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
+from oncue.objects import builtin
 
 
+@builtin
 class LSTMCell(RecurrentCell):
     """One step of `LSTM`; the gates stand in the order in, forget, new, out.
 
@@ -145,6 +147,7 @@ class LSTMCell(RecurrentCell):
         }
 
 
+@builtin
 class LSTM(RNN):
     """Long short-term memory: gates decide what is let in, forgotten and given out.
 

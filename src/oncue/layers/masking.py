@@ -8,8 +8,10 @@ import torch
 
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
+@builtin
 class Masking(Layer):
     """Marks the steps all of whose features equal a value, so that layers that know masks skip them.
 

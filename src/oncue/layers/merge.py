@@ -10,6 +10,7 @@ import torch
 
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
 class _Merge(Layer):
@@ -59,6 +60,7 @@ class _Merge(Layer):
         return functools.reduce(torch.logical_or, present) if present and len(present) == len(masks) else None
 
 
+@builtin
 class Add(_Merge):
     """The sum of its inputs.
 
@@ -71,6 +73,7 @@ class Add(_Merge):
         return functools.reduce(torch.add, inputs)
 
 
+@builtin
 class Subtract(_Merge):
     """The first input less the second.
 
@@ -89,6 +92,7 @@ class Subtract(_Merge):
         return inputs[0] - inputs[1]
 
 
+@builtin
 class Multiply(_Merge):
     """The product of its inputs.
 
@@ -101,6 +105,7 @@ class Multiply(_Merge):
         return functools.reduce(torch.mul, inputs)
 
 
+@builtin
 class Average(_Merge):
     """The mean of its inputs.
 
@@ -113,6 +118,7 @@ class Average(_Merge):
         return functools.reduce(torch.add, inputs) / len(inputs)
 
 
+@builtin
 class Maximum(_Merge):
     """The largest of its inputs at each place.
 
@@ -125,6 +131,7 @@ class Maximum(_Merge):
         return functools.reduce(torch.maximum, inputs)
 
 
+@builtin
 class Minimum(_Merge):
     """The smallest of its inputs at each place.
 
@@ -137,6 +144,7 @@ class Minimum(_Merge):
         return functools.reduce(torch.minimum, inputs)
 
 
+@builtin
 class Concatenate(_Merge):
     """Its inputs one after the other along an axis.
 

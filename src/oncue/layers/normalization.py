@@ -12,6 +12,7 @@ from oncue import backend
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import warn_once
+from oncue.objects import builtin
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+@builtin
 class Normalization(Layer):
     """Computes `(inputs - mean) / sqrt(variance)`, with statistics that are given or taken from data by `adapt`.
 

@@ -12,6 +12,7 @@ import torch
 from oncue import naming
 from oncue.core.suggest import unknown
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Absolute": operator.abs,
@@ -27,6 +28,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+@builtin
 class Operation(Layer):
     """A step without weights, such as the sum in `x + y`; it is shown by `summary` but is none of `model.layers`.
 

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 Sides = tuple[int, int]
 
 
+@builtin
 class ZeroPadding1D(Layer):
     """Puts steps of zeros before and after sequences.
 
@@ -47,6 +49,7 @@ class ZeroPadding1D(Layer):
         return {**super().get_config(), "padding": self.padding, "data_format": self.data_format}
 
 
+@builtin
 class ZeroPadding2D(Layer):
     """Puts pixels of zeros around images.
 

@@ -11,6 +11,7 @@ from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.old_words import accepts_old_words
+from oncue.objects import builtin
 
 
 class _Pooling(Layer):
@@ -70,6 +71,7 @@ class _AveragePooling(_Pooling):
         return F.avg_pool2d(x, self.pool_size, self.strides)
 
 
+@builtin
 class MaxPooling1D(_MaxPooling):
     """Keeps the largest value of each window of steps.
 
@@ -102,6 +104,7 @@ class MaxPooling1D(_MaxPooling):
         self._configure(pool_size, strides, padding, data_format)
 
 
+@builtin
 class MaxPooling2D(_MaxPooling):
     """Keeps the largest value of each window of pixels.
 
@@ -134,6 +137,7 @@ class MaxPooling2D(_MaxPooling):
         self._configure(pool_size, strides, padding, data_format)
 
 
+@builtin
 class AveragePooling1D(_AveragePooling):
     """Keeps the mean of each window of steps.
 
@@ -166,6 +170,7 @@ class AveragePooling1D(_AveragePooling):
         self._configure(pool_size, strides, padding, data_format)
 
 
+@builtin
 class AveragePooling2D(_AveragePooling):
     """Keeps the mean of each window of pixels.
 

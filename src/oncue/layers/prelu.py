@@ -11,8 +11,10 @@ from oncue import constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
+@builtin
 class PReLU(Layer):
     """Gives x above zero and `alpha * x` below, where alpha is learned (He et al., 2015).
 

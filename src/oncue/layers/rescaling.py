@@ -10,8 +10,10 @@ import torch
 from oncue import backend
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
+@builtin
 class Rescaling(Layer):
     """Computes `inputs * scale + offset`, such as pixels of 0 to 255 as 0 to 1.
 

@@ -11,6 +11,7 @@ import torch
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
 class _Shaping(Layer):
@@ -22,6 +23,7 @@ class _Shaping(Layer):
         return self.compute_output_shape(args[0].shape), kind
 
 
+@builtin
 class Flatten(_Shaping):
     """Joins all axes but the batch into one.
 
@@ -55,6 +57,7 @@ class Flatten(_Shaping):
         return {**super().get_config(), "data_format": self.data_format}
 
 
+@builtin
 class Reshape(_Shaping):
     """Gives each sample another shape.
 
@@ -100,6 +103,7 @@ class Reshape(_Shaping):
         return {**super().get_config(), "target_shape": self.target_shape}
 
 
+@builtin
 class Permute(_Shaping):
     """Puts the axes in another order.
 
@@ -136,6 +140,7 @@ class Permute(_Shaping):
         return {**super().get_config(), "dims": self.dims}
 
 
+@builtin
 class RepeatVector(_Shaping):
     """Repeats each sample along a new axis of steps.
 

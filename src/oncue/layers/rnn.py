@@ -12,8 +12,10 @@ from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.rnn_cell import RecurrentCell
+from oncue.objects import builtin
 
 
+@builtin
 class RNN(Layer):
     """Runs a cell over the steps of sequences.
 

@@ -12,8 +12,10 @@ from oncue.layers import arguments
 from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
+from oncue.objects import builtin
 
 
+@builtin
 class SimpleRNNCell(RecurrentCell):
     """One step of `SimpleRNN`: `activation(inputs @ kernel + state @ recurrent_kernel + bias)`.
 
@@ -98,6 +100,7 @@ class SimpleRNNCell(RecurrentCell):
         return outputs, [last[0]]
 
 
+@builtin
 class SimpleRNN(RNN):
     """The simplest recurrent layer: the output of a step is its state.
 

@@ -9,8 +9,10 @@ import torch
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.objects import builtin
 
 
+@builtin
 class TimeDistributed(Layer):
     """Applies a layer to each step of a sequence, with the same weights.
 

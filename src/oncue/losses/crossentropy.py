@@ -15,6 +15,7 @@ from oncue.backend import epsilon
 from oncue.losses.fused import clipped_bce
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import as_tensor, pair
+from oncue.objects import builtin
 
 
 def check_axis(axis: int) -> int:
@@ -161,6 +162,7 @@ def sparse_categorical_crossentropy(
     return losses
 
 
+@builtin
 class BinaryCrossentropy(LossFunctionWrapper):
     """Cross-entropy of yes-or-no targets; see `binary_crossentropy`.
 
@@ -200,6 +202,7 @@ class BinaryCrossentropy(LossFunctionWrapper):
         )
 
 
+@builtin
 class CategoricalCrossentropy(LossFunctionWrapper):
     """Cross-entropy of one-hot targets; see `categorical_crossentropy`.
 
@@ -239,6 +242,7 @@ class CategoricalCrossentropy(LossFunctionWrapper):
         )
 
 
+@builtin
 class SparseCategoricalCrossentropy(LossFunctionWrapper):
     """Cross-entropy of integer class labels; see `sparse_categorical_crossentropy`.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
+from oncue.objects import builtin
 
 
 def kl_divergence(y_true: Any, y_pred: Any) -> Tensor:
@@ -51,6 +52,7 @@ def poisson(y_true: Any, y_pred: Any) -> Tensor:
     return (pred - true * (pred + epsilon()).log()).mean(-1)
 
 
+@builtin
 class KLDivergence(LossFunctionWrapper):
     """Kullback-Leibler divergence; see `kl_divergence`.
 
@@ -73,6 +75,7 @@ class KLDivergence(LossFunctionWrapper):
         super().__init__(kl_divergence, reduction, name, dtype)
 
 
+@builtin
 class Poisson(LossFunctionWrapper):
     """Poisson loss; see `poisson`.
 

@@ -11,6 +11,7 @@ from oncue.losses.crossentropy import check_axis
 from oncue.losses.fused import clipped_bce
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
+from oncue.objects import builtin
 
 
 def binary_focal_crossentropy(
@@ -93,6 +94,7 @@ def categorical_focal_crossentropy(
     return losses.sum(axis)
 
 
+@builtin
 class BinaryFocalCrossentropy(LossFunctionWrapper):
     """Focal cross-entropy of yes-or-no targets; see `binary_focal_crossentropy`.
 
@@ -142,6 +144,7 @@ class BinaryFocalCrossentropy(LossFunctionWrapper):
         )
 
 
+@builtin
 class CategoricalFocalCrossentropy(LossFunctionWrapper):
     """Focal cross-entropy of one-hot targets; see `categorical_focal_crossentropy`.
 

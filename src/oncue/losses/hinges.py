@@ -12,6 +12,7 @@ from torch import Tensor
 
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
+from oncue.objects import builtin
 
 
 def _margins(y_true: Any, y_pred: Any) -> Tensor:
@@ -76,6 +77,7 @@ def categorical_hinge(y_true: Any, y_pred: Any) -> Tensor:
     return (wrong - right + 1.0).clamp(min=0.0)
 
 
+@builtin
 class Hinge(LossFunctionWrapper):
     """Hinge loss; see `hinge`.
 
@@ -95,6 +97,7 @@ class Hinge(LossFunctionWrapper):
         super().__init__(hinge, reduction, name, dtype)
 
 
+@builtin
 class SquaredHinge(LossFunctionWrapper):
     """Squared hinge loss; see `squared_hinge`.
 
@@ -117,6 +120,7 @@ class SquaredHinge(LossFunctionWrapper):
         super().__init__(squared_hinge, reduction, name, dtype)
 
 
+@builtin
 class CategoricalHinge(LossFunctionWrapper):
     """Hinge loss of several classes; see `categorical_hinge`.
 

@@ -14,11 +14,13 @@ from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.losses.structure import is_nested, several
 from oncue.naming import auto_name, to_snake_case
 from oncue.nested import map_leaves
+from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 LossFunction = Callable[..., Tensor]
 
 
+@builtin
 class Loss:
     """A loss: `loss(y_true, y_pred, sample_weight=None)` gives a scalar.
 
@@ -111,6 +113,7 @@ def _whole(value: Any) -> Any:
     return value if is_nested(value) and several(value) else as_tensor(value, "y_true")
 
 
+@builtin
 class LossFunctionWrapper(Loss):
     """The loss of a function `fn(y_true, y_pred, **kwargs)`.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
+from oncue.objects import builtin
 
 Axes = int | tuple[int, ...] | list[int] | None
 
@@ -60,6 +61,7 @@ def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axi
     return 1 - both / (both + missed * alpha + invented * beta + epsilon())
 
 
+@builtin
 class Dice(LossFunctionWrapper):
     """Dice loss; see `dice`.
 
@@ -87,6 +89,7 @@ class Dice(LossFunctionWrapper):
         super().__init__(dice, reduction, name, dtype, axis=axis)
 
 
+@builtin
 class Tversky(LossFunctionWrapper):
     """Tversky loss; see `tversky`.
 

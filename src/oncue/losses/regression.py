@@ -15,6 +15,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
+from oncue.objects import builtin
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Tensor:
@@ -135,6 +136,7 @@ def log_cosh(y_true: Any, y_pred: Any) -> Tensor:
     return (error + F.softplus(-2.0 * error) - math.log(2.0)).mean(-1)
 
 
+@builtin
 class MeanSquaredError(LossFunctionWrapper):
     """Mean squared error; see `mean_squared_error`.
 
@@ -157,6 +159,7 @@ class MeanSquaredError(LossFunctionWrapper):
         super().__init__(mean_squared_error, reduction, name, dtype)
 
 
+@builtin
 class MeanAbsoluteError(LossFunctionWrapper):
     """Mean absolute error; see `mean_absolute_error`.
 
@@ -179,6 +182,7 @@ class MeanAbsoluteError(LossFunctionWrapper):
         super().__init__(mean_absolute_error, reduction, name, dtype)
 
 
+@builtin
 class MeanAbsolutePercentageError(LossFunctionWrapper):
     """Mean absolute error in percent of the target; see `mean_absolute_percentage_error`.
 
@@ -201,6 +205,7 @@ class MeanAbsolutePercentageError(LossFunctionWrapper):
         super().__init__(mean_absolute_percentage_error, reduction, name, dtype)
 
 
+@builtin
 class MeanSquaredLogarithmicError(LossFunctionWrapper):
     """Mean squared error of the logarithms; see `mean_squared_logarithmic_error`.
 
@@ -223,6 +228,7 @@ class MeanSquaredLogarithmicError(LossFunctionWrapper):
         super().__init__(mean_squared_logarithmic_error, reduction, name, dtype)
 
 
+@builtin
 class Huber(LossFunctionWrapper):
     """Squared error near zero, absolute error far away; see `huber`.
 
@@ -250,6 +256,7 @@ class Huber(LossFunctionWrapper):
         super().__init__(huber, reduction, name, dtype, delta=delta)
 
 
+@builtin
 class LogCosh(LossFunctionWrapper):
     """Logarithm of the hyperbolic cosine of the error; see `log_cosh`.
 

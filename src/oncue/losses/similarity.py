@@ -13,6 +13,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
+from oncue.objects import builtin
 
 
 def unit_vectors(x: Tensor, axis: int) -> Tensor:
@@ -41,6 +42,7 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
     return -(unit_vectors(true, axis) * unit_vectors(pred, axis)).sum(axis)
 
 
+@builtin
 class CosineSimilarity(LossFunctionWrapper):
     """Minus the cosine of the angle between target and prediction; see `cosine_similarity`.
 

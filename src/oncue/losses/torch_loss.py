@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from oncue.losses.loss import Loss
 from oncue.losses.reduction import reduce_weighted
 from oncue.losses.shapes import as_tensor, match_ranks
+from oncue.objects import builtin
 
 _CLASS_LABELS = (nn.CrossEntropyLoss, nn.NLLLoss)
 _SAME_SHAPE = (
@@ -34,6 +35,7 @@ _MORE_INPUTS = (
 )
 
 
+@builtin
 class TorchLoss(Loss):
     """A torch loss module as a Keras loss: `module(y_pred, y_true)` is called, with targets in the type it wants.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from oncue.losses.shapes import as_tensor, match_ranks
 from oncue.metrics.mean import MeanMetricWrapper
+from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 
@@ -165,6 +166,7 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from
     return _among_best(true, pred, k)
 
 
+@builtin
 class Accuracy(MeanMetricWrapper):
     """How often predicted labels equal the targets.
 
@@ -183,6 +185,7 @@ class Accuracy(MeanMetricWrapper):
         super().__init__(_equal, name, dtype)
 
 
+@builtin
 class BinaryAccuracy(MeanMetricWrapper):
     """How often a probability is on the target's side of the threshold.
 
@@ -207,6 +210,7 @@ class BinaryAccuracy(MeanMetricWrapper):
         self.threshold = threshold
 
 
+@builtin
 class CategoricalAccuracy(MeanMetricWrapper):
     """How often the highest score is at the class of a one-hot target.
 
@@ -225,6 +229,7 @@ class CategoricalAccuracy(MeanMetricWrapper):
         super().__init__(_same_class, name, dtype)
 
 
+@builtin
 class SparseCategoricalAccuracy(MeanMetricWrapper):
     """How often the highest score is at the class label.
 
@@ -243,6 +248,7 @@ class SparseCategoricalAccuracy(MeanMetricWrapper):
         super().__init__(_right_label, name, dtype)
 
 
+@builtin
 class TopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the class of a one-hot target is among the `k` highest scores.
 
@@ -264,6 +270,7 @@ class TopKCategoricalAccuracy(MeanMetricWrapper):
         self.k = k
 
 
+@builtin
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """How often the class label is among the `k` highest scores.
 

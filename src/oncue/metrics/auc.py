@@ -18,11 +18,13 @@ from oncue.losses.shapes import as_tensor
 from oncue.metrics.curve import Curve, even_thresholds
 from oncue.metrics.mean import divide
 from oncue.metrics.thresholds import count, evenly_spaced
+from oncue.objects import builtin
 
 _CURVES = ("ROC", "PR", "PRGAIN")
 _SUMMATIONS = ("interpolation", "minoring", "majoring")
 
 
+@builtin
 class AUC(Curve):
     """The area under a curve, from counts at thresholds.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from oncue.metrics.mean import divide
 from oncue.metrics.metric import Metric
 from oncue.metrics.thresholds import LOWEST, Counts, count, evenly_spaced, parse_thresholds
+from oncue.objects import builtin
 
 
 class _Count(Metric):
@@ -49,6 +50,7 @@ class _Count(Metric):
         return {**super().get_config(), "thresholds": self.init_thresholds}
 
 
+@builtin
 class TruePositives(_Count):
     """The number of positives that were predicted as such.
 
@@ -66,6 +68,7 @@ class TruePositives(_Count):
         return counts.true_positives
 
 
+@builtin
 class FalsePositives(_Count):
     """The number of negatives that were predicted as positive.
 
@@ -83,6 +86,7 @@ class FalsePositives(_Count):
         return counts.false_positives
 
 
+@builtin
 class TrueNegatives(_Count):
     """The number of negatives that were predicted as such.
 
@@ -100,6 +104,7 @@ class TrueNegatives(_Count):
         return counts.negatives - counts.false_positives
 
 
+@builtin
 class FalseNegatives(_Count):
     """The number of positives that were predicted as negative.
 
@@ -175,6 +180,7 @@ class _Share(Metric):
         return {**super().get_config(), **own}
 
 
+@builtin
 class Precision(_Share):
     """The share of the predicted positives that are positive.
 
@@ -201,6 +207,7 @@ class Precision(_Share):
         return counts.false_positives
 
 
+@builtin
 class Recall(_Share):
     """The share of the positives that were predicted.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.shapes import pair
 from oncue.metrics.mean import MeanMetricWrapper
+from oncue.objects import builtin
 
 
 def pearson_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
@@ -59,6 +60,7 @@ def concordance_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
     return (2.0 * together / (variances + (mean_true - mean_pred).square() + epsilon())).mean(axis)
 
 
+@builtin
 class PearsonCorrelation(MeanMetricWrapper):
     """Mean of Pearson's correlations.
 
@@ -80,6 +82,7 @@ class PearsonCorrelation(MeanMetricWrapper):
         self.axis = axis
 
 
+@builtin
 class ConcordanceCorrelation(MeanMetricWrapper):
     """Mean of Lin's concordance correlations.
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.shapes import as_tensor, floats
 from oncue.metrics.metric import Metric
+from oncue.objects import builtin
 
 _AVERAGES = (None, "micro", "macro", "weighted")
 
 
+@builtin
 class FBetaScore(Metric):
     """The weighted harmonic mean of precision and recall.
 
@@ -127,6 +129,7 @@ class FBetaScore(Metric):
         return {**super().get_config(), "average": self.average, "beta": self.beta, "threshold": self.threshold}
 
 
+@builtin
 class F1Score(FBetaScore):
     """The harmonic mean of precision and recall.
 

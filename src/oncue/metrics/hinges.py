@@ -9,8 +9,10 @@ from typing import Any
 
 from oncue.losses import hinges
 from oncue.metrics.mean import MeanMetricWrapper
+from oncue.objects import builtin
 
 
+@builtin
 class Hinge(MeanMetricWrapper):
     """Mean hinge loss.
 
@@ -29,6 +31,7 @@ class Hinge(MeanMetricWrapper):
         super().__init__(hinges.hinge, name, dtype)
 
 
+@builtin
 class SquaredHinge(MeanMetricWrapper):
     """Mean squared hinge loss.
 
@@ -47,6 +50,7 @@ class SquaredHinge(MeanMetricWrapper):
         super().__init__(hinges.squared_hinge, name, dtype)
 
 
+@builtin
 class CategoricalHinge(MeanMetricWrapper):
     """Mean hinge loss of several classes.
 

@@ -13,8 +13,10 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.metric import Metric
+from oncue.objects import builtin
 
 
+@builtin
 class IoU(Metric):
     """Mean intersection over union of some classes.
 
@@ -103,6 +105,7 @@ def _without(config: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in keys}
 
 
+@builtin
 class BinaryIoU(IoU):
     """Mean intersection over union of classes 0 and 1, from probabilities of class 1.
 
@@ -137,6 +140,7 @@ class BinaryIoU(IoU):
         return {**Metric.get_config(self), **own}
 
 
+@builtin
 class MeanIoU(IoU):
     """Mean intersection over union of all classes.
 
@@ -172,6 +176,7 @@ class MeanIoU(IoU):
         return _without(super().get_config(), "target_class_ids")
 
 
+@builtin
 class OneHotIoU(IoU):
     """Mean intersection over union of some classes, with one-hot targets.
 
@@ -206,6 +211,7 @@ class OneHotIoU(IoU):
         return _without(super().get_config(), "sparse_y_true")
 
 
+@builtin
 class OneHotMeanIoU(MeanIoU):
     """Mean intersection over union of all classes, with one-hot targets.
 

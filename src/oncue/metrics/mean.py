@@ -13,6 +13,7 @@ from oncue.losses.loss import Loss
 from oncue.losses.reduction import mask_weights
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.metrics.metric import Metric, Owned
+from oncue.objects import builtin
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -51,6 +52,7 @@ def _weigh(values: Tensor, sample_weight: Any, reduce: Callable[..., Tensor]) ->
     return values, weights
 
 
+@builtin
 class Mean(Metric):
     """The (weighted) mean of the values it was given.
 
@@ -124,6 +126,7 @@ class Mean(Metric):
         return self.total.peek(), self.count.peek()
 
 
+@builtin
 class Sum(Metric):
     """The (weighted) sum of the values it was given.
 
@@ -156,6 +159,7 @@ class Sum(Metric):
         return self.total.owned(), None
 
 
+@builtin
 class MeanMetricWrapper(Mean):
     """The mean of a function of targets and predictions.
 

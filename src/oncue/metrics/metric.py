@@ -11,11 +11,13 @@ from torch import Tensor
 from oncue.backend import floatx
 from oncue.metrics.state import MetricVariable
 from oncue.naming import auto_name, to_snake_case
+from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 Owned = tuple[Tensor | float, Tensor | float | None]
 
 
+@builtin
 class Metric:
     """A value that is gathered over batches: `update_state`, `result`, `reset_state`.
 

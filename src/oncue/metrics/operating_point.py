@@ -11,6 +11,7 @@ from torch import Tensor
 
 from oncue.metrics.curve import Curve, even_thresholds
 from oncue.metrics.thresholds import count
+from oncue.objects import builtin
 
 
 class _AtLeast(Curve):
@@ -58,6 +59,7 @@ class _AtLeast(Curve):
         return {**super().get_config(), **own}
 
 
+@builtin
 class SensitivityAtSpecificity(_AtLeast):
     """The highest sensitivity (recall) where the specificity is at least the given one.
 
@@ -92,6 +94,7 @@ class SensitivityAtSpecificity(_AtLeast):
         return self._best(specificity, sensitivity)
 
 
+@builtin
 class SpecificityAtSensitivity(_AtLeast):
     """The highest specificity where the sensitivity (recall) is at least the given one.
 
@@ -126,6 +129,7 @@ class SpecificityAtSensitivity(_AtLeast):
         return self._best(sensitivity, specificity)
 
 
+@builtin
 class PrecisionAtRecall(_AtLeast):
     """The highest precision where the recall is at least the given one.
 
@@ -160,6 +164,7 @@ class PrecisionAtRecall(_AtLeast):
         return self._best(recall, precision)
 
 
+@builtin
 class RecallAtPrecision(_AtLeast):
     """The highest recall where the precision is at least the given one.
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from oncue.losses import crossentropy, divergence
 from oncue.metrics.mean import MeanMetricWrapper
+from oncue.objects import builtin
 
 
+@builtin
 class KLDivergence(MeanMetricWrapper):
     """Mean Kullback-Leibler divergence of the prediction from the target.
 
@@ -29,6 +31,7 @@ class KLDivergence(MeanMetricWrapper):
         super().__init__(divergence.kl_divergence, name, dtype)
 
 
+@builtin
 class Poisson(MeanMetricWrapper):
     """Mean Poisson loss of counts.
 
@@ -47,6 +50,7 @@ class Poisson(MeanMetricWrapper):
         super().__init__(divergence.poisson, name, dtype)
 
 
+@builtin
 class BinaryCrossentropy(MeanMetricWrapper):
     """Mean cross-entropy of yes-or-no targets.
 
@@ -77,6 +81,7 @@ class BinaryCrossentropy(MeanMetricWrapper):
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
 
 
+@builtin
 class CategoricalCrossentropy(MeanMetricWrapper):
     """Mean cross-entropy of one-hot targets.
 
@@ -114,6 +119,7 @@ class CategoricalCrossentropy(MeanMetricWrapper):
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
 
 
+@builtin
 class SparseCategoricalCrossentropy(MeanMetricWrapper):
     """Mean cross-entropy of integer class labels.
 

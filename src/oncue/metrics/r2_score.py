@@ -13,10 +13,12 @@ from torch import Tensor
 from oncue.core.warn import warn
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.metrics.metric import Metric
+from oncue.objects import builtin
 
 _AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 
 
+@builtin
 class R2Score(Metric):
     """1 - squared errors / squared deviations from the mean: 1 is perfect, 0 as good as the mean.
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from oncue.losses import regression, similarity
 from oncue.losses.shapes import pair
 from oncue.metrics.mean import Mean, MeanMetricWrapper
+from oncue.objects import builtin
 
 
+@builtin
 class MeanSquaredError(MeanMetricWrapper):
     """Mean squared error.
 
@@ -32,6 +34,7 @@ class MeanSquaredError(MeanMetricWrapper):
         super().__init__(regression.mean_squared_error, name, dtype)
 
 
+@builtin
 class RootMeanSquaredError(Mean):
     """Root of the mean squared error, in the target's units.
 
@@ -65,6 +68,7 @@ class RootMeanSquaredError(Mean):
         return self.result(), None
 
 
+@builtin
 class MeanAbsoluteError(MeanMetricWrapper):
     """Mean absolute error.
 
@@ -83,6 +87,7 @@ class MeanAbsoluteError(MeanMetricWrapper):
         super().__init__(regression.mean_absolute_error, name, dtype)
 
 
+@builtin
 class MeanAbsolutePercentageError(MeanMetricWrapper):
     """Mean absolute error in percent of the target.
 
@@ -101,6 +106,7 @@ class MeanAbsolutePercentageError(MeanMetricWrapper):
         super().__init__(regression.mean_absolute_percentage_error, name, dtype)
 
 
+@builtin
 class MeanSquaredLogarithmicError(MeanMetricWrapper):
     """Mean squared error of the logarithms.
 
@@ -137,6 +143,7 @@ def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:
     return -similarity.cosine_similarity(y_true, y_pred, axis)
 
 
+@builtin
 class CosineSimilarity(MeanMetricWrapper):
     """Mean cosine of the angle between target and prediction: 1 is the same direction.
 
@@ -158,6 +165,7 @@ class CosineSimilarity(MeanMetricWrapper):
         self.axis = axis
 
 
+@builtin
 class LogCoshError(MeanMetricWrapper):
     """Mean logarithm of the hyperbolic cosine of the error.
 

@@ -10,6 +10,7 @@ import torch
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.metric import Metric
 from oncue.naming import to_snake_case
+from oncue.objects import builtin
 
 _METHODS = ("update", "compute", "reset")
 
@@ -24,6 +25,7 @@ def is_torch_metric(thing: Any) -> bool:
     return not isinstance(thing, type) and all(callable(getattr(thing, method, None)) for method in _METHODS)
 
 
+@builtin
 class TorchMetric(Metric):
     """Any object with `update(prediction, target)`, `compute()` and `reset()`, such as those of torchmetrics.
 

@@ -14,10 +14,12 @@ from oncue.layers.layer import Layer, variables_of
 from oncue.legacy import model_ends
 from oncue.models.saved import Saved
 from oncue.nested import flatten, map_leaves
+from oncue.objects import builtin
 from oncue.training.trained_module import is_unready
 from oncue.training.trainer import Trainer
 
 
+@builtin
 class Model(Saved, Trainer):
     """A network that can be trained.
 

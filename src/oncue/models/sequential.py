@@ -15,8 +15,10 @@ from oncue.models.feed import Feed
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
 from oncue.nested import first_leaf, flatten, map_leaves
+from oncue.objects import builtin
 
 
+@builtin
 class Sequential(Model):
     """A model of layers one after another; oncue's layers and plain `torch.nn` modules may be mixed.
 
