@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from oncue.callbacks import (
     CSVLogger,
     EarlyStopping,
     LambdaCallback,
+    ModelCheckpoint,
     TerminateOnNaN,
 )
+from oncue.checkpoints.store import Store
 from oncue.checkpoints.training_state import TrainingState
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
@@ -104,6 +109,57 @@ def test_an_error_keeps_the_backup(tmp_path: Path, error: BaseException) -> None
     history = fit([BackupAndRestore(tmp_path), LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))])
     assert begun == [2, 3] and history.epoch == [0, 1, 2, 3]
     assert "went on from a backup" in str(history.journal)
+
+
+class InterruptsIn(Callback):
+    """Another Ctrl-C, while the run is being ended."""
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        setattr(self, hook, self._interrupt)
+
+    def _interrupt(self, *arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("hook", ["on_exception", "close"])
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_second_interrupt_keeps_no_later_run_out(tmp_path: Path, hook: str, last: bool, asynchronous: bool) -> None:
+    def savers() -> list[Callback]:
+        path = tmp_path / "{epoch}.weights.h5"
+        saver = ModelCheckpoint(path, save_weights_only=True, keep=1, asynchronous=asynchronous)
+        return [BackupAndRestore(tmp_path / "backup"), saver]
+
+    ours, others = savers(), [InterruptsIn(hook)]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit([stop_at(2, KeyboardInterrupt()), *(ours + others if last else others + ours)])
+    assert any("interrupted again" in note for note in caught.value.__notes__)
+    # `ours` and the error, with all that it leads to, are still there, as they are in a notebook.
+    begun: list[int] = []
+    fit([*savers(), LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))])
+    assert begun == [2, 3]
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".lock")]
+
+
+def test_a_second_interrupt_keeps_others_out_until_the_state_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, commit = threading.Event(), Store.commit
+
+    def slowly(store: Store, write: Callable[[Path], object]) -> None:
+        assert gate.wait(60)
+        commit(store, write)
+
+    monkeypatch.setattr(Store, "commit", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        fit([BackupAndRestore(tmp_path), stop_at(1, KeyboardInterrupt()), InterruptsIn("close")])
+    with pytest.raises(RuntimeError, match="Another run that is still going on"):
+        fit([BackupAndRestore(tmp_path)])
+    gate.set()
+    begun: list[int] = []
+    fit([BackupAndRestore(tmp_path), LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))])
+    assert begun == [1, 2, 3]
 
 
 @pytest.mark.parametrize("save_freq", ["epoch", 1])

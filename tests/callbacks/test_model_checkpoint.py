@@ -518,10 +518,10 @@ def test_two_runs_that_would_record_the_same_files(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int) -> bool:
+    def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("oncue.checkpoints.lock._lock", refuse)
+    monkeypatch.setattr("fcntl.flock", refuse)
     train(ModelCheckpoint(tmp_path / "m_{epoch}.keras", keep=1), series(1, 1))
     assert sorted(os.listdir(tmp_path)) == ["m_2.keras", "m_epoch.keras.oncue.json"]
 

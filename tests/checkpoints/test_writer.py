@@ -52,6 +52,19 @@ def test_an_error_keeps_the_next_job_from_beginning() -> None:
     assert not seen
 
 
+def test_what_is_to_be_done_when_idle_waits_for_the_job_under_way() -> None:
+    writer, seen, gate = Writer("it"), [], threading.Event()
+    writer.when_idle(lambda: seen.append(threading.get_ident()))
+    assert seen == [threading.get_ident()]
+    writer.submit(lambda: (gate.wait(10), seen.append("job")))
+    done = threading.Event()
+    writer.when_idle(lambda: (seen.append("after"), done.set()))
+    assert len(seen) == 1
+    gate.set()
+    assert done.wait(10)
+    assert seen[1:] == ["job", "after"]
+
+
 def test_check_waits_for_nothing() -> None:
     writer, gate = Writer("it"), threading.Event()
     writer.submit(lambda: gate.wait(10))

@@ -218,8 +218,12 @@ class BackupAndRestore(Callback):
         try:
             self._wait()
         finally:
-            if self._store is not None:
-                self._store.release()
+            self.after_close()
+
+    def after_close(self) -> None:
+        """Let other runs use the folder, as soon as no state is under way, also when `close` was never reached."""
+        if self._store is not None and self._writer is not None:
+            self._writer.when_idle(self._store.release)
 
     def save_now(self, logs: dict[str, Any] | None = None) -> bool:
         """Save the state of this moment, and return when it is on the disk; for a hook that runs after all others.

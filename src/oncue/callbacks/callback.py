@@ -100,7 +100,10 @@ class Callback(Stateful):
         return {name: value for name, value in self.__dict__.items() if name != "_run"}
 
     def after_close(self) -> None:
-        """Do what must wait until every callback of a run is closed; for callbacks that may end the process."""
+        """Do what must wait until every callback of a run is closed, or was left unclosed at a second Ctrl-C.
+
+        For callbacks that may end the process, and for what others would go on waiting for. It must take no time.
+        """
 
     def note(self, text: str, kind: str = "note", **data: Any) -> None:
         """Write a decision into the run's journal: what was decided and why, with the numbers.

@@ -243,12 +243,15 @@ class CallbackList(Callback):
             yield self
         except BaseException as error:
             failure = error
-        if failure is not None:
-            failure = self._listeners["on_exception"].call_each(failure, failure)
-        failure = self._listeners["close"].call_each(failure, backwards=True)
-        for callback in self.callbacks:
-            if isinstance(callback, Callback):
-                callback.after_close()
+        try:
+            if failure is not None:
+                failure = self._listeners["on_exception"].call_each(failure, failure)
+            failure = self._listeners["close"].call_each(failure, backwards=True)
+        finally:
+            # Also when a second Ctrl-C cut the ends short: nobody else is kept waiting for a run that is over.
+            for callback in self.callbacks:
+                if isinstance(callback, Callback):
+                    callback.after_close()
         if failure is not None:
             raise failure
         warning = cost_warning(self.costs(), perf_counter() - began)

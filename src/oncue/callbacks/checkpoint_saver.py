@@ -109,9 +109,15 @@ class CheckpointSaver:
         try:
             self.wait()
         finally:
-            lock = CheckpointSaver._locks.pop(self._key, None)
-            if lock is not None:
-                lock.release()
+            self.release()
+
+    def release(self) -> None:
+        """Let others save files of these names, as soon as no file is under way; never waits."""
+        lock = CheckpointSaver._locks.pop(self._key, None)
+        if lock is not None and self._writer is not None:
+            self._writer.when_idle(lock.release)
+        elif lock is not None:
+            lock.release()
 
     def save(
         self,

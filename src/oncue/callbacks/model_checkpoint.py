@@ -222,6 +222,10 @@ class ModelCheckpoint(MonitorCallback):
         """Wait until everything is written, however the run ended."""
         self._saver.end()
 
+    def after_close(self) -> None:
+        """Let others save files of these names, also when `close` was never reached."""
+        self._saver.release()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run gets back; what it speaks of is on the disk then."""
         self._saver.wait()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import ClassVar
+
+from filelock import FileLock, Timeout
+
+# Who waits for a file that its owner removes meanwhile finds that out at once, and tries again.
+_PATIENCE = 0.3
 
 
 class FolderLock:
@@ -15,8 +18,8 @@ class FolderLock:
     so that the workers of a DataLoader, which may outlive a killed run for some seconds, don't hold it.
 
     Args:
-        folder: The folder; it must be there when the lock is taken.
-        name: The lock's file in there. Who takes a lock of another name is not kept out.
+        folder: The folder; it is made when it is missing.
+        name: The lock's file in there. Whoever takes a lock of another name is not kept out.
 
     Example:
         >>> import tempfile
@@ -27,15 +30,13 @@ class FolderLock:
         (True, False)
     """
 
-    _held: ClassVar[set[str]] = set()
-
     def __init__(self, folder: str | os.PathLike[str], name: str = ".oncue.lock") -> None:
         self.path = Path(folder) / name
-        self._descriptor: int | None = None
-        self._key = ""
+        self._lock: FileLock | None = None
+        self._file: os.stat_result | None = None
 
     def acquire(self) -> bool:
-        """Take the lock, at once or not at all.
+        """Take the lock; wait for it no longer than a moment.
 
         Returns:
             False when somebody else has it; True also when this object has it already.
@@ -43,52 +44,38 @@ class FolderLock:
         Raises:
             OSError: When the folder can't be written to.
         """
-        if self._descriptor is not None:
+        if self._lock is not None and self._lock.is_locked:
             return True
-        key = os.path.realpath(self.path)
-        # What the system keeps for a process says nothing about two runs within it.
-        if key in FolderLock._held:
-            return False
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        # Without `fallback_to_soft`: a file that only exists would outlive a killed run.
+        lock = FileLock(
+            os.path.abspath(self.path), thread_local=False, fallback_to_soft=False, on_acquired=self._identify
+        )
         try:
-            taken = _lock(descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not taken:
-            os.close(descriptor)
+            lock.acquire(timeout=_PATIENCE, poll_interval=0.01)
+        except Timeout:
             return False
-        self._descriptor, self._key = descriptor, key
-        FolderLock._held.add(key)
+        self._lock = lock
         return True
 
     def release(self) -> None:
         """Give the lock back, and remove its file; nothing happens without it."""
-        if self._descriptor is None:
+        lock, self._lock = self._lock, None
+        # In a process that was forked it isn't locked any more.
+        if lock is None or not lock.is_locked:
             return
-        # While it is still locked: whoever opens the file in between finds it locked, and a later one makes a new file.
-        self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        FolderLock._held.discard(self._key)
-        self._descriptor = None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> bool:
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
+            # While it is still locked: whoever has opened the file already sees that it has no name any more.
+            if os.name == "posix" and self._is_there(lock.lock_file):
+                os.unlink(lock.lock_file)
+        finally:
+            lock.release()
 
-else:
-    import fcntl
+    def _identify(self, descriptor: int) -> None:
+        self._file = os.fstat(descriptor)
 
-    def _lock(descriptor: int) -> bool:
+    def _is_there(self, path: str) -> bool:
+        """Return whether the file has its name still: the folder may have been deleted, and made again by another run."""
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            return self._file is not None and os.path.samestat(self._file, os.lstat(path))
+        except FileNotFoundError:
             return False
-        return True

@@ -59,12 +59,7 @@ class Writer:
         try:
             self._done.clear()
             given = True
-            self._jobs.put(job)
-            with self._lock:
-                if self._served != os.getpid():
-                    # `Thread.start` would wait until the thread runs, which is half of what training waits for.
-                    _thread.start_new_thread(self._serve, ())
-                    self._served = os.getpid()
+            self._begin(job)
         except BaseException:
             # Ctrl-C, or no thread could be begun: whoever waits must not wait for a job that nobody does.
             if not given or self._withdraw():
@@ -81,6 +76,21 @@ class Writer:
         """Wait for the job under way, and raise what it raised."""
         self._done.wait()
         self.check()
+
+    def when_idle(self, job: Callable[[], object]) -> None:
+        """Call a function that takes no time: now, or after the job under way, on its thread; never waits."""
+        if self.busy:
+            self._begin(job)
+        else:
+            job()
+
+    def _begin(self, job: Callable[[], object]) -> None:
+        self._jobs.put(job)
+        with self._lock:
+            if self._served != os.getpid():
+                # `Thread.start` would wait until the thread runs, which is half of what training waits for.
+                _thread.start_new_thread(self._serve, ())
+                self._served = os.getpid()
 
     def _withdraw(self) -> bool:
         try:
