@@ -10,7 +10,7 @@ import torch
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.class_weights import ClassWeights
 from oncue.feeding.order import BatchOrder, Shuffle
-from oncue.feeding.staging import Staging
+from oncue.feeding.staging import StagingBuffers
 from oncue.feeding.tensors import to_tensors, wanted_dtype
 from oncue.nested import is_nested, map_leaves, named_leaves
 
@@ -77,7 +77,7 @@ class ArrayBatches(Batches):
             batch_size = -(-self.num_samples // steps) if steps is not None else _DEFAULT_BATCH_SIZE
         self.batch_size: int = batch_size
         self._device = torch.device(device)
-        self._staging: dict[int, Staging] = {}
+        self._staging: dict[int, StagingBuffers] = {}
         self._place()
         devices = {leaf.device for _, leaf in named_leaves(self._data, "data")}
         order_device = devices.pop() if len(devices) == 1 else torch.device("cpu")
@@ -119,7 +119,7 @@ class ArrayBatches(Batches):
     def _batch(self, rows: slice | torch.Tensor) -> Batch:
         def take(leaf: torch.Tensor) -> torch.Tensor:
             if self._device.type == "cuda" and leaf.device.type == "cpu":
-                staging = self._staging.setdefault(id(leaf), Staging(self._device, wanted_dtype(leaf.dtype)))
+                staging = self._staging.setdefault(id(leaf), StagingBuffers(self._device, wanted_dtype(leaf.dtype)))
                 return staging.send(leaf, rows)
             if isinstance(rows, slice):
                 part = leaf[rows]

@@ -13,7 +13,7 @@ from oncue.core.warn import warn
 from oncue.feeding.arrays import ArrayBatches
 from oncue.feeding.batch import Batch, Batches, describe, unpack_x_y_sample_weight
 from oncue.feeding.class_weights import ClassWeights, class_weight_to_sample_weights
-from oncue.feeding.deliver import Deliver
+from oncue.feeding.converter import BatchConverter
 from oncue.feeding.huggingface import huggingface_batches, is_huggingface, split_columns
 from oncue.feeding.indexed import dataset_batches
 from oncue.feeding.loader import loader_batches
@@ -124,21 +124,21 @@ def _from_source(
         if weights is not None:
             raise ValueError("`class_weight` can't be used with Batches, which are ready; pass it to `as_batches`.")
         return cast(Batches, x)
-    deliver = Deliver(kind, device, weights)
+    convert = BatchConverter(kind, device, weights)
     if kind == "Hugging Face data set":
-        return huggingface_batches(x, deliver, batch_size, shuffle)
+        return huggingface_batches(x, convert, batch_size, shuffle)
     if kind == "torch Dataset":
-        return dataset_batches(x, deliver, batch_size, shuffle)
+        return dataset_batches(x, convert, batch_size, shuffle)
     if kind == "torch IterableDataset":
-        return loader_batches(DataLoader(x, batch_size=32 if batch_size is None else batch_size), deliver)
+        return loader_batches(DataLoader(x, batch_size=32 if batch_size is None else batch_size), convert)
     if batch_size is not None and method != "validation":
         warn(f"`batch_size={batch_size}` is ignored: `x` is a {kind}, which decides the size of its batches itself.")
     if kind == "DataLoader":
         arrange = split_columns if is_huggingface(x.dataset) else lambda data: data
-        return loader_batches(x, deliver, arrange)
+        return loader_batches(x, convert, arrange)
     if kind == "PyDataset":
-        return PyDatasetBatches(x, deliver, bool(shuffle))
-    return StreamBatches(x, deliver)
+        return PyDatasetBatches(x, convert, bool(shuffle))
+    return StreamBatches(x, convert)
 
 
 def _kind(x: Any) -> str | None:

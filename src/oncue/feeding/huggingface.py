@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from oncue.feeding.batch import Batches
-from oncue.feeding.deliver import Deliver
+from oncue.feeding.converter import BatchConverter
 from oncue.feeding.indexed import IndexedBatches
 from oncue.feeding.order import Shuffle
 from oncue.feeding.stream import StreamBatches
@@ -55,12 +55,12 @@ def split_columns(columns: Any) -> Any:
     return (x,) if target is None else (x, columns[target])
 
 
-def huggingface_batches(dataset: Any, deliver: Deliver, batch_size: int | None, shuffle: Shuffle) -> Batches:
+def huggingface_batches(dataset: Any, convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
     """Return batches of a Hugging Face data set, with or without torch format.
 
     Args:
         dataset: A Dataset, read by index, or an IterableDataset, read in order.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         batch_size: Samples per batch; None for 32.
         shuffle: As `IndexedBatches` takes it; an IterableDataset shuffles itself (`dataset.shuffle(...)`).
 
@@ -84,7 +84,7 @@ def huggingface_batches(dataset: Any, deliver: Deliver, batch_size: int | None, 
         _check_columns(shown, features)
         rows = dataset.with_format("torch", columns=shown) if "columns" in form else dataset.with_format("torch")
     if hasattr(dataset, "__len__"):
-        return IndexedBatches(dataset, lambda at: split_columns(rows[at]), deliver, batch_size, shuffle)
+        return IndexedBatches(dataset, lambda at: split_columns(rows[at]), convert, batch_size, shuffle)
     size = 32 if batch_size is None else batch_size
 
     def open_pass(number: int) -> Iterator[Any]:
@@ -92,7 +92,7 @@ def huggingface_batches(dataset: Any, deliver: Deliver, batch_size: int | None, 
         rows.set_epoch(number)
         return map(split_columns, rows.iter(batch_size=size))
 
-    return StreamBatches(dataset, deliver, open_pass, size, numbered=True)
+    return StreamBatches(dataset, convert, open_pass, size, numbered=True)
 
 
 def _check_columns(columns: list[str], features: Any) -> None:

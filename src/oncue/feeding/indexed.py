@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import default_collate
 
 from oncue.feeding.batch import Batch, Batches
-from oncue.feeding.deliver import Deliver
+from oncue.feeding.converter import BatchConverter
 from oncue.feeding.order import BatchOrder, Shuffle
-from oncue.feeding.undisturbed import undisturbed_random_state
+from oncue.random_state import preserved_random_state
 
 
 class IndexedBatches(Batches):
@@ -20,7 +20,7 @@ class IndexedBatches(Batches):
     Args:
         dataset: The data set, with `len`.
         fetch: Given a list of sample indices, returns the raw batch.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         batch_size: Samples per batch; None for 32.
         shuffle: False, True for a new random order per pass, or "batch" to shuffle whole batches.
 
@@ -29,7 +29,7 @@ class IndexedBatches(Batches):
 
     Example:
         >>> rows = torch.arange(5.0)
-        >>> batches = IndexedBatches(rows, lambda at: rows[at], Deliver("Dataset", torch.device("cpu")), batch_size=2)
+        >>> batches = IndexedBatches(rows, lambda at: rows[at], BatchConverter("Dataset", torch.device("cpu")), batch_size=2)
         >>> [x.tolist() for x, _, _ in batches.epoch(start=1)]
         [[2.0, 3.0], [4.0]]
     """
@@ -41,18 +41,18 @@ class IndexedBatches(Batches):
         self,
         dataset: Any,
         fetch: Callable[[list[int]], Any],
-        deliver: Deliver,
+        convert: BatchConverter,
         batch_size: int | None = None,
         shuffle: Shuffle = False,
     ) -> None:
         """See the class."""
         samples = len(dataset)
         if samples == 0:
-            raise ValueError(f"The {deliver.kind} has no samples.")
+            raise ValueError(f"The {convert.kind} has no samples.")
         self.source = dataset
         self.batch_size = 32 if batch_size is None else batch_size
         self._fetch = fetch
-        self._deliver = deliver
+        self._convert = convert
         self._order = BatchOrder(samples, self.batch_size, shuffle)
         self.num_batches = self._order.num_batches
 
@@ -62,8 +62,8 @@ class IndexedBatches(Batches):
 
     def first(self) -> Batch:
         """Return the first samples in the given order."""
-        with undisturbed_random_state():
-            return self._deliver(self._fetch(list(range(min(self.batch_size or 1, self._order.num_samples)))), 0)
+        with preserved_random_state():
+            return self._convert(self._fetch(list(range(min(self.batch_size or 1, self._order.num_samples)))), 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` of the pass under way."""
@@ -79,15 +79,15 @@ class IndexedBatches(Batches):
             low, high = index * size, min((index + 1) * size, samples)
             at = list(range(low, high)) if order is None else order[low:high].tolist()
             self._order.position = index + 1
-            yield self._deliver(self._fetch(at), index)
+            yield self._convert(self._fetch(at), index)
 
 
-def dataset_batches(dataset: Any, deliver: Deliver, batch_size: int | None, shuffle: Shuffle) -> Batches:
+def dataset_batches(dataset: Any, convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
     """Return batches of a map-style torch Dataset, whose samples are stacked as a DataLoader stacks them.
 
     Args:
         dataset: A data set with `__getitem__` and `__len__`.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         batch_size: Samples per batch; None for 32.
         shuffle: As `IndexedBatches` takes it.
 
@@ -99,8 +99,8 @@ def dataset_batches(dataset: Any, deliver: Deliver, batch_size: int | None, shuf
 
     Example:
         >>> pairs = torch.utils.data.TensorDataset(torch.arange(3.0), torch.tensor([0, 1, 0]))
-        >>> deliver = Deliver("torch Dataset", torch.device("cpu"))
-        >>> [y.tolist() for _, y, _ in dataset_batches(pairs, deliver, batch_size=2, shuffle=False).epoch()]
+        >>> convert = BatchConverter("torch Dataset", torch.device("cpu"))
+        >>> [y.tolist() for _, y, _ in dataset_batches(pairs, convert, batch_size=2, shuffle=False).epoch()]
         [[0, 1], [0]]
     """
     if not hasattr(dataset, "__len__"):
@@ -113,4 +113,4 @@ def dataset_batches(dataset: Any, deliver: Deliver, batch_size: int | None, shuf
         samples = [dataset[index] for index in indices] if fetch_many is None else fetch_many(indices)
         return default_collate(samples)
 
-    return IndexedBatches(dataset, fetch, deliver, batch_size, shuffle)
+    return IndexedBatches(dataset, fetch, convert, batch_size, shuffle)

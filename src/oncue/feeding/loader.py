@@ -19,14 +19,13 @@ from torch.utils.data import (
 )
 
 from oncue.feeding.batch import Batch, Batches
-from oncue.feeding.deliver import Deliver
-from oncue.feeding.index_position import IndexPosition
-from oncue.feeding.stream import StreamBatches, keeps_position
-from oncue.feeding.undisturbed import undisturbed_random_state
-from oncue.feeding.worker_states import TellingCollate, WorkerStart, WorkerStates
-from oncue.random_state import random_state, set_random_state
+from oncue.feeding.converter import BatchConverter
+from oncue.feeding.resumable_sampler import ResumableSampler
+from oncue.feeding.stream import StreamBatches, is_stateful
+from oncue.feeding.worker_states import ReportingCollate, WorkerInit, WorkerStates
+from oncue.random_state import preserved_random_state, random_state, set_random_state
 
-_DRAW_ANEW = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
+_STATELESS_SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 """Samplers whose order comes from a generator's state when a pass begins, and from nothing else."""
 _KEYS = {"passes", "begun", "workers", "last"}
 
@@ -42,12 +41,12 @@ class LoaderBatches(Batches):
 
     Args:
         loader: The loader.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         arrange: Applied to every raw batch first.
 
     Example:
         >>> loader = DataLoader(torch.arange(4.0), batch_size=2)
-        >>> batches = LoaderBatches(loader, Deliver("DataLoader", torch.device("cpu")))
+        >>> batches = LoaderBatches(loader, BatchConverter("DataLoader", torch.device("cpu")))
         >>> [x.tolist() for x, _, _ in batches.epoch()]
         [[0.0, 1.0], [2.0, 3.0]]
     """
@@ -55,7 +54,7 @@ class LoaderBatches(Batches):
     restartable = True
 
     def __init__(
-        self, loader: DataLoader[Any], deliver: Deliver, arrange: Callable[[Any], Any] = lambda data: data
+        self, loader: DataLoader[Any], convert: BatchConverter, arrange: Callable[[Any], Any] = lambda data: data
     ) -> None:
         """See the class."""
         self.source = loader
@@ -64,13 +63,13 @@ class LoaderBatches(Batches):
         self.exact_position = type(loader).__iter__ is DataLoader.__iter__ and getattr(loader, "in_order", True)
         if not self.exact_position:
             self.obstacle = f"the loader, a {type(loader).__name__}, doesn't give its batches in torch's way"
-        self._deliver = deliver
+        self._convert = convert
         self._arrange = arrange
         self._passes = 0
         self._keeps = False
         self._begun: dict[str, Any] | None = None
         self._saved: dict[str, Any] | None = None
-        self._position: IndexPosition | None = None
+        self._position: ResumableSampler | None = None
         self._workers: WorkerStates | None = None
         self._done = 0
 
@@ -78,7 +77,7 @@ class LoaderBatches(Batches):
         """Return one pass; the `start` first batches are passed over."""
         for index, data in enumerate(self._open(start), start):
             self._done = index + 1
-            yield self._deliver(self._arrange(data), index)
+            yield self._convert(self._arrange(data), index)
         self._begun, self._done = None, 0
 
     def keep_position(self) -> None:
@@ -88,12 +87,12 @@ class LoaderBatches(Batches):
     def first(self) -> Batch:
         """Return the batch that the sampler would begin with, loaded in this process."""
         loader = self.source
-        with undisturbed_random_state(*self._generators()):
+        with preserved_random_state(*self._generators()):
             sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
             wanted = next(iter(sampler), None)
             if wanted is None:
                 raise ValueError(
-                    f"The {self._deliver.kind} has no batches; its data set has {_length(loader.dataset)}."
+                    f"The {self._convert.kind} has no batches; its data set has {_length(loader.dataset)}."
                 )
             if loader.batch_sampler is None:
                 data = loader.dataset[wanted]
@@ -101,7 +100,7 @@ class LoaderBatches(Batches):
                 data = loader.dataset.__getitems__(wanted)
             else:
                 data = [loader.dataset[index] for index in wanted]
-            return self._deliver(self._arrange(loader.collate_fn(data)), 0)
+            return self._convert(self._arrange(loader.collate_fn(data)), 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the pass's number and, within a pass, the random states it began with and the last batch's indices."""
@@ -116,8 +115,8 @@ class LoaderBatches(Batches):
         """Take the random states of a saved pass for the next `epoch(start)`."""
         if set(state) != _KEYS:
             raise ValueError(f"The state of a loader has the keys {sorted(_KEYS)}; got {sorted(state)}.")
-        if not self._passes and not self._draws_anew():
-            with undisturbed_random_state(*self._generators()):
+        if not self._passes and not self._has_stateless_sampler():
+            with preserved_random_state(*self._generators()):
                 for _ in range(state["passes"] - (state["begun"] is not None)):
                     # What such a sampler remembers of the passes before.
                     deque(self._sampler(), maxlen=0)
@@ -144,7 +143,7 @@ class LoaderBatches(Batches):
             self._begun = {"all": random_state(cuda=False), "own": [one.get_state() for one in self._generators()]}
             return islice(self._kept(0, saved) if self._keeps else iter(self.source), start, None)
         self._begun = begun
-        with undisturbed_random_state():
+        with preserved_random_state():
             # The order is drawn as it was; everybody else goes on with the states of the moment.
             set_random_state(begun["all"])
             for generator, state in zip(self._generators(), begun["own"], strict=True):
@@ -176,7 +175,7 @@ class LoaderBatches(Batches):
         if alive and self._position is not None:
             self._position.restart(passed)
         else:
-            self._position = IndexPosition(self._sampler(), passed)
+            self._position = ResumableSampler(self._sampler(), passed)
         if workers:
             self._workers = WorkerStates(workers, states)
         place = "sampler" if loader.batch_sampler is None else "batch_sampler"
@@ -186,8 +185,8 @@ class LoaderBatches(Batches):
             if not alive:
                 vars(loader)[place] = self._position
                 if workers:
-                    vars(loader)["collate_fn"] = TellingCollate(loader.collate_fn)
-                    vars(loader)["worker_init_fn"] = WorkerStart(loader.worker_init_fn, states)
+                    vars(loader)["collate_fn"] = ReportingCollate(loader.collate_fn)
+                    vars(loader)["worker_init_fn"] = WorkerInit(loader.worker_init_fn, states)
                     vars(loader)["_iterator"] = None
                 if workers and loader.persistent_workers and self._passes > 1:
                     # Workers draw one number when they are made, which they were in the first pass.
@@ -213,9 +212,9 @@ class LoaderBatches(Batches):
         loader = self.source
         return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
-    def _draws_anew(self) -> bool:
+    def _has_stateless_sampler(self) -> bool:
         sampler, inner = self._sampler(), self._inner_sampler()
-        return isinstance(inner, _DRAW_ANEW) or hasattr(sampler, "set_epoch") or hasattr(inner, "set_epoch")
+        return isinstance(inner, _STATELESS_SAMPLERS) or hasattr(sampler, "set_epoch") or hasattr(inner, "set_epoch")
 
     def _inner_sampler(self) -> Any:
         sampler = self._sampler()
@@ -246,13 +245,13 @@ def own_generators(loader: Any) -> list[torch.Generator]:
 
 
 def loader_batches(
-    loader: DataLoader[Any], deliver: Deliver, arrange: Callable[[Any], Any] = lambda data: data
+    loader: DataLoader[Any], convert: BatchConverter, arrange: Callable[[Any], Any] = lambda data: data
 ) -> Batches:
     """Return batches of a DataLoader, by the kind of its data set.
 
     Args:
         loader: The loader.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         arrange: Applied to every raw batch first.
 
     Returns:
@@ -260,12 +259,12 @@ def loader_batches(
 
     Example:
         >>> loader = DataLoader(torch.arange(4.0), batch_size=2)
-        >>> loader_batches(loader, Deliver("DataLoader", torch.device("cpu"))).num_batches
+        >>> loader_batches(loader, BatchConverter("DataLoader", torch.device("cpu"))).num_batches
         2
     """
-    if not isinstance(loader.dataset, IterableDataset) and not keeps_position(loader):
-        return LoaderBatches(loader, deliver, arrange)
-    return StreamBatches(loader, deliver, lambda number: map(arrange, iter(loader)), loader.batch_size)
+    if not isinstance(loader.dataset, IterableDataset) and not is_stateful(loader):
+        return LoaderBatches(loader, convert, arrange)
+    return StreamBatches(loader, convert, lambda number: map(arrange, iter(loader)), loader.batch_size)
 
 
 def _brief(indices: list[int] | None) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from oncue.feeding.batch import Batch, Batches, unpack_x_y_sample_weight
-from oncue.feeding.deliver import Deliver
+from oncue.feeding.converter import BatchConverter
 from oncue.feeding.order import BatchOrder
 from oncue.feeding.tensors import to_tensors
-from oncue.feeding.undisturbed import undisturbed_random_state
+from oncue.random_state import preserved_random_state
 
 
 def is_py_dataset(x: Any) -> bool:
@@ -31,7 +31,7 @@ class PyDatasetBatches(Batches):
 
     Args:
         dataset: The data set.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         shuffle: Whether to visit the batches in a new random order in every pass; ignored without a known end.
 
     Raises:
@@ -45,18 +45,18 @@ class PyDatasetBatches(Batches):
         ...         return 3
         ...     def __getitem__(self, index):
         ...         return ([index],)
-        >>> batches = PyDatasetBatches(Numbers(workers=2), Deliver("PyDataset", torch.device("cpu")))
+        >>> batches = PyDatasetBatches(Numbers(workers=2), BatchConverter("PyDataset", torch.device("cpu")))
         >>> [x.tolist() for x, _, _ in batches.epoch()]
         [[0], [1], [2]]
     """
 
     restartable = True
 
-    def __init__(self, dataset: Any, deliver: Deliver, shuffle: bool = False) -> None:
+    def __init__(self, dataset: Any, convert: BatchConverter, shuffle: bool = False) -> None:
         """See the class."""
         self.source = dataset
         self.exact_position = True
-        self._deliver = deliver
+        self._convert = convert
         self._shuffle = shuffle
         self._workers = int(getattr(dataset, "workers", 1))
         self._processes = bool(getattr(dataset, "use_multiprocessing", False))
@@ -64,7 +64,7 @@ class PyDatasetBatches(Batches):
         self._threads: ThreadPoolExecutor | None = None
         self._order: BatchOrder | None = None
         if self.num_batches == 0:
-            raise ValueError(f"The {deliver.kind} {type(dataset).__name__} has no batches: its length is 0.")
+            raise ValueError(f"The {convert.kind} {type(dataset).__name__} has no batches: its length is 0.")
 
     @property
     def num_batches(self) -> int | None:  # type: ignore[override]  # asked anew: a data set may grow between epochs
@@ -86,7 +86,7 @@ class PyDatasetBatches(Batches):
         for index, data in enumerate(self._load(self._indices(start)), start):
             if self._order is not None:
                 self._order.position = index + 1
-            yield self._deliver(data, index)
+            yield self._convert(data, index)
 
     def epoch_begins(self) -> None:
         """Call the data set's `on_epoch_begin`."""
@@ -100,8 +100,8 @@ class PyDatasetBatches(Batches):
 
     def first(self) -> Batch:
         """Return batch 0, loaded in this thread."""
-        with undisturbed_random_state():
-            return self._deliver(self.source[0], 0)
+        with preserved_random_state():
+            return self._convert(self.source[0], 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` of the pass under way; empty before the first one."""

@@ -1,4 +1,4 @@
-"""Staging: batches gathered into page-locked memory that is used again, from where they go to a GPU without a wait."""
+"""StagingBuffers: batches gathered into page-locked memory that is used again, from where they go to a GPU without a wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Staging:
+class StagingBuffers:
     """Sends rows of a tensor on the host to a device, while the device still works on the rows sent before.
 
     The copy of a batch runs on its own; its memory is gathered into again only when it has been copied, two batches
@@ -20,7 +20,7 @@ class Staging:
         locked: Whether the memory is page-locked; only that can be copied without a wait.
 
     Example:
-        >>> staging = Staging(torch.device("cpu"), torch.float32, locked=False)
+        >>> staging = StagingBuffers(torch.device("cpu"), torch.float32, locked=False)
         >>> staging.send(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 0]))
         tensor([[3.],
                 [1.]])

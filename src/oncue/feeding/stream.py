@@ -9,10 +9,9 @@ from typing import Any
 from oncue.core.console import print_message
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
-from oncue.feeding.deliver import Deliver
+from oncue.feeding.converter import BatchConverter
 from oncue.feeding.digest import batch_digest
-from oncue.feeding.undisturbed import undisturbed_random_state
-from oncue.random_state import random_state, set_random_state
+from oncue.random_state import preserved_random_state, random_state, set_random_state
 
 _END = object()
 _KEYS = {"passes", "in_pass", "taken", "seen", "begun", "source"}
@@ -32,14 +31,14 @@ class StreamBatches(Batches):
 
     Args:
         source: Anything with `__iter__` that gives batches.
-        deliver: Converts and checks what comes.
+        convert: Converts and checks what comes.
         open_pass: Begins one pass, given how many were before it; default `iter(source)`.
         batch_size: Samples per batch where known.
         numbered: Whether a pass depends on its number alone, so that earlier ones needn't be read again.
 
     Example:
         >>> import torch
-        >>> stream = StreamBatches((([[i]],) for i in range(3)), Deliver("generator", torch.device("cpu")))
+        >>> stream = StreamBatches((([[i]],) for i in range(3)), BatchConverter("generator", torch.device("cpu")))
         >>> stream.first()[0].tolist(), [x.tolist() for x, _, _ in stream.epoch()]
         ([[0]], [[[0]], [[1]], [[2]]])
     """
@@ -49,7 +48,7 @@ class StreamBatches(Batches):
     def __init__(
         self,
         source: Iterable[Any],
-        deliver: Deliver,
+        convert: BatchConverter,
         open_pass: Callable[[int], Iterator[Any]] | None = None,
         batch_size: int | None = None,
         numbered: bool = False,
@@ -59,11 +58,11 @@ class StreamBatches(Batches):
         self.restartable = not isinstance(source, Iterator)
         self.batch_size = batch_size
         self.num_batches = _length(source)
-        self._deliver = deliver
+        self._convert = convert
         self._open = open_pass if open_pass is not None else lambda number: iter(source)
         self._numbered = numbered
         # What a numbered stream tells of its place leaves out what it has read ahead to shuffle it.
-        self._tells = keeps_position(source) and not numbered
+        self._tells = is_stateful(source) and not numbered
         self._opened: Iterator[Any] | None = None
         self._looked_at: Any = _END
         # Passes that were read to their end, batches given of the next one, and batches given of all.
@@ -83,8 +82,8 @@ class StreamBatches(Batches):
                 self._opened = self._opened_pass()
             self._looked_at = next(self._opened, _END)
         if self._looked_at is _END:
-            raise ValueError(f"The {self._deliver.kind} gave no batch at all; it must give at least one.")
-        return self._deliver(self._looked_at, 0)
+            raise ValueError(f"The {self._convert.kind} gave no batch at all; it must give at least one.")
+        return self._convert(self._looked_at, 0)
 
     def epoch(self, start: int = 0) -> Iterator[Batch]:
         """Return one pass; the `start` first batches are read and dropped, where `load_state_dict` didn't see to it."""
@@ -92,14 +91,14 @@ class StreamBatches(Batches):
         placed, self._placed = self._placed, False
         taken = start
         for data in self._raw() if placed else islice(self._raw(), start, None):
-            yield self._deliver(data, taken)
+            yield self._convert(data, taken)
             taken += 1
         self._passes, self._in_pass = self._passes + 1, 0
         if taken == start and before == 0 and not placed and not start:
-            raise ValueError(f"The {self._deliver.kind} gave no batch at all; it must give at least one.")
+            raise ValueError(f"The {self._convert.kind} gave no batch at all; it must give at least one.")
         if taken == start and not (placed and start):
             warn(
-                f"The {self._deliver.kind} ran out of data: epoch {before + 1} got no batch. Pass something that can "
+                f"The {self._convert.kind} ran out of data: epoch {before + 1} got no batch. Pass something that can "
                 "be read again (a list of batches, a DataLoader, a PyDataset), or a generator that never ends together "
                 "with `steps_per_epoch`."
             )
@@ -159,11 +158,11 @@ class StreamBatches(Batches):
             total = in_pass
         if total:
             print_message(
-                f"BackupAndRestore: the {self._deliver.kind} is read again up to where it was: {total} batches are "
+                f"BackupAndRestore: the {self._convert.kind} is read again up to where it was: {total} batches are "
                 "dropped. Give it `state_dict` and `load_state_dict`, or type resume='epoch', to spare this."
             )
         keeps, self._keeps, self._wanted = self._keeps, False, state["seen"]
-        with undisturbed_random_state():
+        with preserved_random_state():
             if not self.restartable:
                 self._drop(total)
             else:
@@ -203,7 +202,7 @@ class StreamBatches(Batches):
 
     def _differs(self, how: str) -> str:
         return (
-            f"The data, a {self._deliver.kind}, can't be taken up where they were: read again, {how}. A run goes on "
+            f"The data, a {self._convert.kind}, can't be taken up where they were: read again, {how}. A run goes on "
             "exactly only when its data are the same each time the script is started: seed them, or give them "
             "`state_dict` and `load_state_dict`. To begin the epoch that was interrupted anew, with what they give now, "
             "type `BackupAndRestore(..., resume='epoch')`."
@@ -214,7 +213,7 @@ class StreamBatches(Batches):
     def _opened_pass(self) -> Iterator[Any]:
         if self._tells:
             # It may draw in another way when it begins at a place, and nobody else's numbers may depend on that.
-            with undisturbed_random_state():
+            with preserved_random_state():
                 return self._open(self._passes)
         if self.restartable:
             self._begun = random_state(cuda=False)
@@ -245,11 +244,11 @@ class StreamBatches(Batches):
             yield data
 
 
-def keeps_position(source: Any) -> bool:
+def is_stateful(source: Any) -> bool:
     """Return whether a source can tell and take its place, as torchdata's StatefulDataLoader.
 
     Example:
-        >>> keeps_position(iter([]))
+        >>> is_stateful(iter([]))
         False
     """
     return all(callable(getattr(source, name, None)) for name in ("state_dict", "load_state_dict"))

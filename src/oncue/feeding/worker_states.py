@@ -10,14 +10,14 @@ from torch.utils.data import get_worker_info
 from oncue.random_state import random_state, set_random_state
 
 
-class TellingCollate:
+class ReportingCollate:
     """Collates in a worker process, and adds the random states that the batch left there, where it changed them.
 
     Args:
         collate: The loader's own `collate_fn`.
 
     Example:
-        >>> TellingCollate(sum)([1, 2])
+        >>> ReportingCollate(sum)([1, 2])
         (3, None)
     """
 
@@ -37,7 +37,7 @@ class TellingCollate:
         return batch, (worker.id, now)
 
 
-class WorkerStart:
+class WorkerInit:
     """Puts the random states of an earlier worker back when a new one begins.
 
     Args:
@@ -45,7 +45,7 @@ class WorkerStart:
         states: From a worker's number to its states.
 
     Example:
-        >>> WorkerStart(lambda number: print("worker", number), {})(3)
+        >>> WorkerInit(lambda number: print("worker", number), {})(3)
         worker 3
     """
 
@@ -89,7 +89,7 @@ class WorkerStates:
 
         Args:
             number: The batch's index in the pass.
-            told: What `TellingCollate` added to it.
+            told: What `ReportingCollate` added to it.
         """
         if told is not None:
             self.now[told[0]] = told[1]

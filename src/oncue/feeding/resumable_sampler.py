@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 
-class IndexPosition:
+class ResumableSampler:
     """A loader's sampler, whose next pass begins at a place.
 
     Args:
@@ -17,7 +17,7 @@ class IndexPosition:
         start: The batches to pass over in the pass that begins next.
 
     Example:
-        >>> position = IndexPosition([[0, 1], [2, 3], [4]], start=1)
+        >>> position = ResumableSampler([[0, 1], [2, 3], [4]], start=1)
         >>> list(position), list(position)
         ([[2, 3], [4]], [[0, 1], [2, 3], [4]])
     """
@@ -64,9 +64,9 @@ class IndexPosition:
 
 
 class _Pass:
-    def __init__(self, sampler: Any, position: IndexPosition) -> None:
+    def __init__(self, sampler: Any, position: ResumableSampler) -> None:
         self._indices = iter(sampler)
-        self._position: IndexPosition | None = position
+        self._position: ResumableSampler | None = position
         self._number = 0
         self.given: dict[int, Any] = {}
 

@@ -13,7 +13,7 @@ from oncue.feeding.tensors import to_tensors
 from oncue.nested import map_leaves
 
 
-class Deliver:
+class BatchConverter:
     """Turns what a source hands over into a batch: unpacked, converted, checked, moved, weighted.
 
     Args:
@@ -22,7 +22,7 @@ class Deliver:
         class_weights: Weights per class, or None.
 
     Example:
-        >>> Deliver("generator", torch.device("cpu"))(([[1.0]], [0]), 0)
+        >>> BatchConverter("generator", torch.device("cpu"))(([[1.0]], [0]), 0)
         (tensor([[1.]]), tensor([0]), None)
     """
 
@@ -50,13 +50,13 @@ class Deliver:
             if type(x) is torch.Tensor and type(y) is torch.Tensor and x.ndim and x.shape[0:1] == y.shape[0:1]:
                 return move(x, self.device), move(y, self.device), None
         try:
-            return self._convert(data)
+            return self._to_batch(data)
         except ValueError as error:
             raise ValueError(
                 f"Batch {index} of the {self.kind} can't be used: {error} It was {describe(data)}."
             ) from error
 
-    def _convert(self, data: Any) -> Batch:
+    def _to_batch(self, data: Any) -> Batch:
         parts = unpack_x_y_sample_weight(data)
         if parts[0] is None:
             raise ValueError("it has no inputs.")
