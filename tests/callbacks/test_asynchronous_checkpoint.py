@@ -66,7 +66,11 @@ def test_every_file_has_the_weights_of_its_epoch(name: str, tmp_path: Path) -> N
         path = tmp_path / name.format(epoch=epoch + 1)
         if weights_only:
             found = model()
-            found.load_weights(path)
+            if name.endswith(".h5"):
+                with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+                    found.load_weights(path)
+            else:
+                found.load_weights(path)
         else:
             found = keras.models.load_model(path)
         assert same(found.get_weights(), expected)

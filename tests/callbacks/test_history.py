@@ -183,7 +183,8 @@ def test_asked_to_stop_without_a_word() -> None:
 
 def test_data_that_ran_dry() -> None:
     batches = iter([(X, Y)] * 4)
-    history = model().fit(batches, epochs=5, steps_per_epoch=2, verbose=0)
+    with pytest.warns(UserWarning, match="ran out of data after 0 of 2 steps"):
+        history = model().fit(batches, epochs=5, steps_per_epoch=2, verbose=0)
     assert lines(history)[0] == "It ended after epoch 2 of 5, because the data had nothing left."
 
 

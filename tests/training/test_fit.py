@@ -419,7 +419,8 @@ def test_a_parameter_that_gets_no_gradient() -> None:
 
     module = Unused()
     before = module.unused.weight.clone()
-    wrapped(module, optimizer="sgd").fit(X, Y, epochs=1, verbose=0)
+    with pytest.warns(UserWarning, match=r"Gradients do not exist for variables \['unused/weight', 'unused/bias'\]"):
+        wrapped(module, optimizer="sgd").fit(X, Y, epochs=1, verbose=0)
     assert torch.equal(before, module.unused.weight)
 
 

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from oncue.core.warn import kept, warn
+
 _LINGERS = 1.0
 
 
 class Writer:
-    """Runs one job at a time on a thread of its own; its error comes out at the next call.
+    """Runs one job at a time on a thread of its own; its error and its warnings come out at the next call.
 
     The thread waits a second for another job, because to begin one costs training a tenth of a millisecond, and ends: an
     idle writer holds nothing. Whoever submits waits in the end; a program that ends without waiting, as after a second
@@ -34,7 +36,8 @@ class Writer:
         self.what = what
         self._done = threading.Event()
         self._done.set()
-        self._failure: BaseException | None = None
+        # The warnings of the job before, and what it raised, when there is any of that.
+        self._outcome: tuple[list[tuple[str, type[Warning]]], BaseException | None] | None = None
         self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
         # The process whose thread waits for jobs or does one; a process that is forked has none.
         self._served = 0
@@ -67,10 +70,16 @@ class Writer:
             raise
 
     def check(self) -> None:
-        """Raise what a job that has ended raised, once; never waits."""
-        if self._failure is not None and not self.busy:
-            failure, self._failure = self._failure, None
-            raise failure
+        """Give the warnings of a job that has ended, and raise what it raised, once; never waits."""
+        if self._outcome is not None and not self.busy:
+            (said, failure), self._outcome = self._outcome, None
+            try:
+                for text, category in said:
+                    warn(text, category)
+            finally:
+                # A warning that is an error doesn't hide what the job raised.
+                if failure is not None:
+                    raise failure
 
     def wait(self) -> None:
         """Wait for the job under way, and raise what it raised."""
@@ -109,12 +118,16 @@ class Writer:
                         self._served = 0
                         return
                 continue
+            said: list[tuple[str, type[Warning]]] = []
+            failure: BaseException | None = None
             try:
-                job()
+                with kept(said):
+                    job()
             except BaseException as error:
                 error.add_note(f"raised while {self.what} was being written in the background")
-                self._failure = error
+                failure = error
             finally:
+                self._outcome = (said, failure) if said or failure is not None else None
                 # What it holds, the tensors of a model for one, isn't to wait for the next.
-                del job
+                del job, failure
                 self._done.set()

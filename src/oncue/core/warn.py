@@ -6,6 +6,9 @@ import inspect
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _ONCUE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 # Through these a user's line reaches oncue without calling it: a layer is called by torch, a callback by Keras's `fit`,
@@ -13,10 +16,32 @@ _ONCUE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _BETWEEN = ("contextlib", "importlib", "keras", "torch")
 
 
-def warn(text: str, category: type[Warning] = UserWarning) -> None:
-    """Give a warning at the innermost line that is the user's own.
+_kept: ContextVar[list[tuple[str, type[Warning]]] | None] = ContextVar("kept", default=None)
 
-    Where no line of the stack is the user's (in a thread of oncue's own), it points at the outermost one.
+
+@contextmanager
+def kept(said: list[tuple[str, type[Warning]]]) -> Iterator[None]:
+    """Collect the warnings of this thread, on which no line is the user's; another thread gives them to `warn`.
+
+    Args:
+        said: The texts and categories are appended to it.
+
+    Example:
+        >>> said = []
+        >>> with kept(said):
+        ...     warn("The rate is 0.")
+        >>> said
+        [('The rate is 0.', <class 'UserWarning'>)]
+    """
+    before = _kept.set(said)
+    try:
+        yield
+    finally:
+        _kept.reset(before)
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Give a warning at the innermost line that is the user's own; within `kept`, keep it.
 
     Args:
         text: What is wrong, and what to do about it.
@@ -29,6 +54,10 @@ def warn(text: str, category: type[Warning] = UserWarning) -> None:
         >>> caught[0].filename
         '<doctest ...>'
     """
+    said = _kept.get()
+    if said is not None:
+        said.append((text, category))
+        return
     frame = inspect.currentframe()
     skipped = (_ONCUE, "<frozen importlib", *_places(_BETWEEN))
     while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(skipped):

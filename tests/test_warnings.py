@@ -1,0 +1,479 @@
+"""Every warning points at the line of the user, however deep in oncue its reason was found."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import oncue
+from oncue import layers, legacy
+from oncue.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LearningRateScheduler,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    RemoteMonitor,
+    TensorBoard,
+)
+from oncue.checkpoints import Checkpoints
+from oncue.core.warn import kept, warn
+from oncue.datasets import mnist
+from oncue.optimizers import SGD, Adamax
+
+SOURCE = Path(oncue.__file__).parent
+X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+Y = X[:, :1]
+
+
+def dense(**options: Any) -> Any:
+    made = oncue.Sequential([layers.Input((3,)), layers.Dense(1)])
+    made.compile(**{"optimizer": Adamax(), "loss": "mse", **options})
+    return made
+
+
+def backed_up(folder: Path, *others: Callback) -> None:
+    """Train for an epoch and fail, so that a backup stays."""
+
+    class Fail(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        dense().fit(X, Y, epochs=3, verbose=0, callbacks=[*others, BackupAndRestore(folder), Fail()])
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {}
+
+
+def case(run: Callable[[Path, pytest.MonkeyPatch], Any]) -> Callable[[Path, pytest.MonkeyPatch], Any]:
+    CASES[run.__name__] = run
+    return run
+
+
+@case
+def what_compile_was_told_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense(loss=torch.nn.MSELoss()).save(folder / "m.keras")
+
+
+@case
+def weights_of_another_shape(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().save_weights(folder / "w.weights.h5")
+    other = oncue.Sequential([layers.Input((3,)), layers.Dense(2)])
+    other.load_weights(folder / "w.weights.h5", skip_mismatch=True)
+
+
+@case
+def an_optimizer_that_isnt_built(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    one = dense()
+    one.fit(X, Y, verbose=0)
+    one.save_weights(folder / "w.weights.h5")
+    dense().load_weights(folder / "w.weights.h5")
+
+
+@case
+def an_old_file_with_another_optimizer(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    import h5py
+
+    one = dense()
+    one.fit(X, Y, verbose=0)
+    one.save(folder / "m.h5")
+    with h5py.File(folder / "m.h5", "r+") as file:
+        names = file["optimizer_weights"].attrs["weight_names"]
+        file["optimizer_weights"].attrs["weight_names"] = names[:-1]
+    oncue.models.load_model(folder / "m.h5")
+
+
+@case
+def a_profiler_that_is_busy(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        dense().fit(X, Y, verbose=0, callbacks=[TensorBoard(folder, profile_batch=1)])
+
+
+@case
+def a_profile_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> None:
+        raise OSError("no room")
+
+    patch.setattr(torch.profiler.profile, "export_chrome_trace", refuse)
+    dense().fit(X, Y, verbose=0, callbacks=[TensorBoard(folder, profile_batch=1)])
+
+
+@case
+def no_embeddings(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[TensorBoard(folder, embeddings_freq=1)])
+
+
+@case
+def an_event_file_that_is_gone(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    backed_up(folder / "backup", TensorBoard(folder / "logs"))
+    for path in (folder / "logs").glob("**/events*"):
+        path.unlink()
+    callbacks = [TensorBoard(folder / "logs"), BackupAndRestore(folder / "backup")]
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=callbacks)
+
+
+@case
+def a_log_that_is_no_number(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Word(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["word"] = "high"
+
+    dense().fit(X, Y, verbose=0, callbacks=[Word(), TensorBoard(folder)])
+
+
+@case
+def a_generator_that_ends(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(((X, Y) for _ in range(3)), epochs=3, verbose=0)
+
+
+@case
+def fewer_batches_than_steps(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(iter([(X, Y)] * 2), steps_per_epoch=3, verbose=0)
+
+
+@case
+def a_batch_size_beside_batches(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(iter([(X, Y)]), batch_size=2, verbose=0)
+
+
+@case
+def a_second_optimizer(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    model = dense()
+    model.other_optimizer = SGD(0.1)
+    model.fit(X, Y, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def nothing_to_train(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    model = dense()
+    model.trainable = False
+    model.fit(X, Y, verbose=0)
+
+
+@case
+def a_step_that_cant_be_compiled(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Own(oncue.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(1)
+
+        def call(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.dense(inputs)
+
+        def train_step(self, data: Any) -> dict[str, float]:
+            return {"loss": 1.0}
+
+    model = Own()
+    model.compile(Adamax(), "mse", jit_compile=True)
+    model.fit(X, Y, verbose=0)
+
+
+@case
+def more_regressors_than_samples(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    metric = oncue.metrics.R2Score(num_regressors=9)
+    metric.update_state(Y, Y + X[:, 1:2])
+    metric.result()
+
+
+@case
+def a_damaged_backup(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    backed_up(folder)
+    damage(max(folder.glob("state-*"), key=lambda path: path.stat().st_mtime_ns))
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def an_old_backup_that_cant_be_deleted(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    unlink = os.unlink
+
+    def refuse(path: Any, **options: Any) -> None:
+        if os.path.basename(path).startswith("state-"):
+            raise PermissionError(13, "Permission denied", path)
+        unlink(path, **options)
+
+    patch.setattr(os, "unlink", refuse)
+    dense().fit(X, Y, epochs=4, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def an_old_file_that_cant_be_deleted(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "1.weights.h5":
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    saver = ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True, keep=1)
+    patch.setattr(Path, "unlink", refuse)
+    dense().fit(X, Y, epochs=2, verbose=0, callbacks=[saver])
+
+
+@case
+def a_best_file_that_was_changed(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def saver() -> Callback:
+        return ModelCheckpoint(folder / "best.keras", monitor="loss", save_best_only=True, resume_best=True)
+
+    dense().fit(X, Y, verbose=0, callbacks=[saver()])
+    damage(folder / "best.keras")
+    dense().fit(X, Y, verbose=0, callbacks=[saver()])
+
+
+@case
+def a_damaged_checkpoint(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    saver = ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True, keep=2)
+    dense().fit(X, Y, epochs=2, verbose=0, callbacks=[saver])
+    damage(folder / "2.weights.h5")
+    Checkpoints(folder / "{epoch}.weights.h5").last()
+
+
+@case
+def another_mnist(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    pictures, labels = np.zeros((1, 28, 28), np.uint8), np.zeros(1, np.uint8)
+    patch.setenv("KERAS_HOME", str(folder))
+    (folder / "datasets").mkdir()
+    np.savez(folder / "datasets/mnist.npz", x_train=pictures, y_train=labels, x_test=pictures, y_test=labels)
+    mnist.load_data()
+
+
+@case
+def an_unknown_mode(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    EarlyStopping(mode="upwards")
+
+
+@case
+def a_monitor_that_wont_be_logged(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[EarlyStopping("val_loss")])
+
+
+@case
+def a_monitor_that_isnt_logged_in_another_loop(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    stopper = EarlyStopping("val_loss")
+    stopper.on_train_begin()
+    stopper.on_epoch_end(0, {"loss": 1.0})
+
+
+@case
+def two_set_the_learning_rate(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    both = [LearningRateScheduler(lambda epoch: 0.1), ReduceLROnPlateau("loss")]
+    dense().fit(X, Y, verbose=0, callbacks=both)
+
+
+@case
+def a_torn_log(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    (folder / "log.csv").write_text("epoch,lo")
+    dense().fit(X, Y, verbose=0, callbacks=[CSVLogger(folder / "log.csv", append=True)])
+
+
+@case
+def nobody_listens(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[RemoteMonitor("http://127.0.0.1:9")])
+
+
+@case
+def a_weight_without_gradient(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    used, unused = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    optimizer = SGD(0.1)
+    optimizer.build([used, unused])
+    used.sum().backward()
+    optimizer.step()
+
+
+@case
+def old_words_of_models(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    end = layers.Input((3,))
+    model = oncue.Model(input=end, output=layers.Dense(1)(end))
+    model.compile("sgd", "mse")
+    model.fit_generator(iter([(X, Y)]), nb_epoch=1, verbose=0)
+    model.evaluate_generator(iter([(X, Y)]), verbose=0)
+    model.predict_generator(iter([X]), verbose=0)
+
+
+@case
+def old_words_of_optimizers(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    optimizer = SGD(lr=0.1, decay=0.5)
+    optimizer.lr  # noqa: B018  # it is a property, and so is the next
+    legacy._warned.clear()
+    optimizer.lr = 0.2
+
+
+@case
+def old_words_of_layers(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    layers.Dense(output_dim=1)
+
+
+@case
+def old_words_of_callbacks(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    ReduceLROnPlateau(epsilon=0.1)
+    ModelCheckpoint(folder / "m.keras", period=2)
+    TensorBoard(folder, batch_size=32)
+
+
+@case
+def old_modules(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    for old in legacy.OLD_MODULES:
+        patch.delitem(sys.modules, old, raising=False)
+        patch.delitem(sys.modules, old.replace("oncue", "oncue.keras"), raising=False)
+        parent, _, name = old.rpartition(".")
+        if parent in ("oncue", "oncue.utils"):
+            if name in vars(sys.modules[parent]):
+                patch.delattr(sys.modules[parent], name)
+            getattr(sys.modules[parent], name)
+    legacy._warned.clear()
+    for old in legacy.OLD_MODULES:
+        __import__(old)
+    from oncue.layers.normalization import BatchNormalization
+
+    assert BatchNormalization is layers.BatchNormalization
+
+
+# Where a warning is given, and why no case above can have it there.
+WITHOUT_A_CASE = {"The compiled step runs without CUDA graphs": "needs a GPU that refuses to record a graph"}
+
+
+class Given(NamedTuple):
+    file: str
+    line: int
+    places: list[tuple[str, int]]
+
+
+def calls_of(frame: FrameType | None) -> Iterator[tuple[str, int]]:
+    """Yield the file and line where `warn` was called and, where that was in `warn_once`, who called it."""
+    while frame is not None:
+        yield frame.f_code.co_filename, frame.f_lineno
+        if frame.f_code.co_name != "warn_once":
+            return
+        frame = frame.f_back
+
+
+def given(name: str, folder: Path) -> list[Given]:
+    """Run a case; return every warning of oncue's that it gave."""
+    found = []
+
+    def note(message: str, category: type[Warning], filename: str, lineno: int, **options: Any) -> None:
+        found.append(Given(filename, lineno, list(calls_of(sys._getframe(2)))))
+
+    legacy._warned.clear()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(warnings, "warn_explicit", note)
+        CASES[name](folder, patch)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_warning_points_at_the_line_of_the_user(name: str, tmp_path: Path) -> None:
+    found = given(name, tmp_path)
+    first = CASES[name].__code__.co_firstlineno
+    last = max(line for _, _, line in CASES[name].__code__.co_lines() if line is not None)
+    assert found
+    for one in found:
+        assert one.file == __file__ and first < one.line <= last, one
+
+
+def test_every_place_that_warns_has_a_case(tmp_path: Path) -> None:
+    reached = set()
+    for name in CASES:
+        (tmp_path / name).mkdir()
+        reached.update(place for one in given(name, tmp_path / name) for place in one.places)
+    missing = []
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("warn", "warn_once"):
+                said = ast.get_source_segment(text, node) or ""
+                lines = {(str(path), line) for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+                if not lines & reached and not any(known in said for known in WITHOUT_A_CASE):
+                    missing.append(f"{path}:{node.lineno}: {said}")
+    assert missing == []
+
+
+def test_only_one_place_warns() -> None:
+    for path in SOURCE.rglob("*.py"):
+        if path != SOURCE / "core/warn.py":
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            assert not [node for node in calls if ast.unparse(node.func).startswith("warnings.warn")], path
+
+
+def in_oncue(text: str) -> dict[str, Any]:
+    """Run code as if it stood in a file of oncue's; return its names."""
+    names: dict[str, Any] = {"warn": warn, "torch": torch, "contextmanager": contextlib.contextmanager}
+    exec(compile(text, str(SOURCE / "models/somewhere.py"), "exec"), names)
+    return names
+
+
+def line_of(run: Callable[[], Any]) -> tuple[str, int]:
+    """Return the file where a function's warning points, and how many lines below its first one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run()
+    (one,) = caught
+    return one.filename, one.lineno - run.__code__.co_firstlineno
+
+
+def test_through_a_call_of_torch() -> None:
+    layer = in_oncue("class Layer(torch.nn.Module):\n    def forward(self, x):\n        warn('found')")["Layer"]()
+
+    def run() -> None:
+        torch.nn.Sequential(layer)(X)
+
+    assert line_of(run) == (__file__, 1)
+
+
+def test_through_a_with_block() -> None:
+    block = in_oncue("@contextmanager\ndef block():\n    warn('found')\n    yield")["block"]
+
+    def run() -> None:
+        with block():
+            pass
+
+    assert line_of(run) == (__file__, 1)
+
+
+def test_on_another_thread_it_is_kept_for_the_line_that_waits() -> None:
+    said: list[tuple[str, type[Warning]]] = []
+
+    def write() -> None:
+        with kept(said):
+            warn("found")
+        threads.append(threading.current_thread())
+
+    threads: list[threading.Thread] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert threads == [thread] and said == [("found", UserWarning)]
+    assert line_of(lambda: warn(*said[0]))[0] == __file__
+
+
+def test_the_same_line_is_told_once_and_another_again() -> None:
+    say = in_oncue("def say():\n    warn('found')")["say"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            say()
+        say()
+    assert len(caught) == 2
