@@ -28,7 +28,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from oncue import legacy  # noqa: E402
+from oncue.legacy import warning as legacy_warning  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("oncue", deadline=None, derandomize=True)
@@ -69,7 +69,7 @@ def _fresh() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    legacy._warned.clear()
+    legacy_warning._warned.clear()
 
 
 class _Answer(BaseHTTPRequestHandler):

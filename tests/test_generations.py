@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import oncue
-from oncue import legacy
 from oncue.core.logs import Logs
+from oncue.legacy.modules import MODULES
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for module in [*sys.modules]:
-        if module in legacy.OLD_MODULES:
+        if module in MODULES:
             monkeypatch.delitem(sys.modules, module)
 
 
@@ -293,14 +293,14 @@ assert keras.layers.Dense is Dense
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("old", sorted(legacy.OLD_MODULES))
+@pytest.mark.parametrize("old", sorted(MODULES))
 def test_every_old_module_has_a_home(old: str) -> None:
     with pytest.warns(DeprecationWarning) as caught:
         module = __import__(old, fromlist=["x"])
-    # A module inside an old package is reached through the package, which is an old word itself.
+    # A module inside an old package is reached through the package, which is an old name itself.
     assert {str(warning.message).split("`")[1] for warning in caught} <= {old, old.rpartition(".")[0]}
-    assert f"`{old}` is the word" in str(caught[-1].message)
-    assert module.__name__ == legacy.OLD_MODULES[old]
+    assert f"`{old}` is from an older Keras" in str(caught[-1].message)
+    assert module.__name__ == MODULES[old]
 
 
 def test_an_unknown_word_is_no_old_word() -> None:

@@ -134,7 +134,7 @@ for name in sys.argv[1:]:
     [
         ("oncue.core", ("oncue.core",)),
         ("oncue.callbacks", ("oncue.core", "oncue.callbacks", "oncue.legacy")),
-        ("oncue.legacy", ("oncue.core",)),
+        ("oncue.legacy", ("oncue.core", "oncue.legacy")),
     ],
 )
 def test_a_room_looks_only_into(room: str, allowed: tuple[str, ...]) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from oncue import aliases
-from oncue.legacy import OLD_MODULES, warn_once
+from oncue.legacy import aliases, old_attribute
 
 if TYPE_CHECKING:
     from oncue import (
@@ -84,9 +83,6 @@ aliases.install()
 
 
 def __getattr__(name: str) -> Any:
-    if f"oncue.{name}" in OLD_MODULES:
-        warn_once(f"oncue.{name}", OLD_MODULES[f"oncue.{name}"])
-        return importlib.import_module(OLD_MODULES[f"oncue.{name}"])
     # `tf = oncue` makes `tf.keras` what its author meant.
     if name in _MODULES or name == "keras":
         return importlib.import_module(f"oncue.{name}")
@@ -94,7 +90,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"oncue.{_NAMES[name]}"), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module 'oncue' has no attribute {name!r}")
+    return old_attribute("oncue", name)
 
 
 def __dir__() -> list[str]:

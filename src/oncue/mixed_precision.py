@@ -10,10 +10,10 @@ Example:
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from oncue.dtype_policies import DTypePolicy, dtype_policy, set_dtype_policy
+from oncue.legacy import old_attribute
 
 if TYPE_CHECKING:
     from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer as LossScaleOptimizer
@@ -40,7 +40,4 @@ def __getattr__(name: str) -> Any:
         from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
         return LossScaleOptimizer
-    if name == "experimental":
-        # Where TensorFlow 2.1 to 2.3 had all of this.
-        return sys.modules[__name__]
-    raise AttributeError(f"module 'oncue.mixed_precision' has no attribute {name!r}")
+    return old_attribute("oncue.mixed_precision", name)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import oncue
-from oncue import legacy
 from oncue.callbacks import Callback, CallbackList, LambdaCallback, LearningRateScheduler, ReduceLROnPlateau
 
 X = np.ones((4, 2), dtype="float32")
@@ -119,8 +118,7 @@ def test_a_second_fit_starts_anew() -> None:
     assert (reduce.best, reduce.wait, reduce.in_cooldown()) == (8.0, 1, False)
 
 
-def test_the_old_word_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(legacy, "_warned", set())
+def test_the_old_name_epsilon() -> None:
     with pytest.warns(DeprecationWarning, match="min_delta") as caught:
         assert ReduceLROnPlateau(epsilon=0.25).min_delta == 0.25
         assert ReduceLROnPlateau(epsilon=0.5).min_delta == 0.5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from oncue import initializers, layers, legacy
+from oncue import initializers, layers
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,7 @@ def test_too_large_a_window_is_refused_while_the_model_is_traced() -> None:
         ),
     ],
 )
-def test_words_of_keras_1_and_2(old: Any, new: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(legacy, "_warned", set())
+def test_arguments_of_keras_1_and_2(old: Any, new: Any) -> None:
     with pytest.warns(DeprecationWarning, match="older Keras"):
         found = old()
     with warnings.catch_warnings():

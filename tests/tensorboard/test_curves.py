@@ -247,9 +247,6 @@ def test_a_folder_that_cannot_be_written_ends_fit_before_the_first_step(tmp_path
 
 
 def test_old_arguments(tmp_path: Path) -> None:
-    from oncue import legacy
-
-    legacy._warned.clear()
     with pytest.warns(DeprecationWarning, match="batch_size"):
         TensorBoard(tmp_path, batch_size=32, write_grads=False, embeddings_layer_names=None)
     with warnings.catch_warnings():

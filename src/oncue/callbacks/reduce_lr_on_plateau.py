@@ -9,7 +9,7 @@ from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.callbacks.rates import log_rates, optimizers_of, same_rate
 from oncue.core.console import print_message
 from oncue.core.suggest import unknown
-from oncue.legacy import warn_once
+from oncue.legacy import renamed
 
 
 class ReduceLROnPlateau(MonitorCallback):
@@ -67,9 +67,7 @@ class ReduceLROnPlateau(MonitorCallback):
         **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
-        if "epsilon" in kwargs:
-            warn_once("ReduceLROnPlateau(epsilon=...)", "ReduceLROnPlateau(min_delta=...)")
-            min_delta = kwargs.pop("epsilon")
+        min_delta = renamed("ReduceLROnPlateau", kwargs).get("min_delta", min_delta)
         for name in kwargs:
             known = ("monitor", "factor", "patience", "verbose", "mode", "min_delta", "cooldown", "min_lr")
             raise unknown(f"argument of {owner}", name, known)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from oncue.core.suggest import nearest
+from oncue.legacy.arguments import ARGUMENTS
 
-_OLD = ("batch_size", "embeddings_data", "embeddings_layer_names")
+_OLD = tuple(ARGUMENTS["TensorBoard"])
 _KNOWN = """
     log_dir histogram_freq write_graph write_images write_steps_per_second update_freq profile_batch embeddings_freq
     embeddings_metadata write_grads

@@ -21,10 +21,11 @@ from oncue.initializers.variance_scaling import (
     LecunUniform,
     VarianceScaling,
 )
+from oncue.legacy import NAMES
 from oncue.naming import to_snake_case
 from oncue.variable import torch_dtype
 
-# The spellings of Keras 1 and 2.
+# Other spellings, of Keras 1 and 2 too.
 constant, identity, ones, zeros, one, zero = Constant, Identity, Ones, Zeros, Ones, Zeros
 orthogonal, truncated_normal, variance_scaling = Orthogonal, TruncatedNormal, VarianceScaling
 random_normal = normal = RandomNormal
@@ -54,13 +55,8 @@ _CLASSES: tuple[type[Initializer], ...] = (
 _KNOWN: dict[str, Any] = {
     **{cls.__name__: cls for cls in _CLASSES},
     **{to_snake_case(cls.__name__): cls for cls in _CLASSES},
-    "normal": RandomNormal,
-    "uniform": RandomUniform,
-    "one": Ones,
-    "zero": Zeros,
-    "IdentityInitializer": Identity,
-    "OrthogonalInitializer": Orthogonal,
 }
+_KNOWN.update({other: _KNOWN[name] for other, name in NAMES["initializer"].items()})
 
 __all__ = [
     "Constant",

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from oncue import objects
+from oncue.legacy import NAMES
 
 _HOME: dict[str, str] = {
     **dict.fromkeys(("Activation", "ELU", "LeakyReLU", "ReLU", "Softmax"), "activation"),
@@ -37,18 +38,7 @@ _HOME: dict[str, str] = {
     "Rescaling": "rescaling",
     "TimeDistributed": "time_distributed",
 }
-_ALIASES: dict[str, str] = {
-    "AvgPool1D": "AveragePooling1D",
-    "AvgPool2D": "AveragePooling2D",
-    "Convolution1D": "Conv1D",
-    "Convolution2D": "Conv2D",
-    "GlobalAvgPool1D": "GlobalAveragePooling1D",
-    "GlobalAvgPool2D": "GlobalAveragePooling2D",
-    "GlobalMaxPool1D": "GlobalMaxPooling1D",
-    "GlobalMaxPool2D": "GlobalMaxPooling2D",
-    "MaxPool1D": "MaxPooling1D",
-    "MaxPool2D": "MaxPooling2D",
-}
+_ALIASES = NAMES["layer"]
 
 __all__ = sorted([*_HOME, *_ALIASES, "deserialize", "serialize"])
 

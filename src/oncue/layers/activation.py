@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from oncue import activations
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 
 
@@ -106,7 +106,7 @@ class LeakyReLU(_Elementwise):
         tensor([[-0.3000,  1.0000]])
     """
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.negative_slope = _not_negative("LeakyReLU", "negative_slope", negative_slope)

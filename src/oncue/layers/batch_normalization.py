@@ -11,7 +11,7 @@ from oncue import backend, constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 
 
@@ -53,7 +53,7 @@ class BatchNormalization(Layer):
 
     supports_masking = True
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         axis: int = -1,

@@ -11,7 +11,7 @@ from oncue import activations, constraints, initializers, regularizers
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 
 
@@ -159,7 +159,7 @@ class Conv1D(_Conv):
     rank = 1
     paddings = ("valid", "same", "causal")
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         filters: int,
@@ -233,7 +233,7 @@ class Conv2D(_Conv):
 
     rank = 2
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         filters: int,

@@ -9,7 +9,7 @@ import torch
 from oncue import activations, constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 
 
@@ -43,7 +43,7 @@ class Dense(Layer):
 
     supports_masking = True
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         units: int,

@@ -9,8 +9,8 @@ import torch
 
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
 from oncue.layers.quick_dropout import dropout
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 from oncue.random import SeedGenerator
 from oncue.seeded_mask import seeded_mask
@@ -39,7 +39,7 @@ class Dropout(Layer):
 
     supports_masking = True
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:

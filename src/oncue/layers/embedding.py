@@ -11,7 +11,7 @@ from oncue import constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
+from oncue.legacy import accepts_old_arguments, sequence_length
 from oncue.objects import builtin
 
 
@@ -40,7 +40,7 @@ class Embedding(Layer):
         torch.Size([1, 3, 4])
     """
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         input_dim: int,
@@ -55,9 +55,7 @@ class Embedding(Layer):
         quantization_config: None = None,
         **kwargs: Any,
     ) -> None:
-        length = kwargs.pop("input_length", None)
-        if length is not None:
-            kwargs.setdefault("input_shape", (length,) if isinstance(length, int) else tuple(length))
+        sequence_length(kwargs)
         super().__init__(**kwargs)
         if not (lora_rank is None and lora_alpha is None and quantization_config is None):
             raise ValueError(

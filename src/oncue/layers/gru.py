@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from oncue import activations, regularizers
 from oncue.layers import arguments
-from oncue.layers.old_words import accepts_old_words
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 
 
@@ -183,7 +183,7 @@ class GRU(RNN):
         torch.Size([2, 5, 4])
     """
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         units: int,

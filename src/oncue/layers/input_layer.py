@@ -9,6 +9,7 @@ import torch
 
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
+from oncue.legacy import renamed
 from oncue.objects import builtin
 
 
@@ -49,8 +50,9 @@ class InputLayer(Layer):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        shape = kwargs.pop("input_shape", None) if shape is None else shape
-        batch_shape = kwargs.pop("batch_input_shape", None) if batch_shape is None else batch_shape
+        old = renamed("InputLayer", kwargs, warns=False)
+        shape = old.get("shape") if shape is None else shape
+        batch_shape = old.get("batch_shape") if batch_shape is None else batch_shape
         for word, value in (("sparse", sparse), ("ragged", ragged), ("input_tensor", input_tensor)):
             if value is not None and value is not False:
                 raise ValueError(f"`{word}` of InputLayer is not supported here; got {value!r}. Leave it out.")

@@ -17,6 +17,7 @@ from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.policy_scope import run_in_policy
 from oncue.layers.weight_limit import count_weight
+from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
 from oncue.objects import builtin, is_builtin
 from oncue.variable import Variable, torch_dtype
@@ -91,7 +92,7 @@ class Layer(torch.nn.Module):
         self._variables: dict[str, Variable] = {}
         self._regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         self._added_losses: list[torch.Tensor] = []
-        self._input_shape_arg = _input_shape_argument(kwargs)
+        self._input_shape_arg = first_layer_shape(kwargs)
         self.autocast = bool(kwargs.pop("autocast", True))
         if activity_regularizer is not None:
             activity_regularizer = regularizers.get(activity_regularizer)
@@ -652,19 +653,6 @@ def _shapes(value: Any) -> Any:
         return (None, *leaf.shape[1:]) if isinstance(leaf, torch.Tensor) else leaf
 
     return map_leaves(shape, value)
-
-
-def _input_shape_argument(kwargs: dict[str, Any]) -> Shape | None:
-    batch_shape = kwargs.pop("batch_input_shape", kwargs.pop("batch_shape", None))
-    shape, dim = kwargs.pop("input_shape", None), kwargs.pop("input_dim", None)
-    length = kwargs.pop("input_length", None)
-    if batch_shape is not None:
-        return tuple(batch_shape)
-    if shape is not None:
-        return (None, *((shape,) if isinstance(shape, int) else shape))
-    if dim is not None:
-        return (None, dim) if length is None else (None, length, dim)
-    return None
 
 
 def _constructor_arguments(cls: type) -> list[str]:

@@ -11,18 +11,12 @@ import torch
 from oncue import backend
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.legacy import warn_once
+from oncue.legacy import old_attribute
 from oncue.objects import builtin
 
 
 def __getattr__(name: str) -> Any:
-    # Keras 1 and 2 had BatchNormalization in this module.
-    if name == "BatchNormalization":
-        warn_once("oncue.layers.normalization.BatchNormalization", "oncue.layers.BatchNormalization")
-        from oncue.layers.batch_normalization import BatchNormalization
-
-        return BatchNormalization
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return old_attribute(__name__, name)
 
 
 @builtin

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.layers.old_words import accepts_old_words
+from oncue.legacy import accepts_old_arguments
 from oncue.objects import builtin
 
 
@@ -90,7 +90,7 @@ class MaxPooling1D(_MaxPooling):
 
     rank = 1
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         pool_size: Any = 2,
@@ -123,7 +123,7 @@ class MaxPooling2D(_MaxPooling):
 
     rank = 2
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         pool_size: Any = (2, 2),
@@ -156,7 +156,7 @@ class AveragePooling1D(_AveragePooling):
 
     rank = 1
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         pool_size: Any = 2,
@@ -189,7 +189,7 @@ class AveragePooling2D(_AveragePooling):
 
     rank = 2
 
-    @accepts_old_words
+    @accepts_old_arguments
     def __init__(
         self,
         pool_size: Any = (2, 2),

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from oncue import objects
+from oncue.legacy import NAMES
 from oncue.losses import crossentropy, divergence, focal, hinges, overlap, regression, similarity
 from oncue.losses.loss import Loss, LossFunction, LossFunctionWrapper
 from oncue.losses.torch_loss import TorchLoss
@@ -42,23 +43,7 @@ FUNCTIONS: dict[str, LossFunction] = {
     "tversky": overlap.tversky,
 }
 
-# Short names, and the names of Keras 1 and 2.
-ALIASES: dict[str, str] = {
-    "bce": "binary_crossentropy",
-    "kld": "kl_divergence",
-    "kullback_leibler_divergence": "kl_divergence",
-    "mse": "mean_squared_error",
-    "mae": "mean_absolute_error",
-    "mape": "mean_absolute_percentage_error",
-    "msle": "mean_squared_logarithmic_error",
-    "cosine": "cosine_similarity",
-    "cosine_proximity": "cosine_similarity",
-    "logcosh": "log_cosh",
-    "huber_loss": "huber",
-}
-
-FUNCTIONS.update({alias: FUNCTIONS[name] for alias, name in ALIASES.items()})
-FUNCTIONS.update({alias.upper(): FUNCTIONS[alias] for alias in ("bce", "kld", "mse", "mae", "mape", "msle")})
+FUNCTIONS.update({other: FUNCTIONS[name] for other, name in NAMES["loss"].items()})
 
 
 def serialize(loss: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from oncue import objects
+from oncue.legacy import NAMES
 from oncue.losses.lookup import FUNCTIONS
 from oncue.metrics.accuracies import (
     Accuracy,
@@ -100,32 +101,9 @@ _CLASSES: tuple[type[Metric], ...] = (
 KNOWN: dict[str, Any] = {found.__name__: found for found in _CLASSES}
 KNOWN.update({to_snake_case(found.__name__): found for found in _CLASSES})
 
-# Short names, and the names of Keras 1 and 2.
-_ALIASES: dict[str, type[Metric]] = {
-    "bce": BinaryCrossentropy,
-    "mse": MeanSquaredError,
-    "mae": MeanAbsoluteError,
-    "mape": MeanAbsolutePercentageError,
-    "msle": MeanSquaredLogarithmicError,
-}
-KNOWN.update(_ALIASES)
-KNOWN.update({alias.upper(): found for alias, found in _ALIASES.items()})
-KNOWN.update(
-    {
-        "acc": Accuracy,
-        "rmse": RootMeanSquaredError,
-        "RMSE": RootMeanSquaredError,
-        "kld": KLDivergence,
-        "KLD": KLDivergence,
-        "kullback_leibler_divergence": KLDivergence,
-        "cosine": CosineSimilarity,
-        "cosine_proximity": CosineSimilarity,
-        "logcosh": LogCoshError,
-        "log_cosh": LogCoshError,
-        "top_k_categorical_accuracy": TopKCategoricalAccuracy,
-        "sparse_top_k_categorical_accuracy": SparseTopKCategoricalAccuracy,
-    }
-)
+KNOWN["top_k_categorical_accuracy"] = TopKCategoricalAccuracy
+KNOWN["sparse_top_k_categorical_accuracy"] = SparseTopKCategoricalAccuracy
+KNOWN.update({other: KNOWN[name] for other, name in NAMES["metric"].items()})
 
 
 def serialize(metric: Any) -> dict[str, Any]:

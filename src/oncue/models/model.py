@@ -11,7 +11,7 @@ from oncue import naming
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
-from oncue.legacy import model_ends
+from oncue.legacy import renamed
 from oncue.models.saved import Saved
 from oncue.nested import flatten, map_leaves
 from oncue.objects import builtin
@@ -54,7 +54,8 @@ class Model(Saved, Trainer):
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> None:
-        inputs, outputs = model_ends(inputs, outputs, kwargs)
+        ends = renamed("Model", kwargs)
+        inputs, outputs = ends.get("inputs", inputs), ends.get("outputs", outputs)
         module = kwargs.pop("module", None)
         if isinstance(inputs, torch.nn.Module):
             inputs, module = None, inputs

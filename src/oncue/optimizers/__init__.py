@@ -1,6 +1,9 @@
 """Optimizers: Keras's names and defaults over torch's arithmetic."""
 
-from oncue.optimizers import legacy, schedules
+from typing import Any
+
+from oncue.legacy import old_attribute
+from oncue.optimizers import schedules
 from oncue.optimizers.adadelta import Adadelta
 from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam
@@ -32,3 +35,7 @@ __all__ = [
     "schedules",
     "serialize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return old_attribute("oncue.optimizers", name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from oncue import naming
 from oncue.core.suggest import unknown
 from oncue.core.warn import warn
-from oncue.legacy import translate_optimizer_arguments, warn_once
+from oncue.legacy import old_property, translate_optimizer_arguments
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
 from oncue.optimizers.clipping import make_clip
@@ -127,16 +127,7 @@ class Optimizer:
     def learning_rate(self, value: Any) -> None:
         self._assign_rate(value)
 
-    @property
-    def lr(self) -> LearningRate:
-        """Keras 1 and 2's name of `learning_rate`."""
-        warn_once("optimizer.lr", "optimizer.learning_rate")
-        return self.learning_rate
-
-    @lr.setter
-    def lr(self, value: Any) -> None:
-        warn_once("optimizer.lr", "optimizer.learning_rate")
-        self._assign_rate(value)
+    lr = old_property("optimizer", "lr", "learning_rate")
 
     def _read_rate(self) -> float:
         return self._rate.read(self._updates)

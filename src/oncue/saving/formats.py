@@ -9,6 +9,7 @@ from typing import Any
 
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
+from oncue.legacy import take_ignored
 from oncue.optimizers import Optimizer
 from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
 from oncue.saving.arguments import (
@@ -61,7 +62,7 @@ def save_model(
         9
     """
     include_optimizer = bool(kwargs.pop("include_optimizer", True))
-    kwargs.pop("save_format", None)
+    take_ignored("save", kwargs)
     refuse_rest("save", kwargs)
     if zipped is False:
         raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
@@ -120,7 +121,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
         ValueError: For another extension, or a model without weights yet.
         FileExistsError: When the file is there and `overwrite` is False.
     """
-    kwargs.pop("save_format", None)
+    take_ignored("save", kwargs)
     refuse_rest("save_weights", kwargs)
     path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
     require_built(model, "save_weights")

@@ -6,9 +6,6 @@ from collections.abc import Collection
 from numbers import Integral
 from typing import Any
 
-from oncue.core.suggest import nearest
-from oncue.legacy import warn_once
-
 
 def check_epochs(name: str, value: Any) -> int:
     """Return a number of epochs that is a whole number of 0 or more.
@@ -45,30 +42,3 @@ def check_frequency(value: Any) -> int | Collection[int]:
     raise ValueError(
         f"`validation_freq` must be a whole number of 1 or more, or a list of epochs counted from 1; got {value!r}."
     )
-
-
-def take_old_words(method: str, known: Collection[str], old: dict[str, str], given: dict[str, Any]) -> dict[str, Any]:
-    """Translate the words of older Keras generations, and refuse words that no generation has.
-
-    Args:
-        method: The method's name, for messages.
-        known: The arguments that it has.
-        old: From an old word to the new one; an empty string for a word that no longer does anything.
-        given: What came besides the known arguments.
-
-    Returns:
-        The values under their new words.
-
-    Raises:
-        TypeError: For an unknown word, with the nearest known one.
-    """
-    taken: dict[str, Any] = {}
-    for word, value in given.items():
-        if word not in old:
-            guess = nearest(word, known)
-            hint = f" Did you mean `{guess}`?" if guess is not None else f" It takes: {', '.join(known)}."
-            raise TypeError(f"`{method}` has no argument `{word}`.{hint}")
-        warn_once(word, old[word] or f"{method} without it")
-        if old[word]:
-            taken[old[word]] = value
-    return taken

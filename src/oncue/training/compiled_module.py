@@ -12,11 +12,11 @@ from oncue.callbacks import CallbackList
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batch
 from oncue.feeding.tensors import to_tensors
+from oncue.legacy import take_old_arguments
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
-from oncue.training.arguments import take_old_words
 from oncue.training.graph.compiled_step import (
     STEPS_WORTH_COMPILING,
     CompiledSteps,
@@ -103,7 +103,7 @@ class CompiledModule(TrainedModule):
         known = [
             name for name in inspect.signature(CompiledModule.compile).parameters if name not in ("self", "kwargs")
         ]
-        take_old_words("compile", known, {}, kwargs)
+        take_old_arguments("compile", known, kwargs)
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ValueError(f"`steps_per_execution` must be a whole number of 1 or more; got {steps_per_execution!r}.")
         if jit_compile not in (True, False, "auto", None):

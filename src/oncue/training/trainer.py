@@ -11,9 +11,9 @@ import torch
 
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
-from oncue.legacy import FIT_WORDS, LOADER_WORDS, warn_once
+from oncue.legacy import methods as old_methods, take_old_arguments
 from oncue.nested import first_leaf, map_leaves
-from oncue.training.arguments import check_epochs, check_frequency, check_verbose, take_old_words
+from oncue.training.arguments import check_epochs, check_frequency, check_verbose
 from oncue.training.compiled_module import CompiledModule
 from oncue.training.fitting import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.graph.compiled_step import signature_of, stepping
@@ -80,10 +80,8 @@ class Trainer(CompiledModule):
             TypeError: For an argument that doesn't exist, or a thing that is no callback.
             ValueError: For data or arguments that can't be used; before the first step.
         """
-        for word in LOADER_WORDS:
-            kwargs.pop(word, None)
         known = [name for name in inspect.signature(Trainer.fit).parameters if name not in ("self", "kwargs")]
-        epochs = take_old_words("fit", known, FIT_WORDS, kwargs).get("epochs", epochs)
+        epochs = take_old_arguments("fit", known, kwargs).get("epochs", epochs)
         self._require_compiled("fit")
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
         verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
@@ -213,20 +211,9 @@ class Trainer(CompiledModule):
             with run.run():
                 return predict_batches(self, batches, run)
 
-    def fit_generator(self, generator: Any, steps_per_epoch: int | None = None, epochs: int = 1, **kwargs: Any) -> Any:
-        """Train on what a generator gives; the name of Keras 1 and 2 for `fit`."""
-        warn_once("fit_generator", "fit")
-        return self.fit(generator, steps_per_epoch=steps_per_epoch, epochs=epochs, **kwargs)
-
-    def evaluate_generator(self, generator: Any, steps: int | None = None, **kwargs: Any) -> Any:
-        """Measure on what a generator gives; the name of Keras 1 and 2 for `evaluate`."""
-        warn_once("evaluate_generator", "evaluate")
-        return self.evaluate(generator, steps=steps, **kwargs)
-
-    def predict_generator(self, generator: Any, steps: int | None = None, **kwargs: Any) -> Any:
-        """Compute outputs for what a generator gives; the name of Keras 1 and 2 for `predict`."""
-        warn_once("predict_generator", "predict")
-        return self.predict(generator, steps=steps, **kwargs)
+    fit_generator = old_methods.fit_generator
+    evaluate_generator = old_methods.evaluate_generator
+    predict_generator = old_methods.predict_generator
 
     # One batch ---------------------------------------------------------------------------------------------------
 
@@ -321,11 +308,9 @@ class Trainer(CompiledModule):
     # Around a run -------------------------------------------------------------------------------------------------
 
     def _refuse(self, method: str, kwargs: dict[str, Any]) -> None:
-        for word in LOADER_WORDS:
-            kwargs.pop(word, None)
         signature = inspect.signature(getattr(Trainer, method))
         known = [name for name in signature.parameters if name not in ("self", "kwargs")]
-        take_old_words(method, known, {}, kwargs)
+        take_old_arguments(method, known, kwargs)
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from oncue.legacy import OLD_MODULES, warn_once
+from oncue.legacy import old_attribute
 
 if TYPE_CHECKING:
     from oncue.backend import clear_session as clear_session
@@ -51,11 +51,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if f"oncue.utils.{name}" in OLD_MODULES:
-        warn_once(f"oncue.utils.{name}", OLD_MODULES[f"oncue.utils.{name}"])
-        return importlib.import_module(OLD_MODULES[f"oncue.utils.{name}"])
     if name not in _HOME:
-        raise AttributeError(f"module 'oncue.utils' has no attribute {name!r}")
+        return old_attribute("oncue.utils", name)
     found = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = found
     return found

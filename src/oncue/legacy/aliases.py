@@ -9,7 +9,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from oncue.legacy import OLD_MODULES, warn_once
+from oncue.legacy.modules import MODULES, SILENT_MODULES
+from oncue.legacy.warning import warn_once
 
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
@@ -36,7 +37,7 @@ def home(name: str) -> str | None:
     plain = name
     while plain == _ROOT or plain.startswith(f"{_ROOT}."):
         plain = f"oncue{plain[len(_ROOT) :]}"
-    plain = OLD_MODULES.get(plain, plain)
+    plain = MODULES.get(plain) or SILENT_MODULES.get(plain, plain)
     return None if plain == name else plain
 
 
@@ -60,7 +61,7 @@ class Aliases(_Base):
         name = home(spec.name)
         assert name is not None
         old = spec.name.replace(_ROOT, "oncue")
-        if old in OLD_MODULES:
+        if old in MODULES:
             warn_once(old, name)
         module = importlib.import_module(name)
         spec.loader_state = module.__spec__

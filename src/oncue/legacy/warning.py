@@ -1,0 +1,20 @@
+"""The warning about an old name: once for each name and process."""
+
+from __future__ import annotations
+
+from oncue.core.warn import warn
+
+_warned: set[str] = set()
+
+
+def warn_once(old: str, new: str) -> None:
+    """Warn, at the user's line, that something has a new name; once for each old name and process.
+
+    Args:
+        old: What the user typed.
+        new: What to type instead.
+    """
+    if old in _warned:
+        return
+    _warned.add(old)
+    warn(f"`{old}` is from an older Keras; type `{new}` instead.", DeprecationWarning)
