@@ -11,7 +11,7 @@ import torch
 
 from oncue import optimizers
 from oncue.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, RMSprop, TorchOptimizer
-from oncue.optimizers.late_verdict import LateVerdict
+from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.schedules import ExponentialDecay
 
 INF, NAN = float("inf"), float("nan")
@@ -48,17 +48,17 @@ OTHERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", [*FUSED, *OTHERS])
-@pytest.mark.parametrize("late", [False, True])
-def test_it_is_the_inner_optimizer_without_the_bad_steps(name: str, late: bool) -> None:
+@pytest.mark.parametrize("deferred", [False, True])
+def test_it_is_the_inner_optimizer_without_the_bad_steps(name: str, deferred: bool) -> None:
     make = {**FUSED, **OTHERS}[name]
     mine, plain = parameters(), parameters()
     wrapped, alone = LossScaleOptimizer(make(), initial_scale=2.0**10, dynamic_growth_steps=3), make()
     wrapped.build(mine)
     alone.build(plain)
-    assert LateVerdict.suits(wrapped.inner_optimizer) == (name in FUSED)
-    if late:
+    assert DeferredOverflowCheck.suits(wrapped.inner_optimizer) == (name in FUSED)
+    if deferred:
         # What is done on an accelerator, as far as the CPU can.
-        wrapped._late = LateVerdict(wrapped.inner_optimizer)
+        wrapped._deferred = DeferredOverflowCheck(wrapped.inner_optimizer)
     expected, finite = 2.0**10, 0
     for number, value in enumerate(BAD):
         scale = float(wrapped.dynamic_scale)  # type: ignore[arg-type]  # built
@@ -81,13 +81,13 @@ def test_it_is_the_inner_optimizer_without_the_bad_steps(name: str, late: bool) 
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_the_host_reads_nothing_in_the_late_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_reads_nothing_when_the_check_is_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = parameters()
     optimizer = LossScaleOptimizer(Adam(0.1))
     optimizer.build(weights)
-    optimizer._late = LateVerdict(optimizer.inner_optimizer)
+    optimizer._deferred = DeferredOverflowCheck(optimizer.inner_optimizer)
     settled = []
-    monkeypatch.setattr(LateVerdict, "settle", lambda self: settled.append(self._waiting is None))
+    monkeypatch.setattr(DeferredOverflowCheck, "settle", lambda self: settled.append(self._pending is None))
     monkeypatch.setattr(torch.Tensor, "item", lambda self: pytest.fail("the device was read"))
     set_gradients(weights, 1.0, 0)
     optimizer.step()

@@ -24,6 +24,7 @@ from oncue.feeding.resumable_sampler import ResumableSampler
 from oncue.feeding.stream import StreamBatches, is_stateful
 from oncue.feeding.worker_states import ReportingCollate, WorkerInit, WorkerStates
 from oncue.random_state import preserved_random_state, random_state, set_random_state
+from oncue.torch_private import drop_workers
 
 _STATELESS_SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 """Samplers whose order comes from a generator's state when a pass begins, and from nothing else."""
@@ -125,7 +126,7 @@ class LoaderBatches(Batches):
     def close(self) -> None:
         """Let workers go that tell more than whoever uses the loader next expects."""
         if self._workers is not None and self.source.persistent_workers:
-            vars(self.source)["_iterator"] = None
+            drop_workers(self.source)
 
     # A pass --------------------------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class LoaderBatches(Batches):
                 if workers:
                     vars(loader)["collate_fn"] = ReportingCollate(loader.collate_fn)
                     vars(loader)["worker_init_fn"] = WorkerInit(loader.worker_init_fn, states)
-                    vars(loader)["_iterator"] = None
+                    drop_workers(loader)
                 if workers and loader.persistent_workers and self._passes > 1:
                     # Workers draw one number when they are made, which they were in the first pass.
                     vars(loader)["generator"] = torch.Generator()

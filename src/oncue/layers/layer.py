@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers
+from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers, torch_private
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
@@ -619,9 +619,7 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
     """
     seen = set() if seen is None else seen
     table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
-    hidden = module._non_persistent_buffers_set
-    attributes = [*module._parameters, *(key for key in module._buffers if key not in hidden)]
-    for attribute in attributes:
+    for attribute in torch_private.own_tensors(module):
         tensor = getattr(module, attribute)
         if tensor is None or id(tensor) in seen:
             continue

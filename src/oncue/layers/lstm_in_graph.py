@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from oncue import torch_private
+
 _FORWARD = "oncue::lstm_layer"
 _BACKWARD = "oncue::lstm_layer_backward"
-_LSTM = 2
-"""torch's number for the kind of cell."""
+_HAS_KERNEL = torch_private.has_lstm_kernel()
 
 torch.library.define(
     _FORWARD,
@@ -47,7 +48,7 @@ def lstm_in_graph(
         hidden: The first states, of shape (layers times directions, batch, units) each.
         parameters: The weights, and the biases where there are some, of every layer and direction in turn.
         has_biases: Whether there are biases.
-        num_layers: How many layers lie upon each other.
+        num_layers: How many layers are stacked.
         dropout: The share that is dropped between layers in training.
         train: Whether to drop.
         bidirectional: Whether each layer also goes from the last step to the first.
@@ -59,7 +60,7 @@ def lstm_in_graph(
     Example:
         >>> module = torch.nn.LSTM(3, 4, num_layers=2, bidirectional=True)
         >>> x, state = torch.ones(5, 2, 3), torch.zeros(4, 2, 4)
-        >>> found = lstm_in_graph(x, (state, state), module._flat_weights, True, 2, 0.0, False, True, False)[0]
+        >>> found = lstm_in_graph(x, (state, state), list(module.parameters()), True, 2, 0.0, False, True, False)[0]
         >>> torch.equal(found, module(x)[0])
         True
     """
@@ -103,7 +104,7 @@ def lstm_is_whole(module: torch.nn.RNNBase) -> bool:
 
 
 def weights_are_usual(weights: Sequence[Tensor]) -> bool:
-    """Return whether weights are of the type and on the device that torch's kernel on the CPU takes.
+    """Return whether this torch has the kernel on the CPU, and weights are of its type and on its device.
 
     Args:
         weights: The weights.
@@ -112,11 +113,11 @@ def weights_are_usual(weights: Sequence[Tensor]) -> bool:
         >>> weights_are_usual([torch.ones(2, dtype=torch.float64)])
         False
     """
-    return all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
+    return _HAS_KERNEL and all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
 
 
 def kernel_takes(weights: Sequence[Tensor]) -> bool:
-    """Return whether torch's kernel on the CPU takes weights, is there, and wasn't turned off; not to be traced.
+    """Return whether torch's kernel on the CPU takes weights and wasn't turned off; not to be traced.
 
     Args:
         weights: The weights.
@@ -149,7 +150,7 @@ class WholeLSTMs:
         # Not where this file is read: it takes a second to import the compiler.
         torch.compiler.allow_in_graph(_one_layer)  # type: ignore[no-untyped-call]
         found = [module for module in modules if isinstance(module, torch.nn.RNNBase) and lstm_is_whole(module)]
-        # The same methods each time: a compiler that finds others compiles anew.
+        # The same methods each time: a compiler that finds others compiles again.
         self._methods = [(module, MethodType(_forward_of_module, module)) for module in found]
 
     @contextmanager
@@ -162,7 +163,7 @@ class WholeLSTMs:
             vars(module)["forward"] = method
         try:
             # Unless this is set, torch's compiler doesn't look into a module that is an RNN.
-            with torch._dynamo.config.patch(allow_rnn=True):
+            with torch_private.rnns_traced():
                 yield
         finally:
             for module, _ in self._methods:
@@ -187,7 +188,14 @@ def _forward_of_module(
         states = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
     self.check_forward_args(x, states, None)
     # By their names: where a function is given other weights for a module, these are what it finds there.
-    weights = [getattr(self, name) for name in self._flat_weights_names]
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
+    suffixes = ("", "_reverse") if self.bidirectional else ("",)
+    weights = [
+        getattr(self, f"{kind}_l{layer}{suffix}")
+        for layer in range(self.num_layers)
+        for suffix in suffixes
+        for kind in kinds
+    ]
     y, h, c = lstm_in_graph(
         x,
         states,
@@ -231,37 +239,6 @@ def _one_layer(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     return y, h, c
 
 
-@torch.library.impl(_FORWARD, "CPU")
-def _forward(
-    x: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor,
-    b_hh: Tensor,
-    h: Tensor,
-    c: Tensor,
-    reverse: bool,
-    notes: bool,
-) -> tuple[Tensor, ...]:
-    size = h.shape[-1]
-    # Only where gradients are on does the kernel note what its backward pass needs.
-    with torch.set_grad_enabled(notes):
-        found: tuple[Tensor, ...] = torch.ops.aten.mkldnn_rnn_layer.default(
-            x, w_ih, w_hh, b_ih, b_hh, h, c, reverse, [], _LSTM, size, 1, True, False, False, notes
-        )
-    return found
-
-
-@torch.library.impl(_BACKWARD, "CPU")
-def _backward(*given: Any) -> tuple[Tensor, ...]:
-    *tensors, reverse, y, h_n, c_n, notes, grad_y, grad_h, grad_c = given
-    size = tensors[5].shape[-1]
-    x, w_ih, w_hh, bias, _, h, c = torch.ops.aten.mkldnn_rnn_layer_backward.default(
-        *tensors, y, h_n, c_n, grad_y, grad_h, grad_c, reverse, _LSTM, size, 1, True, True, False, [], False, notes
-    )
-    return x, w_ih, w_hh, bias, h, c
-
-
 def _forward_shapes(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
     h, c = given[4], given[5]
     # How much the kernel notes, only the kernel knows.
@@ -274,5 +251,7 @@ def _backward_shapes(*given: Tensor) -> tuple[Tensor, ...]:
     return tuple([torch.empty_like(tensor) for tensor in (x, w_ih, w_hh, b_ih, h, c)])
 
 
+torch.library.impl(_FORWARD, "CPU", torch_private.lstm_layer)
+torch.library.impl(_BACKWARD, "CPU", torch_private.lstm_layer_backward)
 torch.library.register_fake(_FORWARD, _forward_shapes)
 torch.library.register_fake(_BACKWARD, _backward_shapes)

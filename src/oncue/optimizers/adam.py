@@ -89,7 +89,7 @@ class Adam(Optimizer):
         keys = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.amsgrad
         for group in groups:
             for parameter in group["params"]:
-                # The count lies where torch's kernel wants it: beside the parameter if fused, else on the host.
+                # The count is where torch's kernel wants it: on the device of the parameter if fused, else on the host.
                 step = torch.zeros((), dtype=torch.float32, device=parameter.device if fused else "cpu")
                 slots = {key: torch.zeros_like(parameter, requires_grad=False) for key in keys}
                 inner.state[parameter] = {"step": step, **slots}

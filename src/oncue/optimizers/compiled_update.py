@@ -315,7 +315,7 @@ def _sgd(group: dict[str, Any], w: Tensor, g: Tensor, slots: Slots, numbers: Num
 def _adam_slots(inner: Any, group: dict[str, Any], parameter: Tensor) -> Slots:
     state = inner.state[parameter]
     if "step" not in state:
-        # As torch's own first step makes them: the count lies beside the parameter only where its fused kernel reads it.
+        # As torch's own first step makes them: the count is on the parameter's device only where the fused kernel reads it.
         device = parameter.device if group.get("fused") else "cpu"
         state["step"] = torch.zeros((), dtype=torch.float32, device=device)
         for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])):

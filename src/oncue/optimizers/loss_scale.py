@@ -1,15 +1,25 @@
 """LossScale: the factor that keeps small gradients of float16 from becoming 0, and how it moves."""
 
+# Why not `torch.amp.GradScaler`, whose two kernels do the arithmetic here: it tells whether a step was skipped only by
+# `get_scale()` before and after it, for which the host waits for the device, and Keras's count of updates needs that at
+# every step; it keeps the count of finite steps, which Keras's files have, to itself; it refuses gradients of float16,
+# which layers of the policy "float16" have. And around eight weights of 64 by 64 on one core, its `unscale_`, `step` and
+# `update` take 140 us with an optimizer that does nothing, where `unscale` and `update` take 14 us (best of 15 `timeit`).
+
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from oncue.torch_private import loss_scaling
+
+_unscale, _move = loss_scaling()
+
 
 class LossScale:
     """A factor that is halved when a gradient is not finite, and doubled after so many steps without.
 
-    Its numbers lie on the device of the gradients and are never read here. The arithmetic is that of Keras's
+    Its numbers are on the device of the gradients and are never read here. The arithmetic is that of Keras's
     `LossScaleOptimizer`, and of torch's `GradScaler` with a first scale of its own.
 
     Args:
@@ -49,9 +59,9 @@ class LossScale:
         for gradient in gradients:
             by_type.setdefault(gradient.dtype, []).append(gradient)
         for alike in by_type.values():
-            torch._amp_foreach_non_finite_check_and_unscale_(alike, found, inverse)
+            _unscale(alike, found, inverse)
         return found
 
     def update(self, found: Tensor) -> None:
         """Move the factor as what `unscale` found demands."""
-        torch._amp_update_scale_(self.scale, self.growth, found, 2.0, 0.5, self.growth_steps)
+        _move(self.scale, self.growth, found, 2.0, 0.5, self.growth_steps)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oncue.core.suggest import unknown
-from oncue.optimizers.late_verdict import LateVerdict
+from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.learning_rate import Iterations
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.optimizer import Optimizer
@@ -58,7 +58,7 @@ class LossScaleOptimizer(Optimizer):
 
     inner_optimizer: Optimizer
     _scale: LossScale | None = None
-    _late: LateVerdict | None = None
+    _deferred: DeferredOverflowCheck | None = None
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class LossScaleOptimizer(Optimizer):
         self._average, self._accumulators, self.use_ema = inner._average, inner._accumulators, inner.use_ema
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self._scale = LossScale(self.initial_scale, self.dynamic_growth_steps, device)
-        self._late = LateVerdict(inner) if device.type == "cuda" else None
+        self._deferred = DeferredOverflowCheck(inner) if device.type == "cuda" else None
         self.built = True
 
     def exclude_from_weight_decay(
@@ -119,8 +119,8 @@ class LossScaleOptimizer(Optimizer):
         if self._scale is None:
             raise ValueError("This LossScaleOptimizer is not built. Call `build(variables)` first.")
         found = self._scale.unscale([p.grad for p in self._parameters if p.grad is not None])
-        if self._late is not None and not missing and LateVerdict.suits(self.inner_optimizer):
-            self._late.step(found)
+        if self._deferred is not None and not missing and DeferredOverflowCheck.suits(self.inner_optimizer):
+            self._deferred.step(found)
         else:
             self._settle()
             if not found.item():
@@ -133,8 +133,8 @@ class LossScaleOptimizer(Optimizer):
         return self.iterations
 
     def _settle(self) -> None:
-        if self._late is not None:
-            self._late.settle()
+        if self._deferred is not None:
+            self._deferred.settle()
 
     @property
     def loss_scale_factor(self) -> Any:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
+from oncue.torch_private import fused_sgd
+
+_fused_sgd = fused_sgd()
 
 
 class SGD(Optimizer):
@@ -128,10 +131,10 @@ class _MomentumSGD(ForeachOptimizer):
         self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
     ) -> None:
         velocity, momentum, rate = slots["momentum"], group["momentum"], group["lr"]
-        if group["fused"] and not group["nesterov"]:
+        if group["fused"] and not group["nesterov"] and _fused_sgd is not None:
             # torch's kernel does `v = momentum * v + (1 - dampening) * g` and `w -= lr * v`: with these two numbers the
             # rate goes into the velocity, as in Keras, and the velocity as it is into the weight.
-            torch._fused_sgd_(
+            _fused_sgd(
                 parameters,
                 gradients,
                 velocity,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from oncue import torch_private
 from oncue.layers.layer import Layer
 from oncue.metrics.metric import Metric
 from oncue.naming import to_snake_case
@@ -100,7 +101,7 @@ def _children(module: Any) -> Iterator[tuple[str, Any]]:
         return
     if hasattr(module, "_stack") or getattr(module, "_graph", None) is not None:
         yield "layers", module.layers
-    found: dict[str, Any] = dict(module._modules)
+    found: dict[str, Any] = dict(torch_private.children_of(module))
     for name, value in module.__dict__.items():
         if name not in _INTERNAL and (isinstance(value, Metric) or _holds_modules(value)):
             found[name] = value
@@ -124,8 +125,7 @@ def _own(module: torch.nn.Module, tensors: set[int]) -> list[Variable]:
     """Return the weights of a module itself: what is trained, then what is not, in order of making."""
     table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
     own: list[Variable] = []
-    hidden = module._non_persistent_buffers_set
-    for attribute in (*module._parameters, *(name for name in module._buffers if name not in hidden)):
+    for attribute in torch_private.own_tensors(module):
         tensor = getattr(module, attribute)
         if tensor is None or id(tensor) in tensors:
             continue

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from oncue import torch_private
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.tensors_file import is_sound, write_tensors
 from oncue.core.files import replacing
@@ -47,7 +48,7 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """
     wrapped = True
     while wrapped:
-        inner = getattr(module, "_orig_mod", None)
+        inner = torch_private.uncompiled(module)
         parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
         if inner is None and (isinstance(module, parallel) or type(module).__module__.startswith("oncue.models")):
             inner = getattr(module, "module", None)
@@ -60,7 +61,7 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
                 f"The state of {type(module).__name__} can't be kept in a .safetensors file: {name!r} is of type "
                 f"{type(tensor).__name__}. Return tensors from `state_dict`."
             )
-        found[".".join(part for part in name.split(".") if part != "_orig_mod")] = tensor
+        found[torch_private.uncompiled_name(name)] = tensor
     return found
 
 

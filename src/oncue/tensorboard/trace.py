@@ -8,6 +8,7 @@ import time
 
 import torch
 
+from oncue import torch_private
 from oncue.core.warn import warn
 
 
@@ -35,7 +36,7 @@ class Trace:
         self._profile: torch.profiler.profile | None = torch.profiler.profile(activities=activities, record_shapes=True)
         try:
             # Torch doesn't refuse a second profiler: it silently spoils both.
-            if torch._C._autograd._profiler_enabled():
+            if torch_private.profiler_is_running():
                 raise RuntimeError("another one is running")
             self._profile.start()
         except Exception as error:  # whatever the profiler of this platform raises

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from types import FunctionType
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue import torch_private
 from oncue.core.warn import warn
 from oncue.layers.lstm_in_graph import WholeLSTMs
 from oncue.layers.quick_dropout import dropout
@@ -40,7 +39,7 @@ class CompiledRegion:
     Args:
         function: Takes the tensors of a batch, always of the same shapes and types, and returns a tuple of tensors. What
             else it uses, it finds by itself.
-        options: Settings of torch's compiler (`torch._inductor.config`).
+        options: Settings of torch's compiler, as `torch_private.compiler_options` gives them.
         owners: The objects whose attributes the function reads or sets. A function that sets some at every call (a
             counter, say) is always called with all checks, because the graph alone wouldn't set them.
         check: Called with the tensors that a graph is about to get, in calls with all checks; it raises to refuse.
@@ -95,7 +94,11 @@ class CompiledRegion:
             Exception: Whatever torch's compiler raises; `ran` tells whether anything was computed by then.
         """
         graph, results = self._graph, self._results
-        if graph is None or results is None or not (self.alone or self._attributes == self._look()):
+        if (
+            graph is None
+            or results is None
+            or not (self.alone or self._attributes == torch_private.identities(self._owners))
+        ):
             return self._call_checked(leaves)
         self.direct_calls += 1
         inputs = self._inputs
@@ -111,14 +114,14 @@ class CompiledRegion:
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         made, self._graph, self._results, self.ran = self.graphs, None, None, False
         before, began = _python_state(self._owners), perf_counter()
-        with _quiet(), self._lstms.put_in():
+        with torch_private.quiet_tracing(), self._lstms.put_in():
             results: tuple[Tensor, ...] = self._checked(*leaves)
         if made != self.graphs:
             self.seconds += perf_counter() - began
         # The call that compiles runs the function's Python code as well, so that only the next one can be learnt from.
         if made == self.graphs and self._graph is not None and before == _python_state(self._owners):
             self._results = self._learn(leaves, results)
-            self._attributes = self._look()
+            self._attributes = torch_private.identities(self._owners)
             if self._records and self._results is not None:
                 self._record()
         self._outputs = ()
@@ -150,12 +153,8 @@ class CompiledRegion:
 
     def _compile(self, module: torch.fx.GraphModule, example_inputs: list[Any]) -> Callable[..., Any]:
         _rewrite(module)
-        backend: Any = torch._dynamo.lookup_backend(BACKEND)
-        options = {"config_patches": self._options} if BACKEND == "inductor" else {}
-        graph = backend(module, example_inputs, **options)
-        # Within it is the same without a switch that keeps torch from compiling what the graph calls: an eighth of a tiny
-        # step, which only calls from within compiled code need.
-        within = getattr(graph, "_torchdynamo_orig_callable", graph)
+        graph = torch_private.compile_graph(BACKEND, module, example_inputs, self._options)
+        within = torch_private.without_switch(graph)
         self.graphs += 1
 
         def call(*inputs: Tensor) -> Any:
@@ -167,15 +166,6 @@ class CompiledRegion:
             return outputs
 
         return call
-
-    def _look(self) -> list[list[int]]:
-        """Return the identity of every attribute's value, and whether weights are trained."""
-        looked = [list(map(id, vars(owner).values())) for owner in self._owners]
-        for owner in self._owners:
-            if isinstance(owner, torch.nn.Module):
-                looked.append([id(p) + p.requires_grad for p in owner._parameters.values() if p is not None])
-                looked.append(list(map(id, owner._buffers.values())))
-        return looked
 
 
 def _rewrite(module: torch.fx.GraphModule) -> None:
@@ -191,17 +181,6 @@ def _rewrite(module: torch.fx.GraphModule) -> None:
                 node.target, node.args = dropout, (arguments["input"], arguments["p"])
                 node.kwargs = {"in_graph": True}
     module.recompile()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # What can't be traced is logged as an error before it is raised, in a hundred lines.
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def _python_state(owners: list[Any]) -> list[dict[str, Any]]:

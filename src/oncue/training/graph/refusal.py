@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from oncue.torch_private import cause_of
+
 
 def reason_of(error: BaseException) -> str:
     r"""Return what an error of torch's compiler says, with the line of the user's code that it is about.
@@ -15,8 +17,7 @@ def reason_of(error: BaseException) -> str:
         >>> reason_of(RuntimeError("Unsupported call\n  Explanation: none.\n"))
         'Unsupported call'
     """
-    # What another part of the compiler raised comes wrapped.
-    error = getattr(error, "inner_exception", None) or error
+    error = cause_of(error)
     text = str(error).strip() or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     context = re.search(r"Developer debug context: (.+)", text)

@@ -12,6 +12,7 @@ from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
 from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate
+from oncue.torch_private import compiler_options
 from oncue.training.graph.compiled_region import CompiledRegion
 from oncue.training.precision import inference_forward
 from oncue.training.step import detached, loss_function, metric_update, own_metrics, samples_of
@@ -59,7 +60,7 @@ class StepGraph:
         check = _refuse_strays if kind == "train" else None
         self.region = CompiledRegion(
             inside,
-            _options(model.device),
+            compiler_options(model.device),
             owners,
             check,
             # What is predicted is kept, and would be overwritten.
@@ -217,9 +218,3 @@ def _parts_of(model: Trainer) -> list[Any]:
     variables = [variable for metric in metrics for variable in metric.variables]
     losses = [] if model._compiled_loss is None else [part.loss for part in model._compiled_loss._parts]
     return [*metrics, *variables, *losses]
-
-
-def _options(device: torch.device) -> dict[str, Any]:
-    # Calls from C++ instead of Python between one kernel and the next; and on the CPU, where they cost no more, the random
-    # numbers of torch's generator, as the eager step draws them.
-    return {"cpp_wrapper": True, "fallback_random": True} if device.type == "cpu" else {}

@@ -1,21 +1,23 @@
-"""LateVerdict: steps of loss scaling without waiting for the device to say whether the gradients were finite."""
+"""DeferredOverflowCheck: steps of loss scaling without waiting for the device to say whether the gradients were finite."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from oncue.torch_private import can_skip_steps, step_unless
 
 if TYPE_CHECKING:
     from oncue.optimizers.optimizer import Optimizer
 
 
-class LateVerdict:
+class DeferredOverflowCheck:
     """Steps an optimizer whose kernel itself leaves the weights alone when a gradient was not finite.
 
     The host needs to know that too, for the count of updates. It looks one step later: the answer was copied to it
-    meanwhile, while the device has the next forward and backward pass to do, so that nothing stands still.
+    meanwhile, while the device has the next forward and backward pass to do, so that neither waits for the other.
 
     Args:
         optimizer: The optimizer, built.
@@ -25,26 +27,24 @@ class LateVerdict:
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
         >>> optimizer = Adam()
         >>> optimizer.build([weight])
-        >>> weight.grad, verdict = torch.tensor([1.0]), LateVerdict(optimizer)
-        >>> verdict.step(torch.tensor(1.0))
-        >>> verdict.settle()
+        >>> weight.grad, check = torch.tensor([1.0]), DeferredOverflowCheck(optimizer)
+        >>> check.step(torch.tensor(1.0))
+        >>> check.settle()
         >>> weight.data, optimizer.iterations
         (tensor([1.]), 0)
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
+        self._pending: tuple[Tensor, torch.cuda.Event | None] | None = None
 
     @staticmethod
     def suits(optimizer: Optimizer) -> bool:
         """Return whether the kernel of an optimizer can leave the weights alone, and nothing around it changes any."""
-        inner: Any = optimizer._inner
-        if not getattr(inner, "_step_supports_amp_scaling", False):
+        if optimizer._inner is None or optimizer._average is not None or optimizer._accumulators is not None:
             return False
-        alone = optimizer._average is None and optimizer._accumulators is None and not optimizer._constraints
         decays = bool(optimizer._weight_decay) and not optimizer._torch_decays
-        return alone and not decays and all(group.get("fused") for group in inner.param_groups)
+        return not decays and not optimizer._constraints and can_skip_steps(optimizer._inner)
 
     def step(self, found: Tensor) -> None:
         """Step, unless `found` is 1 on the device.
@@ -53,26 +53,22 @@ class LateVerdict:
             found: 1.0 when a gradient was not finite, else 0.0.
         """
         self.settle()
-        inner: Any = self._optimizer._inner
-        inner.found_inf, inner.grad_scale = found, None
-        try:
-            self._optimizer._advance([])
-        finally:
-            del inner.found_inf, inner.grad_scale
+        optimizer = self._optimizer
+        step_unless(found, optimizer.torch_optimizer, optimizer._advance)
         if found.device.type == "cuda":
             copy = torch.empty((), dtype=found.dtype, pin_memory=True)
             copy.copy_(found, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's, without types
             event.record()
-            self._waiting = copy, event
+            self._pending = copy, event
         else:
-            self._waiting = found.clone(), None
+            self._pending = found.clone(), None
 
     def settle(self) -> None:
-        """Take the last step out of the count if it was none."""
-        if self._waiting is None:
+        """Take the last step out of the count if it was skipped."""
+        if self._pending is None:
             return
-        (found, event), self._waiting = self._waiting, None
+        (found, event), self._pending = self._pending, None
         if event is not None:
             event.synchronize()
         if found.item():

@@ -1,0 +1,472 @@
+"""Every private name of torch that oncue uses, each behind a function that says what breaks without it.
+
+torch may rename or drop these in any release. Where one is gone, the function here falls back on public ways, or raises an
+error that names it; nothing else in oncue has to change. `torch._foreach_*`, which torch documents, is not among them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _gone(name: str, purpose: str) -> RuntimeError:
+    return RuntimeError(f"torch {torch.__version__} has no `{name}`, which oncue needs to {purpose}.")
+
+
+# Modules ------------------------------------------------------------------------------------------------------------
+
+
+def own_tensors(module: torch.nn.Module) -> list[str]:
+    """Return the attributes by which a module itself has its parameters and its persistent buffers.
+
+    Names: `Module._parameters`, `Module._buffers`, `Module._non_persistent_buffers_set`. torch has no public way to ask
+    whether a buffer is persistent. Without the names, the state dict of the module and all modules inside it is made.
+
+    Args:
+        module: Any torch module.
+
+    Returns:
+        The parameters' names, then the buffers', in order of registration; also of those that are None.
+
+    Example:
+        >>> own_tensors(torch.nn.BatchNorm1d(2))
+        ['weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked']
+    """
+    try:
+        hidden = module._non_persistent_buffers_set
+        return [*module._parameters, *(name for name in module._buffers if name not in hidden)]
+    except AttributeError:
+        kept = module.state_dict(keep_vars=True)
+        parameters = [name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)]
+        buffers = [name for name, _ in module.named_buffers(recurse=False, remove_duplicate=False)]
+        return parameters + [name for name in buffers if name in kept]
+
+
+def children_of(module: torch.nn.Module) -> dict[str, torch.nn.Module | None]:
+    """Return the modules that a module has as attributes, under every name.
+
+    Name: `Module._modules`. `Module.named_children()` leaves the second name of a module out, and the places in Keras's
+    weight files go by the alphabet. Without it, a module with two names is kept under the one it was given first.
+
+    Example:
+        >>> list(children_of(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.ReLU())))
+        ['0', '1']
+    """
+    try:
+        return dict(module._modules)
+    except AttributeError:
+        return dict(module.named_children())
+
+
+def identities(owners: Sequence[Any]) -> list[list[int]]:
+    """Return the identity of every attribute's value, of every module's tensors, and whether weights are trained.
+
+    Names: `Module._parameters`, `Module._buffers`. Between two compiled steps with a callback in between it must be seen
+    whether a weight was replaced; `Module.parameters()` tells, too, in five times the time. Without the names, a clear
+    error, and with it eager steps.
+
+    Args:
+        owners: Any objects, modules among them.
+
+    Returns:
+        Numbers that are equal to those of an earlier call when nothing was set to another object in between.
+
+    Raises:
+        RuntimeError: When the names are gone.
+
+    Example:
+        >>> module = torch.nn.Linear(2, 1)
+        >>> before = identities([module])
+        >>> module.bias.requires_grad = False
+        >>> identities([module]) == before
+        False
+    """
+    found = [list(map(id, vars(owner).values())) for owner in owners]
+    try:
+        for owner in owners:
+            if isinstance(owner, torch.nn.Module):
+                found.append([id(p) + p.requires_grad for p in owner._parameters.values() if p is not None])
+                found.append(list(map(id, owner._buffers.values())))
+    except AttributeError as error:
+        raise _gone("nn.Module._parameters", "see whether a weight was replaced between compiled steps") from error
+    return found
+
+
+_COMPILED = "_orig_mod"
+
+
+def uncompiled(module: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the module inside of what `torch.compile(module)` returned; None for other modules.
+
+    Name: `OptimizedModule._orig_mod`. Without it, the weights of such a module are kept under the names that torch gives
+    them, instead of the module's own.
+
+    Example:
+        >>> module = torch.nn.Linear(2, 1)
+        >>> uncompiled(torch.compile(module)) is module, uncompiled(module)
+        (True, None)
+    """
+    inner = getattr(module, _COMPILED, None)
+    return inner if isinstance(inner, torch.nn.Module) else None
+
+
+def uncompiled_name(name: str) -> str:
+    """Return the name of a tensor in a state dict without what `torch.compile` adds to it; see `uncompiled`.
+
+    Example:
+        >>> uncompiled_name("encoder._orig_mod.weight")
+        'encoder.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
+
+
+# Data, profiles -----------------------------------------------------------------------------------------------------
+
+
+def drop_workers(loader: torch.utils.data.DataLoader[Any]) -> None:
+    """Let a loader's persistent worker processes end, so that its next pass begins with new ones.
+
+    Name: `DataLoader._iterator`. A resumed pass needs workers with the random states of the saved ones, and only new
+    workers can be given them. Without the name, a clear error.
+
+    Args:
+        loader: The loader.
+
+    Raises:
+        RuntimeError: When the name is gone.
+
+    Example:
+        >>> drop_workers(torch.utils.data.DataLoader([1, 2]))
+    """
+    if not hasattr(loader, "_iterator"):
+        raise _gone("utils.data.DataLoader._iterator", "begin new worker processes")
+    # Around a subclass's `__setattr__`, as torch's own refuses some of a loader's attributes.
+    vars(loader)["_iterator"] = None
+
+
+def profiler_is_running() -> bool:
+    """Return whether a profiler of torch is under way, whoever began it.
+
+    Name: `torch._C._autograd._profiler_enabled`. torch begins a second profiler without an error and spoils both.
+    Without the name, False: two at once then go unnoticed.
+
+    Example:
+        >>> profiler_is_running()
+        False
+    """
+    try:
+        return bool(torch._C._autograd._profiler_enabled())
+    except AttributeError:
+        return False
+
+
+# Optimizers ---------------------------------------------------------------------------------------------------------
+
+
+def fused_sgd() -> Callable[..., None] | None:
+    """Return torch's kernel of SGD with momentum, for real floats on the CPU or CUDA.
+
+    Name: `torch._fused_sgd_`. `torch.optim.SGD` can't be told to take the learning rate into the velocity, as Keras does.
+    Without it, None: the same arithmetic takes two `_foreach` calls.
+
+    Example:
+        >>> weight, velocity = torch.tensor([1.0]), torch.tensor([0.5])
+        >>> kernel = fused_sgd()
+        >>> options = {"weight_decay": 0.0, "dampening": 1.5, "nesterov": False, "maximize": False}
+        >>> kernel([weight], [torch.tensor([1.0])], [velocity], lr=-1.0, momentum=0.5, is_first_step=False, **options)
+        >>> weight
+        tensor([0.7500])
+    """
+    kernel: Callable[..., None] | None = getattr(torch, "_fused_sgd_", None)
+    return kernel
+
+
+Unscale = Callable[[list[Tensor], Tensor, Tensor], Any]
+MoveScale = Callable[[Tensor, Tensor, Tensor, float, float, int], Any]
+
+
+def loss_scaling() -> tuple[Unscale, MoveScale]:
+    """Return the two kernels of `torch.amp.GradScaler`, which never wait for the device.
+
+    Names: `torch._amp_foreach_non_finite_check_and_unscale_`, `torch._amp_update_scale_`. Without them, the same
+    arithmetic in several kernels for each gradient.
+
+    Returns:
+        A function of gradients of one type, a number found and an inverse, which multiplies the gradients by the inverse
+        and sets the number to 1 where one isn't finite; and a function of a scale, a count of steps, what was found, a
+        growth factor, a backoff factor and an interval, which moves the first two. All tensors are changed in place.
+
+    Example:
+        >>> unscale, move = loss_scaling()
+        >>> gradient, found = torch.tensor([8.0]), torch.tensor(0.0)
+        >>> unscale([gradient], found, torch.tensor(0.25))
+        >>> gradient, found
+        (tensor([2.]), tensor(0.))
+    """
+    unscale = getattr(torch, "_amp_foreach_non_finite_check_and_unscale_", None)
+    move = getattr(torch, "_amp_update_scale_", None)
+    return unscale or _unscale, move or _move_scale
+
+
+def _unscale(gradients: list[Tensor], found: Tensor, inverse: Tensor) -> None:
+    for gradient in gradients:
+        found.copy_(torch.maximum(found, gradient.isfinite().logical_not().any().to(found.dtype)))
+        gradient.copy_(gradient.to(torch.promote_types(gradient.dtype, inverse.dtype)) * inverse)
+
+
+def _move_scale(scale: Tensor, steps: Tensor, found: Tensor, growth: float, backoff: float, interval: int) -> None:
+    bad = found != 0
+    due = steps + 1 == interval
+    grown = torch.where(due & (scale * growth).isfinite(), scale * growth, scale)
+    scale.copy_(torch.where(bad, scale * backoff, grown))
+    steps.copy_(torch.where(bad | due, torch.zeros_like(steps), steps + 1))
+
+
+def can_skip_steps(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimizer's kernel can skip a step by itself, as `step_unless` wants it to.
+
+    Name: `Optimizer._step_supports_amp_scaling`, by which `torch.amp.GradScaler` asks. Without it, False: the host then
+    waits for the device at every step of loss scaling, to know whether the gradients are finite.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> can_skip_steps(torch.optim.SGD([weight], fused=True)), can_skip_steps(torch.optim.SGD([weight]))
+        (True, False)
+    """
+    able = getattr(optimizer, "_step_supports_amp_scaling", False)
+    return bool(able) and all([group.get("fused") for group in optimizer.param_groups])
+
+
+def step_unless(found: Tensor, optimizer: torch.optim.Optimizer, step: Callable[[list[Tensor]], None]) -> None:
+    """Step, unless a number on the device is 1; the device decides, and the host doesn't wait.
+
+    Names: `Optimizer.found_inf`, `Optimizer.grad_scale`, which the fused kernels read. They are attributes without a
+    declaration, so that nothing tells when a torch no longer reads them; `can_skip_steps` is asked first.
+
+    Args:
+        found: 0.0 or 1.0 on the device of the parameters.
+        optimizer: One for which `can_skip_steps` is true.
+        step: Steps the optimizer; called with an empty list, of the parameters without a gradient.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> weight.grad = torch.ones(1)
+        >>> optimizer = torch.optim.SGD([weight], fused=True)
+        >>> step_unless(torch.tensor(1.0), optimizer, lambda missing: optimizer.step())
+        >>> weight.data
+        tensor([1.])
+    """
+    given: Any = optimizer
+    given.found_inf, given.grad_scale = found, None
+    try:
+        step([])
+    finally:
+        del given.found_inf, given.grad_scale
+
+
+# LSTMs on the CPU ---------------------------------------------------------------------------------------------------
+
+_LSTM = 2
+"""torch's number for the kind of cell."""
+_FORWARD = (
+    "input weight0 weight1 weight2 weight3 hx_ cx_ reverse batch_sizes mode hidden_size num_layers has_biases "
+    "bidirectional batch_first train"
+)
+_BACKWARD = (
+    "input weight1 weight2 weight3 weight4 hx_ cx_tmp output hy_ cy_ grad_output grad_hy grad_cy reverse mode hidden_size "
+    "num_layers has_biases train bidirectional batch_sizes batch_first workspace"
+)
+
+
+def has_lstm_kernel() -> bool:
+    """Return whether this torch has the operations of `lstm_layer`, with the arguments that are given to them here.
+
+    Names: `torch.ops.aten.mkldnn_rnn_layer`, `torch.ops.aten.mkldnn_rnn_layer_backward`. `torch.lstm` itself is unrolled by
+    torch's compiler into an operation for each step. Without them, False: steps with an LSTM aren't compiled.
+
+    Example:
+        >>> has_lstm_kernel()
+        True
+    """
+    try:
+        layers = torch.ops.aten.mkldnn_rnn_layer.default, torch.ops.aten.mkldnn_rnn_layer_backward.default
+        given = [" ".join([argument.name for argument in layer._schema.arguments]) for layer in layers]
+    except AttributeError:
+        return False
+    return given == [_FORWARD, _BACKWARD]
+
+
+def lstm_layer(
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor,
+    b_hh: Tensor,
+    h: Tensor,
+    c: Tensor,
+    reverse: bool,
+    notes: bool,
+) -> tuple[Tensor, ...]:
+    """Run one layer of an LSTM in one direction, on the CPU in float32; see `has_lstm_kernel`.
+
+    Args:
+        x: The inputs, of shape (steps, batch, features).
+        w_ih: The weights of the inputs, of shape (4 units, features).
+        w_hh: The weights of the states, of shape (4 units, units).
+        b_ih: A bias of shape (4 units,).
+        b_hh: The other one.
+        h: The first state, of shape (1, batch, units).
+        c: The first cell, likewise.
+        reverse: Whether to go from the last step to the first.
+        notes: Whether to note what `lstm_layer_backward` needs.
+
+    Returns:
+        The outputs, of shape (steps, batch, units), the last state, the last cell, and the notes.
+    """
+    # Only where gradients are on does the kernel note what its backward pass needs.
+    with torch.set_grad_enabled(notes):
+        found: tuple[Tensor, ...] = torch.ops.aten.mkldnn_rnn_layer.default(
+            x, w_ih, w_hh, b_ih, b_hh, h, c, reverse, [], _LSTM, h.shape[-1], 1, True, False, False, notes
+        )
+    return found
+
+
+def lstm_layer_backward(*given: Any) -> tuple[Tensor, ...]:
+    """Return the gradients of one layer of an LSTM; see `has_lstm_kernel`.
+
+    Args:
+        *given: The tensors and `reverse` that `lstm_layer` was given, what it returned, and the gradients of the outputs,
+            the last state and the last cell.
+
+    Returns:
+        The gradients of the inputs, of both weights, of either bias, of the first state and of the first cell.
+    """
+    *tensors, reverse, y, h_n, c_n, notes, grad_y, grad_h, grad_c = given
+    size = tensors[5].shape[-1]
+    x, w_ih, w_hh, bias, _, h, c = torch.ops.aten.mkldnn_rnn_layer_backward.default(
+        *tensors, y, h_n, c_n, grad_y, grad_h, grad_c, reverse, _LSTM, size, 1, True, True, False, [], False, notes
+    )
+    return x, w_ih, w_hh, bias, h, c
+
+
+# The compiler -------------------------------------------------------------------------------------------------------
+
+
+def compiler_options(device: torch.device) -> dict[str, Any]:
+    """Return the settings of torch's compiler for a step on a device.
+
+    Names: `torch._inductor.config.cpp_wrapper`, `fallback_random`. On the CPU, where they cost no more, the first calls
+    kernels from C++ instead of Python, and the second draws the random numbers of torch's generator, as the eager step
+    does. `compile_graph` refuses settings that are gone.
+
+    Args:
+        device: Where the step runs.
+    """
+    return {"cpp_wrapper": True, "fallback_random": True} if device.type == "cpu" else {}
+
+
+def compile_graph(
+    backend: str, module: torch.fx.GraphModule, inputs: list[Any], options: dict[str, Any]
+) -> Callable[..., Any]:
+    """Compile a graph that torch's compiler has traced, as `torch.compile(backend=...)` would.
+
+    Names: `torch._dynamo.lookup_backend`, `torch._inductor.config`, the backend's argument `config_patches`. `torch.compile`
+    doesn't hand out the compiled graph, which is called here without the compiler's checks. Without them, a clear error,
+    and with it eager steps.
+
+    Args:
+        backend: The backend's name; only "inductor" has settings.
+        module: The graph.
+        inputs: What it was traced with.
+        options: Settings of inductor by name.
+
+    Returns:
+        A function of the graph's inputs that returns its outputs.
+
+    Raises:
+        RuntimeError: When a name is gone.
+    """
+    try:
+        find: Any = torch._dynamo.lookup_backend
+    except AttributeError as error:
+        raise _gone("_dynamo.lookup_backend", "compile a training step") from error
+    if backend != "inductor":
+        compiled: Callable[..., Any] = find(backend)(module, inputs)
+        return compiled
+    import torch._inductor.config as known
+
+    for name in options:
+        if not hasattr(known, name):
+            raise _gone(f"_inductor.config.{name}", "compile a training step")
+    compiled = find(backend)(module, inputs, config_patches=options)
+    return compiled
+
+
+def without_switch(graph: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a compiled graph without the switch around it that keeps torch from compiling what it calls.
+
+    Name: `_torchdynamo_orig_callable`. Only calls from within compiled code need the switch, which takes an eighth of a
+    tiny step. Without the name, the graph as it is.
+
+    Example:
+        >>> without_switch(len) is len
+        True
+    """
+    inner: Callable[..., Any] = getattr(graph, "_torchdynamo_orig_callable", graph)
+    return inner
+
+
+def rnns_traced() -> AbstractContextManager[Any]:
+    """Return a context in which torch's compiler looks into modules that are an RNN.
+
+    Name: `torch._dynamo.config.allow_rnn`. Without it, the compiler decides by itself; when it refuses such modules, steps
+    run eagerly.
+
+    Example:
+        >>> with rnns_traced():
+        ...     torch._dynamo.config.allow_rnn
+        True
+    """
+    if not hasattr(torch._dynamo.config, "allow_rnn"):
+        return nullcontext()
+    context: AbstractContextManager[Any] = torch._dynamo.config.patch(allow_rnn=True)
+    return context
+
+
+@contextmanager
+def quiet_tracing() -> Iterator[None]:
+    """Keep torch's compiler from logging what it can't trace, in a hundred lines, before it raises it.
+
+    Name: the logger "torch._subclasses.fake_tensor". Without it, the log is longer.
+
+    Example:
+        >>> with quiet_tracing():
+        ...     logging.getLogger("torch._subclasses.fake_tensor").disabled
+        True
+    """
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the error of a part of torch's compiler that another part wrapped; any other error as it is.
+
+    Name: `torch._dynamo.exc.BackendCompilerFailed.inner_exception`. Without it, the reason given for an eager step is
+    that of the outer error.
+
+    Example:
+        >>> cause_of(ValueError("as it is"))
+        ValueError('as it is')
+    """
+    inner = getattr(error, "inner_exception", None)
+    return inner if isinstance(inner, BaseException) else error

@@ -1,0 +1,357 @@
+"""Private names of torch are in one module, and each has a fallback or a clear error for the day when it is gone."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from oncue import Sequential, layers, torch_private
+from oncue.optimizers import SGD, Adam, sgd
+from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
+from oncue.training.graph.compiled_region import CompiledRegion
+
+PACKAGE = Path(__file__).parents[1] / "src" / "oncue"
+
+# Private names that don't begin with an underscore, or that are reached through an object instead of a module.
+DISGUISED = {
+    "_flat_weights",
+    "_flat_weights_names",
+    "_iterator",
+    "_non_persistent_buffers_set",
+    "_orig_mod",
+    "_step_supports_amp_scaling",
+    "_torchdynamo_orig_callable",
+    "allow_rnn",
+    "config_patches",
+    "found_inf",
+    "grad_scale",
+    "inner_exception",
+    "lookup_backend",
+    "mkldnn_rnn_layer",
+    "mkldnn_rnn_layer_backward",
+}
+# A module's own when it is `self`; an optimizer of oncue has `_parameters` as well.
+HELD = {"_buffers", "_modules", "_parameters"}
+OWN = {"cls", "inner", "optimizer", "self"}
+# `_thread` is documented in Python's library reference. Its threads begin in 14 us, those of `threading` in 60.
+ALLOWED = {("checkpoints/writer.py", "_thread")}
+
+
+def _dotted(node: ast.expr) -> list[str]:
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return [node.id if isinstance(node, ast.Name) else "", *names]
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith(("__", "_foreach_"))
+
+
+def _private_names(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names = _dotted(node)
+            if names[0] in ("torch", "sys", "threading") and any(map(_is_private, names[1:])):
+                yield ".".join(names)
+            elif node.attr in DISGUISED:
+                yield node.attr
+            elif node.attr in HELD and names[-2] not in OWN:
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").split(".")
+            if _is_private(module[0]) or (module[0] == "torch" and any(map(_is_private, module))):
+                yield node.module or ""
+            elif module[0] == "torch":
+                yield from (alias.name for alias in node.names if _is_private(alias.name))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if any(map(_is_private, alias.name.split("."))))
+        elif isinstance(node, ast.keyword):
+            yield from (node.arg,) if node.arg in DISGUISED else ()
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in DISGUISED or node.value.startswith("torch._"):
+                yield node.value
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch._C._autograd",
+        "torch._dynamo.config.patch(x=1)",
+        "from torch._inductor import config",
+        "from torch.nn import _reduction",
+        "import torch._dynamo",
+        "import _thread",
+        "vars(loader)['_iterator']",
+        "getattr(graph, '_torchdynamo_orig_callable', graph)",
+        "optimizer.found_inf = 1",
+        "module._parameters",
+        "self.inner.module._buffers",
+        "patch(allow_rnn=True)",
+        "torch.ops.aten.mkldnn_rnn_layer.default",
+        "logging.getLogger('torch._subclasses.fake_tensor')",
+        "torch._amp_update_scale_(a, b)",
+    ],
+)
+def test_a_private_name_is_seen(code: str) -> None:
+    assert list(_private_names(ast.parse(code)))
+
+
+@pytest.mark.parametrize("code", ["torch._foreach_add_(a, b)", "self._parameters", "optimizer._parameters", "torch.nn"])
+def test_other_names_are_let_be(code: str) -> None:
+    assert not list(_private_names(ast.parse(code)))
+
+
+def test_private_names_are_in_one_module() -> None:
+    found = {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in PACKAGE.rglob("*.py")
+        for name in _private_names(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    elsewhere = {(path, name) for path, name in found if path != "torch_private.py"}
+    assert elsewhere == ALLOWED
+    assert len(found) > len(elsewhere)
+
+
+# When a name is gone ------------------------------------------------------------------------------------------------
+
+
+class Public:
+    """A module of which only the public methods are left."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.named_parameters, self.named_buffers = module.named_parameters, module.named_buffers
+        self.named_children, self.state_dict = module.named_children, module.state_dict
+
+
+class Held(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = torch.nn.Linear(2, 1)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.register_buffer("hidden", torch.ones(1), persistent=False)
+        self.register_buffer("kept", torch.ones(1))
+
+
+def test_persistent_buffers_without_the_name() -> None:
+    module: Any = Public(Held())
+    assert torch_private.own_tensors(module) == torch_private.own_tensors(Held()) == ["weight", "kept"]
+
+
+def test_a_module_with_two_names() -> None:
+    module = Held()
+    module.again = module.inside
+    assert list(torch_private.children_of(module)) == ["inside", "again"]
+    public: Any = Public(module)
+    assert list(torch_private.children_of(public)) == ["inside"]
+
+
+def test_identities_without_the_name() -> None:
+    module = torch.nn.Linear(2, 1)
+    del vars(module)["_parameters"]
+    with pytest.raises(
+        RuntimeError, match=r"has no `nn.Module._parameters`, which oncue needs to see whether a weight"
+    ):
+        torch_private.identities([module])
+
+
+def test_what_identities_tell() -> None:
+    module, thing = Held(), Public(Held())
+    owners = [module, thing]
+    seen = [torch_private.identities(owners)]
+    module.weight = torch.nn.Parameter(torch.ones(1))
+    seen.append(torch_private.identities(owners))
+    module.weight.requires_grad = False
+    seen.append(torch_private.identities(owners))
+    module.kept = torch.zeros(1)
+    seen.append(torch_private.identities(owners))
+    thing.state_dict = module.state_dict
+    seen.append(torch_private.identities(owners))
+    assert seen[-1] == torch_private.identities(owners)
+    assert all(one != other for one, other in pairwise(seen))
+
+
+def test_a_compiled_module_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: Any = torch.compile(torch.nn.Linear(2, 1))
+    monkeypatch.setattr(torch_private, "_COMPILED", "_renamed")
+    assert torch_private.uncompiled(compiled) is None
+    assert [torch_private.uncompiled_name(name) for name in compiled.state_dict()] == list(compiled.state_dict())
+
+
+def test_workers_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = torch.utils.data.DataLoader(torch.arange(4.0), num_workers=1, persistent_workers=True)  # type: ignore[arg-type]
+    monkeypatch.delattr(torch.utils.data.DataLoader, "_iterator", raising=False)
+    vars(loader).pop("_iterator", None)
+    with pytest.raises(RuntimeError, match=r"has no `utils.data.DataLoader._iterator`, which oncue needs to begin new"):
+        torch_private.drop_workers(loader)
+
+
+def test_a_profiler_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+        assert torch_private.profiler_is_running()
+        monkeypatch.delattr(torch._C._autograd, "_profiler_enabled")
+        assert not torch_private.profiler_is_running()
+
+
+def test_momentum_without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[torch.Tensor]:
+        weight = torch.nn.Parameter(torch.linspace(-1.0, 1.0, 7))
+        optimizer = SGD(0.1, momentum=0.9)
+        for number in range(4):
+            optimizer.apply([torch.linspace(0.5, 1.5, 7) * number], [weight])
+        return [weight.detach(), *optimizer.slots()["momentum"]]
+
+    expected = trained()
+    monkeypatch.delattr(torch, "_fused_sgd_")
+    assert torch_private.fused_sgd() is None
+    monkeypatch.setattr(sgd, "_fused_sgd", None)
+    torch.testing.assert_close(trained(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [1.0, float("inf"), float("nan")])
+def test_loss_scaling_without_the_kernels(dtype: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scaled() -> list[torch.Tensor]:
+        unscale, move = torch_private.loss_scaling()
+        scale, steps, found = torch.tensor(8.0), torch.tensor(0, dtype=torch.int32), torch.tensor(0.0)
+        gradients = [torch.linspace(-3.0, 7.0, 9).to(dtype), torch.full((2,), 1e-4, dtype=dtype)]
+        gradients[0][3] *= value
+        unscale(gradients, found, torch.tensor(1.0 / 3.0))
+        moves = []
+        for now in (found, torch.tensor(0.0), torch.tensor(0.0), torch.tensor(1.0), found):
+            move(scale, steps, now, 2.0, 0.5, 2)
+            moves += [scale.clone(), steps.clone()]
+        return [*gradients, found, *moves]
+
+    expected = scaled()
+    monkeypatch.delattr(torch, "_amp_foreach_non_finite_check_and_unscale_")
+    monkeypatch.delattr(torch, "_amp_update_scale_")
+    torch.testing.assert_close(scaled(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_scale_at_the_end_of_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = torch_private.loss_scaling()[1]
+    monkeypatch.delattr(torch, "_amp_update_scale_")
+    for move in (kernel, torch_private.loss_scaling()[1]):
+        scale, steps = torch.tensor(3e38), torch.tensor(0, dtype=torch.int32)
+        move(scale, steps, torch.tensor(0.0), 2.0, 0.5, 1)
+        assert scale == torch.tensor(3e38) and steps == 0
+
+
+def test_an_overflow_without_the_kernels_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = Adam()
+    optimizer.build([torch.nn.Parameter(torch.ones(2))])
+    assert DeferredOverflowCheck.suits(optimizer)
+    monkeypatch.delattr(optimizer.torch_optimizer, "_step_supports_amp_scaling")
+    assert not DeferredOverflowCheck.suits(optimizer)
+
+
+@pytest.mark.parametrize("name", ["mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"])
+def test_lstms_without_the_operations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Others:
+        def __getattr__(self, wanted: str) -> Any:
+            if wanted == name:
+                raise AttributeError(wanted)
+            return getattr(aten, wanted)
+
+    aten = torch.ops.aten
+    monkeypatch.setattr(torch.ops, "aten", Others())
+    assert not torch_private.has_lstm_kernel()
+
+
+def test_lstms_with_other_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_private, "_FORWARD", torch_private._FORWARD.replace("reverse ", ""))
+    assert not torch_private.has_lstm_kernel()
+
+
+def test_a_step_with_an_lstm_runs_eagerly_without_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.layers.lstm_in_graph._HAS_KERNEL", False)
+    assert "would unroll `LSTM`" in _reason([layers.Input((3, 2)), layers.LSTM(2), layers.Dense(1)])
+
+
+def test_the_compiler_without_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._dynamo
+
+    graph = torch.fx.symbolic_trace(torch.nn.Identity())
+    with pytest.raises(
+        RuntimeError, match=r"has no `_inductor.config.renamed`, which oncue needs to compile a training"
+    ):
+        torch_private.compile_graph("inductor", graph, [torch.ones(1)], {"renamed": True})
+    monkeypatch.delattr(torch._dynamo, "lookup_backend")
+    with pytest.raises(RuntimeError, match=r"has no `_dynamo.lookup_backend`, which oncue needs to compile a training"):
+        torch_private.compile_graph("eager", graph, [torch.ones(1)], {})
+
+
+def test_a_step_runs_eagerly_where_a_setting_of_the_compiler_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where it is used, it was imported by name.
+    monkeypatch.setattr("oncue.training.graph.step_graph.compiler_options", lambda device: {"renamed": True})
+    assert "has no `_inductor.config.renamed`" in _reason([layers.Input((2,)), layers.Dense(1)])
+
+
+def _reason(parts: list[Any]) -> str:
+    model = Sequential(parts)
+    model.compile(loss="mse", jit_compile=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(np.ones((4, *parts[0].shape[1:]), np.float32), np.ones((4, 1)), epochs=1, batch_size=2, verbose=0)
+    return " ".join(str(one.message) for one in caught)
+
+
+def test_a_graph_without_the_switch() -> None:
+    def graph() -> int:
+        return 1
+
+    graph._torchdynamo_orig_callable = len  # type: ignore[attr-defined]
+    assert torch_private.without_switch(graph) is len
+    del graph._torchdynamo_orig_callable  # type: ignore[attr-defined]
+    assert torch_private.without_switch(graph) is graph
+
+
+def test_rnns_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._dynamo
+
+    class Config:
+        pass
+
+    monkeypatch.setattr(torch._dynamo, "config", Config())
+    with torch_private.rnns_traced():
+        assert not hasattr(torch._dynamo.config, "allow_rnn")
+
+
+def test_the_log_is_as_it_was_after_tracing() -> None:
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    with pytest.raises(ValueError, match="untraced"), torch_private.quiet_tracing():
+        assert logger.disabled
+        raise ValueError("untraced")
+    assert not logger.disabled
+
+
+def test_the_cause_of_a_wrapped_error() -> None:
+    error: Any = RuntimeError("outer")
+    assert torch_private.cause_of(error) is error
+    error.inner_exception = ValueError("inner")
+    assert torch_private.cause_of(error) is error.inner_exception
+
+
+def test_a_region_is_compiled_through_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    compile_graph = torch_private.compile_graph
+
+    def noted(backend: str, *rest: Any) -> Any:
+        asked.append(backend)
+        return compile_graph(backend, *rest)
+
+    monkeypatch.setattr(torch_private, "compile_graph", noted)
+    monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
+    assert CompiledRegion(lambda x: (x + 1,), {}, [])(torch.ones(1)) == (torch.tensor([2.0]),)
+    assert asked == ["eager"]
