@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.backup_arguments import check_word, folder_of, period_of
 from oncue.callbacks.callback import Callback
 from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.monitor import as_number
+from oncue.core.protocols import TellsState, run_state_of
 
 if TYPE_CHECKING:
-    from oncue.callbacks.has_run_state import HasRunState
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
@@ -84,7 +84,7 @@ class BackupAndRestore(Callback):
 
     _ours = True
     runs_last = True
-    saves_run: ClassVar[bool] = True
+    saves_run = True
     state_fields = ("waited",)
 
     def __init__(
@@ -140,7 +140,7 @@ class BackupAndRestore(Callback):
         from oncue.checkpoints.training_state import TrainingState
         from oncue.checkpoints.writer import Writer
 
-        run = self._run_state()
+        run = self._needed_state()
         self._writer, self._snapshot = Writer("the state of the run"), Snapshot()
         self._store = Store(self.backup_dir)
         self._store.prepare()
@@ -159,7 +159,7 @@ class BackupAndRestore(Callback):
             )
         return state
 
-    def _fitting(self, state: TrainingState, run: HasRunState) -> TrainingState | None:
+    def _fitting(self, state: TrainingState, run: TellsState) -> TrainingState | None:
         fingerprint = run.fingerprint()
         changed = state.changed(fingerprint)
         if not changed:
@@ -182,7 +182,7 @@ class BackupAndRestore(Callback):
         Raises:
             ValueError: In a loop that can't tell its state.
         """
-        self._run_state()
+        self._needed_state()
         self.every = Every(self.every)
         self.every.begin()
         self._postponed = False
@@ -209,7 +209,7 @@ class BackupAndRestore(Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Delete the backup, unless the run is to go on, or was stopped because a value was not finite."""
         self._wait()
-        paused = getattr(self._run, "paused", None) is not None
+        paused = self._run is not None and self._run.paused is not None
         if self.delete_checkpoint and self._store is not None and not paused and not self._cut_short():
             self._store.clear()
 
@@ -234,7 +234,7 @@ class BackupAndRestore(Callback):
         Returns:
             False when this moment can't be gone on from exactly, or a value is not finite: the backup before it stays.
         """
-        run: HasRunState | None = getattr(self._run, "run_state", None)
+        run = run_state_of(self._run)
         if run is None or self._store is None:
             # In `evaluate` there is nothing to go on with.
             return False
@@ -254,7 +254,7 @@ class BackupAndRestore(Callback):
         # The copies of the state before are read until it is written.
         self._writer.wait()
         before = time.monotonic()
-        run, store = self._run_state(), self._store
+        run, store = self._needed_state(), self._store
         taken = run.capture()
         if self.resume == "epoch":
             taken = taken.at_epoch(keep_data=not run.reads_again)
@@ -279,8 +279,8 @@ class BackupAndRestore(Callback):
             entry.epoch == epoch and "not_finite" in (entry.data or ()) for entry in self._run.journal.of("stop")
         )
 
-    def _run_state(self) -> HasRunState:
-        found: HasRunState | None = getattr(self._run, "run_state", None)
+    def _needed_state(self) -> TellsState:
+        found = run_state_of(self._run)
         if found is None:
             raise ValueError(
                 f"BackupAndRestore works in `fit` of oncue's models; this loop, around a {type(self.model).__name__}, "

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from oncue.core.journal import Journal
-from oncue.core.progress import Progress
+from oncue.core.protocols import Run
 from oncue.core.state import Stateful
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -16,18 +15,6 @@ def default(method: _Method) -> _Method:
     """Mark a method as doing nothing, so that lists (ours and Keras's) needn't call it."""
     method._is_default = True  # type: ignore[attr-defined]  # the marker that Keras's lists read too
     return method
-
-
-class Run(Protocol):
-    """What a callback may know of the list that it belongs to."""
-
-    journal: Journal
-    progress: Progress
-    paused: str | None
-
-    def costs(self) -> dict[str, dict[str, float]]:
-        """Return the seconds by callback and hook."""
-        ...
 
 
 class Callback(Stateful):
@@ -45,6 +32,8 @@ class Callback(Stateful):
         params: `{"verbose": ..., "epochs": ..., "steps": ...}`, once the callback belongs to a list.
         model: The model, once the callback belongs to a list.
         runs_last: Set to True in a subclass that saves or reports: it is called after all others.
+        saves_run: Set to True in a subclass that saves the state of all others: it is called after those that report.
+        ends_run: Set to True in a subclass that may end the process: it is called after all of these.
         writes_learning_rate: Set to True in a subclass that sets the learning rate, so that two such are pointed out.
         reads_batch_logs: Set to True in a subclass whose batch hooks look into the logs, so that each batch waits for the
             device; `print(callbacks.schedule())` tells.
@@ -62,6 +51,8 @@ class Callback(Stateful):
     model: Any = None
     validation_data: Any = None
     runs_last: ClassVar[bool] = False
+    saves_run: ClassVar[bool] = False
+    ends_run: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False
     reads_batch_logs: bool = False
     # Each of oncue's classes says so for itself, not for its subclasses: hooks that those define are others' code.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.checks import check, check_twins, flatten, own_method
 from oncue.callbacks.listeners import Listeners
+from oncue.callbacks.roles import Roles, give_model, give_params, give_run, label, wants
 from oncue.core.account import cost_warning
 from oncue.core.console import print_message
 from oncue.core.costs import by_callback
@@ -18,10 +19,9 @@ from oncue.core.journal import Journal
 from oncue.core.logs import as_logs
 from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
+from oncue.core.protocols import SavesRun, TellsState
 from oncue.core.warn import warn
 from oncue.legacy import old_log_names
-
-_LATE = ("runs_last", "saves_run", "ends_run")
 
 
 class CallbackList(Callback):
@@ -45,8 +45,9 @@ class CallbackList(Callback):
     Attributes:
         journal: What callbacks decide.
         progress: The epoch and the batch that the run is in.
-        run_state: Tells all that the run needs to go on, in a loop that can tell it; None otherwise.
-        paused: Why the run leaves off in the middle, to go on when it is started again; None when it doesn't.
+        roles: The callbacks sorted by what they do for the run beside their hooks.
+        run_state: Takes and restores the state of the run, in a loop that can; None otherwise.
+        paused: Why the run stops in the middle, to continue when it is started again; None when it doesn't.
 
     Example:
         >>> from oncue.callbacks import History
@@ -78,13 +79,13 @@ class CallbackList(Callback):
             check(place, callback)
         check_twins(found)
         self.callbacks: list[Any] = [callback for _, callback in found]
-        for role, wanted in (("history", add_history), ("progbar", add_progbar)):
-            if wanted and self._with_role(role) is None:
-                self.callbacks.append(self.defaults[role]())
+        for name, wanted in (("history", add_history), ("progbar", add_progbar)):
+            if wanted and self._default(name) is None:
+                self.callbacks.append(self.defaults[name]())
         self._listeners: dict[str, Listeners] = {}
         self.journal = Journal()
         self.progress = Progress()
-        self.run_state: Any = None
+        self.run_state: TellsState | None = None
         self.paused: str | None = None
         self._announced = False
         self.set_params(params)
@@ -97,46 +98,45 @@ class CallbackList(Callback):
         check_twins((f"callbacks[{index}]", item) for index, item in enumerate([*self.callbacks, callback]))
         self.callbacks.append(callback)
         if self.params:
-            _tell(callback, "set_params", self.params)
-        self._introduce(callback)
+            give_params([callback], self.params)
+        self._introduce([callback])
         self._listen()
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Give the run's parameters to every callback."""
         self.params = params
         if params:
-            for callback in self.callbacks:
-                _tell(callback, "set_params", params)
+            give_params(self.callbacks, params)
 
     def set_model(self, model: Any) -> None:
         """Give the model to every callback, and the history to the model."""
-        if model is None:
-            for callback in self.callbacks:
-                self._introduce(callback)
-            return
-        self.model = model
-        history = self._with_role("history")
-        if history is not None:
-            model.history = history
-        for callback in self.callbacks:
-            self._introduce(callback)
+        if model is not None:
+            self.model = model
+            history = self._default("history")
+            if history is not None:
+                model.history = history
+        self._introduce(self.callbacks)
 
-    def _introduce(self, callback: Any) -> None:
+    def _introduce(self, callbacks: list[Any]) -> None:
         if self.model is not None:
-            _tell(callback, "set_model", self.model)
-        _tell(callback, "set_run", self)
+            give_model(callbacks, self.model)
+        give_run(callbacks, self)
 
-    def _with_role(self, role: str) -> Any:
-        kind = self.defaults.get(role)
+    @property
+    def savers(self) -> list[SavesRun]:
+        """The callbacks that save the state of the run."""
+        return self.roles.saving
+
+    def _default(self, name: str) -> Any:
+        kind = self.defaults.get(name)
         return next((item for item in self.callbacks if kind is not None and isinstance(item, kind)), None)
 
     def _listen(self) -> None:
-        # What saves or reports begins in its place, but ends after all others have had their say.
-        # What saves the state of all others comes after them, and what ends the process after that.
-        ending = sorted(self.callbacks, key=lambda callback: [bool(getattr(callback, name, False)) for name in _LATE])
+        self.roles = Roles(self.callbacks)
         for hook in HOOKS:
-            ordered = ending if hook.endswith("_end") else self.callbacks
-            found = [(callback, own_method(callback, hook)) for callback in ordered if _wants(callback, hook)]
+            # What saves or reports begins in its place, but ends after all others.
+            ordered = self.roles.ending if hook.endswith("_end") else self.callbacks
+            found = [(callback, own_method(callback, hook)) for callback in ordered if wants(callback, hook)]
             heard = [(callback, *method) for callback, method in found if method is not None]
             pairs = [(callback, method) for callback, method, _ in heard]
             listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in heard))
@@ -146,13 +146,14 @@ class CallbackList(Callback):
                 self.__dict__[hook] = listeners.of_batch(self.progress)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in (*HOOKS, "_listeners")}
+        return {
+            name: value for name, value in super().__getstate__().items() if name not in (*HOOKS, "_listeners", "roles")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._listeners = {}
-        for callback in self.callbacks:
-            _tell(callback, "set_run", self)
+        give_run(self.callbacks, self)
         self._listen()
 
     def expect(self, names: Iterable[str], validation: bool, directions: Mapping[str, str] | None = None) -> None:
@@ -171,13 +172,13 @@ class CallbackList(Callback):
         self._announced = True
         self.progress = Progress()
         names = list(names)
-        writers = [callback for callback in self.callbacks if getattr(callback, "writes_learning_rate", False)]
+        writers = self.roles.setting_rate
         if writers and "learning_rate" not in names:
             names.append("learning_rate")
         may_grow = self._listeners["on_epoch_end"].foreign
         logged = Logged(names, validation, may_grow, directions or {}, old_log_names(names))
-        for callback in self.callbacks:
-            _tell(callback, "expect", logged)
+        for callback in self.roles.expecting:
+            callback.expect(logged)
         kinds = {type(callback).__name__ for callback in writers}
         if len(kinds) > 1:
             text = (
@@ -220,7 +221,7 @@ class CallbackList(Callback):
         for hook, listeners in self._listeners.items():
             if listeners:
                 ordered = reversed(listeners.pairs) if hook == "close" else listeners.pairs
-                rows.append((hook, ", ".join(_label(callback, hook) for callback, _ in ordered)))
+                rows.append((hook, ", ".join(label(callback, hook) for callback, _ in ordered)))
         width = max((len(hook) for hook, _ in rows), default=0)
         return "\n".join(f"{hook:<{width}}  {names}" for hook, names in rows)
 
@@ -316,21 +317,3 @@ for _hook, _arguments in HOOKS.items():
         setattr(CallbackList, _hook, _method)
 for _old, _new in ALIASES.items():
     setattr(CallbackList, _old, getattr(CallbackList, _new))
-
-
-def _tell(callback: Any, method: str, value: Any) -> None:
-    # Callbacks of other origin need not have the two setters.
-    setter = getattr(callback, method, None)
-    if setter is not None:
-        setter(value)
-
-
-def _wants(callback: Any, hook: str) -> bool:
-    listens_to = getattr(callback, "listens_to", None)
-    return True if listens_to is None else bool(listens_to(hook))
-
-
-def _label(callback: Any, hook: str) -> str:
-    reads = hook.endswith("_batch_end") and getattr(callback, "reads_batch_logs", False)
-    words = (" (last)" if getattr(callback, "runs_last", False) else "") + (" (reads the logs)" if reads else "")
-    return type(callback).__name__ + words

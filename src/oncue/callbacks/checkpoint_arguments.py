@@ -10,10 +10,10 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.arguments import finite, whole
-from oncue.core.contract import TellsSize
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.files import check_target, sweep
+from oncue.core.protocols import TellsSize
 from oncue.core.remote import is_url, try_folder
 from oncue.legacy import warn_once
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from oncue.core.contract import SavesLater
 from oncue.core.files import check_target
+from oncue.core.protocols import SavesLater
 from oncue.core.remote import is_url
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from typing import Any
 from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending, explain
 from oncue.core.journal import Journal
+from oncue.core.preempted import Preempted
+from oncue.core.protocols import averages_weights, step_account_of, was_stopped
 
 
 class History(Callback):
@@ -69,18 +71,16 @@ class History(Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Note that the run finished, or was asked to stop."""
-        optimizer = getattr(self.model, "optimizer", None)
         self._ending = Ending(
-            "asked" if getattr(self.model, "stop_training", False) is True else "finished",
+            "asked" if was_stopped(self.model) else "finished",
             planned=(self.params or {}).get("epochs"),
-            averaged=bool(getattr(optimizer, "use_ema", False)),
+            averaged=averages_weights(self.model),
         )
 
     def on_exception(self, exception: BaseException) -> None:
         """Note what ended the run."""
         cause = exception.__cause__ if isinstance(exception, SystemExit) else exception
-        # By its name: importing the callback for this would cost every run.
-        if type(cause).__name__ == "Preempted":
+        if isinstance(cause, Preempted):
             how, text = "preempted", str(cause)
         else:
             how, text = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed", str(exception)
@@ -91,8 +91,7 @@ class History(Callback):
         """Stop the clock, and note how the steps ran."""
         if self._seconds is None:
             self._seconds = time.perf_counter() - self._began
-            steps = getattr(self.model, "step_account", "")
-            self._steps = steps if isinstance(steps, str) else ""
+            self._steps = step_account_of(self.model)
 
     @property
     def journal(self) -> Journal:

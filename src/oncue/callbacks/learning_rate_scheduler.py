@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from oncue.callbacks.callback import Callback
-from oncue.callbacks.rates import log_rates, optimizers_of, same_rate
+from oncue.callbacks.rates import log_rates, same_rate
 from oncue.core.console import print_message
+from oncue.core.contract import HasLearningRate
+from oncue.core.protocols import optimizers_of
 
 
 class LearningRateScheduler(Callback):
@@ -61,7 +63,7 @@ class LearningRateScheduler(Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Ask the schedule, and set what it says."""
         for name, optimizer in optimizers_of(self.model):
-            if not hasattr(optimizer, "learning_rate"):
+            if not isinstance(optimizer, HasLearningRate):
                 raise ValueError("`LearningRateScheduler` needs an optimizer that has a `learning_rate`.")
             before = float(optimizer.learning_rate)
             after = _checked(self.schedule(epoch, before) if self._takes_rate else self.schedule(epoch), epoch)

@@ -23,6 +23,7 @@ from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
+from oncue.core.protocols import NeedsScore
 
 if TYPE_CHECKING:
     from oncue.checkpoints.record import Record
@@ -135,7 +136,7 @@ class ModelCheckpoint(MonitorCallback):
 
     @property
     def _watches(self) -> bool:
-        return self.save_best_only or any(getattr(rule, "needs_score", False) for rule in self._rules)
+        return self.save_best_only or any(isinstance(rule, NeedsScore) and rule.needs_score for rule in self._rules)
 
     @property
     def waited(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.monitor import Logged, Monitor, MonitorError, as_number, find_monitor
+from oncue.core.protocols import directions_of
 from oncue.core.suggest import nearest
 from oncue.core.warn import warn
 from oncue.legacy import log_names
@@ -120,10 +121,7 @@ class MonitorCallback(Callback):
 
     def _decide_direction(self, directions: dict[str, str]) -> None:
         if self.watch.direction is None and not directions:
-            for metric in getattr(self.model, "metrics", None) or ():
-                for part in (metric, *getattr(metric, "metrics", ())):
-                    if getattr(part, "_direction", None) in ("up", "down"):
-                        directions[part.name] = part._direction
+            directions.update(directions_of(self.model))
         self.watch.resolve(directions)
 
     def _decide_direction_of_stranger(self, logged: Logged) -> None:

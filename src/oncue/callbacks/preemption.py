@@ -6,31 +6,14 @@ import signal
 import threading
 from collections.abc import Iterable
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.preempted import Preempted as Preempted
+from oncue.core.protocols import Run
 from oncue.core.suggest import unknown
 
 _ACTIONS = ("exit", "raise")
-
-
-class Preempted(Exception):
-    """A run was ended by a signal.
-
-    Args:
-        name: The signal's name.
-        saved: Whether the state of that moment was saved.
-
-    Attributes:
-        signal: The signal's name, such as "SIGTERM".
-        saved: Whether the state of that moment was saved; if not, an older backup may be there.
-    """
-
-    def __init__(self, name: str, saved: bool) -> None:
-        self.signal = name
-        self.saved = saved
-        what = "the state of that moment was saved" if saved else "the state of that moment was not saved"
-        super().__init__(f"{name} ended the run; {what}.")
 
 
 class Preemption(Callback):
@@ -69,8 +52,8 @@ class Preemption(Callback):
 
     _ours = True
     runs_last = True
-    saves_run: ClassVar[bool] = True
-    ends_run: ClassVar[bool] = True
+    saves_run = True
+    ends_run = True
 
     def __init__(self, signals: str | Iterable[str] = ("SIGTERM", "SIGUSR1"), action: str = "exit") -> None:
         super().__init__()
@@ -177,7 +160,7 @@ class Preemption(Callback):
         raise SystemExit(128 + number) from ended
 
 
-def save_now(run: Any, logs: dict[str, Any] | None) -> bool:
+def save_now(run: Run | None, logs: dict[str, Any] | None) -> bool:
     """Let every callback that saves the state of a run do so now.
 
     Args:
@@ -187,5 +170,6 @@ def save_now(run: Any, logs: dict[str, Any] | None) -> bool:
     Returns:
         Whether there is one, and all could.
     """
-    savers = [one for one in getattr(run, "callbacks", ()) if hasattr(one, "save_now")]
+    savers = () if run is None else run.savers
+    # Each one saves, whether or not those before it could.
     return bool(savers) and all([saver.save_now(logs) for saver in savers])

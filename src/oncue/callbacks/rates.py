@@ -5,19 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-
-def optimizers_of(model: Any) -> list[tuple[str, Any]]:
-    """Return the model's optimizers, each with its name; the name is empty where there is only one.
-
-    Keras's `MultiOptimizer` has several in `optimizers`, each with a rate of its own.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> optimizers_of(SimpleNamespace(optimizer="sgd"))
-        [('', 'sgd')]
-    """
-    parts = getattr(model.optimizer, "optimizers", None)
-    return [("", model.optimizer)] if parts is None else [(str(part.name), part) for part in parts]
+from oncue.core.protocols import optimizers_of
 
 
 def log_rates(model: Any, logs: dict[str, Any] | None) -> None:

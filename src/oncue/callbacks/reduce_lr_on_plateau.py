@@ -6,8 +6,9 @@ from typing import Any
 
 from oncue.callbacks.arguments import finite, whole
 from oncue.callbacks.monitor_callback import MonitorCallback
-from oncue.callbacks.rates import log_rates, optimizers_of, same_rate
+from oncue.callbacks.rates import log_rates, same_rate
 from oncue.core.console import print_message
+from oncue.core.protocols import optimizers_of
 from oncue.core.suggest import unknown
 from oncue.legacy import renamed
 

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from oncue.callbacks.callback import Callback
-
-
-@runtime_checkable
-class HasWeightAverage(Protocol):
-    """An optimizer that keeps a moving average of the weights and can show it in the model."""
-
-    use_ema: bool
-    average_in_model: bool
-
-    def show_average(self, shown: bool) -> None:
-        """Put the average into the model, or the trained weights back; nothing when that is so already."""
-        ...
+from oncue.core.protocols import HasInnerOptimizer, HasWeightAverage, optimizer_of
 
 
 class SwapEMAWeights(Callback):
@@ -99,13 +88,14 @@ class SwapEMAWeights(Callback):
 
     def _put_back(self) -> None:
         # An optimizer that was refused has nothing to put back.
-        optimizer = getattr(self.model, "optimizer", None)
+        optimizer = optimizer_of(self.model)
         if isinstance(optimizer, HasWeightAverage) and optimizer.use_ema:
             optimizer.show_average(False)
 
     def _optimizer(self) -> HasWeightAverage:
-        optimizer = getattr(self.model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer = optimizer_of(self.model)
+        if isinstance(optimizer, HasInnerOptimizer):
+            optimizer = optimizer.inner_optimizer
         if not isinstance(optimizer, HasWeightAverage):
             raise ValueError(
                 f"SwapEMAWeights needs an optimizer of oncue made with `use_ema=True`; {type(optimizer).__name__} has "

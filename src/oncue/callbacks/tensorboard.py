@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from oncue import legacy
 from oncue.callbacks import tensorboard_arguments as arguments
 from oncue.callbacks.callback import Callback
+from oncue.core.contract import HasLearningRate
+from oncue.core.protocols import iterations_of, optimizer_of, optimizers_of, run_state_of, steps_per_execution_of
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
@@ -106,6 +108,7 @@ class TensorBoard(Callback):
         self._epoch_seconds: float | None = None
         self._epoch_begun = self._batch_written = 0.0
         self._step_written = 0
+        self._steps_per_execution = 1
         self._label = "0"
 
     def listens_to(self, hook: str) -> bool:
@@ -113,7 +116,7 @@ class TensorBoard(Callback):
         if hook == "on_train_batch_begin":
             return self._last_profiled > 0
         if hook == "on_train_batch_end":
-            counts = getattr(getattr(self.model, "optimizer", None), "iterations", None) is None
+            counts = iterations_of(self.model) is None
             return self.update_freq != "epoch" or self.write_steps_per_second or self._last_profiled > 0 or counts
         return self.write_steps_per_second if hook in ("on_epoch_begin", "on_test_begin") else True
 
@@ -124,10 +127,12 @@ class TensorBoard(Callback):
         self.close()
         self.global_step = self.step_at_epoch_begin = self._step_written = 0
         self._left_out.clear()
+        self._steps_per_execution = steps_per_execution_of(self.model)
         self._label = uuid.uuid4().hex[:12]
-        # A run that goes on goes on with its files, which it is about to get back.
-        goes_on = getattr(getattr(self._run, "run_state", None), "waiting", None) is not None
-        train = None if goes_on and "://" not in self.log_dir else self._file("train")
+        # A run that is resumed continues its files, which it is about to get back.
+        run_state = run_state_of(self._run)
+        resumes = run_state is not None and run_state.waiting is not None
+        train = None if resumes and "://" not in self.log_dir else self._file("train")
         if self.histogram_freq:
             from oncue.tensorboard.weights import weights_of
 
@@ -150,7 +155,7 @@ class TensorBoard(Callback):
         """Start the profiler when its first batch comes."""
         step = self.step_at_epoch_begin + batch + 1
         # Several batches may run between two hooks.
-        last = step + getattr(self.model, "steps_per_execution", 1) - 1
+        last = step + self._steps_per_execution - 1
         if self._trace is None and self._first_profiled <= last and step <= self._last_profiled:
             from oncue.tensorboard.trace import Trace
 
@@ -178,7 +183,7 @@ class TensorBoard(Callback):
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Write what `evaluate`, or the validation inside `fit`, measured, by optimizer step."""
-        iterations = getattr(getattr(self.model, "optimizer", None), "iterations", None)
+        iterations = iterations_of(self.model)
         step = self.global_step if iterations is None else int(iterations)
         self._write("validation", step, self._numbers("evaluation_{}_vs_iterations", logs))
         self._flush()
@@ -288,13 +293,14 @@ class TensorBoard(Callback):
         return numbers
 
     def _learning_rates(self, logs: Mapping[str, Any]) -> dict[str, Any]:
-        optimizer = getattr(self.model, "optimizer", None)
-        several = getattr(optimizer, "optimizers", None)
-        if several is not None:
-            return {f"learning_rate_{part.name}": part.learning_rate for part in several}
-        # A callback may have changed the rate since: the logs know the one that the epoch was trained with.
-        rate = getattr(optimizer, "learning_rate", None)
-        return {} if "learning_rate" in logs or rate is None else {"learning_rate": rate}
+        found = {}
+        for name, optimizer in [] if optimizer_of(self.model) is None else optimizers_of(self.model):
+            if name:
+                found[f"learning_rate_{name}"] = optimizer.learning_rate
+            # A callback may have changed the rate since: the logs know the one that the epoch was trained with.
+            elif "learning_rate" not in logs and isinstance(optimizer, HasLearningRate):
+                found["learning_rate"] = optimizer.learning_rate
+        return found
 
     def _stop_clock(self) -> None:
         if self._epoch_seconds is None:

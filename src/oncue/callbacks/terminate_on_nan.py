@@ -10,6 +10,7 @@ from oncue.callbacks.arguments import whole
 from oncue.callbacks.callback import Callback
 from oncue.core.console import print_message
 from oncue.core.monitor import Logged, as_number, find_monitor
+from oncue.core.protocols import TellsState, run_state_of
 
 if TYPE_CHECKING:
     from oncue.checkpoints.snapshot import Snapshot
@@ -124,7 +125,7 @@ class TerminateOnNaN(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the state that a resumed run begins with as the good one."""
-        restored = getattr(self._state_of_run(), "restored", None) if self.action == "rollback" else None
+        restored = self._needed_state().restored if self.action == "rollback" else None
         if restored is not None and (self._good is None or self._good.plain["epoch"] < restored.epoch):
             self._good = restored.freeze(self._snapshot())
 
@@ -178,14 +179,14 @@ class TerminateOnNaN(Callback):
             self.note(text, kind="rollback", rollback=number, learning_rate=rate * self.factor**number)
             print_message(f"{type(self).__name__}: {text}")
 
-        self._state_of_run().rollback = (good.thaw(), then)
+        self._needed_state().rollback = (good.thaw(), then)
         self.model.stop_training = True
 
     def keep_state(self) -> None:
         """Take the state of the run as the good one; the loop asks for it when all callbacks have had an epoch's end."""
         if self.action == "rollback" and not self._fired:
             self._tried = 0
-            self._good = self._state_of_run().capture().freeze(self._snapshot())
+            self._good = self._needed_state().capture().freeze(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
         from oncue.checkpoints.snapshot import Snapshot
@@ -194,8 +195,8 @@ class TerminateOnNaN(Callback):
         self._snapshots = [*self._snapshots, Snapshot()] if len(self._snapshots) < 2 else self._snapshots[::-1]
         return self._snapshots[-1]
 
-    def _state_of_run(self) -> Any:
-        found = getattr(self._run, "run_state", None)
+    def _needed_state(self) -> TellsState:
+        found = run_state_of(self._run)
         if found is None:
             raise ValueError(
                 f"`action='rollback'` of TerminateOnNaN works in `fit` of oncue's models; this loop, around a "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.preemption import save_now
@@ -44,8 +44,8 @@ class TimeLimit(Callback):
 
     _ours = True
     runs_last = True
-    saves_run: ClassVar[bool] = True
-    ends_run: ClassVar[bool] = True
+    saves_run = True
+    ends_run = True
 
     def __init__(self, limit: str | float, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -103,8 +103,7 @@ class TimeLimit(Callback):
         self.model.stop_training = True
 
     def _saving(self) -> float:
-        savers = [one for one in getattr(self._run, "callbacks", ()) if hasattr(one, "save_now")]
-        measured: list[float] = [getattr(saver, "seconds", 0.0) for saver in savers]
-        if not savers:
+        measured = [] if self._run is None else [saver.seconds for saver in self._run.savers]
+        if not measured:
             return 0.0
         return sum(measured) if all(measured) else min(_SHARE * self.limit, _MOST)

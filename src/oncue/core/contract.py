@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -48,22 +47,4 @@ class TrainedModel(Protocol):
 
     def save(self, filepath: Any) -> None:
         """Write the whole model to a file."""
-        ...
-
-
-@runtime_checkable
-class SavesLater(Protocol):
-    """A model whose state can be taken now and written in the background; oncue's models are such."""
-
-    def prepare_save(self, filepath: Any, *, weights_only: bool = False, snapshot: Any = None) -> Callable[[], None]:
-        """Take all that a save needs, and return a function that writes it."""
-        ...
-
-
-@runtime_checkable
-class TellsSize(Protocol):
-    """A model that knows how large its files are going to be; oncue's models are such."""
-
-    def size_of_save(self, filepath: Any, *, weights_only: bool = False) -> int:
-        """Return about how many bytes a save takes."""
         ...

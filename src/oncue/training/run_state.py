@@ -71,7 +71,7 @@ class RunState:
 
         The data go to its place at once: what can't be taken up there is said before anything is changed.
         """
-        asked = [callback for callback in self._callbacks.callbacks if hasattr(callback, "pending_state")]
+        asked = self._callbacks.roles.resuming
         if asked:
             self._batches.keep_position()
         # A mock object has whatever it is asked for.
@@ -116,7 +116,7 @@ class RunState:
             "optimizer": _described(self._model.optimizer),
             "batches": self._batches.num_batches,
             "batch_size": self._batches.batch_size,
-            "callbacks": {key: list(callback.state_fields) for key, callback in self._stateful()},
+            "callbacks": {key: list(callback.state_fields) for key, callback in self._callbacks.roles.stateful.items()},
         }
 
     def capture(self) -> TrainingState:
@@ -131,7 +131,7 @@ class RunState:
         parts = {
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
-            "callbacks": {key: callback.state_dict() for key, callback in self._stateful()},
+            "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
             "data": self._batches.state_dict(),
             "metrics": metrics,
             "layers": layer_states(model),
@@ -157,8 +157,7 @@ class RunState:
         Args:
             steps: The epoch's batches, all of them done.
         """
-        wanted = any(hasattr(callback, "save_now") for callback in self._callbacks.callbacks)
-        if wanted and _metrics_can_be_kept(self._model):
+        if self._callbacks.savers and _metrics_can_be_kept(self._model):
             self._measured = steps, copy.deepcopy([metric.get_state() for metric in self._model.metrics])
         try:
             yield
@@ -183,10 +182,8 @@ class RunState:
 
     def keep(self) -> None:
         """Let callbacks that keep states have that of the end of an epoch, after the hooks of all of them."""
-        for callback in self._callbacks.callbacks:
-            keep_state = getattr(callback, "keep_state", None)
-            if keep_state is not None:
-                keep_state()
+        for callback in self._callbacks.roles.keeping:
+            callback.keep_state()
 
     def take_rollback(self) -> TrainingState | None:
         """Put the state back that a callback has asked for; return it, or None when none has."""
@@ -211,7 +208,7 @@ class RunState:
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
                 if saved is not None:
                     tensor.copy_(saved)
-        for key, callback in self._stateful():
+        for key, callback in self._callbacks.roles.stateful.items():
             # What was adopted from another setup has not all of them.
             if key in parts["callbacks"]:
                 callback.load_state_dict(parts["callbacks"][key])
@@ -235,15 +232,6 @@ class RunState:
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model
         return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-    def _stateful(self) -> Iterator[tuple[str, Any]]:
-        counts: dict[str, int] = {}
-        for callback in self._callbacks.callbacks:
-            fields = getattr(callback, "state_fields", ())
-            if isinstance(fields, (tuple, list)) and fields:
-                name = type(callback).__name__
-                counts[name] = counts.get(name, 0) + 1
-                yield (name if counts[name] == 1 else f"{name}#{counts[name]}"), callback
 
 
 def _bare(name: str) -> str:

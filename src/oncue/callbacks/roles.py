@@ -1,0 +1,114 @@
+"""Roles: what callbacks do for a run beside their hooks. The one place that looks it up by name.
+
+Callbacks of other origin, Keras's among them, have some of the members of `oncue.core.protocols` or none. They are looked
+up with `getattr` and not with `isinstance`, because wrappers and mock objects make their attributes when they are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from oncue.core.protocols import (
+    ExpectsLogs,
+    HasState,
+    KeepsState,
+    ResumesRun,
+    Run,
+    SavesRun,
+    TakesModel,
+    TakesParams,
+    TakesRun,
+)
+
+
+class Roles:
+    """The callbacks of a list, sorted by what they do for the run.
+
+    Args:
+        callbacks: The callbacks, in the order of the list.
+
+    Attributes:
+        expecting: Want to know what the run is going to log.
+        resuming: Have the state of an earlier run.
+        saving: Save the state of the run.
+        keeping: Keep the state that each epoch ends with.
+        setting_rate: Set the learning rate.
+        stateful: Have fields that a resumed run gets back, by key: the class's name, with `#2` for its second object.
+        ending: All, in the order in which they are called at an end: what saves or reports after those that decide, what
+            saves the state of all others after them, and what may end the process after that.
+
+    Example:
+        >>> from oncue.callbacks import EarlyStopping, LambdaCallback
+        >>> roles = Roles([EarlyStopping(), LambdaCallback(on_epoch_end=print), EarlyStopping()])
+        >>> list(roles.stateful), roles.saving
+        (['EarlyStopping', 'EarlyStopping#2'], [])
+    """
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
+        self.expecting: list[ExpectsLogs] = _having(callbacks, "expect")
+        self.resuming: list[ResumesRun] = _having(callbacks, "pending_state")
+        self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
+        self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
+        self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
+        self.stateful: dict[str, HasState] = _by_key(callbacks)
+        self.ending: list[Any] = sorted(callbacks, key=_place)
+
+
+def give_params(callbacks: Iterable[Any], params: dict[str, Any]) -> None:
+    """Give the run's parameters to the callbacks that take them."""
+    takers: list[TakesParams] = _having(callbacks, "set_params")
+    for callback in takers:
+        callback.set_params(params)
+
+
+def give_model(callbacks: Iterable[Any], model: Any) -> None:
+    """Give the model to the callbacks that take it."""
+    takers: list[TakesModel] = _having(callbacks, "set_model")
+    for callback in takers:
+        callback.set_model(model)
+
+
+def give_run(callbacks: Iterable[Any], run: Run) -> None:
+    """Give the run to the callbacks that take it."""
+    takers: list[TakesRun] = _having(callbacks, "set_run")
+    for callback in takers:
+        callback.set_run(run)
+
+
+def wants(callback: Any, hook: str) -> bool:
+    """Return whether a callback needs a hook that it has."""
+    listens_to = getattr(callback, "listens_to", None)
+    return True if listens_to is None else bool(listens_to(hook))
+
+
+def label(callback: Any, hook: str) -> str:
+    """Return how a callback is shown in the schedule of a hook."""
+    last = " (last)" if _says(callback, "runs_last") else ""
+    reads = " (reads the logs)" if hook.endswith("_batch_end") and _says(callback, "reads_batch_logs") else ""
+    return type(callback).__name__ + last + reads
+
+
+def _having(callbacks: Iterable[Any], *members: str) -> list[Any]:
+    return [callback for callback in callbacks if all(getattr(callback, name, None) is not None for name in members)]
+
+
+def _says(callback: Any, name: str) -> bool:
+    return bool(getattr(callback, name, False))
+
+
+def _place(callback: Any) -> list[bool]:
+    return [_says(callback, name) for name in ("runs_last", "saves_run", "ends_run")]
+
+
+def _by_key(callbacks: Iterable[Any]) -> dict[str, HasState]:
+    found: dict[str, HasState] = {}
+    counts: dict[str, int] = {}
+    for callback in callbacks:
+        fields = getattr(callback, "state_fields", ())
+        # A mock object has something else there.
+        if isinstance(fields, (tuple, list)) and fields:
+            name = type(callback).__name__
+            counts[name] = counts.get(name, 0) + 1
+            found[name if counts[name] == 1 else f"{name}#{counts[name]}"] = callback
+    return found
