@@ -383,7 +383,7 @@ def test_a_stream_without_a_seed_is_never_repeated_silently(tmp_path: Path, cut:
         def on_train_begin(self, logs: Any = None) -> None:
             begun.append(1)
 
-    with pytest.raises(ValueError, match=r"generator, can't be taken up.*is not what it was.*resume='epoch'"):
+    with pytest.raises(ValueError, match=r"generator, can't be resumed.*is not what it was.*resume='epoch'"):
         run(tmp_path, unseeded, save_freq=save_freq, steps_per_epoch=6, callbacks=[Begins()])
     assert not begun, "nothing was applied"
     history, _ = run(tmp_path, unseeded, save_freq=save_freq, steps_per_epoch=6, backup={"resume": "epoch"})

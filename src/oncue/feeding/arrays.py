@@ -21,21 +21,21 @@ _SHARE_OF_FREE_MEMORY = 0.5
 class ArrayBatches(Batches):
     """Batches of arrays held in memory.
 
-    Memory is shared with the arrays on the CPU; on another device the data is moved there once when it fits in half
-    of the free memory, and batch by batch otherwise. Floats arrive as floatx, all else keeps its dtype.
+    On the CPU, memory is shared with the arrays. For another device the data is moved once if it fits in half of the
+    free memory, and batch by batch otherwise. Floats become floatx; other types stay as they are.
 
     Args:
         x: Inputs: arrays of shape `(samples, ...)`, or nested lists, tuples and dicts of them.
-        y: Targets, in the same forms; None for none.
+        y: Targets, in the same forms, or None.
         sample_weight: Weights `(samples,)`, or one array per output.
-        batch_size: Samples per batch. Default: 32, or what gives `steps` batches when `steps` is given.
+        batch_size: Samples per batch. Default: 32, or the size that gives `steps` batches if `steps` is given.
         shuffle: False, True for a new random order per pass, or "batch" to shuffle whole batches.
-        steps: Batches wanted per epoch; only sets the default of `batch_size`, as in Keras 3.
+        steps: Batches per epoch; only sets the default of `batch_size`, as in Keras 3.
         class_weight: Weight per class index, for a single output without `sample_weight`.
         device: Where batches go.
 
     Raises:
-        ValueError: When lengths differ, there are no samples, or an array is not numbers.
+        ValueError: If lengths differ, there are no samples, or an array is not numeric.
 
     Example:
         >>> import numpy as np
@@ -85,19 +85,19 @@ class ArrayBatches(Batches):
         self.num_batches: int = self._order.num_batches
 
     def epoch(self, start: int = 0) -> Iterator[Batch]:
-        """Return one pass from batch `start`; from 0 in a new order, later in the order of the pass under way."""
+        """Return one pass from batch `start`: from 0 in a new order, from a later batch in the current pass's order."""
         return self._walk(start, self._order.begin(start))
 
     def first(self) -> Batch:
-        """Return the first samples in the given order."""
+        """Return the first samples, unshuffled."""
         return self._batch(slice(0, self.batch_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return `order_seed` and `position` of the pass under way."""
+        """Return `order_seed` and `position` of the current pass."""
         return self._order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the order of a saved pass for the next `epoch(position)`."""
+        """Restore the order of a saved pass for the next `epoch(position)`."""
         self._order.load_state_dict(state)
 
     def _walk(self, start: int, order: torch.Tensor | None) -> Iterator[Batch]:
@@ -147,14 +147,14 @@ class ArrayBatches(Batches):
 
 
 def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return the tensor on the device, floats as floatx; the tensor itself where it already is so."""
+    """Return the tensor on the device, floats as floatx; the tensor itself if it already is."""
     dtype = wanted_dtype(tensor.dtype)
     if tensor.dtype == dtype and tensor.device == device:
         return tensor
-    # MPS has no float64: cast there before the move, elsewhere after it, which spares the host a copy.
+    # MPS has no float64, so the cast comes before the move; elsewhere it comes after, which saves the host a copy.
     if device.type == "mps":
         tensor = tensor.to(dtype)
-    # Only copies away from the CPU may run on their own: a late read on the CPU would see half a copy.
+    # Copies to the CPU must block: reading the result doesn't wait for an asynchronous copy to finish.
     return tensor.to(device=device, dtype=dtype, non_blocking=device.type != "cpu")
 
 
@@ -168,7 +168,7 @@ def common_length(data: Batch) -> int:
         The number of samples.
 
     Raises:
-        ValueError: When the tensors differ in length, or hold nothing; lists every shape.
+        ValueError: If the tensors differ in length or are empty; the message lists every shape.
 
     Example:
         >>> common_length((torch.zeros(3, 2), torch.zeros(3), None))
@@ -201,7 +201,7 @@ def _check_finite(sample_weight: Any) -> None:
 
 
 def _per_output(y: Any, sample_weight: Any) -> Any:
-    """Give every output of `y` its weights, as Keras does: one array per output, or one weight per sample for all."""
+    """Give every output of `y` its weights, as Keras does: one array per output, or one array for all outputs."""
     if sample_weight is None or not is_nested(y):
         return sample_weight
     if is_nested(sample_weight):

@@ -1,4 +1,4 @@
-"""What the loop reads: batches, and where in them it stands."""
+"""What a data source must offer to the training loop: `Batches`, with a position and a state."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 Batch: TypeAlias = tuple[Any, Any, Any]
-"""`(x, y, sample_weight)`: tensors on the device, or nested tuples, lists and dicts of them; None where absent."""
+"""`(x, y, sample_weight)`: tensors on the device, or nested tuples, lists and dicts of them; None for what is absent."""
 
 
 class Batches(ABC):
-    """A source of batches, one pass after another.
+    """A source of batches that can be read in several passes and resumed within one.
+
+    A subclass defines `epoch` and `first`, and sets the attributes that differ from the defaults below. It overrides
+    `state_dict` and `load_state_dict` if `epoch(start)` needs more than `start` to resume a pass.
 
     Attributes:
-        num_batches: Batches in one pass, or None when nobody knows.
-        batch_size: Samples in a full batch, or None when nobody knows.
-        exact_position: Whether `epoch(start)` gives the batches an uninterrupted pass would have given from there.
-        obstacle: Why it doesn't, in words that end a sentence; None where nothing more can be said.
-        reads_again: Whether batches that are done are read once more to come to a saved place.
-        restartable: False for a generator or iterator, whose second pass goes on where the first one stopped.
-        source: The object that was fed.
+        num_batches: Batches in one pass; None (default) if unknown.
+        batch_size: Samples in a full batch; None (default) if unknown.
+        restartable: False for a generator or iterator, whose second pass continues where the first stopped. Default:
+            True.
+        exact_position: Whether `epoch(start)` yields what an uninterrupted pass would have yielded from there. Default:
+            False.
+        obstacle: Why `exact_position` is False, as the second half of a sentence; None (default) for no reason.
+        reads_again: Whether resuming reads the batches before the saved position again. Default: False.
+        source: The object that the user passed.
 
     Example:
         >>> class Twice(Batches):
@@ -43,36 +48,36 @@ class Batches(ABC):
 
     @abstractmethod
     def epoch(self, start: int = 0) -> Iterator[Batch]:
-        """Return one pass, beginning with batch `start`."""
+        """Return one pass, starting at batch `start`."""
 
     @abstractmethod
     def first(self) -> Batch:
-        """Return one batch to build a model on; the next pass still gives it, and random states stay as they were."""
+        """Return one batch for building a model; the next pass still yields it, and no random state changes."""
 
     def one_pass(self, start: int = 0) -> Iterator[Batch]:
-        """Return one pass without telling the source that an epoch begins and ends; by default the same as `epoch`."""
+        """Return one pass without notifying the source of epoch boundaries. Default: `epoch(start)`."""
         return self.epoch(start)
 
-    def epoch_begins(self) -> None:  # noqa: B027  # most sources have nothing to tell
-        """Tell the source that an epoch begins, where `one_pass` is used."""
+    def epoch_begins(self) -> None:  # noqa: B027  # most sources have no epoch hooks
+        """Notify the source that an epoch begins, when passes come from `one_pass`."""
 
     def epoch_ends(self) -> None:  # noqa: B027
-        """Tell the source that an epoch is over, where `one_pass` is used."""
+        """Notify the source that an epoch has ended, when passes come from `one_pass`."""
 
     def keep_position(self) -> None:  # noqa: B027
-        """Be told, before the first pass, that `state_dict` will be asked for within passes."""
+        """Prepare for calls of `state_dict` within passes; called before the first pass."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on with the same order; empty where there is nothing to keep."""
+        """Return what `load_state_dict` needs to continue in the same order; empty if nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the order of a saved pass, for the next `epoch(start)`."""
+        """Restore a saved pass for the next `epoch(start)`."""
         if state:
-            raise ValueError(f"{type(self).__name__} keeps no state, so it can't take {sorted(state)}.")
+            raise ValueError(f"{type(self).__name__} has no state, so it can't load {sorted(state)}.")
 
     def close(self) -> None:  # noqa: B027
-        """Release worker threads and processes."""
+        """Stop worker threads and processes."""
 
 
 def unpack_x_y_sample_weight(data: Any) -> Batch:
@@ -85,7 +90,7 @@ def unpack_x_y_sample_weight(data: Any) -> Batch:
         `(x, y, sample_weight)` with None for what is absent.
 
     Raises:
-        ValueError: When there are no parts, or more than three.
+        ValueError: If there are no parts, or more than three.
 
     Example:
         >>> unpack_x_y_sample_weight(([1.0], [0]))
@@ -104,11 +109,11 @@ def unpack_x_y_sample_weight(data: Any) -> Batch:
 
 
 def describe(data: Any, limit: int = 200) -> str:
-    """Return a short text about data for an error: types and shapes rather than values.
+    """Describe data in one line for an error message: types and shapes rather than values.
 
     Args:
         data: Anything.
-        limit: The most characters to return.
+        limit: Maximum number of characters.
 
     Returns:
         One line.

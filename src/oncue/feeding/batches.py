@@ -1,10 +1,10 @@
-"""Whatever may be fed to `fit`, `evaluate` and `predict`, as batches with a position."""
+"""Where a data source is chosen: `as_batches`, and the table `SOURCES` of everything that can be fed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -14,9 +14,9 @@ from oncue.feeding.arrays import ArrayBatches
 from oncue.feeding.batch import Batch, Batches, describe, unpack_x_y_sample_weight
 from oncue.feeding.class_weights import ClassWeights, class_weight_to_sample_weights
 from oncue.feeding.converter import BatchConverter
-from oncue.feeding.huggingface import huggingface_batches, is_huggingface, split_columns
+from oncue.feeding.huggingface import huggingface_batches, is_huggingface
 from oncue.feeding.indexed import dataset_batches
-from oncue.feeding.loader import loader_batches
+from oncue.feeding.loader import iterable_dataset_batches, loader_batches
 from oncue.feeding.order import Shuffle
 from oncue.feeding.py_dataset import PyDatasetBatches, is_py_dataset
 from oncue.feeding.steps import StepBatches
@@ -47,7 +47,7 @@ def as_batches(
     device: torch.device | str,
     method: str = "fit",
 ) -> Batches:
-    """Return batches of whatever was fed.
+    """Return batches of arrays or of any other data source.
 
     Sources: arrays (NumPy, torch, pandas, lists of numbers, anything with `__array__`) and nested lists, tuples and
     dicts of them; Hugging Face data sets; torch DataLoaders, Datasets and IterableDatasets; PyDatasets; generators,
@@ -58,21 +58,21 @@ def as_batches(
         y: Targets; only with arrays.
         sample_weight: Weights; only with arrays.
         batch_size: Samples per batch, for arrays and for data sets of single samples. Default: 32, or for arrays what
-            gives `steps` batches. Sources of whole batches ignore it, with a warning.
+            gives `steps` batches. Sources that yield whole batches ignore it, with a warning.
         shuffle: True for a new random order per epoch, "batch" to shuffle whole batches. Loaders and streams ignore it:
-            they shuffle themselves. A PyDataset's batches are shuffled as wholes.
-        steps: Batches per epoch. Default: a whole pass. An epoch then goes on where the last one stopped.
-        class_weight: Weight per class index, multiplied into nothing else: with sample weights it is refused.
+            they shuffle themselves. A PyDataset's batches are kept whole in any case.
+        steps: Batches per epoch, each of which continues where the last one stopped. Default: a whole pass.
+        class_weight: Weight per class index; can't be combined with sample weights.
         device: Where batches go.
-        method: The method the data was fed to, for messages: "fit", "evaluate", "predict", or "validation", which
-            leaves out the warning about `batch_size`.
+        method: The method that takes the data, for messages: "fit", "evaluate", "predict", or "validation", which
+            suppresses the warning about `batch_size`.
 
     Returns:
         The batches; with `steps`, epochs of that many batches.
 
     Raises:
-        TypeError: When `class_weight` is not a dict.
-        ValueError: When an argument can't be used; names it, what came, and what to pass instead.
+        TypeError: If `class_weight` is not a dict.
+        ValueError: If an argument can't be used; the message names it and says what to pass instead.
 
     Example:
         >>> batches = as_batches([[1.0], [2.0], [3.0]], [0, 1, 0], batch_size=2, device="cpu")
@@ -101,6 +101,70 @@ def as_batches(
     return batches if steps is None or steps == batches.num_batches else StepBatches(batches, steps)
 
 
+class MakeBatches(Protocol):
+    """Makes batches of a source."""
+
+    def __call__(self, source: Any, convert: BatchConverter, batch_size: int | None, shuffle: Shuffle, /) -> Batches:
+        """Return the batches; `convert` turns what the source yields into a checked batch on the device."""
+        ...
+
+
+class Source(NamedTuple):
+    """A row of the table of sources.
+
+    Attributes:
+        kind: The name in messages, where `{type}` stands for the object's class.
+        matches: Whether an object is such a source.
+        make: Makes batches of it.
+        warns: Whether to warn about `batch_size`, because the source decides the size of its batches.
+    """
+
+    kind: str
+    matches: Callable[[Any], bool]
+    make: MakeBatches
+    warns: bool = False
+
+
+def _is(cls: type) -> Callable[[Any], bool]:
+    return lambda x: isinstance(x, cls)
+
+
+def _is_stream(x: Any) -> bool:
+    containers = (str, bytes, Mapping, list, tuple, set, frozenset, type)
+    return isinstance(x, Iterable) and not isinstance(x, containers)
+
+
+def _is_iterator(x: Any) -> bool:
+    return isinstance(x, Iterator) and _is_stream(x)
+
+
+def _ready(x: Batches, convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
+    if convert.class_weights is not None:
+        raise ValueError("`class_weight` can't be used with Batches, which are ready; pass it to `as_batches`.")
+    return x
+
+
+def _py_dataset(x: Any, convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
+    return PyDatasetBatches(x, convert, bool(shuffle))
+
+
+def _stream(x: Iterable[Any], convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
+    return StreamBatches(x, convert)
+
+
+# Arrays apart, everything that can be fed. The first row that matches counts: a class may belong to several.
+SOURCES = (
+    Source("Batches", _is(Batches), _ready),
+    Source("Hugging Face data set", is_huggingface, huggingface_batches),
+    Source("DataLoader", _is(DataLoader), loader_batches, warns=True),
+    Source("torch IterableDataset", _is(IterableDataset), iterable_dataset_batches),
+    Source("torch Dataset", _is(Dataset), dataset_batches),
+    Source("PyDataset", is_py_dataset, _py_dataset, warns=True),
+    Source("generator", _is_iterator, _stream, warns=True),
+    Source("iterable {type}", _is_stream, _stream, warns=True),
+)
+
+
 def _from_source(
     x: Any,
     y: Any,
@@ -111,53 +175,19 @@ def _from_source(
     device: torch.device,
     method: str,
 ) -> Batches:
-    kind = _kind(x)
-    if kind is None:
+    source = next((source for source in SOURCES if source.matches(x)), None)
+    if source is None:
         raise ValueError(_unusable(x, y, sample_weight, method))
+    kind = source.kind.format(type=type(x).__name__)
     for name, given in (("y", y), ("sample_weight", sample_weight)):
         if given is not None:
             raise ValueError(
                 f"`x` is a {kind}, which gives `{name}` itself, so `{name}` must not be passed to `{method}`; got "
                 f"{describe(given)}. Let each batch be `(x, y)` or `(x, y, sample_weight)`."
             )
-    if kind == "Batches":
-        if weights is not None:
-            raise ValueError("`class_weight` can't be used with Batches, which are ready; pass it to `as_batches`.")
-        return cast(Batches, x)
-    convert = BatchConverter(kind, device, weights)
-    if kind == "Hugging Face data set":
-        return huggingface_batches(x, convert, batch_size, shuffle)
-    if kind == "torch Dataset":
-        return dataset_batches(x, convert, batch_size, shuffle)
-    if kind == "torch IterableDataset":
-        return loader_batches(DataLoader(x, batch_size=32 if batch_size is None else batch_size), convert)
-    if batch_size is not None and method != "validation":
+    if source.warns and batch_size is not None and method != "validation":
         warn(f"`batch_size={batch_size}` is ignored: `x` is a {kind}, which decides the size of its batches itself.")
-    if kind == "DataLoader":
-        arrange = split_columns if is_huggingface(x.dataset) else lambda data: data
-        return loader_batches(x, convert, arrange)
-    if kind == "PyDataset":
-        return PyDatasetBatches(x, convert, bool(shuffle))
-    return StreamBatches(x, convert)
-
-
-def _kind(x: Any) -> str | None:
-    """Name what gives batches; None for what doesn't."""
-    if isinstance(x, Batches):
-        return "Batches"
-    if is_huggingface(x):
-        return "Hugging Face data set"
-    if isinstance(x, DataLoader):
-        return "DataLoader"
-    if isinstance(x, IterableDataset):
-        return "torch IterableDataset"
-    if isinstance(x, Dataset):
-        return "torch Dataset"
-    if is_py_dataset(x):
-        return "PyDataset"
-    if isinstance(x, (str, bytes, Mapping, list, tuple, set, frozenset, type)) or not isinstance(x, Iterable):
-        return None
-    return "generator" if isinstance(x, Iterator) else f"iterable {type(x).__name__}"
+    return source.make(x, BatchConverter(kind, device, weights), batch_size, shuffle)
 
 
 def _unusable(x: Any, y: Any, sample_weight: Any, method: str) -> str:

@@ -15,14 +15,14 @@ from oncue.nested import is_nested
 
 
 class ClassWeights:
-    """Looks up the weight of every sample's class, without a wait for the device.
+    """Looks up the weight of each sample's class without synchronizing with the device.
 
     Args:
-        class_weight: Weight per class index; a class that is not named weighs 1.
+        class_weight: Weight per class index; classes not listed get weight 1.
 
     Raises:
-        TypeError: When `class_weight` is not a dict.
-        ValueError: When it is empty, a key is not a class index, or a weight is not a number of at least 0.
+        TypeError: If `class_weight` is not a dict.
+        ValueError: If it is empty, a key is not a class index, or a weight is not a finite number of at least 0.
 
     Example:
         >>> ClassWeights({1: 2.0})(torch.tensor([0, 1, 1]))
@@ -34,7 +34,7 @@ class ClassWeights:
         if not isinstance(class_weight, Mapping):
             raise TypeError(
                 f"`class_weight` must be a dict {{class index: weight}}; got {describe(class_weight)} of type "
-                f"{type(class_weight).__name__}. For a list type `dict(enumerate(class_weight))`."
+                f"{type(class_weight).__name__}. For a list, pass `dict(enumerate(class_weight))`."
             )
         if not class_weight:
             raise ValueError("`class_weight` is an empty dict; name at least one class, or pass None.")
@@ -60,8 +60,8 @@ class ClassWeights:
             Weights of shape `(n,)`, of floatx, on the device of `y`.
 
         Raises:
-            ValueError: For targets of several outputs, no targets, targets of more axes, or a class beyond the one-hot
-                rows.
+            ValueError: For targets of several outputs, missing targets, targets of more than two axes, or a class
+                outside the one-hot rows.
         """
         if not isinstance(y, torch.Tensor):
             raise ValueError(
@@ -96,14 +96,14 @@ def class_weight_to_sample_weights(y: Any, class_weight: Mapping[int, float]) ->
 
     Args:
         y: Targets of a single output: class indices `(n,)` or `(n, 1)`, or one-hot rows `(n, classes)`.
-        class_weight: Weight per class index; a class that is not named weighs 1.
+        class_weight: Weight per class index; classes not listed get weight 1.
 
     Returns:
         Weights of shape `(n,)`, of floatx, on the device of `y`.
 
     Raises:
-        TypeError: When `class_weight` is not a dict.
-        ValueError: When a key is not a class index, a weight is negative, or `y` has several outputs.
+        TypeError: If `class_weight` is not a dict.
+        ValueError: If a key is not a class index, a weight is negative, or `y` has several outputs.
 
     Example:
         >>> class_weight_to_sample_weights([[1, 0], [0, 1]], {0: 3.0, 1: 0.5})

@@ -1,4 +1,4 @@
-"""What a loader, a generator or a data set hands over, as a checked batch on the device."""
+"""What a loader, generator or data set yields, as a checked batch on the device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from oncue.nested import map_leaves
 
 
 class BatchConverter:
-    """Turns what a source hands over into a batch: unpacked, converted, checked, moved, weighted.
+    """Turns what a source yields into a batch: unpacked, converted, checked, moved, weighted.
 
     Args:
-        kind: What the source is called in errors, such as "generator".
+        kind: The name of the source in error messages, such as "generator".
         device: Where batches go.
-        class_weights: Weights per class, or None.
+        class_weights: Class weights that become sample weights, or None.
 
     Example:
         >>> BatchConverter("generator", torch.device("cpu"))(([[1.0]], [0]), 0)
@@ -37,13 +37,13 @@ class BatchConverter:
 
         Args:
             data: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of arrays or nested arrays.
-            index: Which batch of the pass it is, for errors.
+            index: The batch's index in the pass, for error messages.
 
         Returns:
             `(x, y, sample_weight)` on the device.
 
         Raises:
-            ValueError: When the parts are not that, differ in length, or are not numbers.
+            ValueError: If there are other parts than these, they differ in length, or they are not numeric.
         """
         if type(data) in (tuple, list) and len(data) == 2 and self.class_weights is None:
             x, y = data
@@ -75,7 +75,7 @@ class BatchConverter:
 
 
 def _with_numpy(part: Any) -> Any:
-    """Read what is an array only by its `.numpy()`, such as TensorFlow's tensors on older versions."""
+    """Convert objects that are arrays only through `.numpy()`, such as tensors of older TensorFlow versions."""
 
     def read(leaf: Any) -> Any:
         foreign = not isinstance(leaf, torch.Tensor) and not hasattr(leaf, "__array__") and hasattr(leaf, "numpy")

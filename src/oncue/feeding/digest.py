@@ -1,4 +1,4 @@
-"""A digest of a batch: whether data that are read once more are what they were."""
+"""A digest of a batch, to check that data read a second time is the same."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-_MOST = 1 << 14
-"""So many numbers of every array count: a batch of pictures needn't be gone through from end to end."""
+_PREFIX = 1 << 14
+"""How many leading elements of each array are hashed: hashing whole batches of images would take too long."""
 
 
 def batch_digest(data: Any) -> str:
-    """Return a digest of a batch: of its form, and of the first numbers of every array in it.
+    """Return a digest of a batch's structure and of the leading elements of its arrays.
 
     Args:
-        data: Arrays, tensors, numbers and strings, nested in lists, tuples and dicts; of other things, the type counts.
+        data: Arrays, tensors, numbers and strings, nested in lists, tuples and dicts; of any other object, only the
+            type is hashed.
 
     Example:
         >>> batch_digest(([1, 2], 3)) == batch_digest(([1, 2], 3)), batch_digest([1, 2]) == batch_digest([1, 3])
@@ -36,17 +37,17 @@ def _add(digest: Any, data: Any) -> None:
             _add(digest, part)
     elif isinstance(data, (list, tuple)):
         digest.update(f"list {len(data)}".encode())
-        for part in data[:_MOST]:
+        for part in data[:_PREFIX]:
             _add(digest, part)
     elif isinstance(data, torch.Tensor):
         digest.update(f"{data.dtype} {tuple(data.shape)}".encode())
-        numbers = data.detach().reshape(-1)[:_MOST].cpu().contiguous()
+        numbers = data.detach().reshape(-1)[:_PREFIX].cpu().contiguous()
         if numbers.numel():
             digest.update(numbers.view(torch.uint8).numpy().data)
     elif isinstance(data, (np.ndarray, np.generic)):
         digest.update(f"{data.dtype} {data.shape}".encode())
         if data.dtype.kind in "biufc":
-            digest.update(np.ascontiguousarray(np.asarray(data).reshape(-1)[:_MOST]).view(np.uint8).data)
+            digest.update(np.ascontiguousarray(np.asarray(data).reshape(-1)[:_PREFIX]).view(np.uint8).data)
     elif data is None or isinstance(data, (bool, int, float, str, bytes)):
         digest.update(repr(data).encode())
     else:

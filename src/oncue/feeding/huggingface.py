@@ -26,14 +26,14 @@ def split_columns(columns: Any) -> Any:
     """Split the columns of a batch into inputs and targets.
 
     Args:
-        columns: A dict of columns; anything else is returned as it is.
+        columns: A dict of columns; anything else is returned unchanged.
 
     Returns:
-        `(x, y)`, where y is the column "labels" or "label" and x the others: one column itself, several as a dict; or
-        `(x,)` when there is no such column.
+        `(x, y)`, where y is the column "labels" or "label" and x the rest: a single column itself, several as a dict;
+        `(x,)` if there is no such column.
 
     Raises:
-        ValueError: When the rows of a column have different shapes.
+        ValueError: If the rows of a column have different shapes.
 
     Example:
         >>> split_columns({"pixels": [[0.0]], "label": [1]})
@@ -42,7 +42,7 @@ def split_columns(columns: Any) -> Any:
     if not isinstance(columns, dict):
         return columns
     for name, column in columns.items():
-        # Rows of one shape arrive stacked.
+        # Rows of equal shape arrive stacked in one tensor.
         if isinstance(column, list) and any(isinstance(row, torch.Tensor) and row.ndim for row in column):
             shapes = sorted({tuple(row.shape) for row in column})
             raise ValueError(
@@ -60,15 +60,15 @@ def huggingface_batches(dataset: Any, convert: BatchConverter, batch_size: int |
 
     Args:
         dataset: A Dataset, read by index, or an IterableDataset, read in order.
-        convert: Converts and checks what comes.
+        convert: Converts and checks raw batches.
         batch_size: Samples per batch; None for 32.
-        shuffle: As `IndexedBatches` takes it; an IterableDataset shuffles itself (`dataset.shuffle(...)`).
+        shuffle: See `IndexedBatches`; an IterableDataset shuffles itself (`dataset.shuffle(...)`).
 
     Returns:
         The batches.
 
     Raises:
-        ValueError: When the data set is a dict of splits, is empty, has text columns, or no inputs.
+        ValueError: If the data set is a dict of splits, is empty, has text columns, or has no inputs.
     """
     names = dataset.column_names
     if isinstance(names, dict):
@@ -76,7 +76,7 @@ def huggingface_batches(dataset: Any, convert: BatchConverter, batch_size: int |
             f"`x` holds several splits: {sorted(names)}; pass one of them, such as `x[{sorted(names)[0]!r}]`."
         )
     form = getattr(dataset, "format", None) or {}
-    # A transform of the user's own may turn text into numbers; every other format gives what the columns hold.
+    # A user's own transform may turn text into numbers; any other format yields the columns' own types.
     rows = dataset
     if form.get("type") != "custom":
         features = getattr(dataset, "features", None) or {}
@@ -88,7 +88,7 @@ def huggingface_batches(dataset: Any, convert: BatchConverter, batch_size: int |
     size = 32 if batch_size is None else batch_size
 
     def open_pass(number: int) -> Iterator[Any]:
-        # A shuffled stream repeats its order in every epoch unless it is told which one it is.
+        # A shuffled stream repeats its order in every epoch unless the epoch is set.
         rows.set_epoch(number)
         return map(split_columns, rows.iter(batch_size=size))
 

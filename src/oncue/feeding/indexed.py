@@ -1,4 +1,4 @@
-"""Data sets that are read by sample indices: torch's map-style data sets and Hugging Face's."""
+"""Data sets read by sample index: torch's map-style data sets and Hugging Face's."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from oncue.random_state import preserved_random_state
 
 
 class IndexedBatches(Batches):
-    """Batches of a data set that returns the samples of a list of indices.
+    """Batches of a data set that returns the samples for a list of indices.
 
     Args:
-        dataset: The data set, with `len`.
-        fetch: Given a list of sample indices, returns the raw batch.
-        convert: Converts and checks what comes.
+        dataset: The data set; it must have a length.
+        fetch: Returns the raw batch for a list of sample indices.
+        convert: Converts and checks raw batches.
         batch_size: Samples per batch; None for 32.
         shuffle: False, True for a new random order per pass, or "batch" to shuffle whole batches.
 
     Raises:
-        ValueError: When the data set is empty.
+        ValueError: If the data set is empty.
 
     Example:
         >>> rows = torch.arange(5.0)
@@ -57,20 +57,20 @@ class IndexedBatches(Batches):
         self.num_batches = self._order.num_batches
 
     def epoch(self, start: int = 0) -> Iterator[Batch]:
-        """Return one pass from batch `start`; from 0 in a new order, later in the order of the pass under way."""
+        """Return one pass from batch `start`: from 0 in a new order, from a later batch in the current pass's order."""
         return self._walk(start, self._order.begin(start))
 
     def first(self) -> Batch:
-        """Return the first samples in the given order."""
+        """Return the first samples, unshuffled."""
         with preserved_random_state():
             return self._convert(self._fetch(list(range(min(self.batch_size or 1, self._order.num_samples)))), 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return `order_seed` and `position` of the pass under way."""
+        """Return `order_seed` and `position` of the current pass."""
         return self._order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the order of a saved pass for the next `epoch(position)`."""
+        """Restore the order of a saved pass for the next `epoch(position)`."""
         self._order.load_state_dict(state)
 
     def _walk(self, start: int, order: torch.Tensor | None) -> Iterator[Batch]:
@@ -83,19 +83,19 @@ class IndexedBatches(Batches):
 
 
 def dataset_batches(dataset: Any, convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
-    """Return batches of a map-style torch Dataset, whose samples are stacked as a DataLoader stacks them.
+    """Return batches of a map-style torch Dataset, with samples collated as a DataLoader does it.
 
     Args:
         dataset: A data set with `__getitem__` and `__len__`.
-        convert: Converts and checks what comes.
+        convert: Converts and checks raw batches.
         batch_size: Samples per batch; None for 32.
-        shuffle: As `IndexedBatches` takes it.
+        shuffle: See `IndexedBatches`.
 
     Returns:
         The batches.
 
     Raises:
-        ValueError: When the data set has no length, or no samples.
+        ValueError: If the data set has no length or no samples.
 
     Example:
         >>> pairs = torch.utils.data.TensorDataset(torch.arange(3.0), torch.tensor([0, 1, 0]))

@@ -1,4 +1,4 @@
-"""The order in which samples are visited: drawn once per pass, rebuilt from one number."""
+"""The order in which samples are visited: drawn once per pass, and rebuilt from a seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class BatchOrder:
     """Draws one order per pass from torch's default generator, and can rebuild the order of a saved pass.
 
     Args:
-        num_samples: How many samples there are.
-        batch_size: Samples per batch; only "batch" order needs it.
+        num_samples: Number of samples.
+        batch_size: Samples per batch; matters for the order only if `shuffle` is "batch".
         shuffle: False for the given order, True for a random order of samples, "batch" for a random order of whole
-            batches, which leaves neighbours together (for files that are read in runs); a partial batch stays last.
-        device: Where the order lives, and where it is drawn: the same seed gives another order on another kind of
-            device.
+            batches, which keeps neighbours together (for files read in long runs); a partial batch stays last.
+        device: Where the order is drawn and stored; one seed gives different orders on different kinds of device.
+            Default: the CPU.
 
     Example:
         >>> order = BatchOrder(4, 2, shuffle=False)
@@ -44,19 +44,19 @@ class BatchOrder:
 
     @property
     def num_batches(self) -> int:
-        """Batches in one pass, the last partial one included."""
+        """Batches in one pass, including a partial last one."""
         return -(-self.num_samples // self.batch_size)
 
     def begin(self, start: int) -> torch.Tensor | None:
         """Begin a pass at batch `start`.
 
-        A pass from batch 0 draws a new order; a later start goes on in the order of the last or the loaded pass.
+        A pass from batch 0 draws a new order; a later start continues in the order of the last or the loaded pass.
 
         Args:
-            start: The first batch that will be visited.
+            start: The first batch to visit.
 
         Returns:
-            Sample indices of the whole pass (int64, on `device`), or None for the given order.
+            Sample indices of the whole pass (int64, on `device`), or None if not shuffled.
         """
         self.position = start
         if not self.shuffle or start >= self.num_batches:
@@ -74,7 +74,7 @@ class BatchOrder:
         return torch.cat([order, torch.arange(self.num_samples - rest, self.num_samples, device=self.device)])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the pass under way: `order_seed` and `position`, the batches handed out; None and 0 between passes."""
+        """Return `order_seed` and `position` (batches already yielded) of the current pass; None and 0 between passes."""
         if self.position >= self.num_batches:
             return {"order_seed": None, "position": 0}
         return {"order_seed": self._seed, "position": self.position}
@@ -86,7 +86,7 @@ class BatchOrder:
             state: What `state_dict` returned.
 
         Raises:
-            ValueError: When keys are missing or unknown.
+            ValueError: If keys are missing or unknown.
         """
         if set(state) != {"order_seed", "position"}:
             raise ValueError(

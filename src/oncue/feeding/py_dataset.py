@@ -1,4 +1,4 @@
-"""`PyDataset` and Keras's own, with worker threads or processes, as batches."""
+"""`PyDataset`, ours or Keras's, as batches loaded by worker threads or processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oncue.random_state import preserved_random_state
 
 
 def is_py_dataset(x: Any) -> bool:
-    """Return whether `x` returns whole batches by index, as ours and Keras's PyDataset do."""
+    """Return whether `x` returns whole batches by index, as our PyDataset and Keras's do."""
     return (
         hasattr(x, "__getitem__")
         and hasattr(x, "on_epoch_end")
@@ -27,15 +27,15 @@ def is_py_dataset(x: Any) -> bool:
 
 
 class PyDatasetBatches(Batches):
-    """Batches of a PyDataset, loaded ahead by its workers and delivered in order.
+    """Batches of a PyDataset, prefetched by its workers and yielded in order.
 
     Args:
         dataset: The data set.
-        convert: Converts and checks what comes.
-        shuffle: Whether to visit the batches in a new random order in every pass; ignored without a known end.
+        convert: Converts and checks raw batches.
+        shuffle: Whether to visit the batches in a new random order in every pass; ignored for an infinite data set.
 
     Raises:
-        ValueError: When the data set has no batches.
+        ValueError: If the data set has no batches.
 
     Example:
         >>> import torch
@@ -67,8 +67,8 @@ class PyDatasetBatches(Batches):
             raise ValueError(f"The {convert.kind} {type(dataset).__name__} has no batches: its length is 0.")
 
     @property
-    def num_batches(self) -> int | None:  # type: ignore[override]  # asked anew: a data set may grow between epochs
-        """Batches in one pass; None for a data set without end."""
+    def num_batches(self) -> int | None:  # type: ignore[override]  # a property: a data set may grow between epochs
+        """Batches in one pass; None for an infinite data set."""
         if hasattr(type(self.source), "num_batches") or hasattr(self.source, "num_batches"):
             number = self.source.num_batches
         else:
@@ -104,18 +104,18 @@ class PyDatasetBatches(Batches):
             return self._convert(self.source[0], 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return `order_seed` and `position` of the pass under way; empty before the first one."""
+        """Return `order_seed` and `position` of the current pass; empty before the first one."""
         return {} if self._order is None else self._order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the order of a saved pass for the next `epoch(position)`."""
+        """Restore the order of a saved pass for the next `epoch(position)`."""
         number = self.num_batches
         if state and number is not None:
             self._order = BatchOrder(number, 1, self._shuffle)
             self._order.load_state_dict(state)
 
     def close(self) -> None:
-        """End the worker threads."""
+        """Stop the worker threads."""
         if self._threads is not None:
             self._threads.shutdown(wait=True, cancel_futures=True)
             self._threads = None
@@ -162,7 +162,7 @@ class PyDatasetBatches(Batches):
 
 
 class _Pickled(Dataset[Any]):
-    """Reads batches in a worker process and hands tensors over, which travel in shared memory."""
+    """Reads batches in a worker process and returns them as tensors, which are sent through shared memory."""
 
     def __init__(self, source: Any) -> None:
         self._source = source

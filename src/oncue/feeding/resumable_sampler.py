@@ -1,4 +1,4 @@
-"""A place in the indices of a DataLoader: taken up again by drawing indices, without loading a sample."""
+"""A DataLoader's sampler that can resume within a pass: it draws the indices again, without loading samples."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 
 
 class ResumableSampler:
-    """A loader's sampler, whose next pass begins at a place.
+    """Wraps a loader's sampler, and can start its next pass at a later batch.
 
     Args:
-        sampler: What gives the indices of one batch after another.
-        start: The batches to pass over in the pass that begins next.
+        sampler: The loader's batch sampler, or its sampler if it has no batch sampler.
+        start: Batches to skip in the next pass.
 
     Example:
-        >>> position = ResumableSampler([[0, 1], [2, 3], [4]], start=1)
-        >>> list(position), list(position)
+        >>> sampler = ResumableSampler([[0, 1], [2, 3], [4]], start=1)
+        >>> list(sampler), list(sampler)
         ([[2, 3], [4]], [[0, 1], [2, 3], [4]])
     """
 
     def __init__(self, sampler: Any, start: int = 0) -> None:
         self._sampler = sampler
         self._start = start
-        self._under_way: _Pass | None = None
+        self._current: _Pass | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        self._under_way = _Pass(self._sampler, self)
-        return self._under_way
+        self._current = _Pass(self._sampler, self)
+        return self._current
 
     def __len__(self) -> int:
         return len(self._sampler)
@@ -40,41 +40,41 @@ class ResumableSampler:
         return getattr(self._sampler, name)
 
     def restart(self, start: int) -> None:
-        """Let the pass that begins next pass over so many batches."""
+        """Start the next pass at batch `start`."""
         self._start = start
 
     def begin(self) -> None:
-        """Pass over the batches now, if that wasn't done yet, so that all random numbers for it are drawn now."""
-        if self._under_way is not None:
-            self._under_way.begin()
+        """Skip the batches now unless already done, so that all random numbers this takes are drawn now."""
+        if self._current is not None:
+            self._current.begin()
 
     def indices(self, number: int) -> list[int] | None:
-        """Return the indices of a batch of the pass under way; None when they are no numbers, or not known any more."""
-        return None if self._under_way is None else _numbers(self._under_way.given.get(number))
+        """Return the indices of a batch of the current pass; None if they aren't integers or have been forgotten."""
+        return None if self._current is None else _integers(self._current.drawn.get(number))
 
     def forget(self, number: int) -> None:
-        """Let go of the indices of a batch; workers that run ahead draw them long before they are asked for."""
-        if self._under_way is not None:
-            self._under_way.given.pop(number, None)
+        """Drop the indices of a batch. Batches prefetched by workers are drawn long before they are yielded."""
+        if self._current is not None:
+            self._current.drawn.pop(number, None)
 
     def take_start(self) -> int:
-        """Return how many batches to pass over, once."""
+        """Return the number of batches to skip, and reset it to 0."""
         start, self._start = self._start, 0
         return start
 
 
 class _Pass:
-    def __init__(self, sampler: Any, position: ResumableSampler) -> None:
+    def __init__(self, sampler: Any, owner: ResumableSampler) -> None:
         self._indices = iter(sampler)
-        self._position: ResumableSampler | None = position
+        self._owner: ResumableSampler | None = owner
         self._number = 0
-        self.given: dict[int, Any] = {}
+        self.drawn: dict[int, Any] = {}
 
     def begin(self) -> None:
-        if self._position is not None:
-            start, self._position = self._position.take_start(), None
+        if self._owner is not None:
+            start, self._owner = self._owner.take_start(), None
             for indices in islice(self._indices, start):
-                self.given = {self._number: indices}
+                self.drawn = {self._number: indices}
                 self._number += 1
 
     def __iter__(self) -> Iterator[Any]:
@@ -83,12 +83,12 @@ class _Pass:
     def __next__(self) -> Any:
         self.begin()
         indices = next(self._indices)
-        self.given[self._number] = indices
+        self.drawn[self._number] = indices
         self._number += 1
         return indices
 
 
-def _numbers(indices: Any) -> list[int] | None:
+def _integers(indices: Any) -> list[int] | None:
     try:
         array = np.asarray(indices)
     except (ValueError, TypeError):

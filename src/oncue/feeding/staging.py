@@ -1,4 +1,4 @@
-"""StagingBuffers: batches gathered into page-locked memory that is used again, from where they go to a GPU without a wait."""
+"""Reused page-locked (pinned) buffers, from which batches are copied to a GPU asynchronously."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from torch import Tensor
 
 
 class StagingBuffers:
-    """Sends rows of a tensor on the host to a device, while the device still works on the rows sent before.
+    """Copies rows of a host tensor to a device while the device is still working on the previous rows.
 
-    The copy of a batch runs on its own; its memory is gathered into again only when it has been copied, two batches
-    later.
+    Two buffers take turns: each is filled again only after its last copy has finished, two batches later.
 
     Args:
         device: Where the rows go.
-        dtype: The type they have there.
-        locked: Whether the memory is page-locked; only that can be copied without a wait.
+        dtype: Their dtype there.
+        pinned: Whether the buffers are page-locked, which asynchronous copies need.
 
     Example:
-        >>> staging = StagingBuffers(torch.device("cpu"), torch.float32, locked=False)
+        >>> staging = StagingBuffers(torch.device("cpu"), torch.float32, pinned=False)
         >>> staging.send(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 0]))
         tensor([[3.],
                 [1.]])
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, locked: bool = True) -> None:
-        self._device, self._dtype, self._locked = device, dtype, locked
+    def __init__(self, device: torch.device, dtype: torch.dtype, pinned: bool = True) -> None:
+        self._device, self._dtype, self._pinned = device, dtype, pinned
         self._buffers: list[Tensor | None] = [None, None]
         self._copied: list[Any] = [None, None]
         self._turn = 0
@@ -36,8 +35,8 @@ class StagingBuffers:
         """Return the rows on the device.
 
         Args:
-            tensor: On the host, shape (samples, ...).
-            rows: Which rows: indices on the host, or a slice.
+            tensor: A tensor of shape `(samples, ...)` on the host.
+            rows: Row indices on the host, or a slice.
         """
         turn = self._turn
         self._turn = 1 - turn
@@ -59,5 +58,5 @@ class StagingBuffers:
         buffer = self._buffers[turn]
         if buffer is None or len(buffer) < number:
             shape = (number, *tensor.shape[1:])
-            buffer = self._buffers[turn] = torch.empty(shape, dtype=tensor.dtype, pin_memory=self._locked)
+            buffer = self._buffers[turn] = torch.empty(shape, dtype=tensor.dtype, pin_memory=self._pinned)
         return buffer[:number]

@@ -12,9 +12,9 @@ from oncue.feeding.batch import Batch, Batches
 class StepBatches(Batches):
     """Epochs of `steps` batches, as `steps_per_epoch` asks for.
 
-    An epoch goes on where the last one stopped. When a pass ends within an epoch, a new pass begins, unless the pass
-    began in the same epoch: then there are fewer batches than steps, and the epoch ends early with a warning. (Keras
-    3 also ends the epoch early in the first case.)
+    An epoch continues where the last one stopped. When a pass ends within an epoch, a new pass begins, unless the
+    ended pass began in the same epoch: then there are fewer batches than steps, and the epoch ends early with a
+    warning. (Keras 3 ends the epoch early in either case.)
 
     Args:
         batches: The source.
@@ -46,7 +46,7 @@ class StepBatches(Batches):
         self.batches.epoch_begins()
         began_here = self._pass is None and start == 0 and self._taken == 0
         if self._pass is None:
-            # Without a loaded position, all that is known is that the epoch was to begin at a pass's first batch.
+            # Without a loaded position, the epoch is taken to have begun at the first batch of a pass.
             self._taken = self._taken or start
             self._pass = self.batches.one_pass(self._taken)
         step = start
@@ -60,15 +60,15 @@ class StepBatches(Batches):
             if began_here or not self.batches.restartable:
                 warn(
                     f"Your input ran out of data after {step} of {self._steps} steps, so the epoch ends here. Make "
-                    "sure that it can give as many batches as there are steps in all epochs, or leave the number of "
-                    "steps out."
+                    "sure that it can give as many batches as there are steps in all epochs, or don't set the number "
+                    "of steps."
                 )
                 self._pass, self._taken = None, 0
                 break
             began_here = True
             self._pass, self._taken = self.batches.one_pass(), 0
         if self._pass is not None and self._taken == self.batches.num_batches:
-            # The source hears that its pass is over, which is a part of its place.
+            # Exhaust the source's iterator, so that its saved position says that the pass is over.
             next(self._pass, None)
             self._pass, self._taken = None, 0
         self.batches.epoch_ends()
@@ -78,17 +78,17 @@ class StepBatches(Batches):
         return self.batches.first()
 
     def keep_position(self) -> None:
-        """Tell the source."""
+        """Have the source record its position."""
         self.batches.keep_position()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return `taken`, the position in the pass under way, and the state of the source."""
+        """Return `taken`, the position in the current pass, and the state of the source."""
         return {"taken": self._taken, "batches": self.batches.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the position of a saved pass for the next `epoch(start)`."""
+        """Restore a saved position for the next `epoch(start)`."""
         if set(state) != {"taken", "batches"}:
-            raise ValueError(f"The state of epochs of steps has the keys ['batches', 'taken']; got {sorted(state)}.")
+            raise ValueError(f"The state of `StepBatches` has the keys ['batches', 'taken']; got {sorted(state)}.")
         self._pass, self._taken = None, state["taken"]
         self.batches.load_state_dict(state["batches"])
 

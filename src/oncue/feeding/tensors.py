@@ -24,7 +24,7 @@ def float_dtype() -> torch.dtype:
 
 
 def wanted_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype a model gets for data of `dtype`: floats as floatx, everything else as it is."""
+    """Return the dtype in which a model receives data of `dtype`: floatx for floats, otherwise `dtype` itself."""
     return float_dtype() if dtype.is_floating_point else dtype
 
 
@@ -34,7 +34,7 @@ def comes_from(value: Any, package: str) -> bool:
 
 
 def is_numbers(data: Any) -> bool:
-    """Return whether `data` is a list or tuple, nested or not, of nothing but plain numbers: one array in words."""
+    """Return whether `data` is a list or tuple, possibly nested, of plain numbers only, and so stands for one array."""
     if not isinstance(data, (list, tuple)) or not data:
         return False
     first = data[0]
@@ -65,20 +65,20 @@ def _is_sparse(data: Any) -> bool:
 
 
 def to_tensors(data: Any, name: str) -> Any:
-    """Convert arrays, and nested lists, tuples and dicts of them, to CPU or device tensors that share their memory.
+    """Convert arrays, and nested lists, tuples and dicts of them, to tensors that share their memory where possible.
 
-    A list of plain numbers is one array. Dtypes stay as they are, except that unsigned integers torch can't index
-    become the next wider signed ones.
+    A list of plain numbers is one array. Dtypes stay as they are, except that unsigned integers that torch can't index
+    become the next wider signed type.
 
     Args:
         data: NumPy arrays, torch tensors, pandas objects, lists of numbers, or anything with `__array__`.
-        name: The argument's name, for errors.
+        name: The argument's name, for error messages.
 
     Returns:
         The same structure of tensors.
 
     Raises:
-        ValueError: For text, objects, sparse matrices, and arrays without a batch axis; names the place.
+        ValueError: For text, objects, sparse matrices, and arrays without a batch axis; the message gives the path.
 
     Example:
         >>> to_tensors({"a": [1, 2], "b": np.zeros((2, 3))}, "x")["b"].shape
@@ -167,6 +167,6 @@ def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
     with warnings.catch_warnings():
-        # torch warns that a read-only array must not be written through the tensor; batches are never written.
+        # torch warns against writing to a read-only array through the tensor; we never write to batches.
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.from_numpy(array)

@@ -22,13 +22,13 @@ def split_validation(
         x: Inputs: arrays, or nested lists, tuples and dicts of them.
         y: Targets, or None.
         sample_weight: Weights, or None.
-        validation_split: The share of samples for validation, between 0 and 1.
+        validation_split: The fraction of samples for validation, between 0 and 1.
 
     Returns:
         `((x, y, sample_weight), (x, y, sample_weight))` for training and for validation, as tensors.
 
     Raises:
-        ValueError: When the share is not between 0 and 1, leaves one part empty, or the data is not arrays.
+        ValueError: If the fraction is not between 0 and 1 or leaves one part empty, or the data is not arrays.
 
     Example:
         >>> (x, _, _), (x_val, _, _) = split_validation([1, 2, 3, 4, 5], validation_split=0.4)
@@ -50,7 +50,7 @@ def split_validation(
     if at in (0, samples):
         raise ValueError(
             f"`validation_split={validation_split}` of {samples} samples leaves {at} for training and {samples - at} "
-            "for validation; pass more data or another share."
+            "for validation; pass more data or another fraction."
         )
     train = tuple(map_leaves(lambda leaf: leaf[:at], part) for part in data)
     held_out = tuple(map_leaves(lambda leaf: leaf[at:], part) for part in data)

@@ -1,4 +1,4 @@
-"""The random states of a DataLoader's worker processes, told with every batch, so that new workers can go on from them."""
+"""The random states of a DataLoader's worker processes, sent along with the batches so that new workers can resume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oncue.random_state import random_state, set_random_state
 
 
 class ReportingCollate:
-    """Collates in a worker process, and adds the random states that the batch left there, where it changed them.
+    """Collates in a worker process, and adds the worker's random states to the batch if they have changed.
 
     Args:
         collate: The loader's own `collate_fn`.
@@ -26,7 +26,7 @@ class ReportingCollate:
         self._last: dict[str, Any] | None = None
 
     def __call__(self, samples: Any) -> tuple[Any, Any]:
-        """Return the batch, and the worker's number with its states; None when they are as they were."""
+        """Return the batch, and `(worker id, states)`, or None if the states haven't changed."""
         batch, worker = self._collate(samples), get_worker_info()
         if worker is None:
             return batch, None
@@ -38,67 +38,71 @@ class ReportingCollate:
 
 
 class WorkerInit:
-    """Puts the random states of an earlier worker back when a new one begins.
+    """Restores the random states of an earlier worker when a new one starts.
 
     Args:
-        begin: The loader's own `worker_init_fn`, called first.
-        states: From a worker's number to its states.
+        init: The loader's own `worker_init_fn`, called first.
+        states: States by worker id.
 
     Example:
         >>> WorkerInit(lambda number: print("worker", number), {})(3)
         worker 3
     """
 
-    def __init__(self, begin: Callable[[int], Any] | None, states: dict[int, dict[str, Any]]) -> None:
-        self._begin = begin
+    def __init__(self, init: Callable[[int], Any] | None, states: dict[int, dict[str, Any]]) -> None:
+        self._init = init
         self._states = states
 
     def __call__(self, number: int) -> None:
-        """Begin a worker."""
-        if self._begin is not None:
-            self._begin(number)
+        """Initialize a worker."""
+        if self._init is not None:
+            self._init(number)
         if number in self._states:
             set_random_state(self._states[number])
 
 
 class WorkerStates:
-    """What is known of the workers of one pass: their states when each had done as many batches as the others.
+    """The random states of the workers of one pass.
 
-    Batches are dealt out in turn. A new set of workers takes them up where all had done the same number, so that worker 0
-    is the next again; the few batches beyond that are loaded once more.
+    Workers load batches in turn. New workers resume at the last full round, when all had loaded the same number of
+    batches, so that worker 0 is next again; the few batches after it are loaded a second time.
 
     Args:
-        workers: How many there are.
-        states: Those that an earlier pass ended with, or that they are begun with.
+        workers: Number of workers.
+        states: The states that the workers start with, by worker id.
+
+    Attributes:
+        latest: The last reported states, by worker id.
+        last_round: The states at the end of the last full round, by worker id.
 
     Example:
         >>> states = WorkerStates(2, {})
         >>> for number in range(3):
-        ...     states.delivered(number, (number % 2, {"torch": number}))
-        >>> states.even
+        ...     states.record(number, (number % 2, {"torch": number}))
+        >>> states.last_round
         {0: {'torch': 0}, 1: {'torch': 1}}
     """
 
     def __init__(self, workers: int, states: dict[int, dict[str, Any]]) -> None:
-        self.even = dict(states)
-        self.now = dict(states)
+        self.last_round = dict(states)
+        self.latest = dict(states)
         self._workers = workers
 
-    def delivered(self, number: int, told: tuple[int, dict[str, Any]] | None) -> None:
-        """Note what came with a batch.
+    def record(self, number: int, report: tuple[int, dict[str, Any]] | None) -> None:
+        """Record what `ReportingCollate` added to a batch.
 
         Args:
             number: The batch's index in the pass.
-            told: What `ReportingCollate` added to it.
+            report: `(worker id, states)`, or None for no change.
         """
-        if told is not None:
-            self.now[told[0]] = told[1]
+        if report is not None:
+            self.latest[report[0]] = report[1]
         if (number + 1) % self._workers == 0:
-            self.even = dict(self.now)
+            self.last_round = dict(self.latest)
 
 
 def _states() -> dict[str, Any]:
-    # A worker process must not touch CUDA; an array is sent without shared memory.
+    # A forked worker must not touch CUDA. Unlike a tensor, an array is sent without shared memory.
     states = random_state(cuda=False)
     states["torch"] = states["torch"].numpy()
     return states
