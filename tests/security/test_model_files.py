@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 
 import oncue as keras
@@ -610,6 +611,9 @@ HEADERS: dict[str, tuple[Any, int]] = {
     "with more keys": ({"weight": entry(code="x")}, 32),
     "with fewer keys": ({"weight": {"dtype": "F32", "shape": [2, 4]}}, 32),
     "no dict": ({"weight": [1]}, 32),
+    "a list of what is in the dict": ({"weight": ["F32", [2, 4], [0, 32]]}, 32),
+    "no metadata": ({"__metadata__": None, "weight": entry(), "bias": BIAS}, 40),
+    "a key twice in the metadata": (b'{"__metadata__": {"a": "1", "a": "2"}}', 0),
     "metadata": ({"__metadata__": {"a": 1}, "weight": entry(), "bias": BIAS}, 40),
     "metadata that is a list": ({"__metadata__": [], "weight": entry(), "bias": BIAS}, 40),
     "twice": (b'{"weight": %b, "weight": %b}' % ((json.dumps(entry()).encode(),) * 2), 32),
@@ -640,6 +644,24 @@ def test_lengths_of_headers(length: int, tmp_path: Path) -> None:
 
 def test_very_many_tensors(tmp_path: Path) -> None:
     tensors_refused(tensors_file(tmp_path / "w.safetensors", {f"t{i}": entry((0,), 0, 0) for i in range(100_001)}))
+
+
+def test_a_file_that_is_replaced_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}))
+    newer, opened = [save({"weight": torch.ones(2, 4), "bias": torch.ones(2)})], []
+
+    def open_later(*arguments: Any, **options: Any) -> Any:
+        opened.append(1)
+        if newer:
+            (tmp_path / "new").write_bytes(newer.pop())
+            (tmp_path / "new").replace(path)
+        return safe_open(*arguments, **options)
+
+    monkeypatch.setattr("oncue.saving.guard.safetensors.safe_open", open_later)
+    module = torch.nn.Linear(4, 2)
+    keras.Model(module).load_weights(path)
+    assert len(opened) == 2 and torch.equal(module.weight, torch.ones(2, 4))
 
 
 def test_names_that_look_alike(tmp_path: Path) -> None:

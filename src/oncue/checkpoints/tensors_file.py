@@ -1,7 +1,9 @@
 """Writing safetensors files (https://huggingface.co/docs/safetensors): the same tensors give the same bytes.
 
-The library `safetensors` reads these files. It is not what writes them, because it puts the metadata into an order that
-changes from process to process, asks for copies, and leaves no place for a checksum of what it writes.
+The library `safetensors` reads these files. It doesn't write them, because it puts the metadata into an order that changes
+from process to process, copies tensors that aren't contiguous all at once, and has no place for a checksum, which would
+mean reading the file again. A save that is waited for takes 1.02 times a plain write here, checksum included, and 1.1 to 4.6
+times with the library (`python benchmarks/saving.py --parameters 100000000`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ CHECKSUM = "oncue_crc32"
 """The key in the metadata of the CRC-32 of the file, with zeros in the checksum's place, as eight hexadecimal digits."""
 _ZEROS = "0" * 8
 _BEGINNING = f'{{"__metadata__":{{"{CHECKSUM}":"'.encode()
+# The library has this table, too, but keeps it to itself.
 _NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32",
     "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,6 @@ from oncue.saving import guard
 from oncue.saving.weights_h5 import settle
 
 FORMAT_VERSION = "1"
-_DTYPES = {
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
-    "I32": torch.int32, "U32": torch.uint32, "I64": torch.int64, "U64": torch.uint64, "F16": torch.float16,
-    "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-}  # fmt: skip
 
 
 def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -112,71 +105,57 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
     """
     own = named_tensors(module)
     problems: list[str] = []
-    with guard.opened(path) as file:
-        entries, metadata, start = guard.read_header(file, path)
+    with guard.opened_tensors(path) as (file, tensors):
+        metadata = tensors.metadata() or {}
         if metadata.get("oncue_format", FORMAT_VERSION) != FORMAT_VERSION:
             guard.refuse(
                 path, f"its format is of version {metadata['oncue_format'][:20]!r}; this oncue reads version 1."
             )
         if not is_sound(file):
             guard.refuse(path, guard.CHANGED)
-        entries = _renamed(entries, metadata, own)
-        there = {_identity(own[name]) for name in entries if name in own}
+        saved = _renamed({name: tensors.get_tensor(name) for name in tensors.keys()}, metadata, own)
+        there = {_identity(own[name]) for name in saved if name in own}
         for name, tensor in own.items():
-            if name not in entries and _identity(tensor) not in there:
+            if name not in saved and _identity(tensor) not in there:
                 problems.append(f"{name}: missing in the file; its shape is {tuple(tensor.shape)}")
         fitting = []
-        for name, entry in entries.items():
-            wrong = _wrong(own.get(name), entry)
+        for name, value in saved.items():
+            wrong = _wrong(own.get(name), value)
             if wrong is None:
                 fitting.append(name)
             else:
                 problems.append(f"{name}: {wrong}")
         settle(problems, path, skip_mismatch)
-        values = {name: _read(file, start, entries[name], path) for name in fitting}
-    with torch.no_grad():
-        for name, value in values.items():
-            own[name].copy_(value)
+        with torch.no_grad():
+            for name in fitting:
+                own[name].copy_(saved[name])
 
 
 def _renamed(
-    entries: dict[str, dict[str, Any]], metadata: dict[str, str], own: dict[str, torch.Tensor]
-) -> dict[str, dict[str, Any]]:
-    """Return the entries under the model's names where only the numbers of automatic layer names differ.
+    found: dict[str, torch.Tensor], metadata: dict[str, str], own: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return a file's tensors under the model's names where only the numbers of automatic layer names differ.
 
     A second model of the same code has `dense_2` where the first has `dense`; the order of the weights then tells which
     is which.
     """
     names, saved = list(_without_twins(own)), metadata.get("order", "").split("\n")
-    if set(saved) != set(entries) or set(names) == set(entries):
-        return entries
+    if set(saved) != set(found) or set(names) == set(found):
+        return found
 
     def bare(name: str) -> str:
         return re.sub(r"_\d+(?=\.)", "", name)
 
     if [bare(name) for name in saved] != [bare(name) for name in names]:
-        return entries
-    return {name: entries[old] for old, name in zip(saved, names, strict=True)}
+        return found
+    return {name: found[old] for old, name in zip(saved, names, strict=True)}
 
 
-def _wrong(tensor: torch.Tensor | None, entry: dict[str, Any]) -> str | None:
+def _wrong(tensor: torch.Tensor | None, value: torch.Tensor) -> str | None:
     if tensor is None:
         return "the model has no such weight"
-    if tuple(tensor.shape) != tuple(entry["shape"]):
-        return f"the model's has the shape {tuple(tensor.shape)}, the file's {tuple(entry['shape'])}"
-    kind = _DTYPES[entry["dtype"]]
-    if kind != tensor.dtype and not (kind.is_floating_point and tensor.dtype.is_floating_point):
-        return f"the model's is of the type {tensor.dtype}, the file's of {kind}"
+    if tensor.shape != value.shape:
+        return f"the model's has the shape {tuple(tensor.shape)}, the file's {tuple(value.shape)}"
+    if value.dtype != tensor.dtype and not (value.dtype.is_floating_point and tensor.dtype.is_floating_point):
+        return f"the model's is of the type {tensor.dtype}, the file's of {value.dtype}"
     return None
-
-
-def _read(file: Any, start: int, entry: dict[str, Any], source: Any) -> torch.Tensor:
-    first, last = entry["data_offsets"]
-    file.seek(start + first)
-    content = bytearray(file.read(last - first))
-    if len(content) != last - first:
-        guard.refuse(source, "it ends too early.")
-    kind = _DTYPES[entry["dtype"]]
-    if math.prod(entry["shape"]) == 0:
-        return torch.empty(entry["shape"], dtype=kind)
-    return torch.frombuffer(content, dtype=kind).reshape(entry["shape"])

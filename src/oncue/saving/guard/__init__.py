@@ -8,7 +8,7 @@ from oncue.saving.guard.archive import read_archive
 from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, opened, read_json, refuse
 from oncue.saving.guard.checksum import CHANGED, trailer
 from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
-from oncue.saving.guard.safetensors import read_header
+from oncue.saving.guard.safetensors import opened_tensors
 
 __all__ = [
     "CHANGED",
@@ -19,10 +19,10 @@ __all__ = [
     "group_at",
     "opened",
     "opened_hdf5",
+    "opened_tensors",
     "paths_of_arrays",
     "read_archive",
     "read_array",
-    "read_header",
     "read_json",
     "refuse",
     "trailer",
