@@ -35,9 +35,8 @@ def model(**options: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def unused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget that other tests have used masks, added losses or policies: from the first use on, layers look for them."""
-    for flag in ("masks_in_use", "losses_in_use", "policies_in_use"):
-        monkeypatch.setattr(oncue.layers.Layer, flag, False)
+    """Forget that other tests have added losses: from the first use on, layers look for them."""
+    monkeypatch.setattr(oncue.layers.Layer, "losses_in_use", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,6 +133,16 @@ def test_a_step_that_is_listened_to_stays_within_its_budget() -> None:
 
 def test_further_listeners_cost_only_their_own_calls() -> None:
     assert calls_per_step(callbacks=[Listens() for _ in range(10)]) == calls_per_step(callbacks=[Listens()])
+
+
+def test_masks_and_policies_of_another_model_cost_nothing() -> None:
+    before = calls_per_step()
+    masked = oncue.Sequential([oncue.layers.Embedding(3, 2, mask_zero=True), oncue.layers.LSTM(2)])
+    masked(torch.tensor([[1, 2, 0]]))
+    mixed = oncue.Sequential([oncue.layers.Input((8,)), oncue.layers.Dense(1)], dtype="mixed_bfloat16")
+    mixed.add(oncue.layers.Dense(1, dtype="mixed_bfloat16"))
+    mixed(torch.from_numpy(X))
+    assert calls_per_step() == before
 
 
 def test_the_calls_of_a_step_do_not_grow_with_its_index() -> None:

@@ -37,6 +37,7 @@ class Bidirectional(Layer):
     """
 
     supports_masking = True
+    _makes_masks = False
 
     def __init__(
         self,

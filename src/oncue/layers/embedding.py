@@ -70,7 +70,9 @@ class Embedding(Layer):
         self._given = weights[0] if isinstance(weights, (list, tuple)) and len(weights) == 1 else weights
         if mask_zero:
             self.supports_masking = True
-            Layer.masks_in_use = True
+        elif type(self).compute_mask is Embedding.compute_mask:
+            # Most embeddings make no mask, and are called the short way.
+            self._makes_masks = False
 
     def build(self, input_shape: Shape) -> None:
         """Make the table."""

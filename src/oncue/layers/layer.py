@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from oncue import backend, constraints, dtype_policies, initializers, naming, re
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
-from oncue.layers.policy_scope import run_in_policy
+from oncue.layers.policy_scope import run_in_policy, running
 from oncue.layers.weight_limit import count_weight
 from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
@@ -54,14 +54,14 @@ class Layer(torch.nn.Module):
     """
 
     supports_masking: bool = False
+    # Whether `compute_mask` may return a mask for inputs without one; False is said in the body of the class that defines
+    # it. Layers that only pass masks on so pay nothing where none comes.
+    _makes_masks: bool = False
     _accepts_training: ClassVar[bool] = False
     _accepts_mask: ClassVar[bool] = False
-    # Becomes True in a process that has made a mask (Embedding(mask_zero=True), Masking), so that others pay nothing.
-    masks_in_use: ClassVar[bool] = False
+    _forward_accepts_training: ClassVar[bool] = False
     # Becomes True in a process where a layer has added a loss in its call.
     losses_in_use: ClassVar[bool] = False
-    # Becomes True in a process that has made a layer with a mixed policy of number types.
-    policies_in_use: ClassVar[bool] = False
     # Whether the layer is a model, which leaves casting to the layers in it.
     _holds_layers: ClassVar[bool] = False
 
@@ -73,6 +73,11 @@ class Layer(torch.nn.Module):
         parameters = inspect.signature(cls.call).parameters
         cls._accepts_training = "training" in parameters
         cls._accepts_mask = "mask" in parameters
+        cls._forward_accepts_training = (
+            cls.forward is not Layer.forward and "training" in inspect.signature(cls.forward).parameters
+        )
+        owner = next(kind for kind in cls.__mro__ if "compute_mask" in kind.__dict__)
+        cls._makes_masks = owner.__dict__.get("_makes_masks", True)
 
     def __init__(
         self,
@@ -142,8 +147,10 @@ class Layer(torch.nn.Module):
     def _take_policy(self, value: Any) -> None:
         self._dtype_policy = dtype_policies.get(value)
         self._dtype = torch_dtype(self._dtype_policy.variable_dtype)
-        if self.compute_dtype != self.variable_dtype:
-            Layer.policies_in_use = True
+        self._computed = torch_dtype(self._dtype_policy.compute_dtype)
+        self._is_mixed = self._computed != self._dtype
+        # What a layer of the user's computes stays as it is, as in Keras.
+        self._casts_outputs = is_builtin(type(self))
 
     @property
     def trainable(self) -> bool:
@@ -194,21 +201,29 @@ class Layer(torch.nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer on tensors, arrays, or the symbolic tensors of a functional model."""
-        if self.built and not kwargs and len(args) == 1 and type(args[0]) is torch.Tensor and not Layer.masks_in_use:
-            if Layer.policies_in_use:
+        if (
+            self.built
+            and not kwargs
+            and len(args) == 1
+            and type(args[0]) is torch.Tensor
+            and not self._makes_masks
+            and getattr(args[0], "_keras_mask", None) is None
+        ):
+            # Nearly all calls: one tensor without a mask.
+            if self._is_mixed or running.mixed:
                 return run_in_policy(self, super().__call__, args, kwargs)
             return super().__call__(args[0])
         return self._call_carefully(args, kwargs)
 
     def _call_carefully(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if has_symbolic(args) or has_symbolic(kwargs):
+        if has_symbolic(args) or (kwargs and has_symbolic(kwargs)):
             return self.symbolic_call(*args, **kwargs)
-        training = kwargs.pop("training", None) if not self._forward_takes("training") else kwargs.get("training")
-        args = tuple(map_leaves(self._as_tensor, arg) for arg in args)
+        training = kwargs.get("training") if self._forward_accepts_training else kwargs.pop("training", None)
+        args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
         if not self.built:
             self.ensure_built(_shapes(args[0] if args else first_leaf(kwargs)))
-        mask = None
-        if Layer.masks_in_use and args:
+        mask, masked = None, _has_mask(args)
+        if masked:
             mask = getattr(first_leaf(args), "_keras_mask", None)
             if mask is not None and self._accepts_mask and kwargs.get("mask") is None:
                 kwargs["mask"] = mask
@@ -222,12 +237,12 @@ class Layer(torch.nn.Module):
             finally:
                 for module, mode in before:
                     module.training = mode
-        if Layer.masks_in_use:
+        if masked or self._makes_masks:
             self._pass_mask_on(args, outputs, mask)
         return outputs
 
     def _run_in_policy(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return run_in_policy(self, run, args, kwargs) if Layer.policies_in_use else run(*args, **kwargs)
+        return run_in_policy(self, run, args, kwargs) if self._is_mixed or running.mixed else run(*args, **kwargs)
 
     def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
         new = self.compute_mask(args[0] if args else None, mask)
@@ -246,10 +261,6 @@ class Layer(torch.nn.Module):
                 tensor = tensor.to(self._dtype)
             return tensor.to(self._placed() or backend.device())
         return value
-
-    @classmethod
-    def _forward_takes(cls, argument: str) -> bool:
-        return cls.forward is not Layer.forward and argument in inspect.signature(cls.forward).parameters
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run `call` in the mode that the module is in; torch's entry point."""
@@ -583,11 +594,6 @@ class Layer(torch.nn.Module):
         # A copy of one layer must not drag along the whole graph of symbolic tensors before it.
         return {key: value for key, value in self.__dict__.items() if key != "_symbolic"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
-        # In a new process no layer has said yet that it has a policy.
-        self._take_policy(self._dtype_policy)
-
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""
         policy = dtype_policies.serialize(self.dtype_policy)
@@ -644,6 +650,17 @@ def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return marked
+
+
+def _has_mask(inputs: Any) -> bool:
+    """Return whether any tensor in nested inputs carries a mask."""
+    for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
+        if isinstance(value, (list, tuple, Mapping)):
+            if _has_mask(value):
+                return True
+        elif getattr(value, "_keras_mask", None) is not None:
+            return True
+    return False
 
 
 def _shapes(value: Any) -> Any:

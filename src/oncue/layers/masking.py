@@ -29,7 +29,6 @@ class Masking(Layer):
     def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mask_value = mask_value
-        Layer.masks_in_use = True
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the inputs, with zeros in the skipped steps."""

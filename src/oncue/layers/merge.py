@@ -15,6 +15,7 @@ from oncue.objects import builtin
 
 class _Merge(Layer):
     supports_masking = True
+    _makes_masks = False
 
     def build(self, input_shape: Any) -> None:
         """Check that there are several inputs."""
@@ -156,6 +157,8 @@ class Concatenate(_Merge):
         >>> Concatenate()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
         tensor([[1., 2.]])
     """
+
+    _makes_masks = False
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

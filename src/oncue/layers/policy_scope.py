@@ -10,7 +10,6 @@ import torch
 
 from oncue import backend
 from oncue.nested import map_leaves
-from oncue.variable import torch_dtype
 
 if TYPE_CHECKING:
     from oncue.layers.layer import Layer
@@ -24,7 +23,7 @@ class _Running(threading.local):
     mixed: bool = False
 
 
-_running = _Running()
+running = _Running()
 
 
 def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -46,10 +45,9 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
         >>> run_in_policy(layer, layer.forward, (torch.ones(1, 3),), {}).dtype
         torch.bfloat16
     """
-    policy = layer.dtype_policy
-    compute = torch_dtype(policy.compute_dtype)
-    mixed = policy.compute_dtype != policy.variable_dtype and layer.autocast
-    if not mixed and not _running.mixed:
+    compute = layer._computed
+    mixed = layer._is_mixed and layer.autocast
+    if not mixed and not running.mixed:
         return run(*args, **kwargs)
 
     def cast(leaf: Any) -> Any:
@@ -65,16 +63,13 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
     if casts:
         args = tuple(map_leaves(cast, arg) for arg in args)
         kwargs = {name: map_leaves(cast, value) for name, value in kwargs.items()}
-    before, _running.mixed = _running.mixed, True
+    before, running.mixed = running.mixed, True
     try:
         with torch.autocast(_device_type(layer), compute if mixed else None, enabled=mixed):
             outputs = run(*args, **kwargs)
     finally:
-        _running.mixed = before
-    if not casts or not type(layer).__module__.startswith("oncue."):
-        # In a layer of the user's own the type of the output is what was computed.
-        return outputs
-    return map_leaves(cast, outputs)
+        running.mixed = before
+    return map_leaves(cast, outputs) if casts and layer._casts_outputs else outputs
 
 
 def _device_type(layer: Layer) -> str:

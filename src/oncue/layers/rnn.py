@@ -39,6 +39,7 @@ class RNN(Layer):
     """
 
     supports_masking = True
+    _makes_masks = False
 
     def __init__(
         self,

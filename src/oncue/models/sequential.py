@@ -148,7 +148,7 @@ class Sequential(Model):
         return {**super().__getstate__(), "_tensors": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
         parts, self._tensors = self._tensors, []
         if parts:
             shape, dtype = parts[0]

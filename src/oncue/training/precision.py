@@ -88,7 +88,7 @@ def training_forward(model: CompiledModule) -> Callable[[Any], Any]:
         The model's own `_forward`, and nothing around it, where all is computed in 32 bits.
     """
     forward = inference_forward(model)
-    if model._precision is not None or not Layer.policies_in_use:
+    if model._precision is not None:
         return forward
     if not any(isinstance(part, Layer) and part.compute_dtype in ("float16", "bfloat16") for part in model.modules()):
         return forward
@@ -114,7 +114,7 @@ def inference_forward(model: CompiledModule) -> Callable[[Any], Any]:
             return in_float32(outputs)
 
         return run
-    if Layer.policies_in_use and getattr(model, "module", None) is not None:
+    if getattr(model, "module", None) is not None:
         policy, device_type = model.dtype_policy, model.device.type
         if policy.compute_dtype != policy.variable_dtype:
             # A torch module is run without the call of the layer around it, which would look at its policy.
