@@ -72,6 +72,14 @@ def _fresh() -> None:
     legacy_warning._warned.clear()
 
 
+@pytest.fixture(autouse=True)
+def _cpu_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show no accelerator to the tests that `helpers.cpu_only` marks."""
+    if request.node.get_closest_marker("cpu_only") is not None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
 class _Answer(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     missing = 0

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 import oncue
+from helpers import normal
 from oncue import dtype_policies, mixed_precision
 from oncue.layers import Dense, Embedding, Input
 
-X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+X = normal(16, 4)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import oncue
-from oncue import layers, legacy
+from helpers import damage, normal
+from oncue import layers
 from oncue.callbacks import (
     BackupAndRestore,
     Callback,
@@ -33,10 +34,12 @@ from oncue.callbacks import (
 from oncue.checkpoints import Checkpoints
 from oncue.core.warn import kept, warn
 from oncue.datasets import mnist
+from oncue.legacy import warning as legacy_warning
+from oncue.legacy.modules import MODULES
 from oncue.optimizers import SGD, Adamax
 
 SOURCE = Path(oncue.__file__).parent
-X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+X = normal(8, 3)
 Y = X[:, :1]
 
 
@@ -56,12 +59,6 @@ def backed_up(folder: Path, *others: Callback) -> None:
 
     with pytest.raises(ConnectionError):
         dense().fit(X, Y, epochs=3, verbose=0, callbacks=[*others, BackupAndRestore(folder), Fail()])
-
-
-def damage(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {}
@@ -315,7 +312,7 @@ def old_words_of_models(folder: Path, patch: pytest.MonkeyPatch) -> None:
 def old_words_of_optimizers(folder: Path, patch: pytest.MonkeyPatch) -> None:
     optimizer = SGD(lr=0.1, decay=0.5)
     optimizer.lr  # noqa: B018  # it is a property, and so is the next
-    legacy._warned.clear()
+    legacy_warning._warned.clear()
     optimizer.lr = 0.2
 
 
@@ -333,7 +330,7 @@ def old_words_of_callbacks(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 @case
 def old_modules(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    for old in legacy.OLD_MODULES:
+    for old in MODULES:
         patch.delitem(sys.modules, old, raising=False)
         patch.delitem(sys.modules, old.replace("oncue", "oncue.keras"), raising=False)
         parent, _, name = old.rpartition(".")
@@ -341,8 +338,8 @@ def old_modules(folder: Path, patch: pytest.MonkeyPatch) -> None:
             if name in vars(sys.modules[parent]):
                 patch.delattr(sys.modules[parent], name)
             getattr(sys.modules[parent], name)
-    legacy._warned.clear()
-    for old in legacy.OLD_MODULES:
+    legacy_warning._warned.clear()
+    for old in MODULES:
         __import__(old)
     from oncue.layers.normalization import BatchNormalization
 
@@ -375,7 +372,7 @@ def given(name: str, folder: Path) -> list[Given]:
     def note(message: str, category: type[Warning], filename: str, lineno: int, **options: Any) -> None:
         found.append(Given(filename, lineno, list(calls_of(sys._getframe(2)))))
 
-    legacy._warned.clear()
+    legacy_warning._warned.clear()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(warnings, "warn_explicit", note)
         CASES[name](folder, patch)

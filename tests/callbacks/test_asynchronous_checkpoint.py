@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytest
 import torch
 
 import oncue as keras
+from helpers import normal, same_arrays
 from oncue import layers
 from oncue.core import files
 
-X = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+X = normal(32, 3)
 Y = X.sum(axis=1, keepdims=True)
 
 
@@ -36,10 +36,6 @@ class Weights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.seen.append(self.model.get_weights())
-
-
-def same(first: list[Any], second: list[Any]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.fixture
@@ -73,7 +69,7 @@ def test_every_file_has_the_weights_of_its_epoch(name: str, tmp_path: Path) -> N
                 found.load_weights(path)
         else:
             found = keras.models.load_model(path)
-        assert same(found.get_weights(), expected)
+        assert same_arrays(found.get_weights(), expected)
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -96,7 +92,7 @@ def test_training_goes_on_while_a_file_is_written(tmp_path: Path, slow_disk: thr
     assert Release.went_on
     found = model()
     found.load_weights(tmp_path / "1.safetensors")
-    assert same(found.get_weights(), weights.seen[0]) and not same(weights.seen[0], weights.seen[1])
+    assert same_arrays(found.get_weights(), weights.seen[0]) and not same_arrays(weights.seen[0], weights.seen[1])
 
 
 def fails(*arguments: Any) -> NoReturn:

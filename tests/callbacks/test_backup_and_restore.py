@@ -14,6 +14,7 @@ import torch
 import torchmetrics
 
 import oncue
+from helpers import PowerCut, normal
 from oncue.callbacks import (
     BackupAndRestore,
     Callback,
@@ -27,7 +28,7 @@ from oncue.callbacks import (
 from oncue.checkpoints.store import Store
 from oncue.checkpoints.training_state import TrainingState
 
-X = np.random.default_rng(0).normal(size=(12, 3)).astype("float32")
+X = normal(12, 3)
 Y = X.sum(axis=1, keepdims=True)
 
 
@@ -370,25 +371,11 @@ def test_what_fits_of_a_changed_setup_is_taken_over(tmp_path: Path, capsys: pyte
 def test_another_optimizer_takes_the_weights_over_within_an_epoch(tmp_path: Path) -> None:
     one = model()
     with pytest.raises(ConnectionError):
-        fit([BackupAndRestore(tmp_path, save_freq=1), batch_cut(1, 2)], one)
+        fit([BackupAndRestore(tmp_path, save_freq=1), PowerCut(1, 2)], one)
     seen: list[tuple[int, int]] = []
     history = fit([BackupAndRestore(tmp_path, on_mismatch="adopt"), places(seen)], model("sgd"))
     assert seen == [(epoch, batch) for epoch in (1, 2, 3) for batch in range(3)] and history.epoch == [0, 1, 2, 3]
     assert "the epoch's first 2 batches are done again" in str(history.journal)
-
-
-def batch_cut(epoch: int, batch: int) -> Callback:
-    class Cut(Callback):
-        now = 0
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.now = epoch
-
-        def on_train_batch_begin(self, at: int, logs: Any = None) -> None:
-            if (self.now, at) == (epoch, batch):
-                raise ConnectionError("power cut")
-
-    return Cut()
 
 
 def places(seen: list[tuple[int, int]]) -> Callback:

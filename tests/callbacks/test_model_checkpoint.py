@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import oncue as keras
+from helpers import environment
 from oncue.callbacks import Callback, CallbackList, EarlyStopping, ModelCheckpoint, TerminateOnNaN
 from oncue.checkpoints import KeepBest, KeepEvery, KeepLast
 
@@ -502,8 +503,7 @@ time.sleep(600)
 def test_two_runs_that_would_record_the_same_files(tmp_path: Path) -> None:
     path = tmp_path / "m_{epoch}.keras"
     command = [sys.executable, "-c", HOLDER, str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as other:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "begun\n"
         with pytest.raises(RuntimeError, match=r"Another run .*m_epoch\.keras\.oncue\.json"):
             train(ModelCheckpoint(path, keep=1), series(1))

@@ -17,10 +17,11 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import environment, normal
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, Preempted, Preemption
 from oncue.checkpoints.store import Store
 
-X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
+X = normal(24, 3)
 Y = X.sum(axis=1, keepdims=True)
 
 
@@ -316,7 +317,6 @@ def test_a_process_that_is_terminated_and_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "train.py").write_text(textwrap.dedent(SCRIPT))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
     for folder in ("whole", "parts"):
         (tmp_path / folder).mkdir()
@@ -329,7 +329,7 @@ def test_a_process_that_is_terminated_and_started_again(
         return subprocess.Popen(
             [sys.executable, str(tmp_path / "train.py")],
             cwd=tmp_path / "parts",
-            env=environment,
+            env=environment(),
             stdout=subprocess.PIPE,
             text=True,
         )

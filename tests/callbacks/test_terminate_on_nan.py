@@ -10,6 +10,7 @@ import pytest
 
 import oncue
 import oncue as keras
+from helpers import PowerCut
 from oncue.callbacks import Callback, CallbackList, EarlyStopping, LambdaCallback, TerminateOnNaN
 from oncue.core.monitor import MonitorError
 
@@ -216,14 +217,9 @@ def test_files_know_nothing_of_an_epoch_that_was_undone(tmp_path: Path) -> None:
 
 
 def test_a_rollback_in_a_resumed_run(tmp_path: Path) -> None:
-    class Cut(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            if epoch == 2:
-                raise ConnectionError
-
     expected = rolled(Poison(-1, -1), factor=1)
     with pytest.raises(ConnectionError):
-        rolled(Poison(-1, -1), Cut(), keras.callbacks.BackupAndRestore(tmp_path), factor=1)
+        rolled(Poison(-1, -1), PowerCut(2), keras.callbacks.BackupAndRestore(tmp_path), factor=1)
     poison = Poison(2, 1)
     model = rolled(poison, keras.callbacks.BackupAndRestore(tmp_path), factor=1)
     assert poison.begun == [2, 2, 3]

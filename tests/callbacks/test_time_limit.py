@@ -9,19 +9,11 @@ import numpy as np
 import pytest
 
 import oncue as keras
+from helpers import Clock, normal
 from oncue.callbacks import BackupAndRestore, Callback, TimeLimit
 
-X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
+X = normal(24, 3)
 Y = X.sum(axis=1, keepdims=True)
-
-
-class Clock:
-    """A clock that a callback moves."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Steps(Callback):

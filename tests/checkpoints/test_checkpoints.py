@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import oncue as keras
+from helpers import damage
 from oncue.checkpoints import Checkpoints, NoSoundCheckpointError
 from oncue.cli import main
 
@@ -28,12 +29,6 @@ def files(tmp_path: Path) -> Path:
         saver.on_epoch_end(epoch, {"loss": score})
     saver.on_train_end()
     return tmp_path
-
-
-def damage(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_the_last_and_the_best(files: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from helpers import environment
 from oncue.checkpoints.lock import FolderLock
 
 SCRIPT = """
@@ -25,9 +26,8 @@ print(FolderLock(sys.argv[1]).acquire(), flush=True)
 
 def in_another_process(folder: Path) -> bool:
     """Return whether another process could take the lock; it gives it back by ending."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", SCRIPT, str(folder)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "True\n"
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout == "True\n"
 
 
 def test_one_owner_among_objects_threads_and_processes(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ print(child, flush=True)
 time.sleep(60)
 """,
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment(),
         stdout=subprocess.PIPE,
         text=True,
     )

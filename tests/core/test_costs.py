@@ -6,20 +6,9 @@ from typing import Any
 
 import pytest
 
+from helpers import Clock
 from oncue.callbacks import Callback, CallbackList, History, callback_list, listeners
 from oncue.core.costs import UNTOLD, HookClock
-
-
-class Clock:
-    """Stands in for `perf_counter`."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.reads = 0
-
-    def __call__(self) -> float:
-        self.reads += 1
-        return self.now
 
 
 @pytest.fixture

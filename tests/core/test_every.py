@@ -7,15 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from helpers import Clock
 from oncue.core.every import Every
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import oncue as keras
+from helpers import environment
 from oncue.core.files import replace_file, replacing, sweep
 
 KILLED = """
@@ -24,8 +25,7 @@ with replacing(sys.argv[1]) as temporary:
 
 
 def kill_while_writing(path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment()).returncode == -signal.SIGKILL
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from helpers import environment
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to spare each run the imports")
 
 
 def campaign(folder: Path, kills: int, seed: int) -> str:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     script = str(Path(__file__).with_name("campaign.py"))
     arguments = [sys.executable, script, str(folder), str(kills), str(seed)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=1800)
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

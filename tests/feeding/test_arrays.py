@@ -11,16 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from helpers import batches_of, rows_of
 from oncue import backend
-from oncue.feeding.batches import Batches, as_batches, class_weight_to_sample_weights, unpack_x_y_sample_weight
-
-
-def batches_of(*args: Any, **options: Any) -> Batches:
-    return as_batches(*args, device="cpu", **options)
-
-
-def rows(batches: Batches, start: int = 0) -> list[Any]:
-    return torch.cat([x for x, _, _ in batches.epoch(start)]).flatten().tolist()
+from oncue.feeding.batches import Batches, class_weight_to_sample_weights, unpack_x_y_sample_weight
 
 
 @given(samples=st.integers(1, 60), size=st.integers(1, 70), shuffle=st.sampled_from([False, True, "batch"]))
@@ -31,7 +24,7 @@ def test_a_pass_visits_every_row_once_with_its_target(samples: int, size: int, s
     seen = list(batches.epoch())
     assert len(seen) == batches.num_batches == -(-samples // size)
     assert all(len(a) == size for a, _, _ in seen[:-1])
-    assert sorted(rows(batches)) == list(range(samples))
+    assert sorted(rows_of(batches)) == list(range(samples))
     for a, b, weight in seen:
         assert torch.equal(a * 2, b)
         assert torch.equal(a * 3.0, weight)
@@ -43,7 +36,7 @@ def test_a_pass_visits_every_row_once_with_its_target(samples: int, size: int, s
 def test_a_pass_goes_on_from_a_saved_position(samples: int, size: int, data: Any) -> None:
     shuffle = data.draw(st.sampled_from([False, True, "batch"]))
     batches = batches_of(np.arange(samples), batch_size=size, shuffle=shuffle)
-    rows(batches)
+    rows_of(batches)
     stop = data.draw(st.integers(0, batches.num_batches or 0))
     running, seen, state = batches.epoch(), [], batches.state_dict()
     for _ in range(stop):
@@ -62,9 +55,9 @@ def test_shuffling_draws_a_new_order_per_epoch_and_follows_the_seed() -> None:
     x = np.arange(100)
     torch.manual_seed(3)
     batches = batches_of(x, shuffle=True)
-    first, second = rows(batches), rows(batches)
+    first, second = rows_of(batches), rows_of(batches)
     torch.manual_seed(3)
-    assert rows(batches_of(x, shuffle=True)) == first
+    assert rows_of(batches_of(x, shuffle=True)) == first
     assert first != second
     assert sorted(first) == sorted(second) == list(range(100))
 
@@ -97,7 +90,7 @@ def test_float64_is_cast_per_batch_not_as_a_whole() -> None:
     held = batches._data[0]  # type: ignore[attr-defined]  # no public way to see what is held
     assert held.data_ptr() == x.__array_interface__["data"][0]
     assert {part.dtype for part, _, _ in batches.epoch()} == {torch.float32}
-    assert sorted(rows(batches)) == x.tolist()
+    assert sorted(rows_of(batches)) == x.tolist()
 
 
 def test_floats_follow_floatx_and_the_rest_keeps_its_type() -> None:
@@ -136,7 +129,7 @@ def test_arrays_of_every_kind(x: Any, shuffle: bool) -> None:
     expected = [float(n) for n in np.asarray(x.detach() if isinstance(x, torch.Tensor) else x).reshape(-1)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        got = [float(n) for n in rows(batches_of(x, batch_size=4, shuffle=shuffle))]
+        got = [float(n) for n in rows_of(batches_of(x, batch_size=4, shuffle=shuffle))]
     assert (sorted(got) == sorted(expected)) if shuffle else (got == expected)
 
 
@@ -145,7 +138,7 @@ def test_read_only_arrays_do_not_warn() -> None:
     x.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rows(batches_of(x)) == [0, 1, 2, 3, 4]
+        assert rows_of(batches_of(x)) == [0, 1, 2, 3, 4]
 
 
 def test_pandas_frames_become_matrices() -> None:
@@ -180,7 +173,7 @@ def test_steps_without_batch_size_divides_the_samples() -> None:
 def test_epochs_of_steps_go_on_where_the_last_one_stopped() -> None:
     batches = batches_of(np.arange(10), batch_size=2, steps=3)
     assert batches.num_batches == 3
-    assert [rows(batches) for _ in range(3)] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 0, 1], [2, 3, 4, 5, 6, 7]]
+    assert [rows_of(batches) for _ in range(3)] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 0, 1], [2, 3, 4, 5, 6, 7]]
 
 
 def test_epochs_of_steps_resume_exactly() -> None:
@@ -188,7 +181,7 @@ def test_epochs_of_steps_resume_exactly() -> None:
         return batches_of(np.arange(20), batch_size=2, steps=4, shuffle=True)
 
     batches = make()
-    rows(batches)
+    rows_of(batches)
     running = batches.epoch()
     next(running), next(running)
     state, expected = batches.state_dict(), [x.tolist() for x, _, _ in running]
@@ -201,7 +194,7 @@ def test_more_steps_than_batches_end_the_epoch_with_a_warning() -> None:
     batches = batches_of(np.arange(4), batch_size=2, steps=5)
     for _ in range(2):
         with pytest.warns(UserWarning, match="ran out of data after 2 of 5 steps"):
-            assert rows(batches) == [0, 1, 2, 3]
+            assert rows_of(batches) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncue.feeding.batches import Batches, as_batches
+from helpers import batches_of, rows_of
+from oncue.feeding.batches import as_batches
 from oncue.utils.py_dataset import PyDataset, Sequence
 
 
@@ -46,14 +47,6 @@ class Endless(PyDataset):
         return np.array([index]), np.array([index])
 
 
-def batches_of(data: Any, **options: Any) -> Batches:
-    return as_batches(data, device="cpu", **options)
-
-
-def rows(batches: Batches, start: int = 0) -> list[Any]:
-    return [n for x, _, _ in batches.epoch(start) for n in x.flatten().tolist()]
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -71,15 +64,15 @@ def test_workers_deliver_every_batch_once_in_order(options: dict[str, Any]) -> N
     assert batches.num_batches == 6
     assert batches.first()[0].tolist() == [[0.0]]
     for _ in range(2):
-        assert rows(batches) == [0, 1, 2, 3, 4, 5]
+        assert rows_of(batches) == [0, 1, 2, 3, 4, 5]
     assert data.calls == ["begin", "end"] * 2
-    assert rows(batches, start=4) == [4, 5]
+    assert rows_of(batches, start=4) == [4, 5]
     batches.close()
 
 
 def test_batches_are_shuffled_as_wholes_and_resume() -> None:
     batches = batches_of(Numbers(12, workers=2), shuffle=True)
-    first, second = rows(batches), rows(batches)
+    first, second = rows_of(batches), rows_of(batches)
     assert first != second
     assert sorted(first) == sorted(second) == list(range(12))
     running = batches.epoch()
@@ -87,7 +80,7 @@ def test_batches_are_shuffled_as_wholes_and_resume() -> None:
     state, expected = batches.state_dict(), [x.item() for x, _, _ in running]
     resumed = batches_of(Numbers(12), shuffle=True)
     resumed.load_state_dict(state)
-    assert rows(resumed, start=2) == expected
+    assert rows_of(resumed, start=2) == expected
 
 
 def test_the_queue_is_bounded() -> None:
@@ -110,7 +103,7 @@ def test_close_ends_the_threads() -> None:
     next(batches.epoch())
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("oncue-data")]
-    assert rows(batches) == [0, 1, 2, 3, 4, 5]
+    assert rows_of(batches) == [0, 1, 2, 3, 4, 5]
     batches.close()
 
 
@@ -124,7 +117,7 @@ def test_an_error_in_a_worker_arrives(workers: int) -> None:
 
     batches = batches_of(Broken(workers=workers))
     with pytest.raises(RuntimeError, match="disk on fire"):
-        rows(batches)
+        rows_of(batches)
     batches.close()
 
 
@@ -137,7 +130,7 @@ def test_a_data_set_without_end_needs_steps_and_hears_of_epochs(workers: int) ->
             calls.append("end")
 
     batches = batches_of(Heard(workers=workers), steps=3)
-    assert [rows(batches), rows(batches)] == [[0, 1, 2], [3, 4, 5]]
+    assert [rows_of(batches), rows_of(batches)] == [[0, 1, 2], [3, 4, 5]]
     assert calls == ["end", "end"]
     batches.close()
 
@@ -155,7 +148,7 @@ def test_a_forgotten_super_call_does_no_harm() -> None:
         def __init__(self) -> None:
             self.number, self.calls = 2, []
 
-    assert rows(batches_of(Forgetful())) == [0, 1]
+    assert rows_of(batches_of(Forgetful())) == [0, 1]
 
 
 def test_class_weight_and_targets() -> None:
@@ -181,4 +174,4 @@ def test_what_is_missing_is_said() -> None:
             def __getitem__(self, index: int) -> Any:
                 return np.zeros(2), np.zeros(3)
 
-        rows(batches_of(Bad()))
+        rows_of(batches_of(Bad()))

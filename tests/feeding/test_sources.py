@@ -12,18 +12,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from helpers import batches_of, rows_of
 from oncue.feeding.batches import Batches, as_batches
 
 X = np.arange(10)
 PAIRS = TensorDataset(torch.arange(10.0, dtype=torch.float64), torch.arange(10))
-
-
-def batches_of(*args: Any, **options: Any) -> Batches:
-    return as_batches(*args, device="cpu", **options)
-
-
-def rows(batches: Batches, start: int = 0) -> list[Any]:
-    return [n for x, _, _ in batches.epoch(start) for n in x.flatten().tolist()]
 
 
 def pairs(number: int = 3) -> Iterator[Any]:
@@ -54,10 +47,10 @@ def test_a_loader_is_read_anew_every_epoch(workers: int) -> None:
     assert (batches.num_batches, batches.batch_size, batches.source) == (3, 4, loader)
     assert batches.exact_position
     for _ in range(2):
-        assert rows(batches) == list(range(10))
+        assert rows_of(batches) == list(range(10))
     x, y, weight = batches.first()
     assert (x.dtype, y.dtype, weight) == (torch.float32, torch.int64, None)
-    assert rows(batches, start=2) == [8, 9]
+    assert rows_of(batches, start=2) == [8, 9]
 
 
 def test_looking_at_a_loader_leaves_no_trace() -> None:
@@ -78,7 +71,7 @@ def test_a_shuffled_loader_resumes_in_the_same_order(own_generator: bool) -> Non
         return batches_of(DataLoader(PAIRS, batch_size=2, shuffle=True, generator=generator))
 
     batches = make()
-    rows(batches)
+    rows_of(batches)
     running = batches.epoch()
     next(running), next(running)
     state, expected = batches.state_dict(), [x.tolist() for x, _, _ in running]
@@ -88,7 +81,7 @@ def test_a_shuffled_loader_resumes_in_the_same_order(own_generator: bool) -> Non
     before = torch.get_rng_state()
     assert [x.tolist() for x, _, _ in resumed.epoch(2)] == expected
     assert torch.equal(before, torch.get_rng_state())
-    assert sorted(rows(resumed)) == list(range(10))
+    assert sorted(rows_of(resumed)) == list(range(10))
 
 
 def test_samplers_are_told_the_epoch() -> None:
@@ -106,13 +99,13 @@ def test_samplers_are_told_the_epoch() -> None:
 
     loader = DataLoader(PAIRS, batch_size=5, sampler=Sampler())
     batches = batches_of(loader)
-    rows(batches)
+    rows_of(batches)
     running = batches.epoch()
     next(running)
     resumed = batches_of(loader)
     resumed.load_state_dict(batches.state_dict())
-    rows(resumed, start=1)
-    rows(resumed)
+    rows_of(resumed, start=1)
+    rows_of(resumed)
     assert told == [0, 1, 1, 2]
 
 
@@ -127,7 +120,7 @@ def test_a_loader_over_a_stream() -> None:
     batches = batches_of(DataLoader(Numbers(), batch_size=2))
     assert (batches.num_batches, batches.exact_position) == (None, True)
     assert batches.first()[0].tolist() == [0, 1]
-    assert rows(batches) == rows(batches) == [0, 1, 2, 3, 4]
+    assert rows_of(batches) == rows_of(batches) == [0, 1, 2, 3, 4]
 
 
 def test_an_empty_loader_is_refused() -> None:
@@ -175,19 +168,19 @@ def test_a_generator_is_looked_at_without_loss_and_goes_on() -> None:
     batches = batches_of(pairs(5), steps=2)
     assert batches.first()[0].tolist() == batches.first()[0].tolist() == [0, 0]
     assert (batches.num_batches, batches.restartable, batches.reads_again) == (2, False, True)
-    assert rows(batches) == [0, 0, 1, 1]
-    assert rows(batches) == [2, 2, 3, 3]
+    assert rows_of(batches) == [0, 0, 1, 1]
+    assert rows_of(batches) == [2, 2, 3, 3]
     with pytest.warns(UserWarning, match="ran out of data after 1 of 2 steps"):
-        assert rows(batches) == [4, 4]
+        assert rows_of(batches) == [4, 4]
 
 
 def test_a_finished_generator_warns_instead_of_training_on_nothing() -> None:
     batches = batches_of(pairs(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rows(batches) == [0, 0, 1, 1]
+        assert rows_of(batches) == [0, 0, 1, 1]
     with pytest.warns(UserWarning, match="ran out of data: epoch 2"):
-        assert rows(batches) == []
+        assert rows_of(batches) == []
 
 
 @pytest.mark.parametrize("read", [lambda b: b.first(), lambda b: list(b.epoch())])
@@ -243,8 +236,8 @@ def test_an_iterable_starts_anew() -> None:
     batches = batches_of(Source())
     assert (batches.num_batches, batches.restartable) == (3, True)
     batches.first()
-    assert rows(batches) == rows(batches) == [0, 0, 1, 1, 2, 2]
-    assert rows(batches, start=1) == [1, 1, 2, 2]
+    assert rows_of(batches) == rows_of(batches) == [0, 0, 1, 1, 2, 2]
+    assert rows_of(batches, start=1) == [1, 1, 2, 2]
 
 
 def test_tensors_of_other_libraries_are_read_by_numpy() -> None:
@@ -252,7 +245,7 @@ def test_tensors_of_other_libraries_are_read_by_numpy() -> None:
         def numpy(self) -> Any:
             return X
 
-    assert rows(batches_of(iter([(Foreign(), Foreign())]))) == X.tolist()
+    assert rows_of(batches_of(iter([(Foreign(), Foreign())]))) == X.tolist()
 
 
 def test_class_weights_reach_streams_and_loaders() -> None:
@@ -330,9 +323,9 @@ def test_hugging_face_streams(hub: Any) -> None:
     batches = batches_of(stream, batch_size=4)
     assert batches.restartable
     batches.first()
-    assert rows(batches) == rows(batches) == list(range(10))
+    assert rows_of(batches) == rows_of(batches) == list(range(10))
     shuffled = batches_of(stream.shuffle(seed=1, buffer_size=10), batch_size=4)
-    assert rows(shuffled) != rows(shuffled)
+    assert rows_of(shuffled) != rows_of(shuffled)
 
 
 def test_hugging_face_in_a_loader(hub: Any) -> None:

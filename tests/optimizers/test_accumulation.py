@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import oncue
+from helpers import normal
 from oncue.callbacks import Callback, ModelCheckpoint, TensorBoard
 from oncue.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, RMSprop, TorchOptimizer
 from oncue.optimizers.schedules import PiecewiseConstantDecay
 
-X = np.random.default_rng(0).normal(size=(96, 4)).astype("float32")
+X = normal(96, 4)
 Y = (X**2).sum(1, keepdims=True)
 W = np.random.default_rng(1).uniform(size=96).astype("float32")
 K = 3

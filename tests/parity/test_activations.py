@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import normal
 from oncue import activations, constraints, regularizers
 
 # Keras's sparsemax on torch adds up sums of sums, and its rows don't sum to 1; ours follows the paper.
@@ -32,8 +33,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "soft_shrink": [{"threshold": 0.1}],
     "hard_shrink": [{"threshold": 0.1}],
 }
-X = np.random.default_rng(0).normal(size=(4, 6)).astype("float32") * 3
-W = np.random.default_rng(1).normal(size=(5, 3)).astype("float32")
+X = normal(4, 6) * 3
+W = normal(5, 3, seed=1)
 
 
 def test_there_are_as_many(keras: ModuleType) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import normal
 
 Build = Callable[[Any], Any]
 
 
 def rows(*shape: int) -> Any:
-    return np.random.default_rng(3).normal(size=(6, *shape)).astype("float32")
+    return normal(6, *shape, seed=3)
 
 
 def feed_forward(k: Any) -> Any:

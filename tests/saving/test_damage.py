@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import oncue as keras
+from helpers import same_arrays
 from oncue import layers
 
 NAMES = ["m.keras", "m.h5", "w.h5", "w.weights.h5", "w.safetensors"]
@@ -39,10 +40,6 @@ def load(path: Path, into: Any) -> list[Any]:
     return into.get_weights()
 
 
-def same(first: list[Any], second: list[Any]) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bit_of_a_weight(name: str, tmp_path: Path) -> None:
     path, weights = save(name, tmp_path)
@@ -61,7 +58,7 @@ def test_a_bit_of_a_weight(name: str, tmp_path: Path) -> None:
             before = other.get_weights()
             with pytest.raises(ValueError, match=re.escape(path.name)):
                 load(path, other)
-            assert same(other.get_weights(), before)
+            assert same_arrays(other.get_weights(), before)
     assert found
 
 
@@ -76,11 +73,11 @@ def test_any_byte_anywhere_is_noticed_or_without_meaning(name: str, tmp_path: Pa
         damaged[place] ^= 0xFF
         path.write_bytes(damaged)
         try:
-            assert same(load(path, other), weights)
+            assert same_arrays(load(path, other), weights)
             other.set_weights(before)
         except (ValueError, KeyError):
             noticed += 1
-            assert same(other.get_weights(), before)
+            assert same_arrays(other.get_weights(), before)
     assert noticed
 
 
@@ -93,7 +90,7 @@ def test_a_file_that_was_cut(name: str, tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match=re.escape(path.name)):
             load(path, other)
-        assert same(other.get_weights(), before)
+        assert same_arrays(other.get_weights(), before)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import normal
 from oncue import layers
 
 EXTENSIONS = ["keras", "h5", "hdf5"]
 
 
 def rows(*shape: int) -> Any:
-    return np.random.default_rng(3).normal(size=(8, *shape)).astype("float32")
+    return normal(8, *shape, seed=3)
 
 
 def small(**compiled: Any) -> Any:

@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import oncue as keras
+from helpers import normal
 from oncue import layers
 
 EXTENSIONS = ["weights.h5", "h5", "hdf5", "safetensors"]
 
 
 def rows(*shape: int) -> Any:
-    return np.random.default_rng(3).normal(size=(8, *shape)).astype("float32")
+    return normal(8, *shape, seed=3)
 
 
 def small(width: int = 3, names: tuple[str, str] = ("hidden", "out")) -> Any:

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import oncue
+from helpers import NoWaits, normal
 from oncue.callbacks import Callback
 
-X = np.random.default_rng(0).normal(size=(400, 4)).astype("float32")
+X = normal(400, 4)
 Y = (X[:, :1] > 0).astype("float32")
 
 # `item`, `float`, `int` and `bool` of a tensor all end in the operator that the dispatch mode sees; these don't.
@@ -222,12 +222,4 @@ def test_a_reader_of_every_tenth_batch_pays_for_those() -> None:
 @pytest.mark.gpu
 def test_no_waits_on_an_accelerator() -> None:
     """CUDA itself says when the host waits."""
-
-    class Listens(Callback):
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            torch.cuda.set_sync_debug_mode("error")
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            torch.cuda.set_sync_debug_mode("default")
-
-    model().fit(X, Y, batch_size=40, epochs=2, verbose=0, callbacks=[Listens()])
+    model().fit(X, Y, batch_size=40, epochs=2, verbose=0, callbacks=[NoWaits()])

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import oncue
+from helpers import NoWaits, PowerCut, normal
 from oncue.callbacks import BackupAndRestore, Callback
 from oncue.optimizers import SGD, Adam, LossScaleOptimizer
 
-X = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+X = normal(64, 4)
 Y = X.sum(1, keepdims=True)
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -234,14 +235,6 @@ def test_a_step_of_the_users_own() -> None:
 
 @pytest.mark.parametrize("precision", [*HALF, None])
 def test_resuming_is_exact(tmp_path: Path, precision: str | None) -> None:
-    class Cut(Callback):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if (self.epoch, batch) == (1, 3):
-                raise ConnectionError
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch = epoch
-
     def run(folder: str, *further: Callback) -> Any:
         oncue.utils.set_random_seed(1)
         model = sequential()
@@ -258,7 +251,7 @@ def test_resuming_is_exact(tmp_path: Path, precision: str | None) -> None:
 
     whole = run("a")
     with pytest.raises(ConnectionError):
-        run("b", Cut())
+        run("b", PowerCut(1, 4))
     assert run("b") == whole
     if precision == "fp16":
         assert whole[2] < 12, "steps were skipped"
@@ -298,15 +291,7 @@ def test_fused_optimizers_on_an_accelerator_wait_for_nothing(optimizer: str) -> 
     model = module()
     inner = oncue.optimizers.get(optimizer)
     model.compile(LossScaleOptimizer(inner, initial_scale=2.0**40), "mse", precision="fp16")
-
-    class Watch(Callback):
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            torch.cuda.set_sync_debug_mode("error")
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            torch.cuda.set_sync_debug_mode("default")
-
-    model.fit(X, Y, batch_size=2, verbose=0, callbacks=[Watch()])
+    model.fit(X, Y, batch_size=2, verbose=0, callbacks=[NoWaits()])
     assert model.optimizer.iterations == 32 - round(40 - np.log2(float(model.optimizer.dynamic_scale))) > 0
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import oncue
+from helpers import PowerCut, environment
 from oncue import layers
 from oncue.callbacks import (
     BackupAndRestore,
@@ -32,24 +33,6 @@ from oncue.callbacks import (
 
 SAMPLES, BATCH = 22, 5
 STEPS = 4  # of training, after a validation_split of 0.2
-
-
-class Cut(Callback):
-    """Ends a run as a power cut would, as far as the run is concerned."""
-
-    def __init__(self, epoch: int, batch: int | None) -> None:
-        super().__init__()
-        self.at = (epoch, batch)
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-        if self.at == (epoch, None):
-            raise ConnectionError("power cut")
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self.at == (self._epoch, batch):
-            raise ConnectionError("power cut")
 
 
 class Draws(Callback):
@@ -104,7 +87,7 @@ def stack(folder: Path, append: bool) -> list[Any]:
     ]
 
 
-def train(folder: Path, cut: Cut | None = None, save_freq: Any = "epoch", append: bool = False, **fit: Any) -> Any:
+def train(folder: Path, cut: PowerCut | None = None, save_freq: Any = "epoch", append: bool = False, **fit: Any) -> Any:
     """Train as a script does that is started, and return all that can be compared."""
     oncue.utils.set_random_seed(1)
     options = fit.pop("optimizer", {})
@@ -139,7 +122,7 @@ def same(one: Any, other: Any) -> None:
             assert one[name] == other[name], name
 
 
-def interrupted(folder: Path, cuts: list[Cut], **options: Any) -> Any:
+def interrupted(folder: Path, cuts: list[PowerCut], **options: Any) -> Any:
     for cut in cuts:
         with pytest.raises(ConnectionError):
             train(folder, cut, **options)
@@ -161,7 +144,7 @@ def test_an_exception_at_every_epoch(tmp_path: Path, at_begin: bool, append: boo
     straight, folder = folders(tmp_path)
     whole = train(straight, append=append)
     assert 2 < len(whole["epochs"]) and len(set(whole["history"]["learning_rate"])) > 1, "the decisions are tested"
-    cuts = [Cut(epoch, None if at_begin else STEPS - 1) for epoch in range(len(whole["epochs"]))]
+    cuts = [PowerCut(epoch, None if at_begin else STEPS - 1) for epoch in range(len(whole["epochs"]))]
     same(interrupted(folder, cuts, append=append), whole)
 
 
@@ -169,7 +152,7 @@ def test_an_exception_at_every_epoch(tmp_path: Path, at_begin: bool, append: boo
 def test_an_exception_at_every_batch(tmp_path: Path, save_freq: int) -> None:
     straight, folder = folders(tmp_path)
     whole = train(straight, epochs=4)
-    cuts = [Cut(epoch, batch) for epoch in range(4) for batch in range(STEPS) if (epoch, batch) >= (0, 1)]
+    cuts = [PowerCut(epoch, batch) for epoch in range(4) for batch in range(STEPS) if (epoch, batch) >= (0, 1)]
     same(interrupted(folder, cuts, save_freq=save_freq, epochs=4), whole)
 
 
@@ -188,12 +171,12 @@ def test_an_exception_at_every_batch(tmp_path: Path, save_freq: int) -> None:
 def test_other_setups(tmp_path: Path, options: dict[str, Any]) -> None:
     straight, folder = folders(tmp_path)
     whole = train(straight, epochs=3, **dict(options))
-    cuts = [Cut(0, 2), Cut(1, None), Cut(1, 1), Cut(2, 2)]
+    cuts = [PowerCut(0, 2), PowerCut(1, None), PowerCut(1, 1), PowerCut(2, 2)]
     same(interrupted(folder, cuts, save_freq=2, epochs=3, **dict(options)), whole)
 
 
 def test_several_batches_between_two_hooks(tmp_path: Path) -> None:
-    def run(folder: Path, cut: Cut | None) -> Any:
+    def run(folder: Path, cut: PowerCut | None) -> Any:
         oncue.utils.set_random_seed(1)
         model = make_model()
         model.compile("adam", loss="mse", steps_per_execution=2)
@@ -203,7 +186,7 @@ def test_several_batches_between_two_hooks(tmp_path: Path) -> None:
         return history.history, [weight.tobytes() for weight in model.get_weights()]
 
     whole = run(tmp_path / "a", None)
-    for cut in (Cut(0, 4), Cut(1, 2), Cut(2, 6)):
+    for cut in (PowerCut(0, 4), PowerCut(1, 2), PowerCut(2, 6)):
         with pytest.raises(ConnectionError):
             run(tmp_path / "b", cut)
     assert run(tmp_path / "b", None) == whole
@@ -212,7 +195,7 @@ def test_several_batches_between_two_hooks(tmp_path: Path) -> None:
 @pytest.mark.parametrize("own_generator", [False, True])
 @pytest.mark.parametrize("save_freq", ["epoch", 2])
 def test_a_shuffled_loader(tmp_path: Path, save_freq: Any, own_generator: bool) -> None:
-    def run(folder: Path, cut: Cut | None) -> Any:
+    def run(folder: Path, cut: PowerCut | None) -> Any:
         oncue.utils.set_random_seed(1)
         model = make_model()
         generator = torch.Generator().manual_seed(9) if own_generator else None
@@ -223,14 +206,14 @@ def test_a_shuffled_loader(tmp_path: Path, save_freq: Any, own_generator: bool) 
         return history.history, [weight.tobytes() for weight in model.get_weights()]
 
     whole = run(tmp_path / "a", None)
-    for cut in (Cut(0, 4), Cut(1, 3), Cut(2, None), Cut(2, 5)):
+    for cut in (PowerCut(0, 4), PowerCut(1, 3), PowerCut(2, None), PowerCut(2, 5)):
         with pytest.raises(ConnectionError):
             run(tmp_path / "b", cut)
     assert run(tmp_path / "b", None) == whole
 
 
 def test_a_stateful_layer_keeps_its_states(tmp_path: Path) -> None:
-    def run(folder: Path, cut: Cut | None) -> Any:
+    def run(folder: Path, cut: PowerCut | None) -> Any:
         oncue.utils.set_random_seed(1)
         model = oncue.Sequential([layers.Input((3, 2)), layers.LSTM(3, stateful=True), layers.Dense(1)])
         model.compile("sgd", loss="mse")
@@ -241,12 +224,12 @@ def test_a_stateful_layer_keeps_its_states(tmp_path: Path) -> None:
 
     whole = run(tmp_path / "a", None)
     with pytest.raises(ConnectionError):
-        run(tmp_path / "b", Cut(1, 2))
+        run(tmp_path / "b", PowerCut(1, 2))
     assert run(tmp_path / "b", None) == whole
 
 
 def test_a_schedule_that_multiplies_the_rate_is_applied_once(tmp_path: Path) -> None:
-    def run(folder: Path, cut: Cut | None) -> Any:
+    def run(folder: Path, cut: PowerCut | None) -> Any:
         oncue.utils.set_random_seed(1)
         model = make_model()
         schedule = LearningRateScheduler(lambda epoch, rate: rate * 0.5)
@@ -255,12 +238,12 @@ def test_a_schedule_that_multiplies_the_rate_is_applied_once(tmp_path: Path) -> 
 
     whole = run(tmp_path / "a", None)
     with pytest.raises(ConnectionError):
-        run(tmp_path / "b", Cut(1, 2))
+        run(tmp_path / "b", PowerCut(1, 2))
     assert run(tmp_path / "b", None) == whole
 
 
 def test_a_model_of_torch_and_its_optimizer(tmp_path: Path) -> None:
-    def run(folder: Path, cut: Cut | None) -> Any:
+    def run(folder: Path, cut: PowerCut | None) -> Any:
         oncue.utils.set_random_seed(1)
         module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
         model = oncue.Model(module)
@@ -270,7 +253,7 @@ def test_a_model_of_torch_and_its_optimizer(tmp_path: Path) -> None:
         return history.history, [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
 
     whole = run(tmp_path / "a", None)
-    for cut in (Cut(0, 0), Cut(0, 1), Cut(1, 2), Cut(2, None)):
+    for cut in (PowerCut(0, 0), PowerCut(0, 1), PowerCut(1, 2), PowerCut(2, None)):
         with pytest.raises(ConnectionError):
             run(tmp_path / "b", cut)
     assert run(tmp_path / "b", None) == whole
@@ -293,7 +276,7 @@ def test_a_train_step_of_the_users_own(tmp_path: Path) -> None:
             self.optimizer.step()
             return {"loss": loss}
 
-    def run(folder: Path, cut: Cut | None, save_freq: Any = 1) -> Any:
+    def run(folder: Path, cut: PowerCut | None, save_freq: Any = 1) -> Any:
         oncue.utils.set_random_seed(1)
         model = Own()
         model.compile("adam")
@@ -304,14 +287,14 @@ def test_a_train_step_of_the_users_own(tmp_path: Path) -> None:
     whole = run(tmp_path / "a", None)
     for save_freq in (1, "epoch"):
         with pytest.raises(ConnectionError):
-            run(tmp_path / str(save_freq), Cut(1, 2), save_freq)
+            run(tmp_path / str(save_freq), PowerCut(1, 2), save_freq)
         assert run(tmp_path / str(save_freq), None, save_freq) == whole
 
 
 SCRIPT = """
 import os, random, signal, sys, time
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
+sys.path.insert(0, sys.argv[1])
 import numpy as np
 import test_resume
 
@@ -329,7 +312,7 @@ def start(folder):
         traceback.print_exc()
         os._exit(1)
 
-straight, folder = Path(sys.argv[3]), Path(sys.argv[4])
+straight, folder = Path(sys.argv[2]), Path(sys.argv[3])
 chance = random.Random(0)
 for _ in range(10):
     child = start(folder)
@@ -355,9 +338,8 @@ class Slow(Callback):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to spare each run the imports")
 def test_kills_at_random_moments(tmp_path: Path) -> None:
     straight, folder = folders(tmp_path)
-    source = str(Path(oncue.__file__).parents[1])
-    arguments = [sys.executable, "-c", SCRIPT, source, str(Path(__file__).parent), str(straight), str(folder)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    arguments = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(straight), str(folder)]
+    done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert (folder / "log.csv").read_bytes() == (straight / "log.csv").read_bytes()
     one, other = np.load(straight / "result.npz"), np.load(folder / "result.npz")
@@ -429,7 +411,7 @@ def test_event_files_hold_every_event_once(epoch: int, batch: int | None, tmp_pa
 
     run("whole")
     with pytest.raises(ConnectionError):
-        run("parts", Cut(epoch, batch))
+        run("parts", PowerCut(epoch, batch))
     run("parts")
     whole, parts = _events(tmp_path / "whole"), _events(tmp_path / "parts")
     assert whole == parts and set(whole) == {"train", "validation"}
@@ -462,5 +444,5 @@ def test_checkpoint_files_are_those_of_an_unbroken_run(
 
     whole = run("whole")
     with pytest.raises(ConnectionError):
-        run("parts", Cut(*cut))
+        run("parts", PowerCut(*cut))
     assert run("parts") == whole

@@ -25,6 +25,7 @@ from torch.utils.data import (
 )
 
 import oncue
+from helpers import PowerCut
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback
 from oncue.feeding.batches import as_batches
@@ -34,25 +35,7 @@ Y = X.sum(dim=1, keepdim=True)
 PAIRS = list(zip(X, Y, strict=True))
 
 
-class Cut(Callback):
-    """Ends a run as a power cut would, before a batch, or before the first one of an epoch."""
-
-    def __init__(self, epoch: int, batch: int | None) -> None:
-        super().__init__()
-        self.at = (epoch, batch)
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-        if self.at == (epoch, None):
-            raise ConnectionError("power cut")
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if self.at == (self._epoch, batch):
-            raise ConnectionError("power cut")
-
-
-def run(folder: Path, make: Callable[[], Any], cut: Cut | None = None, save_freq: Any = 1, **more: Any) -> Any:
+def run(folder: Path, make: Callable[[], Any], cut: PowerCut | None = None, save_freq: Any = 1, **more: Any) -> Any:
     """Train as a script does that is started; every weight says which batches there were, in which order."""
     oncue.utils.set_random_seed(1)
     model = oncue.Sequential(
@@ -65,7 +48,7 @@ def run(folder: Path, make: Callable[[], Any], cut: Cut | None = None, save_freq
     return history.history, [weight.tobytes() for weight in model.get_weights()]
 
 
-def survives(tmp_path: Path, make: Callable[[], Any], cuts: list[Cut], **options: Any) -> None:
+def survives(tmp_path: Path, make: Callable[[], Any], cuts: list[PowerCut], **options: Any) -> None:
     whole = run(tmp_path / "a", make, **options)
     for cut in cuts:
         with pytest.raises(ConnectionError):
@@ -76,8 +59,8 @@ def survives(tmp_path: Path, make: Callable[[], Any], cuts: list[Cut], **options
 CUTS = [(0, 1), (0, 4), (1, None), (1, 3), (2, None), (2, 2), (2, 5)]
 
 
-def cuts() -> list[Cut]:
-    return [Cut(*place) for place in CUTS]
+def cuts() -> list[PowerCut]:
+    return [PowerCut(*place) for place in CUTS]
 
 
 # By index ---------------------------------------------------------------------------------------------------------
@@ -168,7 +151,7 @@ def test_a_resumed_fit_reads_the_samples_that_are_left(tmp_path: Path, workers: 
         return DataLoader(datasets[-1], batch_size=1, shuffle=True, num_workers=workers)
 
     with pytest.raises(ConnectionError):
-        run(tmp_path, make, Cut(2, 20))
+        run(tmp_path, make, PowerCut(2, 20))
     run(tmp_path, make)
     # The model is built on one; workers begin with a batch that each of them has to do next.
     assert 4 <= datasets[-1].read.value - 1 <= 4 + max(workers - 1, 0)
@@ -211,7 +194,7 @@ def test_loaders(tmp_path: Path, options: dict[str, Any]) -> None:
 
 def test_epochs_of_steps_over_a_loader_with_workers(tmp_path: Path) -> None:
     make = of_loader(shuffle=True, num_workers=2)
-    survives(tmp_path, make, [Cut(0, 3), Cut(1, None), Cut(1, 2), Cut(2, 3)], steps_per_epoch=4)
+    survives(tmp_path, make, [PowerCut(0, 3), PowerCut(1, None), PowerCut(1, 2), PowerCut(2, 3)], steps_per_epoch=4)
 
 
 class OwnOrder(Sampler[int]):
@@ -235,7 +218,7 @@ def test_a_sampler_that_remembers_earlier_passes(tmp_path: Path, workers: int) -
 def test_a_sampler_that_is_not_the_same_each_time_is_said(tmp_path: Path) -> None:
     make = of_loader(sampler=lambda _: OwnOrder(seed=None))
     with pytest.raises(ConnectionError):
-        run(tmp_path, make, Cut(1, 3))
+        run(tmp_path, make, PowerCut(1, 3))
     with pytest.raises(ValueError, match=r"batch 2 of the epoch had the samples.*OwnOrder.*resume='epoch'"):
         run(tmp_path, make)
     run(tmp_path, make, backup={"resume": "epoch"})
@@ -329,7 +312,15 @@ STREAMS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams(tmp_path: Path, name: str, save_freq: Any, capsys: pytest.CaptureFixture[str]) -> None:
     make, options = STREAMS[name]
-    at = [Cut(0, 1), Cut(0, 4), Cut(1, None), Cut(1, 3), Cut(2, None), Cut(2, 2), Cut(2, 4)]
+    at = [
+        PowerCut(0, 1),
+        PowerCut(0, 4),
+        PowerCut(1, None),
+        PowerCut(1, 3),
+        PowerCut(2, None),
+        PowerCut(2, 2),
+        PowerCut(2, 4),
+    ]
     survives(tmp_path, make, at, save_freq=save_freq, **options)
     said = [line for line in capsys.readouterr().out.splitlines() if "is read again" in line]
     assert (said == []) == (name == "with a place")
@@ -337,7 +328,7 @@ def test_streams(tmp_path: Path, name: str, save_freq: Any, capsys: pytest.Captu
 
 def test_a_source_that_has_a_place_is_not_read_again(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
-        run(tmp_path, Placed, Cut(2, 4), steps_per_epoch=6)
+        run(tmp_path, Placed, PowerCut(2, 4), steps_per_epoch=6)
     Placed.read = 0
     run(tmp_path, Placed, steps_per_epoch=6)
     assert Placed.read == 1 + 2
@@ -350,7 +341,7 @@ def test_a_stateful_loader(tmp_path: Path) -> None:
         return stateful.StatefulDataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True, num_workers=0)
 
     survives(tmp_path, make, cuts())
-    survives(tmp_path / "steps", make, [Cut(0, 2), Cut(1, None), Cut(2, 3)], steps_per_epoch=4)
+    survives(tmp_path / "steps", make, [PowerCut(0, 2), PowerCut(1, None), PowerCut(2, 3)], steps_per_epoch=4)
 
 
 def test_a_streamed_hugging_face_data_set(tmp_path: Path) -> None:
@@ -376,7 +367,7 @@ def test_a_stream_without_a_seed_is_never_repeated_silently(tmp_path: Path, cut:
     if save_freq == "epoch" and cut == (0, 4):
         return
     with pytest.raises(ConnectionError):
-        run(tmp_path, unseeded, Cut(*cut), save_freq, steps_per_epoch=6)
+        run(tmp_path, unseeded, PowerCut(*cut), save_freq, steps_per_epoch=6)
     begun: list[int] = []
 
     class Begins(Callback):
@@ -395,7 +386,7 @@ def test_a_stream_that_ends_earlier_than_before_is_said(tmp_path: Path) -> None:
         return lambda: iter([(X[:4], Y[:4])] * batches)
 
     with pytest.raises(ConnectionError):
-        run(tmp_path, of(18), Cut(2, 4), steps_per_epoch=6)
+        run(tmp_path, of(18), PowerCut(2, 4), steps_per_epoch=6)
     with pytest.raises(ValueError, match="it ended after 9 batches"):
         run(tmp_path, of(9), steps_per_epoch=6)
 
@@ -414,7 +405,7 @@ def test_an_epoch_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
     options: dict[str, Any] = {"steps_per_epoch": 6, "backup": {"resume": "epoch"}}
     with pytest.raises(ConnectionError):
-        run(tmp_path, unseeded, Cut(1, 4), **dict(options))
+        run(tmp_path, unseeded, PowerCut(1, 4), **dict(options))
     places = Places()
     run(tmp_path, unseeded, callbacks=[places], **options)
     assert places.seen == [(epoch, batch) for epoch in (1, 2) for batch in range(6)]

@@ -12,27 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import oncue
+from helpers import PowerCut, normal
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, TensorBoard
 from oncue.checkpoints import store
 from oncue.checkpoints.state_file import blocks_of, write_state
 from oncue.checkpoints.training_state import TrainingState
 
-X = np.random.default_rng(0).normal(size=(22, 3)).astype("float32")
+X = normal(22, 3)
 Y = X.sum(axis=1, keepdims=True)
-
-
-class Cut(Callback):
-    """Ends a run as a power cut would."""
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch == 2 and self._run is not None and self._run.progress.epoch == 2:
-            raise ConnectionError("power cut")
 
 
 def run(folder: Path, *further: Any) -> Any:
@@ -103,7 +95,7 @@ def test_a_damaged_backup_falls_back_to_the_one_before_and_ends_equal(damage: An
     whole = run(tmp_path / "whole")
     folder = tmp_path / "parts"
     with pytest.raises(ConnectionError):
-        run(folder, Cut())
+        run(folder, PowerCut(2, 2))
     newest = max((folder / "backup").glob("state-*"), key=number_of)
     damage(newest)
     with pytest.warns(UserWarning, match=f"{newest.name}' is damaged.* is used instead"):
@@ -116,7 +108,7 @@ def number_of(path: Path) -> int:
 
 def test_two_damaged_backups_are_not_started_over(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
-        run(tmp_path, Cut())
+        run(tmp_path, PowerCut(2, 2))
     for place in (tmp_path / "backup").glob("state-*"):
         cut(place)
     rows = (tmp_path / "log.csv").read_bytes()
@@ -156,7 +148,7 @@ def test_a_clock_that_goes_backwards_between_and_within_runs(tmp_path: Path, mon
     monkeypatch.setattr(time, "time", backwards)
     boards = [TensorBoard(tmp_path / "events", update_freq=2) for _ in range(2)]
     with pytest.raises(ConnectionError):
-        run(tmp_path / "parts", boards[0], Cut())
+        run(tmp_path / "parts", boards[0], PowerCut(2, 2))
     monkeypatch.setattr(time, "time", lambda: real() - 1e6)
     assert run(tmp_path / "parts", boards[1]) == whole
 

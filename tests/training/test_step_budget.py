@@ -8,15 +8,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import oncue
+from helpers import normal
 from oncue.callbacks import Callback
 
 PACKAGE = str(Path(oncue.__file__).parent)
-X = np.random.default_rng(0).normal(size=(2400, 8)).astype("float32")
+X = normal(2400, 8)
 Y = (X[:, :1] > 0).astype("float32")
 
 # The tiny step: one Dense layer, the mean squared error, Adam, accuracy. It takes 45 calls, and 7 more once somebody listens to

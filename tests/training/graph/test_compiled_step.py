@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 import oncue as keras
+from helpers import normal
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler
 from oncue.training.graph import compiled_region
 
-X = np.random.default_rng(0).normal(size=(72, 6)).astype("float32")
+X = normal(72, 6)
 Y = ((X[:, 0] > 0).astype(int) + (X[:, 1] > 0)).astype("int64")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

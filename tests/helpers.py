@@ -1,0 +1,127 @@
+"""What several test files need: values on the device that is there, runs that break off, files that are damaged.
+
+Tests must pass on a machine with an accelerator, too. Models and layers are placed there, so what a test hands to them goes
+through `tensor`, and what it compares with NumPy through `to_numpy`. A test is bound to the CPU by `cpu_only` alone, which
+wants a reason.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import oncue
+from oncue.callbacks import Callback
+from oncue.feeding.batches import Batches, as_batches
+
+
+def tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Return values where oncue places layers.
+
+    Random ones are drawn by the caller, on the CPU, so that they are the same on every machine.
+    """
+    return torch.as_tensor(values, dtype=dtype).to(oncue.backend.device())
+
+
+def parameter(values: Any) -> torch.nn.Parameter:
+    """Return a parameter where oncue places layers."""
+    return torch.nn.Parameter(tensor(values))
+
+
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Return the values of a tensor of any device, or of what has some (a weight, an array, a list), as an array."""
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def cpu_only(reason: str) -> pytest.MarkDecorator:
+    """Bind a test to the CPU where there is an accelerator, too: oncue finds none while it runs.
+
+    Args:
+        reason: Why the test is about nothing that an accelerator has a part in: it forks, it counts what only the CPU does.
+    """
+    if not reason:
+        raise ValueError("a test that leaves the accelerator out says why")
+    return pytest.mark.cpu_only(reason=reason)
+
+
+class PowerCut(Callback):
+    """Ends a run with a ConnectionError before a batch, or before the first one of an epoch."""
+
+    def __init__(self, epoch: int, batch: int | None = None) -> None:
+        super().__init__()
+        self.at = (epoch, batch)
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        if self.at == (epoch, None):
+            raise ConnectionError("power cut")
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self.at == (self._epoch, batch):
+            raise ConnectionError("power cut")
+
+
+class NoWaits(Callback):
+    """Lets CUDA refuse whatever waits for the device between the beginning of a batch and its end."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+    def close(self) -> None:
+        # However the run ended, the tests after it may wait.
+        torch.cuda.set_sync_debug_mode("default")
+
+
+class Clock:
+    """A clock that the test moves, for whatever asks one by calling it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.reads = 0
+
+    def __call__(self) -> float:
+        self.reads += 1
+        return self.now
+
+
+def batches_of(*data: Any, **options: Any) -> Batches:
+    """Return what `fit` would make of data; on the CPU, as feeding is looked at here without a model."""
+    return as_batches(*data, device="cpu", **options)
+
+
+def rows_of(batches: Batches, start: int = 0) -> list[Any]:
+    """Return the numbers of `x` that one pass over batches gives."""
+    return [number for x, _, _ in batches.epoch(start) for number in x.flatten().tolist()]
+
+
+def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return random numbers around 0, the same at every call."""
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process that imports what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+def damage(path: Path) -> None:
+    """Turn one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def same_arrays(first: list[Any], second: list[Any]) -> bool:
+    """Whether two lists of arrays are equal to the bit."""
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
