@@ -177,8 +177,8 @@ ROOMS = {
     "callbacks": "checkpoints core legacy plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
     "training": (
-        "backend callbacks checkpoints core feeding layers legacy losses metrics naming nested optimizers random random_state "
-        "torch_private variable"
+        "backend callbacks checkpoints core feeding layers legacy losses metrics naming nested objects optimizers random "
+        "random_state torch_private variable"
     ),
     # What is made of them.
     "utils": "core feeding layers legacy nested objects",

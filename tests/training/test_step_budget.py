@@ -33,12 +33,6 @@ def model(**options: Any) -> Any:
     return made
 
 
-@pytest.fixture(autouse=True)
-def unused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget that other tests have added losses: from the first use on, layers look for them."""
-    monkeypatch.setattr(oncue.layers.Layer, "losses_in_use", False)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def loaded() -> None:
     """Import what a first run imports: that is counted with no step."""
@@ -142,6 +136,16 @@ def test_masks_and_policies_of_another_model_cost_nothing() -> None:
     mixed = oncue.Sequential([oncue.layers.Input((8,)), oncue.layers.Dense(1)], dtype="mixed_bfloat16")
     mixed.add(oncue.layers.Dense(1, dtype="mixed_bfloat16"))
     mixed(torch.from_numpy(X))
+    assert calls_per_step() == before
+
+
+def test_a_step_costs_the_same_when_other_models_have_losses_of_their_layers() -> None:
+    before = calls_per_step()
+    other = oncue.Sequential([oncue.layers.Input((8,)), oncue.layers.Dense(1, activity_regularizer="l2")])
+    other.compile("adam", "mse")
+    other.fit(X[:8], Y[:8], verbose=0)
+    other(torch.zeros(1, 8))
+    assert len(other.losses) == 1
     assert calls_per_step() == before
 
 

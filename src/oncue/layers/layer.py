@@ -60,8 +60,6 @@ class Layer(torch.nn.Module):
     _accepts_training: ClassVar[bool] = False
     _accepts_mask: ClassVar[bool] = False
     _forward_accepts_training: ClassVar[bool] = False
-    # Becomes True in a process where a layer has added a loss in its call.
-    losses_in_use: ClassVar[bool] = False
     # Whether the layer is a model, which leaves casting to the layers in it.
     _holds_layers: ClassVar[bool] = False
 
@@ -572,7 +570,6 @@ class Layer(torch.nn.Module):
 
     def add_loss(self, loss: Any) -> None:
         """Add a term to the loss of the step that is being computed (call it inside `call`)."""
-        Layer.losses_in_use = True
         self._added_losses.extend(flatten(loss))
 
     @property

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncue.layers.input_layer import Input
 from oncue.models.clone import clone_model
-from oncue.models.model import Model
-from oncue.models.saved import model_from_json
+from oncue.models.model import Model, model_from_json
 from oncue.models.sequential import Sequential
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -12,15 +13,16 @@ from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.legacy import renamed
-from oncue.models.saved import Saved
 from oncue.nested import flatten, map_leaves
 from oncue.objects import builtin
-from oncue.training.trained_module import is_unready
-from oncue.training.trainer import Trainer
+from oncue.training.trainer import Trainer, is_unready
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.snapshot import Snapshot
 
 
 @builtin
-class Model(Saved, Trainer):
+class Model(Trainer):
     """A network that can be trained.
 
     There are three ways to one: `Model(module)` around any `torch.nn.Module`; `Model(inputs, outputs)` of symbolic
@@ -90,6 +92,7 @@ class Model(Saved, Trainer):
         while key in self._modules or key in self.__dict__ or (hasattr(type(self), key) and key not in _SYMBOLIC_ENDS):
             key += "_layer"
         self._modules[key] = layer
+        self._layer_losses = None
         if layer.training != self.training:
             layer.train(self.training)
 
@@ -115,7 +118,7 @@ class Model(Saved, Trainer):
     def _forward(self, x: Any) -> Any:
         module = self.module
         if module is not None:
-            if Layer.losses_in_use:
+            if self._layer_losses is not None and self._layer_losses.adders:
                 self._forget_added_losses()
             return module(x) if type(x) is torch.Tensor else _called(module, x)
         return self(x)
@@ -127,6 +130,7 @@ class Model(Saved, Trainer):
                 with torch.no_grad(), self._mode(False):
                     self._forward(x)
             self.built = True
+            self._find_layer_losses()
         else:
             super()._build_on(x)
 
@@ -289,6 +293,88 @@ class Model(Saved, Trainer):
         """All weights, layer by layer, in Keras's order."""
         return list(variables_of(self if self.module is None else self.module))
 
+    # Files -------------------------------------------------------------------------------------------------------
+
+    def save(
+        self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Save the whole model; arguments and errors as those of `oncue.saving.save_model`."""
+        from oncue.saving.formats import save_model
+
+        save_model(self, filepath, overwrite, zipped, **kwargs)
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+        """Save the weights; arguments and errors as those of `oncue.saving.save_weights`."""
+        from oncue.saving.formats import save_weights
+
+        save_weights(self, filepath, overwrite, **kwargs)
+
+    def prepare_save(
+        self, filepath: str | os.PathLike[str], *, weights_only: bool = False, snapshot: Snapshot | None = None
+    ) -> Callable[[], None]:
+        """Take all that a save needs, and return a function that writes it later; see `oncue.saving.prepare_save`.
+
+        Raises:
+            ValueError: Also when the model's class saves in its own way, which nothing is known of.
+        """
+        from oncue.saving.formats import prepare_save
+
+        method = "save_weights" if weights_only else "save"
+        if getattr(type(self), method) is not getattr(Model, method):
+            raise ValueError(
+                f"`{type(self).__name__}.{method}` is a method of your own, so only it can save the model, and not in "
+                "the background. Leave out `asynchronous=True`."
+            )
+
+        return prepare_save(self, filepath, weights_only=weights_only, snapshot=snapshot)
+
+    def size_of_save(self, filepath: str | os.PathLike[str], *, weights_only: bool = False) -> int:
+        """Return about how many bytes a save takes; see `oncue.saving.size_of_save`."""
+        from oncue.saving.formats import size_of_save
+
+        return size_of_save(self, filepath, weights_only=weights_only)
+
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Load weights; arguments and errors as those of `oncue.saving.load_weights`."""
+        from oncue.saving.formats import load_weights
+
+        load_weights(self, filepath, skip_mismatch, **kwargs)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Return what `compile` was told as a dict that goes into JSON; None for a model that is not compiled.
+
+        It is Keras's dict, and has the key "precision" besides where that is not 32 bits.
+        """
+        from oncue.saving.compile_config import compile_config
+
+        config, precision = compile_config(self), getattr(self, "_precision", None)
+        return config if config is None or precision is None else {**config, "precision": precision.name}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile the model as `get_compile_config` says, of Keras's models too.
+
+        Args:
+            config: The dict.
+
+        Raises:
+            ValueError: For a name that is not known.
+        """
+        from oncue.saving.compile_config import compile_from_config
+
+        compile_from_config(self, config, precision=config.get("precision"))
+
+    def to_json(self, **kwargs: Any) -> str:
+        """Return the architecture as JSON, for `models.model_from_json`.
+
+        Args:
+            **kwargs: Arguments of `json.dumps`, such as `indent`.
+        """
+        import json
+
+        from oncue.saving.model_config import model_config
+
+        return json.dumps(model_config(self), **kwargs)
+
 
 _SYMBOLIC_ENDS = ("input", "output")
 
@@ -299,3 +385,29 @@ def _called(module: torch.nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return module(**inputs)
     return module(inputs)
+
+
+def model_from_json(json_string: str, custom_objects: dict[str, Any] | None = None) -> Any:
+    """Make a model with fresh weights from what `model.to_json()` returned.
+
+    Args:
+        json_string: The JSON.
+        custom_objects: Your own classes and functions by name.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: For text that is no configuration of a model, or names what is not known.
+
+    Example:
+        >>> from oncue import Sequential, layers
+        >>> model_from_json(Sequential([layers.Input((2,)), layers.Dense(3)]).to_json()).count_params()
+        9
+    """
+    from oncue.saving import guard
+    from oncue.saving.model_config import model_from_written
+
+    config = guard.read_json(json_string, "json_string")
+    config.pop("compile_config", None)
+    return model_from_written(config, "json_string", custom_objects)

@@ -105,6 +105,7 @@ class Sequential(Model):
             raise ValueError("There is no layer to remove.")
         self._names.pop()
         _, layer = self._modules.popitem()
+        self._layer_losses = None
         if self._tensors:
             self._tensors.pop()
             self.built = bool(self._names)

@@ -13,7 +13,7 @@ from oncue.nested import map_leaves
 from oncue.variable import torch_dtype
 
 if TYPE_CHECKING:
-    from oncue.training.compiled_module import CompiledModule
+    from oncue.training.trainer import Trainer
 
 _WORDS = {
     "bf16": ("bf16", "bfloat16", "mixed_bfloat16", "bf16-mixed"),
@@ -78,7 +78,7 @@ class Precision:
         return f"Precision({self.name!r})"
 
 
-def training_forward(model: CompiledModule) -> Callable[[Any], Any]:
+def training_forward(model: Trainer) -> Callable[[Any], Any]:
     """Return the forward pass whose outputs losses and metrics get: in the model's precision, outputs of 32 bits.
 
     Args:
@@ -95,7 +95,7 @@ def training_forward(model: CompiledModule) -> Callable[[Any], Any]:
     return lambda x: in_float32(forward(x))
 
 
-def inference_forward(model: CompiledModule) -> Callable[[Any], Any]:
+def inference_forward(model: Trainer) -> Callable[[Any], Any]:
     """Return the forward pass of `predict`: in the model's precision.
 
     Args:

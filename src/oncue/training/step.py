@@ -110,7 +110,7 @@ def loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.
     """Return the function from a batch's `(x, y, weight)` to the outputs and the loss with all penalties."""
     compiled_loss = model._compiled_loss
     forward = training_forward(model)
-    penalties = model._has_penalties()
+    penalties = model._find_layer_losses().any
     if model._overrides("compute_loss"):
 
         def by_method(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
@@ -119,7 +119,7 @@ def loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.
 
         return by_method
     if compiled_loss is None:
-        if not penalties and not model._may_add_losses():
+        if not penalties:
             raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
 
         def only_penalties(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
@@ -128,7 +128,7 @@ def loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.
 
         return only_penalties
 
-    if penalties or model._may_add_losses():
+    if penalties:
 
         def with_penalties(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
             y_pred = forward(x)

@@ -539,7 +539,7 @@ def test_auto_compiles_long_runs_and_says_so(
     model.compile("sgd", LOSS, metrics=["accuracy"])
     history = model.fit(X, Y, batch_size=16, verbose=2)
     assert "The steps" not in history.explain()
-    monkeypatch.setattr("oncue.training.compiled_module._STEPS_WORTH_A_WORD", 5)
+    monkeypatch.setattr("oncue.training.trainer._STEPS_WORTH_MENTIONING", 5)
     history = model.fit(X, Y, batch_size=16, verbose=2)
     assert "The steps ran eagerly: compiling them is worth it from 200,000 steps on" in history.explain()
     monkeypatch.setattr("oncue.training.graph.compiled_step.STEPS_WORTH_COMPILING", 10)

@@ -1,0 +1,154 @@
+"""Losses that layers add in their calls belong to one pass over one model, whatever else runs in the process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import oncue
+from oncue import layers
+
+X = np.ones((64, 3), "float32")
+Y = np.ones((64, 1), "float32")
+
+
+class AddsOne(layers.Layer):
+    """Adds a loss of one in every call."""
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.add_loss(inputs.sum() * 0 + 1.0)
+        return inputs
+
+
+class Meets(layers.Layer):
+    """Waits in each of its first calls until another thread has come as far."""
+
+    def __init__(self, barrier: threading.Barrier, times: int) -> None:
+        super().__init__()
+        self.barrier, self.times = barrier, times
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.times:
+            self.times -= 1
+            self.barrier.wait(60)
+        return inputs
+
+
+def penalized(factor: float, *parts: Any) -> Any:
+    """Return a model that has 3 in all outputs for ones, and adds 9 times a factor to its loss."""
+    ones, l2 = oncue.initializers.Ones(), oncue.regularizers.L2(factor)
+    dense = layers.Dense(1, use_bias=False, kernel_initializer=ones, activity_regularizer=l2)
+    return oncue.Sequential([layers.Input((3,)), dense, *parts])
+
+
+def at_once(*works: Callable[[], None]) -> None:
+    """Run functions in threads; raise what the first one raised that failed."""
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    if errors:
+        raise errors[0]
+
+
+def added(model: Any) -> list[float]:
+    return [loss.item() for loss in model.losses]
+
+
+def test_each_call_begins_with_none() -> None:
+    model = oncue.Sequential([layers.Input((3,)), AddsOne(), layers.Dense(1)])
+    for _ in range(3):
+        model(torch.ones(2, 3))
+        assert added(model) == [1.0]
+    model.add(AddsOne())
+    for _ in range(3):
+        model(torch.ones(2, 3))
+        assert added(model) == [1.0, 1.0]
+
+
+def test_a_model_inside_another_keeps_the_losses_of_all_its_calls() -> None:
+    inner = oncue.Sequential([layers.Input((3,)), AddsOne()])
+
+    class Twice(oncue.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def call(self, inputs: torch.Tensor, training: bool | None = None, mask: Any = None) -> torch.Tensor:
+            outputs: torch.Tensor = self.inner(self.inner(inputs))
+            return outputs
+
+    outer = Twice()
+    for _ in range(3):
+        outer(torch.ones(2, 3))
+        assert added(outer) == [1.0, 1.0]
+    inner(torch.ones(2, 3))
+    assert added(inner) == [1.0]
+
+
+def test_a_call_that_fails_leaves_the_next_one_a_pass_of_its_own() -> None:
+    class Fails(layers.Layer):
+        def call(self, inputs: torch.Tensor) -> torch.Tensor:
+            self.add_loss(inputs.sum())
+            if float(inputs[0, 0]) < 0:
+                raise ArithmeticError("negative")
+            return inputs
+
+    model = oncue.Sequential([layers.Input((3,)), Fails()])
+    model(torch.ones(1, 3))
+    with pytest.raises(ArithmeticError):
+        model(-torch.ones(1, 3))
+    model(torch.ones(1, 3))
+    assert added(model) == [3.0]
+
+
+def test_predictions_keep_no_losses() -> None:
+    model = oncue.Sequential([layers.Input((3,)), AddsOne(), layers.Dense(1)])
+    model.predict(X, batch_size=4, verbose=0)
+    assert len(model.losses) == 1
+
+
+def test_a_regularizer_that_is_given_later_counts_from_the_next_run_on() -> None:
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile("sgd", "mse")
+    assert model.evaluate(X, 3 * Y, verbose=0) == 0.0
+    model.layers[0].activity_regularizer = oncue.regularizers.L2(1.0)
+    assert model.evaluate(X, 3 * Y, verbose=0) == pytest.approx(9.0)
+
+
+def test_two_models_called_in_two_threads_at_once() -> None:
+    barrier = threading.Barrier(2)
+
+    def calls(factor: float) -> None:
+        model = penalized(factor, Meets(barrier, 20))
+        for _ in range(20):
+            model(torch.ones(2, 3))
+            assert added(model) == [9.0 * factor]
+
+    at_once(lambda: calls(1.0), lambda: calls(2.0))
+
+
+def test_two_models_trained_in_two_threads_at_once() -> None:
+    barrier = threading.Barrier(2)
+
+    def trains(factor: float) -> None:
+        model = penalized(factor, Meets(barrier, 20))
+        model.compile(oncue.optimizers.SGD(0.0), "mse")
+        losses = model.fit(X, 3 * Y, batch_size=8, epochs=5, verbose=0).history["loss"]
+        assert losses == [9.0 * factor] * 5
+
+    at_once(lambda: trains(1.0), lambda: trains(2.0))
