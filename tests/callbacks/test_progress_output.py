@@ -13,6 +13,7 @@ import struct
 import sys
 import termios
 import time
+import types
 from typing import Any
 
 import numpy as np
@@ -227,3 +228,21 @@ def test_a_narrow_terminal_is_never_overfilled_while_the_bar_moves(monkeypatch: 
 
 def test_a_dumb_terminal_is_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not CONTROL.search(on_terminal(80, monkeypatch, TERM="dumb").replace("\r\n", "\n"))
+
+
+def test_a_notebook_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OutStream(io.StringIO):
+        """As ipykernel's, which is no terminal."""
+
+    kernel = types.ModuleType("ipykernel.iostream")
+    kernel.OutStream = OutStream  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ipykernel.iostream", kernel)
+    cell = OutStream()
+    monkeypatch.setattr(sys, "stdout", cell)
+    fit(verbose=1, callbacks=[oncue.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.06))])
+    assert cell.getvalue().count("\r") > 2
+    # What a cell sends elsewhere is none.
+    elsewhere = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", elsewhere)
+    fit(verbose=1)
+    assert elsewhere.getvalue() and not CONTROL.search(elsewhere.getvalue())

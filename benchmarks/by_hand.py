@@ -1,0 +1,171 @@
+"""Time what oncue writes by hand beside the library that could take its place.
+
+python benchmarks/by_hand.py progress
+python benchmarks/by_hand.py trees      # needs `pip install optree`
+python benchmarks/by_hand.py writes --megabytes 256
+
+Each figure is the least of several, so that other processes count little. `progress` also shows what each leaves behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import tempfile
+import timeit
+import zlib
+from collections import OrderedDict, UserDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from oncue import nested
+from oncue.core import console
+from oncue.core.progbar import Progbar
+from oncue.core.write_behind import WriteBehind
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def microseconds(action: Callable[[], object], times: int, rounds: int = 7) -> float:
+    return min(timeit.repeat(action, number=times, repeat=rounds)) / times * 1e6
+
+
+def row(name: str, ours: float, theirs: float) -> None:
+    print(f"| {name} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
+
+
+# Progress ---------------------------------------------------------------------------------------------------------
+
+
+def rich_bar(stream: io.StringIO, live: bool, width: int = 60) -> Progress:
+    columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.fields[logs]}"))
+    drawn = Console(file=stream, force_terminal=live, width=width, color_system=None)
+    return Progress(*columns, console=drawn)
+
+
+def left_by_rich(live: bool) -> str:
+    stream = Terminal() if live else io.StringIO()
+    with rich_bar(stream, live, 60 if live else 200) as bar:
+        task = bar.add_task("", total=2, logs="")
+        for step in (1, 2):
+            bar.update(task, completed=step, logs=f"0s 5ms/step - loss: {1 / step:.4f} - {'metric' * 9}: 0.5000")
+    return stream.getvalue()
+
+
+def left_by_ours(live: bool) -> str:
+    stream = Terminal() if live else io.StringIO()
+    before, console.sys.stdout = console.sys.stdout, stream
+    try:
+        bar = Progbar(2)
+        for step in (1, 2):
+            bar.update(step, [("loss", 1 / step), ("metric" * 9, 0.5)])
+    finally:
+        console.sys.stdout = before
+    return stream.getvalue()
+
+
+def progress() -> None:
+    for where, live in (("a pipe", False), ("a terminal", True)):
+        print(f"In {where}, oncue: {left_by_ours(live)!r}\n\nIn {where}, rich:  {left_by_rich(live)!r}\n")
+    ours = Progbar(10**9, interval=1e9)
+    ours.update(1)
+
+    def update() -> None:
+        # As ProgbarLogger does: the values are only taken when they would be drawn.
+        if ours.is_due():
+            ours.update(1, [("loss", 0.5)])
+
+    with rich_bar(Terminal(), True) as theirs:
+        task = theirs.add_task("", total=10**9, logs="")
+        taken = microseconds(update, 20_000), microseconds(lambda: theirs.update(task, advance=1), 20_000)
+        print("what a callback prints meanwhile")
+        caught = theirs.console.file.getvalue()  # type: ignore[attr-defined]
+    print(f"What a callback prints meanwhile, rich writes itself: {'what a callback prints' in caught}\n")
+    print("| microseconds of an update that draws nothing | oncue | rich | ratio |\n|---|---|---|---|")
+    row("on a terminal", *taken)
+
+
+# Trees ------------------------------------------------------------------------------------------------------------
+
+
+def trees() -> None:
+    import optree
+
+    leaf = torch.ones(1)
+    cases = {
+        "a tensor": leaf,
+        "a pair": (leaf, leaf),
+        "a dict of two": {"b": leaf, "a": leaf},
+        "nested": ({"a": leaf, "b": (leaf, leaf)}, [leaf, None]),
+    }
+
+    def itself(tensor: Any) -> Any:
+        return tensor
+
+    print("| microseconds | oncue | optree | ratio |\n|---|---|---|---|")
+    for name, tree in cases.items():
+        ours = microseconds(lambda t=tree: nested.flatten(t), 20_000)  # type: ignore[misc]
+        row(f"flatten {name}", ours, microseconds(lambda t=tree: optree.tree_leaves(t, none_is_leaf=True), 20_000))  # type: ignore[misc]
+        ours = microseconds(lambda t=tree: nested.map_leaves(itself, t), 20_000)  # type: ignore[misc]
+        row(f"map {name}", ours, microseconds(lambda t=tree: optree.tree_map(itself, t), 20_000))  # type: ignore[misc]
+        ours = microseconds(lambda t=tree: list(nested.named_leaves(t, "x")), 20_000)  # type: ignore[misc]
+        row(f"paths of {name}", ours, microseconds(lambda t=tree: optree.tree_flatten_with_accessor(t), 20_000))  # type: ignore[misc]
+    print("\n| leaves of | oncue | optree |\n|---|---|---|")
+    likes: list[Any] = [OrderedDict(out=1, aux=2), UserDict(ids=1), torch.Size([2, 3])]
+    for like in likes:
+        print(f"| {type(like).__name__} | {nested.flatten(like)} | {optree.tree_leaves(like)} |")
+
+
+# Writes -----------------------------------------------------------------------------------------------------------
+
+
+def writes(megabytes: int) -> None:
+    pieces = [torch.randn(1 << 18).numpy().data.cast("B") for _ in range(megabytes)]
+
+    def behind() -> None:
+        with WriteBehind(path) as file:
+            for piece in pieces:
+                file.write(piece)
+            file.checksum()
+            file.synchronise()
+
+    def one_after_the_other(checked: bool) -> None:
+        checksum = 0
+        with open(path, "wb", buffering=0) as file:
+            for piece in pieces:
+                file.write(piece)
+                if checked:
+                    checksum = zlib.crc32(piece, checksum)
+            os.fsync(file.fileno())
+
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = Path(folder) / "file"
+        ours = microseconds(behind, 1) / 1e3
+        print(f"| milliseconds for {megabytes} MiB | oncue | by turns | ratio |\n|---|---|---|---|")
+        row("written, with a checksum", ours, microseconds(lambda: one_after_the_other(True), 1) / 1e3)
+        row("written, without", ours, microseconds(lambda: one_after_the_other(False), 1) / 1e3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["progress", "trees", "writes"])
+    parser.add_argument("--megabytes", type=int, default=256)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.what == "writes":
+        writes(options.megabytes)
+    else:
+        {"progress": progress, "trees": trees}[options.what]()
+
+
+if __name__ == "__main__":
+    main()
