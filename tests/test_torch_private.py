@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,6 +19,7 @@ from oncue import Sequential, layers, torch_private
 from oncue.optimizers import SGD, Adam, sgd
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.training.graph.compiled_region import CompiledRegion
+from oncue.training.graph.refusal import reason_of
 
 PACKAGE = Path(__file__).parents[1] / "src" / "oncue"
 
@@ -25,7 +27,6 @@ PACKAGE = Path(__file__).parents[1] / "src" / "oncue"
 DISGUISED = {
     "_flat_weights",
     "_flat_weights_names",
-    "_iterator",
     "_non_persistent_buffers_set",
     "_orig_mod",
     "_step_supports_amp_scaling",
@@ -38,9 +39,10 @@ DISGUISED = {
     "lookup_backend",
     "mkldnn_rnn_layer",
     "mkldnn_rnn_layer_backward",
+    "real_stack",
 }
 # A module's own when it is `self`; an optimizer of oncue has `_parameters` as well.
-HELD = {"_buffers", "_modules", "_parameters"}
+HELD = {"_buffers", "_iterator", "_modules", "_parameters"}
 OWN = {"cls", "inner", "optimizer", "self"}
 # `_thread` is documented in Python's library reference. Its threads begin in 14 us, those of `threading` in 60.
 ALLOWED = {("checkpoints/writer.py", "_thread")}
@@ -79,7 +81,7 @@ def _private_names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.keyword):
             yield from (node.arg,) if node.arg in DISGUISED else ()
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node.value in DISGUISED or node.value.startswith("torch._"):
+            if node.value in DISGUISED | {"_iterator"} or node.value.startswith("torch._"):
                 yield node.value
 
 
@@ -341,6 +343,30 @@ def test_the_cause_of_a_wrapped_error() -> None:
     assert torch_private.cause_of(error) is error
     error.inner_exception = ValueError("inner")
     assert torch_private.cause_of(error) is error.inner_exception
+
+
+def test_the_cause_of_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._dynamo
+
+    class Break(Exception):
+        pass
+
+    monkeypatch.setattr(torch._dynamo.exc, "Unsupported", Break)
+    outer, middle, first = Break("outer"), Break("middle"), Break("first")
+    outer.__cause__, middle.__cause__, first.__cause__ = middle, first, ValueError("not a break")
+    assert torch_private.cause_of(outer) is first
+    monkeypatch.delattr(torch._dynamo.exc, "Unsupported")
+    assert torch_private.cause_of(outer) is outer
+
+
+def test_the_line_of_a_graph_break() -> None:
+    error: Any = RuntimeError("a break")
+    error.real_stack = traceback.extract_stack()
+    file, _, code = torch_private.traced_lines(error)[-1]
+    assert file == __file__ and code == "error.real_stack = traceback.extract_stack()"
+    assert reason_of(error).startswith(f"a break, at `{code}` (test_torch_private.py, line ")
+    del error.real_stack
+    assert torch_private.traced_lines(error) == [] and reason_of(error) == "a break"
 
 
 def test_a_region_is_compiled_through_the_module(monkeypatch: pytest.MonkeyPatch) -> None:

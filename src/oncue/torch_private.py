@@ -459,14 +459,39 @@ def quiet_tracing() -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return the error of a part of torch's compiler that another part wrapped; any other error as it is.
+    """Return the error of torch's compiler that another part of it wrapped, or that led to it; other errors as they are.
 
-    Name: `torch._dynamo.exc.BackendCompilerFailed.inner_exception`. Without it, the reason given for an eager step is
-    that of the outer error.
+    Names: `torch._dynamo.exc.Unsupported`, `torch._dynamo.exc.BackendCompilerFailed.inner_exception`. In torch 2.9 a graph
+    break within a `with` is an error of the `with`, whose cause is the break. Without the names, the reason given for an
+    eager step is that of the outer error.
 
     Example:
         >>> cause_of(ValueError("as it is"))
         ValueError('as it is')
     """
     inner = getattr(error, "inner_exception", None)
-    return inner if isinstance(inner, BaseException) else error
+    if isinstance(inner, BaseException):
+        return inner
+    unsupported = getattr(getattr(torch._dynamo, "exc", None), "Unsupported", ())
+    while isinstance(error, unsupported) and isinstance(error.__cause__, unsupported):
+        error = error.__cause__
+    return error
+
+
+def traced_lines(error: BaseException) -> list[tuple[str, int, str]]:
+    """Return the lines of code that torch's compiler was tracing when it raised an error, the innermost last.
+
+    Name: `torch._dynamo.exc.TorchDynamoException.real_stack`. Without it, none: the reason given for an eager step may
+    lack the user's line.
+
+    Args:
+        error: Any error.
+
+    Returns:
+        For each line its file, its number and its code.
+
+    Example:
+        >>> traced_lines(ValueError("not the compiler's"))
+        []
+    """
+    return [(line.filename, line.lineno, line.line or "") for line in getattr(error, "real_stack", None) or ()]

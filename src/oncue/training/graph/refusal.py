@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from oncue.torch_private import cause_of
+from oncue.torch_private import cause_of, traced_lines
 
 
 def reason_of(error: BaseException) -> str:
@@ -21,7 +21,7 @@ def reason_of(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     context = re.search(r"Developer debug context: (.+)", text)
-    places = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s+(.+)', text)
+    places = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s+(.+)', text) or traced_lines(error)
     reason = lines[0].rstrip(".")
     if context is not None and context.group(1).strip() not in ("", reason):
         reason += f" ({context.group(1).strip()[:200]})"
