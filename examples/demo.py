@@ -15,7 +15,7 @@ RUN = Path("runs") / "demo"
 
 
 class StopWhenGood(keras.callbacks.Callback):
-    """Ends the training when the validation accuracy has reached a target."""
+    """Stops training when the validation accuracy has reached a target."""
 
     def __init__(self, target: float) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class StopWhenGood(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Say how it ended."""
+        """Print the result."""
         when = "not reached" if self.reached is None else f"reached in epoch {self.reached + 1}"
         print(f"A validation accuracy of {self.target} was {when}.")
 
@@ -85,7 +85,7 @@ def main() -> int:
     again = keras.models.load_model(RUN / "best.keras").evaluate(x_test, y_test, verbose=0)
     print(f"Test accuracy of best.keras: {again[1]:.4f}")
     if again[1] != accuracy:
-        print("The saved model is another than the one in memory: something is wrong.", file=sys.stderr)
+        print("The saved model differs from the one in memory: something is wrong.", file=sys.stderr)
         return 1
     if accuracy < NEEDED_ACCURACY:
         print(f"That is below {NEEDED_ACCURACY}: something is wrong.", file=sys.stderr)

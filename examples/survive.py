@@ -1,7 +1,7 @@
-"""Kill a training run in the middle of an epoch, start it again, and compare it with one that nobody killed.
+"""Kill a training run in the middle of an epoch, restart it, and compare it with an uninterrupted run.
 
-python examples/survive.py            does it all
-python examples/survive.py FOLDER     trains, to be killed and started again by hand, and prints a hash in the end
+python examples/survive.py            does all of this
+python examples/survive.py FOLDER     only trains, for you to kill and restart, and prints a hash at the end
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ RUN = Path("runs") / "survive"
 EPOCHS = 8
 
 
-class SayBatch(keras.callbacks.Callback):
-    """Prints where the run is, so that the kill comes at an interesting moment."""
+class PrintBatch(keras.callbacks.Callback):
+    """Prints the position of the run, so that it can be killed at a given moment."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remember the epoch."""
+        """Store the epoch."""
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Print it."""
+        """Print the position."""
         print(f"epoch {self.epoch} batch {batch}", flush=True)
 
 
@@ -66,12 +66,12 @@ def train(folder: Path, *further: keras.callbacks.Callback) -> tuple[list[float]
 
 
 def final_hash(losses: list[float], weights: list[bytes]) -> str:
-    """Return a digest of all that a run ended with."""
+    """Return a digest of a run's losses and final weights."""
     return hashlib.sha256(repr(losses).encode() + b"".join(weights)).hexdigest()[:16]
 
 
 def killed_at(folder: Path, moment: str) -> None:
-    """Train in another process, and kill it as soon as it says that it has come to a moment."""
+    """Train in another process, and kill it as soon as it prints the given moment."""
     process = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -83,9 +83,9 @@ def killed_at(folder: Path, moment: str) -> None:
 
 
 def main() -> int:
-    """Return 0 when both runs ended with the same bits."""
+    """Return 0 if both runs ended with the same bits."""
     if len(sys.argv) > 1:
-        print(f"final hash {final_hash(*train(Path(sys.argv[1]), SayBatch()))}")
+        print(f"final hash {final_hash(*train(Path(sys.argv[1]), PrintBatch()))}")
         return 0
     killed_at(RUN / "killed", "epoch 4 batch 17")
     losses, weights = train(RUN / "killed")
@@ -94,7 +94,7 @@ def main() -> int:
     same = same and (RUN / "killed" / "log.csv").read_bytes() == (RUN / "straight" / "log.csv").read_bytes()
     print(f"{len(losses)} epochs, last loss {losses[-1]:.6f}; without a kill {straight_losses[-1]:.6f}")
     print(f"final hash {final_hash(losses, weights)}; without a kill {final_hash(straight_losses, straight_weights)}")
-    print("The killed run ended bit for bit as the other one." if same else "The two runs differ.")
+    print("The killed run ended bit for bit like the uninterrupted one." if same else "The two runs differ.")
     return 0 if same else 1
 
 

@@ -26,7 +26,7 @@ def floatx() -> str:
     """Return the default float type's name.
 
     Returns:
-        "float32" unless `set_floatx` said otherwise.
+        "float32" unless changed by `set_floatx`.
 
     Example:
         >>> floatx()
@@ -53,7 +53,7 @@ def set_floatx(value: str) -> None:
 
 
 def epsilon() -> float:
-    """Return the small number added against division by zero, 1e-7 by default."""
+    """Return the small number that is added to avoid division by zero. Default: 1e-7."""
     return float(_settings["epsilon"])
 
 
@@ -63,15 +63,15 @@ def set_epsilon(value: float) -> None:
 
 
 def image_data_format() -> str:
-    """Return "channels_last", the order of axes of every image layer here."""
+    """Return "channels_last", the axis order of all image layers."""
     return "channels_last"
 
 
 def device() -> torch.device:
     """Return the device that new models train on.
 
-    `set_device` decides, else the environment variable `ONCUE_DEVICE`, else what Keras would take: CUDA, then Apple's
-    MPS, then the CPU.
+    That is the device set by `set_device`, or by the environment variable `ONCUE_DEVICE`, or else the one that Keras
+    would use: CUDA if available, then Apple's MPS, then the CPU.
 
     Returns:
         A torch device.
@@ -101,7 +101,7 @@ def set_device(name: str | torch.device | None) -> None:
         name: "cpu", "cuda", "cuda:1", "mps", a torch device, or None to choose automatically.
 
     Raises:
-        RuntimeError: When torch knows no such device.
+        RuntimeError: If torch knows no such device.
 
     Example:
         >>> set_device("cpu")
@@ -118,7 +118,7 @@ def clear_session(free_memory: bool = True) -> None:
     """Forget automatic names and the policy of `set_dtype_policy`, as Keras does between experiments.
 
     Args:
-        free_memory: Also run Python's garbage collector.
+        free_memory: Whether to run Python's garbage collector too. Default: True.
 
     Example:
         >>> clear_session()
@@ -135,7 +135,7 @@ def get_value(x: Any) -> Any:
     """Return the value of a weight, a learning rate or a tensor, as Keras 1 and 2 spell it.
 
     Args:
-        x: Anything with `.numpy()`, a torch tensor, or a plain number (returned as it is).
+        x: Anything with `.numpy()`, a torch tensor, or a plain number (returned unchanged).
 
     Returns:
         A NumPy array or number.
@@ -159,7 +159,7 @@ def set_value(x: Any, value: Any) -> None:
         value: The new value: a number or an array of the same shape.
 
     Raises:
-        TypeError: When `x` can't be set, such as a plain number.
+        TypeError: If `x` can't be set, such as a plain number.
 
     Example:
         >>> import torch
@@ -180,5 +180,5 @@ def set_value(x: Any, value: Any) -> None:
         return
     raise TypeError(
         f"`set_value` needs something that can be set: a weight, `optimizer.learning_rate` or a tensor; got {x!r} of "
-        f"type {type(x).__name__}. To set the learning rate type `model.optimizer.learning_rate = value`."
+        f"type {type(x).__name__}. To set the learning rate use `model.optimizer.learning_rate = value`."
     )

@@ -11,10 +11,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: The words after `oncue`; those of the process when None.
+        arguments: The arguments after `oncue`; those of the process if None.
 
     Returns:
-        0, or 1 when the file can't be used or is damaged.
+        0, or 1 if the file can't be used or is damaged.
 
     Example:
         >>> main(["plot", "missing.csv"])
@@ -24,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     plot = commands.add_parser("plot", help="draw the curves of a file that CSVLogger wrote")
     plot.add_argument("file", help="the CSV file")
-    plot.add_argument("-o", "--output", default="curves.png", help="the picture to write (default: curves.png)")
-    plot.add_argument("--separator", help="the character between two values (default: found out)")
-    verify = commands.add_parser("verify", help="compare the files of a ModelCheckpoint with its manifest")
+    plot.add_argument("-o", "--output", default="curves.png", help="the image to write (default: curves.png)")
+    plot.add_argument("--separator", help="the character between two values (default: detected)")
+    verify = commands.add_parser("verify", help="check the files of a ModelCheckpoint against its manifest")
     verify.add_argument("manifest", help="the manifest, <file name>.oncue.json, or the `filepath` of the callback")
     options = parser.parse_args(arguments)
     if options.command == "verify":

@@ -1,4 +1,4 @@
-"""Keras's `config`: the float type, epsilon and the policy of number types."""
+"""Keras's `config`: the float type, epsilon and the dtype policy."""
 
 from __future__ import annotations
 

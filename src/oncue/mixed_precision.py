@@ -1,4 +1,4 @@
-"""Keras's `mixed_precision`: 16-bit computations with weights of 32 bits, chosen for all layers at once.
+"""Keras's `mixed_precision`: 16-bit computations with 32-bit weights, chosen for all layers at once.
 
 Example:
     >>> import oncue

@@ -1,4 +1,4 @@
-"""Names made up for objects that were given none: `dense`, `dense_1`, `precision`."""
+"""Automatic names for objects without a given one: `dense`, `dense_1`, `precision`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def auto_name(prefix: str) -> str:
     """Return `prefix` the first time, then `prefix_1`, `prefix_2`, ...
 
     Args:
-        prefix: A snake_case word.
+        prefix: A name in snake case.
 
     Returns:
-        A name that this process has not given before (since `reset`).
+        A name that hasn't been returned before in this process (since `reset`).
 
     Example:
         >>> reset()
@@ -28,7 +28,7 @@ def auto_name(prefix: str) -> str:
 
 
 def to_snake_case(name: str) -> str:
-    """Return a class name as Keras writes it in automatic names.
+    """Return a class name in the form that Keras uses for automatic names.
 
     Args:
         name: A class name such as "Conv2D".
@@ -46,5 +46,5 @@ def to_snake_case(name: str) -> str:
 
 
 def reset() -> None:
-    """Forget every name that was given, as `clear_session` does."""
+    """Start counting again, as `clear_session` does."""
     _counts.clear()

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves of training beside validation, the learning rate, and what was decided when."""
+"""Plots of a run: training and validation curves, the learning rate, and decisions of callbacks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EVENTS = {
     "restore": ("#2ca02c", "weights kept"),
     "learning_rate": ("#7f7f7f", "rate cut"),
 }
-_MOST_LINES = 12
+_MAX_MARKS = 12
 
 
 @dataclass(frozen=True)
 class Event:
-    """A moment to mark.
+    """A decision to mark in the plots.
 
     Args:
         epoch: The epoch, counted from 1.
@@ -45,21 +45,21 @@ def plot(
 ) -> Figure:
     """Draw the curves of a run.
 
-    Each metric has a panel, training beside validation; the learning rate has the last one. Values that an epoch
-    doesn't have are left out, and the points around them are joined.
+    Each metric has a panel with its training and validation curves; the learning rate has the last panel. Epochs
+    without a value are skipped, and the points around them are joined.
 
     Args:
         epochs: The epochs, counted from 1.
-        values: From each name to its value in each epoch; None where there is none.
-        events: Moments to mark with a line.
-        title: A title over all panels.
+        values: For each name, its value in each epoch, or None.
+        events: Decisions to mark with a line.
+        title: A title above all panels.
 
     Returns:
         A matplotlib figure; `figure.savefig("curves.png")` writes it.
 
     Raises:
-        ValueError: When there is nothing to draw.
-        ImportError: Without matplotlib; the message names the extra.
+        ValueError: If there is nothing to draw.
+        ImportError: If matplotlib is not installed; the message names the extra.
 
     Example:
         >>> figure = plot([1, 2, 3], {"loss": [1.0, 0.5, 0.25], "val_loss": [1.1, 0.7, 0.6]})
@@ -69,7 +69,7 @@ def plot(
     Figure = _figure_class()
     panels = _panels(values)
     if not panels or not epochs:
-        raise ValueError("There is nothing to draw: the history holds no numbers.")
+        raise ValueError("There is nothing to draw: the history has no numbers.")
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(0.6 + 4.6 * columns, 0.5 + 3.6 * rows), layout="constrained", dpi=110)
@@ -88,13 +88,13 @@ def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> 
 
     Args:
         filename: The file.
-        separator: The character between two values; found out when None.
+        separator: The character between two values; detected if None (default).
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: When the file is no log of epochs.
+        ValueError: If the file is not a log of epochs.
     """
     with open(filename, newline="", encoding="utf-8") as file:
         header = file.readline()
@@ -103,7 +103,9 @@ def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> 
         file.seek(0)
         rows = [row for row in csv.reader(file, delimiter=separator) if row]
     if len(rows) < 2 or "epoch" not in rows[0]:
-        raise ValueError(f"`{os.fspath(filename)}` is no log of epochs: it needs a column 'epoch' and a row of values.")
+        raise ValueError(
+            f"`{os.fspath(filename)}` is not a log of epochs: it needs a column 'epoch' and a row of values."
+        )
     columns = {
         name: [_value(row[index]) if index < len(row) else None for row in rows[1:]]
         for index, name in enumerate(rows[0])
@@ -114,7 +116,7 @@ def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> 
 
 
 def events_of(entries: Sequence[Entry]) -> list[Event]:
-    """Return the moments of a journal that are worth a line."""
+    """Return the entries of a journal that the plots mark."""
     found = []
     for entry in entries:
         if entry.epoch is not None and entry.kind in _EVENTS:
@@ -126,15 +128,15 @@ def events_of(entries: Sequence[Entry]) -> list[Event]:
 def aligned(
     epochs: Sequence[int], history: Mapping[str, Sequence[Any]], logged_in: Mapping[str, Sequence[int]]
 ) -> dict[str, list[float | None]]:
-    """Return the values of a history, one for each epoch, where some were logged only in a few of them.
+    """Return the values of a history with one entry per epoch, though some were logged only in some epochs.
 
     Args:
         epochs: The epochs.
-        history: From each name to the values that were logged.
-        logged_in: From each name to the epochs in which it was logged.
+        history: For each name, the values that were logged.
+        logged_in: For each name, the epochs in which it was logged.
 
     Returns:
-        From each name to a value or None for each epoch.
+        For each name, a value or None per epoch.
 
     Example:
         >>> aligned([1, 2, 3, 4], {"val_loss": [0.5, 0.25]}, {"val_loss": [2, 4]})
@@ -186,9 +188,9 @@ def _draw(
     axes.spines[["top", "right"]].set_visible(False)
     if len(epochs) <= 12:
         axes.set_xticks(list(epochs))
-    # The other panels explain the lines, and the title says what this curve is.
+    # The learning rate needs no legend: its title names the curve, and the other panels explain the marks.
     if (len(axes.get_lines()) > 1 or marked) and name != "learning_rate":
-        # Above the curves, never on them.
+        # Above the panel, where it can't cover the curves.
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, fontsize=8, frameon=False, borderaxespad=0.2)
 
 
@@ -196,10 +198,10 @@ def _mark(axes: Axes, events: Sequence[Event]) -> bool:
     marked = False
     for kind, (colour, label) in _EVENTS.items():
         moments = sorted({event.epoch for event in events if event.kind == kind})
-        if not moments or len(moments) > _MOST_LINES:
+        if not moments or len(moments) > _MAX_MARKS:
             continue
         for index, epoch in enumerate(moments):
-            # Where two fall together, both show.
+            # Styles that stay visible where two marks coincide.
             style = {"learning_rate": ":", "stop": "-", "restore": (0, (4, 4))}[kind]
             axes.axvline(
                 epoch, color=colour, linestyle=style, linewidth=1.0, label=label if not index else None, zorder=0
@@ -226,5 +228,5 @@ def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("Pictures need matplotlib. Type `pip install 'oncue[plot]'`.") from error
+        raise ImportError("Plots need matplotlib. Run `pip install 'oncue[plot]'`.") from error
     return Figure

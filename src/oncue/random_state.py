@@ -1,4 +1,4 @@
-"""The random generators that a training step may draw from: those of Python, NumPy, and torch on every device."""
+"""The random generators that a training step may use: those of Python, NumPy, and torch on every device."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 
 
 def random_state(cuda: bool = True) -> dict[str, Any]:
-    """Return the state of the generators, as plain containers, numbers and tensors.
+    """Return the state of the global generators, as plain containers, numbers and tensors.
 
-    Generators that code of its own makes, such as `numpy.random.default_rng()`, aren't among them.
+    Separate generators, such as `numpy.random.default_rng()`, are not included.
 
     Args:
-        cuda: False to leave the devices alone, as the worker processes of a DataLoader must.
+        cuda: False to leave out the devices, which worker processes of a DataLoader must not touch. Default: True.
 
     Returns:
-        "python", "numpy", "torch", and "cuda": one state for each device, none without CUDA.
+        "python", "numpy", "torch", and "cuda": a list with one state per device, empty without CUDA.
 
     Example:
         >>> state = random_state()
@@ -41,7 +41,7 @@ def random_state(cuda: bool = True) -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the generators into a state that `random_state` returned; devices that are no longer there are skipped."""
+    """Restore a state that `random_state` returned; devices that no longer exist are skipped."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(int(word) for word in words), gauss))
     name, keys, *rest = state["numpy"]
@@ -54,10 +54,10 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved_random_state(*generators: torch.Generator | None) -> Iterator[None]:
-    """Put the CPU random states of Python, NumPy and torch back when the block ends.
+    """Restore the CPU random states of Python, NumPy and torch when the block ends.
 
     Args:
-        *generators: Further torch generators to put back; None is skipped.
+        *generators: Further torch generators to restore; None is skipped.
 
     Yields:
         Nothing.
@@ -83,7 +83,7 @@ def preserved_random_state(*generators: torch.Generator | None) -> Iterator[None
 
 @lru_cache(maxsize=1)
 def _as_array(words: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    # An array is written a hundred times faster than a tuple of numbers, and most runs never draw from this generator.
+    # An array is saved a hundred times faster than a tuple. Cached, since most runs never use Python's generator.
     array = np.array(words, dtype=np.int64)
     array.flags.writeable = False
     return array

@@ -1,4 +1,4 @@
-"""Random masks that depend on a seed and on how often it was drawn from: one operation that a compiler leaves as it is."""
+"""Random masks that depend only on a seed and the number of draws before: an operation opaque to torch's compiler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _registered: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 class Seeds(Protocol):
-    """What counts draws; `oncue.random.SeedGenerator`."""
+    """A seed with a count of draws, such as `oncue.random.SeedGenerator`."""
 
     number: int
 
@@ -27,10 +27,10 @@ class Seeds(Protocol):
 
 
 def register(seeds: Any) -> int:
-    """Return a number by which a graph, which can't hold an object, finds one that counts draws.
+    """Return a number by which a graph, which can't contain objects, refers to one.
 
     Args:
-        seeds: The object; it is not kept alive.
+        seeds: The object; only a weak reference is kept.
     """
     number = next(_numbers)
     _registered[number] = seeds
@@ -38,13 +38,13 @@ def register(seeds: Any) -> int:
 
 
 def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -> Tensor:
-    """Draw ones and zeros; the n-th mask depends on nothing but the seed and n, in a compiled graph on the CPU, too.
+    """Draw ones and zeros; the n-th mask depends only on the seed and n, in a compiled graph on the CPU too.
 
     Args:
-        seeds: The seed and its count.
+        seeds: The seed and its count of draws.
         shape: The mask's shape.
-        keep: The odds of a one.
-        like: A tensor of the mask's type, on its device.
+        keep: The probability of a one.
+        like: A tensor with the mask's dtype and device.
 
     Returns:
         The mask.
@@ -55,7 +55,7 @@ def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -
         >>> torch.equal(first, seeded_mask(SeedGenerator(3), (2, 3), 0.5, torch.ones(1)))
         True
     """
-    # On a GPU a graph is recorded and played again, and would give the same mask at each step.
+    # On a GPU the graph is recorded and replayed, and would repeat the same mask in every step.
     if like.device.type == "cpu" and torch.compiler.is_compiling():
         found: Tensor = torch.ops.oncue.seeded_mask.default(seeds.number, list(shape), keep, like.dtype)
         return found
@@ -70,14 +70,14 @@ def _draw(seeds: Seeds, shape: Sequence[int], keep: float, dtype: torch.dtype, d
 
 
 def _in_graph(number: int, shape: Sequence[int], keep: float, dtype: torch.dtype) -> Tensor:
-    # By its name: a notebook that loads this file again has other seeds in another registry.
+    # Imported here, because reloading this module (in a notebook) makes a new registry.
     from oncue import seeded_mask
 
     return seeded_mask._draw(seeded_mask._registered[number], shape, keep, dtype, torch.device("cpu"))
 
 
 if not hasattr(torch.ops.oncue, "seeded_mask"):
-    # The tag keeps a compiler from making one draw of two.
+    # The tag keeps the compiler from merging two draws into one.
     torch.library.define(
         _MASK,
         "(int seeds, SymInt[] shape, float keep, ScalarType dtype) -> Tensor",

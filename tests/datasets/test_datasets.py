@@ -43,7 +43,7 @@ def test_mnist_is_downloaded_and_checked(
 ) -> None:
     content = npz(**small_mnist())
     monkeypatch.setenv("ONCUE_DATASETS_ORIGIN", serve({"mnist.npz": content}))
-    with pytest.raises(ValueError, match="another sha256"):
+    with pytest.raises(ValueError, match="the expected sha256 hash"):
         mnist.load_data()
     assert list(home.iterdir()) == []
     monkeypatch.setattr(mnist, "_SHA256", hashlib.sha256(content).hexdigest())

@@ -33,7 +33,7 @@ def test_a_pass_visits_every_row_once_with_its_target(samples: int, size: int, s
 
 @given(samples=st.integers(1, 40), size=st.integers(1, 9), data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_pass_goes_on_from_a_saved_position(samples: int, size: int, data: Any) -> None:
+def test_a_pass_continues_from_a_saved_position(samples: int, size: int, data: Any) -> None:
     shuffle = data.draw(st.sampled_from([False, True, "batch"]))
     batches = batches_of(np.arange(samples), batch_size=size, shuffle=shuffle)
     rows_of(batches)
@@ -70,7 +70,7 @@ def test_batch_order_keeps_neighbours_together_and_the_partial_batch_last() -> N
     assert [part[0] for part in parts[:-1]] != sorted(part[0] for part in parts[:-1])
 
 
-def test_first_leaves_random_state_and_order_alone() -> None:
+def test_first_changes_neither_random_state_nor_order() -> None:
     batches = batches_of(np.arange(50), shuffle=True, batch_size=7)
     before = torch.get_rng_state()
     assert batches.first()[0].tolist() == list(range(7))
@@ -84,16 +84,16 @@ def test_no_second_copy_of_the_data() -> None:
     assert x[0, 0] == 5.0
 
 
-def test_float64_is_cast_per_batch_not_as_a_whole() -> None:
+def test_float64_is_cast_batch_by_batch() -> None:
     x = np.arange(40.0)
     batches = batches_of(x, batch_size=8, shuffle=True)
-    held = batches._data[0]  # type: ignore[attr-defined]  # no public way to see what is held
+    held = batches._data[0]  # type: ignore[attr-defined]  # there is no public access to it
     assert held.data_ptr() == x.__array_interface__["data"][0]
     assert {part.dtype for part, _, _ in batches.epoch()} == {torch.float32}
     assert sorted(rows_of(batches)) == x.tolist()
 
 
-def test_floats_follow_floatx_and_the_rest_keeps_its_type() -> None:
+def test_floats_become_floatx_and_other_types_stay() -> None:
     data = {"half": np.zeros(4, "float16"), "byte": np.zeros(4, "uint8"), "flag": np.zeros(4, bool), "n": [1, 2, 3, 4]}
     kinds = {name: part.dtype for name, part in batches_of(data).first()[0].items()}
     assert kinds == {"half": torch.float32, "byte": torch.uint8, "flag": torch.bool, "n": torch.int64}
@@ -170,7 +170,7 @@ def test_steps_without_batch_size_divides_the_samples() -> None:
     assert batches_of(np.zeros(100), steps=8, batch_size=10).batch_size == 10
 
 
-def test_epochs_of_steps_go_on_where_the_last_one_stopped() -> None:
+def test_epochs_of_steps_continue_where_the_last_one_stopped() -> None:
     batches = batches_of(np.arange(10), batch_size=2, steps=3)
     assert batches.num_batches == 3
     assert [rows_of(batches) for _ in range(3)] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 0, 1], [2, 3, 4, 5, 6, 7]]
@@ -236,7 +236,7 @@ def test_bad_data_is_refused_with_names_and_shapes(arguments: dict[str, Any], me
         batches_of(**arguments)
 
 
-def test_sparse_matrices_name_the_way_out() -> None:
+def test_sparse_matrices_are_refused_with_advice() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     for matrix in (sparse.eye(3, format="csr"), sparse.csr_array(np.eye(3))):
         with pytest.raises(ValueError, match="toarray"):
@@ -300,7 +300,7 @@ def test_an_unknown_state_is_refused() -> None:
         batches_of(np.zeros(3)).load_state_dict({"seed": 1})
 
 
-def test_a_start_beyond_the_pass_gives_nothing_and_draws_nothing() -> None:
+def test_a_start_beyond_the_pass_yields_nothing_and_draws_nothing() -> None:
     batches = batches_of(np.zeros(4), shuffle=True)
     before = torch.get_rng_state()
     assert list(batches.epoch(1)) == []

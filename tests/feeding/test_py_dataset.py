@@ -15,7 +15,7 @@ from oncue.utils.py_dataset import PyDataset, Sequence
 
 
 class Numbers(PyDataset):
-    """Batch n holds n and its square; earlier batches take longer, so that threads would deliver them last."""
+    """Batch n holds n and its square; earlier batches take longer, so that threads would finish them last."""
 
     def __init__(self, number: int = 6, **options: Any) -> None:
         super().__init__(**options)
@@ -122,14 +122,14 @@ def test_an_error_in_a_worker_arrives(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_data_set_without_end_needs_steps_and_hears_of_epochs(workers: int) -> None:
+def test_an_infinite_data_set_needs_steps_and_its_epoch_hooks_run(workers: int) -> None:
     calls: list[str] = []
 
-    class Heard(Endless):
+    class Infinite(Endless):
         def on_epoch_end(self) -> None:
             calls.append("end")
 
-    batches = batches_of(Heard(workers=workers), steps=3)
+    batches = batches_of(Infinite(workers=workers), steps=3)
     assert [rows_of(batches), rows_of(batches)] == [[0, 1, 2], [3, 4, 5]]
     assert calls == ["end", "end"]
     batches.close()
@@ -139,11 +139,11 @@ def test_sequence_is_the_old_name() -> None:
     assert Sequence is PyDataset
 
 
-def test_iterating_by_hand() -> None:
+def test_iterating_directly() -> None:
     assert [y.item() for _, y in Numbers(3)] == [0, 1, 4]
 
 
-def test_a_forgotten_super_call_does_no_harm() -> None:
+def test_a_missing_super_call_is_harmless() -> None:
     class Forgetful(Numbers):
         def __init__(self) -> None:
             self.number, self.calls = 2, []
@@ -158,7 +158,7 @@ def test_class_weight_and_targets() -> None:
         as_batches(Numbers(), [1], device="cpu")
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_parts_are_named() -> None:
     class Bare(PyDataset):
         pass
 

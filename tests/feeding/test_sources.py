@@ -41,7 +41,7 @@ class Numbers(IterableDataset[Any]):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_is_read_anew_every_epoch(workers: int) -> None:
+def test_a_loader_is_read_from_its_beginning_in_every_epoch(workers: int) -> None:
     loader = DataLoader(PAIRS, batch_size=4, num_workers=workers)
     batches = batches_of(loader)
     assert (batches.num_batches, batches.batch_size, batches.source) == (3, 4, loader)
@@ -53,7 +53,7 @@ def test_a_loader_is_read_anew_every_epoch(workers: int) -> None:
     assert rows_of(batches, start=2) == [8, 9]
 
 
-def test_looking_at_a_loader_leaves_no_trace() -> None:
+def test_peeking_at_a_loader_changes_no_random_state() -> None:
     generator = torch.Generator().manual_seed(1)
     loader = DataLoader(Squares(), batch_size=4, shuffle=True, generator=generator)
     before = (torch.get_rng_state(), generator.get_state(), random.getstate())
@@ -84,12 +84,12 @@ def test_a_shuffled_loader_resumes_in_the_same_order(own_generator: bool) -> Non
     assert sorted(rows_of(resumed)) == list(range(10))
 
 
-def test_samplers_are_told_the_epoch() -> None:
-    told: list[int] = []
+def test_samplers_get_the_epoch() -> None:
+    epochs: list[int] = []
 
     class Sampler(torch.utils.data.Sampler[int]):
         def set_epoch(self, epoch: int) -> None:
-            told.append(epoch)
+            epochs.append(epoch)
 
         def __iter__(self) -> Iterator[int]:
             return iter(range(10))
@@ -106,7 +106,7 @@ def test_samplers_are_told_the_epoch() -> None:
     resumed.load_state_dict(batches.state_dict())
     rows_of(resumed, start=1)
     rows_of(resumed)
-    assert told == [0, 1, 1, 2]
+    assert epochs == [0, 1, 1, 2]
 
 
 def test_a_loader_without_automatic_batching() -> None:
@@ -164,7 +164,7 @@ def test_data_sets_without_length_or_samples_are_refused() -> None:
 # --- generators and iterables -----------------------------------------------------------------------------------
 
 
-def test_a_generator_is_looked_at_without_loss_and_goes_on() -> None:
+def test_peeking_at_a_generator_loses_nothing_and_epochs_continue() -> None:
     batches = batches_of(pairs(5), steps=2)
     assert batches.first()[0].tolist() == batches.first()[0].tolist() == [0, 0]
     assert (batches.num_batches, batches.restartable, batches.reads_again) == (2, False, True)
@@ -189,7 +189,7 @@ def test_an_empty_generator_is_refused(read: Any) -> None:
         read(batches_of(pairs(0)))
 
 
-def test_what_a_generator_may_yield() -> None:
+def test_everything_a_generator_may_yield() -> None:
     given = [
         X,
         (X,),
@@ -225,7 +225,7 @@ def test_a_malformed_batch_is_named(bad: Any, message: str) -> None:
         list(batches.epoch())
 
 
-def test_an_iterable_starts_anew() -> None:
+def test_an_iterable_starts_from_its_beginning() -> None:
     class Source:
         def __len__(self) -> int:
             return 3
@@ -240,7 +240,7 @@ def test_an_iterable_starts_anew() -> None:
     assert rows_of(batches, start=1) == [1, 1, 2, 2]
 
 
-def test_tensors_of_other_libraries_are_read_by_numpy() -> None:
+def test_tensors_of_other_libraries_are_read_through_numpy() -> None:
     class Foreign:
         def numpy(self) -> Any:
             return X
@@ -257,14 +257,14 @@ def test_class_weights_reach_streams_and_loaders() -> None:
 
 
 @pytest.mark.parametrize("source", [DataLoader(PAIRS), PAIRS, pairs(), Numbers()], ids=lambda s: type(s).__name__)
-def test_targets_beside_a_source_are_refused(source: Any) -> None:
+def test_targets_given_besides_a_source_are_refused(source: Any) -> None:
     with pytest.raises(ValueError, match="`y` must not be passed to `evaluate`"):
         batches_of(source, X, method="evaluate")
     with pytest.raises(ValueError, match="`sample_weight` must not"):
         batches_of(source, sample_weight=X)
 
 
-def test_batch_size_beside_batches_warns_once_and_not_for_validation() -> None:
+def test_batch_size_for_whole_batches_warns_once_and_not_for_validation() -> None:
     with pytest.warns(UserWarning, match="`batch_size=8` is ignored: `x` is a DataLoader"):
         batches_of(DataLoader(PAIRS), batch_size=8)
     with warnings.catch_warnings():
@@ -303,7 +303,7 @@ def test_hugging_face_columns(hub: Any, form: str | None) -> None:
     assert all(torch.equal(x[:, 0], y.float()) for x, y, _ in seen)
 
 
-def test_hugging_face_several_columns_and_none_to_predict(hub: Any) -> None:
+def test_hugging_face_with_several_columns_or_no_target(hub: Any) -> None:
     x, y, _ = batches_of(table(hub, a=[1, 2], b=[3, 4], labels=[0, 1])).first()
     assert {name: part.tolist() for name, part in x.items()} == {"a": [1, 2], "b": [3, 4]}
     assert y.tolist() == [0, 1]

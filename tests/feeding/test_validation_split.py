@@ -13,15 +13,15 @@ from hypothesis import given, strategies as st
 from oncue.feeding.batches import split_validation
 
 
-@given(samples=st.integers(2, 200), share=st.floats(0.001, 0.999))
-def test_the_tail_is_held_out(samples: int, share: float) -> None:
+@given(samples=st.integers(2, 200), fraction=st.floats(0.001, 0.999))
+def test_the_tail_is_held_out(samples: int, fraction: float) -> None:
     x = np.arange(samples)
-    at = math.floor(samples * (1.0 - share))
+    at = math.floor(samples * (1.0 - fraction))
     if at in (0, samples):
         with pytest.raises(ValueError, match="validation_split"):
-            split_validation(x, validation_split=share)
+            split_validation(x, validation_split=fraction)
     else:
-        train, held_out = split_validation(x, validation_split=share)
+        train, held_out = split_validation(x, validation_split=fraction)
         assert train[0].tolist() + held_out[0].tolist() == x.tolist()
         assert len(train[0]) == at
 
@@ -37,10 +37,10 @@ def test_parts_are_views() -> None:
     assert train[2] is None
 
 
-@pytest.mark.parametrize("share", [0, 1, 1.5, -0.1, True, "half", float("nan")])
-def test_bad_shares(share: Any) -> None:
+@pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.1, True, "half", float("nan")])
+def test_bad_fractions(fraction: Any) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        split_validation(np.zeros(10), validation_split=share)
+        split_validation(np.zeros(10), validation_split=fraction)
 
 
 def test_streams_and_loaders_need_validation_data() -> None:

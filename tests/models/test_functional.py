@@ -82,7 +82,7 @@ def test_dict_of_inputs_goes_by_its_keys_not_by_order() -> None:
     ("data", "message"),
     [
         ({"a": torch.ones(2, 3)}, "The input 'b' is missing.*'a', 'b'"),
-        ({"a": torch.ones(2, 3), "bb": torch.ones(2, 2)}, "Is it what came as 'bb'"),
+        ({"a": torch.ones(2, 3), "bb": torch.ones(2, 2)}, "Should 'bb' be named"),
         ([torch.ones(2, 3)], r"takes 2 inputs \(a, b\); got 1.*\(2, 3\)"),
         ([torch.ones(2, 3), torch.ones(2, 5)], r"'b' expects the shape \(None, 2\).*\(2, 5\)"),
         ([torch.ones(2, 3), torch.ones(2, 2, 2)], r"'b' expects the shape \(None, 2\).*\(2, 2, 2\)"),

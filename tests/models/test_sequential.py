@@ -43,7 +43,7 @@ def test_built_on_first_data() -> None:
     assert not model.built
     with pytest.raises(ValueError, match="no weights yet"):
         model.count_params()
-    with pytest.raises(AttributeError, match="not built"):
+    with pytest.raises(AttributeError, match="not been built"):
         _ = model.output_shape
     assert model(torch.ones(5, 4)).shape == (5, 2)
     assert model.count_params() == 15 + 8
@@ -101,11 +101,11 @@ def test_torch_modules_behind_an_unbuilt_layer() -> None:
 @pytest.mark.parametrize(
     ("things", "error", "message"),
     [
-        ([layers.Dense], TypeError, r"the class Dense; type `Dense\(...\)`"),
+        ([layers.Dense], TypeError, r"the class Dense; use `Dense\(...\)`"),
         (["dense"], TypeError, "'dense'"),
         ([layers.Dense(1, name="d"), layers.Dense(1, name="d")], ValueError, "two called 'd'"),
-        ([layers.Dense(1), keras.Input((2,))], ValueError, "can only be the first"),
-        ([keras.Input((2,)), keras.Input((2,))], ValueError, "can only be the first"),
+        ([layers.Dense(1), keras.Input((2,))], ValueError, "must come first"),
+        ([keras.Input((2,)), keras.Input((2,))], ValueError, "must come first"),
         ([layers.Dense(1)(keras.Input((2,)))], ValueError, "not the output of a layer"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Small data sets to try a model on."""
+"""Small data sets for trying out models."""
 
 from oncue.datasets import digits, fashion_mnist, mnist
 

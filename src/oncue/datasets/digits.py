@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1797 pictures of 8 by 8 pixels, without a download."""
+"""scikit-learn's handwritten digits: 1797 images of 8 by 8 pixels, without a download."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def load_data(test_split: float = 0.2, seed: int = 113) -> Split:
     Each digit is split in the same proportion; the same seed gives the same split.
 
     Args:
-        test_split: The share of the pictures for testing, between 0 and 1.
-        seed: The seed of the split.
+        test_split: The fraction of the images for testing, between 0 and 1. Default: 0.2.
+        seed: The seed of the split. Default: 113.
 
     Returns:
         `((x_train, y_train), (x_test, y_test))`: float32 images of shape (n, 8, 8) with pixels from 0 to 1, and int64
         labels from 0 to 9.
 
     Raises:
-        ImportError: When scikit-learn is not installed.
-        ValueError: When `test_split` is not between 0 and 1, or leaves one part without some digit.
+        ImportError: If scikit-learn is not installed.
+        ValueError: If `test_split` is not between 0 and 1, or leaves one part without some digit.
 
     Example:
         >>> (x_train, y_train), (x_test, y_test) = load_data()
@@ -35,7 +35,7 @@ def load_data(test_split: float = 0.2, seed: int = 113) -> Split:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            "The handwritten digits come with scikit-learn, which is not installed; type "
+            "The handwritten digits come with scikit-learn, which is not installed; run "
             "`pip install 'oncue[datasets]'`."
         ) from error
     digits = load_digits()
@@ -47,7 +47,7 @@ def load_data(test_split: float = 0.2, seed: int = 113) -> Split:
         mine = random.permutation(np.flatnonzero(labels == digit))
         taken = round(len(mine) * test_split)
         if taken in (0, len(mine)):
-            raise ValueError(f"`test_split={test_split}` leaves no picture of digit {digit} on one side.")
+            raise ValueError(f"`test_split={test_split}` leaves no image of digit {digit} on one side.")
         test[mine[:taken]] = True
     train_order = random.permutation(np.flatnonzero(~test))
     test_order = random.permutation(np.flatnonzero(test))

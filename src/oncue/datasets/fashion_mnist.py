@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70 000 pictures of clothes of 28 by 28 pixels."""
+"""Fashion-MNIST: 70 000 images of clothes of 28 by 28 pixels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def load_data() -> Split:
         from 0 to 255, and uint8 labels from 0 to 9.
 
     Raises:
-        DownloadError: When a file is not there and can't be downloaded; says where to put it.
-        ValueError: When a file is not what it should be.
+        DownloadError: If a file is missing and can't be downloaded; the message says where to put it.
+        ValueError: If a file is not valid.
 
     Example:
         >>> (x_train, y_train), (x_test, y_test) = load_data()  # doctest: +SKIP
@@ -36,7 +36,7 @@ def load_data() -> Split:
 
 
 def _read(name: str) -> Array:
-    """Read the IDX format (http://yann.lecun.com/exdb/mnist): type and rank, the shape, then bytes."""
+    """Read an IDX file (http://yann.lecun.com/exdb/mnist): type and rank, then the shape, then the bytes."""
     path = get_file(name, url_of(name), cache_subdir=_SUBDIR)
     try:
         with gzip.open(path, "rb") as file:
@@ -47,4 +47,4 @@ def _read(name: str) -> Array:
             raise ValueError("it is not IDX data of bytes")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
     except (OSError, EOFError, struct.error, ValueError) as error:
-        raise ValueError(f"{path} is not Fashion-MNIST: {error}. Delete it to load it anew.") from error
+        raise ValueError(f"{path} is not Fashion-MNIST: {error}. Delete it to download it again.") from error

@@ -18,19 +18,19 @@ _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 def load_data(path: str = "mnist.npz") -> Split:
     """Return MNIST, downloaded once to Keras's cache folder.
 
-    A cached file with another hash is downloaded again. When that fails, and the file holds the four arrays, it is
-    used with a warning. Pickled arrays are never read.
+    A cached file with another hash is downloaded again. If that fails and the file has the four arrays, it is used,
+    with a warning. Pickled arrays are never read.
 
     Args:
-        path: The file's name in the folder `datasets` of the cache.
+        path: The file's name in the folder `datasets` of the cache. Default: "mnist.npz".
 
     Returns:
         `((x_train, y_train), (x_test, y_test))`: uint8 images of shape (60000, 28, 28) and (10000, 28, 28) with pixels
         from 0 to 255, and uint8 labels from 0 to 9.
 
     Raises:
-        DownloadError: When the file is not there and can't be downloaded; says where to put it.
-        ValueError: When the file is not what it should be.
+        DownloadError: If the file is missing and can't be downloaded; the message says where to put it.
+        ValueError: If the file is not valid.
 
     Example:
         >>> (x_train, y_train), (x_test, y_test) = load_data()  # doctest: +SKIP
@@ -48,7 +48,7 @@ def load_data(path: str = "mnist.npz") -> Split:
             raise
         warn(
             f"{cached} is not the original MNIST (SHA-256 {hash_file(cached)} instead of {_SHA256}), and it could not "
-            "be downloaded again; the file is used as it is."
+            "be downloaded again; the file is used anyway."
         )
         return arrays
     return _read(Path(found))
@@ -60,9 +60,9 @@ def _read(path: Path) -> Split:
             missing = [name for name in _ARRAYS if name not in file]
             if missing:
                 raise ValueError(
-                    f"{path} lacks the arrays {missing}; it has {sorted(file)}. Delete it to load it anew."
+                    f"{path} lacks the arrays {missing}; it has {sorted(file)}. Delete it to download it again."
                 )
             x_train, y_train, x_test, y_test = (file[name] for name in _ARRAYS)
     except (BadZipFile, EOFError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is not a readable .npz file: {error}. Delete it to load it anew.") from error
+        raise ValueError(f"{path} is not a readable .npz file: {error}. Delete it to download it again.") from error
     return (x_train, y_train), (x_test, y_test)

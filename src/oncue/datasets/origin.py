@@ -21,7 +21,7 @@ def url_of(name: str) -> str:
         name: The file's name.
 
     Returns:
-        Its URL at Keras's public folder, or below `ONCUE_DATASETS_ORIGIN` where that environment variable is set.
+        Its URL in Keras's public folder, or below `ONCUE_DATASETS_ORIGIN` if that environment variable is set.
 
     Example:
         >>> url_of("mnist.npz").endswith("/mnist.npz")

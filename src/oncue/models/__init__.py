@@ -1,4 +1,4 @@
-"""Models: `Model`, `Sequential`, and what makes them again."""
+"""Models: `Model`, `Sequential`, and functions that clone, save and load them."""
 
 from __future__ import annotations
 

@@ -18,20 +18,19 @@ from oncue.nested import flatten, map_leaves
 
 
 def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None) -> Any:
-    """Make a model of the same architecture, with layers and first weights of its own; it is not compiled.
+    """Make a model of the same architecture, with new layers and newly initialized weights; it is not compiled.
 
     Args:
         model: A `Sequential`, a functional model, or a `Model` around a torch module.
         input_tensors: Symbolic inputs for the new model, nested as those of `model`; new ones by default.
-        clone_function: Returns the layer to use in place of the layer that it is given (it is not asked about inputs);
-            by default one made from the same configuration.
+        clone_function: Takes a layer and returns the one to use in its place (not called for inputs); by default a new
+            layer of the same configuration.
 
     Returns:
         The new model.
 
     Raises:
-        ValueError: For a subclassed model, whose architecture is known to nobody but its author, or inputs that don't
-            match.
+        ValueError: For a subclassed model, whose architecture can't be read from it, or inputs that don't match.
 
     Example:
         >>> from oncue import layers
@@ -41,16 +40,16 @@ def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[
     """
     if clone_function is not None and not callable(clone_function):
         raise ValueError(f"`clone_function` must be a function of a layer; got {clone_function!r}.")
-    again = _fresh if clone_function is None else clone_function
+    clone = _fresh if clone_function is None else clone_function
     if isinstance(model, Sequential):
-        return _sequential(model, input_tensors, again)
+        return _sequential(model, input_tensors, clone)
     if isinstance(model, Model) and model._graph is not None:
-        return _functional(model, input_tensors, again)
+        return _functional(model, input_tensors, clone)
     if isinstance(model, Model) and model.module is not None and type(model) is Model:
         return Model(_reset(copy.deepcopy(model.module)), name=model.name)
     raise ValueError(
         "`clone_model` takes a Sequential, a functional model, or a Model around a torch module; got "
-        f"{model!r} of type {type(model).__name__}. Make a subclass again by calling it."
+        f"{model!r} of type {type(model).__name__}. To clone a subclassed model, call its constructor again."
     )
 
 
@@ -70,7 +69,7 @@ def _reset(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def _sequential(model: Sequential, input_tensors: Any, again: Callable[[Any], Any]) -> Sequential:
+def _sequential(model: Sequential, input_tensors: Any, clone_layer: Callable[[Any], Any]) -> Sequential:
     clone = Sequential(name=model.name, trainable=model.trainable)
     given = flatten(input_tensors) if input_tensors is not None else []
     if len(given) > 1 or not all(isinstance(tensor, KerasTensor) for tensor in given):
@@ -80,13 +79,13 @@ def _sequential(model: Sequential, input_tensors: Any, again: Callable[[Any], An
     elif model._input is not None:
         clone.add(_input_like(model._input).output)
     for layer in model.layers:
-        clone.add(again(layer))
+        clone.add(clone_layer(layer))
     if not clone.built and model._tensors:
         clone.build(model.input_shape)
     return clone
 
 
-def _functional(model: Model, input_tensors: Any, again: Callable[[Any], Any]) -> Model:
+def _functional(model: Model, input_tensors: Any, clone_layer: Callable[[Any], Any]) -> Model:
     graph = model._graph
     if input_tensors is None:
         structure = map_leaves(lambda tensor: _input_like(tensor).output, graph.input_structure)
@@ -111,7 +110,7 @@ def _functional(model: Model, input_tensors: Any, again: Callable[[Any], Any]) -
         key = id(call.layer)
         if key not in clones:
             own = isinstance(call.layer, Operation)
-            clones[key] = Operation(call.layer.kind, call.layer.name) if own else again(call.layer)
+            clones[key] = Operation(call.layer.kind, call.layer.name) if own else clone_layer(call.layer)
         results = clones[key](*map_leaves(new, call.args), **map_leaves(new, call.kwargs))
         for index, tensor in enumerate(flatten(results)):
             made[id(call), index] = tensor

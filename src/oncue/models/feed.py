@@ -1,4 +1,4 @@
-"""Feed: what is fed to a functional model, brought into the order and the ranks of its inputs."""
+"""Matches the data passed to a functional model with the model's inputs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from oncue.variable import torch_dtype
 
 
 class Feed:
-    """Takes a tensor, a list, or a dict by input name, and gives the inputs in their order, checked.
+    """Turns a tensor, a list, or a dict by input name into the list of the model's inputs, with shapes checked.
 
     Args:
         structure: The symbolic inputs as the model's author nested them.
-        optional: The names of the inputs for which None may come.
+        optional: The names of the inputs that may be None.
 
     Example:
         >>> feed = Feed(KerasTensor((None, 1), name="x"), frozenset())
@@ -40,7 +40,7 @@ class Feed:
         """Return the tensors in the order of the inputs.
 
         Raises:
-            ValueError: When an input is missing, or the rank or a size of one is another.
+            ValueError: If an input is missing, or its rank or a size doesn't match.
         """
         flat = [given] if isinstance(given, torch.Tensor) else self._flat(given)
         if len(flat) != len(self._inputs):
@@ -57,7 +57,7 @@ class Feed:
             missing = [key for key in keys if key not in given and key not in self._optional]
             if missing:
                 guess = nearest(str(missing[0]), [str(key) for key in given if key not in keys])
-                hint = f" Is it what came as {guess!r}?" if guess is not None else ""
+                hint = f" Should {guess!r} be named '{missing[0]}'?" if guess is not None else ""
                 raise ValueError(
                     f"The input '{missing[0]}' is missing: the model takes {', '.join(map(repr, keys))}; got a dict of "
                     f"{', '.join(map(repr, given)) or 'nothing'}.{hint}"
@@ -68,7 +68,7 @@ class Feed:
         if isinstance(structure, dict) and list(structure) != sorted(structure) and len(structure) > 1:
             raise ValueError(
                 f"The model takes a dict with the keys {', '.join(map(repr, structure))}; got {_shown(given)}, whose "
-                "order is not clear. Feed a dict."
+                "order is ambiguous. Pass a dict."
             )
         return flatten(given)
 
@@ -76,7 +76,7 @@ class Feed:
         if value is None:
             if self._names[index] in self._optional:
                 return None
-            raise ValueError(f"The input '{self._names[index]}' is not optional; got None. Give it a tensor.")
+            raise ValueError(f"The input '{self._names[index]}' is not optional; got None. Pass a tensor.")
         expected = self._inputs[index].shape
         tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
         kind = self._types[index]
@@ -84,7 +84,7 @@ class Feed:
             tensor = tensor.to(kind)
         rank = tensor.dim()
         if rank != len(expected):
-            # As Keras: a last axis of size 1 comes and goes.
+            # As in Keras, a last axis of size 1 is added or dropped.
             if rank == len(expected) - 1 and expected[-1] == 1:
                 tensor = tensor.unsqueeze(-1)
             elif rank == len(expected) + 1 and tensor.shape[-1] == 1:
@@ -98,8 +98,8 @@ class Feed:
 
     def _misfit(self, index: int, value: Any) -> ValueError:
         return ValueError(
-            f"The input '{self._names[index]}' expects the shape {self._inputs[index].shape}, None where any size will "
-            f"do; got {_shown(value)}."
+            f"The input '{self._names[index]}' expects the shape {self._inputs[index].shape}, where None matches any "
+            f"size; got {_shown(value)}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Graph: a functional model's layers and the plan by which they run."""
+"""Graph: the layers of a functional model, and the order in which they run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from oncue.nested import flatten, map_leaves
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """A symbolic tensor, as a pickled or copied graph writes it."""
+    """Stands for a symbolic tensor in a pickled or copied graph."""
 
     call: int
     output: int
 
 
-# How to find an argument: in a slot, as it was written, or nested.
+# Reads an argument from the slots: a single slot, several, or a nested structure with slots in it.
 _Read = Callable[[list[Any]], Any]
 
 
@@ -30,11 +30,11 @@ class Graph:
     """The calls between symbolic inputs and outputs, as a plan of steps that read and write numbered slots.
 
     Args:
-        inputs: What `Input` gave, or tensors in the middle of another model; nested in lists, tuples and dicts.
-        outputs: What layers gave, nested.
+        inputs: Outputs of `Input`, or intermediate tensors of another model; nested in lists, tuples and dicts.
+        outputs: Outputs of layers, nested.
 
     Raises:
-        ValueError: When something else is among them, an input is missing or comes twice, or two layers share a name.
+        ValueError: If anything else is among them, an input is missing or appears twice, or two layers share a name.
 
     Example:
         >>> from oncue import layers
@@ -50,12 +50,12 @@ class Graph:
 
     def _trace(self, inputs: Any, outputs: Any) -> None:
         self.input_structure, self.output_structure = inputs, outputs
-        # As Keras: one output in a list is given without the list.
+        # As in Keras, a single output in a list is returned without the list.
         alone = isinstance(outputs, (list, tuple)) and len(outputs) == 1
         self.result_structure = outputs[0] if alone else outputs
         self.inputs, self.outputs = _symbolic("inputs", inputs), _symbolic("outputs", outputs)
         if len({id(tensor) for tensor in self.inputs}) != len(self.inputs):
-            raise ValueError(f"`inputs` has the same tensor twice: {self.inputs!r}. Give each input once.")
+            raise ValueError(f"`inputs` has the same tensor twice: {self.inputs!r}. List each input once.")
         self.order = Order(self.inputs, self.outputs)
         self.operations = self.order.layers
         self.all_layers = [layer for layer in self.operations if not isinstance(layer, Operation)]
@@ -106,19 +106,19 @@ class Graph:
         """Run the layers.
 
         Args:
-            inputs: A tensor, or tensors nested as the inputs are, or a dict by input name.
+            inputs: A tensor, tensors nested like the model's inputs, or a dict by input name.
 
         Returns:
             The outputs, nested as the model's author nested them.
 
         Raises:
-            ValueError: When an input is missing or has another shape than the model's.
+            ValueError: If an input is missing or its shape doesn't match the model's.
         """
         slots = self._feed(inputs)
         slots += [None] * (self._size - len(slots))
         for run, args, kwargs, writes in self._steps:
             if isinstance(args, int):
-                # Nearly all calls: one tensor in, one tensor out.
+                # The fast path for nearly all calls: one tensor in, one tensor out.
                 slots[writes] = run(slots[args])
                 continue
             outputs = run(*[read(slots) for read in args], **{name: read(slots) for name, read in kwargs.items()})
@@ -131,7 +131,7 @@ class Graph:
         return self._result(slots)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Symbolic tensors point back from call to call; copied as they are, a deep model would exhaust Python's stack.
+        # Symbolic tensors refer back from call to call, so copying them directly would recurse as deep as the model.
         number = {id(call): index for index, call in enumerate(self.order.calls)}
         tensors: dict[_Reference, tuple[Any, ...]] = {}
 
@@ -221,7 +221,7 @@ class _Slots:
 
 
 class _Nested:
-    """Reads what is no symbolic tensor, or has some somewhere inside."""
+    """Reads a constant, or a nested structure that contains slots."""
 
     __slots__ = ("constant", "structure")
 
@@ -235,12 +235,12 @@ class _Nested:
         return map_leaves(lambda leaf: slots[leaf.slot] if isinstance(leaf, _Slot) else leaf, self.structure)
 
 
-def _symbolic(word: str, value: Any) -> list[KerasTensor]:
+def _symbolic(name: str, value: Any) -> list[KerasTensor]:
     leaves = flatten(value)
     wrong = next((leaf for leaf in leaves if not isinstance(leaf, KerasTensor)), None)
     if wrong is not None or not leaves:
         raise ValueError(
-            f"`{word}` of a functional model must be what `Input(shape)` or layers gave, in lists, tuples or dicts; "
+            f"`{name}` of a functional model must be outputs of `Input(shape)` or of layers, in lists, tuples or dicts; "
             f"got {value!r}."
         )
     return leaves

@@ -19,7 +19,7 @@ _made: ContextVar[dict[int, Any] | None] = ContextVar("made", default=None)
 
 @contextmanager
 def shared_layers() -> Iterator[None]:
-    """Make layers that a configuration marks as the same one only once, inside the `with` block."""
+    """Inside the `with` block, make a layer only once if a configuration marks it as shared."""
     token = _made.set({})
     try:
         yield
@@ -28,7 +28,7 @@ def shared_layers() -> Iterator[None]:
 
 
 def layer_config(layer: Layer) -> dict[str, Any]:
-    """Return what Keras writes of a layer, a nested model or an operation.
+    """Return the configuration that Keras writes for a layer, a nested model or an operation.
 
     Args:
         layer: The layer.
@@ -44,8 +44,8 @@ def layer_config(layer: Layer) -> dict[str, Any]:
 
     if type(layer).__name__ == "Model" and getattr(layer, "module", None) is not None:
         raise ValueError(
-            f"'{layer.name}' is a torch module, which has no configuration. Keep its weights with `save_weights`, or "
-            "wrap it in a layer of your own with `get_config`."
+            f"'{layer.name}' is a torch module, which has no configuration. Save its weights with `save_weights`, or "
+            "wrap it in a custom layer that has `get_config`."
         )
     written = serialize(layer)
     if isinstance(layer, Operation):
@@ -74,7 +74,7 @@ def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
         The layer.
 
     Raises:
-        ValueError: For a class that is not known.
+        ValueError: For an unknown class.
 
     Example:
         >>> layer_from_config(layer_config(Operation("Add", name="plus"))).name
@@ -93,7 +93,7 @@ def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
 
 
 def graph_to_config(order: Order, inputs: Any, outputs: Any) -> dict[str, Any]:
-    """Return the layers, their calls, and where inputs and outputs are, as Keras writes them.
+    """Return the layers, their calls, and the positions of inputs and outputs, as Keras writes them.
 
     Args:
         order: The calls between the inputs and the outputs.
@@ -132,7 +132,7 @@ def graph_to_config(order: Order, inputs: Any, outputs: Any) -> dict[str, Any]:
             return value
         raise ValueError(
             f"The model can't be written as a configuration: a layer is called with {value!r} of type "
-            f"{type(value).__name__}. Call it with numbers, or keep the value in a layer."
+            f"{type(value).__name__}. Pass numbers instead, or store the value in a layer."
         )
 
     def call_config(call: Call) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def graph_to_config(order: Order, inputs: Any, outputs: Any) -> dict[str, Any]:
 
 
 def graph_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """Make the layers again and call them as they were called.
+    """Recreate the layers, and call them as recorded.
 
     Args:
         config: What `graph_to_config` returned, or Keras wrote.
@@ -163,7 +163,7 @@ def graph_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
         The symbolic inputs and outputs, nested as they were.
 
     Raises:
-        ValueError: When calls depend on what is not there.
+        ValueError: If calls depend on layers that are not in the configuration.
     """
     layers = {entry["name"]: layer_from_config(entry, custom_objects) for entry in config["layers"]}
     results: dict[str, list[Any]] = {name: [] for name in layers}

@@ -12,14 +12,14 @@ from oncue.nested import flatten
 
 
 class Call:
-    """One call of one layer on symbolic tensors; for an input, no call but the place of its InputLayer.
+    """One call of a layer on symbolic tensors; for an input, its InputLayer in the place of a call.
 
     Args:
         layer: The layer.
-        args: The positional arguments, with symbolic tensors in them.
-        kwargs: The arguments by name.
-        serial: A number that grows with the time of the call.
-        gives_one: Whether it gives one tensor, not several in a list or a dict.
+        args: The positional arguments, including symbolic tensors.
+        kwargs: The keyword arguments.
+        serial: A number that increases from call to call.
+        gives_one: Whether the result is one tensor rather than a list or dict of several.
 
     Example:
         >>> Call(None, (), {}, 0).sources
@@ -41,14 +41,14 @@ class Call:
 class Order:
     """Finds the calls that lead from inputs to outputs.
 
-    Depths are counted from the outputs, as Keras does it, so that layers, and with them weights, come in its order.
+    Depths are counted from the outputs, as in Keras, so that layers and their weights come in the same order.
 
     Args:
         inputs: The symbolic inputs.
         outputs: The symbolic outputs.
 
     Raises:
-        ValueError: When an output depends on an input that is not among the inputs, or two layers share a name.
+        ValueError: If an output depends on an input that is not among the inputs, or two layers share a name.
 
     Example:
         >>> from oncue import layers
@@ -69,12 +69,12 @@ class Order:
         repeated = [name for name, times in Counter(layer.name for layer in self.layers).items() if times > 1]
         if repeated:
             raise ValueError(
-                f"All layers of a model need names of their own; there is more than one called '{repeated[0]}'. Give "
-                "one another name with `name=`."
+                f"All layers of a model need unique names; there is more than one called '{repeated[0]}'. Rename one "
+                "with `name=`."
             )
 
     def call_of(self, tensor: KerasTensor) -> Call:
-        """Return the call that gave a tensor."""
+        """Return the call that produced a tensor."""
         known = self._inputs.get(id(tensor))
         return self._calls[id(tensor.history)] if known is None else known
 
@@ -95,7 +95,7 @@ class Order:
         return self._calls[key]
 
     def _visit(self, output: KerasTensor) -> None:
-        """Walk back from an output without recursion, since a deep model is deeper than Python's stack."""
+        """Walk back from an output without recursion, since a deep model would exceed Python's recursion limit."""
         start = self._call_or_new(output, None)
         done = {id(call) for call in self._finished}
         if id(start) in done:
@@ -149,7 +149,7 @@ class Order:
 
     @property
     def is_chain(self) -> bool:
-        """Whether every layer is called once, on the one tensor that the layer before it gave."""
+        """Whether every layer is called once, on the single output of the layer before it."""
         return (
             len(set(self.depths)) == len(self.depths)
             and all(len(call.sources) <= 1 for call in self.calls)
@@ -161,5 +161,5 @@ def _input_layer(tensor: KerasTensor) -> InputLayer:
     known: InputLayer | None = getattr(tensor, "input_layer", None)
     if known is not None:
         return known
-    # A model of the later part of another begins with a tensor in the middle.
+    # A model made of the later part of another one begins with an intermediate tensor.
     return InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)

@@ -22,8 +22,8 @@ from oncue.objects import builtin
 class Sequential(Model):
     """A model of layers one after another; oncue's layers and plain `torch.nn` modules may be mixed.
 
-    The weights are made at once when the shape of the input is known (an `Input(shape)` first, or `input_shape=` or
-    `input_dim=` of the first layer), else on the first data.
+    Weights are created at once if the input shape is known (from a leading `Input(shape)`, or `input_shape=` or
+    `input_dim=` of the first layer), otherwise on the first data.
 
     Args:
         layers: The layers.
@@ -32,8 +32,8 @@ class Sequential(Model):
         **kwargs: `device` and `dtype`, as for `Model`.
 
     Raises:
-        TypeError: For a thing that is no layer.
-        ValueError: For two layers of one name.
+        TypeError: If something isn't a layer.
+        ValueError: If two layers have the same name.
 
     Example:
         >>> from oncue import layers
@@ -52,7 +52,7 @@ class Sequential(Model):
         super().__init__(name=name, trainable=trainable, **kwargs)
         self._names: list[str] = []
         self._input: KerasTensor | None = None
-        # The symbolic input, then what each layer makes of it; empty until the shape of the input is known.
+        # The symbolic input, then the output of each layer; empty until the input shape is known.
         self._tensors: list[Any] = []
         if layers is not None:
             if isinstance(layers, torch.nn.Module) or not isinstance(layers, Iterable):
@@ -64,26 +64,26 @@ class Sequential(Model):
         """Add a layer at the end.
 
         Args:
-            layer: An oncue layer, a torch module, or what `Input` gave (only as the first).
+            layer: An oncue layer, a torch module, or an `Input` (only first).
 
         Raises:
-            TypeError: For a thing that is no layer.
-            ValueError: For a second layer of the same name, or an `Input` that is not first.
+            TypeError: If it isn't a layer.
+            ValueError: If there is a layer of the same name already, or for an `Input` that doesn't come first.
         """
         source = _input_of(layer)
         if source is not None:
             if self._names or self._input is not None:
-                raise ValueError("An `Input` can only be the first thing in a Sequential model.")
+                raise ValueError("An `Input` must come first in a Sequential model.")
             self._input, self._tensors = source, [source]
             return
         if not isinstance(layer, torch.nn.Module):
             what = (
-                f"the class {layer.__name__}; type `{layer.__name__}(...)`" if isinstance(layer, type) else repr(layer)
+                f"the class {layer.__name__}; use `{layer.__name__}(...)`" if isinstance(layer, type) else repr(layer)
             )
-            raise TypeError(f"A Sequential model is made of layers and torch modules; got {what}.")
+            raise TypeError(f"A Sequential model takes layers and torch modules; got {what}.")
         name = layer.name if isinstance(layer, Layer) else naming.auto_name(naming.to_snake_case(type(layer).__name__))
         if name in self._names:
-            raise ValueError(f"All layers of a model need names of their own; there are two called '{name}'.")
+            raise ValueError(f"All layers of a model need unique names; there are two called '{name}'.")
         if not self._names and self._input is None and isinstance(layer, Layer) and layer._input_shape_arg is not None:
             kind = "int32" if type(layer).__name__ == "Embedding" else self.dtype
             self._input = InputLayer(batch_shape=layer._input_shape_arg, dtype=kind).output
@@ -99,7 +99,7 @@ class Sequential(Model):
         """Remove the last layer and return it.
 
         Raises:
-            ValueError: When there is none.
+            ValueError: If there is none.
         """
         if not self._names:
             raise ValueError("There is no layer to remove.")
@@ -112,10 +112,10 @@ class Sequential(Model):
         return layer
 
     def build(self, input_shape: Any = None) -> None:
-        """Make the weights for inputs of a shape.
+        """Create the weights for inputs of a given shape.
 
         Args:
-            input_shape: The shape, the batch axis (None) first.
+            input_shape: The shape, including the batch axis (None).
         """
         if input_shape is None or self._tensors:
             self.built = bool(self._tensors)
@@ -134,7 +134,7 @@ class Sequential(Model):
 
     def _build_on(self, x: Any) -> None:
         if self._input is not None and isinstance(x, torch.Tensor):
-            # Once, on the first batch: what a layer in the middle would say of it is hard to read.
+            # Check the first batch here: an error from a layer further down would be hard to understand.
             Feed(self._input, frozenset())(x)
         super()._build_on(x)
 
@@ -144,7 +144,7 @@ class Sequential(Model):
         return tensor
 
     def __getstate__(self) -> dict[str, Any]:
-        # Symbolic tensors point back from layer to layer; copied as they are, a deep model would exhaust the stack.
+        # Symbolic tensors refer back from layer to layer, so copying them directly would recurse as deep as the model.
         parts = [(map_leaves(lambda leaf: leaf.shape, tensor), first_leaf(tensor).dtype) for tensor in self._tensors]
         return {**super().__getstate__(), "_tensors": parts}
 
@@ -180,12 +180,12 @@ class Sequential(Model):
 
     @property
     def inputs(self) -> list[Any]:
-        """The symbolic input, where its shape is known."""
+        """The symbolic input, if its shape is known; else an empty list."""
         return self._tensors[:1]
 
     @property
     def outputs(self) -> list[Any]:
-        """The symbolic output, where the shape of the input is known."""
+        """The symbolic outputs, if the input shape is known; else an empty list."""
         return flatten(self._tensors[-1:])
 
     def _symbolic_end(self, name: str) -> Any:
@@ -195,21 +195,21 @@ class Sequential(Model):
 
     @property
     def input_shape(self) -> Any:
-        """The shape of the input, the batch axis (None) first."""
+        """The shape of the input, including the batch axis (None)."""
         if not self._tensors:
-            raise AttributeError(f"'{self.name}' was not built yet, so the shape of its input is not known.")
+            raise AttributeError(f"'{self.name}' has not been built yet, so its input shape is unknown.")
         return self._tensors[0].shape
 
     @property
     def output_shape(self) -> Any:
-        """The shape of the output, the batch axis (None) first."""
+        """The shape of the output, including the batch axis (None)."""
         if not self._tensors:
-            raise AttributeError(f"'{self.name}' was not built yet, so the shape of its output is not known.")
+            raise AttributeError(f"'{self.name}' has not been built yet, so its output shape is unknown.")
         return map_leaves(lambda tensor: tensor.shape, self._tensors[-1])
 
     @property
     def output_names(self) -> list[str] | None:
-        """The name of the last layer, after which Keras names the output."""
+        """The name of the last layer, which Keras gives to the output too."""
         return self._names[-1:] or None
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -222,7 +222,7 @@ class Sequential(Model):
         return shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes this model again, in Keras's form."""
+        """Return the configuration of this model, in Keras's format."""
         config: dict[str, Any] = {**Layer.get_config(self), "layers": []}
         if self._input is not None:
             config["layers"].append(layer_config(self._input_layer()))
@@ -245,7 +245,7 @@ class Sequential(Model):
             custom_objects: Your own layers, by class name.
 
         Returns:
-            A model with fresh weights.
+            A model with newly initialized weights.
         """
         model = cls(name=config.get("name"), trainable=config.get("trainable", True), dtype=config.get("dtype"))
         for layer in config["layers"]:
@@ -258,7 +258,7 @@ class Sequential(Model):
 def _input_of(layer: Any) -> KerasTensor | None:
     if isinstance(layer, KerasTensor):
         if layer.history is not None:
-            raise ValueError("Only what `Input` gave can be added to a Sequential model, not the output of a layer.")
+            raise ValueError("An `Input` can be added to a Sequential model, but not the output of a layer.")
         return layer
     return layer.output if isinstance(layer, InputLayer) else None
 

@@ -1,4 +1,4 @@
-"""Keras's `utils`. Each name is imported when it is first asked for, so that importing this costs nothing."""
+"""Keras's `utils`. Each name is imported on first use, so that importing this module costs nothing."""
 
 from __future__ import annotations
 

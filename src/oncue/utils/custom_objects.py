@@ -1,4 +1,4 @@
-"""The user's own classes and functions, by the names under which saved configurations mention them."""
+"""Registers custom classes and functions under the names by which saved configurations refer to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def get_custom_objects() -> dict[str, Any]:
-    """Return the registry itself, from names to classes and functions; it may be changed.
+    """Return the registry itself, a dict from names to classes and functions, which may be modified.
 
     Example:
         >>> "MyLayer" in get_custom_objects()
@@ -23,7 +23,7 @@ def get_custom_objects() -> dict[str, Any]:
 
 
 def register_keras_serializable(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
-    """Register the decorated class or function as `package>name`, so that saved models find it again.
+    """Register the decorated class or function as `package>name`, so that saved models can find it.
 
     Args:
         package: The first part of the registered name.
@@ -54,7 +54,7 @@ def register_keras_serializable(package: str = "Custom", name: str | None = None
 
 
 def get_registered_name(obj: Any) -> str:
-    """Return the name under which a class or function is registered, or else its own.
+    """Return the name under which a class or function is registered, or its own name if it isn't.
 
     Example:
         >>> get_registered_name(dict)
@@ -66,12 +66,12 @@ def get_registered_name(obj: Any) -> str:
 def get_registered_object(
     name: str, custom_objects: Mapping[str, Any] | None = None, module_objects: Mapping[str, Any] | None = None
 ) -> Any:
-    """Return the class or function registered under a name; None when there is none.
+    """Return the class or function registered under a name, or None.
 
     Args:
         name: The registered name.
-        custom_objects: Looked in first after the registry.
-        module_objects: Looked in last.
+        custom_objects: Searched after the registry.
+        module_objects: Searched last.
 
     Returns:
         The class or function, or None.
@@ -88,7 +88,7 @@ def get_registered_object(
 
 @contextmanager
 def custom_object_scope(*custom_objects: Mapping[str, Any]) -> Iterator[None]:
-    """Let configurations mention your classes and functions by name inside a `with` block.
+    """Register custom classes and functions inside a `with` block.
 
     Args:
         *custom_objects: Dicts from names to classes and functions.

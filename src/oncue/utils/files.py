@@ -17,7 +17,7 @@ _HEX_DIGITS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 
 class DownloadError(OSError):
-    """A file could not be downloaded; says which file to put where."""
+    """A file could not be downloaded; the message says which file to put where."""
 
 
 def cache_home() -> Path:
@@ -38,13 +38,13 @@ def hash_file(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
     Args:
         path: The file.
-        algorithm: A name that `hashlib.new` knows.
+        algorithm: A name that `hashlib.new` accepts. Default: "sha256".
 
     Returns:
         Lower-case hexadecimal digits.
 
     Raises:
-        ValueError: When hashlib doesn't know the algorithm.
+        ValueError: If hashlib doesn't know the algorithm.
 
     Example:
         >>> hash_file(os.devnull)[:12]
@@ -70,21 +70,21 @@ def get_file(
     cache_dir: str | os.PathLike[str] | None = None,
     force_download: bool = False,
 ) -> str:
-    """Return the path of a file in the cache, and download it there first if it is missing or its hash is wrong.
+    """Return the path of a file in the cache, downloading it first if it is missing or its hash is wrong.
 
-    The download goes to a temporary file beside the target, is flushed and checked, and only then takes the target's
-    name, so that an interrupted download leaves no half file.
+    The download is written to a temporary file beside the target, flushed and checked, and only then renamed to the
+    target, so that an interrupted download leaves no partial file.
 
     Args:
         fname: The file's name in the cache, without folders. Default: the last part of `origin`.
         origin: The URL: http, https or file.
-        untar: Refused, as `extract` is.
+        untar: Not supported, like `extract`.
         md5_hash: The old name of `file_hash` with `hash_algorithm="md5"`.
-        file_hash: The expected hash in hexadecimal; None checks nothing.
-        cache_subdir: The folder within the cache folder; an absolute one is taken as it is.
-        hash_algorithm: A name that hashlib knows, or "auto" to tell it by the length of `file_hash`.
-        extract: Refused: archives are not unpacked here.
-        archive_format: Without a meaning, since archives are not unpacked.
+        file_hash: The expected hash in hexadecimal; None (default) for no check.
+        cache_subdir: The folder within the cache folder; an absolute path is used as is. Default: "datasets".
+        hash_algorithm: A name that hashlib knows, or "auto" (default) to infer it from the length of `file_hash`.
+        extract: Not supported: archives are not unpacked.
+        archive_format: Ignored, since archives are not unpacked.
         cache_dir: The cache folder. Default: `KERAS_HOME`, else `~/.keras`.
         force_download: Download even if the file is there.
 
@@ -92,8 +92,8 @@ def get_file(
         The file's path.
 
     Raises:
-        DownloadError: When the file can't be downloaded or written; an OSError.
-        ValueError: When an argument can't be used, or the downloaded file has another hash.
+        DownloadError: If the file can't be downloaded or written; an OSError.
+        ValueError: If an argument can't be used, or the downloaded file has another hash.
 
     Example:
         >>> here = Path(tempfile.mkdtemp())
@@ -106,7 +106,7 @@ def get_file(
         raise ValueError("`get_file` needs `origin`, the URL to download from.")
     if extract or untar:
         raise ValueError(
-            "`get_file` does not unpack archives. Leave `extract` and `untar` out, and unpack the file it returns: "
+            "`get_file` does not unpack archives. Omit `extract` and `untar`, and unpack the file it returns: "
             '`shutil.unpack_archive(path, folder, filter="data")`.'
         )
     if md5_hash is not None and file_hash is None:
@@ -141,7 +141,7 @@ def _algorithm(name: str, file_hash: str | None) -> str:
     if name == "auto":
         found = _HEX_DIGITS.get(len(file_hash)) if file_hash is not None else "sha256"
         if found is None:
-            raise ValueError(f"`file_hash` has no known length; got {file_hash!r}. Name its `hash_algorithm`.")
+            raise ValueError(f"`file_hash` has no known length; got {file_hash!r}. Pass its `hash_algorithm`.")
         return found
     if name not in hashlib.algorithms_available:
         raise ValueError(f'`hash_algorithm` must be "auto" or a name hashlib knows, such as "sha256"; got {name!r}.')
@@ -164,10 +164,10 @@ def _download(origin: str, target: Path, file_hash: str | None, algorithm: str) 
             file.flush()
             os.fsync(file.fileno())
             if expected is not None and file.tell() != int(expected):
-                raise DownloadError(f"{origin} broke off after {file.tell()} of {expected} bytes")
+                raise DownloadError(f"the connection to {origin} broke after {file.tell()} of {expected} bytes")
         if file_hash is not None and not _matches(Path(temporary), file_hash, algorithm):
             raise ValueError(
-                f"The file from {origin} has another {algorithm} hash than expected: "
+                f"The file from {origin} doesn't have the expected {algorithm} hash: "
                 f"{hash_file(temporary, algorithm)} instead of {file_hash}. It was not kept."
             )
         os.chmod(temporary, 0o644)
@@ -185,6 +185,6 @@ def _download(origin: str, target: Path, file_hash: str | None, algorithm: str) 
 
 def _advice(origin: str, target: Path, reason: str) -> str:
     return (
-        f"{target.name} could not be downloaded ({reason}). On a machine with a network fetch {origin}, and put it at "
-        f"{target}."
+        f"{target.name} could not be downloaded ({reason}). Download {origin} on a machine with network access, and "
+        f"put it at {target}."
     )

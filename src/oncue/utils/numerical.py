@@ -16,12 +16,12 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Any:
         num_classes: Length of a row. Default: the highest index plus one.
 
     Returns:
-        An array with one axis more, the classes last: float64 NumPy for arrays and lists, as in Keras; for a torch
-        tensor, a tensor of floatx on its device.
+        An array with one more axis, the classes, at the end: a float64 NumPy array for arrays and lists, as in Keras;
+        for a torch tensor, a tensor of floatx on the same device.
 
     Raises:
-        ValueError: When there are no indices to count classes from, an index is not a whole number, or it is not
-            between 0 and `num_classes - 1`.
+        ValueError: If there are no indices and no `num_classes`, or an index is not a whole number between 0 and
+            `num_classes - 1`.
 
     Example:
         >>> to_categorical([0, 2])

@@ -8,17 +8,17 @@ from typing import Any
 
 
 class PyDataset:
-    """Base class of data sets that return batch number `index`.
+    """Base class of data sets that return whole batches by index.
 
-    Subclasses write `__getitem__(index)`, which returns a whole batch, `(x,)`, `(x, y)` or `(x, y, sample_weight)`,
-    and `__len__`, the number of batches, or the property `num_batches`, which may be None for a data set without end.
-    Every batch comes once per epoch, also with several workers.
+    Subclasses define `__getitem__(index)`, which returns a whole batch, `(x,)`, `(x, y)` or `(x, y, sample_weight)`,
+    and `__len__`, the number of batches, or the property `num_batches`, which may be None for an infinite data set.
+    Every batch is loaded once per epoch, also with several workers.
 
     Args:
-        workers: Threads or processes that load batches; 0 and 1 load in the training thread.
-        use_multiprocessing: Processes instead of threads; then even one worker is a process of its own, and the data
-            set must be picklable.
-        max_queue_size: The most batches loaded ahead. Default: 10.
+        workers: Number of threads or processes that load batches; 0 and 1 (default) load in the training thread.
+        use_multiprocessing: Use processes instead of threads; then even a single worker is a separate process, and the
+            data set must be picklable. Default: False.
+        max_queue_size: Maximum number of prefetched batches. Default: 10.
 
     Example:
         >>> import numpy as np
@@ -32,7 +32,7 @@ class PyDataset:
         [0, 1]
     """
 
-    # Defaults of the class, so that a subclass that forgets `super().__init__()` works all the same.
+    # Class attributes, so that a subclass that forgets `super().__init__()` still works.
     workers: int = 1
     use_multiprocessing: bool = False
     max_queue_size: int = 10
@@ -44,14 +44,14 @@ class PyDataset:
         self.max_queue_size = max_queue_size
 
     def __getitem__(self, index: int) -> Any:
-        """Return batch `index`; subclasses must write it."""
+        """Return batch `index`; subclasses must override it."""
         raise NotImplementedError(
             f"{type(self).__name__} must define `__getitem__(self, index)`, which returns a whole batch `(x, y)`."
         )
 
     @property
     def num_batches(self) -> int | None:
-        """Batches in one epoch, or None for a data set without end; by default `len(self)`."""
+        """Batches in one epoch, or None for an infinite data set. Default: `len(self)`."""
         length = getattr(self, "__len__", None)
         if length is None:
             raise NotImplementedError(

@@ -11,10 +11,10 @@ import torch
 
 
 def set_random_seed(seed: SupportsIndex) -> None:
-    """Set the seed of Python's, NumPy's and torch's generators, torch's on all devices.
+    """Seed the generators of Python, NumPy and torch, the latter on all devices.
 
     Args:
-        seed: A whole number from 0 to 2**32 - 1 (NumPy takes no others).
+        seed: A whole number from 0 to 2**32 - 1, the range that NumPy accepts.
 
     Raises:
         ValueError: For anything else.
@@ -30,7 +30,7 @@ def set_random_seed(seed: SupportsIndex) -> None:
         raise ValueError(f"`seed` must be a whole number; got {seed!r} of type {type(seed).__name__}.")
     number = operator.index(seed)
     if not 0 <= number < 2**32:
-        raise ValueError(f"`seed` must be from 0 to 2**32 - 1; got {number}. Type for example `seed % 2**32`.")
+        raise ValueError(f"`seed` must be from 0 to 2**32 - 1; got {number}. Use for example `seed % 2**32`.")
     random.seed(number)
     np.random.seed(number)
     torch.manual_seed(number)

@@ -1,4 +1,4 @@
-"""`print_summary`: a model's layers as a table, in Keras's look."""
+"""`print_summary`: a model's layers as a table that looks like Keras's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from oncue.layers.layer import Layer, variables_of
 from oncue.layers.operation import Operation
 from oncue.nested import map_leaves
 
-# Keras's greatest widths and column ends, as shares of the width.
+# Keras's maximum widths, and its column ends as fractions of the width.
 _Look = tuple[int, tuple[float, ...], tuple[str, ...]]
 _PLAIN: _Look = (88, (0.45, 0.80, 1.0), ("Layer (type)", "Output Shape", "Param #"))
 _GRAPH: _Look = (108, (0.3, 0.56, 0.74, 1.0), ("Layer (type)", "Output Shape", "Param #", "Connected to"))
@@ -36,19 +36,19 @@ def print_summary(
     show_trainable: bool = False,
     layer_range: Sequence[str] | None = None,
 ) -> None:
-    """Print a table of a model's layers, their output shapes and numbers of parameters.
+    """Print a table of a model's layers, their output shapes and parameter counts.
 
     Args:
         model: An oncue model.
-        line_length: The width of the table in characters; by default 88 (108 for models that are no chain of layers,
-            and 12 more with `show_trainable`), or what the terminal has room for; 76 when stdout is no terminal.
-        print_fn: A function that takes the whole text; stdout by default.
-        expand_nested: Whether to list the layers inside layers too.
-        show_trainable: Whether to add a column that says whether a layer is trained.
+        line_length: The width of the table in characters. Default: 88 (108 unless the model is a chain of layers; 12
+            more with `show_trainable`), limited to the terminal's width; 76 if stdout is not a terminal.
+        print_fn: A function that is called with the whole text; None (default) prints to stdout.
+        expand_nested: Whether to list nested layers too.
+        show_trainable: Whether to add a column that says if a layer is trained.
         layer_range: The names of the first and the last layer to list; regular expressions that match from the start.
 
     Raises:
-        ValueError: For a `layer_range` that is no pair of names or matches no layer, or too small a `line_length`.
+        ValueError: If `layer_range` is not a pair of names or matches no layer, or `line_length` is too small.
 
     Example:
         >>> from oncue import Sequential, layers
@@ -98,7 +98,7 @@ def print_summary(
 
 
 class _Rows:
-    """The cells of the table, with rich's marks for colours."""
+    """The cells of the table, with rich's colour markup."""
 
     def __init__(self, model: Any, expand_nested: bool, show_trainable: bool, plain: bool) -> None:
         self.model, self.expand_nested, self.show_trainable, self.plain = model, expand_nested, show_trainable, plain
@@ -135,7 +135,7 @@ class _Rows:
             if hasattr(layer, "output_shape"):
                 return _written(layer.output_shape)
             shape = layer.__dict__.get("_built_for")
-            # A layer that doesn't tell its output's shape would have to be run to know it.
+            # A layer that doesn't define its output shape would have to be run to know it.
             if shape is not None and type(layer).compute_output_shape is not Layer.compute_output_shape:
                 return _written(layer.compute_output_shape(shape))
         except (NotImplementedError, TypeError, ValueError, IndexError):
@@ -147,7 +147,7 @@ def _kind(layer: Any) -> str:
     if isinstance(layer, Operation):
         return layer.kind
     name = type(layer).__name__
-    # Keras calls a model made of symbolic tensors so, though it is typed `Model`.
+    # Keras's name for a model made of symbolic tensors, though the user writes `Model`.
     return "Functional" if name == "Model" and getattr(layer, "_graph", None) is not None else name
 
 
@@ -174,7 +174,7 @@ def _inside(layer: Any) -> list[tuple[str, Any]]:
 
 
 def _connections(graph: Any) -> dict[int, str]:
-    """Return, for each layer, what it reads: another layer, the number of that one's call, the number of the output."""
+    """Return what each layer reads: the other layer's name, and the indices of its call and output."""
     found: dict[int, list[str]] = {}
     for call in sorted(graph.order.calls, key=lambda call: call.index):
         for tensor in call.sources:
@@ -222,10 +222,10 @@ def _columns(header: Sequence[str], ends: Sequence[float], width: int, fold: boo
     for name, end in zip(header, ends, strict=True):
         size = int(end * width) - start
         if size < _LEAST_COLUMN:
-            raise ValueError(f"`line_length` of {width} leaves no room for the column {name!r}; type 60 or more.")
+            raise ValueError(f"`line_length` of {width} leaves no room for the column {name!r}; use 60 or more.")
         start += size
         side = {"Param #": "right", "Trainable": "center"}.get(name, "left")
-        # rich marks a cut with a character that an ASCII stream lacks.
+        # rich marks truncated text with a character that is not ASCII.
         yield Column(name, justify=side, width=size, overflow="fold" if fold else "ellipsis")  # type: ignore[arg-type]  # one of rich's words
 
 
