@@ -153,6 +153,11 @@ def test_pandas_frames_become_matrices() -> None:
         batches_of(pd.DataFrame({"city": ["Bern", "Ulm"], "n": [1, 2]}))
 
 
+def test_pandas_indexes_and_arrays() -> None:
+    assert batches_of(pd.Index([1, 2])).first()[0].tolist() == [1, 2]
+    assert batches_of(pd.array([1, 2]).to_numpy()).first()[0].tolist() == [1, 2]
+
+
 def test_nested_inputs_and_outputs_keep_their_structure() -> None:
     x = {"left": np.arange(6), "right": [np.ones((6, 2)), np.zeros(6)]}
     y = (np.arange(6), np.arange(6) * 2)

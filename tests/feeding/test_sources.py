@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from helpers import batches_of, rows_of
 from oncue.feeding.batches import Batches, as_batches
+from oncue.feeding.huggingface import is_huggingface
 
 X = np.arange(10)
 PAIRS = TensorDataset(torch.arange(10.0, dtype=torch.float64), torch.arange(10))
@@ -290,6 +293,23 @@ def hub() -> Any:
 
 def table(hub: Any, **columns: Any) -> Any:
     return hub.Dataset.from_dict(columns)
+
+
+def test_a_module_of_the_user_called_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dataset(torch.utils.data.Dataset[Any]):
+        column_names: tuple[str, ...] = ()
+
+    module = ModuleType("datasets")
+    module.Dataset = Dataset  # type: ignore[attr-defined]  # a module made here
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    assert not is_huggingface(Dataset()) and not is_huggingface(X)
+    monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
+    assert not is_huggingface(Dataset())
+
+
+def test_hugging_face_splits_are_named(hub: Any) -> None:
+    with pytest.raises(ValueError, match=r"several splits: \['train'\]"):
+        batches_of(hub.DatasetDict(train=table(hub, a=[1, 2])))
 
 
 @pytest.mark.parametrize("form", [None, "torch", "numpy"])

@@ -91,6 +91,19 @@ def test_a_function_that_returns_a_scalar() -> None:
     assert loss(torch.ones(4), torch.zeros(4)).item() == 4.0
 
 
+def test_functions_of_the_user_get_floats_wherever_they_are_defined() -> None:
+    given: list[torch.dtype] = []
+
+    def mean_squared_error(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
+        given.append(y_true.dtype)
+        return (y_true - y_pred).abs()
+
+    mean_squared_error.__module__ = "oncue.losses.regression"
+    loss = losses.LossFunctionWrapper(mean_squared_error)
+    assert loss(torch.ones(2, 1, dtype=torch.int64), torch.full((2, 1), 3.0)).item() == 2.0
+    assert given == [torch.float32]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_low_precision_predictions_are_computed_in_float32(dtype: torch.dtype) -> None:
     prediction = torch.rand(8, 3).to(dtype).requires_grad_()

@@ -36,6 +36,21 @@ def test_regression_targets_stay_floats() -> None:
     assert metric.result().item() == 0.5
 
 
+def test_metrics_for_labels_are_known_by_their_class() -> None:
+    class Mine(torchmetrics.classification.BinaryAccuracy):  # type: ignore[misc]  # without types
+        pass
+
+    class Errors(torchmetrics.MeanAbsoluteError):  # type: ignore[misc]  # without types
+        __module__ = "my.classification"
+
+    targets, scores = torch.tensor([0.0, 1.0]), torch.tensor([0.9, 0.9])
+    accuracy, errors = TorchMetric(Mine()), TorchMetric(Errors())
+    accuracy.update_state(targets, scores)
+    errors.update_state(targets + 0.5, scores)
+    assert accuracy.result().item() == 0.5
+    assert errors.result().item() == pytest.approx(0.5)
+
+
 def test_a_collection_gives_a_dict() -> None:
     collection = torchmetrics.MetricCollection(
         {"mae": torchmetrics.MeanAbsoluteError(), "mse": torchmetrics.MeanSquaredError()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,14 +13,18 @@ from oncue.feeding.converter import BatchConverter
 from oncue.feeding.indexed import IndexedBatches
 from oncue.feeding.order import Shuffle
 from oncue.feeding.stream import StreamBatches
-from oncue.feeding.tensors import comes_from
 
 _TARGETS = ("labels", "label")
 
 
 def is_huggingface(x: Any) -> bool:
-    """Return whether `x` is a Hugging Face Dataset or IterableDataset."""
-    return comes_from(x, "datasets") and hasattr(x, "column_names") and hasattr(x, "with_format")
+    """Return whether `x` is a Hugging Face data set, or a dict of several."""
+    package = sys.modules.get("datasets")
+    # A module of the user's own may have this name too.
+    names = ("Dataset", "DatasetDict", "IterableDataset", "IterableDatasetDict")
+    found = (getattr(package, name, None) for name in names)
+    kinds = tuple(kind for kind in found if isinstance(kind, type))
+    return isinstance(x, kinds) and hasattr(x, "column_names") and hasattr(x, "with_format")
 
 
 def split_columns(columns: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +27,6 @@ def float_dtype() -> torch.dtype:
 def wanted_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype in which a model receives data of `dtype`: floatx for floats, otherwise `dtype` itself."""
     return float_dtype() if dtype.is_floating_point else dtype
-
-
-def comes_from(value: Any, package: str) -> bool:
-    """Return whether the class of `value`, or a parent of it, is defined in `package`, without importing that."""
-    return any(parent.__module__.partition(".")[0] == package for parent in type(value).__mro__)
 
 
 def is_numbers(data: Any) -> bool:
@@ -61,7 +57,9 @@ def is_arrays(data: Any) -> bool:
 
 
 def _is_sparse(data: Any) -> bool:
-    return comes_from(data, "scipy") and hasattr(data, "toarray")
+    # Nobody has a sparse matrix who has not imported the package.
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(data))
 
 
 def to_tensors(data: Any, name: str) -> Any:
@@ -124,7 +122,8 @@ def _to_tensor(name: str, value: Any) -> torch.Tensor:
 def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, (str, bytes)):
         raise ValueError(f"`{name}` must be numbers; got text: {value!r:.60}. Encode text as numbers first.")
-    if comes_from(value, "pandas"):
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index)):
         return _from_pandas(name, value)
     return np.asarray(value)
 

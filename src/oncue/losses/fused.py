@@ -99,16 +99,3 @@ def sparse_categorical_crossentropy(
         return F.cross_entropy(y_pred, labels, ignore_index=-(2**31))
     right = (y_pred.gather(1, labels.unsqueeze(1)) / y_pred.sum(1, keepdim=True)).clamp(epsilon(), 1.0 - epsilon())
     return -right.log().mean()
-
-
-FUSED: dict[str, MeanLoss] = {
-    function.__name__: function
-    for function in (
-        mean_squared_error,
-        mean_absolute_error,
-        huber,
-        binary_crossentropy,
-        categorical_crossentropy,
-        sparse_categorical_crossentropy,
-    )
-}

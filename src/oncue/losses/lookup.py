@@ -10,7 +10,7 @@ from torch import nn
 
 from oncue import objects
 from oncue.legacy import NAMES
-from oncue.losses import crossentropy, divergence, focal, hinges, overlap, regression, similarity
+from oncue.losses import crossentropy, divergence, focal, fused, hinges, overlap, regression, similarity
 from oncue.losses.loss import Loss, LossFunction, LossFunctionWrapper
 from oncue.losses.torch_loss import TorchLoss
 
@@ -42,8 +42,17 @@ FUNCTIONS: dict[str, LossFunction] = {
     "dice": overlap.dice,
     "tversky": overlap.tversky,
 }
-
 FUNCTIONS.update({other: FUNCTIONS[name] for other, name in NAMES["loss"].items()})
+
+# The shorter ways to the mean over a batch, by the function whose mean it is.
+FUSED: dict[LossFunction, fused.MeanLoss] = {
+    crossentropy.binary_crossentropy: fused.binary_crossentropy,
+    crossentropy.categorical_crossentropy: fused.categorical_crossentropy,
+    crossentropy.sparse_categorical_crossentropy: fused.sparse_categorical_crossentropy,
+    regression.huber: fused.huber,
+    regression.mean_absolute_error: fused.mean_absolute_error,
+    regression.mean_squared_error: fused.mean_squared_error,
+}
 
 
 def serialize(loss: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from oncue.backend import floatx
-from oncue.losses.fused import FUSED, MeanLoss
+from oncue.losses.fused import MeanLoss
 from oncue.losses.reduction import MEANS, check_reduction, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.losses.structure import is_nested, several
@@ -141,12 +141,14 @@ class LossFunctionWrapper(Loss):
         dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
+        from oncue.losses.lookup import FUNCTIONS, FUSED
+
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.fn = fn
         self._fn_kwargs = kwargs
-        # Our own functions cast the target themselves; class labels so stay integers on their whole way.
-        self._casts_target = getattr(fn, "__module__", "").startswith("oncue.losses.")
-        self._fused: MeanLoss | None = FUSED.get(getattr(fn, "__name__", "")) if self._casts_target else None
+        # Our own functions cast the target themselves, so that class labels stay integers until then.
+        self._casts_target = any(fn is known for known in FUNCTIONS.values())
+        self._fused: MeanLoss | None = FUSED.get(fn) if self._casts_target else None
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Return the loss of a batch; see `Loss.__call__`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -64,6 +65,8 @@ class TorchMetric(Metric):
             self._direction = "up" if higher else "down"
         self._device: torch.device | None = None
         self._fresh = True
+        members = metric.values() if callable(getattr(metric, "values", None)) else [metric]
+        self._wants_labels = all(isinstance(member, _classification_metrics()) for member in members)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch.
@@ -94,14 +97,10 @@ class TorchMetric(Metric):
             y_true = y_true.squeeze(-1)
         elif y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
             y_pred = y_pred.squeeze(-1)
-        if y_true.is_floating_point() and self._wants_labels():
+        if self._wants_labels and y_true.is_floating_point():
             y_true = y_true.long()
         self.metric.update(y_pred, y_true)
         self._fresh = False
-
-    def _wants_labels(self) -> bool:
-        members = self.metric.values() if callable(getattr(self.metric, "values", None)) else [self.metric]
-        return all("classification" in type(member).__module__ for member in members)
 
     def result(self) -> Any:
         """Return the value (a dict for a collection); 0 before the first batch."""
@@ -134,3 +133,9 @@ class TorchMetric(Metric):
 
     def __repr__(self) -> str:
         return f"TorchMetric({self.metric!r})"
+
+
+def _classification_metrics() -> tuple[type, ...]:
+    """Return the classes of torchmetrics for labels; none where nobody has imported it."""
+    package = sys.modules.get("torchmetrics.classification")
+    return () if package is None else tuple(getattr(package, name) for name in package.__all__)

@@ -39,11 +39,13 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
         >>> list(named_tensors(Model(torch.nn.Linear(2, 1))))
         ['weight', 'bias']
     """
+    from oncue.models import Model
+
     wrapped = True
     while wrapped:
         inner = torch_private.uncompiled(module)
         parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
-        if inner is None and (isinstance(module, parallel) or type(module).__module__.startswith("oncue.models")):
+        if inner is None and (isinstance(module, parallel) or type(module) is Model):
             inner = getattr(module, "module", None)
         wrapped = isinstance(inner, torch.nn.Module)
         module = inner if isinstance(inner, torch.nn.Module) else module
