@@ -57,11 +57,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+def test_the_files_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:src|tests|docs)/[\w/.]+)`", text))
+    assert "src/oncue/core/hooks.py" in named
+    # Planned, as the table says.
+    assert {name for name in named if not (ROOT / name).exists()} == {"src/oncue/hosts/"}
+
+
 def test_the_readme_lists_the_callbacks() -> None:
     row = re.search(r"^\| Callbacks \|(.*)\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert row is not None
     public = {name for name in oncue.callbacks.__all__ if isinstance(getattr(oncue.callbacks, name), type)}
     assert set(re.findall(r"`(\w+)`", row[1])) == public
+
+
+def test_the_readme_lists_the_optimizers() -> None:
+    row = re.search(r"^\| Optimizers \|(.*)\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None
+    public = {name for name in oncue.optimizers.__all__ if isinstance(getattr(oncue.optimizers, name), type)}
+    assert set(re.findall(r"`(\w+)`", row[1])) == public - {"Optimizer", "TorchOptimizer"}
 
 
 def test_the_page_on_hooks_lists_every_hook_with_its_arguments() -> None:

@@ -39,3 +39,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     return old_attribute("oncue.optimizers", name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "legacy"])
