@@ -199,7 +199,15 @@ def test_messages_and_journal(capsys: pytest.CaptureFixture[str]) -> None:
     stopped = callbacks.journal.of("stop")
     assert [entry.epoch for entry in stopped] == [4]
     assert "val_loss 3.6" in stopped[0].text and "patience 2" in stopped[0].text
-    assert stopped[0].data == {"value": 3.6, "best": 3.0, "wait": 2}
+    assert stopped[0].data == {
+        "monitor": "val_loss",
+        "value": 3.6,
+        "best": 3.0,
+        "wait": 2,
+        "patience": 2,
+        "min_delta": 0.0,
+        "baseline": None,
+    }
     assert [entry.data["value"] for entry in callbacks.journal.of("best") if entry.data] == [5.0, 4.0, 3.0]
     assert len(callbacks.journal.of("restore")) == 1
 

@@ -106,7 +106,17 @@ def test_message_and_journal(capsys: pytest.CaptureFixture[str]) -> None:
         "learning rate 0.001 to 0.0005: val_loss 0.3121 has not fallen below 0.3098 by more than 0.0001 for 1 epoch"
     )
     assert entry.epoch == 1
-    assert entry.data == {"before": 0.001, "after": 0.0005, "value": 0.3121, "best": 0.3098}
+    assert entry.data == {
+        "optimizer": "",
+        "before": 0.001,
+        "after": 0.0005,
+        "monitor": "val_loss",
+        "value": 0.3121,
+        "best": 0.3098,
+        "wait": 1,
+        "direction": "down",
+        "min_delta": 1e-4,
+    }
 
 
 def test_a_second_fit_starts_anew() -> None:

@@ -131,7 +131,7 @@ def test_the_epoch_that_it_ends_is_never_best() -> None:
     assert stop.best is None
     (entry,) = [entry for entry in callbacks.journal.of("stop") if entry.callback == "TerminateOnNaN"]
     assert (entry.epoch, entry.batch) == (0, 5)
-    assert entry.data == {"not_finite": "loss", "value": "inf"}
+    assert entry.data == {"not_finite": "loss", "value": "inf", "unit": "batch", "index": 5}
 
 
 def test_a_misspelt_name_is_refused_before_the_first_step() -> None:

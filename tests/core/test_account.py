@@ -16,6 +16,13 @@ def entry(
     return Entry(0.0, epoch, batch, by, text, kind, data or None)
 
 
+def decided(
+    what: str, kind: str, epoch: int | None = 0, batch: int | None = None, by: str = "Mine", **data: Any
+) -> Entry:
+    """Return an entry of one of oncue's own callbacks, whose words are made from the data."""
+    return Entry(0.0, epoch, batch, by, kind=kind, data=data, what=what)
+
+
 def account(
     entries: list[Entry], ending: Ending | None = None, epochs: int = 3, costs: Any = None, **kwargs: Any
 ) -> list[str]:
@@ -52,11 +59,13 @@ def test_a_stop_of_a_users_own_is_told_in_its_words() -> None:
 
 def test_of_several_stops_the_first_of_the_last_epoch_counts() -> None:
     stops = [
-        entry("stopped: of an earlier run", "stop", 0, by="Early"),
-        entry("stopped: time is up", "stop", 2, 4, by="Clock"),
-        entry("stopped: no better", "stop", 2, by="Early"),
+        entry("of an earlier run", "stop", 0, by="Early"),
+        decided("time_is_over", "stop", 2, 4, by="Clock", seconds=7.0, limit=9.0, saved=False),
+        entry("no better", "stop", 2, by="Early"),
     ]
-    assert account(stops, Ending("asked"))[1] == "It was stopped by Clock in epoch 3, batch 5: time is up."
+    assert account(stops, Ending("asked"))[1] == (
+        "It was stopped by Clock in epoch 3, batch 5: 7 of 9 seconds are over; the state was not saved."
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,9 +78,10 @@ def test_of_several_stops_the_first_of_the_last_epoch_counts() -> None:
                     2,
                     None,
                     "Early",
-                    "put back the weights of epoch 2, where loss was 0.5",
+                    "",
                     "restore",
-                    {"epoch": 1},
+                    {"epoch": 1, "monitor": "loss", "value": 0.5},
+                    "weights_restored",
                 )
             ],
             None,
@@ -118,30 +128,32 @@ def test_nothing_was_trained() -> None:
 def test_where_the_files_are() -> None:
     lines = account(
         [
-            entry("saved a: val_loss 0.5 is the first", "best", 0, path="a"),
-            entry("saved b: val_loss 0.4 is better than 0.5", "best", 1, path="b"),
-            entry("saved c: val_accuracy 0.4 is the first", "best", 1, path="c"),
-            entry("kept the weights: loss 1", "best", 1),
-            entry("saved last", "save", 2, 99, path="last"),
+            decided("best_file", "best", 0, path="a", monitor="val_loss", score=0.5, before=None),
+            decided("best_file", "best", 1, path="b", monitor="val_loss", score=0.4, before=0.5),
+            decided("best_file", "best", 1, path="c", monitor="val_accuracy", score=0.4, before=None),
+            decided("best_weights", "best", 1, monitor="loss", value=1.0, before=None),
+            decided("file", "save", 2, 99, path="last"),
+            entry("uploaded it", "save", 2, by="Uploads", path="s3://runs/last"),
         ]
     )
     assert lines[3:] == [
         "The best file is c, saved after epoch 2: val_accuracy 0.4 is the first.",
         "The best file is b, saved after epoch 2: val_loss 0.4 is better than 0.5.",
         "The last file is last, saved in epoch 3, batch 100.",
+        "The last file is s3://runs/last, saved after epoch 3: uploaded it.",
     ]
 
 
 def test_a_few_changes_of_the_rate_are_told_each() -> None:
     lines = account(
         [
-            entry("learning rate 0.1 to 0.05: loss no better", "learning_rate", 1, by="Reduce", before=0.1, after=0.05),
-            entry("learning rate 0.05 to 0.1: by hand", "learning_rate", 2, 1, by="Mine", before=0.05, after=0.1),
+            decided("schedule", "learning_rate", 1, by="Sets", optimizer="", before=0.1, after=0.05, last_set=None),
+            entry("0.05 to 0.1: by hand", "learning_rate", 2, 1, by="Mine", before=0.05, after=0.1),
         ]
     )
     assert lines[3:] == [
         "The learning rate changed 2 times, from 0.1 to 0.1:",
-        "  epoch 2, Reduce: 0.1 to 0.05: loss no better",
+        "  epoch 2, Sets: 0.1 to 0.05: by the schedule",
         "  epoch 3, batch 2, Mine: 0.05 to 0.1: by hand",
     ]
 
@@ -149,11 +161,14 @@ def test_a_few_changes_of_the_rate_are_told_each() -> None:
 def test_rates_of_several_optimizers_make_no_sum() -> None:
     lines = account(
         [
-            entry("disc learning rate 0.2 to 0.1: why", "learning_rate", 1, before=0.2, after=0.1),
-            entry("gen learning rate 0.4 to 0.3: why", "learning_rate", 1, before=0.4, after=0.3),
+            decided("schedule", "learning_rate", 1, optimizer="disc", before=0.2, after=0.1, last_set=None),
+            decided("schedule", "learning_rate", 1, optimizer="gen", before=0.4, after=0.3, last_set=None),
         ]
     )
-    assert lines[3:5] == ["The learning rate changed:", "  epoch 2, Mine: disc learning rate 0.2 to 0.1: why"]
+    assert lines[3:5] == [
+        "The learning rate changed:",
+        "  epoch 2, Mine: disc learning rate 0.2 to 0.1: by the schedule",
+    ]
 
 
 def test_many_entries_stay_short() -> None:

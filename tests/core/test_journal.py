@@ -97,6 +97,41 @@ def test_entries_come_back_from_a_state(data: Any) -> None:
     assert again == journal and repr(again[0]) == repr(journal[0])
 
 
+def test_words_are_made_from_the_data_and_not_saved() -> None:
+    journal, again = Journal(), Journal()
+    entry = journal.write("Saver", what="file", kind="save", epoch=0, data={"path": "last.keras"})
+    assert entry is journal[0] and entry.text == entry.cited + "saved last.keras"
+    state = json.loads(json.dumps(journal.state_dict()))
+    assert "text" not in json.loads(state["entries"][0])
+    again.load_state_dict(state)
+    assert again == journal and str(again[0]) == "epoch 1: Saver: saved last.keras"
+
+
+def test_an_entry_that_has_only_words_keeps_them() -> None:
+    # So were all entries before the words were made from the data, and so are those of users.
+    kept = {
+        "time": 1.0,
+        "epoch": 4,
+        "batch": None,
+        "callback": "Early",
+        "text": "stopped",
+        "kind": "stop",
+        "data": None,
+    }
+    journal = Journal()
+    journal.load_state_dict({"dropped": 0, "entries": [json.dumps(kept), kept]})
+    assert [entry.text for entry in journal] == [entry.cited for entry in journal] == ["stopped", "stopped"]
+    again = Journal()
+    again.load_state_dict(journal.state_dict())
+    assert again == journal
+
+
+@pytest.mark.parametrize("what", ["of_a_later_version", "no_improvement"])
+def test_an_entry_without_words_here_keeps_no_run_from_resuming(what: str) -> None:
+    entry = Entry(0.0, 0, None, "Early", data={"value": 0.5}, what=what)
+    assert what in entry.text and "0.5" in entry.cited
+
+
 def test_an_entry_is_written_down_once() -> None:
     journal = Journal()
     journal.write("A", "did it")

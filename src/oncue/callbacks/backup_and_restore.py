@@ -248,7 +248,7 @@ class BackupAndRestore(Callback):
     def _save(self, logs: dict[str, Any] | None) -> bool:
         loss = as_number((logs or {}).get("loss"))
         if self._cut_short() or (loss is not None and not math.isfinite(loss)):
-            self.note("saved no backup: a value is not finite")
+            self._decided("note", "no_backup")
             return False
         assert self._store is not None and self._writer is not None and self._snapshot is not None
         # The copies of the state before are read until it is written.
@@ -272,12 +272,7 @@ class BackupAndRestore(Callback):
             self._writer.wait()
 
     def _cut_short(self) -> bool:
-        if self._run is None or not self.model.stop_training:
-            return False
-        epoch = self._run.progress.epoch
-        return any(
-            entry.epoch == epoch and "not_finite" in (entry.data or ()) for entry in self._run.journal.of("stop")
-        )
+        return self._run is not None and self._run.progress.cut_short(self.model)
 
     def _needed_state(self) -> TellsState:
         found = run_state_of(self._run)

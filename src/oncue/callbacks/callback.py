@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from oncue.core.phrases import line
 from oncue.core.protocols import Run
 from oncue.core.state import Stateful
 
@@ -15,6 +16,14 @@ def default(method: _Method) -> _Method:
     """Mark a method as doing nothing, so that lists (ours and Keras's) needn't call it."""
     method._is_default = True  # type: ignore[attr-defined]  # the marker that Keras's lists read too
     return method
+
+
+def _write(callback: Callback, text: str, what: str | None, kind: str, data: dict[str, Any]) -> None:
+    run = callback._run
+    if run is not None:
+        epoch, batch = run.progress.epoch, run.progress.batch
+        name = type(callback).__name__
+        run.journal.write(name, text, what=what, epoch=epoch, batch=batch, kind=kind, data=data or None)
 
 
 class Callback(Stateful):
@@ -101,17 +110,18 @@ class Callback(Stateful):
 
         Args:
             text: The decision in words; `history.explain()` shows it.
-            kind: A word for programs: "note", "stop", "learning_rate", "best", "restore", "save".
+            kind: For programs: "note", "stop", "learning_rate", "best", "restore", "save".
             **data: The numbers.
 
         Example:
             >>> Callback().note("lost without a run")
         """
-        if self._run is not None:
-            progress = self._run.progress
-            self._run.journal.write(
-                type(self).__name__, text, epoch=progress.epoch, batch=progress.batch, kind=kind, data=data or None
-            )
+        _write(self, text, None, kind, data)
+
+    def _decided(self, kind: str, what: str, /, **data: Any) -> str:
+        """Write a decision whose words `oncue.core.phrases` makes from the data, and return them."""
+        _write(self, "", what, kind, data)
+        return line(what, data)
 
     @default
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:

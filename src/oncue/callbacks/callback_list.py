@@ -181,12 +181,8 @@ class CallbackList(Callback):
             callback.expect(logged)
         kinds = {type(callback).__name__ for callback in writers}
         if len(kinds) > 1:
-            text = (
-                f"{' and '.join(sorted(kinds))} both set the learning rate; whichever comes later overwrites the other. "
-                "The journal says who set it when."
-            )
-            warn(text)
-            self.journal.write("CallbackList", text)
+            entry = self.journal.write("CallbackList", what="two_set_the_rate", data={"callbacks": sorted(kinds)})
+            warn(entry.text)
 
     def costs(self) -> dict[str, dict[str, float]]:
         """Return the seconds that each callback took in each hook, the most expensive callback first."""
@@ -276,7 +272,7 @@ def _plain(hook: str) -> Callable[..., None]:
     def call(self: CallbackList, logs: Any = None) -> None:
         self.progress.batch = None
         if hook == "on_train_begin":
-            self.progress.epoch = None
+            self.progress.enter(None, begins=True)
             if not self._announced:
                 self.journal.clear()
             self._announced = False
@@ -288,8 +284,10 @@ def _plain(hook: str) -> Callable[..., None]:
 
 
 def _of_epoch(hook: str) -> Callable[..., None]:
+    begins = hook == "on_epoch_begin"
+
     def call(self: CallbackList, epoch: int, logs: Any = None) -> None:
-        self.progress.epoch, self.progress.batch = epoch, None
+        self.progress.enter(epoch, begins)
         listeners = self._listeners[hook]
         if listeners.pairs:
             listeners.call(epoch, as_logs(logs))

@@ -99,7 +99,17 @@ class EarlyStopping(MonitorCallback):
         elif self.wait >= self.patience and epoch > 0:
             self.stopped_epoch = epoch
             self.model.stop_training = True
-            self.note(f"stopped: {self._reason(current)}", kind="stop", value=current, best=self.best, wait=self.wait)
+            self._decided(
+                "stop",
+                "no_improvement",
+                monitor=self.monitor,
+                value=current,
+                best=self.best,
+                wait=self.wait,
+                patience=self.patience,
+                min_delta=self.min_delta,
+                baseline=self.baseline,
+            )
 
     def get_monitor_value(self, logs: dict[str, Any] | None) -> float | None:
         """Return the value to look at, None to look at nothing; a subclass may make it from several logged values."""
@@ -122,8 +132,7 @@ class EarlyStopping(MonitorCallback):
             # with nothing to put back, and the model has these very weights.
             self.best_weights = None
             self.best_weights = self.model.get_weights()
-            than = "" if self.best is None else f" is better than {self.best:g}"
-            self.note(f"kept the weights: {self.monitor} {value:g}{than}", kind="best", value=value, before=self.best)
+            self._decided("best", "best_weights", monitor=self.monitor, value=value, before=self.best)
         self.best = value
         self.best_epoch = epoch
 
@@ -135,19 +144,4 @@ class EarlyStopping(MonitorCallback):
         if self.verbose > 0:
             print_message(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
         self.model.set_weights(self.best_weights)
-        self.note(
-            f"put back the weights of epoch {self.best_epoch + 1}, where {self.monitor} was {self.best:g}",
-            kind="restore",
-            epoch=self.best_epoch,
-            value=self.best,
-        )
-
-    def _reason(self, value: float) -> str:
-        if self.best is None:
-            return f"{self.monitor} was never finite in {self.wait} epochs, now {value:g}"
-        beyond = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        unmet = "" if self.baseline is None else f", and to beat is {self.baseline:g}"
-        return (
-            f"{self.monitor} {value:g} is no improvement on {self.best:g}{beyond}, {self.wait} epochs without "
-            f"(patience {self.patience}){unmet}"
-        )
+        self._decided("restore", "weights_restored", epoch=self.best_epoch, monitor=self.monitor, value=self.best)

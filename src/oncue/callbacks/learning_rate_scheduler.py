@@ -82,11 +82,8 @@ class LearningRateScheduler(Callback):
         if same_rate(before, after):
             return
         last = self._set.get(name)
-        if last is None or same_rate(before, last):
-            why = "by the schedule"
-        else:
-            why = f"by the schedule, which overwrites {before:g}: another had set that since the schedule set {last:g}"
-        self.note(f"{whose} {before:g} to {after:g}: {why}", kind="learning_rate", before=before, after=after)
+        overwritten = None if last is None or same_rate(before, last) else last
+        self._decided("learning_rate", "schedule", optimizer=name, before=before, after=after, last_set=overwritten)
 
 
 def _checked(answer: Any, epoch: int) -> float:

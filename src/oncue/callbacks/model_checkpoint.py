@@ -238,9 +238,9 @@ class ModelCheckpoint(MonitorCallback):
         # Keras's own loop gives a plain dict, which knows no old names.
         logs = logs if isinstance(logs, Logs) else Logs(logs or {})
         score = self.watched(logs) if self._watches else as_number(logs.get(self.monitor))
-        if self._cut_short():
+        if self._run is not None and self._run.progress.cut_short(self.model):
             self._say(epoch, "not saving the model, because a value is not finite")
-            self.note("saved nothing: a value is not finite")
+            self._decided("note", "no_file")
         elif self.save_best_only:
             if score is not None:
                 self._save_if_best(epoch, batch, logs, score)
@@ -254,7 +254,7 @@ class ModelCheckpoint(MonitorCallback):
                 return
             self._say(epoch, f"saving model to {path}")
             self._save(path, record, epoch)
-            self.note(f"saved {path}", kind="save", path=path, score=score)
+            self._decided("save", "file", path=path, monitor=self.monitor, score=score)
 
     def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float) -> None:
         before = "None" if self.best is None else f"{self.best:.5f}"
@@ -264,9 +264,7 @@ class ModelCheckpoint(MonitorCallback):
         path = self._path(epoch, batch, logs)
         self._say(epoch, f"{self.monitor} improved from {before} to {score:.5f}, saving model to {path}")
         self._save(path, self._record(path, epoch, batch, score), epoch)
-        than = "is the first" if self.best is None else f"is better than {self.best:g}"
-        text = f"saved {path}: {self.monitor} {score:g} {than}"
-        self.note(text, kind="best", path=path, score=score, before=self.best)
+        self._decided("best", "best_file", path=path, monitor=self.monitor, score=score, before=self.best)
         self.best = score
 
     def _path(self, epoch: int, batch: int | None, logs: Logs) -> str:
@@ -326,5 +324,4 @@ class ModelCheckpoint(MonitorCallback):
         self.run_id = found.run
         if self.watch.is_better(found.score, self.best):
             self.best = found.score
-            text = f"goes on from {self.monitor} {self.best:g}, which {found.file} was saved with"
-            self.note(text, path=found.file, score=found.score)
+            self._decided("note", "best_resumed", path=found.file, monitor=self.monitor, score=found.score)

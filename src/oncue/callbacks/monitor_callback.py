@@ -100,7 +100,7 @@ class MonitorCallback(Callback):
         if number is not None:
             if self.watch.direction is None:
                 self._decide_direction({})
-            return math.nan if self._cut_short() else number
+            return math.nan if self._run is not None and self._run.progress.cut_short(self.model) else number
         if not self._warned and not (self._expected and self._skips_epochs(logs)):
             self._warned = True
             known = ", ".join(logs or ()) or "nothing"
@@ -110,14 +110,6 @@ class MonitorCallback(Callback):
     def _skips_epochs(self, logs: dict[str, Any] | None) -> bool:
         # With validation every few epochs, the epochs between have no value of validation at all.
         return self._reads.startswith("val_") and not any(name.startswith("val_") for name in logs or ())
-
-    def _cut_short(self) -> bool:
-        # The flag is asked first: a resumed run has the entry of an epoch that it now does again.
-        if self._run is None or not getattr(self.model, "stop_training", False):
-            return False
-        epoch = self._run.progress.epoch
-        stops = self._run.journal.of("stop")
-        return any(entry.epoch == epoch and "not_finite" in (entry.data or ()) for entry in stops)
 
     def _decide_direction(self, directions: dict[str, str]) -> None:
         if self.watch.direction is None and not directions:

@@ -152,7 +152,7 @@ class Preemption(Callback):
         except Exception as error:
             # A full disk doesn't change why the process ends, nor the code that a scheduler waits for.
             saved, failure = False, error
-        self.note(f"ended the run after {name}: the state was {'saved' if saved else 'not saved'}", kind="stop")
+        self._decided("stop", "signal", signal=name, saved=saved)
         ended = Preempted(name, saved)
         ended.__cause__ = failure
         if self.action == "raise":

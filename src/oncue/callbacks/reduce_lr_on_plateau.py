@@ -130,20 +130,17 @@ class ReduceLROnPlateau(MonitorCallback):
             whose = f"{name} learning rate" if name else "learning rate"
             if self.verbose > 0:
                 print_message(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing {whose} to {after}.")
-            self.note(
-                f"{whose} {before:g} to {after:g}: {self._reason(current)}",
-                kind="learning_rate",
+            self._decided(
+                "learning_rate",
+                "plateau",
+                optimizer=name,
                 before=before,
                 after=after,
+                monitor=self.monitor,
                 value=current,
                 best=self.best,
+                wait=self.wait,
+                direction=self.watch.direction,
+                min_delta=self.min_delta,
             )
         return reduced
-
-    def _reason(self, current: float) -> str:
-        if self.best is None:
-            return f"{self.monitor} was never finite, now {current:g}"
-        verb = "risen above" if self.watch.direction == "up" else "fallen below"
-        beyond = f" by more than {self.min_delta:g}" if self.min_delta else ""
-        epochs = f"{self.wait} epoch" + ("" if self.wait == 1 else "s")
-        return f"{self.monitor} {current:g} has not {verb} {self.best:g}{beyond} for {epochs}"

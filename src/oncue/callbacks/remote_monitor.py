@@ -86,7 +86,7 @@ class RemoteMonitor(Callback):
         if self._failures == 1:
             warn(f"Could not reach RemoteMonitor root server at {self.root}: {error}")
         if self._failures == _GIVE_UP_AFTER:
-            self.note(f"gave up sending to {self.root} after {self._failures} failures in a row: {error}")
+            self._decided("note", "gave_up_sending", root=self.root, failures=self._failures, error=str(error))
 
 
 def _post(address: str, body: bytes, headers: dict[str, str], timeout: float) -> None:

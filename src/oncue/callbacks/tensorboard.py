@@ -312,7 +312,7 @@ class TensorBoard(Callback):
 
         config = graph_config(self.model)
         if config is None:
-            self.note(f"no graph is written: {type(self.model).__name__} is no torch module and has no `to_json`")
+            self._decided("note", "no_graph", model=type(self.model).__name__)
         else:
             file.add(0, [model_graph("keras", config)])
             operations = None if knows_its_graph(self.model) else graph_def(config)
@@ -330,7 +330,7 @@ class TensorBoard(Callback):
         if trace is not None:
             path = trace.stop()
             if path is not None:
-                self.note(f"profiled batches {self._first_profiled} to {self.global_step}: {path}")
+                self._decided("note", "profiled", first=self._first_profiled, last=self.global_step, path=path)
 
 
 def _per_second(steps: int, seconds: float) -> float:

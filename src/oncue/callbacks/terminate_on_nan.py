@@ -148,9 +148,12 @@ class TerminateOnNaN(Callback):
                 continue
             self._fired = True
             where = f"{what} {index}" if what == "batch" else f"{what} {index + 1}"
-            self.note(f"stopped: {name} is {number} after {where}", kind="stop", not_finite=name, value=str(number))
+            if self._run is not None:
+                self._run.progress.not_finite = name
+            found = {"not_finite": name, "value": str(number), "unit": what, "index": index}
+            self._decided("stop", "not_finite", **found)
             if self.action == "rollback" and self._tried < self.limit:
-                self._go_back(f"{name} was {number} after {where}")
+                self._go_back(found)
                 return
             if self.action == "raise":
                 raise RuntimeError(
@@ -163,20 +166,26 @@ class TerminateOnNaN(Callback):
 
     # Going back ----------------------------------------------------------------------------------------------------
 
-    def _go_back(self, why: str) -> None:
+    def _go_back(self, found: dict[str, Any]) -> None:
         good, number = self._good, self._tried + 1
         assert good is not None
 
         def then() -> None:
             self._tried = number
             self._fired = False
-            rate = float(self.model.optimizer.learning_rate)
+            before = float(self.model.optimizer.learning_rate)
             # Each try begins from the state's own rate, so that the factor counts once for each.
-            self.model.optimizer.learning_rate = rate * self.factor**number
-            text = f"went back to the end of epoch {good.plain['epoch']}, because {why}"
-            if self.factor != 1:
-                text += f"; learning rate {rate:g} -> {rate * self.factor**number:g}"
-            self.note(text, kind="rollback", rollback=number, learning_rate=rate * self.factor**number)
+            rate = self.model.optimizer.learning_rate = before * self.factor**number
+            text = self._decided(
+                "rollback",
+                "rolled_back",
+                rollback=number,
+                epochs=good.plain["epoch"],
+                factor=self.factor,
+                before=before,
+                learning_rate=rate,
+                **found,
+            )
             print_message(f"{type(self).__name__}: {text}")
 
         self._needed_state().rollback = (good.thaw(), then)

@@ -96,8 +96,7 @@ class TimeLimit(Callback):
             return
         self._over = True
         paused = save_now(self._run, logs)
-        why = f"{now - self._began:.0f} of {self.limit:.0f} seconds are over"
-        self.note(f"stopped: {why}; the state was {'saved' if paused else 'not saved'}", kind="stop", limit=self.limit)
+        why = self._decided("stop", "time_is_over", seconds=now - self._began, limit=self.limit, saved=paused)
         if paused and self._run is not None:
             self._run.paused = why
         self.model.stop_training = True

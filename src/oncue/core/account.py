@@ -100,12 +100,7 @@ def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str
         return f"It {words} {where}" + (f": {ending.error}" if ending.error else ".")
     stop = _final_stop(entries)
     if stop is not None:
-        reason = stop.text.removeprefix("stopped: ")
-        data = stop.data or {}
-        if "not_finite" in data:
-            # Keras counts batches from 0 in what it says, this account counts them from 1.
-            reason = f"{data['not_finite']} was {data.get('value')}"
-        return f"It was stopped by {stop.callback} {_at(stop)}: {reason}."
+        return f"It was stopped by {stop.callback} {_at(stop)}: {stop.cited}."
     if ending.how == "asked":
         return f"It was stopped {_of(epochs, ending)}: a callback set `stop_training` and noted no reason."
     if epochs and ending.planned is not None and epochs[-1] + 1 < ending.planned:
@@ -142,24 +137,23 @@ def _restored(entry: Entry) -> str:
     epoch = (entry.data or {}).get("epoch")
     if epoch is None:
         return f"The model holds weights that {entry.callback} put back: {entry.text}."
-    reason = entry.text.removeprefix(f"put back the weights of epoch {epoch + 1}").removeprefix(", ")
-    if reason.startswith("where "):
-        return f"The model holds the weights of epoch {epoch + 1}, {reason}; {entry.callback} put them back."
-    because = f": {reason}" if reason else ""
+    if entry.what is not None:
+        return f"The model holds the weights of epoch {epoch + 1}, {entry.cited}; {entry.callback} put them back."
+    because = f": {entry.text}" if entry.text else ""
     return f"The model holds the weights of epoch {epoch + 1}, put back by {entry.callback}{because}."
 
 
 def _files(entries: Sequence[Entry]) -> list[str]:
     found: dict[tuple[str, str, str], str] = {}
     for entry in entries:
-        path = (entry.data or {}).get("path")
+        data = entry.data or {}
+        path = data.get("path")
         if path is None or entry.kind not in ("best", "save"):
             continue
-        reason = entry.text.removeprefix(f"saved {path}").removeprefix(": ")
-        because = f": {reason}" if reason else ""
+        because = f": {entry.cited}" if entry.cited else ""
         words = "The best file" if entry.kind == "best" else "The last file"
         # Two that watch different values have a best file each.
-        watched = reason.partition(" ")[0] if entry.kind == "best" else ""
+        watched = str(data.get("monitor", "")) if entry.kind == "best" else ""
         found[entry.kind, entry.callback, watched] = f"{words} is {path}, saved {_at(entry)}{because}."
     return [found[key] for key in sorted(found)]
 
@@ -171,10 +165,10 @@ def _rates(entries: Sequence[Entry]) -> list[str]:
     header = "The learning rate changed"
     before, after = (rates[0].data or {}).get("before"), (rates[-1].data or {}).get("after")
     # Several optimizers have a rate each.
-    one = all(entry.text.startswith("learning rate ") for entry in rates)
+    one = not any((entry.data or {}).get("optimizer") for entry in rates)
     if one and len(rates) > 1 and before is not None and after is not None:
         header += f" {len(rates)} times, from {_number(before)} to {_number(after)}"
-    lines = [f"{_when(entry)}, {entry.callback}: {entry.text.removeprefix('learning rate ')}" for entry in rates]
+    lines = [f"{_when(entry)}, {entry.callback}: {entry.cited}" for entry in rates]
     return [f"{header}:", *_listed(lines)]
 
 

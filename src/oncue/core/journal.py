@@ -7,6 +7,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from oncue.core import phrases
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -17,18 +19,33 @@ class Entry:
         epoch: The index of the epoch, from 0; None outside epochs.
         batch: The index of the batch in its epoch; None outside batches.
         callback: Who decided: the class's name.
-        text: What and why, in words with the numbers.
-        kind: A word for programs: "note", "stop", "learning_rate", "best", "restore", "save".
+        text: What and why, in words with the numbers; made from the data when `what` is given.
+        kind: For programs: "note", "stop", "learning_rate", "best", "restore", "save".
         data: The numbers of the decision.
+        what: The name of the phrase that tells it, in `oncue.core.phrases`; None for words of a user's own.
+
+    Example:
+        >>> Entry(0.0, 4, None, "ModelCheckpoint", kind="save", data={"path": "last.keras"}, what="file").text
+        'saved last.keras'
     """
 
     time: float
     epoch: int | None
     batch: int | None
     callback: str
-    text: str
+    text: str = ""
     kind: str = "note"
     data: dict[str, Any] | None = None
+    what: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.what is not None:
+            object.__setattr__(self, "text", phrases.line(self.what, self.data))
+
+    @property
+    def cited(self) -> str:
+        """What is added to a sentence of the account that tells the rest, such as who stopped the run and when."""
+        return self.text if self.what is None else phrases.cited(self.what, self.data)
 
     def __str__(self) -> str:
         where = "before training" if self.epoch is None else f"epoch {self.epoch + 1}"
@@ -41,6 +58,9 @@ class Entry:
         found: str | dict[str, Any] | None = vars(self).get("_kept")
         if found is None:
             found = asdict(self)
+            if self.what is not None:
+                # The words are made again from the data.
+                del found["text"]
             try:
                 text = json.dumps(found, allow_nan=False)
                 if json.loads(text) == found:
@@ -65,9 +85,9 @@ class Journal(list[Entry]):
 
     Example:
         >>> journal = Journal()
-        >>> journal.write("EarlyStopping", "stopped", epoch=4)
+        >>> entry = journal.write("Mine", "saw enough", epoch=4)
         >>> print(journal[0])
-        epoch 5: EarlyStopping: stopped
+        epoch 5: Mine: saw enough
     """
 
     def __init__(self, limit: int = 10_000) -> None:
@@ -78,18 +98,33 @@ class Journal(list[Entry]):
     def write(
         self,
         callback: str,
-        text: str,
+        text: str = "",
         *,
+        what: str | None = None,
         epoch: int | None = None,
         batch: int | None = None,
         kind: str = "note",
         data: dict[str, Any] | None = None,
-    ) -> None:
-        """Add an entry, with the time of now."""
+    ) -> Entry:
+        """Add an entry, with the current time.
+
+        Args:
+            callback: Who decided.
+            text: The decision in words; or
+            what: the name of the phrase that makes them from the data.
+            epoch: The index of the epoch; None outside epochs.
+            batch: The index of the batch; None outside batches.
+            kind: The kind of the decision.
+            data: Its numbers.
+
+        Returns:
+            The entry.
+        """
         if len(self) >= self.limit:
             del self[next((index for index, entry in enumerate(self) if entry.kind == "note"), 0)]
             self.dropped += 1
-        self.append(Entry(time.time(), epoch, batch, callback, text, kind, data))
+        self.append(Entry(time.time(), epoch, batch, callback, text, kind, data, what))
+        return self[-1]
 
     def of(self, *kinds: str) -> list[Entry]:
         """Return the entries of some kinds."""
@@ -105,7 +140,7 @@ class Journal(list[Entry]):
         return {"dropped": self.dropped, "entries": [entry.kept() for entry in self]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over entries that `state_dict` returned."""
+        """Take over entries that `state_dict` returned, of versions without `what` too, whose words are kept."""
         self.dropped = int(state["dropped"])
         kept = (json.loads(entry) if isinstance(entry, str) else entry for entry in state["entries"])
         self[:] = [Entry(**entry) for entry in kept]

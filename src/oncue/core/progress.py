@@ -4,19 +4,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from oncue.core.contract import TrainedModel
+
 
 @dataclass
 class Progress:
-    """The epoch and the batch that a run is in; advanced by the callback list, in one place.
+    """The epoch and the batch that a run is in, and what callbacks found out about the epoch.
+
+    The callback list advances it, in one place. It is no part of a saved state: none is saved in an epoch in which a value
+    was not finite, and a run that goes back or is resumed begins that epoch again.
 
     Args:
         epoch: The index of the epoch; None before the first.
         batch: The index of the batch in its epoch; None between batches.
+        not_finite: The name of the value that was not finite in this epoch; None when all were.
 
     Example:
-        >>> Progress(epoch=2)
-        Progress(epoch=2, batch=None)
+        >>> progress = Progress(epoch=2, not_finite="loss")
+        >>> progress.enter(3)
+        >>> progress
+        Progress(epoch=3, batch=None, not_finite=None)
     """
 
     epoch: int | None = None
     batch: int | None = None
+    not_finite: str | None = None
+
+    def enter(self, epoch: int | None, begins: bool = False) -> None:
+        """Go to an epoch, between its batches.
+
+        Args:
+            epoch: The index of the epoch; None to go before the first.
+            begins: Whether it begins there, perhaps once more.
+        """
+        if begins or epoch != self.epoch:
+            self.not_finite = None
+        self.epoch, self.batch = epoch, None
+
+    def cut_short(self, model: TrainedModel) -> bool:
+        """Return whether this epoch is the last one because a value was not finite: its weights are of no use.
+
+        Args:
+            model: The model, which a callback may have told to continue all the same.
+        """
+        return self.not_finite is not None and bool(model.stop_training)

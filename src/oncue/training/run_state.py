@@ -172,11 +172,13 @@ class RunState:
         # What is noted before the next epoch begins, or when none is left, belongs to the one that ended last.
         done = state.epoch if state.batch else state.epoch - 1
         self._callbacks.progress.epoch = done if done >= 0 else None
-        text = "went on from a backup" if not state.stopped else "has nothing to do: the run had been stopped"
-        if state.redone:
-            text += f"; the epoch's first {state.redone} batches are done again"
         self._callbacks.journal.write(
-            "BackupAndRestore", text, epoch=state.epoch, batch=state.batch or None, kind="resume"
+            "BackupAndRestore",
+            what="resumed",
+            epoch=state.epoch,
+            batch=state.batch or None,
+            kind="resume",
+            data={"stopped": state.stopped, "redone": state.redone},
         )
         self.restored = state
 

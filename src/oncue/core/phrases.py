@@ -1,0 +1,223 @@
+"""Phrases: what oncue's callbacks decide, in words that are made from the data of the journal's entries.
+
+Nothing depends on the words: another wording, or another language, changes what is printed and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Data = Mapping[str, Any]
+Words = Callable[[Data], str]
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """The words for one kind of decision, each from the entry's data.
+
+    Args:
+        line: What the journal shows after the callback's name.
+        cited: What `explain()` adds to a sentence of its own, such as "It was stopped by EarlyStopping after epoch 4";
+            it may be empty.
+    """
+
+    line: Words
+    cited: Words
+
+
+def line(what: str, data: Data | None) -> str:
+    """Return what the journal shows of a decision.
+
+    Args:
+        what: The phrase's name.
+        data: The entry's data.
+
+    Example:
+        >>> line("file", {"path": "best.keras"})
+        'saved best.keras'
+    """
+    return _said(what, data, lambda phrase: phrase.line)
+
+
+def cited(what: str, data: Data | None) -> str:
+    """Return what `explain()` adds to a sentence of its own.
+
+    Args:
+        what: The phrase's name.
+        data: The entry's data.
+
+    Example:
+        >>> cited("weights_restored", {"epoch": 1, "monitor": "loss", "value": 0.5})
+        'where loss was 0.5'
+    """
+    return _said(what, data, lambda phrase: phrase.cited)
+
+
+def _said(what: str, data: Data | None, words: Callable[[Phrase], Words]) -> str:
+    try:
+        return words(PHRASES[what])(data or {})
+    except KeyError:
+        # An entry of another version of oncue, for which there are no words here, must not keep its run from resuming.
+        return f"{what} {dict(data or {})}"
+
+
+def _after(start: str, reason: Words) -> Phrase:
+    return Phrase(lambda data: f"{start}: {reason(data)}", reason)
+
+
+def _alone(words: Words) -> Phrase:
+    return Phrase(words, words)
+
+
+# Stops -----------------------------------------------------------------------------------------------------------------
+
+
+def _no_improvement(data: Data) -> str:
+    monitor, value, best, wait = data["monitor"], data["value"], data["best"], data["wait"]
+    if best is None:
+        return f"{monitor} was never finite in {wait} epochs, now {value:g}"
+    unmet = "" if data["baseline"] is None else f", and to beat is {data['baseline']:g}"
+    return (
+        f"{monitor} {value:g} is no improvement on {best:g}{_by_more_than(data)}, {wait} epochs without "
+        f"(patience {data['patience']}){unmet}"
+    )
+
+
+def _not_finite(data: Data) -> str:
+    return f"stopped: {data['not_finite']} is {data['value']} after {_moment(data)}"
+
+
+def _time_is_over(data: Data) -> str:
+    return f"{data['seconds']:.0f} of {data['limit']:.0f} seconds are over; {_state_saved(data)}"
+
+
+def _signal(data: Data) -> str:
+    return f"ended the run after {data['signal']}: {_state_saved(data)}"
+
+
+# Learning rates --------------------------------------------------------------------------------------------------------
+
+
+def _rate(why: Words) -> Phrase:
+    def change(data: Data) -> str:
+        return f"{data['before']:g} to {data['after']:g}: {why(data)}"
+
+    def with_name(data: Data) -> str:
+        return (
+            f"{data['optimizer']} learning rate {change(data)}"
+            if data["optimizer"]
+            else f"learning rate {change(data)}"
+        )
+
+    return Phrase(with_name, lambda data: with_name(data) if data["optimizer"] else change(data))
+
+
+def _plateau(data: Data) -> str:
+    monitor, value, best, wait = data["monitor"], data["value"], data["best"], data["wait"]
+    if best is None:
+        return f"{monitor} was never finite, now {value:g}"
+    verb = "risen above" if data["direction"] == "up" else "fallen below"
+    epochs = f"{wait} epoch" + ("" if wait == 1 else "s")
+    return f"{monitor} {value:g} has not {verb} {best:g}{_by_more_than(data)} for {epochs}"
+
+
+def _schedule(data: Data) -> str:
+    if data["last_set"] is None:
+        return "by the schedule"
+    return (
+        f"by the schedule, which overwrites {data['before']:g}: another had set that since the schedule set "
+        f"{data['last_set']:g}"
+    )
+
+
+# Weights and files -----------------------------------------------------------------------------------------------------
+
+
+def _best_weights(data: Data) -> str:
+    than = "" if data["before"] is None else f" is better than {data['before']:g}"
+    return f"{data['monitor']} {data['value']:g}{than}"
+
+
+def _weights_restored(data: Data) -> str:
+    return f"where {data['monitor']} was {data['value']:g}"
+
+
+def _best_file(data: Data) -> str:
+    than = "is the first" if data["before"] is None else f"is better than {data['before']:g}"
+    return f"{data['monitor']} {data['score']:g} {than}"
+
+
+def _best_resumed(data: Data) -> str:
+    return f"goes on from {data['monitor']} {data['score']:g}, which {data['path']} was saved with"
+
+
+# The run ---------------------------------------------------------------------------------------------------------------
+
+
+def _rolled_back(data: Data) -> str:
+    text = (
+        f"went back to the end of epoch {data['epochs']}, because {data['not_finite']} was {data['value']} after "
+        f"{_moment(data)}"
+    )
+    if data["factor"] == 1:
+        return text
+    return f"{text}; learning rate {data['before']:g} -> {data['learning_rate']:g}"
+
+
+def _resumed(data: Data) -> str:
+    text = "has nothing to do: the run had been stopped" if data["stopped"] else "went on from a backup"
+    again = f"; the epoch's first {data['redone']} batches are done again" if data["redone"] else ""
+    return text + again
+
+
+def _two_set_the_rate(data: Data) -> str:
+    return (
+        f"{' and '.join(data['callbacks'])} both set the learning rate; whichever comes later overwrites the other. The "
+        "journal says who set it when."
+    )
+
+
+# Parts -----------------------------------------------------------------------------------------------------------------
+
+
+def _by_more_than(data: Data) -> str:
+    return f" by more than {data['min_delta']:g}" if data["min_delta"] else ""
+
+
+def _state_saved(data: Data) -> str:
+    return f"the state was {'saved' if data['saved'] else 'not saved'}"
+
+
+def _moment(data: Data) -> str:
+    # Keras counts batches from 0 in what it says of them, epochs from 1.
+    return f"batch {data['index']}" if data["unit"] == "batch" else f"epoch {data['index'] + 1}"
+
+
+PHRASES: dict[str, Phrase] = {
+    "no_improvement": _after("stopped", _no_improvement),
+    "not_finite": Phrase(_not_finite, lambda data: f"{data['not_finite']} was {data['value']}"),
+    "time_is_over": _after("stopped", _time_is_over),
+    "signal": _alone(_signal),
+    "plateau": _rate(_plateau),
+    "schedule": _rate(_schedule),
+    "best_weights": _after("kept the weights", _best_weights),
+    "weights_restored": Phrase(
+        lambda data: f"put back the weights of epoch {data['epoch'] + 1}, {_weights_restored(data)}", _weights_restored
+    ),
+    "best_file": Phrase(lambda data: f"saved {data['path']}: {_best_file(data)}", _best_file),
+    "file": Phrase(lambda data: f"saved {data['path']}", lambda data: ""),
+    "no_file": _alone(lambda data: "saved nothing: a value is not finite"),
+    "no_backup": _alone(lambda data: "saved no backup: a value is not finite"),
+    "best_resumed": _alone(_best_resumed),
+    "rolled_back": _alone(_rolled_back),
+    "resumed": _alone(_resumed),
+    "two_set_the_rate": _alone(_two_set_the_rate),
+    "no_graph": _alone(lambda data: f"no graph is written: {data['model']} is no torch module and has no `to_json`"),
+    "profiled": _alone(lambda data: f"profiled batches {data['first']} to {data['last']}: {data['path']}"),
+    "gave_up_sending": _alone(
+        lambda data: f"gave up sending to {data['root']} after {data['failures']} failures in a row: {data['error']}"
+    ),
+}
+"""The words for each decision of oncue's own callbacks, by name."""
