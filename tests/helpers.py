@@ -22,12 +22,13 @@ from oncue.callbacks import Callback
 from oncue.feeding.batches import Batches, as_batches
 
 
-def tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Return values where oncue places layers.
+def tensor(values: Any, dtype: torch.dtype | None = None, requires_grad: bool = False) -> torch.Tensor:
+    """Return a copy of values where oncue places layers.
 
     Random ones are drawn by the caller, on the CPU, so that they are the same on every machine.
     """
-    return torch.as_tensor(values, dtype=dtype).to(oncue.backend.device())
+    copied = torch.as_tensor(values, dtype=dtype).to(oncue.backend.device(), copy=True)
+    return copied.requires_grad_() if requires_grad else copied
 
 
 def parameter(values: Any) -> torch.nn.Parameter:

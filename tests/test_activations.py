@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers import tensor
 from oncue import activations, layers
 
 
@@ -33,7 +34,7 @@ def test_a_layer_as_activation_survives_the_configuration() -> None:
 
 def test_weights_of_an_activation_are_weights_of_the_layer() -> None:
     layer = layers.Dense(2, activation=layers.PReLU())
-    layer(torch.ones(1, 3))
+    layer(tensor(torch.ones(1, 3)))
     assert [weight.shape for weight in layer.weights] == [(3, 2), (2,), (2,)]
 
 
@@ -49,6 +50,6 @@ def test_own_function_is_written_by_name() -> None:
 
 
 def test_sparsemax_sums_to_one_and_is_sparse() -> None:
-    out = activations.sparsemax(torch.tensor([[3.0, 0.1, 0.2], [0.1, 0.2, 0.3]]))
-    torch.testing.assert_close(out.sum(-1), torch.ones(2))
+    out = activations.sparsemax(tensor([[3.0, 0.1, 0.2], [0.1, 0.2, 0.3]]))
+    torch.testing.assert_close(out.sum(-1), tensor(torch.ones(2)))
     assert out[0].tolist() == [1.0, 0.0, 0.0]

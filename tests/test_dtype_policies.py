@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import oncue
-from helpers import normal
+from helpers import normal, tensor
 from oncue import dtype_policies, mixed_precision
 from oncue.layers import Dense, Embedding, Input
 
@@ -82,7 +82,7 @@ def test_copies_keep_it(way: Any) -> None:
     mixed_precision.set_global_policy(None)
     other = way(model)
     assert other.layers[0].compute_dtype == "bfloat16" and other.dtype_policy.name == "mixed_bfloat16"
-    x = torch.from_numpy(X)
+    x = tensor(X)
     assert other(x).dtype == torch.bfloat16 and torch.equal(other(x), model(x))
 
 
@@ -100,7 +100,7 @@ def test_a_pickle_is_mixed_in_a_new_process(tmp_path: Path) -> None:
 def test_masks_travel_with_what_is_cast() -> None:
     mixed_precision.set_global_policy("mixed_bfloat16")
     embedding = Embedding(5, 3, mask_zero=True)
-    outputs = embedding(torch.tensor([[1, 0, 2]]))
+    outputs = embedding(tensor([[1, 0, 2]]))
     assert outputs.dtype == torch.bfloat16 and outputs._keras_mask.tolist() == [[True, False, True]]
     last = oncue.layers.Dense(1, dtype="float32")(outputs)
     assert last.dtype == torch.float32 and oncue.layers.LSTM(2)(outputs).dtype == torch.bfloat16
@@ -111,7 +111,7 @@ def test_a_torch_module_in_a_mixed_sequential() -> None:
     model = oncue.Sequential([Input((4,)), Dense(8), torch.nn.Linear(8, 1)])
     model.compile("adam", "mse")
     model.fit(X, X[:, :1], verbose=0)
-    assert model(torch.from_numpy(X)).dtype == torch.bfloat16
+    assert model(tensor(X)).dtype == torch.bfloat16
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -154,7 +154,7 @@ def test_losses_and_metrics_get_32_bits() -> None:
 
 def test_a_layer_of_float32_after_mixed_ones_is_left_to_an_autocast_outside() -> None:
     layer = Dense(2)
-    x = torch.from_numpy(X)
+    x = tensor(X)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
     Dense(2, dtype="mixed_float16")
@@ -166,9 +166,9 @@ def test_setting_the_policy_of_a_layer() -> None:
     layer = Dense(2)
     layer.build((None, 4))
     layer.dtype_policy = "mixed_bfloat16"
-    assert layer(torch.from_numpy(X)).dtype == torch.bfloat16 and layer.kernel.dtype == torch.float32
+    assert layer(tensor(X)).dtype == torch.bfloat16 and layer.kernel.dtype == torch.float32
     layer.dtype_policy = "float32"
-    assert layer(torch.from_numpy(X)).dtype == torch.float32
+    assert layer(tensor(X)).dtype == torch.float32
 
 
 def test_the_module_imports_no_torch() -> None:

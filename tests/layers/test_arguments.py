@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import tensor
 from oncue import initializers, layers
 
 
@@ -69,7 +70,7 @@ def test_bad_arguments_are_refused_at_once(make: Any, message: str) -> None:
 )
 def test_inputs_of_the_wrong_rank_are_explained(layer: Any, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        layer()(torch.zeros(shape))
+        layer()(tensor(torch.zeros(shape)))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,9 @@ def test_inputs_of_the_wrong_rank_are_explained(layer: Any, shape: tuple[int, ..
     ],
 )
 def test_a_built_layer_names_the_size_it_was_built_for(layer: Any, right: Any, wrong: Any) -> None:
-    layer(torch.zeros(right))
+    layer(tensor(torch.zeros(right)))
     with pytest.raises(ValueError, match=rf"built for inputs of size {right[-1]}"):
-        layer(torch.zeros(wrong))
+        layer(tensor(torch.zeros(wrong)))
 
 
 def test_too_large_a_window_is_refused_while_the_model_is_traced() -> None:
@@ -151,7 +152,7 @@ def test_dtype_policies_of_keras_and_activity_regularizers_survive() -> None:
     layer = layers.Dense(3, dtype="float64", activity_regularizer="l2")
     again = layers.Dense.from_config(layer.get_config())
     assert again.dtype == "float64"
-    assert again(torch.ones(2, 2)).dtype == torch.float64
+    assert again(tensor(torch.ones(2, 2))).dtype == torch.float64
     assert again.losses and float(again.losses[0].detach()) > 0
 
 
@@ -161,7 +162,7 @@ def test_initializers_see_keras_order_of_axes() -> None:
     class Spy(initializers.Initializer):
         def __call__(self, shape: Any, dtype: Any = None) -> torch.Tensor:
             seen.append(tuple(shape))
-            return torch.arange(float(np.prod(shape))).reshape(shape)
+            return tensor(torch.arange(float(np.prod(shape)))).reshape(shape)
 
     conv = layers.Conv2D(5, (2, 3), kernel_initializer=Spy())
     conv.build((None, 8, 8, 4))

@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers import tensor
 from oncue import layers
 
 
 def test_integers_and_doubles_are_cast_to_the_weights() -> None:
     for layer, shape in ((layers.Dense(3), (2, 4)), (layers.Conv1D(3, 2), (2, 4, 3)), (layers.LSTM(3), (2, 4, 3))):
         for kind in (torch.int64, torch.uint8, torch.float64, torch.float16):
-            assert layer(torch.ones(shape, dtype=kind)).dtype == torch.float32
+            assert layer(tensor(torch.ones(shape, dtype=kind))).dtype == torch.float32
         assert layer(np.ones(shape)).dtype == torch.float32
 
 
@@ -26,7 +27,7 @@ def test_same_padding_is_tensorflows(size: int, stride: int, window: int) -> Non
     # TensorFlow: as many outputs as ceil(size / stride), and the odd step of padding at the end.
     out = -(-size // stride)
     total = max((out - 1) * stride + window - size, 0)
-    x = torch.randn(1, size, 1)
+    x = tensor(torch.randn(1, size, 1))
     layer = layers.Conv1D(1, window, strides=stride, padding="same", use_bias=False)
     found = layer(x)
     padded = F.pad(x.movedim(-1, 1), (total // 2, total - total // 2))
@@ -36,18 +37,18 @@ def test_same_padding_is_tensorflows(size: int, stride: int, window: int) -> Non
 
 
 def test_means_at_the_border_count_real_numbers_only() -> None:
-    x = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 5, 1)
+    x = tensor([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 5, 1)
     pooled = layers.AveragePooling1D(2, strides=2, padding="same")(x)
     assert pooled.flatten().tolist() == [1.5, 3.5, 5.0]
 
 
 def test_negative_numbers_survive_max_pooling_with_padding() -> None:
-    x = -torch.ones(1, 3, 3, 1)
+    x = -tensor(torch.ones(1, 3, 3, 1))
     assert layers.MaxPooling2D(2, padding="same")(x).unique().tolist() == [-1.0]
 
 
 def test_images_are_not_copied_on_the_way_into_a_convolution() -> None:
-    x = torch.randn(2, 8, 8, 3)
+    x = tensor(torch.randn(2, 8, 8, 3))
     seen: list[int] = []
     layer = layers.Conv2D(4, 3)
     layer(x)
@@ -61,7 +62,7 @@ def test_images_are_not_copied_on_the_way_into_a_convolution() -> None:
 
 
 def test_dropout_drops_in_training_only_and_keeps_the_mean() -> None:
-    x = torch.ones(100, 100)
+    x = tensor(torch.ones(100, 100))
     layer = layers.Dropout(0.25)
     assert torch.equal(layer(x), x)
     out = layer(x, training=True)
@@ -72,12 +73,12 @@ def test_dropout_drops_in_training_only_and_keeps_the_mean() -> None:
 
 
 def test_dropout_with_a_noise_shape_drops_whole_rows() -> None:
-    out = layers.Dropout(0.5, noise_shape=(None, 1))(torch.ones(50, 4), training=True)
+    out = layers.Dropout(0.5, noise_shape=(None, 1))(tensor(torch.ones(50, 4)), training=True)
     assert all(len(set(row.tolist())) == 1 for row in out)
 
 
 def test_batch_normalization_is_frozen_by_trainable() -> None:
-    x = torch.randn(8, 3) * 5 + 2
+    x = tensor(torch.randn(8, 3)) * 5 + 2
     layer = layers.BatchNormalization()
     layer(x)
     layer.trainable = False
@@ -90,7 +91,7 @@ def test_batch_normalization_is_frozen_by_trainable() -> None:
 
 def test_moving_statistics_are_buffers_and_last() -> None:
     layer = layers.BatchNormalization()
-    layer(torch.ones(2, 3))
+    layer(tensor(torch.ones(2, 3)))
     assert [w.name for w in layer.weights] == ["gamma", "beta", "moving_mean", "moving_variance"]
     assert [w.name for w in layer.non_trainable_weights] == ["moving_mean", "moving_variance"]
     assert set(layer.state_dict()) == {"gamma", "beta", "moving_mean", "moving_variance"}
@@ -99,7 +100,7 @@ def test_moving_statistics_are_buffers_and_last() -> None:
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])
 def test_the_loop_computes_what_the_fused_kernel_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer: Any = getattr(layers, name)(4, return_sequences=True, return_state=True)
-    x = torch.randn(3, 6, 2)
+    x = tensor(torch.randn(3, 6, 2))
     results = []
     for fused in (True, False):
         if not fused:
@@ -114,7 +115,7 @@ def test_the_loop_computes_what_the_fused_kernel_does(name: str, monkeypatch: py
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])
 def test_recurrent_dropout_acts_in_training_only(name: str) -> None:
-    x = torch.randn(3, 6, 2)
+    x = tensor(torch.randn(3, 6, 2))
     for options in ({"recurrent_dropout": 0.5}, {"dropout": 0.5}):
         layer: Any = getattr(layers, name)(4, **options)
         torch.testing.assert_close(layer(x), layer(x))
@@ -123,17 +124,17 @@ def test_recurrent_dropout_acts_in_training_only(name: str) -> None:
 
 def test_a_stateful_layer_refuses_another_batch_size_until_reset() -> None:
     layer = layers.GRU(3, stateful=True)
-    layer(torch.randn(4, 5, 2))
+    layer(tensor(torch.randn(4, 5, 2)))
     with pytest.raises(ValueError, match=r"states of 4 samples; got a batch of 2"):
-        layer(torch.randn(2, 5, 2))
+        layer(tensor(torch.randn(2, 5, 2)))
     layer.reset_state()
-    layer(torch.randn(2, 5, 2))
+    layer(tensor(torch.randn(2, 5, 2)))
 
 
 def test_a_stateful_layer_trains_over_batches() -> None:
     layer = layers.LSTM(3, stateful=True)
     for _ in range(2):
-        layer(torch.randn(4, 5, 2), training=True).sum().backward()
+        layer(tensor(torch.randn(4, 5, 2)), training=True).sum().backward()
 
 
 def test_own_cells_run_in_rnn() -> None:
@@ -144,10 +145,10 @@ def test_own_cells_run_in_rnn() -> None:
             total = states[0] + inputs
             return total, [total]
 
-    x = torch.arange(12.0).reshape(2, 3, 2)
+    x = tensor(torch.arange(12.0)).reshape(2, 3, 2)
     out = layers.RNN(Sum(), return_sequences=True)(x)
     torch.testing.assert_close(out, x.cumsum(1))
-    mask = torch.tensor([[True, False, True], [True, True, True]])
+    mask = tensor([[True, False, True], [True, True, True]])
     torch.testing.assert_close(layers.RNN(Sum())(x, mask=mask)[0], x[0, 0] + x[0, 2])
 
 
@@ -176,9 +177,9 @@ def test_normalization_adapts_batch_by_batch() -> None:
 
 
 def test_masks_merge() -> None:
-    one, two = torch.ones(1, 3, 2), torch.ones(1, 3, 2)
+    one, two = tensor(torch.ones(1, 3, 2)), tensor(torch.ones(1, 3, 2))
     embed = layers.Embedding(5, 2, mask_zero=True)
-    a, b = embed(torch.tensor([[1, 0, 0]])), embed(torch.tensor([[1, 2, 0]]))
+    a, b = embed(tensor([[1, 0, 0]])), embed(tensor([[1, 2, 0]]))
     assert layers.Add()([a, b])._keras_mask.tolist() == [[True, True, False]]
     assert layers.Concatenate()([a, b])._keras_mask.tolist() == [[True, False, False]]
     assert getattr(layers.Add()([one, two]), "_keras_mask", None) is None
@@ -189,5 +190,5 @@ def test_a_build_by_hand_is_not_repeated(make: Any) -> None:
     layer = make()
     layer.build((None, 5, 4))
     weights = [weight.value for weight in layer.weights]
-    layer(torch.ones(2, 5, 4))
+    layer(tensor(torch.ones(2, 5, 4)))
     assert [id(weight.value) for weight in layer.weights] == [id(weight) for weight in weights]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import tensor
 from oncue import layers
 
 
@@ -24,7 +25,7 @@ def graph() -> Any:
     return keras.Model({"a": a, "b": b}, {"total": total[:, 0:1], "inner": inner(second)}, name="whole")
 
 
-DATA = {"a": torch.linspace(0, 1, 8).reshape(2, 4), "b": torch.linspace(1, 2, 8).reshape(2, 4)}
+DATA = {name: np.linspace(at, at + 1, 8, dtype="float32").reshape(2, 4) for at, name in enumerate("ab")}
 
 
 def same_after_copying_weights(model: Any, other: Any) -> None:
@@ -54,7 +55,7 @@ def test_layers_called_before_in_the_list() -> None:
     model = keras.Model(x, y)
     other = keras.Model.from_config(model.get_config())
     other.set_weights(model.get_weights())
-    torch.testing.assert_close(other(torch.ones(1, 2)), model(torch.ones(1, 2)))
+    torch.testing.assert_close(other(tensor(torch.ones(1, 2))), model(tensor(torch.ones(1, 2))))
 
 
 def test_own_layers_are_named() -> None:
@@ -67,7 +68,7 @@ def test_own_layers_are_named() -> None:
     with pytest.raises(ValueError, match="Mine"):
         keras.Model.from_config(config)
     other = keras.Model.from_config(config, custom_objects={"Mine": Mine})
-    assert other(torch.zeros(1, 2)).tolist() == [[1, 1]]
+    assert other(tensor(torch.zeros(1, 2))).tolist() == [[1, 1]]
 
 
 def test_torch_modules_have_no_config() -> None:
@@ -89,7 +90,7 @@ def test_old_form_of_calls() -> None:
     config = json.loads(json.dumps(keras.Model(x, layers.Dense(1, name="d")(x)).get_config()))
     config["layers"][1]["inbound_nodes"] = [[["x", 0, 0, {}]]]
     config["input_layers"], config["output_layers"] = [["x", 0, 0]], [["d", 0, 0]]
-    assert keras.Model.from_config(config)(torch.ones(3, 2)).shape == (3, 1)
+    assert keras.Model.from_config(config)(tensor(torch.ones(3, 2))).shape == (3, 1)
 
 
 def test_clone_of_a_graph() -> None:
@@ -117,7 +118,7 @@ def test_clone_of_a_sequential(known: bool) -> None:
     clone = keras.models.clone_model(model)
     assert clone.name == "s"
     assert clone.built == known
-    data = torch.randn(2, 4)
+    data = tensor(torch.randn(2, 4))
     assert not torch.allclose(clone(data), model(data))
     assert clone(data).shape == (2, 2)
     clone.set_weights(model.get_weights())

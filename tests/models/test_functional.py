@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import tensor
 from oncue import layers
 
 
@@ -44,7 +45,7 @@ def test_chain_computes_what_its_layers_compute() -> None:
     x = keras.Input((3,))
     first, second = layers.Dense(4, activation="relu"), layers.Dense(2)
     model = keras.Model(x, second(first(x)))
-    data = torch.randn(5, 3)
+    data = tensor(torch.randn(5, 3))
     torch.testing.assert_close(model(data), second(first(data)))
     assert [layer.name for layer in model.layers] == [x.name, first.name, second.name]
     assert model.input_shape == (None, 3)
@@ -57,7 +58,7 @@ def test_shared_layer_is_one_layer_with_one_set_of_weights() -> None:
     shared = layers.Dense(2, use_bias=False)
     model = keras.Model([a, b], shared(a) - shared(b))
     assert len(model.weights) == 1
-    x = torch.randn(4, 3)
+    x = tensor(torch.randn(4, 3))
     assert torch.count_nonzero(model([x, x])) == 0
     torch.testing.assert_close(model([x, 2 * x]), -shared(x))
 
@@ -65,7 +66,7 @@ def test_shared_layer_is_one_layer_with_one_set_of_weights() -> None:
 @pytest.mark.parametrize("as_what", ["list", "tuple", "dict"])
 def test_several_inputs_are_fed_in_every_form(as_what: str) -> None:
     model = two_inputs()
-    a, b = torch.ones(2, 3), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    a, b = tensor(torch.ones(2, 3)), tensor([[1.0, 2.0], [3.0, 4.0]])
     data: Any = {"list": [a, b], "tuple": (a, b), "dict": {"b": b, "a": a}}[as_what]
     torch.testing.assert_close(model(data), 3 + b)
 
@@ -73,9 +74,9 @@ def test_several_inputs_are_fed_in_every_form(as_what: str) -> None:
 def test_dict_of_inputs_goes_by_its_keys_not_by_order() -> None:
     z, a = keras.Input((1,), name="z"), keras.Input((1,), name="a")
     model = keras.Model({"z": z, "a": a}, z - a)
-    assert model({"a": torch.ones(1, 1), "z": torch.full((1, 1), 5.0)}).item() == 4
+    assert model({"a": tensor(torch.ones(1, 1)), "z": tensor(torch.full((1, 1), 5.0))}).item() == 4
     with pytest.raises(ValueError, match="takes a dict with the keys 'z', 'a'"):
-        model([torch.ones(1, 1), torch.ones(1, 1)])
+        model([tensor(torch.ones(1, 1)), tensor(torch.ones(1, 1))])
 
 
 @pytest.mark.parametrize(
@@ -97,27 +98,27 @@ def test_wrong_feed_names_the_input(data: Any, message: str) -> None:
 def test_last_axis_of_one_comes_and_goes() -> None:
     x = keras.Input((1,))
     model = keras.Model(x, x * 2)
-    assert model(torch.arange(3.0)).shape == (3, 1)
+    assert model(tensor(torch.arange(3.0))).shape == (3, 1)
     assert model.predict(np.arange(3.0), verbose=0).shape == (3, 1)
     y = keras.Input((3,))
-    assert keras.Model(y, y * 2)(torch.ones(2, 3, 1)).shape == (2, 3)
+    assert keras.Model(y, y * 2)(tensor(torch.ones(2, 3, 1))).shape == (2, 3)
 
 
 def test_whole_numbers_become_what_the_input_says() -> None:
     x, n = keras.Input((2,)), keras.Input((2,), dtype="int32")
     model = keras.Model([x, n], [x, n])
-    first, second = model([torch.ones(1, 2, dtype=torch.int64), torch.ones(1, 2)])
+    first, second = model([tensor(torch.ones(1, 2, dtype=torch.int64)), tensor(torch.ones(1, 2))])
     assert first.dtype == torch.float32
     assert second.dtype == torch.int32
 
 
 def test_outputs_come_as_they_were_nested() -> None:
     x = keras.Input((2,))
-    outputs = keras.Model(x, {"one": x + 1, "more": [x * 2, (x * 3,)]})(torch.ones(1, 2))
+    outputs = keras.Model(x, {"one": x + 1, "more": [x * 2, (x * 3,)]})(tensor(torch.ones(1, 2)))
     assert outputs["one"].tolist() == [[2, 2]]
     assert outputs["more"][0].tolist() == [[2, 2]]
     assert outputs["more"][1][0].tolist() == [[3, 3]]
-    alone = keras.Model(x, [x + 1])(torch.ones(1, 2))
+    alone = keras.Model(x, [x + 1])(tensor(torch.ones(1, 2)))
     assert isinstance(alone, torch.Tensor)
 
 
@@ -126,9 +127,9 @@ def test_layer_with_two_outputs() -> None:
     head, rest = Halves()(x)
     assert (head.shape, rest.shape) == ((None, 1), (None, 2))
     only_rest = keras.Model(x, rest)
-    assert only_rest(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[2, 3]]
+    assert only_rest(tensor([[1.0, 2.0, 3.0]])).tolist() == [[2, 3]]
     both = keras.Model(x, rest + head)
-    assert both(torch.tensor([[1.0, 2.0, 3.0]])).tolist() == [[3, 4]]
+    assert both(tensor([[1.0, 2.0, 3.0]])).tolist() == [[3, 4]]
 
 
 def test_layer_with_a_dict_of_outputs() -> None:
@@ -137,13 +138,13 @@ def test_layer_with_a_dict_of_outputs() -> None:
     assert named["z"].shape == (None, 2)
     assert named["a"].shape == (None, 1)
     model = keras.Model(x, named["z"] * named["a"])
-    assert model(torch.tensor([[3.0, 4.0]])).tolist() == [[12, 15]]
+    assert model(tensor([[3.0, 4.0]])).tolist() == [[12, 15]]
 
 
 def test_lists_and_keyword_arguments_of_a_call() -> None:
     a, b, c = keras.Input((1,)), keras.Input((1,)), keras.Input((1,))
     model = keras.Model([a, b, c], Blend()([a, b], other=c, factor=10.0))
-    assert model([torch.full((1, 1), value) for value in (1.0, 2.0, 5.0)]).item() == 35
+    assert model([tensor(torch.full((1, 1), value)) for value in (1.0, 2.0, 5.0)]).item() == 35
 
 
 def test_models_are_layers() -> None:
@@ -155,18 +156,18 @@ def test_models_are_layers() -> None:
     outer = keras.Model(z, [sequential(inner_outputs["y"]), inner_outputs["x"]])
     assert outer.output_shape == [(None, 1), (None, 3)]
     assert outer.count_params() == inner.count_params() + sequential.count_params()
-    data = torch.randn(2, 3)
+    data = tensor(torch.randn(2, 3))
     torch.testing.assert_close(outer(data)[0], sequential(inner(data)["y"]))
 
 
 def test_training_argument_of_a_call_holds_in_every_run() -> None:
     x = keras.Input((100,))
     model = keras.Model(x, [layers.Dropout(0.5)(x, training=True), layers.Dropout(0.5)(x, training=False)])
-    always, never = model(torch.ones(1, 100))
+    always, never = model(tensor(torch.ones(1, 100)))
     assert (always == 0).any()
     assert (never == 1).all()
     model.train()
-    assert (model(torch.ones(1, 100))[1] == 1).all()
+    assert (model(tensor(torch.ones(1, 100)))[1] == 1).all()
     assert all(layer.training for layer in model.layers[1:])
 
 
@@ -174,7 +175,7 @@ def test_wrapped_torch_module() -> None:
     x = keras.Input((4,))
     linear = torch.nn.Linear(4, 2)
     model = keras.Model(x, keras.Model(linear)(x))
-    data = torch.randn(3, 4)
+    data = tensor(torch.randn(3, 4))
     torch.testing.assert_close(model(data), linear(data))
     assert model.count_params() == 10
 
@@ -198,7 +199,7 @@ def test_torch_method_of_a_symbolic_tensor_says_what_to_type() -> None:
 def test_arithmetic() -> None:
     x = keras.Input((2,))
     model = keras.Model(x, [1 - x, 8 / x, (x**2) @ np.ones((2, 1), "float32"), abs(-x), x[:, 0], 2 + x, 3 * x])
-    results = [part.tolist() for part in model(torch.tensor([[1.0, 2.0]]))]
+    results = [part.tolist() for part in model(tensor([[1.0, 2.0]]))]
     assert results == [[[0, -1]], [[8, 4]], [[5]], [[1, 2]], [1], [[3, 4]], [[3, 6]]]
     assert [layer.name for layer in model.layers] == [x.name]
 
@@ -209,7 +210,7 @@ def test_model_between_tensors_in_the_middle() -> None:
     model = keras.Model(x, layers.Dense(2, name="end")(hidden))
     features = keras.Model(model.input, model.get_layer("hidden").output)
     head = keras.Model(hidden, model.output)
-    data = torch.randn(2, 3)
+    data = tensor(torch.randn(2, 3))
     torch.testing.assert_close(head(features(data)), model(data))
     assert [layer.name for layer in features.layers] == [x.name, "hidden"]
     assert features.get_layer("hidden") is model.get_layer("hidden")
@@ -219,7 +220,7 @@ def test_model_between_tensors_in_the_middle() -> None:
 def test_part_of_a_sequential_model() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), torch.nn.Tanh(), layers.Dense(2)])
     features = keras.Model(inputs=model.inputs, outputs=model.layers[-1].input)
-    data = torch.randn(2, 3)
+    data = tensor(torch.randn(2, 3))
     torch.testing.assert_close(features(data), torch.tanh(model.layers[0](data)))
 
 
@@ -257,8 +258,8 @@ def test_optional_input() -> None:
             return inputs if other is None else inputs + other
 
     model = keras.Model([x, extra], AddIfThere()(x, extra))
-    assert model([torch.ones(1, 2), None]).tolist() == [[1, 1]]
-    assert model([torch.ones(1, 2), torch.ones(1, 2)]).tolist() == [[2, 2]]
+    assert model([tensor(torch.ones(1, 2)), None]).tolist() == [[1, 1]]
+    assert model([tensor(torch.ones(1, 2)), tensor(torch.ones(1, 2))]).tolist() == [[2, 2]]
 
 
 @pytest.mark.parametrize("name", ["output", "input", "loss", "optimizer", "training", "a.b", "module"])
@@ -279,7 +280,7 @@ def test_copies_compute_the_same_and_share_nothing(again: Any) -> None:
     first, second = shared(a), shared(b)
     model = keras.Model({"a": a, "b": b}, {"sum": first + second, "tail": [second[:, :1]]})
     other = again(model)
-    data = {"a": torch.randn(2, 3), "b": torch.randn(2, 3)}
+    data = {"a": tensor(torch.randn(2, 3)), "b": tensor(torch.randn(2, 3))}
     torch.testing.assert_close(other(data), model(data))
     assert other.output_shape == model.output_shape
     with torch.no_grad():
@@ -295,7 +296,7 @@ def test_deep_models_are_no_trouble() -> None:
     for _ in range(400):
         y = layers.Activation("linear")(y)
     model = copy.deepcopy(keras.Model(x, y))
-    assert model(torch.ones(1, 2)).tolist() == [[1, 1]]
+    assert model(tensor(torch.ones(1, 2))).tolist() == [[1, 1]]
     assert len(pickle.loads(pickle.dumps(model)).layers) == 401
 
 
@@ -324,6 +325,6 @@ def test_weights_load_into_the_same_architecture() -> None:
     one, two = two_inputs(), two_inputs()
     one.get_layer("d").bias.data.fill_(7)
     two.load_state_dict(one.state_dict())
-    data = [torch.ones(1, 3), torch.zeros(1, 2)]
+    data = [tensor(torch.ones(1, 3)), tensor(torch.zeros(1, 2))]
     assert two(data).tolist() == [[10, 10]]
     assert two.to("cpu") is two

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import tensor
 from oncue import layers
 
 
@@ -76,7 +77,7 @@ def test_subclasses_learn(make: Any, data: tuple[np.ndarray, np.ndarray]) -> Non
 def test_layers_in_plain_containers_are_tracked(data: tuple[np.ndarray, np.ndarray]) -> None:
     model = WithList()
     assert len(model.layers) == 3
-    model(torch.from_numpy(data[0]))
+    model(tensor(data[0]))
     assert len(model.weights) == 6
     assert len(list(model.parameters())) == 6
 
@@ -89,7 +90,7 @@ def test_attribute_called_output_is_what_was_assigned() -> None:
 
 def test_training_argument() -> None:
     model = ByMode()
-    x = torch.zeros(1, 1)
+    x = tensor(torch.zeros(1, 1))
     assert model(x).item() == 0
     assert model(x, training=True).item() == 1
     assert not model.training
@@ -102,7 +103,7 @@ def test_torch_module(data: tuple[np.ndarray, np.ndarray]) -> None:
     assert model.get_layer("0") is module[0]
     model.compile(keras.optimizers.SGD(0.05), "mse")
     model.fit(*data, verbose=0)
-    torch.testing.assert_close(model(torch.from_numpy(data[0])), module(torch.from_numpy(data[0])))
+    torch.testing.assert_close(model(tensor(data[0])), module(tensor(data[0])))
     assert [weight.shape for weight in model.weights] == [(4, 3), (4,), (1, 4), (1,)]
 
 
@@ -112,7 +113,7 @@ def test_module_of_several_arguments() -> None:
             return left - right
 
     model = keras.Model(Two())
-    a, b = torch.full((1, 1), 5.0), torch.ones(1, 1)
+    a, b = tensor(torch.full((1, 1), 5.0)), tensor(torch.ones(1, 1))
     assert model((a, b)).item() == 4
     assert model({"right": a, "left": b}).item() == -4
 
@@ -133,7 +134,7 @@ def test_model_without_call_says_so() -> None:
         pass
 
     with pytest.raises(NotImplementedError, match="Empty must define"):
-        Empty()(torch.ones(1, 1))
+        Empty()(tensor(torch.ones(1, 1)))
 
 
 def test_nested_models(data: tuple[np.ndarray, np.ndarray]) -> None:
@@ -223,5 +224,5 @@ def test_torch_modules_inside_work_in_the_mode_of_the_model() -> None:
     around.module.train()
     np.testing.assert_array_equal(around.predict(ones, verbose=0) == 0, False)
     mixed = keras.Sequential([torch.nn.Dropout(0.5)])
-    assert (mixed(torch.ones(1, 50)) == 1).all()
-    assert (mixed(torch.ones(1, 50), training=True) == 0).any()
+    assert (mixed(tensor(torch.ones(1, 50))) == 1).all()
+    assert (mixed(tensor(torch.ones(1, 50)), training=True) == 0).any()

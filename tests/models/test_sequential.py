@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import tensor
 from oncue import layers
 
 
@@ -45,7 +46,7 @@ def test_built_on_first_data() -> None:
         model.count_params()
     with pytest.raises(AttributeError, match="not been built"):
         _ = model.output_shape
-    assert model(torch.ones(5, 4)).shape == (5, 2)
+    assert model(tensor(torch.ones(5, 4))).shape == (5, 2)
     assert model.count_params() == 15 + 8
     assert model.output_shape == (None, 2)
 
@@ -71,9 +72,9 @@ def test_add_and_pop() -> None:
     last = model.pop()
     assert last.name == "last"
     assert model.output_shape == (None, 3)
-    assert model(torch.ones(1, 4)).shape == (1, 3)
+    assert model(tensor(torch.ones(1, 4))).shape == (1, 3)
     model.add(layers.Dense(5, name="last"))
-    assert model(torch.ones(1, 4)).shape == (1, 5)
+    assert model(tensor(torch.ones(1, 4))).shape == (1, 5)
     model.pop()
     model.pop()
     with pytest.raises(ValueError, match="no layer to remove"):
@@ -83,7 +84,7 @@ def test_add_and_pop() -> None:
 def test_layers_and_torch_modules_may_be_mixed() -> None:
     model = keras.Sequential([keras.Input((4,)), torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), layers.Dense(2)])
     assert model.output_shape == (None, 2)
-    data = torch.randn(3, 4)
+    data = tensor(torch.randn(3, 4))
     expected = model.layers[2](model.layers[1](model.layers[0](data)))
     torch.testing.assert_close(model(data), expected)
     # Finding out the shapes must not have moved the running means.
@@ -185,7 +186,7 @@ def test_layers_named_like_attributes() -> None:
 def test_copies(again: Any, known: bool) -> None:
     head = [keras.Input((4,))] if known else []
     model = keras.Sequential([*head, layers.Dense(3), torch.nn.Linear(3, 2)])
-    data = torch.randn(2, 4)
+    data = tensor(torch.randn(2, 4))
     model(data)
     other = again(model)
     torch.testing.assert_close(other(data), model(data))
@@ -208,7 +209,7 @@ def test_state_dict_round_trip() -> None:
     one, two = make(), make()
     assert list(one.state_dict()) == ["a.kernel", "a.bias", "b.kernel", "b.bias"]
     two.load_state_dict(one.state_dict())
-    data = torch.randn(4, 2)
+    data = tensor(torch.randn(4, 2))
     torch.testing.assert_close(two(data), one(data))
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import tensor
 from oncue import layers
 
 
@@ -103,7 +104,7 @@ def test_frozen_layers() -> None:
 def test_unbuilt_layers() -> None:
     model = keras.Sequential([layers.Dense(3), torch.nn.LazyLinear(2)])
     assert [row[1:] for row in rows(text_of(model))[1:]] == [["?", "0 (unbuilt)"], ["?", "0 (unbuilt)"]]
-    model(torch.ones(1, 4))
+    model(tensor(torch.ones(1, 4)))
     assert [row[1:] for row in rows(text_of(model))[1:]] == [["(None, 3)", "15"], ["(None, 2)", "8"]]
 
 
@@ -168,7 +169,7 @@ def test_subclass_shows_shapes_once_it_has_run() -> None:
 
     model = Small()
     assert rows(text_of(model))[1] == ["one (Dense)", "?", "0 (unbuilt)"]
-    model(torch.ones(5, 3))
+    model(tensor(torch.ones(5, 3)))
     assert rows(text_of(model))[1] == ["one (Dense)", "(None, 2)", "8"]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import normal
+from helpers import normal, tensor, to_numpy
 from oncue import activations, constraints, regularizers
 
 # Keras's sparsemax on torch adds up sums of sums, and its rows don't sum to 1; ours follows the paper.
@@ -51,10 +51,10 @@ def test_values_and_gradients(keras: ModuleType, name: str) -> None:
     for options in [*([] if name == "threshold" else [{}]), *OPTIONS.get(name, [])]:
         results = []
         for function in (theirs, ours):
-            x = torch.from_numpy(X.copy()).requires_grad_()
+            x = tensor(X.copy()).requires_grad_()
             y = function(x, **options)
-            (y * torch.arange(y.numel()).reshape(y.shape)).sum().backward()
-            results.append((y.detach().numpy(), x.grad))
+            (y * tensor(torch.arange(y.numel())).reshape(y.shape)).sum().backward()
+            results.append((to_numpy(y), x.grad))
         np.testing.assert_allclose(results[1][0], results[0][0], atol=1e-6)
         np.testing.assert_allclose(results[1][1], results[0][1], atol=1e-4)
 
@@ -72,15 +72,15 @@ REGULARIZERS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "args", "kwargs"), REGULARIZERS)
 def test_regularizers(keras: ModuleType, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     theirs, ours = getattr(keras.regularizers, name)(*args, **kwargs), getattr(regularizers, name)(*args, **kwargs)
-    assert float(ours(torch.from_numpy(W))) == pytest.approx(float(theirs(torch.from_numpy(W))), rel=1e-5)
+    assert float(ours(tensor(W))) == pytest.approx(float(theirs(tensor(W))), rel=1e-5)
     assert ours.get_config() == pytest.approx(theirs.get_config())
     assert type(keras.regularizers.deserialize(regularizers.serialize(ours))) is type(theirs)
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "L1L2", "l1l2", "orthogonal_regularizer"])
 def test_regularizers_by_name(keras: ModuleType, name: str) -> None:
-    expected = float(keras.regularizers.get(name)(torch.from_numpy(W)))
-    assert float(regularizers.get(name)(torch.from_numpy(W))) == pytest.approx(expected, rel=1e-5)
+    expected = float(keras.regularizers.get(name)(tensor(W)))
+    assert float(regularizers.get(name)(tensor(W))) == pytest.approx(expected, rel=1e-5)
 
 
 CONSTRAINTS: list[tuple[str, dict[str, Any]]] = [
@@ -96,6 +96,6 @@ CONSTRAINTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "kwargs"), CONSTRAINTS)
 def test_constraints(keras: ModuleType, name: str, kwargs: dict[str, Any]) -> None:
     theirs, ours = getattr(keras.constraints, name)(**kwargs), getattr(constraints, name)(**kwargs)
-    found, expected = ours(torch.from_numpy(W)), theirs(torch.from_numpy(W))
-    np.testing.assert_allclose(found.numpy(), expected.detach().cpu().numpy(), atol=1e-6)
+    found, expected = ours(tensor(W)), theirs(tensor(W))
+    np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-6)
     assert constraints.serialize(ours) == keras.constraints.serialize(theirs)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import tensor
 from oncue import layers, naming
 
 Case = tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]
@@ -122,9 +123,9 @@ def test_output_weights_and_configuration(keras: ModuleType, case: Case) -> None
     theirs, ours = pair(keras, name, *args, name="same", **kwargs)
     x = data(shape)
     theirs(x)
-    ours(torch.from_numpy(x))
+    ours(tensor(x))
     same_weights(theirs, ours)
-    expected, found = numpy(theirs(x)), ours(torch.from_numpy(x))
+    expected, found = numpy(theirs(x)), ours(tensor(x))
     np.testing.assert_allclose(numpy(found), expected, atol=1e-5, rtol=1e-5)
     assert config(ours) == config(theirs)
     unknown_batch = (None, *shape[1:])
@@ -155,13 +156,13 @@ def test_gradients_in_training(keras: ModuleType, case: Case) -> None:
     theirs, ours = pair(keras, name, *args, **kwargs)
     x = data(shape)
     theirs(x)
-    ours(torch.from_numpy(x))
+    ours(tensor(x))
     same_weights(theirs, ours)
     gradients = []
     for layer, weights in ((theirs, theirs.trainable_weights), (ours, ours.trainable_weights)):
-        inputs = torch.from_numpy(x).requires_grad_()
+        inputs = tensor(x).requires_grad_()
         outputs = layer(inputs, training=True)
-        (outputs**2 * torch.arange(outputs.numel()).reshape(outputs.shape)).mean().backward()
+        (outputs**2 * tensor(torch.arange(outputs.numel())).reshape(outputs.shape)).mean().backward()
         parts = [weight.value.grad for weight in weights]
         if layer is ours:
             parts = [weight.to_keras(part) for weight, part in zip(weights, parts, strict=True)]
@@ -177,19 +178,19 @@ def test_batch_normalization_in_training(keras: ModuleType, shape: tuple[int, ..
     theirs, ours = pair(keras, "BatchNormalization", momentum=0.9)
     for step in range(3):
         x = data(shape, step) * 3 + 1
-        expected, found = numpy(theirs(x, training=True)), numpy(ours(torch.from_numpy(x), training=True))
+        expected, found = numpy(theirs(x, training=True)), numpy(ours(tensor(x), training=True))
         np.testing.assert_allclose(found, expected, atol=2e-5)
     for expected, found in zip(theirs.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     x = data(shape, 9)
-    np.testing.assert_allclose(numpy(ours(torch.from_numpy(x))), numpy(theirs(x)), atol=1e-5)
+    np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
 
 
 def test_masked_batch_normalization(keras: ModuleType) -> None:
     theirs, ours = pair(keras, "BatchNormalization")
     x, mask = data((3, 4, 5)), np.random.default_rng(2).uniform(size=(3, 4)) > 0.4
     expected = theirs(x, training=True, mask=keras.ops.convert_to_tensor(mask))
-    found = ours(torch.from_numpy(x), training=True, mask=torch.from_numpy(mask))
+    found = ours(tensor(x), training=True, mask=tensor(mask))
     np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-5)
     for left, right in zip(theirs.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_allclose(right, left, atol=1e-6)
@@ -206,10 +207,10 @@ def test_recurrent_layers_skip_masked_steps(keras: ModuleType, name: str, option
     x = data((3, 5, 2))
     mask = np.array([[1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [0, 0, 0, 0, 0]], bool)
     theirs(x)
-    ours(torch.from_numpy(x))
+    ours(tensor(x))
     same_weights(theirs, ours)
     expected = theirs(x, mask=keras.ops.convert_to_tensor(mask))
-    found = ours(torch.from_numpy(x), mask=torch.from_numpy(mask))
+    found = ours(tensor(x), mask=tensor(mask))
     assert len(expected) == len(found)
     for left, right in zip(expected, found, strict=True):
         np.testing.assert_allclose(numpy(right), numpy(left), atol=1e-5)
@@ -221,11 +222,11 @@ def test_recurrent_layers_start_from_a_state(keras: ModuleType, name: str, activ
     theirs, ours = pair(keras, name, 4, return_state=True, activation=activation)
     x = data((3, 5, 2))
     theirs(x)
-    ours(torch.from_numpy(x))
+    ours(tensor(x))
     same_weights(theirs, ours)
     states = [data((3, 4), 5 + n) for n in range(2 if name == "LSTM" else 1)]
     expected = theirs(x, initial_state=[keras.ops.convert_to_tensor(s) for s in states])
-    found = ours(torch.from_numpy(x), initial_state=[torch.from_numpy(s) for s in states])
+    found = ours(tensor(x), initial_state=[tensor(s) for s in states])
     for left, right in zip(expected, found, strict=True):
         np.testing.assert_allclose(numpy(right), numpy(left), atol=1e-5)
 
@@ -238,11 +239,11 @@ def test_stateful_layers_carry_on(keras: ModuleType, name: str) -> None:
     same_weights(theirs, ours)
     for step in range(3):
         x = data((3, 5, 2), step)
-        np.testing.assert_allclose(numpy(ours(torch.from_numpy(x))), numpy(theirs(x)), atol=1e-5)
+        np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
     theirs.reset_state()
     ours.reset_state()
     x = data((3, 5, 2))
-    np.testing.assert_allclose(numpy(ours(torch.from_numpy(x))), numpy(theirs(x)), atol=1e-5)
+    np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave", None])
@@ -253,9 +254,9 @@ def test_bidirectional(keras: ModuleType, merge_mode: str | None, sequences: boo
     ours = layers.Bidirectional(layers.LSTM(4, **options), merge_mode=merge_mode, name="both")
     x = data((3, 5, 2))
     theirs(x)
-    ours(torch.from_numpy(x))
+    ours(tensor(x))
     same_weights(theirs, ours)
-    expected, found = theirs(x), ours(torch.from_numpy(x))
+    expected, found = theirs(x), ours(tensor(x))
     if merge_mode is not None:
         expected, found = [expected], [found]
     for left, right in zip(expected, found, strict=True):
@@ -267,7 +268,7 @@ def test_bidirectional(keras: ModuleType, merge_mode: str | None, sequences: boo
     mask = np.array([[1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [1, 1, 1, 1, 1]], bool)
     expected, found = (
         theirs(x, mask=keras.ops.convert_to_tensor(mask)),
-        ours(torch.from_numpy(x), mask=torch.from_numpy(mask)),
+        ours(tensor(x), mask=tensor(mask)),
     )
     if merge_mode is not None:
         np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-5)
@@ -278,19 +279,19 @@ def test_time_distributed(keras: ModuleType) -> None:
     ours = layers.TimeDistributed(layers.Dense(3))
     x = data((4, 5, 2))
     theirs(x)
-    ours(torch.from_numpy(x))
+    ours(tensor(x))
     same_weights(theirs, ours)
-    np.testing.assert_allclose(numpy(ours(torch.from_numpy(x))), numpy(theirs(x)), atol=1e-5)
+    np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"])
 def test_merge_layers(keras: ModuleType, name: str) -> None:
     theirs, ours = pair(keras, name, name="merged")
     parts = [data((4, 3), 1), data((4, 3), 2)]
-    found = ours([torch.from_numpy(part) for part in parts])
+    found = ours([tensor(part) for part in parts])
     np.testing.assert_allclose(numpy(found), numpy(theirs(parts)), atol=1e-6)
     assert config(ours) == config(theirs)
-    lower = getattr(layers, name.lower())([torch.from_numpy(part) for part in parts])
+    lower = getattr(layers, name.lower())([tensor(part) for part in parts])
     assert torch.equal(lower, found)
 
 
@@ -298,11 +299,11 @@ def test_embedding_and_its_mask(keras: ModuleType) -> None:
     theirs, ours = pair(keras, "Embedding", 10, 4, mask_zero=True, name="words")
     ids = np.array([[1, 2, 0], [9, 0, 0]])
     theirs(ids)
-    ours(torch.from_numpy(ids))
+    ours(tensor(ids))
     same_weights(theirs, ours)
-    np.testing.assert_array_equal(numpy(ours(torch.from_numpy(ids))), numpy(theirs(ids)))
-    np.testing.assert_array_equal(numpy(ours(torch.from_numpy(ids.astype("float32")))), numpy(theirs(ids)))
-    np.testing.assert_array_equal(numpy(ours(torch.from_numpy(ids))._keras_mask), ids != 0)
+    np.testing.assert_array_equal(numpy(ours(tensor(ids))), numpy(theirs(ids)))
+    np.testing.assert_array_equal(numpy(ours(tensor(ids.astype("float32")))), numpy(theirs(ids)))
+    np.testing.assert_array_equal(numpy(ours(tensor(ids))._keras_mask), ids != 0)
     assert config(ours) == config(theirs)
 
 
@@ -321,7 +322,7 @@ def test_a_mask_travels_from_embedding_to_lstm(keras: ModuleType) -> None:
         chain = [embed, drop, first, second, dense]
 
         def run(chain: list[Any] = chain) -> Any:
-            x: Any = torch.from_numpy(ids)
+            x: Any = tensor(ids)
             for layer in chain:
                 x = layer(x)
             return x
@@ -341,7 +342,7 @@ def test_normalization_adapts(keras: ModuleType) -> None:
         x = data((6, 5, 3)) * 4 + 2
         theirs.adapt(x)
         ours.adapt(x)
-        np.testing.assert_allclose(numpy(ours(torch.from_numpy(x))), numpy(theirs(x)), atol=1e-4)
+        np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-4)
         assert [w.shape for w in ours.get_weights()] == [w.shape for w in theirs.get_weights()]
 
 
@@ -351,7 +352,7 @@ def test_seeded_dropout_draws_the_same_masks(keras: ModuleType) -> None:
         theirs, ours = pair(keras, "Dropout", 0.4, noise_shape=noise_shape, seed=7)
         for _ in range(3):
             expected = theirs(keras.ops.convert_to_tensor(x), training=True)
-            np.testing.assert_allclose(numpy(ours(torch.from_numpy(x), training=True)), numpy(expected), atol=1e-6)
+            np.testing.assert_allclose(numpy(ours(tensor(x), training=True)), numpy(expected), atol=1e-6)
 
 
 def test_input_layer_configuration(keras: ModuleType) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import tensor, to_numpy
 from oncue import losses
 
 pytestmark = pytest.mark.parity
@@ -131,7 +132,7 @@ def test_classes(
     theirs = getattr(keras.losses, name)(reduction=reduction, **options)
     ours = getattr(losses, name)(reduction=reduction, **options)
     expected = theirs(y_true, y_pred, sample_weight=sample_weight)
-    for given in ((y_true, y_pred), (torch.as_tensor(y_true), torch.as_tensor(y_pred))):
+    for given in ((y_true, y_pred), (tensor(y_true), tensor(y_pred))):
         got = ours(*given, sample_weight=sample_weight)
         np.testing.assert_allclose(numbers(got), numbers(expected), rtol=1e-5, atol=1e-6)
     assert ours.name == theirs.name
@@ -143,10 +144,10 @@ def test_gradients(keras: ModuleType, name: str, kind: str, options: dict[str, A
     y_pred = y_pred + np.float32(1e-3)  # away from the points where Keras's own gradients are not numbers
 
     def gradient(loss: Any) -> np.ndarray:
-        prediction = torch.tensor(y_pred, requires_grad=True)
-        loss(torch.as_tensor(y_true), prediction).backward()
+        prediction = tensor(y_pred, requires_grad=True)
+        loss(tensor(y_true), prediction).backward()
         assert prediction.grad is not None
-        return prediction.grad.numpy()
+        return to_numpy(prediction.grad)
 
     theirs = gradient(getattr(keras.losses, name)(**options))
     ours = gradient(getattr(losses, name)(**options))
@@ -157,13 +158,13 @@ def test_gradients(keras: ModuleType, name: str, kind: str, options: dict[str, A
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
 def test_masks(keras: ModuleType, reduction: str, mask_kind: str) -> None:
     y_true, y_pred = data("sequence")
-    mask = torch.as_tensor(RANDOM.random((N, 4)) > 0.4) if mask_kind == "some" else torch.zeros(N, 4, dtype=torch.bool)
+    mask = tensor(RANDOM.random((N, 4)) > 0.4) if mask_kind == "some" else tensor(torch.zeros(N, 4, dtype=torch.bool))
     results = []
     for module in (keras.losses, losses):
-        prediction = torch.as_tensor(y_pred)
+        prediction = tensor(y_pred)
         prediction._keras_mask = mask  # type: ignore[attr-defined]
         loss = module.SparseCategoricalCrossentropy(reduction=reduction)
-        results.append(numbers(loss(torch.as_tensor(y_true), prediction)))
+        results.append(numbers(loss(tensor(y_true), prediction)))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-6)
 
 
@@ -195,7 +196,7 @@ def test_functions(keras: ModuleType, name: str, kind: str) -> None:
     y_true, y_pred = data(kind)
     theirs, ours = keras.losses.get(name), losses.get(name)
     assert ours is not None and ours.__name__ == theirs.__name__  # type: ignore[union-attr]
-    expected = theirs(torch.as_tensor(y_true), torch.as_tensor(y_pred))
+    expected = theirs(tensor(y_true), tensor(y_pred))
     np.testing.assert_allclose(numbers(ours(y_true, y_pred)), numbers(expected), rtol=1e-5, atol=1e-6)
 
 

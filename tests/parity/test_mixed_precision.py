@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import oncue
+from helpers import tensor, to_numpy
 
 POLICIES = ["mixed_float16", "mixed_bfloat16", "float32"]
 X = np.random.default_rng(0).uniform(size=(64, 4)).astype("float32")
@@ -72,12 +73,10 @@ def test_layers_have_the_types_and_the_numbers_of_keras(keras: ModuleType, name:
     assert ours.dtype_policy.name == theirs.dtype_policy.name
     assert ours.get_config()["dtype"] == keras.saving.serialize_keras_object(theirs.dtype_policy)
     assert [str(w.dtype) for w in ours.weights] == [str(w.dtype) for w in theirs.weights if "seed" not in w.path]
-    one, other = ours(torch.from_numpy(x)), theirs(torch.from_numpy(x))
+    one, other = ours(tensor(x)), theirs(tensor(x))
     assert one.dtype == other.dtype
     eps = torch.finfo(one.dtype).eps
-    np.testing.assert_allclose(
-        one.detach().float().numpy(), other.detach().float().numpy(), rtol=4 * eps, atol=max(2 * eps, 1e-6)
-    )
+    np.testing.assert_allclose(to_numpy(one.float()), to_numpy(other.float()), rtol=4 * eps, atol=max(2 * eps, 1e-6))
     assert ours(k_input(oncue, shape)).dtype == theirs(k_input(keras, shape)).dtype
 
 
@@ -221,15 +220,15 @@ def test_a_layer_without_autocast(keras: ModuleType) -> None:
     def make(k: Any) -> Any:
         class Own(k.layers.Layer):  # type: ignore[name-defined]  # a class of either
             def call(self, inputs: Any) -> Any:
-                return torch.matmul(inputs, torch.eye(4, dtype=inputs.dtype))
+                return torch.matmul(inputs, tensor(torch.eye(4, dtype=inputs.dtype)))
 
         return k.Sequential([k.Input((4,)), Own(autocast=False), Own()])
 
     for k in (keras, oncue):
         model = under(k, "mixed_bfloat16", make)
         first, last = model.layers
-        outputs = first(torch.from_numpy(X))
-        assert outputs.dtype == torch.float32 and torch.equal(outputs, torch.from_numpy(X))
+        outputs = first(tensor(X))
+        assert outputs.dtype == torch.float32 and torch.equal(outputs, tensor(X))
         assert last(outputs).dtype == torch.bfloat16
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import parameter, tensor, to_numpy
 from oncue import optimizers
 
 SHAPES = [(3, 4), (4,), (2, 3, 2)]
@@ -53,25 +54,23 @@ class Pair:
         self.ours = getattr(optimizers, name)(**arguments)
         names = ["kernel", "bias", "other"]
         self.variables = [keras.Variable(value, name=name_) for value, name_ in zip(start, names, strict=True)]
-        self.parameters = [torch.nn.Parameter(torch.tensor(value)) for value in start]
+        self.parameters = [parameter(value) for value in start]
 
     def step(self, number: int, absent: tuple[int, ...] = ()) -> None:
         gradients: list[Any] = list(self.gradients[number])
         for position in absent:
             gradients[position] = None
-        self.theirs.apply([None if g is None else torch.tensor(g) for g in gradients], self.variables)
+        self.theirs.apply([None if g is None else tensor(g) for g in gradients], self.variables)
         if not self.ours.built:
             self.ours.build(self.parameters)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else torch.tensor(gradient)
+        for weight, gradient in zip(self.parameters, gradients, strict=True):
+            weight.grad = None if gradient is None else tensor(gradient)
         self.ours.step()
 
     def check(self) -> None:
-        for variable, parameter in zip(self.variables, self.parameters, strict=True):
+        for variable, weight in zip(self.variables, self.parameters, strict=True):
             # Keras takes `1 - beta_2 ** t` in 32 bits, which is off by up to 5e-5 of itself in the first steps.
-            np.testing.assert_allclose(
-                parameter.detach().numpy(), variable.value.detach().numpy(), rtol=1e-5, atol=5e-6
-            )
+            np.testing.assert_allclose(to_numpy(weight), to_numpy(variable.value), rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
@@ -101,7 +100,7 @@ def test_state_is_listed_as_keras_lists_it(keras: ModuleType, name: str) -> None
     ours, theirs = pair.ours.variables, pair.theirs.variables
     assert [tuple(v.shape) for v in ours] == [tuple(v.shape) for v in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-5, atol=1e-6, err_msg=other.path)
+        np.testing.assert_allclose(to_numpy(mine), to_numpy(other), rtol=1e-5, atol=1e-6, err_msg=other.path)
 
 
 @pytest.mark.parametrize("name", NAMES)

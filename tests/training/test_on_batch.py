@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import oncue
+from helpers import tensor
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(8, 3)).astype("float32")
@@ -49,7 +50,7 @@ def test_only_train_on_batch_changes_weights() -> None:
 def test_the_model_is_left_in_inference_mode() -> None:
     made = model()
     made.train_on_batch(X, Y)
-    x = torch.from_numpy(X)
+    x = tensor(X)
     torch.testing.assert_close(made(x), made(x))
 
 

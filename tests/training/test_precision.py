@@ -11,12 +11,14 @@ import pytest
 import torch
 
 import oncue
-from helpers import NoWaits, PowerCut, normal
+from helpers import NoWaits, PowerCut, normal, same_arrays, tensor, to_numpy
 from oncue.callbacks import BackupAndRestore, Callback
 from oncue.optimizers import SGD, Adam, LossScaleOptimizer
 
 X = normal(64, 4)
 Y = X.sum(1, keepdims=True)
+# "cpu", "cuda": what torch calls the kind of device.
+KIND = oncue.backend.device().type
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -65,11 +67,11 @@ def test_forward_in_16_bits_all_else_in_32(kind: str, precision: str) -> None:
     given: list[tuple[torch.dtype, torch.dtype, bool]] = []
 
     def loss(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
-        given.append((y_true.dtype, y_pred.dtype, torch.is_autocast_enabled("cpu")))
+        given.append((y_true.dtype, y_pred.dtype, torch.is_autocast_enabled(KIND)))
         return (y_true - y_pred).square().mean(-1)
 
     def distance(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
-        given.append((y_true.dtype, y_pred.dtype, torch.is_autocast_enabled("cpu")))
+        given.append((y_true.dtype, y_pred.dtype, torch.is_autocast_enabled(KIND)))
         return (y_true - y_pred).abs().mean(-1)
 
     model.compile(Adam(0.05), loss, metrics=[distance], precision=precision)
@@ -87,31 +89,32 @@ def test_forward_in_16_bits_all_else_in_32(kind: str, precision: str) -> None:
 def test_the_outputs_are_those_of_autocast(kind: str) -> None:
     model = MODELS[kind]()
     model.compile("sgd", "mse")
-    exact = model.predict(X, verbose=0)
+    exact = model.predict(X, batch_size=len(X), verbose=0)
     model.compile("sgd", "mse", precision="bf16")
-    half = model.predict(X, verbose=0)
+    half = model.predict(X, batch_size=len(X), verbose=0)
     assert 0 < np.abs(half - exact).max() < 0.1
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        by_hand = (model.module if kind == "module" else model)(torch.from_numpy(X)).float().numpy()
+    with torch.autocast(KIND, torch.bfloat16), torch.no_grad():
+        by_hand = to_numpy((model.module if kind == "module" else model)(tensor(X)).float())
     np.testing.assert_array_equal(half, by_hand)
     model.compile("sgd", "mse", precision="fp32")
-    np.testing.assert_array_equal(model.predict(X, verbose=0), exact)
+    np.testing.assert_array_equal(model.predict(X, batch_size=len(X), verbose=0), exact)
 
 
 def test_a_step_is_that_of_the_loop_by_hand() -> None:
     oncue.utils.set_random_seed(0)
     ours, theirs = Watched(), Watched()
     theirs.load_state_dict(ours.state_dict())
+    theirs.to(oncue.backend.device())
     model = oncue.Model(ours)
     model.compile(LossScaleOptimizer(SGD(0.05), initial_scale=256.0, dynamic_growth_steps=4), "mse", precision="fp16")
     model.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05)
-    scaler = torch.amp.GradScaler("cpu", init_scale=256.0, growth_interval=4)
+    scaler = torch.amp.GradScaler(KIND, init_scale=256.0, growth_interval=4)
     for _ in range(2):
         for start in range(0, 64, 8):
-            x, y = torch.from_numpy(X[start : start + 8]), torch.from_numpy(Y[start : start + 8])
+            x, y = tensor(X[start : start + 8]), tensor(Y[start : start + 8])
             optimizer.zero_grad()
-            with torch.autocast("cpu", torch.float16):
+            with torch.autocast(KIND, torch.float16):
                 y_pred = theirs(x)
             scaler.scale(torch.nn.functional.mse_loss(y_pred.float(), y)).backward()
             scaler.step(optimizer)
@@ -124,14 +127,14 @@ def test_a_step_is_that_of_the_loop_by_hand() -> None:
 def test_a_step_with_infinite_gradients_is_skipped_and_not_counted() -> None:
     model = module()
     model.compile(LossScaleOptimizer(Adam(0.01), initial_scale=2.0**40), "mse", precision="fp16")
-    before = [parameter.clone() for parameter in model.parameters()]
+    before = model.get_weights()
     counts = []
 
     class Count(Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             counts.append((int(self.model.optimizer.iterations), float(self.model.optimizer.dynamic_scale)))
             if counts[-1][0] == 0:
-                assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+                assert same_arrays(before, self.model.get_weights())
 
     model.fit(X, Y, batch_size=2, verbose=0, callbacks=[Count()])
     skipped = sum(1 for count, _ in counts if count == 0)
@@ -168,16 +171,16 @@ WORDS = {
 def test_words(meaning: str | None, word: Any) -> None:
     model = sequential()
     model.compile("sgd", "mse", precision=word)
-    assert (model.predict(X, verbose=0) != in_float32(model)).any() == (meaning is not None)
+    assert (model.predict(X, batch_size=len(X), verbose=0) != in_float32(model)).any() == (meaning is not None)
     assert isinstance(model.optimizer, LossScaleOptimizer) == (meaning == "fp16")
 
 
 def in_float32(model: Any) -> Any:
     with torch.no_grad():
-        hidden = torch.from_numpy(X)
+        hidden = tensor(X)
         for layer in model.layers:
             hidden = layer(hidden)
-        return hidden.numpy()
+        return to_numpy(hidden)
 
 
 @pytest.mark.parametrize("value", ["bf61", "int8", 8, True, "", "64"])
@@ -229,7 +232,7 @@ def test_a_step_of_the_users_own() -> None:
     assert seen[-2:] == [torch.float16, torch.float32]
     assert model.optimizer.iterations == 10 and model.evaluate(X, Y, verbose=0) < before
     seen.clear()
-    model(torch.from_numpy(X))
+    model(tensor(X))
     assert seen == [torch.float16]
 
 

@@ -169,7 +169,8 @@ class MetricVariable:
             # One element, not a scalar: torch 2.13's inductor takes a float64 scalar on the CPU for a Python number, and
             # what a compiled step adds to it is lost.
             tensor = torch.empty(self.shape or (1,), dtype=self._dtype, device=device)
-        return tensor.copy_(value.detach())
+        # The host must not wait: from its memory, CUDA takes what it copies before the call returns.
+        return tensor.copy_(value.detach(), non_blocking=device.type == "cuda" and not value.is_cuda)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()

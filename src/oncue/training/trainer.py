@@ -713,7 +713,8 @@ class Trainer(Layer):
 
     def _place(self) -> torch.device:
         device = self.device
-        if any(tensor.device != device for tensor in self.parameters() if not is_unready(tensor)):
+        # Those of a lazy module, too: they get their values where they are.
+        if any(tensor.device != device for tensor in self.parameters()):
             self.to(device)
         for module in self.modules():
             if isinstance(module, Layer):
