@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def microseconds(action: Callable[[], object], times: int, rounds: int = 7) -> float:
+def microseconds(action: Callable[[], object], times: int, rounds: int = 15) -> float:
     return min(timeit.repeat(action, number=times, repeat=rounds)) / times * 1e6
 
 
@@ -86,7 +86,7 @@ def progress() -> None:
 
     with rich_bar(Terminal(), True) as theirs:
         task = theirs.add_task("", total=10**9, logs="")
-        taken = microseconds(update, 20_000), microseconds(lambda: theirs.update(task, advance=1), 20_000)
+        taken = microseconds(update, 2_000), microseconds(lambda: theirs.update(task, advance=1), 2_000)
         print("what a callback prints meanwhile")
         caught = theirs.console.file.getvalue()  # type: ignore[attr-defined]
     print(f"What a callback prints meanwhile, rich writes itself: {'what a callback prints' in caught}\n")
@@ -113,12 +113,12 @@ def trees() -> None:
 
     print("| microseconds | oncue | optree | ratio |\n|---|---|---|---|")
     for name, tree in cases.items():
-        ours = microseconds(lambda t=tree: nested.flatten(t), 20_000)  # type: ignore[misc]
-        row(f"flatten {name}", ours, microseconds(lambda t=tree: optree.tree_leaves(t, none_is_leaf=True), 20_000))  # type: ignore[misc]
-        ours = microseconds(lambda t=tree: nested.map_leaves(itself, t), 20_000)  # type: ignore[misc]
-        row(f"map {name}", ours, microseconds(lambda t=tree: optree.tree_map(itself, t), 20_000))  # type: ignore[misc]
-        ours = microseconds(lambda t=tree: list(nested.named_leaves(t, "x")), 20_000)  # type: ignore[misc]
-        row(f"paths of {name}", ours, microseconds(lambda t=tree: optree.tree_flatten_with_accessor(t), 20_000))  # type: ignore[misc]
+        ours = microseconds(lambda t=tree: nested.flatten(t), 2_000)  # type: ignore[misc]
+        row(f"flatten {name}", ours, microseconds(lambda t=tree: optree.tree_leaves(t, none_is_leaf=True), 2_000))  # type: ignore[misc]
+        ours = microseconds(lambda t=tree: nested.map_leaves(itself, t), 2_000)  # type: ignore[misc]
+        row(f"map {name}", ours, microseconds(lambda t=tree: optree.tree_map(itself, t), 2_000))  # type: ignore[misc]
+        ours = microseconds(lambda t=tree: list(nested.named_leaves(t, "x")), 2_000)  # type: ignore[misc]
+        row(f"paths of {name}", ours, microseconds(lambda t=tree: optree.tree_flatten_with_accessor(t), 2_000))  # type: ignore[misc]
     print("\n| leaves of | oncue | optree |\n|---|---|---|")
     likes: list[Any] = [OrderedDict(out=1, aux=2), UserDict(ids=1), torch.Size([2, 3])]
     for like in likes:
@@ -149,10 +149,10 @@ def writes(megabytes: int) -> None:
 
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = Path(folder) / "file"
-        ours = microseconds(behind, 1) / 1e3
+        ours = microseconds(behind, 1, 7) / 1e3
         print(f"| milliseconds for {megabytes} MiB | oncue | by turns | ratio |\n|---|---|---|---|")
-        row("written, with a checksum", ours, microseconds(lambda: one_after_the_other(True), 1) / 1e3)
-        row("written, without", ours, microseconds(lambda: one_after_the_other(False), 1) / 1e3)
+        row("written, with a checksum", ours, microseconds(lambda: one_after_the_other(True), 1, 7) / 1e3)
+        row("written, without", ours, microseconds(lambda: one_after_the_other(False), 1, 7) / 1e3)
 
 
 def main() -> None:

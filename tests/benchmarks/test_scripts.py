@@ -163,3 +163,18 @@ def test_the_parts_of_a_step_run() -> None:
 def test_growth_counts_its_steps() -> None:
     growth = importlib.import_module("growth")
     assert [row.split(" | ")[0] for row in growth.run(1000, one_epoch=False)] == ["| 1000"]
+
+
+def test_what_is_written_by_hand_is_timed_beside_libraries(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_hand = importlib.import_module("by_hand")
+    by_hand.progress()
+    assert capsys.readouterr().out.count("| on a terminal |") == 1
+    by_hand.writes(megabytes=1)
+    assert "| written, with a checksum |" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    pytest.importorskip("optree")
+    by_hand.trees()
+    assert "| paths of nested |" in capsys.readouterr().out

@@ -260,7 +260,7 @@ def test_what_cannot_be_written_of_compile_is_left_out_with_a_warning(tmp_path: 
     model = small()
     model.compile(lambda parameters: torch.optim.SGD(parameters, lr=0.1), torch.nn.MSELoss())
     model.fit(rows(4), rows(1), verbose=0)
-    with pytest.warns(UserWarning, match="without what `compile` was told"):
+    with pytest.warns(UserWarning, match="without the arguments of `compile`"):
         loaded = again(model, tmp_path / "m.keras")
     assert not loaded.compiled
     same(model, loaded, rows(4))

@@ -20,7 +20,7 @@ class NoSoundCheckpointError(ValueError):
 class Checkpoints:
     """Finds the newest and the best file that is verifiably what was saved.
 
-    A file whose size or SHA-256 digest is another than the manifest says is named in a warning, set aside under its name
+    A file whose size or SHA-256 digest differs from the manifest is named in a warning, set aside under its name
     with `.damaged`, and the next one is taken: never silently an older state, and never none.
 
     Args:
@@ -74,11 +74,11 @@ class Checkpoints:
 
         Raises:
             NoSoundCheckpointError: When no file is what was saved.
-            ValueError: When the files have no scores, or nothing tells which of them is better.
+            ValueError: When the files have no scores, or it is not known which of them is better.
         """
         scored = [record for record in self.manifest.records if record.score is not None]
         if not scored:
-            raise ValueError(f"The files of '{self.manifest.path}' have no scores to tell the best by. Type `last()`.")
+            raise ValueError(f"The files of '{self.manifest.path}' have no scores to find the best by. Type `last()`.")
         monitor = scored[-1].monitor
         watch = Monitor(monitor, mode, 0.0, type(self).__name__)
         watch.resolve({})

@@ -29,15 +29,15 @@ def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
     """
     try:
         return _encoded(value, tensors)
-    except _StrangeTypeError as error:
+    except _UnencodableError as error:
         raise TypeError(
             f"{where}{''.join(reversed(error.path))} is of type {error.kind}, which a backup can't keep: numbers, strings, "
             "tensors, arrays, and lists, tuples and dicts of them can be kept."
         ) from None
 
 
-class _StrangeTypeError(TypeError):
-    """A value can't be encoded; `path` tells where it was, from the inside out."""
+class _UnencodableError(TypeError):
+    """A value can't be encoded; `path` says where it is, from the inside out."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -45,8 +45,8 @@ class _StrangeTypeError(TypeError):
         self.path: list[str] = []
 
 
-# Training waits while this runs, thousands of times in a run: the types that are most come first, and the way to a value is
-# only found out for the message.
+# Training waits while this runs, thousands of times in a run: the most frequent types come first, and the path to a value is
+# only worked out for the message.
 def _encoded(value: Any, tensors: dict[str, Any]) -> Any:
     kind = type(value)
     if value is None or kind in (bool, int, str):
@@ -65,7 +65,7 @@ def _encoded_pairs(value: Mapping[Any, Any], tensors: dict[str, Any]) -> Any:
     for key, part in value.items():
         try:
             found[key] = _encoded(part, tensors)
-        except _StrangeTypeError as error:
+        except _UnencodableError as error:
             error.path.append(f"[{key!r}]")
             raise
     if all(isinstance(key, str) and not key.startswith("$") for key in found):
@@ -83,7 +83,7 @@ def _encoded_items(value: list[Any] | tuple[Any, ...], tensors: dict[str, Any]) 
     try:
         for part in value:
             parts.append(_encoded(part, tensors))
-    except _StrangeTypeError as error:
+    except _UnencodableError as error:
         error.path.append(f"[{len(parts)}]")
         raise
     return {"$tuple": parts} if isinstance(value, tuple) else parts
@@ -101,7 +101,7 @@ def _encoded_other(value: Any, tensors: dict[str, Any]) -> Any:
         return {mark: _keep(torch.from_numpy(np.array(value, order="C")), tensors)}
     if isinstance(value, Mapping):
         return _encoded_pairs(value, tensors)
-    raise _StrangeTypeError(type(value).__name__)
+    raise _UnencodableError(type(value).__name__)
 
 
 def decode(value: Any, tensors: Mapping[str, Any]) -> Any:

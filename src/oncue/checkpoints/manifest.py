@@ -105,7 +105,7 @@ class Manifest:
             The names of the deleted files.
         """
         own = [record for record in self.records if rules and record.run == run]
-        # The newest stays, whatever the rules say: it may be all that there is of the last hours.
+        # The newest stays, whatever the rules say: it may be all that is left of the last hours.
         stays = kept(rules, own, direction) | {record.file for record in own[-1:]}
         before = len(self.records)
         deleted = []
@@ -136,7 +136,7 @@ class Manifest:
             None when there is no such file; each changed one is warned of.
 
         Raises:
-            ValueError: When the files have other scores only, so that nothing tells which of them is better.
+            ValueError: When the files have other scores only, so that none of them is known to be better.
         """
         others = {record.monitor for record in self.records} - {monitor}
         if others and not any(record.monitor == monitor for record in self.records):
@@ -188,8 +188,8 @@ class Manifest:
             self._announced = None if data["announced"] is None else Record.from_json(data["announced"])
         except (ValueError, KeyError, RecursionError) as error:
             raise ValueError(
-                f"'{self.path}' can't be read as the manifest of saved files: {error}. Remove it to start anew; the "
-                "files it spoke of stay then."
+                f"'{self.path}' can't be read as the manifest of saved files: {error}. Remove it to start over; the "
+                "files that it lists stay."
             ) from None
 
     def _write(self) -> None:

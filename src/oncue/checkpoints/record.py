@@ -38,7 +38,7 @@ class Record:
     run: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data; a score that isn't finite becomes None, which JSON has a word for."""
+        """Return it as plain data; a score that isn't finite becomes None, which JSON can express."""
         finite = self.score is not None and math.isfinite(self.score)
         return {**asdict(self), "score": self.score if finite else None}
 

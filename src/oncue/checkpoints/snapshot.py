@@ -18,7 +18,7 @@ class Snapshot:
 
     The memory of the copies belongs to the snapshot and is written over by the next `take`: whoever reads them must be
     done by then. Memory that is there already is also why a second copy is faster than a first one, which waits for the
-    system to hand out pages. Tensors of the CPU lie in it one after the other, those of the largest numbers first, so
+    system to hand out pages. Tensors of the CPU are packed into it, those with the largest elements first, so
     that they can be written in one go. Tensors of a GPU are copied into pinned memory, all together, with one wait at the
     end.
 
@@ -107,7 +107,7 @@ class Snapshot:
         copies = list(self._copies.values())
         self._groups = [([copies[place] for place in places], places) for places in groups.values()]
         self._devices = {device for _, _, _, device in layout if device.type != "cpu"}
-        # Last: what was interrupted before is begun anew by the next call.
+        # Last: what was interrupted before is done again by the next call.
         self._layout = layout
 
     def _pinned(self, name: str, source: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ class TensorBlocks(NamedTuple):
     Args:
         entries: What the file's header says of them.
         size: How many bytes they are.
-        blocks: Those bytes; tensors that lie one after the other in memory are one block.
+        blocks: Those bytes; adjacent tensors in memory are one block.
     """
 
     entries: str

@@ -44,7 +44,7 @@ class Store:
         self._lock = FolderLock(folder)
         # The numbers of the states that are there, from the first look on, and what makes temporary names this store's own.
         self._known: list[int] | None = None
-        self._token, self._words = uuid.uuid4().hex, 0
+        self._token, self._temporaries = uuid.uuid4().hex, 0
 
     def prepare(self) -> None:
         """Make the folder, keep other runs out of it, find out whether it can be written to, and remove leftovers.
@@ -165,8 +165,8 @@ class Store:
         return os.path.join(self.folder, f"state-{number}.safetensors")
 
     def _temporary(self) -> str:
-        self._words += 1
-        return os.path.join(self.folder, f".state-{self._token}{self._words}.tmp")
+        self._temporaries += 1
+        return os.path.join(self.folder, f".state-{self._token}{self._temporaries}.tmp")
 
     def _remove(self, number: int) -> bool:
         """Delete a state; return whether it is gone."""

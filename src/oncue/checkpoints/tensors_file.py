@@ -93,7 +93,7 @@ def header_of(*entries: str, metadata: Mapping[str, str] | None = None) -> bytes
     """Return how a safetensors file begins: a length and a JSON header, with zeros in the checksum's place.
 
     Args:
-        *entries: What it says of its tensors, as of `entries_of`.
+        *entries: The entries of its tensors, from `entries_of`.
         metadata: Texts by name.
 
     Example:
@@ -108,11 +108,11 @@ def header_of(*entries: str, metadata: Mapping[str, str] | None = None) -> bytes
 
 
 def entries_of(tensors: Mapping[str, torch.Tensor], start: int = 0) -> str:
-    """Return what a header says of tensors that lie one after the other in a file: JSON without its outer braces.
+    """Return the header entries of tensors that are stored one after the other: JSON without its outer braces.
 
     Args:
         tensors: Tensors by name.
-        start: How many bytes of others lie before them.
+        start: How many bytes of other tensors precede them.
 
     Raises:
         ValueError: For a type of numbers that the format doesn't have.
@@ -134,7 +134,7 @@ def entries_of(tensors: Mapping[str, torch.Tensor], start: int = 0) -> str:
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """Return a tensor's numbers as bytes, without a copy where they lie on the CPU, one after the other."""
+    """Return a tensor's numbers as bytes, without a copy where they are contiguous on the CPU."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)

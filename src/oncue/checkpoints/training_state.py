@@ -26,7 +26,7 @@ class TrainingState:
         epoch: The index of the epoch to go on with.
         batch: The batches of that epoch that are done.
         stopped: Whether the run had been asked to stop, so that there is nothing to go on with.
-        redone: The batches of that epoch that were done and are done again, because the epoch is begun anew.
+        redone: The batches of that epoch that were done and are done again, because the epoch is started again.
         parts: The weights, the optimizer's state and so on, by name: plain containers, numbers and tensors.
 
     Example:
@@ -86,7 +86,7 @@ class TrainingState:
             raise ValueError(f"it can't be read as the state of a run: {error}") from error
 
     def at_epoch(self, keep_data: bool = True) -> TrainingState:
-        """Return the state with the epoch that was interrupted begun anew, and so with no place in its data.
+        """Return the state at the start of the epoch that was interrupted, and so with no position in its data.
 
         Args:
             keep_data: Whether the data's place stays where no epoch was interrupted.

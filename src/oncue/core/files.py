@@ -42,7 +42,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of an empty file to be written inside the `with` block; it takes the target's name at the end.
 
-    The temporary file lies beside the target and reaches the disk before it takes the target's name; then the folder is
+    The temporary file is beside the target and reaches the disk before it takes the target's name; then the folder is
     written too. When the block raises, the old file is untouched and nothing is left of the new one.
 
     Args:
@@ -100,7 +100,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
     try:
         mode = os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        # A folder that is missing, or is none, is said when the file is made.
+        # A folder that is missing, or is not a folder, is reported when the file is made.
         return
     if stat.S_ISREG(mode):
         return
@@ -118,7 +118,7 @@ def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:
     Files of processes that are alive, or that are of another machine, stay.
 
     Args:
-        folder: Where the targets lie.
+        folder: The folder of the targets.
         names: A regular expression for the targets' names.
 
     Returns:

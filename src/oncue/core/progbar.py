@@ -54,7 +54,7 @@ class Progbar:
     ) -> None:
         if stateful_metrics is not None and stateless_metrics is not None:
             raise ValueError(
-                "Give `stateful_metrics` or `stateless_metrics`, not both: each says what the other leaves."
+                "Give `stateful_metrics` or `stateless_metrics`, not both: each is the complement of the other."
             )
         self.target = target
         self.width = width

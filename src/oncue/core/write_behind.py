@@ -152,7 +152,7 @@ class WriteBehind:
             return
         self._finish("flush")
         if self._failure is not None:
-            # The system tells of a failed flush once; a later one may be told that all is well.
+            # The system reports a failed flush once; a later one may report success.
             raise self._failure
         self._flushed = self._written
         self._start("flush", self._flush_now)

@@ -11,6 +11,8 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue.core import remote
+from oncue.layers.layer import Layer
+from oncue.models import Model
 
 UNREADY = (UninitializedParameter, UninitializedBuffer)
 """The types of tensors that have no shape yet."""
@@ -21,7 +23,7 @@ def path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str)
 
     Args:
         filepath: The path.
-        known: What there is to say of each extension.
+        known: A description of each extension.
         what: What the file is for.
         example: What to type.
 
@@ -77,8 +79,6 @@ def require_model(model: Any, kind: str) -> None:
     Raises:
         ValueError: Naming what can hold it.
     """
-    from oncue.models import Model
-
     if not isinstance(model, Model):
         raise ValueError(
             f"A {kind} file holds the weights of an oncue model; got a {type(model).__name__}. Wrap it as `Model(module)`, "
@@ -92,8 +92,6 @@ def require_built(model: Any, method: str) -> None:
     Raises:
         ValueError: Saying how it gets them.
     """
-    from oncue.layers.layer import Layer
-
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"`model` must be a model or a torch module; got {model!r} of type {type(model).__name__}.")
     lazy = any(isinstance(tensor, UNREADY) for tensor in (*model.parameters(), *model.buffers()))

@@ -1,4 +1,4 @@
-"""What `compile` was told, as Keras writes it down, and back."""
+"""The arguments of `compile`, in the form in which Keras writes them, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compile_config(model: Any) -> dict[str, Any] | None:
 
     Returns:
         The dict; None for a model that is not compiled, or whose optimizer, loss or metrics can't be written down, of
-        which a warning tells.
+        which a warning says.
 
     Example:
         >>> from oncue import Sequential, layers
@@ -44,7 +44,7 @@ def compile_config(model: Any) -> dict[str, Any] | None:
     except (ValueError, NotImplementedError) as error:
         # What has no `get_config`, or none that it could be made from again: the weights are still worth a file.
         warn(
-            f"'{model.name}' is saved without what `compile` was told, because that can't be written down: {error} "
+            f"'{model.name}' is saved without the arguments of `compile`, because they can't be written down: {error} "
             "Compile it again after loading."
         )
         return None
@@ -61,7 +61,7 @@ def _written(value: Any, kind: Any) -> Any:
         return value
     written: dict[str, Any] = kind.serialize(kind.get(value))
     if str(written["module"]).startswith("keras."):
-        # What wraps a torch loss or a torchmetrics object can't be made again from a name; better said now than then.
+        # What wraps a torch loss or a torchmetrics object can't be made again from a name; better to say so now than then.
         kind.deserialize(written)
     return written
 
@@ -91,7 +91,7 @@ def compile_from_config(
                 "weighted_metrics": _read(config.get("weighted_metrics"), metrics, names),
                 "run_eagerly": bool(config.get("run_eagerly", False)),
                 "steps_per_execution": config.get("steps_per_execution") or 1,
-                # What Keras writes says whether its backend compiles, and nothing of how long the next run will be.
+                # What Keras writes says whether its backend compiles, and nothing about how long the next run will be.
                 "jit_compile": "auto",
                 "precision": precision,
             }

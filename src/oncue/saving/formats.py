@@ -36,7 +36,7 @@ _WEIGHTS = {
 def save_model(
     model: Any, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
 ) -> None:
-    """Save a whole model: architecture, weights, what `compile` was told, and the optimizer's state.
+    """Save a whole model: architecture, weights, the arguments of `compile`, and the optimizer's state.
 
     Real Keras reads the file too.
 
@@ -45,7 +45,7 @@ def save_model(
         filepath: A name that ends in `.keras` (recommended), or in `.h5` or `.hdf5` for the format of Keras 1 and 2.
         overwrite: False to be asked before a file is overwritten; where nobody can answer it is an error.
         zipped: Kept from Keras; must be None or True.
-        **kwargs: `include_optimizer`, False to leave out what `compile` was told; `save_format`, a word of Keras 2 that
+        **kwargs: `include_optimizer`, False to leave out the arguments of `compile`; `save_format`, an argument of Keras 2 that
             the extension has replaced.
 
     Raises:
@@ -115,7 +115,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
         filepath: A name that ends in `.weights.h5` (Keras 3's, with the optimizer's state), `.safetensors` (any torch
             module), or `.h5` or `.hdf5` (the layout of Keras 1 and 2).
         overwrite: False to be asked before a file is overwritten; where nobody can answer it is an error.
-        **kwargs: `save_format`, a word of Keras 2 that the extension has replaced.
+        **kwargs: `save_format`, an argument of Keras 2 that the extension has replaced.
 
     Raises:
         ValueError: For another extension, or a model without weights yet.
@@ -264,7 +264,7 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
         keras_archive.read_archive_weights(path, model, skip_mismatch)
         return
     with guard.opened(path) as file, guard.opened_hdf5(file, path) as content:
-        # Both kinds of file may end in .h5; their layout tells them apart.
+        # Both kinds of file may end in .h5; their layout distinguishes them.
         whole = guard.group_at(content, "model_weights", path)
         if whole is not None or "layer_names" in content.attrs or "layer_names0" in content.attrs:
             legacy_weights.read_weights(content if whole is None else whole, model, path, skip_mismatch, by_name)

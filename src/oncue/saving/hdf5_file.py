@@ -84,7 +84,7 @@ def write_hdf5(tree: Tree, path: Path) -> None:
 
 
 class _Layout(NamedTuple):
-    """A file without its arrays: which array comes next, and what lies before each of them and after the last."""
+    """A file without its arrays: which array comes next, and what comes before each of them and after the last."""
 
     order: list[int]
     gaps: list[bytes]

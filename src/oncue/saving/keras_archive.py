@@ -27,7 +27,7 @@ def prepare_archive(
 
     Args:
         model: The model.
-        include_optimizer: Whether to keep what `compile` was told and the optimizer's state.
+        include_optimizer: Whether to keep the arguments of `compile` and the optimizer's state.
         snapshot: Makes copies of the tensors; None to keep the model's own.
 
     Returns:

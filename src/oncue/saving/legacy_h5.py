@@ -21,7 +21,7 @@ def model_tree(model: Any, include_optimizer: bool = True) -> Tree:
 
     Args:
         model: The model.
-        include_optimizer: Whether to keep what `compile` was told and the optimizer's state.
+        include_optimizer: Whether to keep the arguments of `compile` and the optimizer's state.
 
     Returns:
         The texts that describe it, and the model's own tensors.
@@ -169,7 +169,9 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
         # It was saved before its first step.
         return None
     if found != shapes or len(names) != len(shapes):
-        warn(f"The optimizer's state in {str(source)!r} doesn't fit and was left out; the optimizer starts anew.")
+        warn(
+            f"The optimizer's state in {str(source)!r} doesn't fit and was left out; the optimizer starts from scratch."
+        )
         return None
     arrays = [guard.read_array(dataset) for dataset in datasets]
     return lambda: set_optimizer_arrays(model, arrays)

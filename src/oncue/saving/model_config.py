@@ -10,13 +10,16 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from oncue import objects
 from oncue.layers.layer import Layer
 from oncue.layers.weight_limit import weight_limit
+from oncue.models import Model, Sequential
+from oncue.models.graph_config import layer_config, layer_from_config, shared_layers
 from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
 from oncue.variable import torch_dtype
 
-# What Keras itself calls unsafe, or what lies outside the file. No option makes oncue read them.
+# What Keras itself calls unsafe, or what is outside of the file. No option makes oncue read them.
 _REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
 
 _LARGEST_SAMPLE = 1 << 28
@@ -41,11 +44,9 @@ def model_config(model: Any) -> dict[str, Any]:
         >>> model_config(Sequential([layers.Input((2,)), layers.Dense(3)]))["class_name"]
         'Sequential'
     """
-    from oncue.models.graph_config import layer_config
-
     check_describable(model)
     config = layer_config(model)
-    if hasattr(model, "_stack"):
+    if isinstance(model, Sequential):
         shape = config["config"].get("build_input_shape")
         if shape is not None:
             config["build_config"] = {"input_shape": shape}
@@ -71,8 +72,6 @@ def to_json(config: Any, model: Any = None) -> str:
             parts = {"start": value.start, "stop": value.stop, "step": value.step}
             return {"class_name": "__slice__", "config": parts}
         if hasattr(value, "get_config"):
-            from oncue import objects
-
             return objects.to_config(value, "keras.layers")
         raise ValueError(
             f"{getattr(model, 'name', 'The model')!r} can't be written as a configuration: it holds {value!r} of type "
@@ -88,8 +87,6 @@ def check_describable(model: Any) -> None:
     Raises:
         ValueError: For a torch module, a model with torch modules inside, or a class without `get_config`.
     """
-    from oncue.models import Model, Sequential
-
     own = type(model).get_config not in (Model.get_config, Sequential.get_config, Layer.get_config)
     if not isinstance(model, Model):
         _no_configuration(f"a {type(model).__name__}")
@@ -154,13 +151,10 @@ def model_from_written(
     Raises:
         ValueError: For a class that is not known, or one that runs code or reads other files.
     """
-    from oncue.models import Model
-    from oncue.models.graph_config import layer_from_config, shared_layers
-
     config = decoded(config, source)
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
-    # A few more than the file has, so that a model which only lacks a small weight is told which.
+    # A few more than the file has, so that the error for a model which only lacks a small weight names that.
     limited = nullcontext() if numbers is None else weight_limit(numbers + _SPARE_NUMBERS)
     with CustomObjectScope(custom_objects or {}), shared_layers(), limited:
         try:
@@ -178,7 +172,7 @@ def model_from_written(
 def build_shape(model: Any, build_config: Any) -> None:
     """Make the weights of a model of the user's own class by running it on zeros of the shape it was built for."""
     shape = build_config.get("input_shape") if isinstance(build_config, dict) else None
-    if model._all_built() or shape is None or hasattr(model, "_stack") or model._graph is not None:
+    if model._all_built() or shape is None or isinstance(model, Sequential) or model._graph is not None:
         return
 
     def zeros(sizes: list[Any]) -> torch.Tensor:

@@ -34,7 +34,7 @@ def optimizer_tensors(model: Any) -> list[Stored]:
     try:
         variables = optimizer.variables
     except ValueError:
-        # A torch optimizer that is yet to be made has no learning rate to tell.
+        # A torch optimizer that is yet to be made has no learning rate.
         return []
     owners = _owners(model)
     found = []
@@ -92,7 +92,7 @@ def _set_rate(optimizer: Any, before: float, saved: float) -> None:
 
 
 def warn_of_count(optimizer: Any, own: int, saved: int) -> None:
-    """Say that an optimizer's state was left alone because the file has another number of arrays for it."""
+    """Warn that an optimizer's state was left alone because the file has another number of arrays for it."""
     hint = " It is not built yet: train it for a step, or use `load_model`." if not optimizer.built else ""
     warn(
         f"Skipping variable loading for optimizer '{optimizer.name}', because it has {own} variables whereas the saved "

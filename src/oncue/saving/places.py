@@ -11,6 +11,7 @@ import torch
 from oncue import torch_private
 from oncue.layers.layer import Layer
 from oncue.metrics.metric import Metric
+from oncue.models import Model, Sequential
 from oncue.naming import to_snake_case
 from oncue.variable import Variable
 
@@ -90,7 +91,7 @@ def _container(items: Any, path: str, modules: set[int], tensors: set[int]) -> I
 
 def _class_name(module: torch.nn.Module) -> str:
     name = type(module).__name__
-    if name == "Model" and getattr(module, "_graph", None) is not None:
+    if name == "Model" and isinstance(module, Model) and module._graph is not None:
         name = "Functional"
     return to_snake_case(name)
 
@@ -99,7 +100,7 @@ def _children(module: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(module, Layer):
         yield from module.named_children()
         return
-    if hasattr(module, "_stack") or getattr(module, "_graph", None) is not None:
+    if isinstance(module, Sequential) or (isinstance(module, Model) and module._graph is not None):
         yield "layers", module.layers
     found: dict[str, Any] = dict(torch_private.children_of(module))
     for name, value in module.__dict__.items():

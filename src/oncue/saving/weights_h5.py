@@ -143,7 +143,7 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
             len(group) <= (4 if isinstance(model.optimizer, LossScaleOptimizer) else 2)
             and model.optimizer.iterations == 0
         ):
-            # It was saved before its first step, and has a count and a rate to tell; those are in the configuration.
+            # It was saved before its first step, and has only a count and a rate; those are in the configuration.
             return lambda: None
         warn_of_count(model.optimizer, len(shapes), len(group))
         return lambda: None

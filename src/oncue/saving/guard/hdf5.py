@@ -1,4 +1,4 @@
-"""HDF5: hard links only, numbers that lie in the file itself, and no more of them than were stored."""
+"""HDF5: hard links only, numbers that are in the file itself, and no more of them than were stored."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ def child(group: Any, name: str, source: Any) -> Any:
         if found.get(part, getlink=True, default=None) is None:
             return None
         if found.get(part, getlink=True, getclass=True) is not h5py.HardLink:
-            refuse(
-                source, f"{name[:100]!r} is reached through a link to elsewhere; only what lies in the file is read."
-            )
+            refuse(source, f"{name[:100]!r} is reached through a link to elsewhere; only what is in the file is read.")
         found = found[part]
     return found
 
@@ -81,7 +79,7 @@ def group_at(group: Any, name: str, source: Any) -> Any:
 
 
 def dataset_at(group: Any, name: str, source: Any) -> Any:
-    """Return the data set at a path below a group, or None; its numbers lie in this file, in a form that is read.
+    """Return the data set at a path below a group, or None; its numbers are in this file, in a form that is read.
 
     Raises:
         ValueError: When it is virtual, external, no array of numbers, or stored through an unknown filter.
