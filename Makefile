@@ -1,6 +1,7 @@
 # make demo   train a small model on handwritten digits
 # make test   run the tests, examples, documentation and docstrings
 # make crash  kill training runs and saves for some minutes, and compare what is left
+# make test-oldest  run the tests with the oldest torch that pyproject.toml allows, in an environment of its own
 # make lint   check style and types
 # make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
@@ -11,12 +12,13 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+OLDEST := $(VENV)-oldest
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test crash: export OMP_NUM_THREADS ?= 1
+demo test test-oldest crash: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test crash lint bench clean
+.PHONY: demo test test-oldest crash lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -27,6 +29,9 @@ test: $(VENV)/dev.stamp
 crash: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -rs -m crash tests/crash
 
+test-oldest: $(OLDEST)/dev.stamp
+	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,19 +41,27 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) .bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[datasets,plot]'
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[datasets,plot]'
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) -e '.[dev]'
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
 	touch $@
 
-$(BIN)/python:
+# Everything is as in the other environment but torch, whose version is the lower bound in pyproject.toml.
+$(OLDEST)/dev.stamp: pyproject.toml constraints.txt | $(OLDEST)/bin/python
+	grep -v '^torch==' constraints.txt > $(OLDEST)/constraints.txt
+	sed -n 's/^ *"torch>=\([0-9.]*\)".*/torch==\1/p' pyproject.toml >> $(OLDEST)/constraints.txt
+	grep '^torch==' $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python $(PIP_INSTALL) -c $(OLDEST)/constraints.txt -e '.[dev]'
+	touch $@
+
+$(BIN)/python $(OLDEST)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "oncue needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another: make PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)

@@ -244,6 +244,8 @@ class Layer(torch.nn.Module):
 
     def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
         new = self.compute_mask(args[0] if args else None, mask)
+        if new is None:
+            return
         for leaf, part in zip(flatten(outputs), flatten(new), strict=False):
             if part is not None and isinstance(leaf, torch.Tensor) and getattr(leaf, "_keras_mask", None) is None:
                 leaf._keras_mask = part  # type: ignore[attr-defined]  # travels with the tensor, as in Keras

@@ -466,6 +466,23 @@ def test_weights_of_samples_several_inputs_and_outputs(quick: None) -> None:
     assert "as one compiled graph" in model.step_account
 
 
+class Doubled(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return x, x * 2
+
+
+def test_a_mask_that_ends_at_a_layer_of_two_outputs(quick: None) -> None:
+    def make() -> Any:
+        keras.utils.set_random_seed(0)
+        inputs = layers.Input((6,))
+        steps = layers.Masking()(layers.Reshape((3, 2))(inputs))
+        joined = layers.Concatenate()(list(Doubled()(steps)))
+        return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(joined)))
+
+    compiled = assert_same(make, OPTIMIZERS["adam"], batch_size=24)
+    assert "as one compiled graph" in compiled.step_account
+
+
 def test_single_batches(quick: None) -> None:
     values = []
     for jit in (False, True):
