@@ -1,4 +1,4 @@
-"""What callbacks cost by themselves: dispatch beside direct method calls, and the import.
+"""The overhead of callbacks: dispatch compared with direct method calls, and import time.
 
 python benchmarks/dispatch.py [--rounds 7]
 """
@@ -22,19 +22,19 @@ class Nothing(Callback):
 
 
 class OneHook(Callback):
-    """Overrides the hook at the end of a batch, and does nothing in it."""
+    """Overrides the hook at the end of a batch with an empty one."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Do nothing."""
 
 
 def microseconds(call: Callable[[], object], number: int = 20_000, rounds: int = 7) -> float:
-    """Return the time of one call, the best of some rounds."""
+    """Return the time of one call in microseconds, the best of several rounds."""
     return min(timeit.repeat(call, number=number, repeat=rounds)) / number * 1e6
 
 
 def dispatch_rows(rounds: int) -> list[str]:
-    """Return the rows on dispatch to ten callbacks."""
+    """Return the table rows for dispatch to ten callbacks."""
     logs = Logs({"loss": 0.5})
     nothing = CallbackList([Nothing() for _ in range(10)])
     ten = [OneHook() for _ in range(10)]
@@ -46,15 +46,15 @@ def dispatch_rows(rounds: int) -> list[str]:
 
     none = microseconds(lambda: nothing.on_train_batch_end(0, logs), rounds=rounds)
     one = microseconds(lambda: listening.on_train_batch_end(0, logs), rounds=rounds)
-    by_hand = microseconds(direct, rounds=rounds)
+    direct_calls = microseconds(direct, rounds=rounds)
     return [
         f"| ten callbacks that override nothing | {none:.2f} µs per batch |",
-        f"| ten that override one batch hook | {one:.2f} µs, {one / by_hand:.2f} times ten direct calls |",
+        f"| ten that override one batch hook | {one:.2f} µs, {one / direct_calls:.2f} times ten direct calls |",
     ]
 
 
 def import_row(rounds: int) -> str:
-    """Return the row on the time of importing the callbacks, in fresh processes."""
+    """Return the table row for importing the callbacks in new processes."""
     code = "import time; start = time.perf_counter(); import oncue.callbacks; print(time.perf_counter() - start)"
     times = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)

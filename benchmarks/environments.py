@@ -1,4 +1,4 @@
-"""The peers' environments: made by one call, kept between runs, each with what `peers.toml` pins and nothing else."""
+"""The peers' virtual environments, each with only what `peers.toml` pins; made when needed and kept between runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CONSTRAINTS = ROOT / "constraints.txt"
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a peer's interpreter is, or why there is none.
+    """A peer's interpreter, or why there is none.
 
     Args:
-        python: The interpreter; None when the peer isn't installed.
-        reason: Why not.
-        versions: What was installed, by package.
+        python: The interpreter; None if the peer isn't installed.
+        reason: Why it isn't.
+        versions: The installed packages with their versions.
     """
 
     python: Path | None
@@ -43,7 +43,7 @@ def peers() -> dict[str, list[str]]:
 
 
 def install(name: str) -> Environment:
-    """Return a peer's environment; make it first when it isn't there, or when its packages have changed."""
+    """Return a peer's environment; create it first if it doesn't exist or its packages have changed."""
     packages = peers()[name]
     folder = FOLDER / name
     python = folder / "bin" / "python"

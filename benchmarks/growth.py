@@ -1,11 +1,11 @@
-"""Whether anything grows: time and memory per step with the number of steps, dispatch with the number of callbacks.
+"""Whether cost grows: time and memory per step with the number of steps, dispatch with the number of callbacks.
 
     python benchmarks/growth.py                        up to 10^5 steps
     python benchmarks/growth.py --steps 1000000        up to 10^6
 
-Two runs of the tiny step, each in a process of its own: one of many epochs of a thousand steps, with History, CSVLogger,
-TensorBoard and a callback that reads the loss of every batch; and one of a single epoch. A row stands for a number of
-steps done; its processor time is the median of the ten hundreds of steps before.
+Two runs of the tiny step, each in its own process: one with many epochs of a thousand steps, with History, CSVLogger,
+TensorBoard and a callback that reads the loss of every batch; and one with a single epoch. There is a row for each power
+of ten; its processor time is the median over the last ten groups of a hundred steps.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ReadsLoss(Callback):
 
 
 class Watch(Callback):
-    """Takes the time of each hundred steps, and memory where a power of ten is reached."""
+    """Measures the time of every hundred steps, and memory at every power of ten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Watch(Callback):
             self.rows.append(
                 f"| {self.done} | {statistics.median(self.last):.0f} | {resident:.1f} | {peak:.1f} | {objects} |"
             )
-            # At once: the next row may be minutes away.
+            # Flushed, since the next row may be minutes away.
             print(self.rows[-1], flush=True)
         self.begun = time.process_time()
 
 
 def run(steps: int, one_epoch: bool) -> list[str]:
-    """Train the tiny step for a number of steps; print the rows as they are reached, and return them."""
+    """Train the tiny step for a number of steps; print the rows as they come, and return them."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     epoch = steps if one_epoch else EPOCH
@@ -93,7 +93,7 @@ def run(steps: int, one_epoch: bool) -> list[str]:
 
 
 def dispatch_rows() -> list[str]:
-    """Return the rows on a batch's hook with more and more callbacks, beside a loop of direct calls."""
+    """Return the rows for a batch's hook with up to 1000 callbacks, compared with a loop of direct calls."""
     rows = []
     logs = Logs({"loss": 0.5})
     for count in (1, 10, 100, 1000):
@@ -109,8 +109,8 @@ def dispatch_rows() -> list[str]:
             listening.on_train_batch_end(0, logs)
         number = max(100, 20_000 // count)
         ours = microseconds(lambda run=listening: run.on_train_batch_end(0, logs), number)  # type: ignore[misc]
-        by_hand = microseconds(direct, number)
-        rows.append(f"| {count} | {ours:.2f} | {ours / count:.3f} | {ours / by_hand:.2f} |")
+        direct_calls = microseconds(direct, number)
+        rows.append(f"| {count} | {ours:.2f} | {ours / count:.3f} | {ours / direct_calls:.2f} |")
     return rows
 
 
@@ -129,7 +129,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--steps", str(options.steps), "--kind", kind]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"failed: {title}")
-    print("\nA batch's hook\n\n| callbacks | µs | µs for each | to direct calls |\n|---|---|---|---|")
+    print("\nA batch's hook\n\n| callbacks | µs | µs for each | vs direct calls |\n|---|---|---|---|")
     print("\n".join(dispatch_rows()))
 
 

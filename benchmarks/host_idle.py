@@ -9,7 +9,7 @@ from typing import Any
 
 from ways.pace import Finished, Pace
 
-# The calls of the CUDA runtime that return only when the device is done; a copy to the host waits within its own call.
+# The blocking calls of the CUDA runtime; a copy to the host waits within its own call.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 
 
@@ -19,18 +19,18 @@ def host_idle(
     """Train under the profiler, after one epoch without it.
 
     Args:
-        trained: A way that was made.
-        ask: Says how many epochs to trace, and then that the run is to end.
+        trained: A way, with its model and data.
+        ask: Returns how many epochs to trace, and then None to end the run.
         settle: Waits for the device.
-        folder: Where the trace may be written.
+        folder: Where the trace is written.
 
     Returns:
-        `idle`, the seconds that the host waited, `kernels`, the seconds in which the device worked, and `wall`, how long it
-        took under the profiler.
+        `idle`, the seconds that the host waited, `kernels`, the seconds that the device was busy, and `wall`, the elapsed
+        seconds under the profiler.
     """
     from torch.profiler import ProfilerActivity, profile, supported_activities
 
-    # Without stacks and shapes; what the profiler adds lies on the host, and shortens its waits.
+    # Without stacks and shapes: the profiler's overhead is on the host, and shortens its waits.
     activities = [ProfilerActivity.CPU, *({ProfilerActivity.CUDA} & supported_activities())]
     profiler = profile(activities=activities)
     walls: list[float] = []
@@ -54,10 +54,10 @@ def host_idle(
 
 
 def waits(events: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the host's waiting and the device's working seconds in the events of a trace.
+    """Return the seconds that the host waited and that the device was busy, according to a trace.
 
     Args:
-        events: As Chrome's trace format has them, with times in microseconds.
+        events: The events in Chrome's trace format, with times in microseconds.
     """
     idle = sum(event["dur"] for event in events if event.get("name") in WAITS and event.get("ph") == "X")
     spans = sorted(
@@ -67,7 +67,7 @@ def waits(events: list[dict[str, Any]]) -> dict[str, float]:
     )
     worked, reached = 0.0, float("-inf")
     for start, end in spans:
-        # Kernels of several streams may overlap.
+        # Kernels in different streams may overlap.
         worked += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return {"idle": idle / 1e6, "kernels": worked / 1e6}

@@ -1,10 +1,10 @@
-"""What a step of the MLP can't do without: each part alone, with nothing around it.
+"""The unavoidable parts of a training step of the MLP, each timed alone.
 
     python benchmarks/limits.py [--batch 32] [--rounds 15]
 
-The parts are timed in turn, round by round, each on tensors that exist already; the table shows medians of the processor time.
-The last row is the hand-written loop's step, which also pays for what lies between the parts: Python, dispatch, autograd's
-graph, new memory.
+The parts are timed in turn, round by round, on existing tensors; the table shows medians of the processor time. The last row
+is the whole step of the hand-written loop, which also pays for what is between the parts: Python, dispatch, autograd's graph,
+memory allocation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SAMPLES = 12800
 
 
 def products(batch: int) -> Callable[[], None]:
-    """Return the matrix products of a step: of each layer one forward, and backward one or two."""
+    """Return the matrix products of a step: for each layer one in the forward pass and one or two in the backward pass."""
     calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     for at, (rows, columns) in enumerate(SIZES):
         x, weight, gradient = torch.rand(batch, rows), torch.rand(columns, rows), torch.rand(batch, columns)
@@ -73,15 +73,15 @@ def loss(batch: int) -> Callable[[], None]:
 
 
 def traffic() -> tuple[Callable[[], None], str]:
-    """Return a copy of as many bytes as Adam reads and writes at least: four tensors read, three written."""
+    """Return a copy of as many bytes as Adam must read and write: four tensors read, three written."""
     count = sum(rows * columns + columns for rows, columns in SIZES)
-    # A copy reads each byte and writes it.
+    # A copy reads and writes each byte.
     source, target = torch.rand(count * 7 // 2), torch.rand(count * 7 // 2)
     return lambda: target.copy_(source), f"a copy that moves Adam's {count * 7 * 4 / 1e6:.1f} MB"
 
 
 def parts(batch: int) -> dict[str, Callable[[], Any]]:
-    """Return what is timed, by its name."""
+    """Return the functions to time, by name."""
     adam = torch.optim.Adam(parameters(), lr=1e-3, fused=True)
     copy, moved = traffic()
     data, order = torch.rand(SAMPLES, 784), torch.randperm(SAMPLES)
@@ -94,12 +94,12 @@ def parts(batch: int) -> dict[str, Callable[[], Any]]:
         "batch by `x[index]`": lambda: data[index],
         "batch by `x.index_select(0, index)`": lambda: data.index_select(0, index),
         moved: copy,
-        "by hand: the whole step": by_hand(batch),
+        "hand-written: the whole step": whole_step(batch),
     }
 
 
-def by_hand(batch: int) -> Callable[[], None]:
-    """Return a step of the hand-written loop, on one batch again and again."""
+def whole_step(batch: int) -> Callable[[], None]:
+    """Return a step of the hand-written loop, always on the same batch."""
     layers = [torch.nn.Linear(*size) for size in SIZES]
     relu, dropout = torch.nn.ReLU(), torch.nn.Dropout(0.2)
     module = torch.nn.Sequential(layers[0], relu, dropout, layers[1], relu, dropout, layers[2])
@@ -122,7 +122,7 @@ def by_hand(batch: int) -> Callable[[], None]:
 
 
 def microseconds(call: Callable[[], Any], number: int) -> float:
-    """Return the processor time of one call; all of it runs in this thread."""
+    """Return the processor time of one call in microseconds; everything runs in this thread."""
     start = time.process_time()
     for _ in range(number):
         call()
@@ -144,9 +144,9 @@ def main() -> None:
             taken = microseconds(call, 50)
             if number:
                 times[name].append(taken)
-    whole = times["by hand: the whole step"]
+    whole = times["hand-written: the whole step"]
     print(f"MLP 784-128-64-10, batch {options.batch}, torch {torch.__version__}, one thread\n")
-    print("| part | µs | share of the step by hand |\n|---|---|---|")
+    print("| part | µs | share of the hand-written step |\n|---|---|---|")
     for name, values in times.items():
         share = statistics.median(value / step for value, step in zip(values, whole, strict=True))
         print(f"| {name} | {statistics.median(values):.0f} | {share:.2f} |")

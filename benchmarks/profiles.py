@@ -1,10 +1,10 @@
-"""Where each way spends its step: calls and time of Python functions by library, under `cProfile`.
+"""Where each way spends the time of a step: calls and time of Python functions by library, under `cProfile`.
 
     python benchmarks/profiles.py [--workload tiny] [--ways hand,oncue,lightning] [--top 5]
 
-A profiler makes calls dearer, and long pieces of C cheaper beside them: read the numbers of calls, which are exact, and the
-shares only against each other. Time in C is what is spent below Python: arithmetic, autograd, the calls of torch's operators,
-XLA's. The processor time per step comes from the same process without the profiler.
+The profiler adds time to every Python call but not to long-running C functions: the numbers of calls are exact, but the shares
+are only comparable with each other. Time in C is time below Python: arithmetic, autograd, torch's operators, XLA. The
+processor time per step is from the same process without the profiler.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def profiled(trained: Any, epochs: int, steps: int, settle: Callable[[], None]) 
     """Train under the profiler, after two epochs without it.
 
     Args:
-        trained: A way that was made.
+        trained: A way, with its model and data.
         epochs: How many epochs to profile.
         steps: The steps of an epoch.
         settle: Waits for the device.
 
     Returns:
-        `plain`, the microseconds of processor time per step without the profiler; `libraries`, from each library to the calls
-        of its functions per step and the microseconds within them; `top`, the functions with the most time of their own.
+        `plain`, the microseconds of processor time per step without the profiler; `libraries`, for each library the calls of
+        its functions per step and the microseconds within them; `top`, the functions with the most own time.
     """
     profile = cProfile.Profile()
     plain: list[float] = []
@@ -67,7 +67,7 @@ def profiled(trained: Any, epochs: int, steps: int, settle: Callable[[], None]) 
 
 
 def library_of(file: str) -> str:
-    """Return which library a file belongs to; "C" for functions that have none."""
+    """Return the library that a file belongs to; "C" for functions without a file."""
     parts = Path(file).parts
     if file == "~":
         return "C"
@@ -79,12 +79,12 @@ def library_of(file: str) -> str:
 
 
 def rows(way: str, answer: dict[str, Any], top: int) -> list[str]:
-    """Return the table's row of a way, and its dearest functions below it."""
+    """Return the table's row of a way, followed by its most expensive functions."""
     libraries = answer["libraries"]
     calls = sum(calls for library, (calls, _) in libraries.items() if library != "C")
     whole = sum(seconds for _, seconds in libraries.values())
-    dearest = sorted(libraries.items(), key=lambda item: -item[1][1])
-    shares = ", ".join(f"{name} {seconds / whole:.0%} ({calls:.0f})" for name, (calls, seconds) in dearest[:6])
+    by_time = sorted(libraries.items(), key=lambda item: -item[1][1])
+    shares = ", ".join(f"{name} {seconds / whole:.0%} ({calls:.0f})" for name, (calls, seconds) in by_time[:6])
     lines = [f"| {WAYS[way].title} | {answer['plain']:.0f} | {calls:.0f} | {shares} |"]
     return lines + [f"| | | {calls:.1f} | {seconds:.1f} µs: `{name}` |" for seconds, calls, name in answer["top"][:top]]
 
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, default="mlp32")
     parser.add_argument("--ways", default=",".join(BARE))
-    parser.add_argument("--top", type=int, default=0, help="how many functions to list for each way")
+    parser.add_argument("--top", type=int, default=0, help="number of functions to list for each way")
     options = parser.parse_args()
     workload = WORKLOADS[options.workload]
     environments.FOLDER.mkdir(exist_ok=True)

@@ -1,10 +1,10 @@
-"""All benchmarks by one command, each peer in an environment of its own that is made first.
+"""Runs all benchmarks with one command, each peer in its own environment, which is created first.
 
     python benchmarks/run.py                                the short form, under ten minutes on two cores
-    python benchmarks/run.py --full                         every way on every workload, and the long form of the rest
+    python benchmarks/run.py --full                         every way on every workload, and the long form of all others
     python benchmarks/run.py --tables training --workloads mlp32 --ways hand,oncue,keras-jax --measures step
 
-What chooses workloads and ways is told to the table of training alone.
+The options for workloads and ways only affect the training benchmark.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import training
 from environments import HERE
 
-# What the other scripts are told in the short form, and in the long one.
+# The arguments of the other scripts in the short form, and in the long form.
 SCRIPTS = {
     "limits": (["--rounds", "9"], ["--rounds", "15"]),
     "dispatch": (["--rounds", "5"], ["--rounds", "9"]),

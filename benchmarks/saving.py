@@ -1,8 +1,8 @@
-"""Time saves: of a large module's weights beside plain writing, in the background beside a plain copy, and backups.
+"""Times saving: a large module's weights compared with plain writing, background saves with a plain copy, and backups.
 
 python benchmarks/saving.py --parameters 100000000 --rounds 5
 
-A save uses a second core while it writes, for the checksum; on a machine that is busy otherwise it has none.
+A save computes checksums on a second core while it writes, so results are only valid on an idle machine.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def synchronous(module: torch.nn.Module, folder: Path, rounds: int) -> None:
         "torch.save, fsync": lambda: synced(folder / "torch.pt", lambda file: torch.save(tensors, file)),
         "torch.distributed.checkpoint.save": lambda: seconds(distributed),
     }
-    table("A save that is waited for", "plain sequential write, fsync", ways, rounds)
+    table("A synchronous save", "plain sequential write, fsync", ways, rounds)
 
 
 def asynchronous(module: torch.nn.Module, folder: Path, rounds: int) -> None:
@@ -127,7 +127,7 @@ def asynchronous(module: torch.nn.Module, folder: Path, rounds: int) -> None:
         "torch.save": lambda: seconds(lambda: torch.save(tensors, folder / "torch.pt")),
         "safetensors.save_file": lambda: seconds(lambda: save_file(tensors, folder / "c.safetensors")),
     }
-    table("What training waits for: weights and Adam's state", "plain copy: clone of every tensor", ways, rounds)
+    table("Time that training waits: weights and Adam's state", "plain copy: clone of every tensor", ways, rounds)
 
 
 def keras_files(folder: Path, rounds: int) -> None:
@@ -156,7 +156,7 @@ def keras_files(folder: Path, rounds: int) -> None:
 
 
 class Clock(oncue.callbacks.Callback):
-    """Takes the time of every epoch, from its first hook to its last step."""
+    """Measures the time of every epoch, from its first hook to its last step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Clock(oncue.callbacks.Callback):
 
 
 class Steps(oncue.callbacks.Callback):
-    """Notes when every step has ended."""
+    """Records the time at the end of every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ def perceptron(callbacks: list[Any], epochs: int, steps: int) -> float:
 
 def backups(folder: Path, rounds: int, epochs: int = 3, steps: int = 600) -> None:
     def trained(save_freq: Any) -> tuple[float, float]:
-        """Return the seconds in epochs, and those before, between and after them."""
+        """Return the seconds within epochs, and those before, between and after them."""
         clock = Clock()
         callbacks: list[Any] = [clock]
         if save_freq is not None:
@@ -214,7 +214,7 @@ def backups(folder: Path, rounds: int, epochs: int = 3, steps: int = 600) -> Non
     trained(100)
     for number in range(rounds):
         names = list(ways)
-        # Each way comes first as often as last.
+        # In alternating order, so that each way comes first as often as last.
         for name in names if number % 2 else reversed(names):
             taken[name].append(trained(ways[name]))
     print(f"\n{epochs} epochs of {steps} steps of the MLP 784-128-64-10, batch 32, in {rounds} rounds\n")
@@ -231,14 +231,14 @@ def backups(folder: Path, rounds: int, epochs: int = 3, steps: int = 600) -> Non
 
 
 def steady_backups(folder: Path, rounds: int, steps: int = 5000, every: int = 100) -> None:
-    """Tell what a save adds to the steps after it, beside the steps of the same run that no save touches."""
+    """Print what a save adds to the steps after it, compared with the steps of the same run that no save affects."""
     print(f"\n{steps} steps in one run, a backup every {every}: medians over the saves, in {rounds} runs\n")
     print("| ms of a step | ms more at the step that saves | ms more in the 39 steps after | of 100 steps |")
     print("|---|---|---|---|")
     for _ in range(rounds):
         clock = Steps()
         perceptron([clock, oncue.callbacks.BackupAndRestore(folder / "steady", save_freq=every)], 1, steps)
-        # A row begins with the step whose end is followed by a save.
+        # A row begins with the step that is followed by a save.
         rows = np.diff(clock.ended)[every - 1 :]
         rows = rows[: len(rows) // every * every].reshape(-1, every)[1:]
         step = float(np.median(rows[:, 40:]))
@@ -252,7 +252,7 @@ def epoch_backups(parameters: int, folder: Path, epochs: int = 8) -> None:
     x = np.ones((8, width), "float32")
 
     def waited(callback: Any) -> float:
-        """Return the seconds that training waits at the end of an epoch, the median without the first."""
+        """Return the median of the seconds that training waits at the end of an epoch, without the first epoch."""
         times: list[float] = []
 
         class Timed(type(callback)):  # type: ignore[misc]
@@ -268,7 +268,7 @@ def epoch_backups(parameters: int, folder: Path, epochs: int = 8) -> None:
         model.compile("adam", "mse")
 
         def settle(epoch: int, logs: Any) -> None:
-            # What is written in the background is done before the next epoch ends, as in epochs that take long.
+            # Gives a background save time to finish before the next epoch ends, as in long epochs.
             time.sleep(max(0.5, parameters / 2e7))
 
         pause = oncue.callbacks.LambdaCallback(on_epoch_begin=settle)
@@ -281,14 +281,14 @@ def epoch_backups(parameters: int, folder: Path, epochs: int = 8) -> None:
         ),
         "BackupAndRestore": lambda: waited(oncue.callbacks.BackupAndRestore(folder / "epochs")),
     }
-    table("What training waits for at the end of an epoch: weights and Adam's state", next(iter(ways)), ways, 3)
+    table("Time that training waits at the end of an epoch: weights and Adam's state", next(iter(ways)), ways, 3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parameters", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--backups", action="store_true", help="only what has to do with backups")
+    parser.add_argument("--backups", action="store_true", help="only the benchmarks of backups")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -1,4 +1,4 @@
-"""The tables, as Markdown."""
+"""The result tables, as Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACED = {
 
 
 def heading(versions: list[str], device: str) -> str:
-    """Return the line on when and where."""
+    """Return the line with the date, the machine and the versions."""
     today = datetime.datetime.now(datetime.UTC).date()
     known = [f"torch {version('torch')}", *(entry for entry in versions if not entry.startswith("torch "))]
     return f"{today}, {processor()}, {device}, one thread per process, Python {platform.python_version()}, {', '.join(known)}"
@@ -40,14 +40,14 @@ def processor() -> str:
 
 
 def ratios(results: Results, workload: str, measure: str, way: str, base: str = BASE) -> list[float]:
-    """Return a way's ratios to another, one for each round; none where one of them is missing."""
+    """Return a way's ratios to another, one per round; empty if either is missing."""
     found = results.of(workload, measure)
     values, others = found.get(way, []), found.get(base, [])
     return [value / other for value, other in zip(values, others, strict=False)]
 
 
 def processor_ratios(results: Results, workload: str, measure: str, way: str) -> list[float]:
-    """Return a way's ratios to the hand-written loop in processor time, one for each round."""
+    """Return a way's ratios to the hand-written loop in processor time, one per round."""
     mine, others = (results.cores.get((workload, measure, name), []) for name in (way, BASE))
     found = ratios(results, workload, measure, way)
     return [ratio * cores / other for ratio, cores, other in zip(found, mine, others, strict=False)]
@@ -68,9 +68,7 @@ def details(results: Results, workload: Workload) -> str:
         found = results.of(workload.name, measure)
         missing = {way: why for (w, m, way), why in results.missing.items() if (w, m) == (workload.name, measure)}
         if found or missing:
-            columns = (
-                f"| {title} | {unit} | to by hand | middle half | to its bare | cores | processor time to by hand |"
-            )
+            columns = f"| {title} | {unit} | vs hand-written | middle half | vs bare | cores | processor time vs hand-written |"
             rows = [row(results, workload.name, measure, way) for way in WAYS if way in found]
             rows += [f"| {WAYS[way].title} | | {why} | | | | |" for way, why in missing.items()]
             parts.append("\n".join([columns, "|---|---|---|---|---|---|---|", *rows]))
@@ -94,19 +92,19 @@ def row(results: Results, workload: str, measure: str, way: str) -> str:
 
 
 def fresh(results: Results, workload: str) -> list[str]:
-    """Return the table of what was measured in fresh processes, and on a GPU the table of waits."""
+    """Return the table of measurements in new processes, and on a GPU the table of waits."""
     parts = []
     kinds = {
-        "first": "first step, nothing compiled yet",
-        "first, after imports": "of it after the imports",
-        "first, again": "with what was kept",
-        "first, again, after imports": "of it after the imports",
+        "first": "first step, empty cache",
+        "first, after imports": "of which after the imports",
+        "first, again": "first step, warm cache",
+        "first, again, after imports": "of which after the imports",
         "memory": "memory, MB",
     }
     found = {kind: results.of(workload, kind) for kind in kinds}
     missing = {way: why for (w, m, way), why in results.missing.items() if (w, m) == (workload, "first")}
     if any(found.values()) or missing:
-        lines = [f"| Fresh process | {' | '.join(kinds.values())} |", "|---|" + "---|" * len(kinds)]
+        lines = [f"| New process | {' | '.join(kinds.values())} |", "|---|" + "---|" * len(kinds)]
         for way in WAYS:
             if way in missing:
                 lines.append(f"| {WAYS[way].title} | {missing[way]} |" + " |" * (len(kinds) - 1))
@@ -128,7 +126,7 @@ def fresh(results: Results, workload: str) -> list[str]:
 
 
 def summary(results: Results, workloads: list[Workload], device: str) -> str:
-    """Return the tables that show all workloads side by side, as ratios to the hand-written loop."""
+    """Return the tables of all workloads side by side, as ratios to the hand-written loop."""
     parts = ["\n## All workloads: ratios to the hand-written loop in memory"]
     for measure, (title, _) in PACED.items():
         shown = [workload for workload in workloads if results.of(workload.name, measure)]

@@ -1,8 +1,8 @@
-"""Time of the TensorBoard callback's histograms beside `numpy.histogram` on the same arrays, as ratios in one run.
+"""Times the TensorBoard callback's histograms compared with `numpy.histogram` on the same arrays, as ratios in one run.
 
     python benchmarks/tensorboard_histograms.py [--rounds 9]
 
-Each round times both once, in turn; the table shows the medians, and the interval of the middle half of the ratios.
+Each round times all of them once, in turn; the table shows the medians, and the middle half of the ratios.
 """
 
 from __future__ import annotations

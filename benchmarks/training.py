@@ -1,13 +1,13 @@
-"""Times each workload in each way, side by side, and prints the tables.
+"""Times each workload in each way, in turn, and prints the tables.
 
     python benchmarks/training.py                                   the short form
     python benchmarks/training.py --full                            every way on every workload, longer epochs
     python benchmarks/training.py --workloads mlp32,tiny --ways hand,oncue,oncue-full --measures step,epoch
     python benchmarks/training.py --device cuda                     hand-written loops and oncue on a GPU
 
-Each way runs in a process of its own, which lives as long as the table needs it and trains within one `fit`. Round by round
-each goes on for a slice of some tenths of a second, in turn, so that a slow moment of the machine hits all of them; a ratio is
-one of slices of the same round. A row shows the median of the ratios, and the interval that holds their middle half.
+Each way runs in its own process, which trains within a single `fit` for the whole table. In every round each way trains for a
+slice of a few tenths of a second, in turn, so that a slow moment of the machine affects all of them; ratios compare slices of
+the same round. A row shows the median of the ratios, and their middle half.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from workloads import WORKLOADS, Workload
 MEASURES = ("step", "epoch", "evaluate", "predict", "first", "memory")
 IN_TURN = ("step", "epoch", "evaluate", "predict")
 BASE = "hand"
-# What the short form leaves to the long one: measures but the step's on other workloads than these, full stacks and variants on
-# other workloads than the first, fresh processes of other ways, and all but the bare step of peers that take long for the rest.
+# In the short form, anything but the step is measured only on MEASURED, full stacks and variants only on IN_EVERY_WAY, all bare
+# ways only on IN_EVERY_BARE_WAY, new processes only for FRESH, and of the peers in SLOW only the bare step.
 MEASURED = ("mlp32",)
 IN_EVERY_WAY = ("mlp32",)
 IN_EVERY_BARE_WAY = ("mlp32", "tiny")
@@ -44,12 +44,12 @@ FRESH = ("hand", "hand-compiled", "oncue", "oncue-jit", "keras-jax")
 
 @dataclass
 class Results:
-    """What was measured: numbers by workload, measure and way, one for each round; and why others are missing.
+    """The measurements by workload, measure and way, one number per round; and why others are missing.
 
     Args:
         values: Microseconds per step, seconds, or megabytes.
-        cores: Seconds of processor time per second of a slice, by the same keys.
-        missing: Why a way has no number.
+        cores: Seconds of processor time per second of a slice, with the same keys.
+        missing: Why a way has no measurement.
     """
 
     values: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Results:
 
 
 class Bench:
-    """The processes of the ways, and what they are asked.
+    """Runs the processes of the ways, and collects their measurements.
 
     Args:
         options: The command line.
@@ -109,7 +109,7 @@ class Bench:
     def each(
         self, names: list[str], workload: Workload, measure: str, prepare: Callable[[WorkerProcess], object]
     ) -> list[str]:
-        """Let each worker do what is not timed, as many at once as there are cores; return those that could."""
+        """Let workers do what is not timed, as many at a time as there are cores; return those that succeeded."""
 
         def one(name: str) -> bool:
             try:
@@ -137,7 +137,7 @@ class Bench:
 
         def begin(worker: WorkerProcess) -> None:
             worker.ask(do="train", validation=measure == "epoch")
-            # The first epoch holds what is done once; the second tells how long a slice must be.
+            # The first epoch includes one-time work; the second determines the length of a slice.
             taken = worker.ask(do="go", epochs=1)["wall"]
             epochs[worker.way.name] = max(1, round(self.options.seconds / taken))
 
@@ -167,10 +167,10 @@ class Bench:
         measure: str,
         take: Callable[[WorkerProcess], tuple[float, float]],
     ) -> None:
-        # Whole passes are steadier than slices.
+        # Whole passes vary less than slices.
         rounds = self.options.rounds if measure == "step" or self.options.full else min(3, self.options.rounds)
         for number in range(rounds):
-            # There and back, so that none always follows the same one.
+            # In alternating order, so that no way always follows the same one.
             for name in names if number % 2 == 0 else names[::-1]:
                 if name not in self.workers:
                     continue
@@ -182,9 +182,9 @@ class Bench:
                     self.results.add((workload.name, measure, name), value, cores)
 
     def fresh(self, way: Way, workload: Workload, memory: bool) -> None:
-        """Measure in fresh processes: time to the end of the first step, and the peak of memory."""
+        """Measure in new processes: time to the end of the first step, and peak memory."""
         empty = CACHE.with_name("empty-cache")
-        # The first time with nothing compiled yet; then with what the run before has kept.
+        # First with an empty cache of compiled code, then with what the first run has cached.
         for number in range(2):
             if number == 0:
                 shutil.rmtree(empty, ignore_errors=True)
@@ -215,7 +215,7 @@ class Bench:
         shutil.rmtree(empty, ignore_errors=True)
 
     def idle(self, workload: Workload) -> None:
-        """Trace an epoch of each way on the GPU, for how long the host waits."""
+        """Trace an epoch of each way on the GPU, to measure how long the host waits."""
         for way in ways_for(self.options, workload, "step"):
             key = (workload.name, "host idle", way.name)
             size = self.size(workload)
@@ -238,10 +238,10 @@ class Bench:
 
 
 def ways_for(options: argparse.Namespace, workload: Workload, measure: str) -> list[Way]:
-    """Return the ways that a workload is timed in by a measure; none where it isn't.
+    """Return the ways to time for a workload and a measure; empty if it isn't measured.
 
     Args:
-        options: The command line. What it doesn't name, the short form chooses.
+        options: The command line. The short form chooses what it doesn't name.
         workload: The workload.
         measure: The measure.
     """
@@ -264,7 +264,7 @@ def ways_for(options: argparse.Namespace, workload: Workload, measure: str) -> l
 
 
 def ways_wanted(options: argparse.Namespace) -> list[Way]:
-    """Return the ways that the command line asks for; the hand-written loop always, all else is compared with it."""
+    """Return the ways that the command line names, and always the hand-written loop, the base of all ratios."""
     wanted = [WAYS[name] for name in options.ways or WAYS]
     if options.no_peers:
         wanted = [way for way in wanted if way.peer is None]
@@ -273,7 +273,7 @@ def ways_wanted(options: argparse.Namespace) -> list[Way]:
 
 
 def names(known: object) -> Callable[[str], list[str]]:
-    """Return what reads a list of names with commas between them."""
+    """Return a parser of comma-separated names."""
 
     def read(text: str) -> list[str]:
         found = text.split(",")
@@ -286,20 +286,20 @@ def names(known: object) -> Callable[[str], list[str]]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what chooses ways and workloads."""
+    """Add the options that choose ways and workloads."""
     parser.add_argument("--full", action="store_true", help="every way on every workload, longer epochs, 15 rounds")
     parser.add_argument("--workloads", type=names(WORKLOADS), default=list(WORKLOADS), help=", ".join(WORKLOADS))
     parser.add_argument("--ways", type=names(WAYS), default=[], help=", ".join(WAYS))
     parser.add_argument("--measures", type=names(MEASURES), default=[], help=", ".join(MEASURES))
     parser.add_argument("--rounds", type=int, help="slices of each way")
-    parser.add_argument("--seconds", type=float, default=0.3, help="the least length of a slice, in whole epochs")
-    parser.add_argument("--no-peers", action="store_true", help="only by hand and oncue: nothing is installed")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a slice, rounded to whole epochs")
+    parser.add_argument("--no-peers", action="store_true", help="only hand-written loops and oncue; installs nothing")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for the hand-written loops and oncue")
-    parser.add_argument("--output", type=Path, help="a JSON file for every number that was measured")
+    parser.add_argument("--output", type=Path, help="a JSON file for all measurements")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, and print the tables as they are done."""
+    """Measure, and print each table when it is complete."""
     options.rounds = options.rounds or (15 if options.full else 5)
     environments.FOLDER.mkdir(exist_ok=True)
     began = time.perf_counter()

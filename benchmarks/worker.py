@@ -1,15 +1,15 @@
-"""One way to train, in a process of its own: takes orders as JSON lines on stdin, answers each on stdout.
+"""Trains in one way, in its own process: reads requests as JSON lines from stdin, and answers each on stdout.
 
     {"do": "make", "workload": "mlp32", "steps": 100}       makes the model and the data
     {"do": "train", "validation": false}                    trains one epoch, and answers with its seconds
-    {"do": "go", "epochs": 3}                               trains so many more, within the same `fit`
+    {"do": "go", "epochs": 3}                               trains this many more, within the same `fit`
     {"do": "end"}                                           ends that `fit`
-    {"do": "call", "what": "evaluate"}                      evaluates, or predicts, once
-    {"do": "memory"}                                        tells the highest resident memory since the imports, in MB
+    {"do": "call", "what": "evaluate"}                      evaluates or predicts once
+    {"do": "memory"}                                        answers with the peak resident memory since the imports, in MB
     {"do": "idle", "epochs": 1}                             trains under torch's profiler: how long the host waits
     {"do": "profile", "epochs": 1, "steps": 100}            trains under Python's profiler: calls and time by library
 
-An order that fails is answered with `{"error": ...}`.
+The answer to a request that fails is `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from workloads import WORKLOADS
 
 
 class Worker:
-    """Carries out orders.
+    """Serves requests.
 
     Args:
         way: The way's name.
         device: "cpu" or "cuda".
-        answers: Where answers go.
+        answers: The stream for answers.
     """
 
     def __init__(self, way: str, device: str, answers: Any) -> None:
@@ -48,8 +48,8 @@ class Worker:
         self.torch = sys.modules.get("torch")
         if self.torch is not None:
             self.torch.set_num_threads(1)
-            # Units that die leave denormal numbers in Adam's means, which take a hundred times as long. They would measure
-            # how long each way has trained already. XLA flushes them by itself.
+            # Dead units leave denormal numbers in Adam's moments, which are a hundred times slower to compute with, so that
+            # times would depend on how long a way has trained already. XLA flushes them by default.
             self.torch.set_flush_denormal(True)
         self.make = importlib.import_module(f"ways.{self.way.module}").make
         self.trained: Any = None
@@ -61,7 +61,7 @@ class Worker:
         while (order := self.order()) is not None:
             try:
                 self.answer(getattr(self, f"do_{order.pop('do')}")(**order))
-            # Whatever a library raises belongs in its row of the table.
+            # Any error of a library is reported in its row of the table.
             except Exception as error:
                 traceback.print_exc()
                 self.answer({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:150] or '-'}"})
@@ -81,8 +81,7 @@ class Worker:
     def do_make(self, workload: str, steps: int) -> dict[str, Any]:
         self.trained = None
         if "torch._dynamo" in sys.modules:
-            # As in a process of the workload's own: torch takes sizes that have changed in a process for ones that may change
-            # again, and compiles code for any size.
+            # As if in a new process: once a size has changed within a process, torch compiles code for arbitrary sizes.
             self.torch._dynamo.reset()
         gc.collect()
         size = dataclasses.replace(WORKLOADS[workload], steps=steps)
@@ -126,17 +125,17 @@ class Worker:
 
 
 def peak() -> float:
-    """Return the highest resident memory of this process so far, in MB."""
+    """Return the peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Carry out orders until stdin ends."""
+    """Serve requests until stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    # What libraries print must not stand among the answers.
+    # Output of libraries must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     Worker(options.way, options.device, answers).run()

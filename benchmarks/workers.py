@@ -1,4 +1,4 @@
-"""WorkerProcess: the other end of `worker.py`, with a limit on how long an answer may take."""
+"""WorkerProcess: the client of `worker.py`, with a time limit for answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class WorkerProcess:
 
     Args:
         way: The way.
-        environment: Whose interpreter runs it.
+        environment: The environment whose interpreter runs it.
         device: "cpu" or "cuda".
-        cache: Where compiled code is kept between runs.
+        cache: Where compiled code is cached between runs.
 
     Raises:
-        Failed: When its libraries can't be imported.
+        Failed: If its libraries can't be imported.
     """
 
     def __init__(self, way: Way, environment: Environment, device: str = "cpu", cache: Path = CACHE) -> None:
@@ -40,7 +40,7 @@ class WorkerProcess:
         log = FOLDER / "logs" / f"{way.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         self.begun = time.perf_counter()
-        # Where there is a GPU, libraries take it unasked.
+        # Otherwise libraries would use a GPU if there is one.
         hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
         with log.open("w") as errors:
             self.process = subprocess.Popen(
@@ -55,7 +55,7 @@ class WorkerProcess:
         self.hear(300)
 
     def ask(self, limit: float = 600, **order: Any) -> dict[str, Any]:
-        """Give an order and return the answer."""
+        """Send a request and return the answer."""
         try:
             self.process.stdin.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
@@ -66,7 +66,7 @@ class WorkerProcess:
         """Return the next answer.
 
         Raises:
-            Failed: When it is an error, when there is none in so many seconds, or when the process has ended.
+            Failed: If it is an error, if it doesn't come within `limit` seconds, or if the process has ended.
         """
         if not select.select([self.process.stdout], [], [], limit)[0]:
             self.close()
@@ -91,12 +91,12 @@ class WorkerProcess:
 
 
 def one_thread() -> dict[str, str]:
-    """Return the variables that keep each library's arithmetic to one thread."""
+    """Return the environment variables that limit each library's arithmetic to one thread."""
     return {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
-        # XLA takes as many threads as there are processors, unless it reads another number here.
+        # XLA uses one thread per processor unless this is set.
         "NPROC": "1",
         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
@@ -105,7 +105,7 @@ def one_thread() -> dict[str, str]:
 
 
 def caches(folder: Path) -> dict[str, str]:
-    """Return the variables that say where compiled code is kept."""
+    """Return the environment variables that set where compiled code is cached."""
     return {
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),

@@ -1,6 +1,6 @@
-"""What the benchmarks train: sizes, data and batch of each workload, told without any framework.
+"""What the benchmarks train: size, data and batch size of each workload, independent of any framework.
 
-The networks stand in `ways/torch_networks.py` and, for Keras and for oncue's layers, in `ways/keras_networks.py`.
+The networks are in `ways/torch_networks.py` and, for Keras and for oncue's layers, in `ways/keras_networks.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class Workload:
     """A network, its data and its batch size.
 
     Args:
-        name: What `--workloads` calls it.
-        title: What the tables call it.
+        name: Its name for `--workloads`.
+        title: Its name in the tables.
         network: The network's name in the modules of networks.
-        shape: The shape of one sample; pictures and sequences have their channels last.
+        shape: The shape of one sample; images and sequences have channels last.
         batch: Samples in a batch.
-        steps: Batches in an epoch; every batch is a whole one.
+        steps: Batches in an epoch, all of full size.
         short_steps: The same in the short form.
-        classes: How many classes it tells apart, by cross-entropy and with the accuracy measured; 0 for a regression to one
-            number by the mean squared error.
+        classes: Number of classes of a classification with cross-entropy and accuracy; 0 for a regression to one number with
+            the mean squared error.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Workload:
         return made(self, self.steps, seed=0)
 
     def validation_data(self) -> Arrays:
-        """Return a fifth as many to validate on."""
+        """Return a fifth as many samples for validation."""
         return made(self, max(1, self.steps // 5), seed=1)
 
 
 def made(workload: Workload, steps: int, seed: int) -> Arrays:
-    """Return random samples, and what one fixed projection of each says: its sum, or which of ten is the largest."""
+    """Return random samples and their targets: the sum of each, or the largest of several fixed projections."""
     x = np.random.default_rng(seed).random((steps * workload.batch, *workload.shape), dtype=np.float32)
     rows = x.reshape(len(x), -1)
     if not workload.classes:
@@ -55,13 +55,13 @@ def made(workload: Workload, steps: int, seed: int) -> Arrays:
     projections = np.random.default_rng(7).standard_normal((rows.shape[1], workload.classes), dtype=np.float32)
     projections -= projections.mean(0)
     y = np.empty(len(x), np.int64)
-    # In parts: a copy of the data would stand in the peak of memory.
+    # In chunks, since a copy of the data would raise the peak memory.
     for start in range(0, len(x), 1024):
         y[start : start + 1024] = (rows[start : start + 1024] @ projections).argmax(1)
     return x, y
 
 
-# An epoch of the MLP is MNIST's in the long form.
+# In the long form an epoch of the MLP has as many samples as MNIST.
 WORKLOADS = {
     workload.name: workload
     for workload in (

@@ -1,4 +1,4 @@
-"""The ways to train that are timed: by hand, oncue, and its peers. Nothing here imports any of them."""
+"""The ways to train that are timed: hand-written loops, oncue and its peers. This module imports none of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Way:
     """One row of the tables.
 
     Args:
-        name: What `--ways` calls it.
-        title: What the tables call it.
-        module: The module of `ways` that has its `make`.
-        imports: What is imported before time to the first step and memory are taken.
+        name: Its name for `--ways`.
+        title: Its name in the tables.
+        module: The module of `ways` with its `make`.
+        imports: The modules to import before the time to the first step and memory are measured.
         settings: Arguments of `make`.
-        peer: The environment in `peers.toml`; None for oncue's own.
-        environ: Further variables of its process.
-        bare: The way without callbacks that this one is the full stack of.
+        peer: Its environment in `peers.toml`; None for oncue's own environment.
+        environ: Further environment variables of its process.
+        bare: For a full stack, the same way without callbacks.
         short: Whether the short form times it on every workload.
         cuda: Whether it can run on a GPU.
-        cpu: Whether it is anything of its own without one.
+        cpu: Whether it is a separate way on a CPU too.
     """
 
     name: str
@@ -78,13 +78,13 @@ def _peer(name: str, title: str, module: str, imports: tuple[str, ...]) -> tuple
 WAYS = {
     way.name: way
     for way in (
-        _hand("hand", "by hand, in memory", short=True),
-        _hand("hand-loader", "by hand, DataLoader", loader=True),
-        _hand("hand-compiled", "by hand, whole step compiled", short=True, compiled=True),
-        _hand("hand-graphs", "by hand, compiled, CUDA graphs", cpu=False, compiled=True, mode="reduce-overhead"),
+        _hand("hand", "hand-written, in memory", short=True),
+        _hand("hand-loader", "hand-written, DataLoader", loader=True),
+        _hand("hand-compiled", "hand-written, whole step compiled", short=True, compiled=True),
+        _hand("hand-graphs", "hand-written, compiled, CUDA graphs", cpu=False, compiled=True, mode="reduce-overhead"),
         _oncue("oncue", "oncue", short=True),
         _oncue("oncue-full", "oncue, full stack", "oncue", short=True, full=True),
-        _oncue("oncue-listener", "oncue, a listener to every batch", "oncue", listens=True),
+        _oncue("oncue-listener", "oncue, with a batch listener", "oncue", listens=True),
         _oncue("oncue-loader", "oncue, DataLoader", loader=True),
         _oncue("oncue-layers", "oncue, Keras's layers", layers=True),
         _oncue("oncue-jit", "oncue, compiled", short=True, jit_compile=True),

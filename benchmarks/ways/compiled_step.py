@@ -1,4 +1,4 @@
-"""CompiledStep: forward, loss, backward, Adam and the sums as one function under `torch.compile`, as one writes it by hand."""
+"""CompiledStep: forward, loss, backward, Adam and the sums as one hand-written function under `torch.compile`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ RATE, FIRST, SECOND, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
 class CompiledStep:
-    """One training step in one graph. The step count is a tensor, so that nothing is compiled anew.
+    """One training step in one graph. The step count is a tensor, so that its changes don't cause recompilation.
 
     Args:
         module: The network.
-        loss: From outputs and targets to a number.
-        counts: Whether right answers are counted.
-        mode: torch's mode of compilation; "reduce-overhead" replays CUDA graphs.
+        loss: The loss, a function of outputs and targets.
+        counts: Whether to count correct predictions.
+        mode: The mode of `torch.compile`; "reduce-overhead" replays CUDA graphs.
     """
 
     def __init__(
         self, module: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], counts: bool, mode: str | None = None
     ) -> None:
-        # nn.LSTM is left out of graphs unless this is set.
+        # Without this, nn.LSTM would break the graph.
         torch._dynamo.config.allow_rnn = True
         self.parameters = dict(module.named_parameters())
         self.means = [torch.zeros_like(parameter) for parameter in self.parameters.values()]

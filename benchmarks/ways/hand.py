@@ -1,4 +1,4 @@
-"""The loops that a careful engineer writes by hand."""
+"""The hand-written loops: what a careful engineer would write without a library."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class Hand:
-    """The loop over tensors in memory: fused Adam, sums kept on the device and read once per epoch.
+    """A loop over tensors in memory, with fused Adam, and sums that stay on the device and are read once per epoch.
 
     Args:
-        workload: What to train.
-        device: Where.
-        folder: Not used: by hand nothing is written.
+        workload: The workload.
+        device: The device.
+        folder: Not used: this loop writes no files.
         loader: Whether batches come from a DataLoader.
         compiled: Whether the whole step is compiled.
-        mode: In which mode of torch's.
+        mode: The mode of `torch.compile`.
     """
 
     def __init__(

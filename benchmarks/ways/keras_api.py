@@ -1,4 +1,4 @@
-"""`fit` as Keras has it: the same code under Keras, on torch or JAX, and under oncue."""
+"""Keras's `fit`: the same code for Keras, on torch or JAX, and for oncue."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NEVER = 10**9
 
 
 class KerasApi:
-    """A model that is compiled once, and trained by one call of `fit`.
+    """A model that is compiled once and trained by one call of `fit`.
 
     Args:
-        workload: What to train.
-        device: Where, for oncue; Keras chooses its own.
+        workload: The workload.
+        device: The device for oncue; Keras chooses its own.
         folder: Where the full stack writes.
         library: "oncue" or "keras".
-        layers: Whether the network is made of Keras's layers; else oncue is given the torch module of the hand-written loop.
+        layers: Whether the network is made of Keras's layers; otherwise oncue trains the torch module of the hand-written loop.
         full: Whether the full stack of callbacks runs.
-        listens: Whether a callback listens to every batch, and reads nothing.
+        listens: Whether a callback is called after every batch, without reading its logs.
         loader: Whether batches come from a DataLoader.
         settings: Further arguments of `compile`.
     """
@@ -110,7 +110,7 @@ class KerasApi:
             callbacks.ReduceLROnPlateau(monitor, patience=NEVER),
             callbacks.CSVLogger(f"{self.folder}/log.csv"),
         ]
-        # Keras's own TensorBoard writes only where TensorFlow is.
+        # Keras's own TensorBoard callback needs TensorFlow.
         if self.keras.__name__ == "oncue":
             stack.append(callbacks.TensorBoard(f"{self.folder}/logs", write_graph=False))
         return stack

@@ -1,4 +1,4 @@
-"""The networks of the workloads made of Keras's layers, for Keras itself and for oncue: the same code under both."""
+"""The networks of the workloads made of Keras's layers: the same code for Keras and for oncue."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ NEVER = 10**9
 
 
 class Trained(lightning.LightningModule):
-    """The torch module of the hand-written loop, with the loss and the accuracy logged as means of the epoch."""
+    """The torch module of the hand-written loop, with loss and accuracy logged as means over the epoch."""
 
     def __init__(self, workload: Workload, monitor: str | None = None) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Trained(lightning.LightningModule):
 
 
 class AtEpochEnd(Callback):
-    """Calls the pace where one epoch is over, with its validation, its callbacks and its logs."""
+    """Calls the pace when an epoch is over, including its validation, callbacks and logs."""
 
     def __init__(self, pace: Pace) -> None:
         self.pace, self.begun = pace, False
@@ -72,7 +72,7 @@ class Lightning:
     """Lightning's trainer over DataLoaders, with progress bar and summary off."""
 
     def __init__(self, workload: Workload, device: str, folder: str, full: bool = False) -> None:
-        # It advises more worker processes for the DataLoader; with one thread they are what not to use.
+        # Lightning recommends more worker processes for the DataLoader, which would use more than one thread.
         warnings.filterwarnings("ignore", module="lightning")
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -84,7 +84,7 @@ class Lightning:
     def train(self, pace: Pace, validation: bool) -> None:
         monitor = "val_loss" if validation else "loss"
         self.trained = Trained(self.workload, monitor if self.full else None)
-        # Validation is over before an epoch's own values are there, so what watches those waits for the epoch's end.
+        # Validation ends before the epoch's training values are available, so callbacks that monitor those run at epoch end.
         stack: list[Any] = [
             EarlyStopping(monitor, patience=NEVER, check_on_train_epoch_end=True),
             ModelCheckpoint(

@@ -1,4 +1,4 @@
-"""Pace: who lets a run go on, epoch by epoch."""
+"""Pace: pauses a run between epochs, and times them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 
 
 class Finished(Exception):
-    """Ends a run from within its last epoch's end."""
+    """Raised at the end of a run's last epoch to end the run."""
 
 
 class Pace:
-    """Holds a run at the end of its epochs until it is told how many more to do, and times those.
+    """Pauses a run at the end of an epoch until it is known how many more to train, and times those.
 
-    A run is called once and stays in its own `fit`: what is timed is what it does between two ends of an epoch, without
-    what it does once, at its beginning and end.
+    The run stays within one `fit`, so that only its epochs are timed, and not its beginning and end.
 
     Args:
-        ask: Gives, for the seconds that the last epochs took, the number of the next ones; None to end the run.
-        settle: Waits until the device has done what it was told.
+        ask: Takes the seconds of the last epochs (elapsed, processor), and returns the number of the next ones; None ends the
+            run.
+        settle: Waits until the device has finished its work.
     """
 
     def __init__(self, ask: Callable[[tuple[float, float]], int | None], settle: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ class Pace:
         next(self._turns)
 
     def __call__(self) -> None:
-        """Say that an epoch is over; returns when the next one may begin."""
+        """Report that an epoch is over; returns when the next one may begin."""
         next(self._turns)
 
     @staticmethod

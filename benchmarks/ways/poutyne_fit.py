@@ -27,7 +27,7 @@ class AtEpochEnd(poutyne.Callback):
 
 
 class Poutyne:
-    """The torch module of the hand-written loop, its fused Adam, and Poutyne's loop over arrays."""
+    """The torch module and fused Adam of the hand-written loop in Poutyne's loop over arrays."""
 
     def __init__(self, workload: Workload, device: str, folder: str, full: bool = False) -> None:
         self.workload, self.folder, self.full = workload, folder, full

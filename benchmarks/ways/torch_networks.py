@@ -1,4 +1,4 @@
-"""The networks of the workloads as torch modules; inputs come with their channels last, as the data has them."""
+"""The networks of the workloads as torch modules; their inputs have channels last, like the data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mlp() -> nn.Module:
 
 
 class ChannelsFirst(nn.Module):
-    """Turns pictures with channels last into pictures with channels first; with one channel, only their strides."""
+    """Moves the channels of images from last to first; with one channel this changes only the strides."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2)
@@ -96,6 +96,6 @@ NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": Recurrent, "transformer": Transforme
 
 
 def module(network: str) -> nn.Module:
-    """Return a new network, with the same first values each time."""
+    """Return a new network, always with the same initial weights."""
     torch.manual_seed(0)
     return NETWORKS[network]()

@@ -18,7 +18,7 @@ NEVER = 10**6
 
 
 class WithLoss(nn.Module):
-    """The torch module of the hand-written loop, as the trainer wants it: it returns the loss, and then the outputs."""
+    """The torch module of the hand-written loop in the form that the trainer expects: it returns the loss and the outputs."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class WithLoss(nn.Module):
 
 
 class Rows(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Samples as dicts, several at a time where the DataLoader asks so."""
+    """Samples as dicts."""
 
     def __init__(self, arrays: tuple[np.ndarray, np.ndarray]) -> None:
         self.x, self.y = (torch.from_numpy(array) for array in arrays)
@@ -44,7 +44,7 @@ class Rows(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class AtEpochEnd(TrainerCallback):
-    """Calls the pace where one epoch is over, with its validation, its saves and its logs."""
+    """Calls the pace when an epoch is over, including its validation, saves and logs."""
 
     def __init__(self, pace: Pace) -> None:
         self.pace, self.begun = pace, False
@@ -56,20 +56,20 @@ class AtEpochEnd(TrainerCallback):
 
 
 def collated(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return rows as one batch."""
+    """Collate rows into one batch."""
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def accuracy(predicted: Any) -> dict[str, float]:
-    """Return the share of right answers of an evaluation."""
+    """Return the accuracy of an evaluation."""
     return {"accuracy": float((predicted.predictions.argmax(1) == predicted.label_ids).mean())}
 
 
 class Transformers:
-    """The trainer with its fused AdamW without decay, which is Adam; gradients are not clipped, the rate is constant.
+    """The trainer with fused AdamW without weight decay, which is Adam; no gradient clipping, a constant learning rate.
 
-    It measures no accuracy in training. It stops early, and knows a best, by an evaluation alone, so without validation the
-    full stack is what it can be then: the saves, the logs and TensorBoard.
+    It doesn't measure accuracy in training. Early stopping and the best checkpoint depend on an evaluation, so without
+    validation the full stack is only saving, logging and TensorBoard.
     """
 
     def __init__(self, workload: Workload, device: str, folder: str, full: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks run, and time what they say; no time is asserted."""
+"""The benchmarks run, and measure what they claim; no times are asserted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the scripts import each other, and forget them afterwards: their names are short ones."""
+    """Let the scripts import each other, and drop them afterwards: their names are generic."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
     yield
@@ -50,7 +50,7 @@ def test_the_one_command(tmp_path: Path) -> None:
     results = json.loads(output.read_text())
     assert results["missing"] == []
     measured = {(row["measure"], row["way"]): row["values"] for row in results["rows"]}
-    # The hand-written loop is there unasked: all else is compared with it.
+    # The hand-written loop is always timed, as the base of all ratios.
     for measure in ("step", "epoch", "evaluate", "predict"):
         assert all(len(measured[measure, way]) == 2 for way in ("hand", "oncue"))
     assert all(value > 0 for values in measured.values() for value in values)
@@ -58,7 +58,7 @@ def test_the_one_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_fresh_processes_tell_their_first_step_and_their_memory() -> None:
+def test_new_processes_measure_the_first_step_and_memory() -> None:
     bench, way = a_bench("--workloads", "tiny"), importlib.import_module("ways").WAYS["oncue-full"]
     bench.fresh(way, importlib.import_module("workloads").WORKLOADS["tiny"], memory=True)
     assert bench.results.missing == {}
@@ -67,11 +67,11 @@ def test_fresh_processes_tell_their_first_step_and_their_memory() -> None:
     )
     assert len(first) == len(again) == len(memory) == 1
     assert first[0] > bench.results.of("tiny", "first, after imports")["oncue-full"][0] > 0
-    # Importing torch may have taken more than so small a network ever does.
+    # The peak may have been reached when importing torch, since the network is so small.
     assert 0 <= memory[0] < 4096
 
 
-def test_a_way_that_is_not_installed_is_told_in_the_table() -> None:
+def test_a_way_that_is_not_installed_is_listed_in_the_table() -> None:
     environments, tables = importlib.import_module("environments"), importlib.import_module("tables")
     workloads = importlib.import_module("workloads")
     bench = a_bench("--ways", "poutyne", "--measures", "step", "--rounds", "1")
