@@ -297,9 +297,46 @@ def _nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[st
         yield from visit(ast.parse(path.read_text(encoding="utf-8")), module.removeprefix("oncue."))
 
 
+READS_MODULE = {
+    "objects.to_config": "writes the module of a user's class into a file, as Keras does",
+    "optimizers.identifiers.serialize": "the same",
+    "optimizers.schedules.serialize": "the same",
+}
+
+
+def test_nothing_is_decided_by_where_a_class_is_defined() -> None:
+    found = {where for where, node in _nodes(ast.Attribute) if node.attr == "__module__"}  # type: ignore[attr-defined]
+    found |= {where for where, node in _nodes(ast.Constant) if node.value == "__module__"}  # type: ignore[attr-defined]
+    assert found == set(READS_MODULE)
+
+
 def test_nobody_counts_references() -> None:
     named = (ast.Attribute, ast.Name, ast.alias)
     assert not {where for where, node in _nodes(named) if "getrefcount" in ast.unparse(node)}
+
+
+FLAGS = {
+    "core.console.disable_interactive_logging": "Keras's switch for the process",
+    "core.console.enable_interactive_logging": "the same",
+    "core.console.print_message": "turns it off when nobody reads standard output any more",
+}
+
+
+def test_no_flags_of_the_process() -> None:
+    """No function sets a variable of a module, or an attribute of a class that isn't its own."""
+    found = {where for where, _ in _nodes(ast.Global)}
+    for where, node in _nodes((ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Delete)):
+        targets = node.targets if isinstance(node, (ast.Assign, ast.Delete)) else [node.target]  # type: ignore[attr-defined]
+        in_function = not where.rpartition(".")[2][:1].isupper() and f"oncue.{where}" not in MODULES
+        for target in (one for given in targets for one in (given.elts if isinstance(given, ast.Tuple) else [given])):
+            if in_function and isinstance(target, ast.Attribute) and _is_class(target.value):
+                found.add(where)
+    assert found == set(FLAGS)
+
+
+def _is_class(node: ast.expr) -> bool:
+    name = ast.unparse(node)
+    return name == "type(self)" or name.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from oncue.core.protocols import HasInnerOptimizer
+
 
 def accumulate(optimizer: Any, steps: Any) -> None:
     """Let an optimizer update at every so many steps, by the mean of their gradients.
@@ -31,7 +33,7 @@ def accumulate(optimizer: Any, steps: Any) -> None:
         )
     if optimizer is None:
         raise ValueError(f"`gradient_accumulation_steps={steps}` needs an optimizer, and the model has none.")
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = optimizer.inner_optimizer if isinstance(optimizer, HasInnerOptimizer) else optimizer
     own = optimizer.gradient_accumulation_steps
     if own is not None:
         if own != steps:

@@ -9,6 +9,7 @@ from typing import Any
 
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
+from oncue.core.protocols import optimizer_of
 from oncue.legacy import take_ignored
 from oncue.optimizers import Optimizer
 from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
@@ -202,7 +203,7 @@ def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: 
     """
     kind = path_and_kind(filepath, _WEIGHTS if weights_only else _MODELS, "a model", "'model.keras'")[1]
     tensors = [*model.parameters(), *model.buffers()]
-    if isinstance(getattr(model, "optimizer", None), Optimizer) and (not weights_only or kind == ".weights.h5"):
+    if isinstance(optimizer_of(model), Optimizer) and (not weights_only or kind == ".weights.h5"):
         tensors += [stored.tensor for stored in optimizer_tensors(model)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if not isinstance(tensor, UNREADY))
 
