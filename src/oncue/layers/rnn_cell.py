@@ -22,16 +22,26 @@ class RecurrentCell(Layer):
     gates: ClassVar[int]
     bias_rows: int = 0
 
-    def _configure(
+    def __init__(
         self,
         units: int,
-        activation: Any,
-        use_bias: bool,
-        dropout: float,
-        recurrent_dropout: float,
-        seed: int | None,
-        weights: dict[str, Any],
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
+        super().__init__(**kwargs)
         kind = type(self).__name__.removesuffix("Cell")
         self.units = arguments.count(kind, "units", units)
         self.activation = activations.get(activation)
@@ -41,15 +51,15 @@ class RecurrentCell(Layer):
         self.seed = seed
         self.state_size: int | list[int] = self.units
         self.output_size = self.units
-        self.kernel_initializer = initializers.get(weights["kernel_initializer"])
-        self.recurrent_initializer = initializers.get(weights["recurrent_initializer"])
-        self.bias_initializer = initializers.get(weights["bias_initializer"])
-        self.kernel_regularizer = regularizers.get(weights["kernel_regularizer"])
-        self.recurrent_regularizer = regularizers.get(weights["recurrent_regularizer"])
-        self.bias_regularizer = regularizers.get(weights["bias_regularizer"])
-        self.kernel_constraint = constraints.get(weights["kernel_constraint"])
-        self.recurrent_constraint = constraints.get(weights["recurrent_constraint"])
-        self.bias_constraint = constraints.get(weights["bias_constraint"])
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.recurrent_initializer = initializers.get(recurrent_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.recurrent_constraint = constraints.get(recurrent_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     def build(self, input_shape: Shape) -> None:
         """Make the kernel, the recurrent kernel and the bias."""
@@ -134,15 +144,7 @@ class RecurrentCell(Layer):
             "units": self.units,
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            "kernel_initializer": initializers.serialize(self.kernel_initializer),
-            "recurrent_initializer": initializers.serialize(self.recurrent_initializer),
-            "bias_initializer": initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": arguments.serialized(regularizers, self.kernel_regularizer),
-            "recurrent_regularizer": arguments.serialized(regularizers, self.recurrent_regularizer),
-            "bias_regularizer": arguments.serialized(regularizers, self.bias_regularizer),
-            "kernel_constraint": arguments.serialized(constraints, self.kernel_constraint),
-            "recurrent_constraint": arguments.serialized(constraints, self.recurrent_constraint),
-            "bias_constraint": arguments.serialized(constraints, self.bias_constraint),
+            **arguments.weight_config(self, "kernel", "recurrent", "bias"),
             "dropout": self.dropout,
             "recurrent_dropout": self.recurrent_dropout,
         }
