@@ -1,4 +1,4 @@
-"""Policies of number types: the global one, those of layers, and what they do to a model."""
+"""Dtype policies: the global one, those of layers, and what they do to a model."""
 
 from __future__ import annotations
 

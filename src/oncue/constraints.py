@@ -42,7 +42,7 @@ class MaxNorm(Constraint):
 
     Args:
         max_value: The longest allowed norm.
-        axis: The axis or axes along which a vector lies: 0 for `Dense` kernels, [0, 1, 2] for `Conv2D` kernels.
+        axis: The axis or axes along which a vector is taken: 0 for `Dense` kernels, [0, 1, 2] for `Conv2D` kernels.
 
     Example:
         >>> MaxNorm(1.0)(torch.tensor([[3.0], [4.0]]))
@@ -82,7 +82,7 @@ class UnitNorm(Constraint):
     """Gives all vectors the length 1.
 
     Args:
-        axis: The axis or axes along which a vector lies: 0 for `Dense` kernels, [0, 1, 2] for `Conv2D` kernels.
+        axis: The axis or axes along which a vector is taken: 0 for `Dense` kernels, [0, 1, 2] for `Conv2D` kernels.
 
     Example:
         >>> UnitNorm()(torch.tensor([[3.0], [4.0]]))
@@ -109,8 +109,8 @@ class MinMaxNorm(Constraint):
     Args:
         min_value: The shortest allowed norm.
         max_value: The longest allowed norm.
-        rate: The share of the way that is gone at each update; 1 for all of it.
-        axis: The axis or axes along which a vector lies: 0 for `Dense` kernels, [0, 1, 2] for `Conv2D` kernels.
+        rate: The fraction of the correction made at each update; 1 for all of it.
+        axis: The axis or axes along which a vector is taken: 0 for `Dense` kernels, [0, 1, 2] for `Conv2D` kernels.
 
     Example:
         >>> MinMaxNorm(0.0, 1.0)(torch.tensor([[3.0], [4.0]]))

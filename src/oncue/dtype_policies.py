@@ -1,4 +1,4 @@
-"""Keras's `dtype_policies`: in what number type a layer computes, and in what type it keeps its weights."""
+"""Keras's `dtype_policies`: in which dtype a layer computes, and in which it keeps its weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WHOLE = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 
 
 @builtin
 class DTypePolicy:
-    """The number types of a layer: that of its computations, and that of its weights.
+    """The dtypes of a layer: that of its computations, and that of its weights.
 
     Layers take one as `dtype`, as an object or by its name.
 
@@ -47,7 +47,7 @@ class DTypePolicy:
             guess = nearest(name, [*_MIXED, *_PLAIN])
             hint = "" if guess is None else f" Did you mean {guess!r}?"
             raise ValueError(
-                f"`dtype` must be 'mixed_float16', 'mixed_bfloat16', or the name of a number type such as 'float32'; "
+                f"`dtype` must be 'mixed_float16', 'mixed_bfloat16', or the name of a dtype such as 'float32'; "
                 f"got {name!r}.{hint}"
             )
         self._name = name
@@ -127,7 +127,7 @@ def set_dtype_policy(policy: str | DTypePolicy | None) -> None:
 
 
 def get(identifier: Any) -> DTypePolicy:
-    """Return the policy that a name, a configuration, a number type or a policy stands for.
+    """Return the policy that a name, a configuration, a dtype or a policy stands for.
 
     Args:
         identifier: One of these, of Keras or of torch; None for `dtype_policy()`.
@@ -157,7 +157,7 @@ def get(identifier: Any) -> DTypePolicy:
 
 
 def serialize(policy: DTypePolicy) -> dict[str, Any]:
-    """Return a policy as Keras writes it down.
+    """Return a policy as Keras writes it.
 
     Example:
         >>> serialize(DTypePolicy("float32"))["config"]

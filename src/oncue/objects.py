@@ -104,7 +104,7 @@ def resolve(
         ValueError: For a name that is not known, or a value that stands for nothing.
 
     Example:
-        >>> resolve("number type", "int", {"int": int})
+        >>> resolve("dtype", "int", {"int": int})
         0
     """
     names: dict[str, Any] = {**known, **custom, **(custom_objects or {})}

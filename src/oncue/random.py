@@ -86,7 +86,7 @@ def normal(
         shape: The shape of the tensor.
         mean: The mean.
         stddev: The standard deviation.
-        dtype: The dtype of the tensor; `backend.floatx()` by default.
+        dtype: The type of the values of the tensor; `backend.floatx()` by default.
         seed: A whole number for the same values in every call, a `SeedGenerator`, or None for torch's generator.
 
     Returns:

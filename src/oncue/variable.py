@@ -69,7 +69,7 @@ class Variable:
 
     @property
     def dtype(self) -> str:
-        """The type of the numbers, as Keras names it: "float32", "int64"."""
+        """The dtype, as Keras names it: "float32", "int64"."""
         return str(self.value.dtype).removeprefix("torch.")
 
     @property
@@ -169,5 +169,5 @@ def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:
         return name
     found = getattr(torch, floatx() if name is None else str(name), None)
     if not isinstance(found, torch.dtype):
-        raise ValueError(f"`dtype` must be the name of a number type such as 'float32'; got {name!r}.")
+        raise ValueError(f"`dtype` must be the name of a dtype such as 'float32'; got {name!r}.")
     return found

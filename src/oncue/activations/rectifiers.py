@@ -1,4 +1,4 @@
-"""Activations that bend at zero: the family of relu."""
+"""Activations with a kink at zero: relu and its variants."""
 
 from __future__ import annotations
 

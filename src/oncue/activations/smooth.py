@@ -1,4 +1,4 @@
-"""Activations without a bend: gelu, silu and their like, and the one that does nothing."""
+"""Smooth activations: gelu, silu and others like them, and the identity."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def hard_silu(x: torch.Tensor) -> torch.Tensor:
 
 
 def gelu(x: torch.Tensor, approximate: bool = False) -> torch.Tensor:
-    """Gaussian error linear unit: x times the normal distribution's share below x (Hendrycks & Gimpel, 2016).
+    """Gaussian error linear unit: x times the probability of a standard normal number below x (Hendrycks & Gimpel, 2016).
 
     Args:
         x: A tensor.

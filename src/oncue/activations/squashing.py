@@ -1,4 +1,4 @@
-"""Activations into a range: sigmoids, tanhs, softmaxes."""
+"""Activations of bounded range: sigmoids, tanhs, softmaxes."""
 
 from __future__ import annotations
 

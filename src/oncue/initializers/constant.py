@@ -1,4 +1,4 @@
-"""Initializers that leave nothing to chance."""
+"""Initializers without random numbers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Constant(Initializer):
         self.value = value
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> torch.Tensor:
-        """Return the value, spread over the shape."""
+        """Return the value, broadcast to the shape."""
         values = self.value if isinstance(self.value, torch.Tensor) else torch.as_tensor(np.asarray(self.value))
         return values.detach().to(torch_dtype(dtype)).broadcast_to(tuple(shape)).clone()
 

@@ -48,7 +48,7 @@ class RandomInitializer(Initializer):
 
     def _truncated(self, shape: Sequence[int], dtype: torch.dtype, mean: float, stddev: float) -> torch.Tensor:
         # Four draws for each number, the first within two deviations counts: no loop over rejected ones. That all four
-        # lie outside happens four times in a million; those are clamped.
+        # are outside happens four times in a million; those are clamped.
         draws = self._normal((*shape, 4), dtype, 0.0, 1.0)
         first = ((draws > -2) & (draws < 2)).max(-1, keepdim=True)[1]
         return draws.gather(-1, first).squeeze(-1).clamp_(-2, 2).mul_(stddev).add_(mean)
@@ -102,7 +102,7 @@ class TruncatedNormal(RandomNormal):
 
 @builtin
 class RandomUniform(RandomInitializer):
-    """Draws evenly between two bounds.
+    """Draws from a uniform distribution between two bounds.
 
     Args:
         minval: The lower bound.
@@ -157,7 +157,7 @@ class Orthogonal(RandomInitializer):
         rows, columns = math.prod(shape[:-1]), shape[-1]
         draws = self._normal((max(rows, columns), min(rows, columns)), torch_dtype(dtype), 0.0, 1.0)
         q, r = torch.linalg.qr(draws)
-        # Without the signs of R's diagonal, Q would not be spread evenly over the orthogonal matrices.
+        # Without the signs of R's diagonal, Q would not be uniformly distributed over the orthogonal matrices.
         q = q * torch.diagonal(r).sign()
         matrix: torch.Tensor = q.T if rows < columns else q
         return self.gain * matrix.reshape(tuple(shape))

@@ -1,4 +1,4 @@
-"""VarianceScaling and its six named children: the spread depends on how many inputs and outputs a weight joins."""
+"""VarianceScaling and its six named variants: the spread depends on how many inputs and outputs a weight joins."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class _Named(VarianceScaling):
 
 @builtin
 class GlorotUniform(_Named):
-    """Even draws within `sqrt(6 / (fan_in + fan_out))`: the default of kernels (Glorot & Bengio, 2010).
+    """Uniform draws within `sqrt(6 / (fan_in + fan_out))`: the default of kernels (Glorot & Bengio, 2010).
 
     Args:
         seed: A whole number for the same values at each call, or None.
@@ -125,35 +125,35 @@ class GlorotUniform(_Named):
 
 @builtin
 class GlorotNormal(_Named):
-    """Truncated normal draws of the deviation `sqrt(2 / (fan_in + fan_out))`; arguments of `GlorotUniform`."""
+    """Truncated normal draws of standard deviation `sqrt(2 / (fan_in + fan_out))`; arguments of `GlorotUniform`."""
 
     _settings = (1.0, "fan_avg", "truncated_normal")
 
 
 @builtin
 class HeNormal(_Named):
-    """Truncated normal draws of the deviation `sqrt(2 / fan_in)` (He et al., 2015); arguments of `GlorotUniform`."""
+    """Truncated normal draws of standard deviation `sqrt(2 / fan_in)` (He et al., 2015); arguments of `GlorotUniform`."""
 
     _settings = (2.0, "fan_in", "truncated_normal")
 
 
 @builtin
 class HeUniform(_Named):
-    """Even draws within `sqrt(6 / fan_in)` (He et al., 2015); arguments of `GlorotUniform`."""
+    """Uniform draws within `sqrt(6 / fan_in)` (He et al., 2015); arguments of `GlorotUniform`."""
 
     _settings = (2.0, "fan_in", "uniform")
 
 
 @builtin
 class LecunNormal(_Named):
-    """Truncated normal draws of the deviation `sqrt(1 / fan_in)` (LeCun et al., 1998); see `GlorotUniform`."""
+    """Truncated normal draws of standard deviation `sqrt(1 / fan_in)` (LeCun et al., 1998); see `GlorotUniform`."""
 
     _settings = (1.0, "fan_in", "truncated_normal")
 
 
 @builtin
 class LecunUniform(_Named):
-    """Even draws within `sqrt(3 / fan_in)` (LeCun et al., 1998); arguments of `GlorotUniform`."""
+    """Uniform draws within `sqrt(3 / fan_in)` (LeCun et al., 1998); arguments of `GlorotUniform`."""
 
     _settings = (1.0, "fan_in", "uniform")
 

@@ -1,4 +1,4 @@
-"""Layers by Keras's names. Each is imported when it is first asked for."""
+"""Layers by Keras's names, each imported when first used."""
 
 from __future__ import annotations
 

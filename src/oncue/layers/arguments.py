@@ -50,10 +50,10 @@ def sizes(layer: str, name: str, value: Any, rank: int, least: int = 1) -> tuple
 
 
 def one_of(layer: str, name: str, value: Any, known: Sequence[str]) -> str:
-    """Return a word that must be among the known ones, without regard to case.
+    """Return one of the known names, without regard to case.
 
     Raises:
-        ValueError: For another word; the nearest one is named.
+        ValueError: For another name; the nearest one is suggested.
 
     Example:
         >>> one_of("Conv2D", "padding", "SAME", ("valid", "same"))
@@ -76,20 +76,19 @@ def data_format(layer: str, value: Any) -> str:
     return formats[0] if value is None else one_of(layer, "data_format", value, formats)
 
 
-def share(layer: str, name: str, value: Any) -> float:
+def fraction(layer: str, name: str, value: Any) -> float:
     """Return a number from 0 to 1.
 
     Raises:
         ValueError: For anything else.
 
     Example:
-        >>> share("Dropout", "rate", 0.5)
+        >>> fraction("Dropout", "rate", 0.5)
         0.5
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(
-            f"`{name}` of {layer} must be a number from 0 to 1, the share that is dropped; got {value!r} of type "
-            f"{type(value).__name__}."
+            f"`{name}` of {layer} must be a number from 0 to 1; got {value!r} of type {type(value).__name__}."
         )
     return value
 
@@ -148,7 +147,7 @@ def check_size(layer: str, shape: Sequence[int], axis: int, size: int) -> None:
 
 
 def like_weight(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return x in the number type of a weight, as Keras casts inputs; autocast does its own casting."""
+    """Return x in the dtype of a weight, as Keras casts inputs; autocast does its own casting."""
     if x.dtype == weight.dtype or (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
         return x
     return x.to(weight.dtype)

@@ -1,4 +1,4 @@
-"""BatchNormalization: each channel is brought to mean 0 and deviation 1 over the batch."""
+"""BatchNormalization: each channel is brought to mean 0 and standard deviation 1 over the batch."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class BatchNormalization(Layer):
                 "`torch.nn.SyncBatchNorm` as a layer."
             )
         self.axis = int(axis[0]) if isinstance(axis, (list, tuple)) else axis
-        self.momentum = arguments.share("BatchNormalization", "momentum", momentum)
+        self.momentum = arguments.fraction("BatchNormalization", "momentum", momentum)
         self.epsilon = epsilon
         self.center, self.scale, self.synchronized = center, scale, synchronized
         self.renorm_momentum = renorm_momentum

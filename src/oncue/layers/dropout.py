@@ -1,4 +1,4 @@
-"""Dropout and its like: noise in training, nothing otherwise."""
+"""Dropout and GaussianNoise: noise in training, nothing otherwise."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from oncue.seeded_mask import seeded_mask
 
 @builtin
 class Dropout(Layer):
-    """Sets a random share of the inputs to zero in training and scales the rest up, so that the sum stays.
+    """Sets a random fraction of the inputs to zero in training and scales the rest up, so that the sum stays.
 
     Source: Srivastava et al., 2014.
 
     Args:
-        rate: The share that is dropped, from 0 to 1.
-        noise_shape: The shape of the mask, which is then spread over the inputs; None in it takes the input's size:
+        rate: The fraction that is dropped, from 0 to 1.
+        noise_shape: The shape of the mask, which is then broadcast over the inputs; None in it takes the input's size:
             (None, 1, None) drops the same features at each step of a sequence.
         seed: A whole number for masks that don't depend on torch's generator, or None.
         **kwargs: `name` and `dtype`.
@@ -44,7 +44,7 @@ class Dropout(Layer):
         self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.rate = arguments.share("Dropout", "rate", rate)
+        self.rate = arguments.fraction("Dropout", "rate", rate)
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
         self.seed = seed
         self.seed_generator = None if seed is None else SeedGenerator(seed)

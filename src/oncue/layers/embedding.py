@@ -71,7 +71,7 @@ class Embedding(Layer):
         if mask_zero:
             self.supports_masking = True
         elif type(self).compute_mask is Embedding.compute_mask:
-            # Most embeddings make no mask, and are called the short way.
+            # Most embeddings make no mask, and take the short path of `__call__`.
             self._makes_masks = False
 
     def build(self, input_shape: Shape) -> None:

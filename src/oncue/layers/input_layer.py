@@ -15,19 +15,19 @@ from oncue.objects import builtin
 
 @builtin
 class InputLayer(Layer):
-    """The layer that stands for an input of a model; it gives on what it gets.
+    """The layer that stands for an input of a model; it passes on what it gets.
 
     Args:
         shape: The shape of one sample, None where a size varies.
         batch_size: The number of samples in every batch, if it is fixed.
-        dtype: The type of the numbers; "float32" by default.
+        dtype: The type of the values; "float32" by default.
         sparse: Not supported; must be False or None.
         ragged: Not supported; must be False or None.
         batch_shape: The shape with the batch axis, instead of `shape` and `batch_size`.
         input_tensor: Not supported; must be None.
         optional: Whether None may be fed.
         name: The layer's name, under which a dict of inputs is fed.
-        **kwargs: `input_shape` and `batch_input_shape`, the words of Keras 2.
+        **kwargs: `input_shape` and `batch_input_shape`, the names of Keras 2.
 
     Raises:
         ValueError: Without a shape, with two, or for an argument that is not supported.
@@ -53,9 +53,9 @@ class InputLayer(Layer):
         old = renamed("InputLayer", kwargs, warns=False)
         shape = old.get("shape") if shape is None else shape
         batch_shape = old.get("batch_shape") if batch_shape is None else batch_shape
-        for word, value in (("sparse", sparse), ("ragged", ragged), ("input_tensor", input_tensor)):
+        for argument, value in (("sparse", sparse), ("ragged", ragged), ("input_tensor", input_tensor)):
             if value is not None and value is not False:
-                raise ValueError(f"`{word}` of InputLayer is not supported here; got {value!r}. Leave it out.")
+                raise ValueError(f"`{argument}` of InputLayer is not supported here; got {value!r}. Leave it out.")
         if (shape is None) == (batch_shape is None):
             raise ValueError(
                 f"`Input` needs either `shape` (of one sample) or `batch_shape`; got shape={shape!r} and "
@@ -115,7 +115,7 @@ def Input(
     Args:
         shape: The shape of one sample, None where a size varies: (28, 28, 1).
         batch_size: The number of samples in every batch, if it is fixed.
-        dtype: The type of the numbers; "float32" by default.
+        dtype: The type of the values; "float32" by default.
         sparse: Not supported; must be False or None.
         ragged: Not supported; must be False or None.
         batch_shape: The shape with the batch axis, instead of `shape` and `batch_size`.

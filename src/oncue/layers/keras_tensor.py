@@ -15,7 +15,7 @@ class KerasTensor:
 
     Args:
         shape: The shape with the batch axis first; None where a size is not known.
-        dtype: The type of the numbers, such as "float32".
+        dtype: The type of the values, such as "float32".
         name: The name of the tensor; made up when None.
         history: The `(layer, args, kwargs)` of the call that gave it; None for an input.
 
@@ -134,7 +134,7 @@ def symbols(shape: Any, dtype: str, history: tuple[Any, tuple[Any, ...], dict[st
 
     Args:
         shape: A shape, or shapes nested in lists, tuples and dicts.
-        dtype: The type of the numbers.
+        dtype: The type of the values.
         history: The `(layer, args, kwargs)` of the call.
 
     Returns:

@@ -54,8 +54,8 @@ class Layer(torch.nn.Module):
     """
 
     supports_masking: bool = False
-    # Whether `compute_mask` may return a mask for inputs without one; False is said in the body of the class that defines
-    # it. Layers that only pass masks on so pay nothing where none comes.
+    # Whether `compute_mask` may return a mask for inputs without one. Taken to be True of every class that overrides it,
+    # unless that class says False: then it isn't asked where no mask comes.
     _makes_masks: bool = False
     _accepts_training: ClassVar[bool] = False
     _accepts_mask: ClassVar[bool] = False
@@ -107,7 +107,7 @@ class Layer(torch.nn.Module):
             hint = f" Did you mean `{guess}`?" if guess is not None else f" It takes: {', '.join(known)}."
             raise ValueError(f"{type(self).__name__} has no argument `{name_given}`.{hint}")
 
-    # Its name, its number types, whether it is trained --------------------------------------------------------------
+    # Its name, its dtypes, whether it is trained --------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -147,7 +147,7 @@ class Layer(torch.nn.Module):
         self._dtype = torch_dtype(self._dtype_policy.variable_dtype)
         self._computed = torch_dtype(self._dtype_policy.compute_dtype)
         self._is_mixed = self._computed != self._dtype
-        # What a layer of the user's computes stays as it is, as in Keras.
+        # The outputs of the user's own layers stay as they were computed, as in Keras.
         self._casts_outputs = is_builtin(type(self))
 
     @property
@@ -401,7 +401,7 @@ class Layer(torch.nn.Module):
         Args:
             shape: The shape in Keras's order of axes; () by default.
             initializer: A name, an initializer, or a function of (shape, dtype); "glorot_uniform" by default.
-            dtype: The type of the numbers; the layer's by default.
+            dtype: The type of the values; the layer's by default.
             trainable: Whether the optimizer updates it.
             regularizer: A penalty on the weight, added to the loss.
             constraint: A projection applied after each update.
@@ -576,7 +576,7 @@ class Layer(torch.nn.Module):
 
     @property
     def losses(self) -> list[torch.Tensor]:
-        """The terms besides the compiled loss: weight penalties, and what `add_loss` added in the last call."""
+        """The terms added to the loss of `compile`: weight penalties, and what `add_loss` added in the last call."""
         terms: list[torch.Tensor] = []
         for module in self.modules():
             if isinstance(module, Layer):

@@ -1,4 +1,4 @@
-"""LayerNormalization: each sample is brought to mean 0 and deviation 1 over its features."""
+"""LayerNormalization: each sample is brought to mean 0 and standard deviation 1 over its features."""
 
 from __future__ import annotations
 

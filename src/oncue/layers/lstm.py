@@ -19,7 +19,7 @@ from oncue.objects import builtin
 
 @builtin
 class LSTMCell(RecurrentCell):
-    """One step of `LSTM`; the gates stand in the order in, forget, new, out.
+    """One step of `LSTM`; the gates come in the order in, forget, new, out.
 
     Args:
         units: The size of the output and of each state.
@@ -36,8 +36,8 @@ class LSTMCell(RecurrentCell):
         kernel_constraint: A projection of the kernel after each update.
         recurrent_constraint: A projection of the recurrent kernel after each update.
         bias_constraint: A projection of the bias after each update.
-        dropout: The share of the inputs dropped in training, the same ones at all steps.
-        recurrent_dropout: The share of the state dropped in training; leaves torch's fused kernel unused.
+        dropout: The fraction of the inputs dropped in training, the same ones at all steps.
+        recurrent_dropout: The fraction of the state dropped in training; leaves torch's fused kernel unused.
         seed: Kept for the configuration; masks come from torch's generator.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -175,11 +175,11 @@ class LSTM(RNN):
         kernel_constraint: A projection of the kernel after each update.
         recurrent_constraint: A projection of the recurrent kernel after each update.
         bias_constraint: A projection of the bias after each update.
-        dropout: The share of the inputs dropped in training, the same ones at all steps.
-        recurrent_dropout: The share of the state dropped in training; leaves torch's fused kernel unused.
+        dropout: The fraction of the inputs dropped in training, the same ones at all steps.
+        recurrent_dropout: The fraction of the state dropped in training; leaves torch's fused kernel unused.
         seed: Kept for the configuration; masks come from torch's generator.
         return_sequences: Whether the output of every step is returned, not only the last one's.
-        return_state: Whether the last states are returned besides.
+        return_state: Whether the last states are returned as well.
         go_backwards: Whether the steps are taken from the last to the first.
         stateful: Whether a batch starts with the last states of the batch before it.
         unroll: Has no effect here.

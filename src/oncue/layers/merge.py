@@ -39,10 +39,10 @@ class _Merge(Layer):
         raise NotImplementedError
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
-        """Return the shape to which all inputs spread."""
-        return functools.reduce(self._spread, (tuple(shape) for shape in input_shape))
+        """Return the shape to which all inputs broadcast."""
+        return functools.reduce(self._broadcast, (tuple(shape) for shape in input_shape))
 
-    def _spread(self, one: Shape, two: Shape) -> Shape:
+    def _broadcast(self, one: Shape, two: Shape) -> Shape:
         if len(one) < len(two):
             one, two = two, one
         # Missing axes come after the batch, as in Keras.

@@ -1,4 +1,4 @@
-"""Normalization: features brought to mean 0 and deviation 1 by statistics of the data, taken once."""
+"""Normalization: features brought to mean 0 and standard deviation 1 by statistics of the data, taken once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Normalization(Layer):
         self.invert = invert
 
     def build(self, input_shape: Shape) -> None:
-        """Make room for the statistics."""
+        """Create the statistics."""
         rank = len(input_shape)
         for axis in self.axis:
             if not -rank <= axis < rank:
@@ -122,12 +122,12 @@ class Normalization(Layer):
 
     @property
     def mean(self) -> torch.Tensor:
-        """The mean, in a shape that spreads over the inputs."""
+        """The mean, in a shape that broadcasts over the inputs."""
         return (self.adapt_mean if self.input_mean is None else self._given_mean).view(self._spread)
 
     @property
     def variance(self) -> torch.Tensor:
-        """The variance, in a shape that spreads over the inputs."""
+        """The variance, in a shape that broadcasts over the inputs."""
         return (self.adapt_variance if self.input_mean is None else self._given_variance).view(self._spread)
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A layer run as its policy of number types says: inputs cast, torch's autocast around it, outputs cast."""
+"""A layer run in the dtype of its policy: inputs cast, torch's autocast around it, outputs cast."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class _Running(threading.local):
-    """What this thread runs; unlike a ContextVar, torch.compile follows it."""
+    """What this thread runs; torch.compile can trace it, unlike a ContextVar."""
 
-    # Whether a layer with a mixed policy is running. Only then does a plain policy inside it mean to leave autocast:
-    # outside, the autocast that is on was asked for by `compile(precision=...)` or by the user, for all layers.
+    # Whether a layer with a mixed policy is running. Only inside one does a plain policy turn autocast off: elsewhere,
+    # autocast was turned on by `compile(precision=...)` or by the user, for all layers.
     mixed: bool = False
 
 
@@ -27,7 +27,7 @@ running = _Running()
 
 
 def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a layer in the number type of its policy.
+    """Run a layer in the dtype of its policy.
 
     Args:
         layer: The layer.

@@ -14,19 +14,19 @@ _STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293
 
 
 def dropout(inputs: Tensor, rate: float, in_graph: bool | None = None) -> Tensor:
-    """Set a random share of the inputs to zero, and scale the rest up.
+    """Set a random fraction of the inputs to zero, and scale the rest up.
 
     The random numbers come from torch's generator. In a graph only one does, from which the others are computed, in
     operations that a compiler makes one loop of: a counter from a random start, mixed by two multiplications, each after a
     fold of the word's halves. That is the `splitmix64` of Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators" (2014), without its last fold.
 
-    The share is met to within 2 ** -17, which is less than a hundred million draws could tell apart; rates near 0 and 1,
+    The fraction is met to within 2 ** -17, which is less than a hundred million draws could tell apart; rates near 0 and 1,
     small tensors and other devices go to torch's `dropout`.
 
     Args:
         inputs: A tensor of floats.
-        rate: The share that is dropped, from 0 to 1.
+        rate: The fraction that is dropped, from 0 to 1.
         in_graph: Whether this becomes part of a compiled graph; None where it is so while a compiler traces.
 
     Returns:

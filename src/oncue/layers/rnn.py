@@ -22,7 +22,7 @@ class RNN(Layer):
     Args:
         cell: A layer with `state_size` and `call(inputs, states)` that returns the output and the new states of a step.
         return_sequences: Whether the output of every step is returned, not only the last one's.
-        return_state: Whether the last states are returned besides.
+        return_state: Whether the last states are returned as well.
         go_backwards: Whether the steps are taken from the last to the first; so are the outputs.
         stateful: Whether a batch starts with the last states of the batch before it.
         unroll: Has no effect here; kept for Keras's sake.

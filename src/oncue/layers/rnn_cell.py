@@ -46,8 +46,8 @@ class RecurrentCell(Layer):
         self.units = arguments.count(kind, "units", units)
         self.activation = activations.get(activation)
         self.use_bias = use_bias
-        self.dropout = arguments.share(kind, "dropout", dropout)
-        self.recurrent_dropout = arguments.share(kind, "recurrent_dropout", recurrent_dropout)
+        self.dropout = arguments.fraction(kind, "dropout", dropout)
+        self.recurrent_dropout = arguments.fraction(kind, "recurrent_dropout", recurrent_dropout)
         self.seed = seed
         self.state_size: int | list[int] = self.units
         self.output_size = self.units
@@ -155,7 +155,7 @@ class RecurrentCell(Layer):
 
 
 def one_chunk(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the same values as views of one piece of memory on CUDA, where cuDNN wants them so."""
+    """Return the same values as views of one block of memory on CUDA, where cuDNN wants them so."""
     if not parameters[0].is_cuda:
         return parameters
     flat = torch.cat([parameter.reshape(-1) for parameter in parameters])

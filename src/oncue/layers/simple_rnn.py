@@ -32,8 +32,8 @@ class SimpleRNNCell(RecurrentCell):
         kernel_constraint: A projection of the kernel after each update.
         recurrent_constraint: A projection of the recurrent kernel after each update.
         bias_constraint: A projection of the bias after each update.
-        dropout: The share of the inputs dropped in training, the same ones at all steps.
-        recurrent_dropout: The share of the state dropped in training; leaves torch's fused kernel unused.
+        dropout: The fraction of the inputs dropped in training, the same ones at all steps.
+        recurrent_dropout: The fraction of the state dropped in training; leaves torch's fused kernel unused.
         seed: Kept for the configuration; masks come from torch's generator.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -88,10 +88,10 @@ class SimpleRNN(RNN):
         kernel_constraint: A projection of the kernel after each update.
         recurrent_constraint: A projection of the recurrent kernel after each update.
         bias_constraint: A projection of the bias after each update.
-        dropout: The share of the inputs dropped in training, the same ones at all steps.
-        recurrent_dropout: The share of the state dropped in training; leaves torch's fused kernel unused.
+        dropout: The fraction of the inputs dropped in training, the same ones at all steps.
+        recurrent_dropout: The fraction of the state dropped in training; leaves torch's fused kernel unused.
         return_sequences: Whether the output of every step is returned, not only the last one's.
-        return_state: Whether the last states are returned besides.
+        return_state: Whether the last states are returned as well.
         go_backwards: Whether the steps are taken from the last to the first.
         stateful: Whether a batch starts with the last states of the batch before it.
         unroll: Has no effect here.

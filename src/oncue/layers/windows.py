@@ -1,4 +1,4 @@
-"""The arithmetic of sliding windows, and the way between Keras's order of axes (channels last) and torch's (first)."""
+"""The arithmetic of sliding windows, and the conversion between Keras's order of axes (channels last) and torch's (first)."""
 
 from __future__ import annotations
 

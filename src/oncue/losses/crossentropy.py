@@ -164,7 +164,7 @@ def sparse_categorical_crossentropy(
 
 @builtin
 class BinaryCrossentropy(LossFunctionWrapper):
-    """Cross-entropy of yes-or-no targets; see `binary_crossentropy`.
+    """Cross-entropy of binary targets; see `binary_crossentropy`.
 
     Args:
         from_logits: Whether predictions are logits (no sigmoid applied yet).

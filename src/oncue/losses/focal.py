@@ -96,7 +96,7 @@ def categorical_focal_crossentropy(
 
 @builtin
 class BinaryFocalCrossentropy(LossFunctionWrapper):
-    """Focal cross-entropy of yes-or-no targets; see `binary_focal_crossentropy`.
+    """Focal cross-entropy of binary targets; see `binary_focal_crossentropy`.
 
     Args:
         apply_class_balancing: Weigh class 1 by `alpha` and class 0 by 1 - `alpha`.

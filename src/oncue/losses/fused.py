@@ -1,7 +1,7 @@
-"""The mean of a loss over a whole batch by as few torch operations as there are.
+"""The mean of a loss over a whole batch in as few torch operations as possible.
 
-Each function here returns what its namesake returns, averaged over everything, or None where the short way would give
-another number than the long one (then the caller takes the long one).
+Each function here returns what its namesake returns, averaged over everything, or None where the short way would
+give another number than the long one, which the caller then takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MeanLoss = Callable[..., Tensor | None]
 
 def _same_shape(y_true: Tensor, y_pred: Tensor) -> Tensor | None:
     if y_true.shape != y_pred.shape:
-        # A vector beside a column is the one mismatch that Keras mends; everything else is left to it.
+        # A vector beside a column is the one mismatch that Keras corrects; all others are left to the long way.
         if y_true.ndim == 1 and y_pred.ndim == 2 and y_pred.shape[1] == 1:
             y_true = y_true.unsqueeze(1)
         if y_true.shape != y_pred.shape:

@@ -44,7 +44,7 @@ FUNCTIONS: dict[str, LossFunction] = {
 }
 FUNCTIONS.update({other: FUNCTIONS[name] for other, name in NAMES["loss"].items()})
 
-# The shorter ways to the mean over a batch, by the function whose mean it is.
+# By the function, what computes its mean over a batch in fewer operations.
 FUSED: dict[LossFunction, fused.MeanLoss] = {
     crossentropy.binary_crossentropy: fused.binary_crossentropy,
     crossentropy.categorical_crossentropy: fused.categorical_crossentropy,
@@ -127,4 +127,4 @@ def get(identifier: Any) -> Loss | Callable[..., Any] | None:
             f"loss; "
             f"got {found!r} of type {type(found).__name__}."
         )
-    return found  # type: ignore[no-any-return]  # whatever is callable
+    return found  # type: ignore[no-any-return]  # anything callable

@@ -183,6 +183,6 @@ class AUC(Curve):
         """Make a metric from what `get_config` returned, here or in Keras."""
         weights = config.get("label_weights")
         if isinstance(weights, dict):
-            # Keras writes the weights down as a tensor.
+            # Keras writes the weights as a tensor.
             config = {**config, "label_weights": weights["config"]["value"]}
         return cls(**config)

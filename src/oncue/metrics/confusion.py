@@ -37,7 +37,7 @@ class _Count(Metric):
         self.accumulator.assign_add(self._pick(found))
 
     def _pick(self, counts: Counts) -> Tensor:
-        # Which of the counts it is about, each metric of this kind says.
+        # Each metric of this kind says which of the counts it is about.
         raise NotImplementedError
 
     def result(self) -> Tensor:
@@ -165,11 +165,11 @@ class _Share(Metric):
         self._rest.assign_add(self._pick(found))
 
     def _pick(self, counts: Counts) -> Tensor:
-        # Which of the counts it is about, each metric of this kind says.
+        # Each metric of this kind says which of the counts it is about.
         raise NotImplementedError
 
     def result(self) -> Tensor:
-        """Return the share: a scalar for one threshold, else one for each; 0 where there was nothing to divide."""
+        """Return the fraction: a scalar for one threshold, else one for each; 0 where there was nothing to divide."""
         found = self.true_positives.value
         value = divide(found, found + self._rest.value).to(self._dtype)
         return value[0] if len(self.thresholds) == 1 else value
@@ -182,7 +182,7 @@ class _Share(Metric):
 
 @builtin
 class Precision(_Share):
-    """The share of the predicted positives that are positive.
+    """The fraction of the predicted positives that are positive.
 
     Args:
         thresholds: Above which a prediction is positive: a number or a list, 0.5 by default.
@@ -209,7 +209,7 @@ class Precision(_Share):
 
 @builtin
 class Recall(_Share):
-    """The share of the positives that were predicted.
+    """The fraction of the positives that were predicted.
 
     Args:
         thresholds: Above which a prediction is positive: a number or a list, 0.5 by default.

@@ -28,7 +28,7 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def _weigh(values: Tensor, sample_weight: Any, reduce: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
-    # Keras's rule: what the weights don't reach is reduced first, what lies behind the batch afterwards.
+    # Keras's rule: what the weights don't reach is reduced first, the axes after those afterwards.
     mask = getattr(values, "_keras_mask", None)
     weights = as_tensor(sample_weight, "sample_weight", device=values.device).to(values.dtype)
     if mask is not None:

@@ -19,7 +19,7 @@ Owned = tuple[Tensor | float, Tensor | float | None]
 
 @builtin
 class Metric:
-    """A value that is gathered over batches: `update_state`, `result`, `reset_state`.
+    """A value that is accumulated over batches: `update_state`, `result`, `reset_state`.
 
     Subclasses make their variables in `__init__` with `add_weight`, add to them in `update_state(y_true, y_pred,
     sample_weight=None)` and return a tensor (or a dict of tensors) from `result()`. Nothing in it should read a value
@@ -139,19 +139,19 @@ class Metric:
             variable.zero()
 
     def get_state(self) -> dict[str, Any]:
-        """Return what was gathered, as `set_state` takes it, unharmed by later batches; nothing is transferred."""
-        # A subclass may also gather in numbers, lists or tensors of its own.
+        """Return what was accumulated, as `set_state` takes it, unaffected by later batches; nothing is transferred."""
+        # A subclass may also accumulate in numbers, lists or tensors of its own.
         own = {name: copy.copy(value) for name, value in vars(self).items() if _is_plain(name, value)}
         return {"variables": [variable.owned() for variable in self.variables], "attributes": own}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore what `get_state` returned."""
         for variable, value in zip(self.variables, state["variables"], strict=True):
             variable.assign(value)
         vars(self).update(state["attributes"])
 
     def snapshot(self) -> Owned | dict[str, Owned]:
-        """Return the value so far for a reader that comes later, when further batches have been added.
+        """Return the value so far for later use, when further batches have been added.
 
         Returns:
             (numerator, denominator), whose quotient is the value; a denominator of None counts as 1, and where the
@@ -163,7 +163,7 @@ class Metric:
         return _own(result), None
 
     def peek(self) -> Owned | dict[str, Owned]:
-        """Return what `snapshot` returns, for a reader of this moment, so that nothing need be copied."""
+        """Return what `snapshot` returns, for immediate use, so that nothing need be copied."""
         return self.snapshot()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -52,7 +52,7 @@ class Poisson(MeanMetricWrapper):
 
 @builtin
 class BinaryCrossentropy(MeanMetricWrapper):
-    """Mean cross-entropy of yes-or-no targets.
+    """Mean cross-entropy of binary targets.
 
     Args:
         name: The name.

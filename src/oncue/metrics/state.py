@@ -24,7 +24,7 @@ class MetricVariable:
     Args:
         shape: The shape; () is a scalar.
         initializer: "zeros", "ones", or a function called with (shape, dtype=...).
-        dtype: The type of the numbers, "float32" by default. "float64" becomes float32 on devices without it (MPS).
+        dtype: The type of the values, "float32" by default. "float64" becomes float32 on devices without it (MPS).
         name: The name to show.
 
     Example:
@@ -49,7 +49,7 @@ class MetricVariable:
 
     @property
     def dtype(self) -> str:
-        """The type of the numbers, as Keras names it."""
+        """The dtype, as Keras names it."""
         return str(self._dtype).removeprefix("torch.")
 
     @property
@@ -65,13 +65,13 @@ class MetricVariable:
         return self._shown() + self._number if self._number else self._shown()
 
     def owned(self) -> Tensor | Number:
-        """Return the value as it is now, unharmed by later updates: a Python number where no tensor was ever added."""
+        """Return the value as it is now, unaffected by later updates: a Python number where no tensor was ever added."""
         if self._tensor is None:
             return self._number
         return self._shown() + self._number if self._number else self._shown().clone()
 
     def peek(self) -> Tensor | Number:
-        """Return the value for a reader of this moment: like `owned`, but later updates may change it."""
+        """Return the value for immediate use: like `owned`, but later updates may change it."""
         if self._tensor is None:
             return self._number
         return self._shown() + self._number if self._number else self._tensor

@@ -1,4 +1,4 @@
-"""Counts of right and wrong yes-or-no predictions at one or many thresholds."""
+"""Counts of right and wrong binary predictions at one or many thresholds."""
 
 from __future__ import annotations
 

@@ -110,11 +110,11 @@ class TorchMetric(Metric):
         return {str(key): part for key, part in value.items()} if isinstance(value, dict) else value
 
     def get_state(self) -> dict[str, Any]:
-        """Return a copy of the metric; it says itself what it gathers."""
+        """Return a copy of the metric; its state is its own affair."""
         return {"metric": copy.deepcopy(self.metric), "fresh": self._fresh}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Restore what `get_state` returned."""
         self.metric, self._fresh = state["metric"], state["fresh"]
 
     def reset_state(self) -> None:
