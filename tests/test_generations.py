@@ -38,13 +38,14 @@ def words_of(program: Callable[[], Any]) -> list[str]:
 
 
 def keras_1() -> None:
+    from oncue.layers.core import Flatten
+    from oncue.utils.np_utils import to_categorical
+
     from oncue.callbacks import Callback, EarlyStopping, ModelCheckpoint
     from oncue.layers import Activation, Dense, Dropout
-    from oncue.layers.core import Flatten
     from oncue.layers.normalization import BatchNormalization
     from oncue.models import Sequential
     from oncue.optimizers import SGD
-    from oncue.utils.np_utils import to_categorical
 
     class LossHistory(Callback):
         def on_train_begin(self, logs={}):  # noqa: B006
@@ -105,9 +106,10 @@ def test_keras_1() -> None:
 
 def keras_1_graph() -> None:
     from oncue.engine.topology import Layer
+    from oncue.objectives import mean_squared_error
+
     from oncue.layers import Dense, Input, merge
     from oncue.models import Model
-    from oncue.objectives import mean_squared_error
 
     assert issubclass(Dense, Layer)
     a = Input(shape=(3,))
@@ -194,10 +196,11 @@ def test_keras_2() -> None:
 
 
 def tensorflow_2() -> None:
-    import oncue as tf
     from oncue.keras import layers
     from oncue.keras.callbacks import EarlyStopping, ModelCheckpoint
     from oncue.keras.utils import to_categorical
+
+    import oncue as tf
 
     model = tf.keras.models.Sequential(
         [tf.keras.layers.Dense(4, activation="relu", input_shape=(8,)), layers.Dense(3, activation="softmax")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import to_numpy
 from oncue.callbacks import Callback, EarlyStopping, SwapEMAWeights
 
 RNG = np.random.default_rng(0)
@@ -127,7 +128,7 @@ def test_evaluate_and_predict_measure_the_average_and_give_the_weights_back() ->
     # After `fit` the weights are the average; train on by hand, so that they differ.
     made.train_on_batch(X, Y)
     trained = made.get_weights()
-    average = [tensor.numpy().copy() for tensor in made.optimizer.ema_variables]
+    average = [to_numpy(tensor).copy() for tensor in made.optimizer.ema_variables]
     average[0] = average[0].reshape(trained[0].shape)
     assert not same(trained, average)
 

@@ -314,7 +314,7 @@ def test_accumulation(keras: Any) -> None:
         made.compile(k.optimizers.SGD(schedule, gradient_accumulation_steps=2), "mse")
         found = []
         for _ in range(4):
-            found.append(float(np.asarray(made.optimizer.learning_rate)))
+            found.append(float(made.optimizer.learning_rate))
             made.train_on_batch(np.zeros((4, 2)), np.zeros((4, 1)))
         return found
 

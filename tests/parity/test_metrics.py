@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import tensor
 from oncue import metrics
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
@@ -137,16 +138,23 @@ def can_weigh(name: str, kind: str, options: dict[str, Any]) -> bool:
 def test_values_over_batches(keras: ModuleType, name: str, kind: str, options: dict[str, Any], weighted: bool) -> None:
     if weighted and not can_weigh(name, kind, options):
         pytest.skip("Keras can't weigh here")
-    theirs, ours = getattr(keras.metrics, name)(**options), getattr(metrics, name)(**options)
+    # On the CPU: AUC with thresholds of the caller's can't read its own from an accelerator.
+    with keras.device("cpu"):
+        theirs = getattr(keras.metrics, name)(**options)
+    ours = getattr(metrics, name)(**options)
     assert getattr(ours, "_direction", None) == getattr(theirs, "_direction", None) or ours._direction == "down"
     for part in (batches(kind), batches(kind)[2:]):
-        theirs.reset_state()
+        with keras.device("cpu"):
+            theirs.reset_state()
         ours.reset_state()
         for y_true, y_pred, weight in part:
             sample_weight = weight if weighted else None
-            theirs.update_state(y_true, y_pred, sample_weight=sample_weight)
-            ours.update_state(torch.as_tensor(y_true), torch.as_tensor(y_pred), sample_weight=sample_weight)
-        np.testing.assert_allclose(numbers(ours.result()), numbers(theirs.result()), rtol=1e-5, atol=1e-6)
+            with keras.device("cpu"):
+                theirs.update_state(y_true, y_pred, sample_weight=sample_weight)
+            ours.update_state(tensor(y_true), tensor(y_pred), sample_weight=sample_weight)
+        with keras.device("cpu"):
+            expected = numbers(theirs.result())
+        np.testing.assert_allclose(numbers(ours.result()), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "kind", "options"), CASES, ids=IDS)
@@ -154,11 +162,14 @@ def test_descriptions_are_read_by_keras_and_back(
     keras: ModuleType, name: str, kind: str, options: dict[str, Any]
 ) -> None:
     ours = getattr(metrics, name)(name="mine", **options)
-    theirs = keras.metrics.deserialize(metrics.serialize(ours))
+    with keras.device("cpu"):
+        theirs = keras.metrics.deserialize(metrics.serialize(ours))
     again = metrics.deserialize(keras.metrics.serialize(getattr(keras.metrics, name)(name="mine", **options)))
     assert again.name == theirs.name == "mine"
     y_true, y_pred, _ = batches(kind)[0]
-    np.testing.assert_allclose(numbers(again(y_true, y_pred)), numbers(theirs(y_true, y_pred)), rtol=1e-5, atol=1e-6)
+    with keras.device("cpu"):
+        expected = numbers(theirs(y_true, y_pred))
+    np.testing.assert_allclose(numbers(again(y_true, y_pred)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_default_and_automatic_names(keras: ModuleType) -> None:

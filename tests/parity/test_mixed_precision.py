@@ -110,7 +110,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 def scale_of(optimizer: Any) -> list[float]:
     if type(optimizer).__name__ != "LossScaleOptimizer":
         return []
-    return [float(np.asarray(getattr(optimizer, name))) for name in ("dynamic_scale", "step_counter")]
+    return [float(getattr(optimizer, name)) for name in ("dynamic_scale", "step_counter")]
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import oncue
-from helpers import PowerCut, environment
+from helpers import PowerCut, environment, to_numpy
 from oncue import layers
 from oncue.callbacks import (
     BackupAndRestore,
@@ -100,7 +100,7 @@ def train(folder: Path, cut: PowerCut | None = None, save_freq: Any = "epoch", a
     history = model.fit(x, y, callbacks=callbacks, **arguments)
     return {
         "weights": [np.array(weight) for weight in model.get_weights()],
-        "optimizer": [tensor.detach().numpy().copy() for tensor in model.optimizer.variables],
+        "optimizer": [to_numpy(tensor).copy() for tensor in model.optimizer.variables],
         "history": history.history,
         "epochs": history.epoch,
         "stopped": callbacks[2].stopped_epoch,
