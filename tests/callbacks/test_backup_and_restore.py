@@ -314,7 +314,7 @@ def test_data_that_cannot_be_taken_up_within_an_epoch_is_refused(tmp_path: Path)
         return model().fit(loader, epochs=2, verbose=0, callbacks=[BackupAndRestore(tmp_path, **options)])
 
     for options in ({"save_freq": 2}, {"every": "1 minute"}):
-        with pytest.raises(ValueError, match=r"OwnWay, doesn't give.*resume='epoch'.*save_freq='epoch'"):
+        with pytest.raises(ValueError, match=r"OwnWay, doesn't iterate.*resume='epoch'.*save_freq='epoch'"):
             train(**options)
     assert train(save_freq=2, resume="epoch").epoch == train().epoch == [0, 1]
 
