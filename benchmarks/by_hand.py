@@ -3,6 +3,7 @@
 python benchmarks/by_hand.py progress
 python benchmarks/by_hand.py trees      # needs `pip install optree`
 python benchmarks/by_hand.py writes --megabytes 256
+python benchmarks/by_hand.py scaling
 
 Each figure is the least of several, so that other processes count little. `progress` also shows what each leaves behind.
 """
@@ -28,6 +29,7 @@ from oncue import nested
 from oncue.core import console
 from oncue.core.progbar import Progbar
 from oncue.core.write_behind import WriteBehind
+from oncue.optimizers.loss_scale import LossScale
 
 
 class Terminal(io.StringIO):
@@ -155,16 +157,49 @@ def writes(megabytes: int) -> None:
         row("written, without", ours, microseconds(lambda: one_after_the_other(False), 1, 7) / 1e3)
 
 
+# Loss scaling -----------------------------------------------------------------------------------------------------
+
+
+class Nothing(torch.optim.SGD):
+    def step(self, closure: Any = None) -> None:
+        pass
+
+
+def scaling() -> None:
+    weights = [torch.nn.Parameter(torch.ones(64, 64)) for _ in range(8)]
+    gradients = [torch.ones(64, 64) for _ in weights]
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient
+    ours = LossScale(2.0**15, 2000, torch.device("cpu"))
+    optimizer, theirs = Nothing(weights), torch.amp.GradScaler("cpu", init_scale=2.0**15)
+    theirs.scale(torch.ones(()))
+
+    def step() -> None:
+        theirs.unscale_(optimizer)
+        theirs.step(optimizer)
+        theirs.update()
+
+    def step_and_tell() -> bool:
+        before = theirs.get_scale()
+        step()
+        return theirs.get_scale() < before
+
+    print("| microseconds of a step around an optimizer that does nothing | oncue | torch | ratio |\n|---|---|---|---|")
+    taken = microseconds(lambda: ours.update(ours.unscale(gradients)), 500)
+    row("unscale and update", taken, microseconds(step, 500))
+    row("and tell whether the step was skipped", taken, microseconds(step_and_tell, 500))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["progress", "trees", "writes"])
+    parser.add_argument("what", choices=["progress", "scaling", "trees", "writes"])
     parser.add_argument("--megabytes", type=int, default=256)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "writes":
         writes(options.megabytes)
     else:
-        {"progress": progress, "trees": trees}[options.what]()
+        {"progress": progress, "scaling": scaling, "trees": trees}[options.what]()
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_is_set_by_any_number(value: Any, built: bool) -> None:
 
 def test_old_ways_to_set_it() -> None:
     optimizer = SGD(0.1)
-    with pytest.warns(DeprecationWarning, match="`optimizer.lr` is the word of an older Keras"):
+    with pytest.warns(DeprecationWarning, match="`optimizer.lr` is from an older Keras"):
         assert hasattr(optimizer, "lr")
     optimizer.lr = 0.2
     assert optimizer.learning_rate == 0.2

@@ -185,7 +185,7 @@ def test_apply_refuses_what_does_not_fit(gradients: list[Any], variables: Any, m
         SGD().apply(gradients, variables)
 
 
-def test_apply_to_a_stranger_is_an_error() -> None:
+def test_apply_to_an_unknown_variable_is_an_error() -> None:
     optimizer = SGD()
     optimizer.build([parameter(1.0)])
     with pytest.raises(ValueError, match="Unknown variable"):

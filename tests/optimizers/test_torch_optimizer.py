@@ -1,4 +1,4 @@
-"""Torch's own optimizers behind Keras's words."""
+"""Torch's own optimizers behind Keras's interface."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from oncue.core.protocols import HasInnerOptimizer
 
 
 def accumulate(optimizer: Any, steps: Any) -> None:
-    """Let an optimizer update at every so many steps, by the mean of their gradients.
+    """Let an optimizer update once every `steps` steps, with the mean of their gradients.
 
     Args:
         optimizer: The optimizer; of a `LossScaleOptimizer` the inner one is meant.

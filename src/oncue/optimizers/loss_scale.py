@@ -3,8 +3,8 @@
 # Why not `torch.amp.GradScaler`, whose two kernels do the arithmetic here: it tells whether a step was skipped only by
 # `get_scale()` before and after it, for which the host waits for the device, and Keras's count of updates needs that at
 # every step; it keeps the count of finite steps, which Keras's files have, to itself; it refuses gradients of float16,
-# which layers of the policy "float16" have. And around eight weights of 64 by 64 on one core, its `unscale_`, `step` and
-# `update` take 140 us with an optimizer that does nothing, where `unscale` and `update` take 14 us (best of 15 `timeit`).
+# which layers of the policy "float16" have. Its part of a step with eight weights of 64 by 64 takes 6 to 10 times as long
+# on one core (`python benchmarks/by_hand.py scaling`).
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _unscale, _move = loss_scaling()
 
 
 class LossScale:
-    """A factor that is halved when a gradient is not finite, and doubled after so many steps without.
+    """A factor that is halved when a gradient is not finite, and doubled after `growth_steps` steps without one.
 
     Its numbers are on the device of the gradients and are never read here. The arithmetic is that of Keras's
     `LossScaleOptimizer`, and of torch's `GradScaler` with a first scale of its own.

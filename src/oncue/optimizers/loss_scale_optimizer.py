@@ -41,7 +41,7 @@ class LossScaleOptimizer(Optimizer):
         initial_scale: The first factor.
         dynamic_growth_steps: After how many finite steps the factor doubles.
         name: See `Optimizer`.
-        **kwargs: `dynamic=True`, as Keras 2 spells it. Clipping and the like are arguments of the inner optimizer.
+        **kwargs: `dynamic=True`, as in Keras 2. Clipping and the like are arguments of the inner optimizer.
 
     Raises:
         ValueError: For arguments that belong to the inner optimizer, and for numbers out of their range.
@@ -128,7 +128,7 @@ class LossScaleOptimizer(Optimizer):
         self._scale.update(found)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Iterations:
-        """Update by pairs of gradient and variable, as Keras 2 spells it; returns the updates done."""
+        """Update by pairs of gradient and variable, as in Keras 2; returns the updates done."""
         super().apply_gradients(grads_and_vars)
         return self.iterations
 
@@ -138,7 +138,7 @@ class LossScaleOptimizer(Optimizer):
 
     @property
     def loss_scale_factor(self) -> Any:
-        """The factor of now, as `dynamic_scale`, and never None: whoever asks whether the loss is scaled is told so."""
+        """The current factor, as `dynamic_scale`; never None, which would mean that the loss isn't scaled."""
         return self.initial_scale if self._scale is None else self._scale.scale
 
     @loss_scale_factor.setter
@@ -148,7 +148,7 @@ class LossScaleOptimizer(Optimizer):
 
     @property
     def dynamic_scale(self) -> Tensor | None:
-        """The factor of now, as a tensor; None before `build`."""
+        """The current factor, as a tensor; None before `build`."""
         return None if self._scale is None else self._scale.scale
 
     @property
@@ -192,7 +192,7 @@ class LossScaleOptimizer(Optimizer):
         return self.inner_optimizer.slots()
 
     def own_variables(self) -> list[Tensor]:
-        """Return what Keras lists before the inner optimizer's variables: two numbers without use, then the factor's."""
+        """Return what Keras lists before the inner optimizer's variables: two unused numbers, then the factor's."""
         numbers = [torch.tensor(0), torch.tensor(0.0)]
         return numbers if self._scale is None else [*numbers, self._scale.growth, self._scale.scale]
 

@@ -27,8 +27,8 @@ from oncue.optimizers.weight_average import WeightAverage
 class Optimizer:
     """Updates parameters by their gradients; an inner torch optimizer does the arithmetic.
 
-    The training loop calls `build` once, then `step` after each backward pass. To write an optimizer of your own, give
-    `make_torch_optimizer`.
+    The training loop calls `build` once, then `step` after each backward pass. To write an optimizer of your own,
+    define `make_torch_optimizer`.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments that returns a number.
@@ -38,10 +38,10 @@ class Optimizer:
         global_clipnorm: The largest L2 norm of all gradients together.
         use_ema: Keep an exponential moving average of the weights.
         ema_momentum: The share of the old average that each update keeps, in [0, 1].
-        ema_overwrite_frequency: Put the average in place of the weights every so many updates, or None.
+        ema_overwrite_frequency: Put the average in place of the weights every that many updates, or None.
         loss_scale_factor: Multiply the loss by this before, and divide the gradients by it after, the backward pass.
-        gradient_accumulation_steps: Update at every so many steps, by the mean of their gradients. At least 2, or None.
-        name: A name; one is made up from the class if None.
+        gradient_accumulation_steps: Update once every that many steps, with the mean of their gradients. At least 2, or None.
+        name: A name; None for one made of the name of the class.
         **kwargs: Keras 1 and 2's `lr` and `decay`.
 
     Raises:
@@ -120,7 +120,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> LearningRate:
-        """The learning rate of now, a float; set it to a number, a schedule or a function without arguments."""
+        """The current learning rate, a float; set it to a number, a schedule or a function without arguments."""
         return LearningRate(self._read_rate(), self._assign_rate)
 
     @learning_rate.setter
@@ -198,7 +198,7 @@ class Optimizer:
         names = sorted(set(var_names or ()))
         self._undecayed_names = re.compile("|".join(names)) if names else None
 
-    # What a subclass gives.
+    # What a subclass provides.
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return the torch optimizer that does the arithmetic, with all its state already there.
@@ -208,7 +208,7 @@ class Optimizer:
             learning_rate: The rate of the first step.
 
         Raises:
-            NotImplementedError: Unless a subclass gives it.
+            NotImplementedError: Unless a subclass defines it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `make_torch_optimizer(groups, learning_rate)`.")
 
@@ -230,7 +230,7 @@ class Optimizer:
         """Copies of what Keras keeps in variables of its own after the slots, and what follows from the count here."""
         return []
 
-    # What a subclass gives, to be part of a compiled training step.
+    # What a subclass provides, to be part of a compiled training step.
 
     has_compiled_rule = False
     """Whether `compiled_numbers` and `compiled_rule` say what an update does.
@@ -260,7 +260,7 @@ class Optimizer:
             numbers: What `compiled_numbers` returned, as tensors without axes.
 
         Raises:
-            NotImplementedError: Unless a subclass gives it.
+            NotImplementedError: Unless a subclass defines it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no `compiled_rule`.")
 
@@ -316,13 +316,13 @@ class Optimizer:
                 self._undecayed.add(parameter)
 
     def _accumulate_over(self, steps: int) -> None:
-        """Update at every so many steps from now on; see `accumulate`."""
+        """Update once every `steps` steps from now on; see `accumulate`."""
         updates = self._updates
         self.gradient_accumulation_steps = steps
         if self.built:
             self._accumulators = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
             self._choose_path()
-        # The count is one of steps, and so many make an update from now on.
+        # The count is of steps, and this many of them are one update from now on.
         self._iterations = updates * steps
 
     def _make_groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
@@ -461,7 +461,8 @@ class Optimizer:
 
         Args:
             grads: Gradients (tensors, arrays or None), one for each variable. An empty list does nothing.
-            trainable_variables: The variables; None for those the optimizer was built for. Builds it if need be.
+            trainable_variables: The variables; None for those the optimizer was built for. An optimizer that is not
+                built is built for them first.
 
         Raises:
             ValueError: When the optimizer is not built and no variables are given, lengths or shapes differ, or a
@@ -531,7 +532,7 @@ class Optimizer:
         return given
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Iterations:
-        """Update by pairs of gradient and variable, as Keras 2 spells it; returns the iterations done."""
+        """Update by pairs of gradient and variable, as in Keras 2; returns the iterations done."""
         pairs = list(grads_and_vars)
         self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
         return Iterations(self._iterations, self._set_iterations)
@@ -545,7 +546,7 @@ class Optimizer:
 
     @property
     def average_in_model(self) -> bool:
-        """Whether the parameters have the moving average for now, and `ema_variables` the trained weights.
+        """Whether the parameters have the moving average at present, and `ema_variables` the trained weights.
 
         Set it only together with weights that were saved so.
         """
@@ -562,7 +563,7 @@ class Optimizer:
         Does nothing when that is so already, and before the first update, when there is no average yet.
 
         Args:
-            shown: Whether the parameters shall have the average.
+            shown: Whether the parameters are to have the average.
 
         Raises:
             ValueError: When the optimizer was made without `use_ema=True`.
@@ -737,7 +738,7 @@ class Optimizer:
         """Return the constructor's arguments, as Keras writes them.
 
         Returns:
-            A dict that goes into JSON; a schedule is in it as its own config, a function as its value of now.
+            A dict that goes into JSON; a schedule is in it as its own config, a function as its current value.
         """
         config = {
             "name": self.name,

@@ -74,7 +74,7 @@ class RateSource:
     def config(self) -> Any:
         """Return the rate for a config: a float, or a schedule's own config.
 
-        A function can't be written down: its value of now stands for it.
+        A function can't be part of a config; its current value takes its place.
         """
         if isinstance(self.source, LearningRateSchedule):
             return schedules.serialize(self.source)

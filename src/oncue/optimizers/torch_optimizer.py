@@ -1,4 +1,4 @@
-"""Any torch optimizer behind Keras's words."""
+"""Any torch optimizer behind Keras's interface."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TorchOptimizer(Optimizer):
     """Lets an optimizer of `torch.optim`, or of a package like it, be compiled into a model.
 
     `learning_rate` reads the first parameter group; setting it sets the first group and scales the others by the same
-    factor, so that the ratios of the groups stay (groups that stood at 0 beside a first group at 0 get the new rate). A
+    factor, so that the ratios of the groups stay (groups at 0 get the new rate if the first group was at 0, too). A
     schedule may be assigned too.
 
     Args:

@@ -14,7 +14,7 @@ class WeightAverage:
     Args:
         parameters: The parameters to average.
         momentum: The share of the old average that is kept, in [0, 1].
-        overwrite_frequency: Put the average in place of the parameters every so many updates; None for never.
+        overwrite_frequency: Put the average in place of the parameters every that many updates; None for never.
 
     Example:
         >>> parameter = torch.tensor([1.0])

@@ -16,8 +16,8 @@ class CosineDecayRestarts(LearningRateSchedule):
     Args:
         initial_learning_rate: The rate at step 0.
         first_decay_steps: Steps of the first period.
-        t_mul: Each period is so many times as long as the one before.
-        m_mul: Each period starts so many times as high as the one before.
+        t_mul: How many times longer each period is than the one before.
+        m_mul: The factor from the rate at which a period starts to that of the next.
         alpha: The lowest rate as a fraction of `initial_learning_rate`.
         name: A name, kept in the config.
 
