@@ -310,8 +310,7 @@ def test_a_model_that_is_compiled_again_forgets_it() -> None:
 
 
 def test_nothing_stands_around_the_forward_pass_in_32_bits() -> None:
-    from oncue.training.precision import inference_forward, training_forward
-
     model = module()
     model.compile("sgd", "mse", precision="fp32")
-    assert training_forward(model) == model._forward == inference_forward(model)
+    model.fit(X, Y, verbose=0)
+    assert model._plan.forward == model._forward == model._plan.predict

@@ -94,7 +94,7 @@ def test_a_compiled_step_stays_within_its_budget_and_is_one_graph(monkeypatch: p
         with Calls() as calls:
             made.fit(X[: 4 * steps], Y[: 4 * steps], batch_size=4, verbose=0)
         counts.append(calls.count)
-    region = next(iter(made._compiled_steps["train"]._graphs.values())).region
+    region = next(iter(made._plan.graphs.steps["train"]._graphs.values())).region
     assert region.graphs == 1
     # All but the first call ever and the first of each pass.
     assert region.direct_calls == 10 + 100 + 200 - 4
@@ -112,7 +112,7 @@ def test_no_two_inputs_of_a_graph_share_memory(monkeypatch: pytest.MonkeyPatch, 
 
     class Look(Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            region = next(iter(made._compiled_steps["train"]._graphs.values())).region
+            region = next(iter(made._plan.graphs.steps["train"]._graphs.values())).region
             pointers[:] = [tensor.untyped_storage().data_ptr() for tensor in region._inputs]
 
     made.fit(X[:40], Y[:40], batch_size=4, verbose=0, callbacks=[Look()])

@@ -15,6 +15,7 @@ from oncue.layers.layer import Layer, variables_of
 from oncue.legacy import renamed
 from oncue.nested import flatten, map_leaves
 from oncue.objects import builtin
+from oncue.training.probe import mode
 from oncue.training.trainer import Trainer, is_unready
 
 if TYPE_CHECKING:
@@ -127,10 +128,9 @@ class Model(Trainer):
         """Make the weights by running the model once, where they are not there yet."""
         if self.module is not None:
             if any(is_unready(tensor) for tensor in (*self.parameters(), *self.buffers())):
-                with torch.no_grad(), self._mode(False):
+                with torch.no_grad(), mode(self, False):
                     self._forward(x)
             self.built = True
-            self._find_layer_losses()
         else:
             super()._build_on(x)
 
@@ -347,7 +347,7 @@ class Model(Trainer):
         """
         from oncue.saving.compile_config import compile_config
 
-        config, precision = compile_config(self), getattr(self, "_precision", None)
+        config, precision = compile_config(self), self._plan.precision
         return config if config is None or precision is None else {**config, "precision": precision.name}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

@@ -29,14 +29,14 @@ def compile_config(model: Any) -> dict[str, Any] | None:
     """
     if not model.compiled:
         return None
-    compiled = model._compiled_metrics
+    measured, summed = model._plan.metrics, model._plan.losses
     try:
         return {
             "optimizer": None if model.optimizer is None else optimizers.serialize(model.optimizer),
             "loss": _written(model.loss, losses),
-            "loss_weights": None if model._compiled_loss is None else model._compiled_loss._loss_weights,
-            "metrics": None if compiled is None else _written(compiled._user_metrics, metrics),
-            "weighted_metrics": None if compiled is None else _written(compiled._user_weighted, metrics),
+            "loss_weights": None if summed is None else summed._loss_weights,
+            "metrics": None if measured is None else _written(measured._user_metrics, metrics),
+            "weighted_metrics": None if measured is None else _written(measured._user_weighted, metrics),
             "run_eagerly": model.run_eagerly,
             "steps_per_execution": model.steps_per_execution,
             "jit_compile": model.jit_compile is True,

@@ -40,9 +40,9 @@ def prepare_archive(
     config = model_config(model)
     compiled = compile_config(model) if include_optimizer else None
     config["compile_config"] = compiled
-    if compiled is not None and model._precision is not None:
+    if compiled is not None and model._plan.precision is not None:
         # Beside what Keras reads, and refuses when it doesn't know it.
-        config["precision"] = model._precision.name
+        config["precision"] = model._plan.precision.name
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
     description = to_json(config, model)

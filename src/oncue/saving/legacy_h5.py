@@ -38,8 +38,8 @@ def model_tree(model: Any, include_optimizer: bool = True) -> Tree:
     content.attrs["model_config"] = to_json(config, model).encode("utf-8")
     if compiled is not None:
         training = _old_training(compiled)
-        if model._precision is not None:
-            training["precision"] = model._precision.name
+        if model._plan.precision is not None:
+            training["precision"] = model._plan.precision.name
         content.attrs["training_config"] = to_json(training, model).encode("utf-8")
     write_weights(content.create_group("model_weights"), model)
     tensors = optimizer_tensors(model) if compiled is not None else []

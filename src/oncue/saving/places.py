@@ -112,7 +112,7 @@ def _children(module: Any) -> Iterator[tuple[str, Any]]:
             yield name, found[name]
 
 
-_INTERNAL = {"_modules", "_parameters", "_buffers", "_variables", "_tensors", "_symbolic", "_graph", "_loss_tracker"}
+_INTERNAL = {"_modules", "_parameters", "_buffers", "_variables", "_tensors", "_symbolic", "_graph"}
 
 
 def _holds_modules(value: Any, depth: int = 0) -> bool:

@@ -12,13 +12,12 @@ from oncue.callbacks import CallbackList, History
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.nested import flatten
-from oncue.training.graph.compiled_step import stepping
-from oncue.training.loop import Result, run_batches
-from oncue.training.precision import inference_forward
+from oncue.training.loop import Result, Step, run_batches
 from oncue.training.run_state import RunState
-from oncue.training.step import own_step, pack, test_step, train_step
+from oncue.training.step import make_step, own_step, pack
 
 if TYPE_CHECKING:
+    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 
@@ -45,6 +44,7 @@ def make_callbacks(callbacks: Any, model: Trainer, **params: Any) -> CallbackLis
 
 def train_epochs(
     model: Trainer,
+    plan: Plan,
     batches: Batches,
     validation: Batches | None,
     callbacks: CallbackList,
@@ -56,6 +56,7 @@ def train_epochs(
 
     Args:
         model: A prepared model.
+        plan: Its plan.
         batches: The training data.
         validation: The validation data, or None.
         callbacks: The list of the run.
@@ -63,9 +64,9 @@ def train_epochs(
         initial_epoch: The index of the first epoch.
         validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
     """
-    eager = _train_step(model)
+    eager = _train_step(model, plan)
     logs: dict[str, Any] = {}
-    with RunState(model, batches, callbacks) as run_state:
+    with RunState(model, plan, batches, callbacks) as run_state:
         pending = run_state.pending()
         callbacks.on_train_begin()
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
@@ -86,18 +87,18 @@ def train_epochs(
                 # The state was saved after what this hook does.
                 run_state.restore(pending)
             model.train()
-            with stepping(model, "train", eager, callbacks) as step:
+            with plan.graphs.stepping(model, plan, "train", eager, callbacks) as step:
                 steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:
                 # A run that goes on after the last batch of an epoch has the sums of its batches, and no batch.
-                result = model._meter if result is None and start else result
-                logs = _results(model, "train_step", steps, result)
+                result = plan.meter if result is None and start else result
+                logs = _results(model, plan, "train_step", steps, result)
                 model.eval()
                 if validation is not None and _validates(epoch, validation_freq):
                     with run_state.measuring(steps):
-                        measured = test_batches(model, validation, callbacks)
+                        measured = test_batches(model, plan, validation, callbacks)
                     if callbacks.paused is not None:
                         break
                     logs.update((f"val_{name}", value) for name, value in measured.items())
@@ -112,11 +113,11 @@ def train_epochs(
                 break
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
         if finalize is not None and callbacks.paused is None and (epochs > first or pending is not None):
-            finalize(model._optimized)
+            finalize(plan.optimized)
         callbacks.on_train_end(logs)
 
 
-def test_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> dict[str, float]:
+def test_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: CallbackList) -> dict[str, float]:
     """Evaluate a prepared model on one pass; the validation of `fit` and `evaluate` itself.
 
     Returns:
@@ -125,26 +126,26 @@ def test_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> d
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
-    eager = own_step(model, model.test_step) if model._overrides("test_step") else test_step(model)
-    with torch.no_grad(), stepping(model, "test", eager, callbacks) as step:
+    own = plan.own.get("test_step")
+    eager = make_step(plan, training=False) if own is None else own_step(plan, own)
+    with torch.no_grad(), plan.graphs.stepping(model, plan, "test", eager, callbacks) as step:
         steps, result = run_batches("test", batches.epoch(), step, callbacks, model, model.steps_per_execution)
-    logs = _results(model, "test_step", steps, result)
+    logs = _results(model, plan, "test_step", steps, result)
     callbacks.on_test_end(dict(logs))
     return logs
 
 
-def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> Any:
+def predict_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: CallbackList) -> Any:
     """Run a built model over one pass and return what it gave, as NumPy arrays joined along the batch axis."""
     model.stop_predicting = False
     parts: list[Any] = []
-    own = model.predict_step if model._overrides("predict_step") else None
-    forward = inference_forward(model)
+    own, forward = plan.own.get("predict_step"), plan.predict
 
     def eager(batch: Batch) -> Any:
         return forward(batch[0]) if own is None else own(pack(batch))
 
     callbacks.on_predict_begin()
-    with torch.no_grad(), stepping(model, "predict", eager, callbacks) as run:
+    with torch.no_grad(), plan.graphs.stepping(model, plan, "predict", eager, callbacks) as run:
 
         def step(batch: Batch) -> Result:
             outputs = run(batch)
@@ -179,21 +180,22 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
 
 
-def _train_step(model: Trainer) -> Any:
-    if model._overrides("train_step"):
-        return own_step(model, model.train_step)
-    if not model.trainable_parameters():
+def _train_step(model: Trainer, plan: Plan) -> Step:
+    own = plan.own.get("train_step")
+    if own is not None:
+        return own_step(plan, own)
+    if not plan.trains:
         warn("The model has no trainable weights, so training changes nothing.")
-    return train_step(model)
+    return make_step(plan, training=True)
 
 
-def _results(model: Trainer, method: str, steps: int, result: Result) -> dict[str, Any]:
+def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result) -> dict[str, Any]:
     """Return the values of a pass as Python floats: the metrics', or what the user's own step returned last."""
     if not steps or result is None:
         return {}
     source: Any = result
     values = dict(zip(source.names, source.read(), strict=True))
-    if model._overrides(method) or model._overrides("compute_metrics"):
+    if method in plan.own or "compute_metrics" in plan.own:
         own = model.get_metrics_result()
         if own and set(own) == set(values):
             return own

@@ -15,7 +15,7 @@ from oncue.naming import to_snake_case
 _BY_SHAPE = ("crossentropy", "ce")
 
 
-class _Part(NamedTuple):
+class OutputLoss(NamedTuple):
     """One loss of one output."""
 
     output: int
@@ -91,7 +91,8 @@ class OutputLosses:
         # The usual model has one output and one loss, which is then called without looking left or right.
         self._only: Loss | None = None
         self._only_weight: float | None = None
-        self._parts: list[_Part] = []
+        self.parts: list[OutputLoss] = []
+        """The single losses; empty before the first batch."""
         self._wanted: list[bool] = []
         self._names: list[str] | None = None
         self.held: list[Tensor] | None = None
@@ -100,7 +101,7 @@ class OutputLosses:
     @property
     def metrics(self) -> list[Mean]:
         """The running means of the single losses, when there are several: "<output>_loss"."""
-        return [part.tracker for part in self._parts if part.tracker is not None]
+        return [part.tracker for part in self.parts if part.tracker is not None]
 
     def build(self, y_true: Any, y_pred: Any) -> None:
         """Decide which loss belongs to which output; done by the first call.
@@ -129,9 +130,9 @@ class OutputLosses:
                 if several:
                     name = self._label(outputs[index][0], index, found, len(given) > 1)
                     tracker = Mean(name=f"{name}_loss")
-                self._parts.append(_Part(index, found, scale, tracker))
+                self.parts.append(OutputLoss(index, found, scale, tracker))
         if not several and not is_nested(y_pred):
-            self._only, self._only_weight = self._parts[0].loss, self._parts[0].weight
+            self._only, self._only_weight = self.parts[0].loss, self.parts[0].weight
         self.built = True
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
@@ -166,7 +167,7 @@ class OutputLosses:
             self.build(y_true, y_pred)
         targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
         outputs = [output for _, output in leaves(y_pred)]
-        for part in self._parts:
+        for part in self.parts:
             losses.check_targets(part.loss, targets[part.output], tuple(outputs[part.output].shape))
 
     def _sum(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Tensor:
@@ -177,7 +178,7 @@ class OutputLosses:
         else:
             weights = [sample_weight] * len(outputs)
         total: Tensor | None = None
-        for index, loss, scale, tracker in self._parts:
+        for index, loss, scale, tracker in self.parts:
             value = loss(targets[index], outputs[index], weights[index])
             if tracker is not None:
                 if self.held is None:

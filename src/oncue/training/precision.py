@@ -78,33 +78,39 @@ class Precision:
         return f"Precision({self.name!r})"
 
 
-def training_forward(model: Trainer) -> Callable[[Any], Any]:
+def training_forward(
+    model: Trainer, forward: Callable[[Any], Any], precision: Precision | None
+) -> Callable[[Any], Any]:
     """Return the forward pass whose outputs losses and metrics get: in the model's precision, outputs of 32 bits.
 
     Args:
-        model: A compiled model.
+        model: A model.
+        forward: What `inference_forward` returned for it.
+        precision: What `compile` was told; None for 32 bits.
 
     Returns:
-        The model's own `_forward`, and nothing around it, where all is computed in 32 bits.
+        `forward`, and nothing around it, where all is computed in 32 bits.
     """
-    forward = inference_forward(model)
-    if model._precision is not None:
+    if precision is not None:
         return forward
     if not any(isinstance(part, Layer) and part.compute_dtype in ("float16", "bfloat16") for part in model.modules()):
         return forward
     return lambda x: in_float32(forward(x))
 
 
-def inference_forward(model: Trainer) -> Callable[[Any], Any]:
+def inference_forward(
+    model: Trainer, forward: Callable[[Any], Any], precision: Precision | None
+) -> Callable[[Any], Any]:
     """Return the forward pass of `predict`: in the model's precision.
 
     Args:
         model: A model, compiled or not.
+        forward: Its forward pass, in whatever precision it is called.
+        precision: What `compile` was told; None for 32 bits.
 
     Returns:
-        The model's own `_forward`, and nothing around it, where all is computed in 32 bits.
+        `forward`, and nothing around it, where all is computed in 32 bits.
     """
-    forward, precision = model._forward, model._precision
     if precision is not None:
         device_type = model.device.type
 

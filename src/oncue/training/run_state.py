@@ -20,6 +20,7 @@ from oncue.random_state import random_state, set_random_state
 from oncue.training.layer_states import layer_states, set_layer_states
 
 if TYPE_CHECKING:
+    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 
@@ -31,6 +32,7 @@ class RunState:
 
     Args:
         model: A prepared model.
+        plan: Its plan.
         batches: The training data.
         callbacks: The list of the run.
 
@@ -46,8 +48,9 @@ class RunState:
         1 0 ['only.kernel']
     """
 
-    def __init__(self, model: Trainer, batches: Batches, callbacks: CallbackList) -> None:
+    def __init__(self, model: Trainer, plan: Plan, batches: Batches, callbacks: CallbackList) -> None:
         self._model = model
+        self._plan = plan
         self._batches = batches
         self._callbacks = callbacks
         self._measured: tuple[int, list[Any]] | None = None
@@ -99,7 +102,7 @@ class RunState:
             return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be taken up in the middle of an epoch"
             )
-        if model._overrides("train_step") and model._compiled_metrics is not None:
+        if "train_step" in self._plan.own and self._plan.metrics is not None:
             return "the model has a `train_step` of its own, whose metrics are made by its first batch"
         strange = [type(metric).__name__ for metric in model.metrics if not _can_be_kept(metric)]
         return f"the metric {strange[0]} can't be written down" if strange else None

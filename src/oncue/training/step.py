@@ -1,4 +1,4 @@
-"""One step on one batch: forward, loss, backward, optimizer, running values. Nothing is read from the device."""
+"""One step on one batch: forward, loss, backward, update, running values. Nothing is read from the device."""
 
 from __future__ import annotations
 
@@ -11,69 +11,84 @@ from oncue.core.logs import Source
 from oncue.feeding.batch import Batch, unpack_x_y_sample_weight
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.meter import Reading
-from oncue.training.precision import training_forward
 
 if TYPE_CHECKING:
-    from oncue.training.trainer import Trainer
+    from oncue.training.plan import Plan
+
+Objective = Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]
 
 
-def train_step(model: Trainer) -> Callable[[Batch], Source]:
-    """Return the function that trains a compiled and built model on one batch.
+def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
+    """Return the function that trains or evaluates a prepared model on one batch.
 
     Args:
-        model: The model; its optimizer, loss and metrics are looked up once, here.
+        plan: The model's plan.
+        training: Whether it updates the weights. One that evaluates is to be run without gradients.
 
     Returns:
-        A function from a batch to the meter that holds the running values.
+        A function from a batch to the meter that holds the running values, or to what the model's own
+        `compute_metrics` returned.
     """
-    optimizer, meter = model.optimizer, model._meter
-    compute = loss_function(model)
-    update, own = metric_update(model), own_metrics(model)
-    zero_grad, apply, tracker = optimizer.zero_grad, optimizer.step, model._loss_tracker.update_state
-    scale = optimizer.scale_loss if getattr(optimizer, "loss_scale_factor", None) is not None else None
-    trains = bool(model.trainable_parameters())
+    optimizer, meter, track = plan.optimizer, plan.meter, plan.loss_tracker.update_state
+    compute = objective(plan)
+    zero_grad = optimizer.zero_grad if training else None
+    update = optimizer.step if training and plan.trains else None
+    scale = optimizer.scale_loss if training and getattr(optimizer, "loss_scale_factor", None) is not None else None
+    measure = None if plan.metrics is None else plan.metrics.update_detached
+    measures_itself = "compute_metrics" in plan.own
 
     def step(batch: Batch) -> Source:
         x, y, weight = batch
-        zero_grad()
+        if zero_grad is not None:
+            zero_grad()
         y_pred, loss = compute(x, y, weight)
-        if trains:
+        if update is not None:
             (loss if scale is None else scale(loss)).backward()
-            apply()
-        tracker(loss, samples_of(x))
-        if own is not None:
-            return own(x, y, detached(y_pred), weight)
-        if update is not None:
-            update(y, detached(y_pred), weight)
+            update()
+        track(loss, samples_of(x))
+        if measures_itself:
+            return measured(plan, batch, detached(y_pred) if training else y_pred)
+        if measure is not None:
+            measure(y, detached(y_pred) if training else y_pred, weight)
         return meter
 
     return step
 
 
-def test_step(model: Trainer) -> Callable[[Batch], Source]:
-    """Return the function that evaluates a compiled and built model on one batch; run it without gradients."""
-    meter, compute = model._meter, loss_function(model)
-    update, own = metric_update(model), own_metrics(model)
-    tracker = model._loss_tracker.update_state
+def objective(plan: Plan) -> Objective:
+    """Return the function from a batch's `(x, y, weight)` to the outputs and the loss with all penalties.
 
-    def step(batch: Batch) -> Source:
-        x, y, weight = batch
-        y_pred, loss = compute(x, y, weight)
-        tracker(loss, samples_of(x))
+    Raises:
+        ValueError: When there is nothing to compute a loss from.
+    """
+    forward, losses, penalty, own = plan.forward, plan.losses, plan.penalty, plan.own.get("compute_loss")
+    if losses is None and penalty is None and own is None:
+        raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
+
+    def compute(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
+        y_pred = forward(x)
         if own is not None:
-            return own(x, y, y_pred, weight)
-        if update is not None:
-            update(y, y_pred, weight)
-        return meter
+            return y_pred, own(x=x, y=y, y_pred=y_pred, sample_weight=weight)
+        loss: Any = None if losses is None else losses(y, y_pred, weight)
+        if penalty is not None:
+            loss = penalty() if loss is None else loss + penalty()
+        return y_pred, loss
 
-    return step
+    return compute
 
 
-def own_step(model: Trainer, method: Callable[[Any], Any]) -> Callable[[Batch], Source]:
+def measured(plan: Plan, batch: Batch, y_pred: Any) -> Source:
+    """Return what the model's own `compute_metrics` returns for a batch and its outputs, which carry no graph."""
+    x, y, weight = batch
+    with torch.no_grad():
+        return _reading(plan, "compute_metrics", plan.own["compute_metrics"](x, y, y_pred, weight))
+
+
+def own_step(plan: Plan, method: Callable[[Any], Any]) -> Callable[[Batch], Source]:
     """Return the function that runs a `train_step` or `test_step` which the user has overridden.
 
     Args:
-        model: The model.
+        plan: The model's plan.
         method: The overriding method; it takes data as Keras gives it and returns a dict of values.
 
     Raises:
@@ -81,7 +96,7 @@ def own_step(model: Trainer, method: Callable[[Any], Any]) -> Callable[[Batch], 
     """
 
     def step(batch: Batch) -> Source:
-        return _reading(model, method.__name__, method(pack(batch)))
+        return _reading(plan, method.__name__, method(pack(batch)))
 
     return step
 
@@ -106,66 +121,11 @@ def unpacked(data: Any) -> Batch:
     return unpack_x_y_sample_weight(data)
 
 
-def loss_function(model: Trainer) -> Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]:
-    """Return the function from a batch's `(x, y, weight)` to the outputs and the loss with all penalties."""
-    compiled_loss = model._compiled_loss
-    forward = training_forward(model)
-    penalties = model._find_layer_losses().any
-    if model._overrides("compute_loss"):
-
-        def by_method(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
-            y_pred = forward(x)
-            return y_pred, model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight)
-
-        return by_method
-    if compiled_loss is None:
-        if not penalties:
-            raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
-
-        def only_penalties(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
-            y_pred = forward(x)
-            return y_pred, model._penalty()
-
-        return only_penalties
-
-    if penalties:
-
-        def with_penalties(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
-            y_pred = forward(x)
-            return y_pred, compiled_loss(y, y_pred, weight) + model._penalty()
-
-        return with_penalties
-
-    def plain(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
-        y_pred = forward(x)
-        return y_pred, compiled_loss(y, y_pred, weight)
-
-    return plain
-
-
-def metric_update(model: Trainer) -> Callable[[Any, Any, Any], None] | None:
-    """Return the function that adds `(y, y_pred, weight)` to the compiled metrics; None without any."""
-    metrics = model._compiled_metrics
-    return None if metrics is None else metrics.update_detached
-
-
-def own_metrics(model: Trainer) -> Callable[[Any, Any, Any, Any], Source] | None:
-    """Return the function that calls a `compute_metrics` which the user has overridden; None when none is."""
-    if not model._overrides("compute_metrics"):
-        return None
-
-    def measured(x: Any, y: Any, y_pred: Any, weight: Any) -> Source:
-        with torch.no_grad():
-            return _reading(model, "compute_metrics", model.compute_metrics(x, y, y_pred, weight))
-
-    return measured
-
-
-def _reading(model: Trainer, method: str, values: Any) -> Source:
+def _reading(plan: Plan, method: str, values: Any) -> Source:
     if not isinstance(values, dict):
         raise TypeError(
-            f"`{type(model).__name__}.{method}` must return a dict of values for the logs, such as "
-            f"{{'loss': loss}}; it returned {values!r} of type {type(values).__name__}."
+            f"`{plan.owner}.{method}` must return a dict of values for the logs, such as {{'loss': loss}}; it returned "
+            f"{values!r} of type {type(values).__name__}."
         )
     return Reading.of(values)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,13 +12,10 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue import backend, optimizers
 from oncue.callbacks import CallbackList
-from oncue.core.console import print_message
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
-from oncue.feeding.tensors import to_tensors
 from oncue.layers.layer import Layer
 from oncue.legacy import methods as old_methods, take_old_arguments
-from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
 from oncue.objects import builtin, is_builtin
@@ -26,20 +23,13 @@ from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose
 from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
-from oncue.training.graph.compiled_step import (
-    STEPS_WORTH_COMPILING,
-    CompiledSteps,
-    signature_of,
-    stepping,
-    worth_compiling,
-)
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
-from oncue.training.precision import Precision, in_float32, inference_forward, training_forward
-from oncue.training.step import own_step, test_step, train_step, unpacked
-
-_STEPS_WORTH_MENTIONING = 10_000
+from oncue.training.plan import OVERRIDABLE, Plan
+from oncue.training.precision import Precision, in_float32
+from oncue.training.probe import check_targets, mode, probe, probe_validation
+from oncue.training.step import make_step, own_step, unpacked
 
 
 @builtin
@@ -68,24 +58,14 @@ class Trainer(Layer):
     _chosen_device: torch.device | None = None
     _initial_epoch: int | None = None
     _in_run: bool = False
-    _compiled_loss: OutputLosses | None = None
-    _compiled_metrics: OutputMetrics | None = None
-    _loss_tracker: Mean
-    _meter: Meter
-    _output_like: Any = None
-    _probed: bool = False
-    _optimized: list[Any]
-    # What `compile(precision=...)` asked for; None for 32 bits.
-    _precision: Precision | None = None
-    # What `fit` has decided about compiling, the compiled steps, and what their batches look like.
-    _compiles: bool = False
-    _steps_ahead: int = 0
-    _compiled_steps: CompiledSteps
-    _typical: dict[str, Any]
     # Who may add losses, found when the model is prepared or first run.
     _layer_losses: _LayerLosses | None = None
     # Whether the model is run by itself or by a model around it, so that its next call begins no new pass.
     _in_pass: bool = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._plan = Plan()
 
     def compile(
         self,
@@ -141,30 +121,25 @@ class Trainer(Layer):
         if jit_compile not in (True, False, "auto", None):
             raise ValueError(f'`jit_compile` must be True, False or "auto"; got {jit_compile!r}.')
         names = getattr(self, "output_names", None)
-        compiled_loss = None if loss is None else OutputLosses(loss, loss_weights, output_names=names)
-        compiled_metrics = None
+        losses = None if loss is None else OutputLosses(loss, loss_weights, output_names=names)
+        measured = None
         if metrics is not None or weighted_metrics is not None:
-            compiled_metrics = OutputMetrics(metrics, weighted_metrics, output_names=names)
-        self._precision = Precision.of(precision)
+            measured = OutputMetrics(metrics, weighted_metrics, output_names=names)
+        jit_compile = jit_compile if jit_compile is not None and not run_eagerly else False
+        plan = Plan(losses, measured, Precision.of(precision), jit_compile)
         self.optimizer = optimizers.get(optimizer)
         accumulate(self.optimizer, gradient_accumulation_steps)
-        if auto_scale_loss and self.optimizer is not None and self._computes_in_float16():
+        by_argument = plan.precision is not None and plan.precision.name == "fp16"
+        in_float16 = by_argument or self.dtype_policy.name == "mixed_float16"
+        if auto_scale_loss and self.optimizer is not None and in_float16:
             self.optimizer = scaled(self.optimizer)
         # Past torch's __setattr__: a torch.nn loss must not become a layer of the model.
         object.__setattr__(self, "loss", loss)
-        self._compiled_loss, self._compiled_metrics = compiled_loss, compiled_metrics
-        self._loss_tracker = Mean(name="loss")
+        self._plan = plan
         self.run_eagerly = run_eagerly
-        self.jit_compile = jit_compile if jit_compile is not None and not run_eagerly else False
-        self._compiles = self.jit_compile is True
-        self._compiled_steps, self._typical = CompiledSteps(), {}
+        self.jit_compile = jit_compile
         self.steps_per_execution = steps_per_execution
         self.compiled = True
-        self._probed = False
-
-    def _computes_in_float16(self) -> bool:
-        by_argument = self._precision is not None and self._precision.name == "fp16"
-        return by_argument or self.dtype_policy.name == "mixed_float16"
 
     def fit(
         self,
@@ -247,17 +222,18 @@ class Trainer(Layer):
             )
         try:
             self._prepare(batches.first(), "fit", host=(x, y))
+            plan = self._plan
             if validation is not None:
-                self._try_validation(validation.first(), val_y)
+                probe_validation(self, plan, validation.first(), val_y)
             run = make_callbacks(
                 callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
             )
             self._announce(run, validation is not None)
             steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
-            self._choose_compiling(steps, verbose)
+            plan.graphs.choose(self.jit_compile, steps, verbose)
             self.stop_training = False
             with self._running(), run.run():
-                train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
+                train_epochs(self, plan, batches, validation, run, epochs, initial_epoch, validation_freq)
         finally:
             self.eval()
             batches.close()
@@ -306,7 +282,7 @@ class Trainer(Layer):
             self._prepare(batches.first(), "evaluate", host=(x, y))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
-                logs = test_batches(self, batches, run)
+                logs = test_batches(self, self._plan, batches, run)
         return logs if return_dict else self._in_order(logs)
 
     def predict(
@@ -339,12 +315,12 @@ class Trainer(Layer):
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
         with self._set_aside(batches):
             first = batches.first()
-            self._build_on(first[0])
-            if self._compiles:
-                self._typical["predict"] = signature_of(first)
+            plan = self._prepare_predict(first[0])
+            if plan.graphs.on:
+                plan.graphs.expect("predict", first)
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
-                return predict_batches(self, batches, run)
+                return predict_batches(self, plan, batches, run)
 
     fit_generator = old_methods.fit_generator
     evaluate_generator = old_methods.evaluate_generator
@@ -386,9 +362,9 @@ class Trainer(Layer):
         """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
         batch = self._one_batch((x, None, None), None, "predict_on_batch")
         with self._set_aside(None):
-            self._build_on(batch[0])
+            plan = self._prepare_predict(batch[0])
             with torch.no_grad():
-                outputs = inference_forward(self)(batch[0])
+                outputs = plan.predict(batch[0])
         return map_leaves(as_numpy, outputs)
 
     def _on_batch(self, kind: str, data: Batch, class_weight: Any, return_dict: bool, reset: bool) -> Any:
@@ -399,15 +375,16 @@ class Trainer(Layer):
             self._prepare(batch, method, host=data[:2])
             if reset:
                 self.reset_metrics()
-            if kind == "train":
-                eager = own_step(self, self.train_step) if self._overrides("train_step") else train_step(self)
+            plan, training = self._plan, kind == "train"
+            own = plan.own.get(f"{kind}_step")
+            eager = make_step(plan, training) if own is None else own_step(plan, own)
+            if training:
                 self.train()
-                with stepping(self, "train", eager, None) as step:
-                    result: Any = step(batch)
-            else:
-                eager = own_step(self, self.test_step) if self._overrides("test_step") else test_step(self)
-                with torch.no_grad(), stepping(self, "test", eager, None) as step:
-                    result = step(batch)
+            with (
+                nullcontext() if training else torch.no_grad(),
+                plan.graphs.stepping(self, plan, kind, eager, None) as step,
+            ):
+                result: Any = step(batch)
         logs = dict(zip(result.names, result.read(), strict=True))
         return logs if return_dict else self._in_order(logs)
 
@@ -430,15 +407,15 @@ class Trainer(Layer):
         Returns:
             The values to log.
         """
-        return self._returned(train_step(self)(unpacked(data)))
+        return self._returned(make_step(self._resolve(), training=True)(unpacked(data)))
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measure one batch; a subclass may override it, as in Keras. Takes and returns what `train_step` does."""
-        return self._returned(test_step(self)(unpacked(data)))
+        return self._returned(make_step(self._resolve(), training=False)(unpacked(data)))
 
     def predict_step(self, data: Any) -> Any:
         """Compute the outputs for one batch; a subclass may override it."""
-        return inference_forward(self)(unpacked(data)[0])
+        return self._resolve_predict().predict(unpacked(data)[0])
 
     def compute_loss(
         self,
@@ -463,18 +440,19 @@ class Trainer(Layer):
         Raises:
             ValueError: When there is nothing to compute a loss from.
         """
+        losses = self._plan.losses
         penalties = self._penalty() if self._find_layer_losses().any else None
-        if self._compiled_loss is None:
+        if losses is None:
             if penalties is None:
                 raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
             return penalties
-        loss = self._compiled_loss(y, y_pred, sample_weight)
+        loss = losses(y, y_pred, sample_weight)
         return loss if penalties is None else loss + penalties
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update the compiled metrics and return the values to log; a subclass may override it."""
-        if self._compiled_metrics is not None:
-            self._compiled_metrics.update_state(y, y_pred, sample_weight)
+        if self._plan.metrics is not None:
+            self._plan.metrics.update_state(y, y_pred, sample_weight)
         return self._results()
 
     # Metrics -----------------------------------------------------------------------------------------------------
@@ -483,15 +461,16 @@ class Trainer(Layer):
     def metrics(self) -> list[Any]:
         """The metrics: the loss, the compiled ones, and those that are attributes of the model."""
         found: list[Any] = []
+        plan = self._plan
         if self.compiled:
-            found.append(self._loss_tracker)
-            if self._compiled_metrics is not None and self._has_own_step():
-                # A step of the user's own goes over them as Keras's guide does: one of them is all compiled metrics.
-                found.append(self._compiled_metrics)
-            elif self._compiled_metrics is not None:
-                found += self._compiled_metrics.metrics
-            if self._compiled_loss is not None:
-                found += self._compiled_loss.metrics
+            found.append(plan.loss_tracker)
+            if plan.metrics is not None and (self._overrides("train_step") or self._overrides("test_step")):
+                # A step of the user's own goes over them as Keras's guide does: one of them is all that `compile` was given.
+                found.append(plan.metrics)
+            elif plan.metrics is not None:
+                found += plan.metrics.metrics
+            if plan.losses is not None:
+                found += plan.losses.metrics
         own = (value for value in vars(self).values() if isinstance(value, Metric))
         return found + [metric for metric in own if not any(metric is other for other in found)]
 
@@ -507,38 +486,28 @@ class Trainer(Layer):
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Return the metrics' values so far, as Python floats, by sorted name."""
-        named = self._named_metrics() if not self._overrides("metrics") else [(m.name, m) for m in self.metrics]
+        named = (
+            self._plan.named_metrics(self) if not self._overrides("metrics") else [(m.name, m) for m in self.metrics]
+        )
         meter = Meter(named)
         values = meter.read()
         return dict(zip(meter.names, values, strict=True))
 
     def _results(self) -> dict[str, Any]:
         # The first batch may have brought metrics that no meter knew of.
-        return Meter(self._named_metrics()).snapshot().results()
+        return Meter(self._plan.named_metrics(self)).snapshot().results()
 
     def _returned(self, source: Any) -> dict[str, Any]:
         """Return what a step gives to whoever called it by name: what `compute_metrics` returned, or all metrics."""
         return source.results() if isinstance(source, Reading) else self._results()
 
-    def _has_own_step(self) -> bool:
-        return self._overrides("train_step") or self._overrides("test_step")
-
-    def _named_metrics(self) -> list[tuple[str, Any]]:
-        named: list[tuple[str, Any]] = [("loss", self._loss_tracker)]
-        if self._compiled_metrics is not None:
-            named += self._compiled_metrics.names_and_metrics()
-        if self._compiled_loss is not None:
-            named += [(metric.name, metric) for metric in self._compiled_loss.metrics]
-        known = {id(metric) for _, metric in named}
-        own = (value for value in vars(self).values() if isinstance(value, Metric))
-        return named + [(metric.name, metric) for metric in own if id(metric) not in known]
-
     def _ordered_names(self) -> list[str]:
         # Keras's order: the total, metrics of a single output, the losses of several, and the rest by name.
         if not self.compiled:
             return []
-        named = self._named_metrics()
-        parts = [] if self._compiled_loss is None else [metric.name for metric in self._compiled_loss.metrics]
+        named = self._plan.named_metrics(self)
+        losses = self._plan.losses
+        parts = [] if losses is None else [metric.name for metric in losses.metrics]
         if isinstance(self.loss, dict):
             order = [f"{name}_loss" for name in self.loss]
             parts.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -573,7 +542,7 @@ class Trainer(Layer):
         kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
         requests = self.stop_evaluating, self.stop_predicting
         try:
-            with self._mode(False), self._running():
+            with mode(self, False), self._running():
                 yield
         finally:
             for metric, state in kept:
@@ -593,89 +562,66 @@ class Trainer(Layer):
             )
 
     def _prepare(self, batch: Batch, method: str, host: tuple[Any, Any]) -> None:
-        """Build the model, the optimizer and the metrics, and refuse targets that can't be right."""
-        x, y, weight = batch
+        """Build the model, the optimizer and the metrics, complete the plan, and refuse targets that can't be right."""
+        x, y, _ = batch
         self._build_on(x)
-        if method in ("fit", "train_on_batch") or self.optimizer is not None:
-            self._optimized = self.trainable_variables
-            self.optimizer.build(self._optimized)
-        probed = not self._probed and not self._overrides("train_step")
-        if probed:
-            self._probe(x, y, weight)
-        if self._compiled_loss is not None and not self._overrides("train_step"):
-            self._check_targets(host[1] if host[1] is not None else y, method)
-        self._meter = Meter(self._named_metrics())
-        kind = "train" if method in ("fit", "train_on_batch") else "test"
-        self._typical[kind] = signature_of(batch)
-        if self._probed:
-            self._meter.snapshot()
-        if probed:
+        plan, training = self._resolve(), method in ("fit", "train_on_batch")
+        if training or self.optimizer is not None:
+            plan.optimized = self.trainable_variables
+            self.optimizer.build(plan.optimized)
+        probes = not plan.probed and "train_step" not in plan.own
+        if probes:
+            probe(self, plan, batch)
+        if "train_step" not in plan.own:
+            check_targets(self, plan, host[1] if host[1] is not None else y, method)
+        plan.meter = Meter(plan.named_metrics(self))
+        plan.graphs.expect("train" if training else "test", batch)
+        if plan.probed:
+            plan.meter.snapshot()
+        if probes:
             self.reset_metrics()
+
+    def _prepare_predict(self, x: Any) -> Plan:
+        self._build_on(x)
+        return self._resolve_predict()
+
+    def _resolve(self) -> Plan:
+        """Look up what a step needs of the model."""
+        penalty = self._penalty if self._find_layer_losses().any else None
+        self._plan.resolve(self, self._forward, penalty, self._own_methods())
+        return self._plan
+
+    def _resolve_predict(self) -> Plan:
+        self._find_layer_losses()
+        self._plan.resolve_predict(self, self._forward, self._own_methods())
+        return self._plan
+
+    def _own_methods(self) -> dict[str, Callable[..., Any]]:
+        return {name: getattr(self, name) for name in OVERRIDABLE if self._overrides(name)}
 
     @property
     def step_account(self) -> str:
         """How the steps of the last `fit` ran, in a sentence; empty for a short run of eager steps."""
-        if self._compiles:
-            step = self._compiled_steps.get("train")
-            return "" if step is None else step.account
-        if self.jit_compile != "auto" or self._steps_ahead < _STEPS_WORTH_MENTIONING:
-            return ""
-        least = f"{STEPS_WORTH_COMPILING:,}"
-        return f'The steps ran eagerly: compiling them is worth it from {least} steps on (jit_compile="auto").'
-
-    def _choose_compiling(self, steps: int | None, verbose: Any) -> None:
-        self._compiles = worth_compiling(self.jit_compile, steps)
-        self._steps_ahead = steps or 0
-        if self._compiles and self.jit_compile == "auto" and verbose:
-            print_message(f'Compiling the training step, because {steps:,} steps lie ahead (jit_compile="auto").')
+        return self._plan.graphs.account(self.jit_compile)
 
     def _announce(self, run: CallbackList, validation: bool) -> None:
         """Tell the callbacks what this run logs, where that is known before its first step."""
-        if not self._probed or self._overrides("train_step") or self._overrides("compute_metrics"):
+        plan = self._plan
+        if not plan.probed or "train_step" in plan.own or "compute_metrics" in plan.own:
             return
-        names = list(self._meter.names)
-        directions = {name: metric._direction for name, metric in self._named_metrics() if metric._direction}
+        names = list(plan.meter.names)
+        directions = {name: metric._direction for name, metric in plan.named_metrics(self) if metric._direction}
         if validation:
-            names += [f"val_{name}" for name in self._meter.names]
+            names += [f"val_{name}" for name in plan.meter.names]
         run.expect(names, validation, directions)
-
-    def _probe(self, x: Any, y: Any, weight: Any) -> None:
-        """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were."""
-        y_pred = self._output_like = self._trial(x)
-        if self._compiled_loss is not None and y is not None and not self._compiled_loss.built:
-            # The means of several outputs' losses must be there before the meter is made.
-            self._compiled_loss.build(y, y_pred)
-        if self._compiled_metrics is not None and y is not None:
-            with torch.no_grad():
-                self._compiled_metrics.update_state(y, y_pred, weight)
-        self._probed = True
-
-    def _trial(self, x: Any) -> Any:
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), self._mode(False):
-            return training_forward(self)(x)
-
-    def _try_validation(self, batch: Batch, y: Any) -> None:
-        """Refuse validation data that can't be right now, rather than after an epoch of training."""
-        self._typical["test"] = signature_of(batch)
-        if self._probed and not self._overrides("test_step"):
-            self._output_like = self._trial(batch[0])
-            if self._compiled_loss is not None:
-                self._check_targets(y if y is not None else batch[1], "fit", "validation_data")
-
-    def _check_targets(self, y: Any, method: str, source: str | None = None) -> None:
-        if y is None and not self._overrides("compute_loss"):
-            missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"
-            raise ValueError(f"{missing}, because the model was compiled with loss={self.loss!r}.")
-        if self._probed and self._compiled_loss is not None and not self._overrides("compute_loss"):
-            self._compiled_loss.check(to_tensors(y, "y"), self._output_like)
 
     # Running -----------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer; what layers inside add to the loss belongs to this pass alone."""
-        if self._precision is not None and not self._precision.is_on(device_type := self._device_type):
-            with self._precision.autocast(device_type):
+        precision = self._plan.precision
+        if precision is not None and not precision.is_on(device_type := self._device_type):
+            with precision.autocast(device_type):
                 outputs = self(*args, **kwargs)
             return in_float32(outputs)
         found = self._layer_losses or self._find_layer_losses()
@@ -724,10 +670,9 @@ class Trainer(Layer):
     def _build_on(self, x: Any) -> None:
         """Make the weights by running the model once, where they are not there yet."""
         if not self._all_built():
-            with torch.no_grad(), self._mode(False):
+            with torch.no_grad(), mode(self, False):
                 self(x)
             self._place()
-        self._find_layer_losses()
 
     def _all_built(self) -> bool:
         return self.built and all(module.built for module in self.modules() if isinstance(module, Layer))
@@ -759,18 +704,6 @@ class Trainer(Layer):
     def _forget_added_losses(self) -> None:
         for layer in (self._layer_losses or self._find_layer_losses()).adders:
             layer._added_losses.clear()
-
-    @contextmanager
-    def _mode(self, training: bool) -> Iterator[None]:
-        before = self.training
-        # A torch module inside may be in another mode than the model.
-        if any(part.training != training for part in self.modules()):
-            self.train(training)
-        try:
-            yield
-        finally:
-            if self.training != before:
-                self.train(before)
 
 
 class _LayerLosses:

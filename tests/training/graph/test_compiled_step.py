@@ -147,7 +147,7 @@ def test_torch_optimizers_are_part_of_the_graph(name: str, quick: None) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler")
 def test_the_real_compiler_gives_what_the_eager_step_gives() -> None:
     model = assert_same(network, OPTIMIZERS["adam"])
-    steps = model._compiled_steps
+    steps = model._plan.graphs.steps
     assert (steps["train"].graphs, steps["test"].graphs) == (1, 1)
     eager, _ = trained(network, OPTIMIZERS["adam"], False)
     np.testing.assert_allclose(model.predict(X, batch_size=24, verbose=0), eager.predict(X, verbose=0), atol=1e-4)
@@ -158,7 +158,7 @@ def test_the_real_compiler_gives_what_the_eager_step_gives() -> None:
 def test_one_graph_serves_all_epochs_rates_and_fits(quick: None) -> None:
     model, _ = trained(network, OPTIMIZERS["adam"], True, [LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))])
     model.fit(X, Y, batch_size=16, epochs=2, verbose=0)
-    step = model._compiled_steps["train"]
+    step = model._plan.graphs.steps["train"]
     assert step.graphs == 1
     assert step.eager_batches == 1  # 72 samples: the last batch of an epoch has eight
     region = next(iter(step._graphs.values())).region
@@ -251,7 +251,7 @@ def test_what_a_callback_changes_between_batches_is_seen(quick: None) -> None:
         return [watcher]
 
     model = assert_same(network, OPTIMIZERS["sgd"], without_dropout)
-    assert model._compiled_steps["train"].graphs == 2
+    assert model._plan.graphs.steps["train"].graphs == 2
 
 
 def test_weights_that_are_frozen_between_epochs_stay(quick: None) -> None:
@@ -496,7 +496,7 @@ def test_single_batches(quick: None) -> None:
 def test_copies_and_pickles_leave_the_graphs_behind(quick: None) -> None:
     model, _ = trained(network, OPTIMIZERS["adam"], True)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other._compiled_steps == {}
+        assert other._plan.graphs.steps == {}
         np.testing.assert_allclose(other.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
 
 
@@ -556,10 +556,10 @@ def test_auto_compiles_long_runs_and_says_so(
     model.compile("sgd", LOSS, metrics=["accuracy"])
     history = model.fit(X, Y, batch_size=16, verbose=2)
     assert "The steps" not in history.explain()
-    monkeypatch.setattr("oncue.training.trainer._STEPS_WORTH_MENTIONING", 5)
+    monkeypatch.setattr("oncue.training.graph.choice._STEPS_WORTH_MENTIONING", 5)
     history = model.fit(X, Y, batch_size=16, verbose=2)
     assert "The steps ran eagerly: compiling them is worth it from 200,000 steps on" in history.explain()
-    monkeypatch.setattr("oncue.training.graph.compiled_step.STEPS_WORTH_COMPILING", 10)
+    monkeypatch.setattr("oncue.training.graph.choice.STEPS_WORTH_COMPILING", 10)
     history = model.fit(X, Y, batch_size=16, epochs=2, verbose=2)
     assert 'Compiling the training step, because 10 steps lie ahead (jit_compile="auto").' in capsys.readouterr().out
     assert "The steps ran as one compiled graph" in history.explain()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from oncue.callbacks import CallbackList
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.layers.lstm import LSTMCell
@@ -22,16 +20,14 @@ from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
 from oncue.training.graph.refusal import reason_of
 from oncue.training.graph.step_graph import StepGraph
 from oncue.training.layer_states import layer_states, set_layer_states
-from oncue.training.step import loss_function
+from oncue.training.step import objective
 
 if TYPE_CHECKING:
+    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 Step = Callable[[Batch], Any]
 Signature = tuple[Any, ...]
-
-STEPS_WORTH_COMPILING = 200_000
-"""The length of a run from which `jit_compile="auto"` compiles."""
 
 _MOST_SHAPES = 8
 _MOST_GRAPHS = 4
@@ -47,16 +43,17 @@ class CompiledStep:
     follows eagerly.
 
     Args:
-        model: A compiled and built model.
+        model: A prepared model.
+        plan: Its plan.
         kind: "train", "test" or "predict".
     """
 
-    def __init__(self, model: Trainer, kind: str) -> None:
+    def __init__(self, model: Trainer, plan: Plan, kind: str) -> None:
         self.refusal: str | None = None
         """Why the step isn't compiled, or None."""
         self.eager_batches = 0
         """How many batches of the pass ran eagerly."""
-        self._model, self._kind = model, kind
+        self._model, self._plan, self._kind = model, plan, kind
         self._eager: Step | None = None
         self._typical: list[Signature] = []
         self._graphs: dict[Signature, StepGraph] = {}
@@ -98,7 +95,7 @@ class CompiledStep:
         """
         self._eager, self._alone, self.eager_batches = eager, alone, 0
         if self._kind == "train":
-            parameters = [(id(parameter), parameter.requires_grad) for parameter in self._model.optimizer._parameters]
+            parameters = [(id(parameter), parameter.requires_grad) for parameter in self._plan.optimizer._parameters]
             if self._parameters != parameters or (self._update is not None and not self._update.is_current()):
                 self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
         shapes = None if typical is None else _shapes(typical)
@@ -155,7 +152,7 @@ class CompiledStep:
             update.after()
         if graph.region.graphs > _MOST_GRAPHS:
             self._refuse(f"what it depends on kept changing, so that it was compiled {graph.region.graphs} times")
-        return self._model._meter if graph.rest is None else graph.rest(batch, results)
+        return self._plan.meter if graph.rest is None else graph.rest(batch, results)
 
     def _eagerly(self, batch: Batch) -> Any:
         assert self._eager is not None
@@ -177,14 +174,14 @@ class CompiledStep:
                 self._refuse(obstacle)
                 return None
             if self._kind == "train" and self._update is None:
-                self._update = compiled_update(self._model.optimizer)
+                self._update = compiled_update(self._plan.optimizer)
                 if self._update is not None:
                     self._update.refresh()
             self._make(batch, signature, measures=True)
         return self._graphs[signature]
 
     def _make(self, batch: Batch, signature: Signature, measures: bool) -> None:
-        graph = StepGraph(self._model, batch, self._update, kind=self._kind, measures=measures)
+        graph = StepGraph(self._model, self._plan, batch, self._update, kind=self._kind, measures=measures)
         graph.region.alone = self._alone
         self._graphs[signature] = graph
 
@@ -193,7 +190,7 @@ class CompiledStep:
         made = self._graphs.pop(signature)
         if self._update is not None:
             self._update.settle()
-        if made.measures and self._kind != "predict" and self._model._compiled_metrics is not None:
+        if made.measures and self._kind != "predict" and self._plan.metrics is not None:
             self._make(batch, signature, measures=False)
         else:
             self._refuse(reason_of(error))
@@ -201,8 +198,8 @@ class CompiledStep:
 
     def _obstacle(self, batch: Batch) -> str | None:
         """Return why a step on such batches can't be a graph, as far as one eager try of it tells."""
-        model = self._model
-        if model._overrides(f"{self._kind}_step"):
+        model, plan = self._model, self._plan
+        if f"{self._kind}_step" in plan.own:
             return f"the model has a `{self._kind}_step` of its own"
         masked = any(isinstance(part, Masking) or getattr(part, "mask_zero", False) for part in model.modules())
         recurrent = next((part for part in model.modules() if _would_be_unrolled(part, masked)), None)
@@ -210,7 +207,7 @@ class CompiledStep:
             return f"torch's compiler would unroll `{type(recurrent).__name__}` over all steps of its sequences"
         if self._kind != "train":
             return None
-        parameters = model.optimizer._parameters
+        parameters = plan.optimizer._parameters
         held = {id(parameter) for parameter in model.parameters()}
         if any(id(parameter) not in held for parameter in parameters):
             return "the optimizer has parameters that the model doesn't have"
@@ -218,10 +215,10 @@ class CompiledStep:
             return "the model has no weights to train"
         devices = [model.device] if model.device.type == "cuda" else []
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        means = [(metric, metric.get_state()) for _, metric in model._named_metrics()]
+        means = [(metric, metric.get_state()) for _, metric in plan.named_metrics(model)]
         layers = copy.deepcopy(layer_states(model))
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            _, loss = loss_function(model)(*batch)
+            _, loss = objective(plan)(*batch)
             trained = [p for p in parameters if p.requires_grad]
             alone = not loss.requires_grad or not trained
             gradients = [None] if alone else list(torch.autograd.grad(loss, trained, allow_unused=True))
@@ -243,9 +240,9 @@ class CompiledStep:
         )
 
     def _warn(self, text: str) -> None:
-        steps = self._model._compiled_steps
-        if self._model.jit_compile is True and not steps.warned:
-            steps.warned = True
+        graphs = self._plan.graphs
+        if self._model.jit_compile is True and not graphs.warned:
+            graphs.warned = True
             warn(text)
 
 
@@ -280,56 +277,3 @@ def _would_be_unrolled(module: Any, masked: bool) -> bool:
         fused = isinstance(cell, LSTMCell) and cell.can_be_fused and not cell.recurrent_dropout
         return masked or not (fused and kernel_takes(list(module.parameters())))
     return isinstance(module, torch.nn.RNNBase) and not lstm_is_whole(module)
-
-
-class CompiledSteps(dict[str, CompiledStep]):
-    """The compiled steps of a model, which neither its copies nor files can have."""
-
-    warned = False
-    """Whether it was said that something can't be compiled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CompiledSteps, ()
-
-
-@contextmanager
-def stepping(model: Trainer, kind: str, eager: Step, callbacks: CallbackList | None) -> Iterator[Step]:
-    """Enclose a pass over batches, and say which step to take.
-
-    Args:
-        model: A prepared model.
-        kind: "train", "test" or "predict".
-        eager: The eager step.
-        callbacks: Who listens to the pass; None for a single batch that is fed by hand.
-
-    Yields:
-        The compiled step where the model is to be compiled, else the eager one.
-    """
-    if not model._compiles:
-        yield eager
-        return
-    if kind not in model._compiled_steps:
-        model._compiled_steps[kind] = CompiledStep(model, kind)
-    alone = callbacks is not None and not callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
-    step = model._compiled_steps[kind].renew(eager, model._typical.get(kind), alone)
-    try:
-        yield step
-    finally:
-        step.end()
-
-
-def worth_compiling(jit_compile: bool | str, steps: int | None) -> bool:
-    """Return whether a run is to be compiled.
-
-    With "auto" that is so when it is long enough to win back the ten seconds or more that compiling takes: a graph
-    saves about a tenth of a millisecond in each step of a small network.
-
-    Args:
-        jit_compile: What `compile` was given.
-        steps: How many steps lie ahead, or None when nobody knows.
-
-    Example:
-        >>> worth_compiling("auto", 1_000), worth_compiling("auto", 1_000_000), worth_compiling(True, 1)
-        (False, True, True)
-    """
-    return jit_compile is True or (jit_compile == "auto" and steps is not None and steps >= STEPS_WORTH_COMPILING)

@@ -14,10 +14,11 @@ from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate
 from oncue.torch_private import compiler_options
 from oncue.training.graph.compiled_region import CompiledRegion
-from oncue.training.precision import inference_forward
-from oncue.training.step import detached, loss_function, metric_update, own_metrics, samples_of
+from oncue.training.probe import trial
+from oncue.training.step import detached, measured, objective, samples_of
 
 if TYPE_CHECKING:
+    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 Results = tuple[Tensor, ...]
@@ -27,7 +28,8 @@ class StepGraph:
     """The compiled part of a step, and what follows it eagerly.
 
     Args:
-        model: A compiled and built model.
+        model: A prepared model.
+        plan: Its plan.
         like: A batch of the shape it is for.
         update: The optimizer's update when it is to be in the graph; None leaves `optimizer.step` to follow.
         kind: "train", "test" or "predict".
@@ -35,14 +37,14 @@ class StepGraph:
     """
 
     def __init__(
-        self, model: Trainer, like: Batch, update: CompiledUpdate | None, *, kind: str, measures: bool
+        self, model: Trainer, plan: Plan, like: Batch, update: CompiledUpdate | None, *, kind: str, measures: bool
     ) -> None:
         self.update = update
         self.measures = measures
-        self._model = model
-        self._own = own_metrics(model)
-        self._metrics = metric_update(model)
-        self._measured_inside = measures and self._own is None and self._metrics is not None
+        self._model, self._plan = model, plan
+        has_metrics, own = plan.metrics is not None, "compute_metrics" in plan.own
+        self._measured_inside = measures and has_metrics and not own
+        self._measured_after = own or (has_metrics and not self._measured_inside)
         self._gradients_follow = kind == "train" and update is None
         self._form: Any = None
         self.rest: Callable[[Batch, Results], Any] | None = None
@@ -53,10 +55,10 @@ class StepGraph:
             inside = self._train(like) if kind == "train" else self._test(like)
             if self._gradients_follow or self._measured_after:
                 self.rest = self._follow
-            for _, metric in model._named_metrics():
+            for _, metric in plan.named_metrics(model):
                 for variable in metric.variables:
                     variable.materialize(model.device)
-        owners = [*model.modules(), *_parts_of(model)]
+        owners = [*model.modules(), *_parts_of(model, plan)]
         check = _refuse_strays if kind == "train" else None
         self.region = CompiledRegion(
             inside,
@@ -67,29 +69,25 @@ class StepGraph:
             records=model.device.type == "cuda" and kind != "predict",
         )
 
-    @property
-    def _measured_after(self) -> bool:
-        return self._own is not None or (self._metrics is not None and not self._measured_inside)
-
     def _train(self, like: Batch) -> Callable[..., Results]:
-        model, update, apart = self._model, self.update, _apart(like)
-        objective = _Objective(model)
-        optimizer = model.optimizer
-        names_of = {id(parameter): name for name, parameter in objective.named_parameters()}
+        plan, update, apart = self._plan, self.update, _apart(like)
+        module = _Objective(self._model, plan)
+        optimizer = plan.optimizer
+        names_of = {id(parameter): name for name, parameter in module.named_parameters()}
         names = [names_of[id(parameter)] for parameter in optimizer._parameters]
         # The tensors of the update themselves: for two that share their memory, torch makes both anew at every call.
         weights = [p.detach() for p in optimizer._parameters] if update is None else update.weights
         parameters = dict(zip(names, weights, strict=True))
-        buffers = dict(objective.named_buffers())
+        buffers = dict(module.named_buffers())
         scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
-        parts, samples = [] if model._compiled_loss is None else model._compiled_loss.metrics, samples_of(like[0])
+        parts, samples = [] if plan.losses is None else plan.losses.metrics, samples_of(like[0])
         sum_up = self._summing(like)
 
         def step(*leaves: Tensor) -> Results:
             x, y, weight = apart(leaves)
 
             def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, Any]:
-                y_pred, loss, held = torch.func.functional_call(objective, (parameters, buffers), (x, y, weight))
+                y_pred, loss, held = torch.func.functional_call(module, (parameters, buffers), (x, y, weight))
                 return (loss if scale is None else scale(loss)), (loss, y_pred, held)
 
             by_name, (loss, y_pred, held) = torch.func.grad(loss_of, has_aux=True)(parameters, buffers)
@@ -103,7 +101,7 @@ class StepGraph:
         return step
 
     def _test(self, like: Batch) -> Callable[..., Results]:
-        apart, compute = _apart(like), loss_function(self._model)
+        apart, compute = _apart(like), objective(self._plan)
         sum_up = self._summing(like)
 
         def step(*leaves: Tensor) -> Results:
@@ -115,22 +113,22 @@ class StepGraph:
 
     def _summing(self, like: Batch) -> Callable[[Tensor, Any, Any, Any], Results]:
         """Return what adds a batch to the running values in the graph, and hands out the outputs for those outside it."""
-        track, samples = self._model._loss_tracker.update_state, samples_of(like[0])
-        metrics = self._metrics if self._measured_inside else None
+        track, samples = self._plan.loss_tracker.update_state, samples_of(like[0])
+        metrics = self._plan.metrics
+        measure = metrics.update_detached if metrics is not None and self._measured_inside else None
         outside = self._measured_after
 
         def sum_up(loss: Tensor, y: Any, y_pred: Any, weight: Any) -> Results:
             track(loss, samples)
-            if metrics is not None:
-                metrics(y, y_pred, weight)
+            if measure is not None:
+                measure(y, y_pred, weight)
             return tuple([leaf for _, leaf in named_leaves(y_pred, "")] if outside else [])
 
         return sum_up
 
     def _predict(self, like: Batch) -> Callable[..., Results]:
-        model, apart = self._model, _apart(like)
-        forward = inference_forward(model)
-        self._form = model._trial(like[0])
+        apart, forward = _apart(like), self._plan.predict
+        self._form = trial(self._model, forward, like[0])
 
         def step(*leaves: Tensor) -> Results:
             return tuple([leaf for _, leaf in named_leaves(forward(apart(leaves)[0]), "")])
@@ -144,39 +142,40 @@ class StepGraph:
         return map_leaves(lambda leaf: next(given), self._form)
 
     def _follow(self, batch: Batch, results: Results) -> Source:
-        model = self._model
+        plan = self._plan
         given = iter(results)
         if self._gradients_follow:
-            for parameter in model.optimizer._parameters:
+            optimizer = plan.optimizer
+            for parameter in optimizer._parameters:
                 parameter.grad = next(given)
-            model.optimizer.step()
+            optimizer.step()
         if not self._measured_after:
-            return model._meter
-        x, y, weight = batch
-        y_pred = detached(map_leaves(lambda leaf: next(given), model._output_like))
-        if self._own is not None:
-            return self._own(x, y, y_pred, weight)
-        assert self._metrics is not None
-        self._metrics(y, y_pred, weight)
-        return model._meter
+            return plan.meter
+        y_pred = detached(map_leaves(lambda leaf: next(given), plan.outputs))
+        if "compute_metrics" in plan.own:
+            return measured(plan, batch, y_pred)
+        assert plan.metrics is not None
+        _, y, weight = batch
+        plan.metrics.update_detached(y, y_pred, weight)
+        return plan.meter
 
 
 class _Objective(torch.nn.Module):
     """The loss of a batch as a module, whose parameters can be put in from outside."""
 
-    def __init__(self, model: Trainer) -> None:
+    def __init__(self, model: Trainer, plan: Plan) -> None:
         super().__init__()
         self.model = model
-        self._compute = loss_function(model)
+        self._compute, self._losses = objective(plan), plan.losses
 
     def forward(self, x: Any, y: Any, weight: Any) -> tuple[Any, Tensor, list[Tensor]]:
-        compiled_loss = self.model._compiled_loss
-        if compiled_loss is None:
+        losses = self._losses
+        if losses is None:
             return (*self._compute(x, y, weight), [])
         # Nothing may be changed in place where gradients are taken, so that the means follow outside of this.
-        compiled_loss.held = []
+        losses.held = []
         y_pred, loss = self._compute(x, y, weight)
-        held, compiled_loss.held = compiled_loss.held, None
+        held, losses.held = losses.held, None
         return y_pred, loss, held
 
 
@@ -212,9 +211,9 @@ def _refuse_strays(inputs: Sequence[Tensor]) -> None:
         )
 
 
-def _parts_of(model: Trainer) -> list[Any]:
+def _parts_of(model: Trainer, plan: Plan) -> list[Any]:
     """Return metrics, their variables, and losses: what a step could write Python values to besides modules."""
-    metrics = [metric for _, metric in model._named_metrics()] if model.compiled else []
+    metrics = [metric for _, metric in plan.named_metrics(model)] if model.compiled else []
     variables = [variable for metric in metrics for variable in metric.variables]
-    losses = [] if model._compiled_loss is None else [part.loss for part in model._compiled_loss._parts]
+    losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
     return [*metrics, *variables, *losses]

@@ -1,0 +1,127 @@
+"""Plan: how a model is trained and measured, and what a step needs of it, looked up once for all batches of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oncue.metrics.mean import Mean
+from oncue.metrics.metric import Metric
+from oncue.training.graph.choice import GraphChoice
+from oncue.training.meter import Meter
+from oncue.training.output_losses import OutputLosses
+from oncue.training.output_metrics import OutputMetrics
+from oncue.training.precision import Precision, inference_forward, training_forward
+from oncue.variable import Variable
+
+if TYPE_CHECKING:
+    from oncue.training.trainer import Trainer
+
+Forward = Callable[[Any], Any]
+
+OVERRIDABLE = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
+"""The methods by which a subclass changes what a step does."""
+
+_OF_THE_MODEL = ("forward", "predict", "penalty", "own", "optimizer", "optimized", "trains", "owner")
+
+
+class Plan:
+    """What `compile` was told, what the first batch showed, and what a step needs of the model.
+
+    `compile` makes a plan. Before each run the model completes it by `resolve`; a step reads nothing else of the model.
+
+    Args:
+        losses: The losses of the outputs; None for a model without.
+        metrics: The metrics of the outputs; None for a model without.
+        precision: The 16-bit type to compute in; None for 32 bits.
+        jit_compile: As `compile` takes it.
+
+    Example:
+        >>> plan = Plan(OutputLosses("mse"))
+        >>> plan.loss_tracker.name, plan.metrics, plan.probed
+        ('loss', None, False)
+    """
+
+    # What a step needs of the model; no copy and no file has these, which belong to one model.
+    forward: Forward
+    """The forward pass whose outputs losses and metrics get."""
+    predict: Forward
+    """The forward pass of `predict`."""
+    penalty: Callable[[], torch.Tensor] | None
+    """What the layers add to the loss after a forward pass; None when that is nothing."""
+    own: Mapping[str, Callable[..., Any]]
+    """The methods of `OVERRIDABLE` that the model's class has overridden."""
+    optimizer: Any
+    optimized: list[Variable]
+    """The variables that the optimizer was built for."""
+    trains: bool
+    """Whether there is a weight to train."""
+    owner: str
+    """The class of the model, for messages."""
+
+    meter: Meter
+    """The running values of the pass."""
+
+    def __init__(
+        self,
+        losses: OutputLosses | None = None,
+        metrics: OutputMetrics | None = None,
+        precision: Precision | None = None,
+        jit_compile: bool | str = False,
+    ) -> None:
+        self.losses = losses
+        self.metrics = metrics
+        self.precision = precision
+        self.loss_tracker = Mean(name="loss")
+        self.graphs = GraphChoice(jit_compile)
+        self.probed = False
+        """Whether a batch was run to learn the shapes of the outputs and to build losses and metrics."""
+        self.outputs: Any = None
+        """The outputs for that batch."""
+
+    def resolve(
+        self,
+        model: Trainer,
+        forward: Forward,
+        penalty: Callable[[], torch.Tensor] | None,
+        own: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        """Look up what the steps of a run need of a built model.
+
+        Args:
+            model: The model.
+            forward: Its forward pass, in whatever precision it is called.
+            penalty: What its layers add to the loss after a forward pass; None when that is nothing.
+            own: The methods of `OVERRIDABLE` that its class has overridden.
+        """
+        self.resolve_predict(model, forward, own)
+        self.forward = training_forward(model, self.predict, self.precision)
+        self.penalty = penalty
+        self.optimizer = model.optimizer
+        self.trains = any(parameter.requires_grad for parameter in model.parameters())
+        self.owner = type(model).__name__
+
+    def resolve_predict(self, model: Trainer, forward: Forward, own: Mapping[str, Callable[..., Any]]) -> None:
+        """Look up what `predict` needs of a built model; arguments as those of `resolve`."""
+        self.predict = inference_forward(model, forward, self.precision)
+        self.own = own
+
+    def named_metrics(self, model: Trainer) -> list[tuple[str, Metric]]:
+        """Return the metrics that exist by now, with their keys in the logs; the loss first.
+
+        Args:
+            model: The model, of which metrics may be attributes.
+        """
+        named: list[tuple[str, Metric]] = [("loss", self.loss_tracker)]
+        if self.metrics is not None:
+            named += self.metrics.names_and_metrics()
+        if self.losses is not None:
+            named += [(metric.name, metric) for metric in self.losses.metrics]
+        known = {id(metric) for _, metric in named}
+        own = (value for value in vars(model).values() if isinstance(value, Metric))
+        return named + [(metric.name, metric) for metric in own if id(metric) not in known]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _OF_THE_MODEL}

@@ -1,0 +1,115 @@
+"""The first batch: the outputs are learned from it, losses and metrics built on it, and wrong targets refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oncue.feeding.batch import Batch
+from oncue.feeding.tensors import to_tensors
+
+if TYPE_CHECKING:
+    from oncue.training.plan import Forward, Plan
+    from oncue.training.trainer import Trainer
+
+
+def probe(model: Trainer, plan: Plan, batch: Batch) -> None:
+    """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were.
+
+    Args:
+        model: A built model.
+        plan: Its plan, resolved; gets the outputs, and its losses and metrics are built.
+        batch: The batch.
+    """
+    x, y, weight = batch
+    y_pred = plan.outputs = trial(model, plan.forward, x)
+    if plan.losses is not None and y is not None and not plan.losses.built:
+        # The means of several outputs' losses must be there before the meter is made.
+        plan.losses.build(y, y_pred)
+    if plan.metrics is not None and y is not None:
+        plan.metrics.update_state(y, y_pred, weight)
+    plan.probed = True
+
+
+def probe_validation(model: Trainer, plan: Plan, batch: Batch, y: Any) -> None:
+    """Refuse validation data that can't be right now, rather than after an epoch of training.
+
+    Args:
+        model: A prepared model.
+        plan: Its plan; gets the outputs.
+        batch: The first batch of validation.
+        y: The targets as they came; None when the batches bring them.
+
+    Raises:
+        ValueError: When the targets don't suit the losses.
+    """
+    plan.graphs.expect("test", batch)
+    if plan.probed and "test_step" not in plan.own:
+        plan.outputs = trial(model, plan.forward, batch[0])
+        if plan.losses is not None:
+            check_targets(model, plan, y if y is not None else batch[1], "fit", "validation_data")
+
+
+def trial(model: Trainer, forward: Forward, x: Any) -> Any:
+    """Return a model's outputs in inference mode; random states and modes stay as they were.
+
+    Args:
+        model: A built model.
+        forward: Its forward pass, as its plan has it.
+        x: The inputs.
+    """
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, False):
+        return forward(x)
+
+
+def check_targets(model: Trainer, plan: Plan, y: Any, method: str, source: str | None = None) -> None:
+    """Refuse targets that don't suit the losses, before the first step.
+
+    Args:
+        model: A prepared model.
+        plan: Its plan, with losses.
+        y: The targets: a batch's, or all.
+        method: Who was called.
+        source: The argument that they came in, where that isn't `y`.
+
+    Raises:
+        ValueError: When they are missing or don't suit the losses.
+    """
+    if plan.losses is None or "compute_loss" in plan.own:
+        return
+    if y is None:
+        missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"
+        raise ValueError(f"{missing}, because the model was compiled with loss={model.loss!r}.")
+    if plan.probed:
+        plan.losses.check(to_tensors(y, "y"), plan.outputs)
+
+
+@contextmanager
+def mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """Put a module and all modules inside in training or inference mode for a block.
+
+    Args:
+        module: The module.
+        training: Whether it is training mode.
+
+    Example:
+        >>> layer = torch.nn.Dropout()
+        >>> with mode(layer, False):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
+    """
+    before = module.training
+    # A module inside may be in another mode than the one around it.
+    if any(part.training != training for part in module.modules()):
+        module.train(training)
+    try:
+        yield
+    finally:
+        if module.training != before:
+            module.train(before)
