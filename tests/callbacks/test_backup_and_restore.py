@@ -325,7 +325,7 @@ def test_a_word_that_is_not_known_is_refused(name: str) -> None:
         BackupAndRestore("backup", **{name: "nothing"})
 
 
-def test_a_changed_setup_may_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_setup_may_start_from_scratch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     interrupt(tmp_path)
     options: dict[str, Any] = {"delete_checkpoint": False, "on_mismatch": "restart"}
     with pytest.raises(ConnectionError):
@@ -333,7 +333,7 @@ def test_a_changed_setup_may_begin_anew(tmp_path: Path, capsys: pytest.CaptureFi
     # What was there stays until there is something else.
     assert fit([BackupAndRestore(tmp_path, delete_checkpoint=False)]).epoch == [0, 1, 2, 3]
     assert fit([BackupAndRestore(tmp_path, **options)], model("sgd"), epochs=1).epoch == [0]
-    assert "the setup has changed (`optimizer`), so training begins anew" in capsys.readouterr().out
+    assert "the setup has changed (`optimizer`), so training starts from scratch" in capsys.readouterr().out
     assert len(list(tmp_path.glob("state-*"))) == 1
     assert fit([BackupAndRestore(tmp_path)], model("sgd")).epoch == [0, 1, 2, 3]
 

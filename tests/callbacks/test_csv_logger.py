@@ -90,7 +90,7 @@ def test_torn_last_row_is_removed_never_glued(tmp_path: Path, torn: str) -> None
     assert rows(path)[-1] == ["2", "0.25", "0.25"]
 
 
-def test_torn_header_starts_anew(tmp_path: Path) -> None:
+def test_a_torn_header_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("epoch,lo")
     with pytest.warns(UserWarning, match="torn"):

@@ -178,7 +178,7 @@ def test_there_are_never_two_copies_of_the_weights() -> None:
     assert Copies.most == 1
 
 
-def test_a_second_fit_starts_anew() -> None:
+def test_a_second_fit_starts_again() -> None:
     stop, made = EarlyStopping(patience=1, restore_best_weights=True), model()
     made.fit(X, Y, epochs=5, verbose=0, callbacks=[Script([1, 2, 3]), stop])
     assert stop.stopped_epoch == 1

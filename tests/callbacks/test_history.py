@@ -248,7 +248,7 @@ def test_a_run_under_way_says_so() -> None:
     assert told == ["It is still running."] * 2
 
 
-def test_a_second_run_begins_anew_with_the_same_object() -> None:
+def test_a_second_run_starts_again_with_the_same_object() -> None:
     history = History()
     made = model()
     made.fit(X, Y, epochs=4, verbose=0, callbacks=[history, EarlyStopping(monitor="loss", baseline=-1.0)])

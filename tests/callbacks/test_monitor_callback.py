@@ -111,7 +111,7 @@ def test_a_metric_that_does_not_say_needs_a_mode() -> None:
     assert stop.best is not None
 
 
-def test_a_second_model_is_looked_at_anew() -> None:
+def test_a_second_model_is_looked_at_again() -> None:
     stop = EarlyStopping(monitor="val_accuracy", patience=9)
     fit(stop)
     with pytest.raises(MonitorError, match="It will log: loss, val_loss"):

@@ -1,4 +1,4 @@
-"""Preemption: a signal ends a run, and the same script goes on where it was."""
+"""Preemption: a signal ends a run, and the same script continues where it was."""
 
 from __future__ import annotations
 

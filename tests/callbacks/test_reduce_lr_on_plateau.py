@@ -119,7 +119,7 @@ def test_message_and_journal(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_a_second_fit_starts_anew() -> None:
+def test_a_second_fit_starts_again() -> None:
     reduce = ReduceLROnPlateau(factor=0.5, patience=2, cooldown=3)
     model().fit(X, Y, epochs=4, verbose=0, callbacks=[script([1.0] * 4), reduce])
     assert reduce.in_cooldown()

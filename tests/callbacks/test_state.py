@@ -1,4 +1,4 @@
-"""Callbacks go on where they were: a run in two parts decides as one run does."""
+"""Callbacks continue where they were: a run in two parts decides as one run does."""
 
 from __future__ import annotations
 

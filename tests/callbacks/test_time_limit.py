@@ -1,4 +1,4 @@
-"""TimeLimit: a run leaves off in time, and goes on when it is started again."""
+"""TimeLimit: a run stops in time, and continues when it is started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BackupAndRestore: a run that was interrupted goes on where it was when the same script is started again."""
+"""BackupAndRestore: a run that was interrupted continues when the same script is started again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from oncue.callbacks.backup_arguments import check_word, folder_of, period_of
+from oncue.callbacks.backup_arguments import check_choice, folder_of, period_of
 from oncue.callbacks.callback import Callback
 from oncue.core.console import print_message
 from oncue.core.every import Every
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class BackupAndRestore(Callback):
-    """Saves the state of training, so that the same script, started again after any interruption, goes on where it was.
+    """Saves the state of training, so that the same script, started again after any interruption, continues where it was.
 
     All that changes in a run is saved: weights, the optimizer's state, the callbacks' (what EarlyStopping has waited, the
     rows of CSVLogger), the History, the random generators and the place in the data. On the CPU a run that was
@@ -41,13 +41,13 @@ class BackupAndRestore(Callback):
             epoch; almost all can.
         double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
         delete_checkpoint: Whether to delete the backup when the run has ended. If not, the same script started again
-            returns at once with the run's History, or goes on when `epochs` has grown.
+            returns at once with the run's History, or continues when `epochs` has grown.
         every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
-        resume: "exact" goes on at the batch that would have come next; a stream without a place (a generator) is read
-            again up to there. "epoch" begins the epoch that was interrupted anew, with the weights of the newest state
-            and whatever the data give now: for data that aren't the same each time, or dear to read again.
+        resume: "exact" continues at the batch that would have come next; a stream without a position (a generator) is read
+            again up to there. "epoch" starts the interrupted epoch again, with the weights of the newest state and
+            whatever the data yield now: for data that aren't the same each time, or costly to read again.
         on_mismatch: What to do with a backup of another setup: "raise" an error that names what has changed; "restart"
-            training, the first state of which takes the backup's place; "adopt" what fits, and say what doesn't.
+            training, the first state of which takes the backup's place; "adopt" what fits, and print what doesn't.
 
     Raises:
         ValueError: For an argument that can't be; and before the first step, when the model, the optimizer, the data or
@@ -104,8 +104,8 @@ class BackupAndRestore(Callback):
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
         self.every = period_of(save_freq, every)
-        self.resume = check_word("resume", resume, ("exact", "epoch"))
-        self.on_mismatch = check_word("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
+        self.resume = check_choice("resume", resume, ("exact", "epoch"))
+        self.on_mismatch = check_choice("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
         self._store: Store | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -122,7 +122,7 @@ class BackupAndRestore(Callback):
         self.every.load_state_dict(state)
 
     def listens_to(self, hook: str) -> bool:
-        """Say that the batches needn't be told when the period is one of epochs."""
+        """Skip the batches when the period is one of epochs."""
         return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
 
     def pending_state(self) -> TrainingState | None:
@@ -154,7 +154,7 @@ class BackupAndRestore(Callback):
         if obstacle is not None:
             raise ValueError(
                 f"BackupAndRestore can't save every {self.every}, in the middle of epochs, because {obstacle}. Type "
-                "resume='epoch', to begin an epoch that was interrupted anew; or `save_freq='epoch'` (and delete the "
+                "resume='epoch', to start an interrupted epoch again; or `save_freq='epoch'` (and delete the "
                 "folder, if it has a backup from the middle of an epoch)."
             )
         return state
@@ -170,7 +170,7 @@ class BackupAndRestore(Callback):
         if self.on_mismatch == "restart":
             assert self._store is not None
             self._store.start_over()
-            print_message(f"BackupAndRestore: {words}, so training begins anew.")
+            print_message(f"BackupAndRestore: {words}, so training starts from scratch.")
             return None
         adopted, left = state.adopted(fingerprint)
         print_message(f"BackupAndRestore: {words}. Not taken over: {'; '.join(left)}.")
@@ -180,7 +180,7 @@ class BackupAndRestore(Callback):
         """Let the period begin.
 
         Raises:
-            ValueError: In a loop that can't tell its state.
+            ValueError: In a loop that can't capture its state.
         """
         self._needed_state()
         self.every = Every(self.every)
@@ -207,7 +207,7 @@ class BackupAndRestore(Callback):
             self._save(logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Delete the backup, unless the run is to go on, or was stopped because a value was not finite."""
+        """Delete the backup, unless the run is to be continued, or was stopped because a value was not finite."""
         self._wait()
         paused = self._run is not None and self._run.paused is not None
         if self.delete_checkpoint and self._store is not None and not paused and not self._cut_short():
@@ -232,11 +232,11 @@ class BackupAndRestore(Callback):
             logs: The hook's logs.
 
         Returns:
-            False when this moment can't be gone on from exactly, or a value is not finite: the backup before it stays.
+            False when the run can't be resumed exactly from this moment, or a value is not finite: the backup before stays.
         """
         run = run_state_of(self._run)
         if run is None or self._store is None:
-            # In `evaluate` there is nothing to go on with.
+            # In `evaluate` there is nothing to resume.
             return False
         inside = self._run is not None and self._run.progress.batch is not None
         if inside and self.resume == "exact" and run.obstacle() is not None:
@@ -279,6 +279,6 @@ class BackupAndRestore(Callback):
         if found is None:
             raise ValueError(
                 f"BackupAndRestore works in `fit` of oncue's models; this loop, around a {type(self.model).__name__}, "
-                "can't tell all that it needs to go on. With a Keras model type `keras.callbacks.BackupAndRestore`."
+                "can't capture all that it needs to continue. With a Keras model type `keras.callbacks.BackupAndRestore`."
             )
         return found

@@ -9,19 +9,19 @@ from oncue.callbacks.arguments import whole
 from oncue.core.every import Every
 
 
-def check_word(name: str, value: Any, known: tuple[str, ...]) -> str:
-    """Return a word, when it is one of those that are known.
+def check_choice(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """Return a choice, when it is one of those that are known.
 
     Raises:
-        ValueError: Otherwise, with those that are.
+        ValueError: Otherwise, with the known ones.
 
     Example:
-        >>> check_word("resume", "epoch", ("exact", "epoch"))
+        >>> check_choice("resume", "epoch", ("exact", "epoch"))
         'epoch'
     """
     if value not in known:
-        words = " or ".join(f"'{word}'" for word in known)
-        raise ValueError(f"`{name}` of BackupAndRestore must be {words}; got {value!r}.")
+        choices = " or ".join(f"'{choice}'" for choice in known)
+        raise ValueError(f"`{name}` of BackupAndRestore must be {choices}; got {value!r}.")
     return str(value)
 
 

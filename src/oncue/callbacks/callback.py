@@ -43,9 +43,9 @@ class Callback(Stateful):
         runs_last: Set to True in a subclass that saves or reports: it is called after all others.
         saves_run: Set to True in a subclass that saves the state of all others: it is called after those that report.
         ends_run: Set to True in a subclass that may end the process: it is called after all of these.
-        writes_learning_rate: Set to True in a subclass that sets the learning rate, so that two such are pointed out.
+        writes_learning_rate: Set to True in a subclass that sets the learning rate, so that a second one is pointed out.
         reads_batch_logs: Set to True in a subclass whose batch hooks look into the logs, so that each batch waits for the
-            device; `print(callbacks.schedule())` tells.
+            device; `print(callbacks.schedule())` marks it.
         state_fields: The names of the attributes that a resumed run gets back.
 
     Example:
@@ -64,7 +64,7 @@ class Callback(Stateful):
     ends_run: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False
     reads_batch_logs: bool = False
-    # Each of oncue's classes says so for itself, not for its subclasses: hooks that those define are others' code.
+    # Each of oncue's classes sets it in its own body: hooks that a subclass of the user's defines aren't oncue's code.
     _ours: ClassVar[bool] = True
     _run: Run | None = None
 
@@ -87,7 +87,7 @@ class Callback(Stateful):
             hook: The hook's name.
 
         Returns:
-            True; a subclass may say False to cost nothing where it has nothing to do.
+            True; a subclass may return False to cost nothing where it has nothing to do.
         """
         return True
 
@@ -255,7 +255,7 @@ class Callback(Stateful):
 
     @default
     def on_exception(self, exception: BaseException) -> None:
-        """Called when an error, or Ctrl-C, ends the run. The error goes on to the caller afterwards.
+        """Called when an error, or Ctrl-C, ends the run. The error is then passed on to the caller.
 
         Args:
             exception: The error.

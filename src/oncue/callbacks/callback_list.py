@@ -1,4 +1,4 @@
-"""CallbackList: finds out once who listens to what, keeps order, and ends what was begun."""
+"""CallbackList: finds out once which callback has which hook, keeps the order, and ends what was begun."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from oncue.legacy import old_log_names
 class CallbackList(Callback):
     """The callbacks of one run, called in order.
 
-    `fit` makes one; a custom training loop can make one by hand and call its hooks. Callbacks are called in the order
-    of the list, those with `runs_last = True` after the others. A hook that nobody overrides costs one call of an empty
-    loop; ask `listens` to save even that.
+    `fit` makes one; a custom training loop can make one itself and call its hooks. Callbacks are called in the order
+    of the list, those with `runs_last = True` after the others. A hook that no callback overrides costs one call of an
+    empty function; check `listens` to save even that.
 
     Args:
         callbacks: None, a callback, or nested lists of callbacks.
@@ -137,9 +137,9 @@ class CallbackList(Callback):
             # What saves or reports begins in its place, but ends after all others.
             ordered = self.roles.ending if hook.endswith("_end") else self.callbacks
             found = [(callback, own_method(callback, hook)) for callback in ordered if wants(callback, hook)]
-            heard = [(callback, *method) for callback, method in found if method is not None]
-            pairs = [(callback, method) for callback, method, _ in heard]
-            listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in heard))
+            called = [(callback, *method) for callback, method in found if method is not None]
+            pairs = [(callback, method) for callback, method, _ in called]
+            listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in called))
             self._listeners[hook] = listeners
             if "_batch_" in hook and getattr(type(self), hook) is getattr(CallbackList, hook):
                 # In place of the method, so that a batch costs one call less.
@@ -194,6 +194,10 @@ class CallbackList(Callback):
         """Return whether any callback overrides a hook."""
         return bool(self._listeners[ALIASES.get(hook, hook)])
 
+    def caller(self, hook: str) -> Callable[..., None] | None:
+        """Return the function that calls a hook of every callback that overrides it; None when none does."""
+        return getattr(self, hook) if self.listens(hook) else None
+
     def calls_others(self, *hooks: str) -> bool:
         """Return whether any of some hooks runs code that isn't oncue's own."""
         if type(self) is not CallbackList:
@@ -203,7 +207,7 @@ class CallbackList(Callback):
     def schedule(self) -> str:
         """Return a table of who runs when: a line for each hook that somebody overrides, with the callbacks in order.
 
-        Those that say that they look into the logs of every batch are marked: there, training waits for the device.
+        Those that declare `reads_batch_logs` are marked: there, training waits for the device.
 
         Example:
             >>> from oncue.callbacks import CSVLogger, LambdaCallback

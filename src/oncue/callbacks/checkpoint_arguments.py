@@ -101,14 +101,14 @@ def read_rules(keep: Any) -> tuple[Rule, ...]:
     """Return the rules that `keep` stands for; none for None."""
     if keep is None:
         return ()
-    # Most runs keep every file, and whoever only imports callbacks shouldn't wait for the rules.
+    # Most runs keep every file, and importing callbacks shouldn't load the rules.
     from oncue.checkpoints.retention import as_rules
 
     return as_rules(keep, _OWNER)
 
 
 def check_measured(monitor: str, every: Every) -> None:
-    """Refuse to tell the best by what is measured at another time than files are saved.
+    """Refuse to choose the best by what is measured at another time than files are saved.
 
     Raises:
         ValueError: For a value of validation and a period that isn't one of epochs.
@@ -126,10 +126,10 @@ def check_recorded(name: FileName, keeps: bool, idle: bool) -> None:
     Args:
         name: The file name.
         keeps: Whether `keep` is given.
-        idle: Whether `resume_best` is, and nothing is told by the best.
+        idle: Whether `resume_best` is set, though nothing depends on the best.
 
     Raises:
-        ValueError: For a name that is always the same, a URL, and a best that nothing asks for.
+        ValueError: For a name that is always the same, a URL, and a best that nothing depends on.
     """
     if keeps and not name.names:
         raise ValueError(
@@ -147,7 +147,7 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
 
     Args:
         name: The file name.
-        model: What is saved there. When it can tell how large a file becomes, so much must be free: an old file stays
+        model: What is saved there. When it can estimate the size of a file, so much must be free: an old file stays
             until the new one is whole.
         weights_only: Whether its weights alone are saved.
 

@@ -151,7 +151,7 @@ class CheckpointSaver:
         self._unsaid = finished
 
     def check(self) -> None:
-        """Raise what went wrong in the background, and tell of a file that is there; never waits."""
+        """Raise what went wrong in the background, and report a file that is finished; never waits."""
         if self._writer is not None and not self._writer.busy:
             unsaid, self._unsaid = self._unsaid, None
             self._writer.check()

@@ -1,4 +1,4 @@
-"""Checks made when callbacks are handed in, so that a mistake is said before the first step."""
+"""Checks made when callbacks are handed in, so that a mistake is reported before the first step."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class CSVLogger(Callback):
     Args:
         filename: The file.
         separator: The character between two values.
-        append: Go on with a file that is there, instead of starting it anew. A torn last row, left by a run that was
+        append: Append to an existing file, instead of replacing it. A torn last row, left by a run that was
             killed, is removed with a warning; columns are matched by their names.
 
     Raises:
@@ -63,7 +63,7 @@ class CSVLogger(Callback):
 
     @property
     def text(self) -> str:
-        """What is in the file: a resumed run goes on with it, whatever was written after its state was saved."""
+        """What is in the file: a resumed run continues it, whatever was written after its state was saved."""
         try:
             found = os.stat(self.filename)
         except FileNotFoundError:
@@ -83,7 +83,7 @@ class CSVLogger(Callback):
         self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Open the file; a path that can't be written is said now.
+        """Open the file; a path that can't be written is reported now.
 
         Raises:
             OSError: When the file can't be opened.

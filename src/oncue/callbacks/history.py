@@ -43,7 +43,7 @@ class History(Callback):
         self._began = time.perf_counter()
         self._seconds: float | None = None
         self._steps = ""
-        # What a copy that belongs to no run tells.
+        # What a copy that belongs to no run reports.
         self._journal = Journal()
         self._costs: dict[str, dict[str, float]] = {}
 

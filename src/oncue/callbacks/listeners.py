@@ -20,7 +20,7 @@ class Listeners:
     Args:
         hook: The hook.
         pairs: Each callback and its method for the hook.
-        foreign: Whether any of the methods is code of others than oncue.
+        foreign: Whether any of the methods isn't oncue's own code.
 
     Example:
         >>> heard = []
@@ -42,7 +42,7 @@ class Listeners:
         return bool(self.pairs)
 
     def call(self, *arguments: Any) -> None:
-        """Call every listener; an error says in a note who raised it, and goes on to the caller."""
+        """Call every listener; an error gets a note that names the one that raised it, and is passed on."""
         callback, parts = None, []
         before = perf_counter()
         try:
@@ -133,7 +133,7 @@ class Listeners:
                 method(*arguments)
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and isinstance(failure, KeyboardInterrupt):
-                    # Whoever asks twice doesn't want to wait for the rest.
+                    # A user who interrupts twice doesn't want to wait for the rest.
                     failure.add_note(f"interrupted again in {type(callback).__name__}.{self.hook}")
                     raise failure from None
                 if failure is None:
@@ -148,11 +148,11 @@ class Listeners:
 
 
 def _no_listener(batch: int, logs: Any = None) -> None:
-    """Stand in for a hook that nobody listens to."""
+    """Stand in for a hook that no callback has."""
 
 
 def noted(error: BaseException, callback: Any, hook: str, index: int | None = None) -> BaseException:
-    """Return an error with a note that says which callback raised it, in which hook."""
+    """Return an error with a note of the callback and the hook that raised it."""
     where = "" if index is None else f" ({HOOKS[hook][0]} {index})"
     note = f"raised in {type(callback).__name__}.{hook}{where}"
     if note not in getattr(error, "__notes__", ()):

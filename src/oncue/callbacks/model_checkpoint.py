@@ -1,4 +1,4 @@
-"""ModelCheckpoint: saves the model, or its weights, as training goes on."""
+"""ModelCheckpoint: saves the model, or its weights, during training."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class ModelCheckpoint(MonitorCallback):
     A best file is replaced only by a finite, strictly better value that was measured in the same epoch. Nothing is saved
     in an epoch that TerminateOnNaN cut short. Paths are tried before the first step: the folder is made, and a file that
     can't be written there, a disk without room for one, a placeholder that nothing will fill, and an ending that names no
-    format are said at once.
+    format are reported at once.
 
-    The best value outlives a run: a second `fit` with the same object goes on from it, as in Keras.
+    The best value outlives a run: a second `fit` with the same object continues from it, as in Keras.
 
     Args:
         filepath: The file; placeholders such as `{epoch:02d}`, `{val_loss:.4f}` and, for a period of batches,
             `{batch}` are filled, with epochs and batches counted from 1. Whole models end in .keras (or .h5, .hdf5),
             weights in .weights.h5 (or .h5, .hdf5, .safetensors).
-        monitor: The name of the value that says what is best.
-        verbose: 1 to say what is saved.
+        monitor: The name of the value that decides what is best.
+        verbose: 1 to print what is saved.
         save_best_only: Whether to save only what is better than everything before.
         save_weights_only: Whether to save the weights alone.
         mode: "min", "max", or "auto" to take the metric's own direction.
@@ -54,8 +54,8 @@ class ModelCheckpoint(MonitorCallback):
         every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
         keep: Which files stay, when the file name has placeholders: a number for so many of the last, "best 3", a rule
             of `oncue.checkpoints`, or a list of them. The others of the same run are deleted once a new one is safe.
-        resume_best: Whether to go on from the best value of an earlier run that was recorded, and whose file is still
-            what was saved, instead of replacing that file with the first of this run. `keep` then goes on with its files.
+        resume_best: Whether to continue from the best value of an earlier run that was recorded, and whose file is still
+            what was saved, instead of replacing that file with the first of this run. `keep` then also counts its files.
         asynchronous: Whether to write in the background: training waits only while the tensors are copied. One file is
             written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk.
         period: The word of Keras 2 for a number of epochs; type `every`.
@@ -159,11 +159,11 @@ class ModelCheckpoint(MonitorCallback):
             self._saver.manifest.take_back(records, self.run_id)
 
     def listens_to(self, hook: str) -> bool:
-        """Say that the batches needn't be told when the period is one of epochs."""
+        """Skip the batches when the period is one of epochs."""
         return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
 
     def set_model(self, model: Any) -> None:
-        """Receive the model; what was found out about another run is forgotten."""
+        """Receive the model; what was found for an earlier run is discarded."""
         super().set_model(model)
         self._names_logged = frozenset()
 

@@ -60,7 +60,7 @@ class MonitorCallback(Callback):
         self._warned = False
 
     def set_model(self, model: Any) -> None:
-        """Receive the model; what was found out about another run is forgotten."""
+        """Receive the model; what was found for an earlier run is discarded."""
         super().set_model(model)
         self._begin_watch(self.min_delta)
 
@@ -72,8 +72,8 @@ class MonitorCallback(Callback):
 
         Raises:
             MonitorError: For a near-miss that no callback of the user's own could add, and for one of which such a
-                callback could tell neither the name nor the direction.
-            ValueError: When the direction can't be told.
+                callback can be given neither name nor direction.
+            ValueError: When the direction can't be determined.
         """
         self._begin_watch(self.min_delta)
         self._expected = True
@@ -85,7 +85,7 @@ class MonitorCallback(Callback):
         elif self._reads in logged.names or self.watch.direction is not None:
             self._decide_direction(dict(logged.directions))
         else:
-            self._decide_direction_of_stranger(logged)
+            self._decide_direction_of_unknown(logged)
 
     def watched(self, logs: dict[str, Any] | None) -> float | None:
         """Return the value in this epoch's logs, or None when it isn't there, with one warning for the whole run.
@@ -116,7 +116,7 @@ class MonitorCallback(Callback):
             directions.update(directions_of(self.model))
         self.watch.resolve(directions)
 
-    def _decide_direction_of_stranger(self, logged: Logged) -> None:
+    def _decide_direction_of_unknown(self, logged: Logged) -> None:
         try:
             self._decide_direction(dict(logged.directions))
         except ValueError:

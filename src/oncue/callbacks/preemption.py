@@ -1,4 +1,4 @@
-"""Preemption: a run that is told to make room saves its state and ends."""
+"""Preemption: a run that gets a signal saves its state and ends."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ACTIONS = ("exit", "raise")
 
 
 class Preemption(Callback):
-    """Ends a run when the process is told to make room, as clusters do, after its state was saved.
+    """Ends a run when the process gets a signal, as from a cluster that needs the machine, after its state was saved.
 
     The signal's handler only sets a flag. It is looked at after each step of training and of validation; then every
-    `BackupAndRestore` in the list saves the state of that moment, all callbacks are told (`on_exception`) and closed, and
-    the process ends. The same script goes on at the next batch when it is started again. In validation the epoch's steps
+    `BackupAndRestore` in the list saves the state of that moment, `on_exception` and `close` of all callbacks are called, and
+    the process ends. The same script continues at the next batch when it is started again. In validation the epoch's steps
     count as done, and only validation is done again.
 
     Handlers are installed when a run begins and put back when it ends; one that was there before is called too.
@@ -33,7 +33,7 @@ class Preemption(Callback):
 
     Raises:
         ValueError: For a name that is no signal here, or another action. When the run begins, outside the main thread,
-            where Python lets nobody handle signals.
+            where Python can't handle signals.
         SystemExit: When a signal came, with `action="exit"`.
         Preempted: When a signal came, with `action="raise"`.
 
@@ -42,9 +42,9 @@ class Preemption(Callback):
         >>> from oncue.callbacks import LambdaCallback
         >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
         >>> model.compile("sgd", loss="mse")
-        >>> told = LambdaCallback(on_epoch_begin=lambda epoch, logs: os.kill(os.getpid(), signal.SIGUSR1))
+        >>> kill = LambdaCallback(on_epoch_begin=lambda epoch, logs: os.kill(os.getpid(), signal.SIGUSR1))
         >>> try:
-        ...     model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[told, Preemption(action="raise")])
+        ...     model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[kill, Preemption(action="raise")])
         ... except Preempted as ended:
         ...     print(ended)
         SIGUSR1 ended the run; the state of that moment was not saved.
@@ -119,7 +119,7 @@ class Preemption(Callback):
             self._late = late
 
     def after_close(self) -> None:
-        """Give a signal that came too late for the run to whoever handled it before, now that all callbacks are closed."""
+        """Pass a signal that came too late for the run to its earlier handler, now that all callbacks are closed."""
         late, self._late = self._late, None
         if late is not None:
             signal.raise_signal(late)

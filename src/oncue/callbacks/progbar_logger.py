@@ -43,7 +43,7 @@ class ProgbarLogger(Callback):
         self._in_fit = False
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """Take how talkative to be, and how many epochs and steps there are."""
+        """Take the verbosity, and how many epochs and steps there are."""
         self.params = params
         verbose = params.get("verbose", 1)
         if verbose == "auto":

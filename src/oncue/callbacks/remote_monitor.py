@@ -61,7 +61,7 @@ class RemoteMonitor(Callback):
         self._failures = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Try the server anew."""
+        """Try the server again."""
         self._failures = 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Roles: what callbacks do for a run beside their hooks. The one place that looks it up by name.
 
 Callbacks of other origin, Keras's among them, have some of the members of `oncue.core.protocols` or none. They are looked
-up with `getattr` and not with `isinstance`, because wrappers and mock objects make their attributes when they are asked.
+up with `getattr` and not with `isinstance`, because wrappers and mock objects create their attributes on access.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class SwapEMAWeights(Callback):
 
     @property
     def average_in_model(self) -> bool:
-        """Whether the model has the average now; a resumed run is told what its weights are."""
+        """Whether the model has the average now; a resumed run must know which weights it has."""
         return self._optimizer().average_in_model
 
     @average_in_model.setter
@@ -51,7 +51,7 @@ class SwapEMAWeights(Callback):
         self._optimizer()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Go on with the trained weights."""
+        """Continue with the trained weights."""
         self._show(False)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

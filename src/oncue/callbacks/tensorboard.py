@@ -224,7 +224,7 @@ class TensorBoard(Callback):
 
     @property
     def written(self) -> dict[str, Any]:
-        """The event files and their sizes: a resumed run cuts them there and goes on, so that no event is twice in them."""
+        """The event files and their sizes: a resumed run cuts them there and continues, so that no event is in them twice."""
         local = {} if "://" in self.log_dir else self._files
         files = {run: [os.path.basename(file.path), file.size()] for run, file in local.items()}
         return {"label": self._label, "files": files}
@@ -293,8 +293,10 @@ class TensorBoard(Callback):
         return numbers
 
     def _learning_rates(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        if optimizer_of(self.model) is None:
+            return {}
         found = {}
-        for name, optimizer in [] if optimizer_of(self.model) is None else optimizers_of(self.model):
+        for name, optimizer in optimizers_of(self.model):
             if name:
                 found[f"learning_rate_{name}"] = optimizer.learning_rate
             # A callback may have changed the rate since: the logs know the one that the epoch was trained with.

@@ -17,7 +17,7 @@ _KNOWN = """
 
 
 def require_tensorboard() -> None:
-    """Refuse to go on without the `tensorboard` package."""
+    """Refuse to run without the `tensorboard` package."""
     try:
         importlib.import_module("tensorboard")
     except ImportError as error:

@@ -43,7 +43,7 @@ class TerminateOnNaN(Callback):
 
     Raises:
         ValueError: For a `monitor` that is no name, an `every` or a `limit` below 1, another `action` or `factor`. Before
-            the first step, for a name that the run can't log, and for "rollback" in a loop that can't tell its state.
+            the first step, for a name that the run can't log, and for "rollback" in a loop that can't capture its state.
         RuntimeError: With "raise", when a value is not finite.
 
     Example:
@@ -192,7 +192,7 @@ class TerminateOnNaN(Callback):
         self.model.stop_training = True
 
     def keep_state(self) -> None:
-        """Take the state of the run as the good one; the loop asks for it when all callbacks have had an epoch's end."""
+        """Take the state of the run as the good one; the loop calls it after the `on_epoch_end` of all callbacks."""
         if self.action == "rollback" and not self._fired:
             self._tried = 0
             self._good = self._needed_state().capture().freeze(self._snapshot())
@@ -209,7 +209,7 @@ class TerminateOnNaN(Callback):
         if found is None:
             raise ValueError(
                 f"`action='rollback'` of TerminateOnNaN works in `fit` of oncue's models; this loop, around a "
-                f"{type(self.model).__name__}, can't tell its state. Type action='stop' or action='raise'."
+                f"{type(self.model).__name__}, can't capture its state. Type action='stop' or action='raise'."
             )
         return found
 

@@ -1,4 +1,4 @@
-"""TimeLimit: a run that leaves off in time, to go on when it is started again."""
+"""TimeLimit: a run that stops in time, to continue when it is started again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class TimeLimit(Callback):
 
     After each step of training and of validation it looks at the clock. When the longest step and the longest save that
     were seen might not fit into the time that is left, every `BackupAndRestore` in the list saves the state of that
-    moment, and `fit` returns its History so far: the epoch under way is left where it is, and the same script goes on with
-    it when it is started again. Until a save was measured, a hundredth of the limit (at most a minute) is kept for it.
+    moment, and `fit` returns its History so far: the current epoch is left unfinished, and the same script continues it
+    when it is started again. Until a save was measured, a hundredth of the limit (at most a minute) is kept for it.
 
-    A validation that doesn't fit into the limit begins anew each time, so give more than one takes.
+    A validation that doesn't fit into the limit starts again each time, so allow for more than one.
 
     Without a `BackupAndRestore`, training stops as if a callback had set `stop_training`: the epoch is measured and ended.
 
@@ -71,18 +71,18 @@ class TimeLimit(Callback):
         self._over = False
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Leave off when the time is nearly over."""
+        """Stop when the time is nearly over."""
         self._look(logs, inside=True)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Leave off when the time is nearly over."""
+        """Stop when the time is nearly over."""
         if self._run is not None and self._run.progress.epoch is not None:
             self._look(None, inside=True)
             if self._over:
                 self.model.stop_evaluating = True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Leave off when the time is nearly over."""
+        """Stop when the time is nearly over."""
         if epoch + 1 != (self.params or {}).get("epochs"):
             self._look(logs, inside=False)
 

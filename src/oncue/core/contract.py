@@ -23,7 +23,7 @@ class TrainedModel(Protocol):
     """The model that callbacks watch: seven members, and a test that counts them.
 
     A callback that needs more (gradients, activations, a whole training state) asks for a wider Protocol by type and
-    says which hosts lack it.
+    documents which hosts lack it.
     """
 
     stop_training: bool

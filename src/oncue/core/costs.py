@@ -99,7 +99,7 @@ class HookClock:
         return self._slow_calls < self._goal
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each listener that was called; twins are added up."""
+        """Return the seconds of each listener that was called; those of the same name are added up."""
         found: dict[str, float] = {}
         fast_scale = _scale(self._fast, self.rest())
         slow_scale = _scale(self._slow, self._whole)

@@ -24,7 +24,7 @@ _UNITS = {
 
 
 class Every(Stateful):
-    """A period of epochs, steps or time that says when it is due, and begins anew then.
+    """A period of epochs, steps or time that says when it is due, and then starts again.
 
     A step is one batch of training, as `on_train_batch_end` counts them. They are counted over the ends of epochs, and
     with `steps_per_execution` the period is due at the first chance when it has passed. Time is counted while training
@@ -33,7 +33,7 @@ class Every(Stateful):
     Args:
         period: A number and a unit: "2 epochs", "500 steps", "10 minutes" (also "batches", "seconds", "hours", "days",
             and s, min, h). A unit alone is a period of one. Or another `Every`, whose period is taken, not its count.
-        owner: Who asks, for messages.
+        owner: The class that uses it, for messages.
         clock: Gives the time in seconds.
 
     Attributes:

@@ -22,7 +22,7 @@ class Entry:
         text: What and why, in words with the numbers; made from the data when `what` is given.
         kind: For programs: "note", "stop", "learning_rate", "best", "restore", "save".
         data: The numbers of the decision.
-        what: The name of the phrase that tells it, in `oncue.core.phrases`; None for words of a user's own.
+        what: The name of its phrase in `oncue.core.phrases`; None for a text of the user's own.
 
     Example:
         >>> Entry(0.0, 4, None, "ModelCheckpoint", kind="save", data={"path": "last.keras"}, what="file").text
@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def cited(self) -> str:
-        """What is added to a sentence of the account that tells the rest, such as who stopped the run and when."""
+        """The reason alone, which the account adds to a sentence of its own, such as who stopped the run and when."""
         return self.text if self.what is None else phrases.cited(self.what, self.data)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Entry:
                 if json.loads(text) == found:
                     found = text
             except (TypeError, ValueError):
-                # The data are no numbers and strings alone.
+                # The data aren't only numbers and strings.
                 pass
             object.__setattr__(self, "_kept", found)
         return found

@@ -42,7 +42,7 @@ class Monitor:
         name: The name of the value in the logs.
         mode: "min", "max", or "auto" to take the direction of the metric.
         min_delta: A change must be larger than this to count; its sign doesn't matter.
-        owner: Who watches, for messages.
+        owner: The class that watches, for messages.
 
     Raises:
         ValueError: For a name that is no string, or a `min_delta` that is no finite number.
@@ -78,7 +78,7 @@ class Monitor:
             directions: "up" or "down" by logged name, with or without `val_`.
 
         Raises:
-            ValueError: When it can't be told.
+            ValueError: When it can't be determined.
         """
         if self._direction is not None:
             return
@@ -110,13 +110,13 @@ def find_monitor(monitor: str, logged: Logged, owner: str) -> tuple[str, str | N
     Args:
         monitor: The name that the user typed.
         logged: What the run is going to log.
-        owner: Who watches, for messages.
+        owner: The class that watches, for messages.
 
     Returns:
         The name in the logs, and a warning or None.
 
     Raises:
-        MonitorError: When the name is a near-miss and nobody could add it.
+        MonitorError: When the name is a near-miss and no callback could add it.
     """
     if monitor in logged.names:
         return monitor, None

@@ -191,7 +191,7 @@ def _state_saved(data: Data) -> str:
 
 
 def _moment(data: Data) -> str:
-    # Keras counts batches from 0 in what it says of them, epochs from 1.
+    # Keras's messages count batches from 0 and epochs from 1.
     return f"batch {data['index']}" if data["unit"] == "batch" else f"epoch {data['index'] + 1}"
 
 

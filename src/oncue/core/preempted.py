@@ -1,4 +1,4 @@
-"""Preempted: the error of a run that was told to end; apart from its callback, which not every run imports."""
+"""Preempted: the error of a run that was ended by a signal; not beside its callback, which few runs import."""
 
 from __future__ import annotations
 

@@ -45,6 +45,6 @@ class Progress:
         """Return whether this epoch is the last one because a value was not finite: its weights are of no use.
 
         Args:
-            model: The model, which a callback may have told to continue all the same.
+            model: The model, whose `stop_training` a callback may have set back.
         """
         return self.not_finite is not None and bool(model.stop_training)

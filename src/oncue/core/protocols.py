@@ -1,7 +1,7 @@
 """Protocols: all that callbacks, their list, the loop and the model may ask of each other beside hooks and contract.
 
-Who has the members of a protocol takes part; nobody need inherit from it. `CallbackList` sorts its callbacks by them once,
-in `oncue.callbacks.roles`. The functions at the end ask models and optimizers for what only some of them have.
+An object that has the members of a protocol satisfies it; it need not inherit from it. `CallbackList` sorts its callbacks
+by them once, in `oncue.callbacks.roles`. The functions at the end ask models and optimizers for what only some have.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Run(Protocol):
 
 
 class TellsState(Protocol):
-    """A training loop that can tell, and restore, all that it needs to continue; oncue's `fit` can.
+    """A training loop that can capture, and restore, all that it needs to continue; oncue's `fit` can.
 
     Attributes:
         waiting: The state of an earlier run that is about to be restored.
@@ -71,7 +71,7 @@ class TellsState(Protocol):
 
     @property
     def reads_again(self) -> bool:
-        """Whether data that are done must be read again to continue after them."""
+        """Whether data that were used must be read again to continue after them."""
         ...
 
 
@@ -119,7 +119,7 @@ class ChoosesHooks(Protocol):
 
 
 class HasPlace(Protocol):
-    """Says when it is called at the end of a batch, an epoch or a run: in this order, after all that say nothing.
+    """Declares when it is called at the end of a batch, an epoch or a run: in this order, after those that declare nothing.
 
     Attributes:
         runs_last: It saves or reports, so that the others come first.
@@ -133,13 +133,13 @@ class HasPlace(Protocol):
 
 
 class WritesLearningRate(Protocol):
-    """Says that it sets the learning rate, so that two such are pointed out."""
+    """Declares that it sets the learning rate, so that a second one is pointed out."""
 
     writes_learning_rate: bool
 
 
 class ReadsBatchLogs(Protocol):
-    """Says that it reads the logs of each batch, so that training waits for the device there."""
+    """Declares that it reads the logs of each batch, so that training waits for the device there."""
 
     reads_batch_logs: bool
 
@@ -190,7 +190,7 @@ class KeepsState(Protocol):
 
 @runtime_checkable
 class NeedsScore(Protocol):
-    """A rule for the files that are kept, which says that it compares their scores.
+    """A rule for the files that are kept, which declares that it compares their scores.
 
     Attributes:
         needs_score: Whether it does.
@@ -204,7 +204,7 @@ class NeedsScore(Protocol):
 
 @runtime_checkable
 class SavesLater(Protocol):
-    """A model whose state can be taken now and written in the background; oncue's models are such."""
+    """A model whose state can be taken now and written in the background; oncue's models can."""
 
     def prepare_save(self, filepath: Any, *, weights_only: bool = False, snapshot: Any = None) -> Callable[[], None]:
         """Take all that a save needs, and return a function that writes it."""
@@ -213,7 +213,7 @@ class SavesLater(Protocol):
 
 @runtime_checkable
 class TellsSize(Protocol):
-    """A model that knows how large its files are going to be; oncue's models are such."""
+    """A model that can estimate the size of its files; oncue's models can."""
 
     def size_of_save(self, filepath: Any, *, weights_only: bool = False) -> int:
         """Return about how many bytes a save takes."""
@@ -222,7 +222,7 @@ class TellsSize(Protocol):
 
 @runtime_checkable
 class TellsSteps(Protocol):
-    """A model that can tell how its training steps ran.
+    """A model that reports how its training steps ran.
 
     Attributes:
         step_account: One or more sentences.
@@ -265,7 +265,7 @@ class HasMetrics(Protocol):
 
 @runtime_checkable
 class HasDirection(Protocol):
-    """A metric that may say in which direction it gets better; Keras's metrics are such too."""
+    """A metric that may declare in which direction it gets better; Keras's metrics do too."""
 
     name: str
     _direction: str | None
@@ -327,7 +327,7 @@ class HasOptimizers(Protocol):
 
     @property
     def optimizers(self) -> Any:
-        """The several."""
+        """The optimizers."""
         ...
 
 
@@ -358,7 +358,7 @@ def steps_per_execution_of(model: Any) -> int:
 
 
 def step_account_of(model: Any) -> str:
-    """Return how a model's training steps ran, in words; nothing when it doesn't tell."""
+    """Return how a model's training steps ran, in words; empty when it doesn't report that."""
     account = model.step_account if isinstance(model, TellsSteps) else ""
     return account if isinstance(account, str) else ""
 
@@ -385,7 +385,7 @@ def optimizers_of(model: Any) -> list[tuple[str, Any]]:
 
 
 def directions_of(model: Any) -> dict[str, str]:
-    """Return "up" or "down" by name for those of a model's metrics, in groups too, that say which way is better."""
+    """Return "up" or "down" by name for those of a model's metrics, in groups too, that declare which way is better."""
     groups = model.metrics if isinstance(model, HasMetrics) else None
     parts = [
         part for group in groups or () for part in (group, *(group.metrics if isinstance(group, HasMetrics) else ()))

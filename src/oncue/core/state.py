@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 class Stateful:
     """Keeps and gives back the attributes named in `state_fields`.
 
-    Values are numbers, strings, None, lists and dicts of them, or arrays; whoever writes them to disk decides how.
+    Values are numbers, strings, None, lists and dicts of them, or arrays; the code that writes them to disk decides how.
 
     Example:
         >>> class Counter(Stateful):

@@ -1,4 +1,4 @@
-"""Histograms of tensors, counted on the device where they lie."""
+"""Histograms of tensors, counted on the device that holds them."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ class EventFile:
 
     Args:
         folder: The folder of the run; made when it is not there. A URL such as `memory://logs` goes through fsspec.
-        label: A word in the file's name that tells whose it is.
-        resume: The name of a file in the folder to go on with, and the size that it is cut to first; None for a new file.
+        label: A part of the file's name that identifies the run.
+        resume: The name of a file in the folder to continue, and the size that it is cut to first; None for a new file.
 
     Raises:
         OSError: When the folder can't be made or written.

@@ -18,8 +18,8 @@ _COLOURS = {1: 0, 3: 2, 4: 6}  # PNG's numbers for grey, red-green-blue, and the
 def pictures(tag: str, weight: NDArray[Any]) -> Any:
     """Return a weight as an image summary, or None when it has no shape for one.
 
-    A vector is one row; a matrix lies on its longer side; of three axes the last counts the pictures, of four the third
-    is the colours and the last counts the pictures. At most 3 pictures are shown, as in Keras.
+    A vector is one row; a matrix is shown with its longer side across; of three axes the last counts the pictures, of four
+    the third is the colours and the last counts the pictures. At most 3 pictures are shown, as in Keras.
 
     Args:
         tag: The summary's name.

@@ -44,8 +44,7 @@ def run_batches(
         The number of batches of the pass that are done, and what the last step gave.
     """
     begin_hook, end_hook, flag = f"on_{kind}_batch_begin", f"on_{kind}_batch_end", _STOP[kind]
-    begin = getattr(callbacks, begin_hook) if callbacks.listens(begin_hook) else None
-    end = getattr(callbacks, end_hook) if callbacks.listens(end_hook) else None
+    begin, end = callbacks.caller(begin_hook), callbacks.caller(end_hook)
     may_be_kept = callbacks.calls_others(end_hook)
     done = start
     result: Result = None
