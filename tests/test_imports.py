@@ -339,6 +339,37 @@ def _is_class(node: ast.expr) -> bool:
     return name == "type(self)" or name.rpartition(".")[2].lstrip("_")[:1].isupper()
 
 
+ASKS_FOR_HOOKS = {
+    "core.protocols": "the one place",
+    "callbacks.roles": "sorts callbacks by them, once for each run",
+    "feeding.py_dataset": "Keras's PyDataset has methods of the same names",
+}
+
+
+def test_hooks_are_not_searched_for() -> None:
+    """No `hasattr` or `getattr` by the name of a hook, or of a member of a protocol."""
+    from oncue.core.hooks import ALIASES, HOOKS
+
+    tree = ast.parse(MODULES["oncue.core.protocols"].read_text(encoding="utf-8"))
+    members = {
+        part.name if isinstance(part, ast.FunctionDef) else ast.unparse(part.target)
+        for kind in tree.body
+        if isinstance(kind, ast.ClassDef)
+        for part in kind.body
+        if isinstance(part, (ast.FunctionDef, ast.AnnAssign))
+    }
+    assert {"expect", "save_now", "keep_state", "listens_to"} <= members
+    # Much else than metrics has a name.
+    names = {*HOOKS, *ALIASES, *members} - {"name"}
+    found = {
+        where
+        for where, node in _nodes(ast.Call)
+        if ast.unparse(node.func) in ("hasattr", "getattr", "setattr", "delattr")  # type: ignore[attr-defined]
+        and getattr(node.args[1], "value", None) in names  # type: ignore[attr-defined]
+    }
+    assert not {where for where in found if not where.startswith(tuple(ASKS_FOR_HOOKS))}
+
+
 def test_every_public_name_can_be_had() -> None:
     import oncue
 
