@@ -41,8 +41,9 @@ def layer_config(layer: Layer) -> dict[str, Any]:
         {'name': 'plus'}
     """
     from oncue.layers import serialize
+    from oncue.models.model import Model
 
-    if type(layer).__name__ == "Model" and getattr(layer, "module", None) is not None:
+    if type(layer) is Model and layer.module is not None:
         raise ValueError(
             f"'{layer.name}' is a torch module, which has no configuration. Save its weights with `save_weights`, or "
             "wrap it in a custom layer that has `get_config`."
@@ -51,7 +52,7 @@ def layer_config(layer: Layer) -> dict[str, Any]:
     if isinstance(layer, Operation):
         kind = layer.kind
         return {"module": _OPERATIONS, "class_name": kind, "config": {"name": layer.name}, "registered_name": kind}
-    if written["class_name"] == "Model" and getattr(layer, "_graph", None) is not None:
+    if type(layer) is Model and layer._graph is not None:
         written |= {
             "module": "keras.src.models.functional",
             "class_name": "Functional",

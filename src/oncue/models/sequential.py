@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue import naming
+from oncue.layers.embedding import Embedding
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor, symbols
 from oncue.layers.layer import Layer
@@ -85,7 +86,7 @@ class Sequential(Model):
         if name in self._names:
             raise ValueError(f"All layers of a model need unique names; there are two called '{name}'.")
         if not self._names and self._input is None and isinstance(layer, Layer) and layer._input_shape_arg is not None:
-            kind = "int32" if type(layer).__name__ == "Embedding" else self.dtype
+            kind = "int32" if isinstance(layer, Embedding) else self.dtype
             self._input = InputLayer(batch_shape=layer._input_shape_arg, dtype=kind).output
             self._tensors = [self._input]
         self._register(name, layer)
@@ -121,7 +122,7 @@ class Sequential(Model):
             self.built = bool(self._tensors)
             return
         first = next(iter(self._stack()), None)
-        kind = "int32" if type(first).__name__ == "Embedding" else self.dtype
+        kind = "int32" if isinstance(first, Embedding) else self.dtype
         self._tensors = [InputLayer(batch_shape=input_shape, dtype=kind).output]
         for layer in self._stack():
             self._extend(layer)
