@@ -20,7 +20,7 @@ class DeferredOverflowCheck:
     meanwhile, while the device has the next forward and backward pass to do, so that neither waits for the other.
 
     Args:
-        optimizer: The optimizer, built.
+        optimizer: The optimizer, built for some parameters.
 
     Example:
         >>> from oncue.optimizers import Adam
@@ -35,7 +35,7 @@ class DeferredOverflowCheck:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+        self._optimizer, self._inner = optimizer, optimizer.torch_optimizer
         self._pending: tuple[Tensor, torch.cuda.Event | None] | None = None
 
     @staticmethod
@@ -53,8 +53,7 @@ class DeferredOverflowCheck:
             found: 1.0 when a gradient was not finite, else 0.0.
         """
         self.settle()
-        optimizer = self._optimizer
-        step_unless(found, optimizer.torch_optimizer, optimizer._advance)
+        step_unless(found, self._inner, self._optimizer._advance)
         if found.device.type == "cuda":
             copy = torch.empty((), dtype=found.dtype, pin_memory=True)
             copy.copy_(found, non_blocking=True)
