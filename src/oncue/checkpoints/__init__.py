@@ -1,4 +1,4 @@
-"""Files that a training run leaves: which of them are kept, and what is known of them. Never torch."""
+"""The files that a training run writes: which of them are kept, and records about them. Doesn't import torch."""
 
 from oncue.checkpoints.checkpoints import Checkpoints, NoSoundCheckpointError
 from oncue.checkpoints.retention import KeepBest, KeepEvery, KeepLast

@@ -1,4 +1,4 @@
-"""Checkpoints: the files that a ModelCheckpoint left, found by what its manifest knows of them."""
+"""Checkpoints: finds the files that a ModelCheckpoint saved, by its manifest."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from oncue.core.warn import warn
 
 
 class NoSoundCheckpointError(ValueError):
-    """None of the files is what was saved."""
+    """All files are missing, damaged or changed."""
 
 
 class Checkpoints:
     """Finds the newest and the best file that is verifiably what was saved.
 
-    A file whose size or SHA-256 digest differs from the manifest is named in a warning, set aside under its name
-    with `.damaged`, and the next one is taken: never silently an older state, and never none.
+    A file whose size or SHA-256 digest differs from the manifest is renamed to end in `.damaged`, with a warning, and the
+    next one is used: an older file is never returned silently.
 
     Args:
         filepath: The `filepath` of the `ModelCheckpoint`, which had `keep` or `resume_best`; or its manifest,
@@ -70,15 +70,15 @@ class Checkpoints:
         """Return the path of the file with the best score.
 
         Args:
-            mode: "min" or "max", the way in which the score gets better; "auto" to tell by the monitored name.
+            mode: "min" or "max", the direction in which the score improves; "auto" to infer it from the monitored name.
 
         Raises:
             NoSoundCheckpointError: When no file is what was saved.
-            ValueError: When the files have no scores, or it is not known which of them is better.
+            ValueError: If the files have no scores, or the direction can't be inferred.
         """
         scored = [record for record in self.manifest.records if record.score is not None]
         if not scored:
-            raise ValueError(f"The files of '{self.manifest.path}' have no scores to find the best by. Type `last()`.")
+            raise ValueError(f"The files of '{self.manifest.path}' have no scores to find the best by. Use `last()`.")
         monitor = scored[-1].monitor
         watch = Monitor(monitor, mode, 0.0, type(self).__name__)
         watch.resolve({})

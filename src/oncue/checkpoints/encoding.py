@@ -1,4 +1,4 @@
-"""Plain containers, numbers and tensors as JSON beside a file of tensors: nothing that runs code when it is read."""
+"""Plain containers, numbers and tensors as JSON plus a file of tensors; reading them never runs code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MARKS = ("$tensor", "$array", "$scalar", "$tuple", "$dict", "$float")
 
 
 def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
-    """Return a value as JSON has it; tensors and arrays go into a dict, and their keys in their places.
+    """Return a value in a form that JSON can express; tensors and arrays are put into a dict and replaced by their keys.
 
     Args:
         value: None, a bool, number, string, tensor, NumPy array or scalar, or lists, tuples and dicts of these.

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Who waits for a file that its owner removes meanwhile finds that out at once, and tries again.
+# A process that waited for a lock file which its owner then removed notices that, and tries again.
 _PATIENCE = 0.3
 
 
 class FolderLock:
     """Keeps a second run, in this process or another, from writing to a folder.
 
-    The system gives the lock back when its owner dies, however it dies. It isn't inherited by processes that are forked,
-    so that the workers of a DataLoader, which may outlive a killed run for some seconds, don't hold it.
+    The system releases the lock when its owner dies, in whatever way. Forked processes don't inherit it, so that the
+    workers of a DataLoader, which may outlive a killed run for some seconds, don't hold it.
 
     Args:
-        folder: The folder; it is made when it is missing.
-        name: The lock's file in there. Whoever takes a lock of another name is not kept out.
+        folder: The folder; created if it is missing.
+        name: The lock file in it. Locks with different names don't exclude each other.
 
     Example:
         >>> import tempfile
@@ -36,10 +36,10 @@ class FolderLock:
         self._file: os.stat_result | None = None
 
     def acquire(self) -> bool:
-        """Take the lock; wait for it no longer than a moment.
+        """Acquire the lock, waiting for a moment at most.
 
         Returns:
-            False when somebody else has it; True also when this object has it already.
+            False if another owner has it; True also if this object already has it.
 
         Raises:
             OSError: When the folder can't be written to.
@@ -58,13 +58,13 @@ class FolderLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back, and remove its file; nothing happens without it."""
+        """Release the lock, and remove its file; does nothing if it isn't held."""
         lock, self._lock = self._lock, None
-        # In a process that was forked it isn't locked any more.
+        # In a forked process it isn't locked any more.
         if lock is None or not lock.is_locked:
             return
         try:
-            # While it is still locked: whoever has opened the file already sees that it has no name any more.
+            # Removed while still locked, so that a process that has already opened the file sees that it has lost its name.
             if os.name == "posix" and self._is_there(lock.lock_file):
                 os.unlink(lock.lock_file)
         finally:

@@ -1,4 +1,4 @@
-"""Manifest: what is known of the files that a ModelCheckpoint saved, in a small file beside them."""
+"""Manifest: records of the files that a ModelCheckpoint saved, in a small file beside them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from oncue.core.files import replace_file, sweep
 from oncue.core.warn import warn
 
 FORMAT = 1
-"""The version of the manifest's form."""
+"""The version of the manifest's format."""
 
 
 class Manifest:
     """The records of the files in a folder, kept in `<name>.oncue.json` there.
 
-    A file is announced before it is written and recorded after, so that a run that was killed in between leaves no
-    doubt: the announced one counts when the file is no longer the recorded one. Only recorded files of the same run are
-    ever deleted, and only after the new one has been recorded.
+    A file is announced before it is written and recorded afterwards, so that the state is clear even if the run is killed
+    in between: the announced record counts if the file no longer matches the recorded one. Only recorded files of the same
+    run are ever deleted, and only after the new one has been recorded.
 
     Args:
-        path: The manifest's own path. A file that is there is read.
+        path: The manifest's own path. An existing file is read.
 
     Attributes:
-        records: What is known, in the order in which the files were saved.
+        records: The records, in the order in which the files were saved.
 
     Raises:
-        ValueError: When the file that is there is no manifest.
+        ValueError: If the existing file is not a manifest.
 
     Example:
         >>> import tempfile
@@ -59,10 +59,10 @@ class Manifest:
             self._settle()
 
     def announce(self, record: Record) -> None:
-        """Write down which file comes next, before it is written.
+        """Announce the next file before it is written.
 
         Args:
-            record: What is known of it; size and digest come with `record`.
+            record: Its record, without size and digest, which `record` adds.
         """
         self._announced = record
         self._write()
@@ -93,19 +93,19 @@ class Manifest:
     def prune(self, rules: Sequence[Rule], run: str, direction: str | None) -> list[str]:
         """Delete the files of a run that no rule keeps.
 
-        A file whose size is no longer the recorded one belongs to somebody else by now and stays. What can't be deleted
-        is tried again next time, with a warning.
+        A file whose size is no longer the recorded one has been replaced by another program, and stays. Deletions that
+        fail give a warning, and are retried next time.
 
         Args:
-            rules: Which files are kept; without any, all are.
-            run: Whose files.
-            direction: Which way the score gets better: "up", "down", or None when that isn't known.
+            rules: The rules that decide which files are kept; all files if there are none.
+            run: The run whose files are deleted.
+            direction: The direction in which the score improves: "up", "down", or None if unknown.
 
         Returns:
             The names of the deleted files.
         """
         own = [record for record in self.records if rules and record.run == run]
-        # The newest stays, whatever the rules say: it may be all that is left of the last hours.
+        # The newest always stays, since the last hours of training may be lost without it.
         stays = kept(rules, own, direction) | {record.file for record in own[-1:]}
         before = len(self.records)
         deleted = []
@@ -130,13 +130,13 @@ class Manifest:
 
         Args:
             monitor: The score's name.
-            direction: "up" or "down", the way it gets better.
+            direction: "up" or "down", the direction in which it improves.
 
         Returns:
-            None when there is no such file; each changed one is warned of.
+            The record, or None if there is no such file; changed files give a warning.
 
         Raises:
-            ValueError: When the files have other scores only, so that none of them is known to be better.
+            ValueError: If the files only have scores of other names.
         """
         others = {record.monitor for record in self.records} - {monitor}
         if others and not any(record.monitor == monitor for record in self.records):
@@ -174,7 +174,7 @@ class Manifest:
         return path.is_file() and path.stat().st_size == record.size and _digest(path) == record.sha256
 
     def _is_inside(self, path: Path) -> bool:
-        # A folder on the way may have become a link to elsewhere.
+        # A parent folder may have become a link to somewhere else.
         return path.resolve().is_relative_to(self.folder.resolve())
 
     def _read(self) -> None:

@@ -1,4 +1,4 @@
-"""Record: what is known of one saved file."""
+"""Record: the metadata of one saved file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a file that a run saved.
+    """The metadata of a file that a run saved.
 
     Args:
         file: Its path, from the folder of the manifest, with `/` between parts.
-        size: Bytes.
+        size: Its size in bytes.
         sha256: The digest of its content, in hexadecimal.
-        epoch: The epoch it was saved in, counted from 1 as in file names.
-        step: Batches trained in the run until then; None when not known.
-        score: The monitored value; None when there was none.
+        epoch: The epoch in which it was saved, counted from 1 as in file names.
+        step: Batches that the run had trained by then; None if unknown.
+        score: The monitored value; None if there was none.
         monitor: The value's name.
-        run: Which run saved it.
+        run: The run that saved it.
 
     Example:
         >>> Record("m_01.keras", size=10, epoch=1, score=0.5, monitor="val_loss").file
@@ -62,7 +62,7 @@ class Record:
 
 
 def check_inside(file: str) -> None:
-    """Refuse a path that leads out of the folder it starts from.
+    """Refuse a path that leads out of its folder.
 
     Raises:
         ValueError: For an absolute path, one with `..` or a drive, and an empty one.
@@ -70,4 +70,4 @@ def check_inside(file: str) -> None:
     path = PurePosixPath(file)
     windows = PureWindowsPath(file)
     if not path.parts or path.is_absolute() or windows.drive or windows.root or ".." in (*path.parts, *windows.parts):
-        raise ValueError(f"a record's file must lie in the folder of its manifest; got {os.fspath(file)!r}")
+        raise ValueError(f"a record's file must be in the folder of its manifest; got {os.fspath(file)!r}")

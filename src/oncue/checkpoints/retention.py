@@ -1,4 +1,4 @@
-"""Which saved files are kept: pure functions over what is known of them."""
+"""Rules for which saved files are kept: pure functions of their records."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from oncue.checkpoints.record import Record
 
 
 class Rule(Protocol):
-    """Says which files are kept; any object with this method will do."""
+    """A rule for which files are kept; any object with this method is one."""
 
     def kept(self, records: Sequence[Record], direction: str | None) -> Iterable[str]:
         """Return the names of the files to keep.
 
         Args:
             records: The files, in the order in which they were saved.
-            direction: Which way the score gets better: "up", "down", or None when that isn't known.
+            direction: The direction in which the score improves: "up", "down", or None if unknown.
 
         Returns:
-            Some of the records' `file`.
+            The `file` of each record to keep.
         """
         ...
 
@@ -112,7 +112,7 @@ def as_rules(keep: Any, owner: str = "ModelCheckpoint") -> tuple[Rule, ...]:
 
     Args:
         keep: A number (so many of the last), "best 3", "last 3", "every 5", a rule, or a list of these.
-        owner: Who asks, for messages.
+        owner: The class that takes the argument, for messages.
 
     Returns:
         At least one rule.

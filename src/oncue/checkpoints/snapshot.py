@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 class Snapshot:
     """Copies named tensors so that training may change them at once.
 
-    The memory of the copies belongs to the snapshot and is written over by the next `take`: whoever reads them must be
-    done by then. Memory that is there already is also why a second copy is faster than a first one, which waits for the
-    system to hand out pages. Tensors of the CPU are packed into it, those with the largest elements first, so
-    that they can be written in one go. Tensors of a GPU are copied into pinned memory, all together, with one wait at the
-    end.
+    The memory of the copies belongs to the snapshot and is overwritten by the next `take`, so readers must be done by
+    then. Reusing it also makes later copies faster than the first, which waits for the system to allocate pages. CPU
+    tensors are packed into it, those with the largest elements first, so that they can be written in one go. GPU tensors
+    are copied into pinned memory, all together, with a single synchronization at the end.
 
     Example:
         >>> import torch

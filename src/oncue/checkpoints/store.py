@@ -1,4 +1,4 @@
-"""Store: a folder of states, each of which is one file that is there completely or not at all."""
+"""Store: a folder of saved states, each a single file that is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}\d+\.tmp")
 class Store:
     """Keeps the newest state and the one before it, for one run at a time.
 
-    A state is written under a temporary name beside its place, reaches the disk, and takes its name, which has the next
-    number. Only then are older states deleted. A kill at any moment leaves the old state or the new one.
+    A state is written to a temporary file in the same folder, flushed to disk, and renamed to its final name, which has
+    the next number. Only then are older states deleted. A kill at any moment leaves the old state or the new one.
 
     Args:
         folder: The folder. Nothing else in it is ever touched.
@@ -42,16 +42,16 @@ class Store:
         self.folder = Path(folder)
         self._good: int | None = None
         self._lock = FolderLock(folder)
-        # The numbers of the states that are there, from the first look on, and what makes temporary names this store's own.
+        # The numbers of the existing states, once they have been listed, and what makes this store's temporary names unique.
         self._known: list[int] | None = None
         self._token, self._temporaries = uuid.uuid4().hex, 0
 
     def prepare(self) -> None:
-        """Make the folder, keep other runs out of it, find out whether it can be written to, and remove leftovers.
+        """Create the folder, lock it, check that it is writable, and remove leftovers.
 
         Raises:
-            OSError: When nothing can be written there, naming the folder.
-            RuntimeError: When another run is using it.
+            OSError: If nothing can be written there; the message names the folder.
+            RuntimeError: If another run is using it.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -74,19 +74,19 @@ class Store:
             ) from None
 
     def release(self) -> None:
-        """Let other runs use the folder."""
+        """Unlock the folder."""
         self._lock.release()
 
     def commit(self, write: Callable[[Path], object]) -> None:
         """Save a state.
 
         Args:
-            write: Writes the state into the file whose path it is given, and lets it reach the disk.
+            write: Writes the state into the file at a given path, and flushes it to disk.
 
         Raises:
-            OSError: When it can't be saved; the states that were there still are, and nothing is left of the new one.
+            OSError: If it can't be saved; older states remain, and no part of the new one does.
         """
-        # Training waits for every step of Python here, so that this is written with as few as there can be.
+        # Training waits here, so this uses as few Python operations as possible.
         known = self._numbers() if self._known is None else self._known
         number = max(known, default=0) + 1
         temporary = self._temporary()
@@ -101,22 +101,22 @@ class Store:
             Path(temporary).unlink(missing_ok=True)
             raise
         self._known = [*known, number]
-        # Nothing is deleted before the new name is on the disk, too.
+        # Nothing is deleted before the new name has reached the disk too.
         sync_folder(self.folder)
         before, self._good = self._good, number
         self._known = [one for one in self._known if one in (number, before) or not self._remove(one)]
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
-        """Return the newest state that is whole, with a warning when that isn't the one that was saved last.
+        """Return the newest intact state, with a warning if it isn't the one that was saved last.
 
         Args:
-            read: Reads a state from its file; a ValueError or OSError says that it can't be read.
+            read: Reads a state from its file, or raises a ValueError or OSError.
 
         Returns:
-            None when no state was ever saved.
+            The state, or None if none was ever saved.
 
         Raises:
-            ValueError: When there are states and none can be read: to start from nothing would lose them.
+            ValueError: If there are states but none can be read, since starting from scratch would lose them.
         """
         failures = []
         for number in sorted(self._numbers(), reverse=True):
@@ -139,11 +139,11 @@ class Store:
         return None
 
     def start_over(self) -> None:
-        """Let the next state take the place of all that are there, rather than of all but the newest."""
+        """Let the next state replace all existing ones, instead of all but the newest."""
         self._good = None
 
     def clear(self) -> None:
-        """Delete all states, the newest one last, and the folder when nothing else is in it."""
+        """Delete all states, the newest last, and the folder if nothing else is in it."""
         if not self.folder.is_dir():
             return
         for number in sorted(self._numbers()):
@@ -174,7 +174,7 @@ class Store:
         try:
             os.unlink(path)
         except FileNotFoundError:
-            # Somebody else has deleted it.
+            # Another process has deleted it.
             return True
         except OSError as error:
             warn(f"'{path}' could not be deleted ({error}).")

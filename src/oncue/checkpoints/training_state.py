@@ -1,4 +1,4 @@
-"""TrainingState: all that a run needs to go on where it was, and its file."""
+"""TrainingState: everything that a run needs to resume, and its file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 
 FORMAT = 2
-"""The version of the form in which a state is written."""
+"""The version of the file format."""
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
 
 @dataclass
 class TrainingState:
-    """Where a run stood, and everything in it that changes as it goes on.
+    """The position of a run, and everything in it that changes during training.
 
     Args:
-        fingerprint: What the run was set up with, by name: a run that goes on must have the same.
-        epoch: The index of the epoch to go on with.
-        batch: The batches of that epoch that are done.
-        stopped: Whether the run had been asked to stop, so that there is nothing to go on with.
-        redone: The batches of that epoch that were done and are done again, because the epoch is started again.
+        fingerprint: The setup of the run, by name; a run that resumes must have the same.
+        epoch: The index of the epoch to continue with.
+        batch: The number of batches of that epoch already trained.
+        stopped: Whether the run had been asked to stop, so that there is nothing to continue.
+        redone: The batches of that epoch that are trained a second time, because the epoch is restarted.
         parts: The weights, the optimizer's state and so on, by name: plain containers, numbers and tensors.
 
     Example:
@@ -45,22 +45,22 @@ class TrainingState:
     parts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the state into a file, and let it reach the disk; see `oncue.checkpoints.state_file`.
+        """Write the state to a file, and flush it to disk; see `oncue.checkpoints.state_file`.
 
         Raises:
-            TypeError: When a part holds something else than plain containers, numbers and tensors.
-            OSError: When it can't be written.
+            TypeError: If a part has anything but plain containers, numbers and tensors.
+            OSError: If it can't be written.
         """
         self.freeze(Snapshot()).write(path)
 
     def freeze(self, snapshot: Snapshot) -> FrozenState:
-        """Return the state as it is now, which training can't change any more.
+        """Return a copy of the present state, which further training doesn't change.
 
         Args:
-            snapshot: Copies the tensors, into memory that it uses again for the next state.
+            snapshot: Copies the tensors, into memory that it reuses for the next state.
 
         Raises:
-            TypeError: When a part holds something else than plain containers, numbers and tensors.
+            TypeError: If a part has anything but plain containers, numbers and tensors.
         """
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
@@ -72,8 +72,8 @@ class TrainingState:
         """Return the state that was written into a file.
 
         Raises:
-            ValueError: When it is none, is no longer what was saved, or is of another version of the form.
-            OSError: When it can't be read.
+            ValueError: If it isn't a state, has been damaged, or has another format version.
+            OSError: If it can't be read.
         """
         try:
             data, tensors = read_state(path)
@@ -101,36 +101,36 @@ class TrainingState:
         return [name for name in names if self.fingerprint.get(name) != fingerprint.get(name)]
 
     def check(self, fingerprint: dict[str, Any], folder: str | os.PathLike[str]) -> None:
-        """Refuse to go on with another setup.
+        """Refuse to resume with another setup.
 
         Args:
-            fingerprint: The setup of the run that wants to go on.
+            fingerprint: The setup of the run that resumes.
             folder: Where the state comes from, for the message.
 
         Raises:
-            ValueError: Naming the first field that differs, with both values.
+            ValueError: If the setups differ; the message names the first difference, with both values.
         """
         for name in self.changed(fingerprint):
             before, now = _difference(self.fingerprint.get(name), fingerprint.get(name))
             raise ValueError(
-                f"The run can't go on from the backup in '{os.fspath(folder)}', because `{name}` has changed: in the "
+                f"The run can't resume from the backup in '{os.fspath(folder)}', because `{name}` has changed: in the "
                 f"backup it is {before}, now it is {now}. Put it back as it was. Or, to start over, delete the folder, "
-                "give another `backup_dir`, or type on_mismatch='restart'; to take over what fits, "
+                "give another `backup_dir`, or use on_mismatch='restart'; to keep what fits, "
                 "on_mismatch='adopt'."
             )
 
     def adopted(self, fingerprint: dict[str, Any]) -> tuple[TrainingState, list[str]]:
-        """Return what of the state fits another setup.
+        """Return the parts of the state that fit another setup.
 
-        Weights fit by name, shape and type; the optimizer's state, when its class and all weights are the same; callbacks
-        by name and fields; the place within an epoch, when everything else is the same. The epoch count, the History, the
+        Weights fit by name, shape and dtype; the optimizer's state, if its class and all weights are the same; callbacks
+        by name and fields; the position within an epoch, if everything else is the same. The epoch count, the History, the
         journal and the random generators always do.
 
         Args:
-            fingerprint: The setup that is to go on.
+            fingerprint: The setup of the run that resumes.
 
         Returns:
-            A state of that setup, in which what doesn't fit is missing; and what it is, in words.
+            A state for that setup, without the parts that don't fit; and descriptions of those parts.
         """
         changed = self.changed(fingerprint)
         if not changed:
@@ -141,7 +141,7 @@ class TrainingState:
             known: dict[str, list[Any]] = {}
             for one, weight in zip(old, parts["weights"].values(), strict=True):
                 known.setdefault(str(one), []).append(weight)
-            # Layers of one kind have one name each; the first of them fits the first.
+            # Layers of one kind have different names in another setup; they are matched in order.
             parts["weights"] = [known[str(one)].pop(0) if known.get(str(one)) else None for one in new]
             parts["layers"] = {}
             fitting = sum(weight is not None for weight in parts["weights"])
@@ -183,10 +183,10 @@ class FrozenState:
     blocks: Callable[[], TensorBlocks]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the state into a file, and let it reach the disk.
+        """Write the state to a file, and flush it to disk.
 
         Raises:
-            OSError: When it can't be written.
+            OSError: If it can't be written.
         """
         write_state(path, json.dumps(self.plain, allow_nan=False).encode("utf-8"), self.blocks())
 
@@ -198,7 +198,7 @@ class FrozenState:
 
 
 def _difference(before: Any, now: Any) -> tuple[str, str]:
-    # Of long lists, only what differs is of use to the reader.
+    # Of long lists, only the differences are useful to the reader.
     if isinstance(before, list) and isinstance(now, list):
         pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
         if pairs and len(before) == len(now):

@@ -14,11 +14,11 @@ _LINGERS = 1.0
 
 
 class Writer:
-    """Runs one job at a time on a thread of its own; its error and its warnings come out at the next call.
+    """Runs one job at a time on its own thread; errors and warnings are raised by the next call.
 
-    The thread waits a second for another job, because to begin one costs training a tenth of a millisecond, and ends: an
-    idle writer holds nothing. Whoever submits waits in the end; a program that ends without waiting, as after a second
-    Ctrl-C, gives the save up. `threading.enumerate` doesn't list the thread.
+    The thread waits a second for another job, because starting a thread costs training a tenth of a millisecond, and then
+    ends, so that an idle writer holds no resources. The owner must call `wait` in the end; if the program ends without it,
+    as after a second Ctrl-C, the save is abandoned. `threading.enumerate` doesn't list the thread.
 
     Args:
         what: What is written, for the note on an error.
@@ -45,17 +45,17 @@ class Writer:
 
     @property
     def busy(self) -> bool:
-        """Whether a job is under way."""
+        """Whether a job is running."""
         return not self._done.is_set()
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Begin a job, once the one under way has ended.
+        """Start a job as soon as the running one has ended.
 
         Args:
-            job: Is called on the other thread.
+            job: The function to call on the other thread.
 
         Raises:
-            BaseException: What an earlier job raised and nobody has been told yet; the new job isn't begun then.
+            BaseException: What an earlier job raised, if it hasn't been raised yet; the new job isn't started then.
         """
         self.wait()
         given = False
@@ -64,13 +64,13 @@ class Writer:
             given = True
             self._begin(job)
         except BaseException:
-            # Ctrl-C, or no thread could be begun: whoever waits must not wait for a job that nobody does.
+            # Ctrl-C, or the thread couldn't be started: `wait` must not wait for a job that will never run.
             if not given or self._withdraw():
                 self._done.set()
             raise
 
     def check(self) -> None:
-        """Give the warnings of a job that has ended, and raise what it raised, once; never waits."""
+        """Issue the warnings of a finished job, and raise what it raised, once; never waits."""
         if self._outcome is not None and not self.busy:
             (said, failure), self._outcome = self._outcome, None
             try:
@@ -82,12 +82,12 @@ class Writer:
                     raise failure
 
     def wait(self) -> None:
-        """Wait for the job under way, and raise what it raised."""
+        """Wait for the running job, and raise what it raised."""
         self._done.wait()
         self.check()
 
     def when_idle(self, job: Callable[[], object]) -> None:
-        """Call a function that takes no time: now, or after the job under way, on its thread; never waits."""
+        """Call a short function now, or after the running job on its thread; never waits."""
         if self.busy:
             self._begin(job)
         else:
@@ -128,6 +128,6 @@ class Writer:
                 failure = error
             finally:
                 self._outcome = (said, failure) if said or failure is not None else None
-                # What it holds, the tensors of a model for one, isn't to wait for the next.
+                # Release what the job refers to, such as a model's tensors, instead of keeping it until the next job.
                 del job, failure
                 self._done.set()

@@ -1,6 +1,6 @@
 """Where messages go, and what the reader's screen can show.
 
-By hand rather than with rich's `Console`: `import oncue.callbacks` needs this, and rich alone would take 87 ms of it, this 24
+Not done with rich's `Console`: `import oncue.callbacks` needs this, and rich alone would take 87 ms of it, this 24
 (`python -X importtime -c "import rich.console"`).
 """
 

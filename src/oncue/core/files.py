@@ -1,7 +1,7 @@
 """Writing files so that a reader sees the old content or the new one, never half of it.
 
-By hand: atomicwrites, the package for this, is no longer maintained; it also puts a file in the place of a link or a pipe, and
-leaves the temporary files of killed processes behind.
+Not done with atomicwrites, the package for this, because it is no longer maintained; it also replaces links and pipes by files,
+and leaves the temporary files of killed processes behind.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Progbar: one line of progress, live where it can be redrawn, printed once where it can't.
 
-By hand rather than with rich's `Progress`, though rich is a dependency, because that doesn't leave what Keras leaves: on a
-terminal it cuts the finished line at the right edge, hides the cursor, draws from a thread of its own, and takes over stdout,
-so that what callbacks print comes out above the bar; in a notebook it needs HTML. An update that draws nothing, as most
-batches are, takes 9 times as long there (`python benchmarks/by_hand.py progress`).
+Not done with rich's `Progress`, though rich is a dependency, because its output isn't Keras's: on a terminal it truncates the
+finished line at the right edge, hides the cursor, draws from its own thread, and captures stdout, so that what callbacks print
+appears above the bar; in a notebook it needs HTML. An update that draws nothing, as for most batches, takes 9 times as long
+(`python benchmarks/by_hand.py progress`).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Progbar:
         self._drawn_width = 0
 
     def is_due(self) -> bool:
-        """Return whether an update would draw; whoever asks first needn't compute what wouldn't be shown."""
+        """Return whether an update would draw, so that callers needn't compute values that wouldn't be shown."""
         now = time.perf_counter()
         if self._after_first is None:
             self._after_first = now

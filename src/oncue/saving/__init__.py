@@ -1,4 +1,4 @@
-"""Files of models and weights, and your own classes and functions by name. No name in a file is ever imported."""
+"""Files of models and weights, and a registry of custom classes and functions. Names in a file are never imported."""
 
 from __future__ import annotations
 

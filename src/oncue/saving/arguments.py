@@ -1,4 +1,4 @@
-"""Checks of what `save_model`, `load_model`, `save_weights` and `load_weights` are given."""
+"""Checks of the arguments of `save_model`, `load_model`, `save_weights` and `load_weights`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str)
         filepath: The path.
         known: A description of each extension.
         what: What the file is for.
-        example: What to type.
+        example: A correct call, for the message.
 
     Raises:
         ValueError: For another extension, with the list of those that are known.
@@ -39,17 +39,17 @@ def path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str)
     if kind is None:
         listed = ", ".join(f"{extension} ({meaning})" for extension, meaning in known.items())
         raise ValueError(
-            f"The extension of `filepath` says what is in the file; for {what}: {listed}. Got {str(path)!r}. Type "
+            f"The extension of `filepath` says what is in the file; for {what}: {listed}. Got {str(path)!r}. Use "
             f"`{example}`."
         )
     return path, kind
 
 
 def may_write(filepath: Any, overwrite: bool) -> bool:
-    """Return whether a file may be written, and make its folder.
+    """Return whether a file may be written, and create its folder.
 
     Raises:
-        FileExistsError: When it is there, `overwrite` is False, and nobody can be asked.
+        FileExistsError: If it exists, `overwrite` is False, and there is no terminal to ask the user.
     """
     path = Path(os.fspath(filepath))
     if not overwrite and (remote.exists(str(filepath)) if remote.is_url(filepath) else path.exists()):

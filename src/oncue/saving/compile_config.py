@@ -1,4 +1,4 @@
-"""The arguments of `compile`, in the form in which Keras writes them, and back."""
+"""The arguments of `compile` as Keras writes them, and back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def compile_config(model: Any) -> dict[str, Any] | None:
             "jit_compile": model.jit_compile is True,
         }
     except (ValueError, NotImplementedError) as error:
-        # What has no `get_config`, or none that it could be made from again: the weights are still worth a file.
+        # Something has no `get_config`, or no usable one; the weights are still worth saving.
         warn(
             f"'{model.name}' is saved without the arguments of `compile`, because they can't be written down: {error} "
             "Compile it again after loading."
@@ -69,7 +69,7 @@ def _written(value: Any, kind: Any) -> Any:
 def compile_from_config(
     model: Any, config: dict[str, Any], custom_objects: dict[str, Any] | None = None, precision: str | None = None
 ) -> None:
-    """Compile a model as a file says, and make the optimizer's state if the model is built.
+    """Compile a model as described in a file, and create the optimizer's state if the model is built.
 
     Args:
         model: The model.
@@ -91,7 +91,7 @@ def compile_from_config(
                 "weighted_metrics": _read(config.get("weighted_metrics"), metrics, names),
                 "run_eagerly": bool(config.get("run_eagerly", False)),
                 "steps_per_execution": config.get("steps_per_execution") or 1,
-                # What Keras writes says whether its backend compiles, and nothing about how long the next run will be.
+                # Keras's setting is about its own backend, and says nothing about whether compilation pays off here.
                 "jit_compile": "auto",
                 "precision": precision,
             }
@@ -121,7 +121,7 @@ def optimizer_from(config: Any, names: dict[str, Any]) -> Any:
 
 
 def _check_types(optimizer: Any, config: Any) -> None:
-    """Refuse what is no number, or no truth, where the optimizer's own default is one: it would be found out in training."""
+    """Refuse a value of another type than the optimizer's own default, which would only fail during training."""
     for name, parameter in inspect.signature(type(optimizer).__init__).parameters.items():
         value = config.get(name) if isinstance(config, dict) else None
         if value is None or (name == "learning_rate" and isinstance(value, dict)):

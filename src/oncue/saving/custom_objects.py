@@ -13,7 +13,7 @@ _Thing = TypeVar("_Thing")
 
 
 def get_custom_objects() -> dict[str, Any]:
-    """Return the registry itself: a dict from names to classes and functions, which may be changed.
+    """Return the registry itself, a dict from names to classes and functions, which may be modified.
 
     Example:
         >>> isinstance(get_custom_objects(), dict)
@@ -23,7 +23,7 @@ def get_custom_objects() -> dict[str, Any]:
 
 
 def register_keras_serializable(package: str = "Custom", name: str | None = None) -> Callable[[_Thing], _Thing]:
-    """Return a decorator that registers a class or function of yours, so that configurations may mention it.
+    """Return a decorator that registers a custom class or function, so that configurations can refer to it.
 
     Args:
         package: The first part of the registered name.

@@ -44,8 +44,8 @@ def save_model(
     Args:
         model: A Sequential or functional model of layers, or one of your own class with `get_config`.
         filepath: A name that ends in `.keras` (recommended), or in `.h5` or `.hdf5` for the format of Keras 1 and 2.
-        overwrite: False to be asked before a file is overwritten; where nobody can answer it is an error.
-        zipped: Kept from Keras; must be None or True.
+        overwrite: False to be asked before a file is overwritten; without a terminal this is an error.
+        zipped: For compatibility with Keras; must be None or True.
         **kwargs: `include_optimizer`, False to leave out the arguments of `compile`; `save_format`, an argument of Keras 2 that
             the extension has replaced.
 
@@ -83,7 +83,7 @@ def load_model(
     compile: bool = True,
     safe_mode: bool = True,
 ) -> Any:
-    """Load a model that oncue or real Keras saved; it goes on training where it stopped.
+    """Load a model that oncue or real Keras saved; training continues where it stopped.
 
     Classes are found among oncue's and yours only, never by a path in the file.
 
@@ -91,7 +91,7 @@ def load_model(
         filepath: A `.keras`, `.h5` or `.hdf5` file.
         custom_objects: Your own classes and functions by name.
         compile: Whether to compile it as it was, with its optimizer's state.
-        safe_mode: Kept from Keras; nothing in a file is ever run, whatever it says.
+        safe_mode: For compatibility with Keras; code in a file is never run in any case.
 
     Returns:
         The model.
@@ -115,7 +115,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
         model: A built model; for `.safetensors` any torch module.
         filepath: A name that ends in `.weights.h5` (Keras 3's, with the optimizer's state), `.safetensors` (any torch
             module), or `.h5` or `.hdf5` (the layout of Keras 1 and 2).
-        overwrite: False to be asked before a file is overwritten; where nobody can answer it is an error.
+        overwrite: False to be asked before a file is overwritten; without a terminal this is an error.
         **kwargs: `save_format`, an argument of Keras 2 that the extension has replaced.
 
     Raises:
@@ -138,16 +138,16 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
 def prepare_save(
     model: Any, filepath: str | os.PathLike[str], *, weights_only: bool = False, snapshot: Snapshot | None = None
 ) -> Callable[[], None]:
-    """Take from a model all that a save needs, and write it later.
+    """Take everything that a save needs from a model, and write it later.
 
-    With a snapshot the function that is returned has nothing to do with the model any more: it may run on another
-    thread while training goes on, until the snapshot is used again.
+    With a snapshot, the returned function is independent of the model: it may run on another thread while training
+    continues, until the snapshot is used again.
 
     Args:
         model: The model, as for `save_model` or `save_weights`.
         filepath: The file; its extension decides the format.
         weights_only: Whether to save the weights alone.
-        snapshot: Makes copies of the tensors, in memory that it uses again; None to keep the model's own, for a save
+        snapshot: Copies the tensors, into memory that it reuses; None to refer to the model's own tensors, for a save
             before the next step.
 
     Returns:
@@ -189,7 +189,7 @@ def prepare_save(
 
 
 def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: bool = False) -> int:
-    """Return about how many bytes a save takes: those of the numbers, without what describes them.
+    """Return the approximate size of a save in bytes: that of the arrays, without metadata.
 
     Args:
         model: The model, as for `save_model` or `save_weights`.

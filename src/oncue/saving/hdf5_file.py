@@ -1,7 +1,7 @@
-"""Writing HDF5 files: h5py lays the file out, and the numbers go from the tensors' memory into their places.
+"""Writing HDF5 files: h5py makes the layout, and the arrays are written directly from the tensors' memory.
 
-h5py alone ends the process with a segmentation fault when the disk is full, and lays files of one form out again at every
-save. Here that is done once: a checkpoint of a small network takes 3 ms rather than 7.
+h5py alone crashes the process with a segmentation fault if the disk is full, and makes the same layout again at every save.
+Here that is done once: a checkpoint of a small network takes 3 ms rather than 7.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _MOST_FORMS = 4
 
 
 def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
-    """Return what an HDF5 file consists of, from its beginning to its end.
+    """Return the content of an HDF5 file in pieces, from beginning to end.
 
-    The library ends the process with a segmentation fault when it closes a file after a failed write, as on a full
-    disk. So it writes to memory, and plain writes of the bytes fail with an error. What would be large in there, the
-    arrays, it only gets to know the size of; one is made at a time. Files of one form, those of a run's checkpoints, are
-    laid out once: that takes longer than a flush to the disk.
+    The library crashes the process with a segmentation fault when it closes a file after a failed write, as on a full
+    disk. So it writes to memory, and the bytes are written to the file without it, which fails with a plain error. It only
+    reserves space for the arrays; these are made one at a time. The layout is made once for files of the same structure,
+    such as a run's checkpoints, since that takes longer than a flush to the disk.
 
     Args:
         tree: What is in the file.
 
     Yields:
-        Memory that holds until the next piece is asked for, or longer where somebody has a view of it.
+        Memory that is valid until the next piece is requested, or as long as there is a view of it.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
     """
     arrays: list[Stored] = []
     form = _form(tree, arrays)
-    # Files are written in the background, too.
+    # Files are written on a background thread too.
     with _lock:
         layout = _known.pop(form, None)
     if layout is None:
@@ -68,7 +68,7 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
 
 
 def write_hdf5(tree: Tree, path: Path) -> None:
-    """Write an HDF5 file, with a checksum behind the HDF5 content; it takes the place of a file, or doesn't at all.
+    """Write an HDF5 file, followed by a checksum; an existing file is replaced completely or not at all.
 
     Args:
         tree: What is in the file.
@@ -84,7 +84,7 @@ def write_hdf5(tree: Tree, path: Path) -> None:
 
 
 class _Layout(NamedTuple):
-    """A file without its arrays: which array comes next, and what comes before each of them and after the last."""
+    """The layout of a file: its bytes before, between and after the arrays, and the order of the arrays."""
 
     order: list[int]
     gaps: list[bytes]
@@ -95,7 +95,7 @@ _lock = threading.Lock()
 
 
 def _form(tree: Tree, arrays: list[Stored]) -> Any:
-    """Return all that the layout of a file depends on, and add its arrays to a list, in the order of `_describe`."""
+    """Return everything that the layout of a file depends on, and collect its arrays in a list, in the same order."""
     members = []
     for name, member in tree.members.items():
         if isinstance(member, Tree):
@@ -148,12 +148,12 @@ def _describe(tree: Tree, group: Any, places: list[tuple[int, int]]) -> None:
 def _place_of(made: Any, member: Stored) -> int:
     place = made.id.get_offset()
     if place is None and member.nbytes:
-        raise RuntimeError(f"The HDF5 library gave {made.name!r} no place in the file.")
+        raise RuntimeError(f"The HDF5 library reserved no space for {made.name!r}.")
     return place or 0
 
 
 class _Memory:
-    """What h5py takes for a file: pages come into being where something is written."""
+    """A file in memory for h5py; pages are allocated where something is written."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -161,7 +161,7 @@ class _Memory:
         self._pages: dict[int, bytearray] = {}
 
     def piece(self, start: int, end: int) -> memoryview:
-        """Return the bytes between two places; those that were never written are zeros."""
+        """Return the bytes between two positions; bytes that were never written are zeros."""
         found = bytearray(end - start)
         for number in range(start // _PAGE, -(-end // _PAGE)):
             page = self._pages.get(number)

@@ -23,15 +23,15 @@ from oncue.saving.weights_h5 import read_weights, weights_tree
 def prepare_archive(
     model: Any, include_optimizer: bool = True, snapshot: Snapshot | None = None
 ) -> Callable[[Path], None]:
-    """Take from a model what a `.keras` file holds.
+    """Take the content of a `.keras` file from a model.
 
     Args:
         model: The model.
         include_optimizer: Whether to keep the arguments of `compile` and the optimizer's state.
-        snapshot: Makes copies of the tensors; None to keep the model's own.
+        snapshot: Copies the tensors; None to refer to the model's own.
 
     Returns:
-        A function that writes the file; it raises an OSError when that can't be done, and the old file is untouched then.
+        A function that writes the file; if it raises an OSError, the old file is untouched.
 
     Raises:
         ValueError: For a model that a configuration can't describe.
@@ -41,7 +41,7 @@ def prepare_archive(
     compiled = compile_config(model) if include_optimizer else None
     config["compile_config"] = compiled
     if compiled is not None and model._plan.precision is not None:
-        # Beside what Keras reads, and refuses when it doesn't know it.
+        # Not in `compile_config`, where Keras would refuse an unknown key.
         config["precision"] = model._plan.precision.name
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
@@ -62,7 +62,7 @@ def prepare_archive(
 
 
 def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Any:
-    """Make the model that a `.keras` file holds.
+    """Make the model in a `.keras` file.
 
     Args:
         path: The file.

@@ -71,7 +71,7 @@ def _old_training(compiled: dict[str, Any]) -> dict[str, Any]:
     training = {key: value for key, value in compiled.items() if key != "optimizer"}
     optimizer = compiled["optimizer"]
     training["optimizer_config"] = {"class_name": optimizer["class_name"], "config": optimizer["config"]}
-    # Keras reads only the long names of losses back from this file.
+    # From this format, Keras only reads the long names of losses.
     training["loss"] = _long_names(training["loss"])
     return training
 
@@ -87,7 +87,7 @@ def _long_names(loss: Any) -> Any:
 
 
 def read_model(path: Path, custom_objects: dict[str, Any] | None = None, compile: bool = True) -> Any:
-    """Make the model that an `.h5` file holds.
+    """Make the model in an `.h5` file.
 
     Args:
         path: The file.
@@ -103,12 +103,12 @@ def read_model(path: Path, custom_objects: dict[str, Any] | None = None, compile
     with guard.opened(path) as file, guard.opened_hdf5(file, path) as content:
         written = _json_attribute(content, "model_config", path)
         if written is None:
-            guard.refuse(path, "it has no model in it, only weights: make the model and type `model.load_weights`.")
+            guard.refuse(path, "it has no model in it, only weights: make the model and call `model.load_weights`.")
         weights = guard.group_at(content, "model_weights", path)
         if weights is None:
             guard.refuse(path, "it has no group 'model_weights'.")
         if isinstance(written.get("config"), list):
-            # Keras 1 wrote the layers of a Sequential alone.
+            # Keras 1 wrote only the layers of a Sequential.
             written["config"] = {"layers": written["config"]}
         numbers = guard.count_of_numbers(weights, path)
         model = model_from_written(written, path, custom_objects, numbers)

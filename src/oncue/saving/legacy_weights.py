@@ -41,7 +41,7 @@ def _paths(model: Any) -> dict[int, str]:
 
 
 def _layers(model: Any) -> list[tuple[str, list[Variable]]]:
-    """Return the layers' names and weights, those that are trained first."""
+    """Return the layers' names and weights, trainable ones first."""
     found = []
     for layer in model.layers:
         known = isinstance(layer, Layer)

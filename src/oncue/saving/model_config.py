@@ -19,7 +19,7 @@ from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
 from oncue.variable import torch_dtype
 
-# What Keras itself calls unsafe, or what is outside of the file. No option makes oncue read them.
+# Classes that run code (unsafe, as Keras calls it) or read other files. No option makes oncue load them.
 _REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
 
 _LARGEST_SAMPLE = 1 << 28
@@ -106,14 +106,14 @@ def check_describable(model: Any) -> None:
 
 def _no_configuration(what: str) -> NoReturn:
     raise ValueError(
-        f"{what[0].upper()}{what[1:]} can't be described by a .keras or .h5 file. Keep its weights with "
-        "`model.save_weights('name.safetensors')` or `model.save_weights('name.weights.h5')`, make the model again by "
-        "its own code, and load them with `model.load_weights`."
+        f"{what[0].upper()}{what[1:]} can't be described by a .keras or .h5 file. Save its weights with "
+        "`model.save_weights('name.safetensors')` or `model.save_weights('name.weights.h5')`, create the model by its "
+        "own code, and load them with `model.load_weights`."
     )
 
 
 def _share(model: Any, config: dict[str, Any]) -> None:
-    """Mark the layers that stand in several places of a model, as Keras does, so that they are made once."""
+    """Mark shared layers as Keras does, so that each is made once."""
     seen: dict[int, list[dict[str, Any]]] = {}
 
     def visit(layer: Any, written: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ def model_from_written(
         config: What `guard.read_json` gave.
         source: The file, for messages.
         custom_objects: Your own classes and functions by name.
-        numbers: How many numbers the file holds as weights; the model may not make more.
+        numbers: The number of weight elements in the file; the model may not have more.
 
     Returns:
         The model, built where the file says for what shape, and not compiled.
@@ -170,7 +170,7 @@ def model_from_written(
 
 
 def build_shape(model: Any, build_config: Any) -> None:
-    """Make the weights of a model of the user's own class by running it on zeros of the shape it was built for."""
+    """Create the weights of a custom model by running it on zeros of the shape it was built for."""
     shape = build_config.get("input_shape") if isinstance(build_config, dict) else None
     if model._all_built() or shape is None or isinstance(model, Sequential) or model._graph is not None:
         return

@@ -15,7 +15,7 @@ from oncue.saving.tree import Stored
 
 
 def optimizer_tensors(model: Any) -> list[Stored]:
-    """Return the state of a model's optimizer: the count, the learning rate, then what is kept for each weight.
+    """Return the state of a model's optimizer: the step count, the learning rate, then the slots of each weight.
 
     Args:
         model: A compiled model.
@@ -34,7 +34,7 @@ def optimizer_tensors(model: Any) -> list[Stored]:
     try:
         variables = optimizer.variables
     except ValueError:
-        # A torch optimizer that is yet to be made has no learning rate.
+        # A torch optimizer that hasn't been created yet has no learning rate.
         return []
     owners = _owners(model)
     found = []
@@ -65,10 +65,10 @@ def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
     optimizer = model.optimizer
     if not optimizer.built:
         if isinstance(optimizer, LossScaleOptimizer):
-            # Its own two numbers mean nothing.
+            # The outer optimizer's own count and rate are unused.
             arrays = arrays[len(optimizer.own_variables()) :]
             optimizer = optimizer.inner_optimizer
-        # Only the count and the rate are there yet.
+        # There are only the count and the rate so far.
         optimizer._restore_count(int(arrays[0]))
         if len(arrays) > 1 and isinstance(optimizer._rate.source, float):
             _set_rate(optimizer, float(optimizer.learning_rate), float(arrays[1]))
@@ -86,7 +86,7 @@ def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
 
 
 def _set_rate(optimizer: Any, before: float, saved: float) -> None:
-    # The file keeps 32 bits of what the configuration, or `compile`, has in full.
+    # The file has only 32 bits of the rate that the configuration, or `compile`, has in full precision.
     if not optimizer._rate.decay:
         optimizer.learning_rate = before if np.float32(before) == np.float32(saved) else saved
 

@@ -1,4 +1,4 @@
-"""Where Keras's weight files keep what: a path for each layer, made of attributes and of class names."""
+"""The paths of layers in Keras's weight files, made of attribute and class names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Place:
     Args:
         path: The group in the file; "" for the model itself.
         name: The layer's name, for messages.
-        variables: The weights that the layer has besides those of the layers inside it.
-        ignored: Whether the group may hold what is not read.
+        variables: The layer's weights, without those of nested layers.
+        ignored: Whether the group may contain arrays that are not read.
     """
 
     path: str
@@ -39,11 +39,11 @@ class Place:
 
 
 def places_of(model: torch.nn.Module) -> list[Place]:
-    """Return where Keras keeps each layer of a model.
+    """Return the path of each layer of a model, as in Keras.
 
     Keras reaches the layers of a Sequential and of a functional model through `layers`, all others through the
-    attributes of their owners in alphabetic order, private ones last; in a list or dict a layer is called by its class,
-    numbered from the second one. Torch modules, which Keras doesn't know, are kept under their attributes likewise.
+    attributes of their owners in alphabetical order, private ones last; in a list or dict a layer is named by its class,
+    numbered from the second one. Torch modules, which Keras doesn't know, are stored under their attributes likewise.
 
     Args:
         model: The model.
@@ -106,7 +106,7 @@ def _children(module: Any) -> Iterator[tuple[str, Any]]:
     for name, value in module.__dict__.items():
         if name not in _INTERNAL and (isinstance(value, Metric) or _holds_modules(value)):
             found[name] = value
-    # "~" sorts behind all letters, so that private attributes come last.
+    # "~" sorts after all letters, so private attributes come last.
     for name in sorted(found, key=lambda name: f"~{name}" if name.startswith("_") else name):
         if found[name] is not None:
             yield name, found[name]
@@ -123,7 +123,7 @@ def _holds_modules(value: Any, depth: int = 0) -> bool:
 
 
 def _own(module: torch.nn.Module, tensors: set[int]) -> list[Variable]:
-    """Return the weights of a module itself: what is trained, then what is not, in order of making."""
+    """Return the weights of a module itself, trainable ones first, in the order of their creation."""
     table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
     own: list[Variable] = []
     for attribute in torch_private.own_tensors(module):

@@ -22,8 +22,8 @@ FORMAT_VERSION = "1"
 def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return a module's tensors by the names of its state dict.
 
-    The names are the module's own: what `torch.compile`, `DataParallel`, `DistributedDataParallel` and oncue's `Model`
-    wrap around it leaves no trace.
+    The names are the module's own, without the prefixes of `torch.compile`, `DataParallel`, `DistributedDataParallel` and
+    oncue's `Model`.
 
     Args:
         module: Any torch module.
@@ -32,7 +32,7 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
         The tensors themselves, not copies.
 
     Raises:
-        ValueError: When the state dict holds something else than tensors.
+        ValueError: If the state dict has anything but tensors.
 
     Example:
         >>> from oncue import Model
@@ -61,14 +61,14 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def prepare_weights(module: torch.nn.Module, snapshot: Snapshot | None = None) -> Callable[[Path], None]:
-    """Take a module's weights; tensors that several names share are taken under the first of them.
+    """Take a module's weights; a tensor with several names is saved under the first.
 
     Args:
         module: Any torch module.
-        snapshot: Makes copies of the tensors; None to keep the module's own.
+        snapshot: Copies the tensors; None to refer to the module's own.
 
     Returns:
-        A function that writes the file; it raises an OSError when that can't be done, and the old file is untouched then.
+        A function that writes the file; if it raises an OSError, the old file is untouched.
     """
     tensors = _without_twins(named_tensors(module))
     if snapshot is not None:
@@ -136,10 +136,9 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
 def _renamed(
     found: dict[str, torch.Tensor], metadata: dict[str, str], own: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Return a file's tensors under the model's names where only the numbers of automatic layer names differ.
+    """Return a file's tensors under the model's names, if only the numbers of automatic layer names differ.
 
-    A second model of the same code has `dense_2` where the first has `dense`; the order of the weights then tells which
-    is which.
+    A second model of the same code has `dense_2` where the first has `dense`; then weights are matched by their order.
     """
     names, saved = list(_without_twins(own)), metadata.get("order", "").split("\n")
     if set(saved) != set(found) or set(names) == set(found):

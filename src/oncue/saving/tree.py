@@ -1,4 +1,4 @@
-"""Tree: what an HDF5 file is going to hold, taken from a model before it is written."""
+"""Tree: the content of an HDF5 file, taken from a model before it is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stored:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The array's type of numbers; NumPy and HDF5 have no bfloat16, which becomes float32."""
+        """The array's dtype; bfloat16, which NumPy and HDF5 don't have, becomes float32."""
         kind = self.tensor.dtype
         found: np.dtype[Any] = torch.empty(0, dtype=torch.float32 if kind == torch.bfloat16 else kind).numpy().dtype
         return found
@@ -43,7 +43,7 @@ class Stored:
         return self.tensor.numel() * self.dtype.itemsize
 
     def array(self) -> NDArray[Any]:
-        """Return the array, in one piece; without a copy where the tensor has that form already."""
+        """Return the array, contiguous; without a copy if the tensor already is."""
         tensor = self.tensor.detach()
         if tensor.dtype == torch.bfloat16:
             tensor = tensor.float()
@@ -52,14 +52,13 @@ class Stored:
 
 
 class Tree:
-    """Groups, attributes and arrays, made as in h5py and written later.
+    """Groups, attributes and arrays, created as in h5py and written later.
 
-    What is written to a file may be written on another thread, while the model is trained on: `freeze` makes copies of
-    the tensors first.
+    To write it on another thread while the model is trained, call `freeze` first, which copies the tensors.
 
     Attributes:
         attrs: The attributes of this group.
-        members: The groups and arrays in it by name; a name may be a path.
+        members: Its groups and arrays by name; a name may be a path.
 
     Example:
         >>> tree = Tree()
@@ -82,7 +81,7 @@ class Tree:
         self.members[name] = value
 
     def freeze(self, snapshot: Snapshot) -> None:
-        """Put copies in the place of the tensors."""
+        """Replace the tensors by copies."""
         stored = dict(enumerate(self._stored()))
         copies = snapshot.take({str(number): one.tensor for number, one in stored.items()})
         for number, one in stored.items():

@@ -17,12 +17,12 @@ from oncue.saving.tree import Stored, Tree
 from oncue.variable import Variable
 
 _OPTIMIZER = "optimizer"
-# What Keras keeps beside weights on some backends: the state of random numbers, which torch keeps elsewhere.
+# Groups that Keras writes besides weights on some backends: random states, which torch stores elsewhere.
 _NOT_WEIGHTS = {"seed_generator", "_seed_generator", "_metrics", "_loss_tracker"}
 
 
 def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
-    """Return a model's weights and its optimizer's state as the file has them.
+    """Return a model's weights and its optimizer's state in the layout of the file.
 
     Args:
         model: The model, built.
@@ -44,7 +44,7 @@ def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
         for index, stored in enumerate(tensors):
             group[str(index)] = stored
         if isinstance(model.optimizer, LossScaleOptimizer):
-            # Keras has the inner optimizer's state twice, and reads both.
+            # Keras writes the inner optimizer's state twice, and reads both.
             inner = content.create_group(f"{_OPTIMIZER}/inner_optimizer/vars")
             inner.attrs["name"] = model.optimizer.inner_optimizer.name
             for index, stored in enumerate(tensors[len(model.optimizer.own_variables()) :]):
@@ -53,7 +53,7 @@ def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
 
 
 def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = False) -> None:
-    """Set a model's weights, and its optimizer's state where the file has it, from an open HDF5 file.
+    """Set a model's weights, and its optimizer's state if the file has it, from an open HDF5 file.
 
     Nothing is set unless everything was read and fits.
 
@@ -88,7 +88,7 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
 
 
 def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
-    """Raise an error that lists what doesn't fit, or warn of it where that was asked for."""
+    """Raise an error that lists what doesn't fit, or only warn if the user asked for that."""
     if not problems:
         return
     shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
@@ -123,7 +123,7 @@ def _read_place(content: Any, place: Place, source: Any, problems: list[str]) ->
 
 
 def mismatch(variable: Variable, dataset: Any) -> str | None:
-    """Return what is wrong with a data set for a weight, None when it fits; nothing is read for that."""
+    """Return why a data set doesn't fit a weight, or None if it does, without reading the data."""
     if tuple(dataset.shape) != variable.shape:
         return f"'{variable.name}' has the shape {variable.shape}, the array in the file {tuple(dataset.shape)}"
     exact = not variable.value.is_floating_point()
@@ -133,7 +133,7 @@ def mismatch(variable: Variable, dataset: Any) -> str | None:
 
 
 def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None]:
-    """Read the optimizer's state; what is returned sets it."""
+    """Read the optimizer's state; return a function that sets it."""
     group = guard.group_at(content, f"{_OPTIMIZER}/vars", source)
     if model.optimizer is None or group is None or len(group) == 0:
         return lambda: None

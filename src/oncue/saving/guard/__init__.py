@@ -1,7 +1,7 @@
-"""What is believed of a model file, and no more: every entry point reads through these functions.
+"""Safe reading of model files: every entry point reads through these functions.
 
-A file is data. It names no class to import, holds no pickle, points to no other file, and is never larger in memory than
-on disk allows. Whatever is found otherwise raises a ValueError that names the file and the rule.
+A file is data. It can't name classes to import, contain pickles, point to other files, or take much more memory than its
+size on disk. Anything else raises a ValueError that names the file and the broken rule.
 """
 
 from oncue.saving.guard.archive import read_archive

@@ -1,4 +1,4 @@
-"""The `.keras` archive: three members, each once, each bounded by the bytes that really come."""
+"""The `.keras` archive: three members, each once, each with a limit on its unpacked size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEMBERS = {"metadata.json": MEGABYTE, "config.json": MAX_JSON_BYTES, "model.weig
 
 
 def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
-    """Read the three members of a `.keras` archive, each once and each bounded by the bytes that really come.
+    """Read the three members of a `.keras` archive, with a limit on the bytes that are actually unpacked.
 
     Args:
         file: The archive.
@@ -23,7 +23,7 @@ def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
         The contents by name.
 
     Raises:
-        ValueError: When members are missing, more, twice, linked, encrypted, or unpack to more than they may.
+        ValueError: If members are missing, unexpected, duplicate, links, encrypted, or too large when unpacked.
     """
     try:
         with zipfile.ZipFile(file) as archive:

@@ -1,4 +1,4 @@
-"""Opening a file, refusing it, and its JSON."""
+"""Opening files, refusing files, and parsing their JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checksum behind the content of a file: what was damaged since it was written is noticed before any of it is read."""
+"""A checksum after the content of a file, so that damage is noticed before any of it is read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHANGED = (
 
 
 def trailer(checksum: int) -> bytes:
-    r"""Return what is put behind content: a mark, and the CRC-32 of the content in hexadecimal.
+    r"""Return what is appended to content: a marker, and the CRC-32 of the content in hexadecimal.
 
-    HDF5 knows its own length and reads nothing behind it. A program that changes the file cuts the checksum off, and the
-    file is one without, as Keras writes them.
+    HDF5 knows its own length and reads nothing after it. A program that changes the file cuts the checksum off, which
+    leaves a file without one, as Keras writes them.
 
     Example:
         >>> trailer(0xCBF43926)

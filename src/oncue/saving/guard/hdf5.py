@@ -1,4 +1,4 @@
-"""HDF5: hard links only, numbers that are in the file itself, and no more of them than were stored."""
+"""HDF5: only hard links, only data in the file itself, and no more of it than is stored."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from oncue.saving.guard.basics import MAX_DEPTH, MAX_ENTRIES, MEGABYTE, refuse
 from oncue.saving.guard.checksum import verify
 
-# gzip, shuffle and fletcher32 are compiled into HDF5; any other filter would be a plug-in loaded from a folder.
+# gzip, shuffle and fletcher32 are built into HDF5; any other filter would be a plugin loaded from a folder.
 _FILTERS = {1, 2, 3}
-# An array above this size must not be this many times larger than what is stored of it.
+# The size above which arrays are limited to a multiple of their stored size, and that multiple.
 _LARGE = 256 * MEGABYTE
 _EXPANSION = 1000
 
 
 @contextmanager
 def opened_hdf5(file: BinaryIO, source: Any) -> Iterator[h5py.File]:
-    """Open HDF5 content for reading; whatever the library says about broken content becomes a ValueError.
+    """Open HDF5 content for reading; any error of the library about broken content becomes a ValueError.
 
-    A digest at the end is compared first: the library may loop for ever, or worse, on content that was damaged.
+    A checksum at the end is verified first, because the library may loop forever or crash on damaged content.
     """
     verify(file, source)
     try:
@@ -54,7 +54,7 @@ def child(group: Any, name: str, source: Any) -> Any:
         source: The file, for messages.
 
     Raises:
-        ValueError: When a step is a soft, external or user-defined link, or a data set has a group's place.
+        ValueError: If a step is a soft, external or user-defined link, or there is a data set in place of a group.
     """
     found = group
     for part in name.split("/"):
@@ -79,10 +79,10 @@ def group_at(group: Any, name: str, source: Any) -> Any:
 
 
 def dataset_at(group: Any, name: str, source: Any) -> Any:
-    """Return the data set at a path below a group, or None; its numbers are in this file, in a form that is read.
+    """Return the data set at a path below a group, or None; its data is in this file, in a supported form.
 
     Raises:
-        ValueError: When it is virtual, external, no array of numbers, or stored through an unknown filter.
+        ValueError: If it is virtual, external, not numeric, or stored through an unknown filter.
     """
     found = child(group, name, source)
     if found is None:
@@ -110,13 +110,13 @@ def dataset_at(group: Any, name: str, source: Any) -> Any:
 
 
 def count_of_numbers(group: Any, source: Any) -> int:
-    """Return how many numbers all data sets below a group hold together."""
+    """Return the total number of elements of all data sets below a group."""
     paths = paths_of_arrays(group, source)
     return sum(int(np.prod(dataset_at(group, path, source).shape, dtype=object)) for path in paths)
 
 
 def read_array(dataset: Any) -> NDArray[Any]:
-    """Read a data set whose shape was compared with what it is for; bfloat16 comes as float32."""
+    """Read a data set whose shape has been checked already; bfloat16 becomes float32."""
     array: NDArray[Any] = dataset[()]
     array = np.asarray(array)
     if array.dtype == np.dtype("V2"):
@@ -126,7 +126,7 @@ def read_array(dataset: Any) -> NDArray[Any]:
 
 
 def paths_of_arrays(group: Any, source: Any) -> set[str]:
-    """Return the paths of all data sets below a group, without following any link to elsewhere."""
+    """Return the paths of all data sets below a group, without following soft or external links."""
     found: set[str] = set()
     waiting: list[tuple[str, Any, int]] = [("", group, 0)]
     count = 0

@@ -1,4 +1,4 @@
-"""Safetensors files, opened by the library of that name, which maps what its header accounts for and refuses the rest."""
+"""Safetensors files, opened by the library of that name, which checks that the header accounts for the whole file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from oncue.saving.guard.basics import MAX_ENTRIES, MAX_JSON_BYTES, opened, read_
 
 @contextmanager
 def opened_tensors(path: Any) -> Iterator[tuple[BinaryIO, Any]]:
-    """Open a safetensors file for reading; its tensors are read from the disk when their numbers are used.
+    """Open a safetensors file for reading; tensors are read from the disk when they are used.
 
-    The library lets more through than any file of weights has: headers of up to 100 MB, any number of tensors, names
-    that come twice, keys that it doesn't know. These are refused here.
+    The library accepts more than any file of weights has: headers of up to 100 MB, any number of tensors, duplicate names,
+    unknown keys. These are refused here.
 
     Args:
         path: The file.
@@ -50,7 +50,7 @@ def _header(file: BinaryIO, source: Any) -> bytes:
         refuse(source, f"its header says {length} bytes; it must have 2 to {MAX_JSON_BYTES}.")
     header = file.read(length)
     if header.count(b'"data_offsets"') > MAX_ENTRIES:
-        # Said before anything is made of them.
+        # Checked before any tensor is created.
         refuse(source, f"it has more than {MAX_ENTRIES} tensors.")
     return header
 
