@@ -10,6 +10,8 @@ from typing import Any
 from oncue.core.hooks import ALIASES, HOOKS, arguments_of
 
 _KNOWN = (*HOOKS, *ALIASES)
+_NAMES = {hook: (hook, *(old for old, new in ALIASES.items() if new == hook)) for hook in HOOKS}
+"""From a hook to the names under which a callback may have it."""
 
 
 def own_method(callback: Any, hook: str) -> tuple[Callable[..., Any], bool] | None:
@@ -20,7 +22,7 @@ def own_method(callback: Any, hook: str) -> tuple[Callable[..., Any], bool] | No
     Returns:
         The method, and whether it is oncue's own code.
     """
-    for name in (hook, *(old for old, new in ALIASES.items() if new == hook)):
+    for name in _NAMES[hook]:
         method = getattr(callback, name, None)
         if callable(method) and getattr(method, "_is_default", False) is not True:
             return method, _is_ours(callback, name)
@@ -30,8 +32,10 @@ def own_method(callback: Any, hook: str) -> tuple[Callable[..., Any], bool] | No
 def _is_ours(callback: Any, name: str) -> bool:
     if name in getattr(callback, "__dict__", ()):
         return False
-    owner = next((kind for kind in type(callback).__mro__ if name in vars(kind)), object)
-    return vars(owner).get("_ours", False) is True
+    for kind in type(callback).__mro__:
+        if name in kind.__dict__:
+            return kind.__dict__.get("_ours", False) is True
+    return False
 
 
 def flatten(callbacks: Any) -> list[tuple[str, Any]]:

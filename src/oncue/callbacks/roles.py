@@ -90,7 +90,10 @@ def label(callback: Any, hook: str) -> str:
 
 
 def _having(callbacks: Iterable[Any], *members: str) -> list[Any]:
-    return [callback for callback in callbacks if all(getattr(callback, name, None) is not None for name in members)]
+    found = list(callbacks)
+    for name in members:
+        found = [callback for callback in found if getattr(callback, name, None) is not None]
+    return found
 
 
 def _says(callback: Any, name: str) -> bool:
