@@ -1,5 +1,6 @@
 # make demo   train a small model on handwritten digits
-# make test   run the tests, examples, documentation and docstrings
+# make test   run the tests, examples, documentation and docstrings, but for what takes long
+# make test-slow  run what takes long: real compilers, many processes, the demo and the benchmarks
 # make crash  kill training runs and saves for some minutes, and compare what is left
 # make test-oldest  run the tests with the oldest torch that pyproject.toml allows, in an environment of its own
 # make lint   check style and types
@@ -16,9 +17,9 @@ OLDEST := $(VENV)-oldest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-oldest crash: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest crash: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-oldest crash lint bench clean
+.PHONY: demo test test-slow test-oldest crash lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -28,6 +29,9 @@ test: $(VENV)/dev.stamp
 
 crash: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -rs -m crash tests/crash
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not crash"
 
 test-oldest: $(OLDEST)/dev.stamp
 	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile

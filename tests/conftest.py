@@ -54,12 +54,18 @@ def pytest_unconfigure() -> None:
     socket.socket.connect = _connect  # type: ignore[method-assign]  # as it was
 
 
+# The one example in a docstring that waits for a compiler.
+COMPILES = "oncue.training.graph.compiled_region.CompiledRegion"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the parity tests by where they lie, and skip what needs an accelerator that isn't there."""
     no_gpu = pytest.mark.skip(reason="needs an accelerator")
     for item in items:
         if "parity" in item.path.parts:
             item.add_marker(pytest.mark.parity)
+        if item.name == COMPILES:
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
             item.add_marker(no_gpu)
 

@@ -33,14 +33,27 @@ def test_the_blocks_are_found() -> None:
     assert {"README.md", "hooks.md"} <= {page for page, _, _ in BLOCKS}
 
 
-@pytest.mark.parametrize(("page", "line", "code"), BLOCKS, ids=[f"{page}:{line}" for page, line, _ in BLOCKS])
+@pytest.mark.parametrize(
+    ("page", "line", "code"),
+    [
+        pytest.param(*block, id=f"{block[0]}:{block[1]}", marks=[pytest.mark.slow] * ("jit_compile=True" in block[2]))
+        for block in BLOCKS
+    ],
+)
 def test_code_block(page: str, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     # The leading lines let a traceback name the line of the page.
     exec(compile("\n" * (line - 1) + code, page, "exec"), {"__name__": "__main__"})
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+# This one starts and kills processes.
+SLOW_EXAMPLES = {"survive.py"}
+
+
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in SLOW_EXAMPLES)) for path in EXAMPLES],
+)
 def test_example(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(example)])

@@ -313,6 +313,7 @@ print(hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights()
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_terminated_and_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,7 @@ def test_torch_optimizers_are_part_of_the_graph(name: str, quick: None) -> None:
     assert all(float(state["step"]) == 15.0 for state in ours.values() if "step" in state)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler")
 def test_the_real_compiler_gives_what_the_eager_step_gives() -> None:
     model = assert_same(network, OPTIMIZERS["adam"])
@@ -206,7 +207,7 @@ def seeded() -> Any:
     return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.1, noise_shape=(None, 1), seed=3)(hidden)))
 
 
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_layers_with_seeds_draw_as_they_do_eagerly(backend: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_region, "BACKEND", backend)
     model = assert_same(seeded, lambda made: "adam")
