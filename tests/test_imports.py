@@ -239,6 +239,21 @@ def test_a_room_imports_at_once_only() -> None:
     assert not wrong
 
 
+def test_callbacks_do_not_import_each_other() -> None:
+    from oncue import callbacks
+
+    public = {getattr(callbacks, name) for name in callbacks.__all__}
+    concrete = {kind.__module__ for kind in public if isinstance(kind, type) and issubclass(kind, callbacks.Callback)}
+    concrete.discard(callbacks.Callback.__module__)
+    assert len(concrete) > 10
+    assert not {
+        f"{module} imports {name}"
+        for module in concrete
+        for name in _imported(module, inside_functions=True)
+        if name.rpartition(".")[0] in concrete or name in concrete
+    }
+
+
 @pytest.mark.parametrize("room", ["oncue.core", "oncue.callbacks", "oncue.checkpoints"])
 def test_a_room_needs_no_torch(room: str) -> None:
     heavy = {"torch", "numpy", "pandas", "tensorboard"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import oncue
 from oncue.callbacks import Callback, LambdaCallback
 from oncue.core.logs import Logs
+from oncue.legacy.arguments import ARGUMENTS
+from oncue.legacy.names import NAMES
 
 X = np.linspace(-1, 1, 28, dtype="float32").reshape(14, 2)
 Y = (X[:, :1] > 0).astype("float32")
@@ -88,3 +91,38 @@ def test_lambda_callback_takes_old_names() -> None:
 def test_loader_words_of_keras_2_do_nothing() -> None:
     history = model().fit(X, Y, verbose=0, workers=2, use_multiprocessing=False, max_queue_size=3)
     assert len(history.epoch) == 1
+
+
+@pytest.mark.parametrize("owner", [owner for owner in ARGUMENTS if hasattr(oncue.layers, owner)])
+def test_the_new_names_of_layers_arguments_exist(owner: str) -> None:
+    known = inspect.signature(getattr(oncue.layers, owner)).parameters
+    assert {new for new in ARGUMENTS[owner].values() if new is not None} <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("owner", "function"),
+    [
+        ("Model", oncue.Model.__init__),
+        ("Optimizer", oncue.optimizers.SGD),
+        ("ReduceLROnPlateau", oncue.callbacks.ReduceLROnPlateau),
+        ("fit", oncue.Model.fit),
+    ],
+)
+def test_the_new_names_of_other_arguments_exist(owner: str, function: Any) -> None:
+    known = inspect.signature(function).parameters
+    assert {new for new in ARGUMENTS[owner].values() if new is not None} <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("kind", "find"),
+    [
+        ("loss", oncue.losses.get),
+        ("metric", oncue.metrics.get),
+        ("initializer", oncue.initializers.get),
+        ("layer", lambda name: getattr(oncue.layers, name)),
+    ],
+)
+def test_other_names_mean_what_they_stand_for(kind: str, find: Any) -> None:
+    for other, name in NAMES[kind].items():
+        one, same = find(other), find(name)
+        assert one is same or type(one) is type(same), other

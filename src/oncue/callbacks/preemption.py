@@ -10,7 +10,7 @@ from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.preempted import Preempted as Preempted
-from oncue.core.protocols import Run
+from oncue.core.protocols import save_run
 from oncue.core.suggest import unknown
 
 _ACTIONS = ("exit", "raise")
@@ -148,7 +148,7 @@ class Preemption(Callback):
         name = signal.Signals(number).name
         failure: Exception | None = None
         try:
-            saved = save_now(self._run, logs)
+            saved = save_run(self._run, logs)
         except Exception as error:
             # A full disk doesn't change why the process ends, nor the code that a scheduler waits for.
             saved, failure = False, error
@@ -158,18 +158,3 @@ class Preemption(Callback):
         if self.action == "raise":
             raise ended
         raise SystemExit(128 + number) from ended
-
-
-def save_now(run: Run | None, logs: dict[str, Any] | None) -> bool:
-    """Let every callback that saves the state of a run do so now.
-
-    Args:
-        run: The list of callbacks, or None.
-        logs: The logs of the hook that this is called from.
-
-    Returns:
-        Whether there is one, and all could.
-    """
-    savers = () if run is None else run.savers
-    # Each one saves, whether or not those before it could.
-    return bool(savers) and all([saver.save_now(logs) for saver in savers])

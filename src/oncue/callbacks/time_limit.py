@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from oncue.callbacks.callback import Callback
-from oncue.callbacks.preemption import save_now
 from oncue.core.every import Every
+from oncue.core.protocols import save_run
 
 _SHARE, _MOST = 0.01, 60.0
 
@@ -95,7 +95,7 @@ class TimeLimit(Callback):
         if self._over or self.model.stop_training or left > self._longest + self._saving():
             return
         self._over = True
-        paused = save_now(self._run, logs)
+        paused = save_run(self._run, logs)
         why = self._decided("stop", "time_is_over", seconds=now - self._began, limit=self.limit, saved=paused)
         if paused and self._run is not None:
             self._run.paused = why

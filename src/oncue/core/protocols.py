@@ -336,6 +336,21 @@ def run_state_of(run: Run | None) -> TellsState | None:
     return None if run is None else run.run_state
 
 
+def save_run(run: Run | None, logs: dict[str, Any] | None) -> bool:
+    """Let every callback that saves the state of a run do so now.
+
+    Args:
+        run: The list of callbacks, or None.
+        logs: The logs of the hook that this is called from.
+
+    Returns:
+        Whether there is one, and all could.
+    """
+    savers = () if run is None else run.savers
+    # Each one saves, whether or not those before it could.
+    return bool(savers) and all([saver.save_now(logs) for saver in savers])
+
+
 def was_stopped(model: Any) -> bool:
     """Return whether a callback asked for the end of training; False for a model that can't be asked, or no model."""
     return isinstance(model, CanStop) and model.stop_training is True

@@ -39,7 +39,6 @@ _RECURRENT = {
     **_KERNEL,
     "output_dim": "units",
     "inner_init": "recurrent_initializer",
-    "inner_activation": "recurrent_activation",
     "U_regularizer": "recurrent_regularizer",
     "dropout_W": "dropout",
     "dropout_U": "recurrent_dropout",
@@ -47,6 +46,7 @@ _RECURRENT = {
     "consume_less": None,
     "time_major": None,
 }
+_GATED = {**_RECURRENT, "inner_activation": "recurrent_activation"}
 ARGUMENTS: dict[str, dict[str, str | None]] = {
     # Layers.
     "Dense": {**_KERNEL, "output_dim": "units"},
@@ -61,8 +61,8 @@ ARGUMENTS: dict[str, dict[str, str | None]] = {
     "AveragePooling1D": {**_POOL},
     "AveragePooling2D": {**_POOL},
     "SimpleRNN": {**_RECURRENT},
-    "LSTM": {**_RECURRENT},
-    "GRU": {**_RECURRENT},
+    "LSTM": {**_GATED},
+    "GRU": {**_GATED},
     "InputLayer": {"input_shape": "shape", "batch_input_shape": "batch_shape"},
     # Models and their methods.
     "Model": {"input": "inputs", "output": "outputs"},
