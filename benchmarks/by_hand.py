@@ -4,6 +4,7 @@ python benchmarks/by_hand.py progress
 python benchmarks/by_hand.py trees      # needs `pip install optree`
 python benchmarks/by_hand.py writes --megabytes 256
 python benchmarks/by_hand.py scaling
+python benchmarks/by_hand.py background
 
 Each figure is the least of several, so that other processes count little. `progress` also shows what each leaves behind.
 """
@@ -14,10 +15,12 @@ import argparse
 import io
 import os
 import tempfile
+import time
 import timeit
 import zlib
 from collections import OrderedDict, UserDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from oncue import nested
+from oncue.checkpoints.writer import Writer
 from oncue.core import console
 from oncue.core.progbar import Progbar
 from oncue.core.write_behind import WriteBehind
@@ -190,16 +194,38 @@ def scaling() -> None:
     row("and tell whether the step was skipped", taken, microseconds(step_and_tell, 500))
 
 
+# Background -------------------------------------------------------------------------------------------------------
+
+
+def background() -> None:
+    def job() -> None:
+        pass
+
+    def least(begin: Callable[[], object]) -> float:
+        taken = []
+        for _ in range(100):
+            # The thread of the time before waits for another job by now.
+            time.sleep(0.002)
+            taken.append(microseconds(begin, 1, 1))
+        return min(taken)
+
+    writer, executor = Writer("nothing"), ThreadPoolExecutor(1)
+    print("| microseconds to begin a job | oncue | ThreadPoolExecutor | ratio |\n|---|---|---|---|")
+    row("the first", least(lambda: Writer("nothing").submit(job)), least(lambda: ThreadPoolExecutor(1).submit(job)))
+    row("another", least(lambda: writer.submit(job)), least(lambda: executor.submit(job)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["progress", "scaling", "trees", "writes"])
+    others = {"progress": progress, "scaling": scaling, "trees": trees, "background": background}
+    parser.add_argument("what", choices=[*others, "writes"])
     parser.add_argument("--megabytes", type=int, default=256)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "writes":
         writes(options.megabytes)
     else:
-        {"progress": progress, "scaling": scaling, "trees": trees}[options.what]()
+        others[options.what]()
 
 
 if __name__ == "__main__":

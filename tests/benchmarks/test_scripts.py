@@ -175,6 +175,8 @@ def test_what_is_written_by_hand_is_timed_beside_libraries(
     by_hand.writes(megabytes=1)
     assert "| written, with a checksum |" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+    by_hand.background()
+    assert "| the first |" in capsys.readouterr().out
     pytest.importorskip("optree")
     by_hand.trees()
     assert "| paths of nested |" in capsys.readouterr().out

@@ -1,4 +1,8 @@
-"""Plain containers, numbers and tensors as JSON plus a file of tensors; reading them never runs code."""
+"""Plain containers, numbers and tensors as JSON plus a file of tensors; reading them never runs code.
+
+Written by hand because `json` has no tuples, tensors, NaN or keys that aren't strings, and the packages that add these, such as
+jsonpickle, import classes that the file names.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A checksum after the content of a file, so that damage is noticed before any of it is read."""
+"""A checksum after the content of a file, so that damage is noticed before any of it is read.
+
+HDF5 has a checksum of its own, Fletcher-32, but only for the numbers of arrays stored in chunks, which Keras's aren't, and not
+for the metadata.
+"""
 
 from __future__ import annotations
 
