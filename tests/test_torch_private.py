@@ -258,6 +258,21 @@ def test_an_overflow_without_the_kernels_help(monkeypatch: pytest.MonkeyPatch) -
     assert not DeferredOverflowCheck.suits(optimizer)
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_a_kernel_that_no_longer_reads_the_overflow(
+    kind: type[torch.optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert torch_private.reads_found_inf(kind)
+    step = kind.step
+
+    def unaware(self: Any) -> None:
+        self.found_inf = None
+        step(self)
+
+    monkeypatch.setattr(kind, "step", unaware)
+    assert not torch_private.reads_found_inf(kind)
+
+
 @pytest.mark.parametrize("name", ["mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"])
 def test_lstms_without_the_operations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Others:

@@ -246,8 +246,8 @@ def can_skip_steps(optimizer: torch.optim.Optimizer) -> bool:
 def step_unless(found: Tensor, optimizer: torch.optim.Optimizer, step: Callable[[list[Tensor]], None]) -> None:
     """Step, unless a number on the device is 1; the device decides, and the host doesn't wait.
 
-    Names: `Optimizer.found_inf`, `Optimizer.grad_scale`, which the fused kernels read. They are attributes without a
-    declaration, so that nothing tells when a torch no longer reads them; `can_skip_steps` is asked first.
+    Names: `Optimizer.found_inf`, `Optimizer.grad_scale`, which the fused kernels read. Without them every step would be
+    taken; ask `can_skip_steps` and `reads_found_inf` first.
 
     Args:
         found: 0.0 or 1.0 on the device of the parameters.
@@ -268,6 +268,29 @@ def step_unless(found: Tensor, optimizer: torch.optim.Optimizer, step: Callable[
         step([])
     finally:
         del given.found_inf, given.grad_scale
+
+
+def reads_found_inf(kind: type[torch.optim.Optimizer]) -> bool:
+    """Return whether a class of optimizers does what `step_unless` wants: it is tried on one number on the CPU.
+
+    Names: `Optimizer.found_inf`, `Optimizer.grad_scale`. Nothing declares these attributes, so only a try tells whether
+    they are read. Without them, False: the host then waits for the device at every step of loss scaling.
+
+    Args:
+        kind: A class; others than torch's SGD, Adam and AdamW are taken at their word, `_step_supports_amp_scaling`.
+
+    Example:
+        >>> reads_found_inf(torch.optim.Adam)
+        True
+    """
+    if kind not in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        return True
+    weight = torch.nn.Parameter(torch.ones(1, device="cpu"))
+    weight.grad = torch.ones_like(weight)
+    made: Any = kind
+    optimizer = made([weight], lr=1.0, fused=True)
+    step_unless(torch.ones((), device="cpu"), optimizer, lambda missing: optimizer.step())
+    return torch.equal(weight, torch.ones_like(weight))
 
 
 # LSTMs on the CPU ---------------------------------------------------------------------------------------------------

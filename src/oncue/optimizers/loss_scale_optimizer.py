@@ -14,6 +14,7 @@ from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.learning_rate import Iterations
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.optimizer import Optimizer
+from oncue.torch_private import reads_found_inf
 
 # What Keras once wrote into the configuration of this class, and does nothing here.
 _OF_INNER = {
@@ -100,7 +101,8 @@ class LossScaleOptimizer(Optimizer):
         self._average, self._accumulators, self.use_ema = inner._average, inner._accumulators, inner.use_ema
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self._scale = LossScale(self.initial_scale, self.dynamic_growth_steps, device)
-        self._deferred = DeferredOverflowCheck(inner) if device.type == "cuda" else None
+        deferred = device.type == "cuda" and reads_found_inf(type(inner.torch_optimizer))
+        self._deferred = DeferredOverflowCheck(inner) if deferred else None
         self.built = True
 
     def exclude_from_weight_decay(
