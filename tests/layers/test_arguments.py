@@ -1,4 +1,4 @@
-"""What layers refuse, and how they say it; the words of older Kerases."""
+"""What layers refuse, and how they say it; arguments of older versions of Keras."""
 
 from __future__ import annotations
 
