@@ -151,7 +151,7 @@ def drop_workers(loader: torch.utils.data.DataLoader[Any]) -> None:
 
 
 def profiler_is_running() -> bool:
-    """Return whether a profiler of torch is under way, whoever began it.
+    """Return whether a profiler of torch is running, started by any code.
 
     Name: `torch._C._autograd._profiler_enabled`. torch begins a second profiler without an error and spoils both.
     Without the name, False: two at once then go unnoticed.

@@ -109,7 +109,7 @@ def test_an_error_keeps_the_backup(tmp_path: Path, error: BaseException) -> None
     begun: list[int] = []
     history = fit([BackupAndRestore(tmp_path), LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))])
     assert begun == [2, 3] and history.epoch == [0, 1, 2, 3]
-    assert "went on from a backup" in str(history.journal)
+    assert "resumed from a backup" in str(history.journal)
 
 
 class InterruptsIn(Callback):

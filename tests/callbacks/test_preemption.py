@@ -286,7 +286,7 @@ def test_the_account_of_the_run(tmp_path: Path) -> None:
     history = keras.callbacks.History()
     with pytest.raises(SystemExit):
         fit(history, Preemption(), Signal("on_train_batch_begin", 1, 1), BackupAndRestore(tmp_path))
-    assert "was told to make room in epoch 2: SIGTERM ended the run" in history.explain()
+    assert "was preempted in epoch 2: SIGTERM ended the run" in history.explain()
     assert keras.Preempted is Preempted
 
 

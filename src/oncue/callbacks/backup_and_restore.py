@@ -153,7 +153,7 @@ class BackupAndRestore(Callback):
         obstacle = run.obstacle() if inside else None
         if obstacle is not None:
             raise ValueError(
-                f"BackupAndRestore can't save every {self.every}, in the middle of epochs, because {obstacle}. Type "
+                f"BackupAndRestore can't save every {self.every}, in the middle of epochs, because {obstacle}. Use "
                 "resume='epoch', to start an interrupted epoch again; or `save_freq='epoch'` (and delete the "
                 "folder, if it has a backup from the middle of an epoch)."
             )
@@ -279,6 +279,6 @@ class BackupAndRestore(Callback):
         if found is None:
             raise ValueError(
                 f"BackupAndRestore works in `fit` of oncue's models; this loop, around a {type(self.model).__name__}, "
-                "can't capture all that it needs to continue. With a Keras model type `keras.callbacks.BackupAndRestore`."
+                "can't capture all that it needs to continue. With a Keras model use `keras.callbacks.BackupAndRestore`."
             )
         return found

@@ -56,7 +56,7 @@ def period_of(save_freq: Any, every: str | Every | None) -> Every:
     if every is not None:
         if save_freq != "epoch":
             raise ValueError(
-                f"BackupAndRestore takes one period; got save_freq={save_freq!r} and every={every!r}. Type only `every`."
+                f"BackupAndRestore takes one period; got save_freq={save_freq!r} and every={every!r}. Use only `every`."
             )
         return Every(every, "BackupAndRestore")
     if isinstance(save_freq, str) and save_freq == "epoch":
@@ -66,5 +66,5 @@ def period_of(save_freq: Any, every: str | Every | None) -> Every:
     except ValueError:
         raise ValueError(
             f"`save_freq` of BackupAndRestore must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} "
-            f"of type {type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
+            f"of type {type(save_freq).__name__}. For other periods use `every`, such as every='10 minutes'."
         ) from None

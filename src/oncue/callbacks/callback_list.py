@@ -205,7 +205,7 @@ class CallbackList(Callback):
         return any(self._listeners[ALIASES.get(hook, hook)].foreign for hook in hooks)
 
     def schedule(self) -> str:
-        """Return a table of who runs when: a line for each hook that somebody overrides, with the callbacks in order.
+        """Return a table of what runs when: a line for each hook that is overridden, with the callbacks in order.
 
         Those that declare `reads_batch_logs` are marked: there, training waits for the device.
 
@@ -249,7 +249,7 @@ class CallbackList(Callback):
                 failure = self._listeners["on_exception"].call_each(failure, failure)
             failure = self._listeners["close"].call_each(failure, backwards=True)
         finally:
-            # Also when a second Ctrl-C cut the ends short: nobody else is kept waiting for a run that is over.
+            # Also if a second Ctrl-C cut the closing short, so that no other process waits for a run that is over.
             for callback in self.callbacks:
                 if isinstance(callback, Callback):
                     callback.after_close()

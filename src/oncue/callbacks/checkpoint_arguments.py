@@ -42,9 +42,9 @@ def read_path(filepath: Any, weights_only: bool) -> str:
     if path.endswith(endings):
         return path
     if weights_only:
-        hint = " For the whole model, type `save_weights_only=False`." if path.endswith(".keras") else ""
+        hint = " For the whole model, use `save_weights_only=False`." if path.endswith(".keras") else ""
     else:
-        hint = " For the weights alone, type `save_weights_only=True`." if path.endswith(_WEIGHTS_ENDINGS) else ""
+        hint = " For the weights alone, use `save_weights_only=True`." if path.endswith(_WEIGHTS_ENDINGS) else ""
     what = "weights" if weights_only else "whole models"
     raise ValueError(
         f"`filepath` of {_OWNER} must end in {endings[0]} (or {', '.join(endings[1:])}) to save {what}; got '{path}'.{hint}"
@@ -79,7 +79,7 @@ def read_period(save_freq: Any, every: str | Every | None, period: Any) -> Every
     given = [f"save_freq={save_freq!r}"] if save_freq != "epoch" else []
     given += [f"{name}={value!r}" for name, value in (("every", every), ("period", period)) if value is not None]
     if len(given) > 1:
-        raise ValueError(f"{_OWNER} takes one period; got {' and '.join(given)}. Type only `every`.")
+        raise ValueError(f"{_OWNER} takes one period; got {' and '.join(given)}. Use only `every`.")
     if period is not None:
         epochs = whole(_OWNER, "period", period, least=1)
         warn_once("period", f"every='{epochs} epochs'")
@@ -93,7 +93,7 @@ def read_period(save_freq: Any, every: str | Every | None, period: Any) -> Every
     except ValueError:
         raise ValueError(
             f"`save_freq` of {_OWNER} must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} of type "
-            f"{type(save_freq).__name__}. For other periods type `every`, such as every='10 minutes'."
+            f"{type(save_freq).__name__}. For other periods use `every`, such as every='10 minutes'."
         ) from None
 
 
@@ -115,7 +115,7 @@ def check_measured(monitor: str, every: Every) -> None:
     """
     if every.unit != "epoch" and monitor.startswith("val_"):
         raise ValueError(
-            f"{_OWNER} can't tell the best by `{monitor}` every {every}: it is measured when an epoch ends. Type "
+            f"{_OWNER} can't tell the best by `{monitor}` every {every}: it is measured when an epoch ends. Use "
             f"`monitor='{monitor[4:]}'`, or `every='1 epoch'`."
         )
 
@@ -133,7 +133,7 @@ def check_recorded(name: FileName, keeps: bool, idle: bool) -> None:
     """
     if keeps and not name.names:
         raise ValueError(
-            f"`keep` of {_OWNER} needs a file name that differs from save to save; got '{name.template}'. Type a "
+            f"`keep` of {_OWNER} needs a file name that differs from save to save; got '{name.template}'. Use a "
             "placeholder, such as 'model_{epoch:02d}.keras'."
         )
     if is_url(name.template):

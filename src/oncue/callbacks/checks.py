@@ -78,7 +78,7 @@ def check(place: str, callback: Any) -> None:
     """
     if isinstance(callback, type):
         raise TypeError(
-            f"`{place}` is the class {callback.__name__}, not an object of it: type `{callback.__name__}()`, with its "
+            f"`{place}` is the class {callback.__name__}, not an instance of it: use `{callback.__name__}()`, with its "
             "arguments in the parentheses."
         )
     if not any(callable(getattr(callback, hook, None)) for hook in _KNOWN if hook != "close"):
@@ -124,7 +124,7 @@ def _check_signatures(place: str, callback: Any) -> None:
             names = ", ".join(("self", *arguments[:-1], f"{arguments[-1]}=None")) if arguments else "self"
             raise TypeError(
                 f"`{place}`: {type(callback).__name__}.{hook} must accept ({', '.join(arguments)}); it is defined as "
-                f"{hook}{signature}. Type `def {hook}({names}):`."
+                f"{hook}{signature}. Define it as `def {hook}({names}):`."
             ) from None
 
 

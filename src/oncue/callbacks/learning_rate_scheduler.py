@@ -95,7 +95,7 @@ def _checked(answer: Any, epoch: int) -> float:
     if rate is None:
         raise ValueError(
             f"The `schedule` of LearningRateScheduler must return a float; in epoch {epoch} it returned {answer!r} of "
-            f"type {type(answer).__name__}. Type `return float(...)` in it."
+            f"type {type(answer).__name__}. Use `return float(...)` in it."
         )
     if not math.isfinite(rate) or rate < 0:
         raise ValueError(

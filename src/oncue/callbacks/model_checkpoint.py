@@ -58,7 +58,7 @@ class ModelCheckpoint(MonitorCallback):
             what was saved, instead of replacing that file with the first of this run. `keep` then also counts its files.
         asynchronous: Whether to write in the background: training waits only while the tensors are copied. One file is
             written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk.
-        period: The word of Keras 2 for a number of epochs; type `every`.
+        period: The word of Keras 2 for a number of epochs; use `every`.
 
     With `keep` or `resume_best`, what was saved is recorded beside the files in `<file name>.oncue.json`: sizes,
     SHA-256 digests, epochs and scores.

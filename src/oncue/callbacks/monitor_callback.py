@@ -124,6 +124,6 @@ class MonitorCallback(Callback):
             hint = "" if guess is None else f" Did you mean `{guess}`?"
             raise MonitorError(
                 f"{type(self).__name__} watches `{self.monitor}`, which this run doesn't log by itself.{hint} If a "
-                f"callback of yours adds it, type `mode='min'` or `mode='max'` too. It will log: "
+                f"callback of yours adds it, pass `mode='min'` or `mode='max'` too. It will log: "
                 f"{', '.join(logged.names)}."
             ) from None

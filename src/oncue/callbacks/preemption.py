@@ -64,7 +64,7 @@ class Preemption(Callback):
                 raise unknown("signal of Preemption", name, known)
             if name in ("SIGKILL", "SIGSTOP"):
                 raise ValueError(
-                    f"`signals` of Preemption can't have {name}, which no process can handle. Type SIGTERM."
+                    f"`signals` of Preemption can't have {name}, which no process can handle. Use SIGTERM."
                 )
         if not names:
             raise ValueError("`signals` of Preemption must name at least one signal, such as 'SIGTERM'; got none.")

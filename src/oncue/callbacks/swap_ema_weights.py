@@ -104,6 +104,6 @@ class SwapEMAWeights(Callback):
         if not optimizer.use_ema:
             raise ValueError(
                 "SwapEMAWeights needs an optimizer that keeps a moving average of the weights; this one has "
-                f"use_ema=False. Type `{type(optimizer).__name__}(..., use_ema=True)`."
+                f"use_ema=False. Use `{type(optimizer).__name__}(..., use_ema=True)`."
             )
         return optimizer

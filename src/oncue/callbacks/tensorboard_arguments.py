@@ -23,7 +23,7 @@ def require_tensorboard() -> None:
     except ImportError as error:
         raise ImportError(
             "The TensorBoard callback writes with the `tensorboard` package, which is not installed (TensorFlow is not "
-            "needed). Type: pip install tensorboard"
+            "needed). Run: pip install tensorboard"
         ) from error
 
 
@@ -62,7 +62,7 @@ def profiled_range(value: Any) -> tuple[int, int]:
     if not whole or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
         raise ValueError(
             "`profile_batch` must be a non-negative integer or a pair of positive integers, the first and the last "
-            f"batch to profile; got {given!r}. Type `profile_batch=2`, or `profile_batch=(10, 20)`."
+            f"batch to profile; got {given!r}. Use `profile_batch=2`, or `profile_batch=(10, 20)`."
         )
     return int(pair[0]), int(pair[1])
 

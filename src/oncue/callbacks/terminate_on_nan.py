@@ -209,7 +209,7 @@ class TerminateOnNaN(Callback):
         if found is None:
             raise ValueError(
                 f"`action='rollback'` of TerminateOnNaN works in `fit` of oncue's models; this loop, around a "
-                f"{type(self.model).__name__}, can't capture its state. Type action='stop' or action='raise'."
+                f"{type(self.model).__name__}, can't capture its state. Use action='stop' or action='raise'."
             )
         return found
 

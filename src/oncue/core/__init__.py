@@ -1,1 +1,1 @@
-"""The words everybody speaks: hooks, logs, the model contract. Imports nothing else of oncue, and never torch."""
+"""What all other parts share: hooks, logs, the model contract. Imports nothing else of oncue, and never torch."""

@@ -94,7 +94,7 @@ def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str
         return "It is still running."
     if ending.how in ("interrupted", "failed", "preempted"):
         where = "before the first epoch" if ending.epoch is None else f"in epoch {ending.epoch + 1}"
-        words = {"interrupted": "was interrupted by Ctrl-C", "preempted": "was told to make room"}.get(
+        words = {"interrupted": "was interrupted by Ctrl-C", "preempted": "was preempted"}.get(
             ending.how, "ended with an error"
         )
         return f"It {words} {where}" + (f": {ending.error}" if ending.error else ".")

@@ -67,7 +67,7 @@ class Every(Stateful):
             hint = f"'{period} epochs' or '{period} steps'" if isinstance(period, int) else "'500 steps'"
             raise ValueError(
                 f"`every` of {owner} must be a number and a unit, such as '2 epochs', '500 steps' or '10 minutes'; got "
-                f"{period!r} of type {type(period).__name__}. Type {hint}."
+                f"{period!r} of type {type(period).__name__}. Use {hint}."
             )
         number, word = found.groups()
         unit = _UNITS.get(word) or _UNITS.get(word.removesuffix("s"))

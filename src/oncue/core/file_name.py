@@ -53,7 +53,7 @@ class FileName:
         try:
             pieces = list(string.Formatter().parse(template))
         except ValueError as error:
-            raise self._error(f"can't be read: {error}. Type `{{{{` and `}}}}` for braces.") from None
+            raise self._error(f"can't be read: {error}. Use `{{{{` and `}}}}` for braces.") from None
         self._pieces: list[tuple[str, str | None, str]] = []
         for literal, name, form, conversion in pieces:
             if name is not None:
@@ -122,7 +122,7 @@ class FileName:
     def _check(self, name: str, form: str, conversion: str | None, whole: bool) -> None:
         shown = "{" + name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "") + "}"
         if not name or name.isdigit():
-            raise self._error(f"has a placeholder without a name, {shown}. Type a name such as {{epoch}}.")
+            raise self._error(f"has a placeholder without a name, {shown}. Use a name such as {{epoch}}.")
         if conversion or set("{}") & set(form) or set(".[]/\\!") & set(name):
             raise self._error(
                 f"has the placeholder {shown}; only a name and a format are allowed, such as {{epoch:02d}} or "
@@ -133,7 +133,7 @@ class FileName:
         examples: tuple[Any, ...] = (1,) if whole else (1.0, 1, "a")
         if not any(_fits(example, form) for example in examples):
             like = "{epoch:02d}" if whole else "{val_loss:.4f}"
-            raise self._error(f"has the placeholder {shown}, whose format is none for numbers. Type one like {like}.")
+            raise self._error(f"has the placeholder {shown}, whose format is not one for numbers. Use one like {like}.")
 
     def _missing(self, name: str, known: list[str], hint: str = "") -> FileNameError:
         guess = nearest(name, known)

@@ -29,7 +29,7 @@ _PENDING: Any = _Pending()
 
 
 class Logs(dict[str, Any]):
-    """The values that a hook is given: a real dict, whose numbers stay on the device until somebody reads one.
+    """The values that a hook receives: a real dict, whose numbers stay on the device until one is read.
 
     `len`, `in`, `keys` and iteration fetch nothing. The first read of a value fetches all of them in one transfer and
     leaves Python floats. Names of the Keras 1 and 2 era (`acc`, `lr`, `size`, `batch`) resolve when asked for by
@@ -37,7 +37,7 @@ class Logs(dict[str, Any]):
 
     Args:
         values: Values that are known already.
-        source: Where further values come from, when somebody reads.
+        source: Where further values come from, when they are read.
 
     Example:
         >>> logs = Logs({"loss": 0.5, "accuracy": 0.75})

@@ -89,7 +89,7 @@ class Monitor:
             self._direction = "down"
         else:
             raise ValueError(
-                f"{self.owner} can't tell whether more or less of `{self.name}` is better: its metric doesn't say. Type "
+                f"{self.owner} can't tell whether more or less of `{self.name}` is better: its metric doesn't say. Use "
                 f"`mode='max'` or `mode='min'`."
             )
 
@@ -127,7 +127,7 @@ def find_monitor(monitor: str, logged: Logged, owner: str) -> tuple[str, str | N
     known = ", ".join(logged.names)
     if monitor.startswith("val_") and not logged.validation and monitor[4:] in logged.names:
         return monitor, (
-            f"{owner} watches `{monitor}`, but this run has no validation data, so it will never act. Type "
+            f"{owner} watches `{monitor}`, but this run has no validation data, so it will never act. Use "
             f"`validation_data=...` or `validation_split=0.2` in `fit`, or `monitor='{monitor[4:]}'`."
         )
     guess = nearest(monitor, logged.names)

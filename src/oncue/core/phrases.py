@@ -150,7 +150,7 @@ def _best_file(data: Data) -> str:
 
 
 def _best_resumed(data: Data) -> str:
-    return f"goes on from {data['monitor']} {data['score']:g}, which {data['path']} was saved with"
+    return f"continues from {data['monitor']} {data['score']:g}, which {data['path']} was saved with"
 
 
 # The run ---------------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def _rolled_back(data: Data) -> str:
 
 
 def _resumed(data: Data) -> str:
-    text = "has nothing to do: the run had been stopped" if data["stopped"] else "went on from a backup"
+    text = "has nothing to do: the run had been stopped" if data["stopped"] else "resumed from a backup"
     again = f"; the epoch's first {data['redone']} batches are done again" if data["redone"] else ""
     return text + again
 

@@ -57,7 +57,7 @@ def is_arrays(data: Any) -> bool:
 
 
 def _is_sparse(data: Any) -> bool:
-    # Nobody has a sparse matrix who has not imported the package.
+    # There can be no sparse matrix unless the package has been imported.
     sparse = sys.modules.get("scipy.sparse")
     return sparse is not None and bool(sparse.issparse(data))
 

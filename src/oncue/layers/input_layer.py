@@ -59,7 +59,7 @@ class InputLayer(Layer):
         if (shape is None) == (batch_shape is None):
             raise ValueError(
                 f"`Input` needs either `shape` (of one sample) or `batch_shape`; got shape={shape!r} and "
-                f"batch_shape={batch_shape!r}. Type `Input(shape=(...))`."
+                f"batch_shape={batch_shape!r}. Use `Input(shape=(...))`."
             )
         kwargs.pop("trainable", None)
         super().__init__(dtype=dtype, name=name, **kwargs)

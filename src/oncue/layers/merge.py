@@ -24,7 +24,7 @@ class _Merge(Layer):
         )
         if not several or not input_shape:
             raise ValueError(
-                f"'{self.name}' merges a list of inputs; got one of shape {input_shape}. Type `layer([a, b])`."
+                f"'{self.name}' merges a list of inputs; got one of shape {input_shape}. Use `layer([a, b])`."
             )
 
     def call(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -32,7 +32,7 @@ SILENT_MODULES: dict[str, str] = {
     "oncue.mixed_precision.experimental": "oncue.mixed_precision",
     "oncue.optimizers.legacy": "oncue.optimizers",
 }
-"""The same for modules whose names say themselves that they are old: nobody is warned."""
+"""The same for modules whose names already say that they are old, so that there is no warning."""
 
 ATTRIBUTES: dict[str, str] = {
     "oncue.layers.normalization.BatchNormalization": "oncue.layers.BatchNormalization",

@@ -17,4 +17,4 @@ def warn_once(old: str, new: str) -> None:
     if old in _warned:
         return
     _warned.add(old)
-    warn(f"`{old}` is from an older Keras; type `{new}` instead.", DeprecationWarning)
+    warn(f"`{old}` is from an older Keras; use `{new}` instead.", DeprecationWarning)

@@ -107,7 +107,7 @@ def _mismatch(spec: Any, expected: list[str] | int, argument: str) -> str:
     wanted = ", ".join(f"{name!r}: ..." for name in expected)
     got = f"keys {sorted(map(str, spec))}" if isinstance(spec, dict) else f"{len(spec)} entries: {spec!r}"
     return (
-        f"`{argument}` doesn't match the outputs {expected}: got {got}. Type {argument}={{{wanted}}}, or a list of "
+        f"`{argument}` doesn't match the outputs {expected}: got {got}. Use {argument}={{{wanted}}}, or a list of "
         f"{len(expected)} in that order; entries may be None."
     )
 

@@ -100,7 +100,7 @@ def _check_labels(name: str, target: Tensor, shape: tuple[int | None, ...], axis
         instead = "give it as floats" if name.startswith("torch.") else "use loss='categorical_crossentropy'"
         raise ValueError(
             f"`{name}` needs integer class labels of shape {('samples', *rest[1:])}, but `y_true` has the shape "
-            f"{tuple(target.shape)}: it looks one-hot. For one-hot targets {instead}; for labels type "
+            f"{tuple(target.shape)}: it looks one-hot. For one-hot targets {instead}; for labels use "
             f"`y.argmax({axis})`."
         )
     if not _fits(tuple(target.shape), tuple(rest)):

@@ -162,7 +162,7 @@ def _without_arguments(name: str) -> Any:
         named = ", ".join(f"`{argument}`" for argument in needed)
         typed = ", ".join(f"{argument}=..." for argument in needed)
         raise ValueError(
-            f"The metric {name!r} can't be made from its name alone: it needs {named}. Type "
+            f"The metric {name!r} can't be made from its name alone: it needs {named}. Use "
             f"keras.metrics.{cls.__name__}({typed})."
         )
     return cls()

@@ -136,6 +136,6 @@ class TorchMetric(Metric):
 
 
 def _classification_metrics() -> tuple[type, ...]:
-    """Return the classes of torchmetrics for labels; none where nobody has imported it."""
+    """Return the classes of torchmetrics for labels; empty unless it has been imported."""
     package = sys.modules.get("torchmetrics.classification")
     return () if package is None else tuple(getattr(package, name) for name in package.__all__)

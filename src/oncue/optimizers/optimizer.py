@@ -423,7 +423,7 @@ class Optimizer:
         if (self._iterations + 1) % self.gradient_accumulation_steps != 0:
             return
         torch._foreach_div_(totals, float(self.gradient_accumulation_steps))
-        # The update sees the means; whoever reads `.grad` afterwards sees the gradient of the last batch.
+        # The update sees the means; code that reads `.grad` afterwards sees the gradient of the last batch.
         try:
             for parameter, total in zip(present, totals, strict=True):
                 parameter.grad = total
@@ -569,7 +569,7 @@ class Optimizer:
             ValueError: When the optimizer was made without `use_ema=True`.
         """
         if not self.use_ema:
-            raise ValueError(f"`show_average` needs an average: type `{type(self).__name__}(..., use_ema=True)`.")
+            raise ValueError(f"`show_average` needs an average: use `{type(self).__name__}(..., use_ema=True)`.")
         if self._average is not None and self._average.swapped != shown and self._updates > 0:
             self._average.swap()
 

@@ -56,7 +56,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the average and the parameters, in place: whoever holds the tensors sees the exchange."""
+        """Swap the average and the parameters in place, so that all references to the tensors see it."""
         for parameter, value in zip(self._parameters, self.values, strict=True):
             trained = parameter.clone()
             parameter.copy_(value)

@@ -100,7 +100,7 @@ def _embeddings(model: Any) -> Iterator[tuple[str, Any]]:
     else:
         raise TypeError(
             f"TensorBoard's `embeddings_freq` needs a model with `layers`, or a torch module; got "
-            f"{type(model).__name__}. Type `embeddings_freq=0`."
+            f"{type(model).__name__}. Use `embeddings_freq=0`."
         )
 
 

@@ -62,7 +62,7 @@ def weights_of(model: Any) -> list[Weight]:
         ]
     raise TypeError(
         f"TensorBoard's `histogram_freq` needs a model with `weights`, or a torch module; got {type(model).__name__}. "
-        "Type `histogram_freq=0`."
+        "Use `histogram_freq=0`."
     )
 
 

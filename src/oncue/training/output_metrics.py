@@ -192,7 +192,7 @@ def _checked(metrics: Any, argument: str) -> Any:
         shown = repr(metrics) if isinstance(metrics, str) else getattr(metrics, "__name__", "metric")
         raise ValueError(
             f"`{argument}` must be a list, tuple or dict of metrics; got {metrics!r} of type {type(metrics).__name__}. "
-            f"Type {argument}=[{shown}]."
+            f"Use {argument}=[{shown}]."
         )
     return _made(metrics, argument)
 

@@ -63,7 +63,7 @@ def objective(plan: Plan) -> Objective:
     """
     forward, losses, penalty, own = plan.forward, plan.losses, plan.penalty, plan.own.get("compute_loss")
     if losses is None and penalty is None and own is None:
-        raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
+        raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
 
     def compute(x: Any, y: Any, weight: Any) -> tuple[Any, torch.Tensor]:
         y_pred = forward(x)

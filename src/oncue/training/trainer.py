@@ -444,7 +444,7 @@ class Trainer(Layer):
         penalties = self._penalty() if self._find_layer_losses().any else None
         if losses is None:
             if penalties is None:
-                raise ValueError("There is no loss to compute. Type `model.compile(optimizer=..., loss=...)`.")
+                raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
             return penalties
         loss = losses(y, y_pred, sample_weight)
         return loss if penalties is None else loss + penalties
