@@ -112,8 +112,9 @@ def normal(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a process that imports what this one does."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    """Return the environment of a process that imports what this one does, and in a `cpu_only` test sees no accelerator."""
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return found if torch.cuda.is_available() else {**found, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def damage(path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import oncue
+from helpers import cpu_only
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -148,6 +149,7 @@ def test_waiting_is_read_from_a_trace() -> None:
     assert host_idle.waits(events) == pytest.approx({"idle": 30e-6, "kernels": 30e-6})
 
 
+@cpu_only("it shows that there are no kernels in the trace of a run without an accelerator")
 def test_a_run_is_traced(tmp_path: Path) -> None:
     host_idle, hand = importlib.import_module("host_idle"), importlib.import_module("ways.hand")
     turns = iter([1, None])

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import oncue as keras
-from helpers import environment, normal
+from helpers import cpu_only, environment, normal
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, Preempted, Preemption
 from oncue.checkpoints.store import Store
 
@@ -224,6 +224,7 @@ def test_bad_arguments(arguments: dict[str, Any], text: str) -> None:
         Preemption(**arguments)
 
 
+@cpu_only("it forks, and a process that is forked can't use CUDA")
 def test_a_signal_that_comes_after_the_last_epoch_waits_until_all_are_closed() -> None:
     heard: list[str] = []
 

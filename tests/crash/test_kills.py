@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import environment
+from helpers import cpu_only, environment
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to spare each run the imports")
 
@@ -22,6 +22,7 @@ def campaign(folder: Path, kills: int, seed: int) -> str:
     return done.stdout
 
 
+@cpu_only("it forks, and a process that is forked can't use CUDA")
 @pytest.mark.slow
 def test_twenty_kills(tmp_path: Path) -> None:
     assert "20 kills" in campaign(tmp_path / "runs", 20, 1)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from helpers import batches_of, rows_of
-from oncue.feeding.batches import as_batches
 from oncue.utils.py_dataset import PyDataset, Sequence
 
 
@@ -155,7 +154,7 @@ def test_class_weight_and_targets() -> None:
     (_, _, weight), *_ = batches_of(Numbers(), class_weight={0: 5.0}).epoch()
     assert weight.tolist() == [5.0]
     with pytest.raises(ValueError, match="`y` must not be passed"):
-        as_batches(Numbers(), [1], device="cpu")
+        batches_of(Numbers(), [1])
 
 
 def test_missing_parts_are_named() -> None:

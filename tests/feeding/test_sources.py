@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from helpers import batches_of, rows_of
-from oncue.feeding.batches import Batches, as_batches
+from oncue.feeding.batches import Batches
 from oncue.feeding.huggingface import is_huggingface
 
 X = np.arange(10)
@@ -278,7 +278,7 @@ def test_batch_size_for_whole_batches_warns_once_and_not_for_validation() -> Non
 
 def test_batches_pass_through() -> None:
     batches = batches_of(X)
-    assert as_batches(batches, device="cpu") is batches
+    assert batches_of(batches) is batches
     with pytest.raises(ValueError, match="must not be passed"):
         batches_of(batches, X)
 

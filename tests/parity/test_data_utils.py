@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oncue.feeding.batches import as_batches, class_weight_to_sample_weights, split_validation
+from helpers import batches_of
+from oncue.feeding.batches import class_weight_to_sample_weights, split_validation
 from oncue.utils.numerical import normalize, to_categorical
 from oncue.utils.py_dataset import PyDataset
 
@@ -43,7 +44,7 @@ def seen(keras: ModuleType) -> Any:
 
 
 def ours(*args: Any, epochs: int = 1, **options: Any) -> list[Any]:
-    batches = as_batches(*args, device="cpu", **options)
+    batches = batches_of(*args, **options)
     return [
         [None if part is None else part.tolist() for part in batch] for _ in range(epochs) for batch in batches.epoch()
     ]

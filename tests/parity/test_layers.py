@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import tensor
+from helpers import tensor, to_numpy
 from oncue import layers, naming
 
 Case = tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]
@@ -109,10 +109,6 @@ def same_weights(theirs: Any, ours: Any) -> None:
     ours.set_weights(weights)
 
 
-def numpy(value: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(value.detach().cpu())
-
-
 def config(layer: Any) -> Any:
     return json.loads(json.dumps(layer.get_config(), default=lambda value: np.asarray(value).tolist()))
 
@@ -125,8 +121,8 @@ def test_output_weights_and_configuration(keras: ModuleType, case: Case) -> None
     theirs(x)
     ours(tensor(x))
     same_weights(theirs, ours)
-    expected, found = numpy(theirs(x)), ours(tensor(x))
-    np.testing.assert_allclose(numpy(found), expected, atol=1e-5, rtol=1e-5)
+    expected, found = to_numpy(theirs(x)), ours(tensor(x))
+    np.testing.assert_allclose(to_numpy(found), expected, atol=1e-5, rtol=1e-5)
     assert config(ours) == config(theirs)
     unknown_batch = (None, *shape[1:])
     assert tuple(ours.compute_output_shape(unknown_batch)) == tuple(theirs.compute_output_shape(unknown_batch))
@@ -166,7 +162,7 @@ def test_gradients_in_training(keras: ModuleType, case: Case) -> None:
         parts = [weight.value.grad for weight in weights]
         if layer is ours:
             parts = [weight.to_keras(part) for weight, part in zip(weights, parts, strict=True)]
-        gradients.append([numpy(part) for part in [*parts, inputs.grad]])
+        gradients.append([to_numpy(part) for part in [*parts, inputs.grad]])
     for expected, found in zip(*gradients, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
     for expected, found in zip(theirs.get_weights(), ours.get_weights(), strict=True):
@@ -178,12 +174,12 @@ def test_batch_normalization_in_training(keras: ModuleType, shape: tuple[int, ..
     theirs, ours = pair(keras, "BatchNormalization", momentum=0.9)
     for step in range(3):
         x = data(shape, step) * 3 + 1
-        expected, found = numpy(theirs(x, training=True)), numpy(ours(tensor(x), training=True))
+        expected, found = to_numpy(theirs(x, training=True)), to_numpy(ours(tensor(x), training=True))
         np.testing.assert_allclose(found, expected, atol=2e-5)
     for expected, found in zip(theirs.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     x = data(shape, 9)
-    np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(ours(tensor(x))), to_numpy(theirs(x)), atol=1e-5)
 
 
 def test_masked_batch_normalization(keras: ModuleType) -> None:
@@ -191,7 +187,7 @@ def test_masked_batch_normalization(keras: ModuleType) -> None:
     x, mask = data((3, 4, 5)), np.random.default_rng(2).uniform(size=(3, 4)) > 0.4
     expected = theirs(x, training=True, mask=keras.ops.convert_to_tensor(mask))
     found = ours(tensor(x), training=True, mask=tensor(mask))
-    np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-5)
     for left, right in zip(theirs.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_allclose(right, left, atol=1e-6)
 
@@ -213,7 +209,7 @@ def test_recurrent_layers_skip_masked_steps(keras: ModuleType, name: str, option
     found = ours(tensor(x), mask=tensor(mask))
     assert len(expected) == len(found)
     for left, right in zip(expected, found, strict=True):
-        np.testing.assert_allclose(numpy(right), numpy(left), atol=1e-5)
+        np.testing.assert_allclose(to_numpy(right), to_numpy(left), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])
@@ -228,7 +224,7 @@ def test_recurrent_layers_start_from_a_state(keras: ModuleType, name: str, activ
     expected = theirs(x, initial_state=[keras.ops.convert_to_tensor(s) for s in states])
     found = ours(tensor(x), initial_state=[tensor(s) for s in states])
     for left, right in zip(expected, found, strict=True):
-        np.testing.assert_allclose(numpy(right), numpy(left), atol=1e-5)
+        np.testing.assert_allclose(to_numpy(right), to_numpy(left), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])
@@ -239,11 +235,11 @@ def test_stateful_layers_carry_on(keras: ModuleType, name: str) -> None:
     same_weights(theirs, ours)
     for step in range(3):
         x = data((3, 5, 2), step)
-        np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
+        np.testing.assert_allclose(to_numpy(ours(tensor(x))), to_numpy(theirs(x)), atol=1e-5)
     theirs.reset_state()
     ours.reset_state()
     x = data((3, 5, 2))
-    np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(ours(tensor(x))), to_numpy(theirs(x)), atol=1e-5)
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave", None])
@@ -260,7 +256,7 @@ def test_bidirectional(keras: ModuleType, merge_mode: str | None, sequences: boo
     if merge_mode is not None:
         expected, found = [expected], [found]
     for left, right in zip(expected, found, strict=True):
-        np.testing.assert_allclose(numpy(right), numpy(left), atol=1e-5)
+        np.testing.assert_allclose(to_numpy(right), to_numpy(left), atol=1e-5)
     mine, other = config(ours), config(theirs)
     for part in (other["layer"], other["backward_layer"]):
         part.pop("build_config", None)
@@ -271,7 +267,7 @@ def test_bidirectional(keras: ModuleType, merge_mode: str | None, sequences: boo
         ours(tensor(x), mask=tensor(mask)),
     )
     if merge_mode is not None:
-        np.testing.assert_allclose(numpy(found), numpy(expected), atol=1e-5)
+        np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-5)
 
 
 def test_time_distributed(keras: ModuleType) -> None:
@@ -281,7 +277,7 @@ def test_time_distributed(keras: ModuleType) -> None:
     theirs(x)
     ours(tensor(x))
     same_weights(theirs, ours)
-    np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(ours(tensor(x))), to_numpy(theirs(x)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"])
@@ -289,7 +285,7 @@ def test_merge_layers(keras: ModuleType, name: str) -> None:
     theirs, ours = pair(keras, name, name="merged")
     parts = [data((4, 3), 1), data((4, 3), 2)]
     found = ours([tensor(part) for part in parts])
-    np.testing.assert_allclose(numpy(found), numpy(theirs(parts)), atol=1e-6)
+    np.testing.assert_allclose(to_numpy(found), to_numpy(theirs(parts)), atol=1e-6)
     assert config(ours) == config(theirs)
     lower = getattr(layers, name.lower())([tensor(part) for part in parts])
     assert torch.equal(lower, found)
@@ -301,9 +297,9 @@ def test_embedding_and_its_mask(keras: ModuleType) -> None:
     theirs(ids)
     ours(tensor(ids))
     same_weights(theirs, ours)
-    np.testing.assert_array_equal(numpy(ours(tensor(ids))), numpy(theirs(ids)))
-    np.testing.assert_array_equal(numpy(ours(tensor(ids.astype("float32")))), numpy(theirs(ids)))
-    np.testing.assert_array_equal(numpy(ours(tensor(ids))._keras_mask), ids != 0)
+    np.testing.assert_array_equal(to_numpy(ours(tensor(ids))), to_numpy(theirs(ids)))
+    np.testing.assert_array_equal(to_numpy(ours(tensor(ids.astype("float32")))), to_numpy(theirs(ids)))
+    np.testing.assert_array_equal(to_numpy(ours(tensor(ids))._keras_mask), ids != 0)
     assert config(ours) == config(theirs)
 
 
@@ -332,7 +328,7 @@ def test_a_mask_travels_from_embedding_to_lstm(keras: ModuleType) -> None:
             if not weights or index >= len(weights):
                 weights.append([data(w.shape, index) for w in layer.get_weights()])
             layer.set_weights(weights[index])
-        outputs.append(numpy(run()))
+        outputs.append(to_numpy(run()))
     np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-5)
 
 
@@ -342,7 +338,7 @@ def test_normalization_adapts(keras: ModuleType) -> None:
         x = data((6, 5, 3)) * 4 + 2
         theirs.adapt(x)
         ours.adapt(x)
-        np.testing.assert_allclose(numpy(ours(tensor(x))), numpy(theirs(x)), atol=1e-4)
+        np.testing.assert_allclose(to_numpy(ours(tensor(x))), to_numpy(theirs(x)), atol=1e-4)
         assert [w.shape for w in ours.get_weights()] == [w.shape for w in theirs.get_weights()]
 
 
@@ -352,7 +348,7 @@ def test_seeded_dropout_draws_the_same_masks(keras: ModuleType) -> None:
         theirs, ours = pair(keras, "Dropout", 0.4, noise_shape=noise_shape, seed=7)
         for _ in range(3):
             expected = theirs(keras.ops.convert_to_tensor(x), training=True)
-            np.testing.assert_allclose(numpy(ours(tensor(x), training=True)), numpy(expected), atol=1e-6)
+            np.testing.assert_allclose(to_numpy(ours(tensor(x), training=True)), to_numpy(expected), atol=1e-6)
 
 
 def test_input_layer_configuration(keras: ModuleType) -> None:

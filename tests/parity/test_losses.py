@@ -107,10 +107,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 IDS = [f"{name}-{kind}-{'-'.join(map(str, options.values()))}" for name, kind, options in CASES]
 
 
-def numbers(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu())
-
-
 REDUCED = [(*case, "sum_over_batch_size", weights) for case in CASES for weights in (None, "sample")] + [
     (*case, reduction, weights)
     for case in CASES[::6]
@@ -134,7 +130,7 @@ def test_classes(
     expected = theirs(y_true, y_pred, sample_weight=sample_weight)
     for given in ((y_true, y_pred), (tensor(y_true), tensor(y_pred))):
         got = ours(*given, sample_weight=sample_weight)
-        np.testing.assert_allclose(numbers(got), numbers(expected), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(to_numpy(got), to_numpy(expected), rtol=1e-5, atol=1e-6)
     assert ours.name == theirs.name
 
 
@@ -164,7 +160,7 @@ def test_masks(keras: ModuleType, reduction: str, mask_kind: str) -> None:
         prediction = tensor(y_pred)
         prediction._keras_mask = mask  # type: ignore[attr-defined]
         loss = module.SparseCategoricalCrossentropy(reduction=reduction)
-        results.append(numbers(loss(tensor(y_true), prediction)))
+        results.append(to_numpy(loss(tensor(y_true), prediction)))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5, atol=1e-6)
 
 
@@ -197,7 +193,7 @@ def test_functions(keras: ModuleType, name: str, kind: str) -> None:
     theirs, ours = keras.losses.get(name), losses.get(name)
     assert ours is not None and ours.__name__ == theirs.__name__  # type: ignore[union-attr]
     expected = theirs(tensor(y_true), tensor(y_pred))
-    np.testing.assert_allclose(numbers(ours(y_true, y_pred)), numbers(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(ours(y_true, y_pred)), to_numpy(expected), rtol=1e-5, atol=1e-6)
 
 
 def test_every_name_of_keras_is_known(keras: ModuleType) -> None:
@@ -216,7 +212,7 @@ def test_descriptions_are_read_by_keras_and_back(
     written = losses.serialize(ours)
     theirs = keras.losses.deserialize(written)
     y_true, y_pred = data(kind)
-    expected = numbers(theirs(y_true, y_pred))
+    expected = to_numpy(theirs(y_true, y_pred))
     again = losses.deserialize(keras.losses.serialize(getattr(keras.losses, name)(name="mine")))
     assert again.name == "mine"
-    np.testing.assert_allclose(numbers(losses.deserialize(written)(y_true, y_pred)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(losses.deserialize(written)(y_true, y_pred)), expected, rtol=1e-5, atol=1e-6)

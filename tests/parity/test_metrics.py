@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import tensor
+from helpers import tensor, to_numpy
 from oncue import metrics
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
@@ -124,10 +124,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
 IDS = [f"{name}-{kind}-{'-'.join(map(str, options.values()))}" for name, kind, options in CASES]
 
 
-def numbers(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
-
-
 def can_weigh(name: str, kind: str, options: dict[str, Any]) -> bool:
     # Keras itself fails on weights of shape (batch,) here.
     return not (options.get("multi_label") and "thresholds" in options)
@@ -153,8 +149,8 @@ def test_values_over_batches(keras: ModuleType, name: str, kind: str, options: d
                 theirs.update_state(y_true, y_pred, sample_weight=sample_weight)
             ours.update_state(tensor(y_true), tensor(y_pred), sample_weight=sample_weight)
         with keras.device("cpu"):
-            expected = numbers(theirs.result())
-        np.testing.assert_allclose(numbers(ours.result()), expected, rtol=1e-5, atol=1e-6)
+            expected = to_numpy(theirs.result())
+        np.testing.assert_allclose(to_numpy(ours.result()), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "kind", "options"), CASES, ids=IDS)
@@ -168,8 +164,8 @@ def test_descriptions_are_read_by_keras_and_back(
     assert again.name == theirs.name == "mine"
     y_true, y_pred, _ = batches(kind)[0]
     with keras.device("cpu"):
-        expected = numbers(theirs(y_true, y_pred))
-    np.testing.assert_allclose(numbers(again(y_true, y_pred)), expected, rtol=1e-5, atol=1e-6)
+        expected = to_numpy(theirs(y_true, y_pred))
+    np.testing.assert_allclose(to_numpy(again(y_true, y_pred)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_default_and_automatic_names(keras: ModuleType) -> None:
@@ -219,7 +215,7 @@ def test_mean_and_sum(
         pytest.skip("Keras can't broadcast these")
     for _ in range(2):
         ours.update_state(values, sample_weight=weights)
-    np.testing.assert_allclose(numbers(ours.result()), numbers(theirs.result()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_numpy(ours.result()), to_numpy(theirs.result()), rtol=1e-5, atol=1e-6)
 
 
 def test_masked_predictions(keras: ModuleType) -> None:
@@ -232,7 +228,7 @@ def test_masked_predictions(keras: ModuleType) -> None:
         prediction._keras_mask = mask  # type: ignore[attr-defined]
         metric = module.SparseCategoricalAccuracy()
         metric.update_state(torch.as_tensor(y_true), prediction)
-        results.append(numbers(metric.result()))
+        results.append(to_numpy(metric.result()))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
 
 
@@ -275,18 +271,18 @@ def test_several_outputs(
     ours = OutputLosses(loss, loss_weights, output_names=names)
     for _ in range(2):
         expected = theirs(targets, predictions, weight)
-        np.testing.assert_allclose(numbers(ours(targets, predictions, weight)), numbers(expected), rtol=1e-5)
+        np.testing.assert_allclose(to_numpy(ours(targets, predictions, weight)), to_numpy(expected), rtol=1e-5)
     assert [m.name for m in ours.metrics] == [m.name for m in theirs.metrics]
     for mine, other in zip(ours.metrics, theirs.metrics, strict=True):
-        np.testing.assert_allclose(numbers(mine.result()), numbers(other.result()), rtol=1e-5)
+        np.testing.assert_allclose(to_numpy(mine.result()), to_numpy(other.result()), rtol=1e-5)
     if specs is None:
         return
     compiled, reference = OutputMetrics(specs, specs, names), CompileMetrics(specs, specs, output_names=names)
     for _ in range(2):
         compiled.update_state(targets, predictions, weight)
         reference.update_state(targets, predictions, weight)
-    got = {name: numbers(metric.result()) for name, metric in compiled.names_and_metrics()}
-    wanted = {name: numbers(value) for name, value in reference.result().items()}
+    got = {name: to_numpy(metric.result()) for name, metric in compiled.names_and_metrics()}
+    wanted = {name: to_numpy(value) for name, value in reference.result().items()}
     assert list(got) == list(wanted)
     for name in wanted:
         np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5)
@@ -314,7 +310,7 @@ def test_one_output(keras: ModuleType, plain: list[Any], weighted: list[Any]) ->
     wanted = theirs.result()
     assert foretold == list(wanted) == [name for name, _ in ours.names_and_metrics()]
     for name, metric in ours.names_and_metrics():
-        np.testing.assert_allclose(numbers(metric.result()), numbers(wanted[name]), rtol=1e-5)
+        np.testing.assert_allclose(to_numpy(metric.result()), to_numpy(wanted[name]), rtol=1e-5)
 
 
 def test_names_of_functions_classes_and_objects(keras: ModuleType) -> None:

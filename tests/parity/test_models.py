@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import to_numpy
 
 
 def mlp(k: Any) -> Any:
@@ -168,7 +169,7 @@ def test_random_draws_repeat_as_in_keras(keras: ModuleType) -> None:
         for seed in (3, 77):
             expected = getattr(keras.random, name)((4, 2), seed=seed, **arguments)
             found = getattr(oncue.random, name)((4, 2), seed=seed, **arguments)
-            np.testing.assert_allclose(found.cpu().numpy(), expected.detach().cpu().numpy(), rtol=1e-6)
+            np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-6)
 
 
 def test_states_and_masks(keras: ModuleType) -> None:

@@ -14,6 +14,7 @@ import h5py
 import pytest
 
 import oncue as keras
+from helpers import cpu_only
 from oncue import layers
 from oncue.core import files
 
@@ -95,6 +96,7 @@ def test_a_full_disk(name: str, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
+@cpu_only("it forks, and a process that is forked can't use CUDA")
 @pytest.mark.parametrize(("step", "at", "new"), [("fsync", 1, False), ("replace", 1, False), ("fsync", 2, True)])
 @pytest.mark.parametrize("name", SAVES)
 def test_a_process_that_is_killed(name: str, step: str, at: int, new: bool, tmp_path: Path) -> None:
@@ -131,6 +133,7 @@ def test_names_at_the_limit_and_permissions(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+@cpu_only("it forks, and a process that is forked can't use CUDA")
 @pytest.mark.parametrize("name", SAVES)
 def test_two_writers_of_one_file(name: str, tmp_path: Path) -> None:
     path, widths = tmp_path / name, (3, 5)

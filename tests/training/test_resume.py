@@ -250,7 +250,7 @@ def test_a_model_of_torch_and_its_optimizer(tmp_path: Path) -> None:
         model.compile(torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9), loss=torch.nn.MSELoss())
         callbacks = [BackupAndRestore(folder, save_freq=1), *([cut] if cut else [])]
         history = model.fit(*data(), batch_size=BATCH, epochs=3, verbose=0, callbacks=callbacks)
-        return history.history, [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
+        return history.history, [to_numpy(tensor).tobytes() for tensor in module.state_dict().values()]
 
     whole = run(tmp_path / "a", None)
     for cut in (PowerCut(0, 0), PowerCut(0, 1), PowerCut(1, 2), PowerCut(2, None)):

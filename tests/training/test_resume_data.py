@@ -25,10 +25,9 @@ from torch.utils.data import (
 )
 
 import oncue
-from helpers import PowerCut
+from helpers import PowerCut, batches_of
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback
-from oncue.feeding.batches import as_batches
 
 X = torch.as_tensor(np.random.default_rng(3).normal(size=(24, 4)).astype("float32"))
 Y = X.sum(dim=1, keepdim=True)
@@ -91,9 +90,9 @@ def many(kind: str) -> tuple[Any, Any]:
     """Return an epoch of a million batches of one sample, and what counts the samples that are read."""
     dataset = Counting(1_000_000)
     if kind == "dataset":
-        return as_batches(dataset, batch_size=1, shuffle=True, device="cpu"), dataset
+        return batches_of(dataset, batch_size=1, shuffle=True), dataset
     if kind == "steps":
-        return as_batches(dataset, batch_size=1, shuffle=True, steps=999_999, device="cpu"), dataset
+        return batches_of(dataset, batch_size=1, shuffle=True, steps=999_999), dataset
     sampler = {
         "loader": None,
         "weighted loader": WeightedRandomSampler([1.0, 2.0] * 500_000, 1_000_000),
@@ -102,7 +101,7 @@ def many(kind: str) -> tuple[Any, Any]:
     loader = DataLoader(
         dataset, batch_size=1, shuffle=sampler is None, sampler=sampler, num_workers=2 * kind.endswith("workers")
     )
-    return as_batches(loader, device="cpu"), dataset
+    return batches_of(loader), dataset
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,7 @@ def test_an_epoch_of_a_million_batches_is_taken_up_without_reading_what_is_done(
 def test_arrays_are_taken_up_without_touching_what_is_done(shuffle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
     x = torch.arange(1_000_000.0)
-    batches = as_batches(x, x, x, batch_size=1, shuffle=shuffle, device="cpu")
+    batches = batches_of(x, x, x, batch_size=1, shuffle=shuffle)
     batch = type(batches)._batch
     monkeypatch.setattr(type(batches), "_batch", lambda self, at: (rows.append(1), batch(self, at))[1])
     batches.load_state_dict({"order_seed": 5 if shuffle else None, "position": 999_990})

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import oncue as keras
-from helpers import normal
+from helpers import normal, to_numpy
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler
 from oncue.training.graph import compiled_region
@@ -79,7 +79,7 @@ def assert_same(
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
     assert int(compiled.optimizer.iterations) == int(eager.optimizer.iterations)
     for one, other in zip(eager.optimizer.variables, compiled.optimizer.variables, strict=True):
-        np.testing.assert_allclose(other.numpy(), one.numpy(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(to_numpy(other), to_numpy(one), rtol=1e-3, atol=1e-5)
     return compiled
 
 
