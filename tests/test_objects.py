@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers import tensor
 from oncue import constraints, initializers, layers, losses, metrics, regularizers
 from oncue.models import Model, Sequential
 from oncue.objects import is_builtin, to_config
@@ -54,6 +55,6 @@ def test_weights_of_layers_of_the_user_can_be_assigned_to() -> None:
             return inputs
 
     layer = Counts()
-    layer(torch.ones(1, 1))
-    layer(torch.ones(1, 1))
+    layer(tensor(torch.ones(1, 1)))
+    layer(tensor(torch.ones(1, 1)))
     assert float(layer.seen) == 2.0

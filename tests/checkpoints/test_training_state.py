@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, strategies as st
 from safetensors.torch import load_file, save_file
 
+from helpers import to_numpy
 from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, blocks_of, write_state
@@ -43,12 +44,12 @@ def test_tensors_come_back(tmp_path: Path, dtype: torch.dtype, shape: tuple[int,
     tensor = (
         torch.arange(math.prod(shape)).reshape(shape).to(dtype).t() if len(shape) == 2 else torch.ones(shape).to(dtype)
     )
-    shared = [tensor, tensor, tensor.numpy()] if dtype != torch.bfloat16 else [tensor, tensor]
+    shared = [tensor, tensor, to_numpy(tensor)] if dtype != torch.bfloat16 else [tensor, tensor]
     TrainingState({}, parts={"tensors": shared}).write(tmp_path / "state")
     back = TrainingState.read(tmp_path / "state").parts["tensors"]
     assert back[0].dtype == dtype and back[0].shape == tensor.shape and torch.equal(back[1], tensor)
     if dtype != torch.bfloat16:
-        assert isinstance(back[2], np.ndarray) and back[2].dtype == tensor.numpy().dtype
+        assert isinstance(back[2], np.ndarray) and back[2].dtype == to_numpy(tensor).dtype
 
 
 def test_numbers_of_numpy_and_those_that_are_not_finite(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_other_programs_can_read_it(tmp_path: Path, size: int) -> None:
     TrainingState({}, epoch=3, parts={"weights": [torch.arange(size), torch.ones(0)]}).write(tmp_path / "state")
     found = load_file(tmp_path / "state")
     assert torch.equal(found.pop("0"), torch.arange(size))
-    assert json.loads(found["state.json"].numpy().tobytes())["epoch"] == 3
+    assert json.loads(to_numpy(found["state.json"]).tobytes())["epoch"] == 3
 
 
 def test_an_unknown_mark_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from tensorboard.compat.tensorflow_stub import errors
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
 import oncue as keras
-from helpers import to_numpy
 from oncue import layers
 from oncue.callbacks import (
     BackupAndRestore,
@@ -90,7 +89,7 @@ def train(folder: Path) -> None:
         "history": repr(history.history),
         "journal": repr([note for note in notes if note[2] != "resume"]),
         "weights": digest(b"".join(weight.tobytes() for weight in model.get_weights())),
-        "optimizer": digest(b"".join(to_numpy(tensor).tobytes() for tensor in model.optimizer.variables)),
+        "optimizer": digest(b"".join(tensor.detach().cpu().numpy().tobytes() for tensor in model.optimizer.variables)),
         "stopped": repr((stop.stopped_epoch, stop.best_epoch)),
     }
     (folder / "result").write_text("\n".join(f"{name}: {value}" for name, value in result.items()))

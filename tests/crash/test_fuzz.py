@@ -27,6 +27,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 
 import oncue as keras
+from helpers import cpu_only
 from oncue import layers
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.snapshot import Snapshot
@@ -34,7 +35,7 @@ from oncue.checkpoints.state_file import write_state
 from oncue.checkpoints.store import Store
 from oncue.checkpoints.training_state import TrainingState
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, cpu_only("they fork, and a process that is forked can't use CUDA")]
 
 BUDGET = float(os.environ.get("ONCUE_FUZZ_SECONDS", "20"))
 SECONDS, MEMORY = 20, 2 << 30

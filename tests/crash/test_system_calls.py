@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import cpu_only
 from oncue import layers
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.store import Store
@@ -48,6 +49,7 @@ def _can_trace() -> bool:
 
 pytestmark = [
     pytest.mark.crash,
+    cpu_only("they fork, and a process that is forked can't use CUDA"),
     pytest.mark.skipif(not _can_trace(), reason="strace isn't installed, or may not trace here: no call was killed"),
 ]
 

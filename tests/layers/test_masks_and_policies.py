@@ -10,13 +10,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import oncue
+from helpers import tensor
 from oncue import layers
 
-IDS = torch.tensor([[1, 2, 0], [3, 0, 0]])
+IDS = np.array([[1, 2, 0], [3, 0, 0]])
 
 
 def masked_model() -> Any:
@@ -69,7 +71,7 @@ def test_a_layer_of_the_user_that_makes_a_mask() -> None:
         def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
             return inputs != 1
 
-    steps = torch.tensor([[[1.0], [-1.0]]])
+    steps = tensor([[[1.0], [-1.0]]])
     for layer in (Positive(), ByMixin(2)):
         assert [layer(steps)._keras_mask.tolist() for _ in range(2)] == [[[True, False]]] * 2
     assert Never(5, 2)(IDS)._keras_mask.tolist() == (IDS != 1).tolist()
@@ -77,7 +79,7 @@ def test_a_layer_of_the_user_that_makes_a_mask() -> None:
 
 def test_what_has_no_mask_gets_none() -> None:
     masked_model()(IDS)
-    steps = torch.ones(1, 2, 3)
+    steps = tensor(torch.ones(1, 2, 3))
     for layer in (layers.Embedding(5, 2), layers.LSTM(2, return_sequences=True), layers.Dense(2)):
         given = IDS if isinstance(layer, layers.Embedding) else steps
         assert [getattr(layer(given), "_keras_mask", None) for _ in range(2)] == [None, None]
@@ -90,13 +92,13 @@ def test_masks_are_found_in_nested_inputs(nested: Any) -> None:
         asked = 0
 
         def call(self, inputs: Any) -> torch.Tensor:
-            return torch.ones(1)
+            return tensor(torch.ones(1))
 
         def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
             self.asked += 1
 
     embed, layer = layers.Embedding(5, 2, mask_zero=True), Sees()
-    layer(nested(embed(IDS), torch.ones(2, 3, 2)))
+    layer(nested(embed(IDS), tensor(torch.ones(2, 3, 2))))
     assert layer.asked == 1
 
 
@@ -113,7 +115,7 @@ def test_a_plain_layer_in_a_mixed_one_leaves_autocast_and_only_there() -> None:
             seen.append(outputs.dtype)
             return outputs
 
-    inner, x = layers.Dense(2, dtype="float32"), torch.ones(1, 2)
+    inner, x = layers.Dense(2, dtype="float32"), tensor(torch.ones(1, 2))
     Outer(inner, dtype="mixed_bfloat16")(x)
     with torch.autocast("cpu", torch.bfloat16):
         Outer(inner, dtype="float32")(x)
@@ -135,16 +137,16 @@ def test_threads_do_not_see_each_others_policies() -> None:
     found: list[torch.dtype] = []
 
     def mixed() -> None:
-        found.append(waiting(torch.ones(1, 2)).dtype)
+        found.append(waiting(tensor(torch.ones(1, 2))).dtype)
 
     thread = threading.Thread(target=mixed)
     thread.start()
     assert inside.wait(30)
     plain = layers.Dense(2)
     try:
-        assert plain(torch.ones(1, 2)).dtype == torch.float32
+        assert plain(tensor(torch.ones(1, 2))).dtype == torch.float32
         with torch.autocast("cpu", torch.bfloat16):
-            assert plain(torch.ones(1, 2)).dtype == torch.bfloat16
+            assert plain(tensor(torch.ones(1, 2))).dtype == torch.bfloat16
     finally:
         done.set()
         thread.join()
@@ -155,7 +157,7 @@ def test_a_policy_does_not_depend_on_the_file_of_a_class(monkeypatch: pytest.Mon
     class Mine(layers.Dense):  # type: ignore[misc]  # as above
         pass
 
-    x = torch.ones(1, 3)
+    x = tensor(torch.ones(1, 3))
     types = [cls(2, activation="softmax", dtype="mixed_bfloat16")(x).dtype for cls in (layers.Dense, Mine)]
     monkeypatch.setattr(layers.Dense, "__module__", "elsewhere")
     monkeypatch.setattr(Mine, "__module__", "oncue.layers.dense")

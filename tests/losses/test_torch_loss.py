@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import to_numpy
 from oncue import losses
 from oncue.losses import TorchLoss
 
@@ -17,7 +18,7 @@ LABELS = torch.tensor([0, 2, 2, 1])
 
 
 @pytest.mark.parametrize(
-    "labels", [LABELS, LABELS.int(), LABELS.float(), LABELS[:, None], LABELS.numpy(), LABELS.to(torch.uint8)]
+    "labels", [LABELS, LABELS.int(), LABELS.float(), LABELS[:, None], to_numpy(LABELS), LABELS.to(torch.uint8)]
 )
 def test_class_labels_in_every_type(labels: Any) -> None:
     loss = losses.get(nn.CrossEntropyLoss())
@@ -27,7 +28,7 @@ def test_class_labels_in_every_type(labels: Any) -> None:
 
 
 def test_class_probabilities() -> None:
-    target = np.eye(3)[LABELS.numpy()]  # float64
+    target = np.eye(3)[to_numpy(LABELS)]  # float64
     torch.testing.assert_close(
         TorchLoss(nn.CrossEntropyLoss())(target, LOGITS), nn.functional.cross_entropy(LOGITS, LABELS)
     )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import oncue
+from helpers import tensor
 from oncue import layers
 
 X = np.ones((64, 3), "float32")
@@ -72,11 +73,11 @@ def added(model: Any) -> list[float]:
 def test_each_call_begins_with_none() -> None:
     model = oncue.Sequential([layers.Input((3,)), AddsOne(), layers.Dense(1)])
     for _ in range(3):
-        model(torch.ones(2, 3))
+        model(tensor(torch.ones(2, 3)))
         assert added(model) == [1.0]
     model.add(AddsOne())
     for _ in range(3):
-        model(torch.ones(2, 3))
+        model(tensor(torch.ones(2, 3)))
         assert added(model) == [1.0, 1.0]
 
 
@@ -94,9 +95,9 @@ def test_a_model_inside_another_keeps_the_losses_of_all_its_calls() -> None:
 
     outer = Twice()
     for _ in range(3):
-        outer(torch.ones(2, 3))
+        outer(tensor(torch.ones(2, 3)))
         assert added(outer) == [1.0, 1.0]
-    inner(torch.ones(2, 3))
+    inner(tensor(torch.ones(2, 3)))
     assert added(inner) == [1.0]
 
 
@@ -109,10 +110,10 @@ def test_a_call_that_fails_leaves_the_next_one_a_pass_of_its_own() -> None:
             return inputs
 
     model = oncue.Sequential([layers.Input((3,)), Fails()])
-    model(torch.ones(1, 3))
+    model(tensor(torch.ones(1, 3)))
     with pytest.raises(ArithmeticError):
-        model(-torch.ones(1, 3))
-    model(torch.ones(1, 3))
+        model(-tensor(torch.ones(1, 3)))
+    model(tensor(torch.ones(1, 3)))
     assert added(model) == [3.0]
 
 
@@ -136,7 +137,7 @@ def test_two_models_called_in_two_threads_at_once() -> None:
     def calls(factor: float) -> None:
         model = penalized(factor, Meets(barrier, 20))
         for _ in range(20):
-            model(torch.ones(2, 3))
+            model(tensor(torch.ones(2, 3)))
             assert added(model) == [9.0 * factor]
 
     at_once(lambda: calls(1.0), lambda: calls(2.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import random
 from collections.abc import Callable, Iterator
@@ -32,6 +33,13 @@ from oncue.callbacks import BackupAndRestore, Callback
 X = torch.as_tensor(np.random.default_rng(3).normal(size=(24, 4)).astype("float32"))
 Y = X.sum(dim=1, keepdim=True)
 PAIRS = list(zip(X, Y, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage() -> None:
+    """Collect what earlier tests left on an accelerator: a worker process that would collect it is aborted."""
+    if torch.cuda.is_initialized():
+        gc.collect()
 
 
 def run(folder: Path, make: Callable[[], Any], cut: PowerCut | None = None, save_freq: Any = 1, **more: Any) -> Any:

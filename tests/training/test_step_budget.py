@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import oncue
-from helpers import normal
+from helpers import normal, tensor
 from oncue.callbacks import Callback
 
 PACKAGE = str(Path(oncue.__file__).parent)
@@ -132,10 +132,10 @@ def test_further_listeners_cost_only_their_own_calls() -> None:
 def test_masks_and_policies_of_another_model_cost_nothing() -> None:
     before = calls_per_step()
     masked = oncue.Sequential([oncue.layers.Embedding(3, 2, mask_zero=True), oncue.layers.LSTM(2)])
-    masked(torch.tensor([[1, 2, 0]]))
+    masked(tensor([[1, 2, 0]]))
     mixed = oncue.Sequential([oncue.layers.Input((8,)), oncue.layers.Dense(1)], dtype="mixed_bfloat16")
     mixed.add(oncue.layers.Dense(1, dtype="mixed_bfloat16"))
-    mixed(torch.from_numpy(X))
+    mixed(tensor(X))
     assert calls_per_step() == before
 
 
@@ -144,7 +144,7 @@ def test_a_step_costs_the_same_when_other_models_have_losses_of_their_layers() -
     other = oncue.Sequential([oncue.layers.Input((8,)), oncue.layers.Dense(1, activity_regularizer="l2")])
     other.compile("adam", "mse")
     other.fit(X[:8], Y[:8], verbose=0)
-    other(torch.zeros(1, 8))
+    other(tensor(torch.zeros(1, 8)))
     assert len(other.losses) == 1
     assert calls_per_step() == before
 

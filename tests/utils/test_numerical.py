@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+from helpers import to_numpy
 from oncue.utils.numerical import normalize, to_categorical
 
 
@@ -58,7 +59,7 @@ def test_bad_labels_are_named(labels: Any, classes: Any, message: str) -> None:
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_norms_become_one_and_zero_stays_zero(order: float, axis: int) -> None:
     x = np.array([[3.0, -4.0, 0.0], [1.0, 1.0, 0.0], [0.5, 2.0, 0.0]])
-    for got in (normalize(x, axis, order), normalize(torch.from_numpy(x), axis, order).numpy()):
+    for got in (normalize(x, axis, order), to_numpy(normalize(torch.from_numpy(x), axis, order))):
         norms = np.linalg.norm(got, order, axis)
         assert np.allclose(norms[norms != 0], 1.0)
         assert np.array_equal(got == 0, x == 0)

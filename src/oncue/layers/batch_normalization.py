@@ -47,7 +47,8 @@ class BatchNormalization(Layer):
         ValueError: For arguments that are not supported.
 
     Example:
-        >>> BatchNormalization()(torch.ones(4, 3)).shape
+        >>> import numpy as np
+        >>> BatchNormalization()(np.ones((4, 3))).shape
         torch.Size([4, 3])
     """
 

@@ -32,7 +32,8 @@ class Bidirectional(Layer):
 
     Example:
         >>> from oncue.layers import LSTM
-        >>> Bidirectional(LSTM(4))(torch.ones(2, 5, 3)).shape
+        >>> import numpy as np
+        >>> Bidirectional(LSTM(4))(np.ones((2, 5, 3))).shape
         torch.Size([2, 8])
     """
 

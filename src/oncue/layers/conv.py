@@ -152,7 +152,8 @@ class Conv1D(_Conv):
         ValueError: For sizes that are no positive whole numbers, or unknown names.
 
     Example:
-        >>> Conv1D(4, 3, padding="causal")(torch.ones(2, 10, 3)).shape
+        >>> import numpy as np
+        >>> Conv1D(4, 3, padding="causal")(np.ones((2, 10, 3))).shape
         torch.Size([2, 10, 4])
     """
 
@@ -227,7 +228,8 @@ class Conv2D(_Conv):
         ValueError: For sizes that are no positive whole numbers, or unknown names.
 
     Example:
-        >>> Conv2D(4, 3, activation="relu")(torch.ones(2, 28, 28, 1)).shape
+        >>> import numpy as np
+        >>> Conv2D(4, 3, activation="relu")(np.ones((2, 28, 28, 1))).shape
         torch.Size([2, 26, 26, 4])
     """
 

@@ -37,7 +37,8 @@ class Dense(Layer):
         ValueError: For `units` that is no positive whole number, or unknown names.
 
     Example:
-        >>> Dense(2, activation="relu")(torch.ones(4, 3)).shape
+        >>> import numpy as np
+        >>> Dense(2, activation="relu")(np.ones((4, 3))).shape
         torch.Size([4, 2])
     """
 

@@ -36,7 +36,8 @@ class Embedding(Layer):
         ValueError: For sizes that are no positive whole numbers.
 
     Example:
-        >>> Embedding(10, 4)(torch.tensor([[1, 2, 3]])).shape
+        >>> import numpy as np
+        >>> Embedding(10, 4)(np.array([[1, 2, 3]])).shape
         torch.Size([1, 3, 4])
     """
 

@@ -49,7 +49,7 @@ class Layer(torch.nn.Module):
         ...         self.factor = self.add_weight(shape=(input_shape[-1],), initializer="ones")
         ...     def call(self, inputs):
         ...         return inputs * self.factor
-        >>> Scale()(torch.ones(1, 2)).shape
+        >>> Scale()(np.ones((1, 2))).shape
         torch.Size([1, 2])
     """
 

@@ -33,8 +33,9 @@ class LayerNormalization(Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Example:
-        >>> LayerNormalization()(torch.tensor([[1.0, 3.0]])).round(decimals=2)
-        tensor([[-1.,  1.]], grad_fn=<RoundBackward1>)
+        >>> import numpy as np
+        >>> LayerNormalization()(np.array([[1.0, 3.0]])).round().tolist()
+        [[-1.0, 1.0]]
     """
 
     supports_masking = True

@@ -42,8 +42,10 @@ class LSTMCell(RecurrentCell):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Example:
+        >>> import numpy as np
         >>> cell = LSTMCell(4)
-        >>> output, states = cell(torch.ones(2, 3), [torch.zeros(2, 4), torch.zeros(2, 4)])
+        >>> cell.build((None, 3))
+        >>> output, states = cell(np.ones((2, 3)), cell.get_initial_state(2))
         >>> output.shape
         torch.Size([2, 4])
     """
@@ -190,7 +192,8 @@ class LSTM(RNN):
         ValueError: For sizes that are no positive whole numbers, shares outside [0, 1], or unknown names.
 
     Example:
-        >>> LSTM(4, return_sequences=True)(torch.ones(2, 5, 3)).shape
+        >>> import numpy as np
+        >>> LSTM(4, return_sequences=True)(np.ones((2, 5, 3))).shape
         torch.Size([2, 5, 4])
     """
 

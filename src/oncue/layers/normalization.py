@@ -36,8 +36,8 @@ class Normalization(Layer):
     Example:
         >>> layer = Normalization()
         >>> layer.adapt(np.array([[1.0], [3.0]]))
-        >>> layer(torch.tensor([[3.0]]))
-        tensor([[1.]])
+        >>> layer(np.array([[3.0]])).tolist()
+        [[1.0]]
     """
 
     supports_masking = True

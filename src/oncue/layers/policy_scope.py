@@ -42,7 +42,7 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
         >>> from oncue import layers
         >>> layer = layers.Dense(2, activation="softmax", dtype="mixed_bfloat16")
         >>> layer.build((None, 3))
-        >>> run_in_policy(layer, layer.forward, (torch.ones(1, 3),), {}).dtype
+        >>> run_in_policy(layer, layer.forward, (layer.kernel.new_ones(1, 3),), {}).dtype
         torch.bfloat16
     """
     compute = layer._computed

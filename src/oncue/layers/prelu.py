@@ -26,7 +26,8 @@ class PReLU(Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Example:
-        >>> PReLU(alpha_initializer="ones")(torch.tensor([[-1.0, 1.0]])).tolist()
+        >>> import numpy as np
+        >>> PReLU(alpha_initializer="ones")(np.array([[-1.0, 1.0]])).tolist()
         [[-1.0, 1.0]]
     """
 

@@ -34,7 +34,8 @@ class RNN(Layer):
 
     Example:
         >>> from oncue.layers import GRUCell
-        >>> RNN(GRUCell(4), return_sequences=True)(torch.ones(2, 5, 3)).shape
+        >>> import numpy as np
+        >>> RNN(GRUCell(4), return_sequences=True)(np.ones((2, 5, 3))).shape
         torch.Size([2, 5, 4])
     """
 

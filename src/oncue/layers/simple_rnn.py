@@ -38,8 +38,10 @@ class SimpleRNNCell(RecurrentCell):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Example:
+        >>> import numpy as np
         >>> cell = SimpleRNNCell(4)
-        >>> output, states = cell(torch.ones(2, 3), [torch.zeros(2, 4)])
+        >>> cell.build((None, 3))
+        >>> output, states = cell(np.ones((2, 3)), cell.get_initial_state(2))
         >>> output.shape
         torch.Size([2, 4])
     """
@@ -102,7 +104,8 @@ class SimpleRNN(RNN):
         ValueError: For sizes that are no positive whole numbers, shares outside [0, 1], or unknown names.
 
     Example:
-        >>> SimpleRNN(4, return_sequences=True)(torch.ones(2, 5, 3)).shape
+        >>> import numpy as np
+        >>> SimpleRNN(4, return_sequences=True)(np.ones((2, 5, 3))).shape
         torch.Size([2, 5, 4])
     """
 

@@ -25,7 +25,8 @@ class TimeDistributed(Layer):
 
     Example:
         >>> from oncue.layers import Dense
-        >>> TimeDistributed(Dense(4))(torch.ones(2, 5, 3)).shape
+        >>> import numpy as np
+        >>> TimeDistributed(Dense(4))(np.ones((2, 5, 3))).shape
         torch.Size([2, 5, 4])
     """
 

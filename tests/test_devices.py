@@ -1,0 +1,201 @@
+"""Tests are written for the device that is there: nothing binds them to the CPU but `helpers.cpu_only`.
+
+What fails on a machine with an accelerator alone is looked for in the text of the tests, so that it is found without one.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import oncue
+from helpers import cpu_only, environment, tensor, to_numpy
+
+ROOT = Path(__file__).parent
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.name not in ("helpers.py", Path(__file__).name)]
+# Files that may do what others may not.
+READS_ITSELF = {
+    "optimizers/test_learning_rate.py": "a learning rate has a method `numpy` of its own",
+    "training/test_device_reads.py": "it counts such calls",
+    "crash/campaign.py": "it is run by itself, without the helpers",
+}
+FORKS = {
+    "checkpoints/test_writer.py": "no tensor is touched in its processes",
+    "crash/campaign.py": "`test_kills` shows it no accelerator",
+    "crash/test_fuzz.py": "all of its tests are marked",
+    "crash/test_system_calls.py": "all of its tests are marked",
+}
+FACTORIES = {
+    "arange",
+    "as_tensor",
+    "eye",
+    "from_numpy",
+    "full",
+    "linspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "tensor",
+}
+FACTORIES |= {"zeros"}
+MODELS = {"layer", "made", "model", "module", "network", "other", "ours"}
+
+
+def named(node: ast.AST) -> str:
+    return ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+def on_the_host(node: ast.AST) -> bool:
+    """Whether an argument is a tensor made on the spot, on the CPU, or a list, tuple or dict of such."""
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return any(on_the_host(part) for part in node.elts)
+    if isinstance(node, ast.Dict):
+        return any(on_the_host(part) for part in node.values)
+    return (
+        isinstance(node, ast.Call)
+        and named(node.func).removeprefix("torch.") in FACTORIES
+        and named(node.func).startswith("torch.")
+        and not any(word.arg == "device" for word in node.keywords)
+    )
+
+
+def reads(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield calls of `numpy()`, which no tensor of an accelerator has."""
+    for call in calls(tree):
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "numpy" and not call.args:
+            yield call
+
+
+def hands_over(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield calls of layers and models with tensors of the CPU, but for those that are refused before they compute."""
+    refused = {
+        call
+        for block in ast.walk(tree)
+        if isinstance(block, ast.With) and any("pytest.raises" in ast.unparse(item) for item in block.items)
+        for call in calls(block)
+    }
+    for call in calls(tree):
+        made_here = isinstance(call.func, ast.Call) and named(call.func.func).split(".")[0] in (
+            "layers",
+            "oncue",
+            "keras",
+        )
+        if (made_here or named(call.func) in MODELS) and call not in refused and any(map(on_the_host, call.args)):
+            yield call
+
+
+def pins(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what binds models to a device."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node.value in ("ONCUE_DEVICE", "CUDA_VISIBLE_DEVICES"):
+            yield node
+        elif isinstance(node, ast.Call):
+            cpu = [word for word in node.keywords if word.arg == "device" and ast.unparse(word.value) == "'cpu'"]
+            if cpu or named(node.func).endswith(("set_device", "set_default_device")):
+                yield node
+
+
+def made_at_import(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield tensors of the device that are made when a file is imported: CUDA would begin before others fork."""
+    imported = {
+        name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "helpers"
+        for name in node.names
+    }
+    yield from _made_at_import(tree, imported & {"parameter", "tensor"})
+
+
+def _made_at_import(tree: ast.AST, makers: set[str]) -> Iterator[ast.Call]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            for decorator in getattr(node, "decorator_list", []):
+                yield from _made_at_import(ast.Expression(decorator), makers)
+            continue
+        if isinstance(node, ast.Call) and named(node.func) in makers:
+            yield node
+        yield from _made_at_import(node, makers)
+
+
+def forks(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield functions that fork and are not bound to the CPU."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(named(call.func) == "os.fork" for call in calls(node)):
+            if not any("cpu_only" in ast.unparse(decorator) for decorator in node.decorator_list):
+                yield node
+
+
+RULES = {reads: READS_ITSELF, hands_over: {}, pins: {}, made_at_import: {}, forks: FORKS}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_no_test_is_for_the_cpu_alone(rule: object) -> None:
+    found = []
+    for path in FILES:
+        name = path.relative_to(ROOT).as_posix()
+        if name not in RULES[rule]:
+            found += [f"{name}:{node.lineno}: {ast.unparse(node)[:90]}" for node in rule(ast.parse(path.read_text()))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        (reads, "np.sum(layer.kernel.detach().numpy())"),
+        (hands_over, "layers.Dense(3)(torch.ones(2, 3))"),
+        (hands_over, "model({'a': torch.zeros(2, 3)}, training=True)"),
+        (pins, "oncue.backend.set_device(None)"),
+        (pins, "os.environ['ONCUE_DEVICE']"),
+        (pins, "as_batches(x, device='cpu')"),
+        (made_at_import, "from helpers import tensor\nX = {'a': tensor([1.0])}"),
+        (
+            made_at_import,
+            "from helpers import tensor\n@pytest.mark.parametrize('x', [tensor([1.0])])\ndef test_x(x): pass",
+        ),
+        (forks, "def test_a():\n    child = os.fork()"),
+    ],
+)
+def test_the_rules_see_what_they_are_for(rule: object, code: str) -> None:
+    assert len(list(rule(ast.parse(code)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        (reads, "to_numpy(layer.kernel)"),
+        (hands_over, "layers.Dense(3)(tensor(torch.ones(2, 3)))"),
+        (hands_over, "with pytest.raises(ValueError):\n    model(torch.ones(2, 3))"),
+        (hands_over, "torch.nn.Linear(3, 2)(torch.ones(2, 3))"),
+        (made_at_import, "from helpers import tensor\ndef test_x():\n    tensor([1.0])"),
+        (made_at_import, "X = parameter(1.0)"),
+        (forks, "@cpu_only('it forks')\ndef test_a():\n    child = os.fork()"),
+    ],
+)
+def test_the_rules_let_the_rest_be(rule: object, code: str) -> None:
+    assert list(rule(ast.parse(code))) == []
+
+
+def test_helpers_place_values_where_layers_are() -> None:
+    layer = oncue.layers.Dense(2)
+    x = tensor(torch.ones(1, 3))
+    assert layer(x).device == layer.kernel.device == x.device
+    assert to_numpy(layer(x)).shape == (1, 2)
+    with pytest.raises(ValueError, match="says why"):
+        cpu_only("")
+
+
+@cpu_only("it is about the mark itself")
+def test_what_is_marked_sees_no_accelerator() -> None:
+    assert oncue.backend.device().type == "cpu" == tensor([1.0]).device.type
+    assert environment()["CUDA_VISIBLE_DEVICES"] == ""
