@@ -29,15 +29,15 @@ def masked_model() -> Any:
 def unmasked(model: Any) -> torch.Tensor:
     """Return what a masked model gives when every step counts."""
     embedding, lstm = model.layers
-    outputs: torch.Tensor = lstm.call(embedding.call(IDS))
+    outputs: torch.Tensor = lstm.call(embedding.call(tensor(IDS)))
     return outputs
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_make_masks_too(way: Any) -> None:
     model = masked_model()
-    assert torch.equal(way(model)(IDS), model(IDS))
-    assert not torch.allclose(model(IDS), unmasked(model))
+    assert torch.equal(way(model)(tensor(IDS)), model(tensor(IDS)))
+    assert not torch.allclose(model(tensor(IDS)), unmasked(model))
 
 
 def test_a_pickle_makes_masks_in_a_new_process(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_pickle_makes_masks_in_a_new_process(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model.pickle"), str(tmp_path / "outputs")]
     subprocess.run(command, check=True)
-    torch.testing.assert_close(torch.load(tmp_path / "outputs"), model(IDS))
+    torch.testing.assert_close(torch.load(tmp_path / "outputs"), model(tensor(IDS)))
 
 
 def test_a_layer_of_the_user_that_makes_a_mask() -> None:
@@ -74,14 +74,14 @@ def test_a_layer_of_the_user_that_makes_a_mask() -> None:
     steps = tensor([[[1.0], [-1.0]]])
     for layer in (Positive(), ByMixin(2)):
         assert [layer(steps)._keras_mask.tolist() for _ in range(2)] == [[[True, False]]] * 2
-    assert Never(5, 2)(IDS)._keras_mask.tolist() == (IDS != 1).tolist()
+    assert Never(5, 2)(tensor(IDS))._keras_mask.tolist() == (tensor(IDS) != 1).tolist()
 
 
 def test_what_has_no_mask_gets_none() -> None:
-    masked_model()(IDS)
+    masked_model()(tensor(IDS))
     steps = tensor(torch.ones(1, 2, 3))
     for layer in (layers.Embedding(5, 2), layers.LSTM(2, return_sequences=True), layers.Dense(2)):
-        given = IDS if isinstance(layer, layers.Embedding) else steps
+        given = tensor(IDS) if isinstance(layer, layers.Embedding) else steps
         assert [getattr(layer(given), "_keras_mask", None) for _ in range(2)] == [None, None]
 
 
@@ -98,7 +98,7 @@ def test_masks_are_found_in_nested_inputs(nested: Any) -> None:
             self.asked += 1
 
     embed, layer = layers.Embedding(5, 2, mask_zero=True), Sees()
-    layer(nested(embed(IDS), tensor(torch.ones(2, 3, 2))))
+    layer(nested(embed(tensor(IDS)), tensor(torch.ones(2, 3, 2))))
     assert layer.asked == 1
 
 
