@@ -16,8 +16,10 @@ import pytest
 from safetensors import safe_open
 
 import oncue as keras
+from helpers import cpu_only
 from oncue.checkpoints import Checkpoints
 
+pytestmark = cpu_only("the files hold what a CPU computed; an accelerator has random numbers and rounding of its own")
 FOLDER = Path(__file__).parent / "fixtures"
 VERSIONS = sorted(path.name for path in FOLDER.iterdir() if (path / "ended.json").exists())
 
