@@ -155,12 +155,12 @@ ROOMS = {
     "backend": "naming",
     "variable": "backend",
     "objects": "core",
-    "dtype_policies": "backend core objects",
+    "dtype_policies": "backend core",
     "config": "backend dtype_policies",
-    "random": "backend naming objects seeded_mask variable",
+    "random": "backend core naming seeded_mask variable",
     "activations": "objects",
-    "constraints": "backend objects",
-    "regularizers": "objects",
+    "constraints": "backend core objects",
+    "regularizers": "core objects",
     "initializers": "core legacy naming objects variable",
     "losses": "backend core legacy naming nested objects variable",
     "metrics": "backend core legacy losses naming objects variable",
@@ -177,12 +177,12 @@ ROOMS = {
     "callbacks": "checkpoints core legacy plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
     "training": (
-        "backend callbacks checkpoints core feeding layers legacy losses metrics naming nested objects optimizers random "
+        "backend callbacks checkpoints core feeding layers legacy losses metrics naming nested optimizers random "
         "random_state torch_private variable"
     ),
     # What is made of them.
     "utils": "core feeding layers legacy nested objects",
-    "models": "core layers legacy naming nested objects training utils variable",
+    "models": "core layers legacy naming nested training utils variable",
     "saving": "checkpoints core layers legacy losses metrics models naming objects optimizers torch_private variable",
     "datasets": "core utils",
     "cli": "checkpoints plots",
@@ -200,7 +200,7 @@ AT_ONCE = {
     "callbacks": "core legacy",
     "checkpoints": "core",
     "mixed_precision": "dtype_policies legacy",
-    "models": "core layers legacy naming nested objects training variable",
+    "models": "core layers legacy naming nested training variable",
 }
 """What rooms that must be quick to import look into when they are imported, where that is less."""
 

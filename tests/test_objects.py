@@ -11,8 +11,9 @@ import torch
 
 from helpers import tensor
 from oncue import constraints, initializers, layers, losses, metrics, regularizers
+from oncue.core.builtin import is_builtin
 from oncue.models import Model, Sequential
-from oncue.objects import is_builtin, to_config
+from oncue.objects import to_config
 
 
 @pytest.mark.parametrize("package", [constraints, initializers, layers, losses, metrics, regularizers])

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 
 from oncue import backend, objects
-from oncue.objects import builtin
+from oncue.core.builtin import builtin
 
 
 class Constraint:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Self
 
 from oncue import backend
+from oncue.core.builtin import builtin
 from oncue.core.suggest import nearest
-from oncue.objects import builtin
 
 _MIXED = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
 _PLAIN = ("float16", "bfloat16", "float32", "float64", "bool")

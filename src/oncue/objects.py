@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
+from oncue.core.builtin import is_builtin
 from oncue.core.suggest import unknown
-
-T = TypeVar("T")
 
 custom: dict[str, Any] = {}
 """Classes and functions of the user, by the names under which configurations mention them."""
-
-_builtin: set[type] = set()
-
-
-def builtin(cls: type[T]) -> type[T]:
-    """Mark a class as one of oncue's own: files name it as Keras names its namesake. Its subclasses aren't marked.
-
-    Args:
-        cls: The class; this is a decorator.
-
-    Returns:
-        The same class.
-
-    Example:
-        >>> @builtin
-        ... class Ours: ...
-        >>> class Yours(Ours): ...
-        >>> is_builtin(Ours), is_builtin(Yours)
-        (True, False)
-    """
-    _builtin.add(cls)
-    return cls
-
-
-def is_builtin(cls: type) -> bool:
-    """Return whether a class is one of oncue's own, rather than one of the user's, derived from ours or not."""
-    return cls in _builtin
 
 
 def name_of(thing: Any) -> str:

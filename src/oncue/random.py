@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from oncue import backend, naming
-from oncue.objects import builtin
+from oncue.core.builtin import builtin
 from oncue.seeded_mask import register, seeded_mask
 from oncue.variable import torch_dtype
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from oncue import objects
-from oncue.objects import builtin
+from oncue.core.builtin import builtin
 
 
 class Regularizer:

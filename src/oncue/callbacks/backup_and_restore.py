@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.backup_arguments import check_choice, folder_of, period_of
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.monitor import as_number
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from oncue.checkpoints.writer import Writer
 
 
+@builtin
 class BackupAndRestore(Callback):
     """Saves the state of training, so that the same script, started again after any interruption, continues where it was.
 
@@ -82,7 +84,6 @@ class BackupAndRestore(Callback):
         ([3], [0, 1, 2, 3])
     """
 
-    _ours = True
     runs_last = True
     saves_run = True
     state_fields = ("waited",)

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.logs import Logs
 
 
+@builtin
 class BaseLogger(Callback):
     """Puts the mean of every value that batches log into the logs of the epoch, weighted by the batch's `size`.
 
@@ -28,8 +30,6 @@ class BaseLogger(Callback):
         >>> logs
         {'loss': 2.0}
     """
-
-    _ours = True
 
     def __init__(self, stateful_metrics: Iterable[str] | None = None) -> None:
         super().__init__()

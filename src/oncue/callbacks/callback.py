@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
+from oncue.core.builtin import builtin
 from oncue.core.phrases import line
 from oncue.core.protocols import Run
 from oncue.core.state import Stateful
@@ -26,6 +27,7 @@ def _write(callback: Callback, text: str, what: str | None, kind: str, data: dic
         run.journal.write(name, text, what=what, epoch=epoch, batch=batch, kind=kind, data=data or None)
 
 
+@builtin
 class Callback(Stateful):
     """The base of all callbacks: override the hooks you want, and leave the others.
 
@@ -64,8 +66,6 @@ class Callback(Stateful):
     ends_run: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False
     reads_batch_logs: bool = False
-    # Each of oncue's classes sets it in its own body: hooks that a subclass of the user's defines aren't oncue's code.
-    _ours: ClassVar[bool] = True
     _run: Run | None = None
 
     def __init__(self) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.files import replace_file, sweep
 from oncue.core.warn import warn
 
 _MISSING = "NA"
 
 
+@builtin
 class CSVLogger(Callback):
     """Writes the logs of every epoch to a CSV file, a row each, as soon as the epoch has ended.
 
@@ -46,7 +48,6 @@ class CSVLogger(Callback):
         <BLANKLINE>
     """
 
-    _ours = True
     runs_last = True
     state_fields = ("text",)
 

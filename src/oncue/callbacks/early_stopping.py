@@ -6,9 +6,11 @@ from typing import Any
 
 from oncue.callbacks.arguments import finite, whole
 from oncue.callbacks.monitor_callback import MonitorCallback
+from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 
 
+@builtin
 class EarlyStopping(MonitorCallback):
     """Stops training when a value has not improved for `patience` epochs.
 
@@ -50,7 +52,6 @@ class EarlyStopping(MonitorCallback):
         (4, 3)
     """
 
-    _ours = True
     state_fields = ("best", "best_epoch", "best_weights", "stopped_epoch", "wait")
 
     def __init__(

@@ -8,11 +8,13 @@ from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending, explain
+from oncue.core.builtin import builtin
 from oncue.core.journal import Journal
 from oncue.core.preempted import Preempted
 from oncue.core.protocols import averages_weights, step_account_of, was_stopped
 
 
+@builtin
 class History(Callback):
     """Keeps the logs of every epoch. `fit` adds one to every run and returns it; it is `model.history` too.
 
@@ -31,7 +33,6 @@ class History(Callback):
         ({'loss': [0.5]}, [0])
     """
 
-    _ours = True
     state_fields = ("history", "logged_in", "epoch")
 
     def __init__(self) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.hooks import ALIASES, HOOKS
 
 Hook = Callable[..., Any] | None
 
 
+@builtin
 class LambdaCallback(Callback):
     """A callback made from functions, one for each hook that matters.
 
@@ -36,8 +38,6 @@ class LambdaCallback(Callback):
         >>> callback.on_epoch_end(0, {"loss": 0.5})
         0 0.5
     """
-
-    _ours = True
 
     def __init__(
         self,

@@ -10,11 +10,13 @@ from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.rates import log_rates, same_rate
+from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.contract import HasLearningRate
 from oncue.core.protocols import optimizers_of
 
 
+@builtin
 class LearningRateScheduler(Callback):
     """Sets the learning rate at the start of every epoch.
 
@@ -41,7 +43,6 @@ class LearningRateScheduler(Callback):
         [0.5, 0.25, 0.125]
     """
 
-    _ours = True
     writes_learning_rate = True
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:

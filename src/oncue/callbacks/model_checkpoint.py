@@ -18,6 +18,7 @@ from oncue.callbacks.checkpoint_arguments import (
 )
 from oncue.callbacks.checkpoint_saver import CheckpointSaver
 from oncue.callbacks.monitor_callback import MonitorCallback
+from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from oncue.checkpoints.record import Record
 
 
+@builtin
 class ModelCheckpoint(MonitorCallback):
     """Saves the model, or its weights, after every epoch or another period; or only when a value is the best so far.
 
@@ -83,7 +85,6 @@ class ModelCheckpoint(MonitorCallback):
         ['3.weights.h5', '4.weights.h5', 'epoch.weights.h5.oncue.json']
     """
 
-    _ours = True
     runs_last = True
     state_fields = ("best", "waited", "run_id", "records")
 

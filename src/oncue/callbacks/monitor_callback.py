@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.monitor import Logged, Monitor, MonitorError, as_number, find_monitor
 from oncue.core.protocols import directions_of
 from oncue.core.suggest import nearest
@@ -13,6 +14,7 @@ from oncue.core.warn import warn
 from oncue.legacy import log_names
 
 
+@builtin
 class MonitorCallback(Callback):
     """Watches one value of the logs; the base of callbacks that act on it.
 
@@ -31,8 +33,6 @@ class MonitorCallback(Callback):
         >>> watcher.watched({"val_loss": 0.5})
         0.5
     """
-
-    _ours = True
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__()

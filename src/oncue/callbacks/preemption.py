@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.preempted import Preempted as Preempted
 from oncue.core.protocols import save_run
 from oncue.core.suggest import unknown
@@ -16,6 +17,7 @@ from oncue.core.suggest import unknown
 _ACTIONS = ("exit", "raise")
 
 
+@builtin
 class Preemption(Callback):
     """Ends a run when the process gets a signal, as from a cluster that needs the machine, after its state was saved.
 
@@ -50,7 +52,6 @@ class Preemption(Callback):
         SIGUSR1 ended the run; the state of that moment was not saved.
     """
 
-    _ours = True
     runs_last = True
     saves_run = True
     ends_run = True

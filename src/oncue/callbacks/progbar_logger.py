@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.console import can_redraw, is_interactive_logging_enabled, print_message
 from oncue.core.progbar import Progbar
 
 
+@builtin
 class ProgbarLogger(Callback):
     """Shows progress and metrics on stdout. `fit`, `evaluate` and `predict` add one unless `verbose=0`.
 
@@ -28,8 +30,6 @@ class ProgbarLogger(Callback):
         >>> bar.on_epoch_begin(0)
         Epoch 1/3
     """
-
-    _ours = True
 
     def __init__(self, count_mode: str = "steps", stateful_metrics: Any = None) -> None:
         super().__init__()

@@ -7,12 +7,14 @@ from typing import Any
 from oncue.callbacks.arguments import finite, whole
 from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.callbacks.rates import log_rates, same_rate
+from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.protocols import optimizers_of
 from oncue.core.suggest import unknown
 from oncue.legacy import renamed
 
 
+@builtin
 class ReduceLROnPlateau(MonitorCallback):
     """Multiplies the learning rate by `factor` when a value has not improved for `patience` epochs.
 
@@ -51,7 +53,6 @@ class ReduceLROnPlateau(MonitorCallback):
         [0.5, 0.5, 0.25, 0.125]
     """
 
-    _ours = True
     state_fields = ("best", "cooldown_counter", "wait")
     writes_learning_rate = True
 

@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.logs import as_python
 from oncue.core.warn import warn
 
 _GIVE_UP_AFTER = 3
 
 
+@builtin
 class RemoteMonitor(Callback):
     """Sends the logs of every epoch to a server by HTTP POST.
 
@@ -36,7 +38,6 @@ class RemoteMonitor(Callback):
         '/publish/epoch/end/'
     """
 
-    _ours = True
     runs_last = True
 
     def __init__(

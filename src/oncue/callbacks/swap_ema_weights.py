@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.protocols import HasInnerOptimizer, HasWeightAverage, optimizer_of
 
 
+@builtin
 class SwapEMAWeights(Callback):
     """Puts the moving average of the weights into the model while it is evaluated or predicts.
 
@@ -30,7 +32,6 @@ class SwapEMAWeights(Callback):
         >>> history = model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[SwapEMAWeights()])
     """
 
-    _ours = True
     state_fields = ("average_in_model",)
 
     def __init__(self, swap_on_epoch: bool = False) -> None:

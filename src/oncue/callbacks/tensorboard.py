@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from oncue import legacy
 from oncue.callbacks import tensorboard_arguments as arguments
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.contract import HasLearningRate
 from oncue.core.protocols import iterations_of, optimizer_of, optimizers_of, run_state_of, steps_per_execution_of
 from oncue.core.warn import warn
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from oncue.tensorboard.trace import Trace
 
 
+@builtin
 class TensorBoard(Callback):
     """Writes what TensorBoard shows; look at it with `tensorboard --logdir logs`.
 
@@ -65,7 +67,6 @@ class TensorBoard(Callback):
         ['train']
     """
 
-    _ours = True
     runs_last: ClassVar[bool] = True
     state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin", "written")
 

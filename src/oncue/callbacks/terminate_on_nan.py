@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.arguments import whole
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.monitor import Logged, as_number, find_monitor
 from oncue.core.protocols import TellsState, run_state_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _ACTIONS = ("stop", "raise", "rollback")
 
 
+@builtin
 class TerminateOnNaN(Callback):
     """Stops training after a batch whose loss is NaN or infinite, or goes back to the last good state.
 
@@ -55,8 +57,6 @@ class TerminateOnNaN(Callback):
         >>> history = model.fit(np.ones((3, 2)), y, batch_size=1, shuffle=False, verbose=0, callbacks=[stop])
         Batch 1: Invalid loss, terminating training
     """
-
-    _ours = True
 
     def __init__(
         self,

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from oncue.callbacks.callback import Callback
+from oncue.core.builtin import builtin
 from oncue.core.every import Every
 from oncue.core.protocols import save_run
 
 _SHARE, _MOST = 0.01, 60.0
 
 
+@builtin
 class TimeLimit(Callback):
     """Ends a run before a time is over, so early that its state can still be saved.
 
@@ -42,7 +44,6 @@ class TimeLimit(Callback):
         True
     """
 
-    _ours = True
     runs_last = True
     saves_run = True
     ends_run = True

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.initializers.initializer import Initializer
-from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 

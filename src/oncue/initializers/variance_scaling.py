@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.initializers.random import RandomInitializer
-from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 _MODES = ("fan_in", "fan_out", "fan_avg")

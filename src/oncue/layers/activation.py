@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from oncue import activations
+from oncue.core.builtin import builtin
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
-from oncue.objects import builtin
 
 
 class _Elementwise(Layer):

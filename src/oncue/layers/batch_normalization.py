@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from oncue import backend, constraints, initializers, regularizers
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
-from oncue.objects import builtin
 
 
 @builtin

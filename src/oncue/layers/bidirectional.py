@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.rnn import RNN
-from oncue.objects import builtin
 
 _MODES = ("concat", "sum", "mul", "ave")
 

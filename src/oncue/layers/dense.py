@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from oncue import activations, constraints, initializers, regularizers
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
-from oncue.objects import builtin
 
 
 @builtin

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.quick_dropout import dropout
 from oncue.legacy import accepts_old_arguments
-from oncue.objects import builtin
 from oncue.random import SeedGenerator
 from oncue.seeded_mask import seeded_mask
 

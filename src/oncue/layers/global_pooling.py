@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 class _GlobalPooling(Layer):

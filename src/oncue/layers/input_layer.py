@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
 from oncue.legacy import renamed
-from oncue.objects import builtin
 
 
 @builtin

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers, torch_private
+from oncue.core.builtin import builtin, is_builtin
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
@@ -19,7 +20,6 @@ from oncue.layers.policy_scope import run_in_policy, running
 from oncue.layers.weight_limit import count_weight
 from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
-from oncue.objects import builtin, is_builtin
 from oncue.variable import Variable, torch_dtype
 
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from oncue import constraints, initializers, regularizers
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 @builtin

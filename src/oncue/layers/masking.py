@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 @builtin

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 class _Merge(Layer):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from oncue import backend
+from oncue.core.builtin import builtin
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import old_attribute
-from oncue.objects import builtin
 
 
 def __getattr__(name: str) -> Any:

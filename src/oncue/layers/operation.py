@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from oncue import naming
+from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Absolute": operator.abs,

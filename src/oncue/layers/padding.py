@@ -7,10 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 Sides = tuple[int, int]
 

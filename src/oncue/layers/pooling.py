@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
-from oncue.objects import builtin
 
 
 class _Pooling(Layer):

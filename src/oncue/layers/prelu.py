@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from oncue import constraints, initializers, regularizers
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 @builtin

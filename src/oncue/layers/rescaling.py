@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from oncue import backend
+from oncue.core.builtin import builtin
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 @builtin

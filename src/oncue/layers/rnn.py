@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.rnn_cell import RecurrentCell
-from oncue.objects import builtin
 
 
 @builtin

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from oncue import activations, regularizers
+from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
 from oncue.legacy import accepts_old_arguments
-from oncue.objects import builtin
 
 
 @builtin

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.objects import builtin
 
 
 @builtin

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.fused import clipped_bce
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import as_tensor, pair
-from oncue.objects import builtin
 
 
 def check_axis(axis: int) -> int:

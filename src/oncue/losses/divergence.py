@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
-from oncue.objects import builtin
 
 
 def kl_divergence(y_true: Any, y_pred: Any) -> Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.crossentropy import check_axis
 from oncue.losses.fused import clipped_bce
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
-from oncue.objects import builtin
 
 
 def binary_focal_crossentropy(

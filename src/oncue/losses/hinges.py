@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
-from oncue.objects import builtin
 
 
 def _margins(y_true: Any, y_pred: Any) -> Tensor:

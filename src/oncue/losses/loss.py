@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from oncue.backend import floatx
+from oncue.core.builtin import builtin
 from oncue.losses.fused import MeanLoss
 from oncue.losses.reduction import MEANS, check_reduction, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.losses.structure import is_nested, several
 from oncue.naming import auto_name, to_snake_case
 from oncue.nested import map_leaves
-from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 LossFunction = Callable[..., Tensor]

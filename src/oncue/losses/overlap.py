@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
-from oncue.objects import builtin
 
 Axes = int | tuple[int, ...] | list[int] | None
 

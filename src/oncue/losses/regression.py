@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import pair
-from oncue.objects import builtin
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Tensor:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from oncue.core.builtin import builtin
 from oncue.losses.loss import Loss
 from oncue.losses.reduction import reduce_weighted
 from oncue.losses.shapes import as_tensor, match_ranks
-from oncue.objects import builtin
 
 _CLASS_LABELS = (nn.CrossEntropyLoss, nn.NLLLoss)
 _SAME_SHAPE = (

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.losses.shapes import as_tensor, match_ranks
 from oncue.metrics.mean import MeanMetricWrapper
-from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 

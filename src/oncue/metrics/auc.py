@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.curve import Curve, even_thresholds
 from oncue.metrics.mean import divide
 from oncue.metrics.thresholds import count, evenly_spaced
-from oncue.objects import builtin
 
 _CURVES = ("ROC", "PR", "PRGAIN")
 _SUMMATIONS = ("interpolation", "minoring", "majoring")

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.metrics.mean import divide
 from oncue.metrics.metric import Metric
 from oncue.metrics.thresholds import LOWEST, Counts, count, evenly_spaced, parse_thresholds
-from oncue.objects import builtin
 
 
 class _Count(Metric):

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.shapes import pair
 from oncue.metrics.mean import MeanMetricWrapper
-from oncue.objects import builtin
 
 
 def pearson_correlation(y_true: Any, y_pred: Any, axis: int = -1) -> Tensor:

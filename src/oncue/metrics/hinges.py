@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from oncue.core.builtin import builtin
 from oncue.losses import hinges
 from oncue.metrics.mean import MeanMetricWrapper
-from oncue.objects import builtin
 
 
 @builtin

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.builtin import builtin
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.metric import Metric
-from oncue.objects import builtin
 
 
 @builtin

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.losses.lookup import FUNCTIONS
 from oncue.losses.loss import Loss
 from oncue.losses.reduction import mask_weights
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.metrics.metric import Metric, Owned
-from oncue.objects import builtin
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:

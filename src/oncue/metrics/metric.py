@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from oncue.backend import floatx
+from oncue.core.builtin import builtin
 from oncue.metrics.state import MetricVariable
 from oncue.naming import auto_name, to_snake_case
-from oncue.objects import builtin
 from oncue.variable import torch_dtype
 
 Owned = tuple[Tensor | float, Tensor | float | None]

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.metrics.curve import Curve, even_thresholds
 from oncue.metrics.thresholds import count
-from oncue.objects import builtin
 
 
 class _AtLeast(Curve):

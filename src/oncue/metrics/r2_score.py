@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.core.warn import warn
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.metrics.metric import Metric
-from oncue.objects import builtin
 
 _AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from oncue.core.builtin import builtin
 from oncue.losses import regression, similarity
 from oncue.losses.shapes import pair
 from oncue.metrics.mean import Mean, MeanMetricWrapper
-from oncue.objects import builtin
 
 
 @builtin

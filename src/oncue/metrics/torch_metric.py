@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import builtin
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.metric import Metric
 from oncue.naming import to_snake_case
-from oncue.objects import builtin
 
 _METHODS = ("update", "compute", "reset")
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from oncue import naming
+from oncue.core.builtin import builtin
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.legacy import renamed
 from oncue.nested import flatten, map_leaves
-from oncue.objects import builtin
 from oncue.training.probe import mode
 from oncue.training.trainer import Trainer, is_unready
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue import naming
+from oncue.core.builtin import builtin
 from oncue.layers.embedding import Embedding
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor, symbols
@@ -16,7 +17,6 @@ from oncue.models.feed import Feed
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
 from oncue.nested import first_leaf, flatten, map_leaves
-from oncue.objects import builtin
 
 
 @builtin

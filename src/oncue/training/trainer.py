@@ -12,13 +12,13 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue import backend, optimizers
 from oncue.callbacks import CallbackList
+from oncue.core.builtin import builtin, is_builtin
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.layers.layer import Layer
 from oncue.legacy import methods as old_methods, take_old_arguments
 from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
-from oncue.objects import builtin, is_builtin
 from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose
