@@ -91,8 +91,8 @@ def keras_1() -> None:
 def test_keras_1() -> None:
     assert words_of(keras_1) == [
         "oncue.layers.core",
-        "oncue.layers.normalization.BatchNormalization",
         "oncue.utils.np_utils",
+        "oncue.layers.normalization.BatchNormalization",
         "output_dim",
         "init",
         "p",
