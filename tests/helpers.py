@@ -70,6 +70,17 @@ class PowerCut(Callback):
             raise ConnectionError("power cut")
 
 
+class ScriptedLosses(Callback):
+    """Puts values into the logs as `val_loss`, one for each epoch."""
+
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        logs["val_loss"] = self.values[epoch]
+
+
 class NoWaits(Callback):
     """Lets CUDA refuse whatever waits for the device between the beginning of a batch and its end."""
 
@@ -115,6 +126,18 @@ def environment() -> dict[str, str]:
     """Return the environment of a process that imports what this one does, and in a `cpu_only` test sees no accelerator."""
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return found if torch.cuda.is_available() else {**found, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def samples(*shape: int) -> NDArray[np.float32]:
+    """Return eight samples of a shape."""
+    return normal(8, *shape, seed=3)
+
+
+def small_model() -> Any:
+    """Return a compiled model of one layer."""
+    made = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+    made.compile(optimizer="sgd", loss="mse")
+    return made
 
 
 def damage(path: Path) -> None:

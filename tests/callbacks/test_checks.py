@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import small_model
 from oncue.callbacks import Callback, CallbackList, LambdaCallback
 from oncue.core.builtin import is_builtin
 
@@ -21,12 +22,6 @@ Y = np.ones((4, 1), "float32")
 def make(**methods: Any) -> Any:
     """Return an object of a fresh subclass of Callback with these methods."""
     return type("Mine", (Callback,), methods)()
-
-
-def model() -> Any:
-    made = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
-    made.compile(optimizer="sgd", loss="mse")
-    return made
 
 
 class Unready(Callback):
@@ -55,7 +50,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     "a function": (lambda epoch, logs: None, ["function", "LambdaCallback"]),
     "a string": ("EarlyStopping", ["EarlyStopping", "str"]),
     "a number": (3, ["3", "int"]),
-    "a model": (model(), ["no callback"]),
+    "a model": (small_model(), ["no callback"]),
     "an object without hooks": (object(), ["object", "no callback"]),
 }
 
@@ -63,7 +58,7 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_the_first_step(case: str) -> None:
     wrong, words = REFUSED[case]
-    made = model()
+    made = small_model()
     before = [weight.copy() for weight in made.get_weights()]
     with pytest.raises(TypeError) as caught:
         made.fit(X, Y, verbose=0, callbacks=[Callback(), wrong])
@@ -79,7 +74,9 @@ def test_refused_before_the_first_step(case: str) -> None:
 def test_refused_by_evaluate_and_predict_too(method: str) -> None:
     arguments = (X, Y) if method == "evaluate" else (X,)
     with pytest.raises(TypeError, match=r"callbacks\[0\].*on_epoch_ended"):
-        getattr(model(), method)(*arguments, verbose=0, callbacks=[make(on_epoch_ended=lambda self, e, logs: None)])
+        getattr(small_model(), method)(
+            *arguments, verbose=0, callbacks=[make(on_epoch_ended=lambda self, e, logs: None)]
+        )
 
 
 def test_the_place_in_nested_lists() -> None:
@@ -89,13 +86,13 @@ def test_the_place_in_nested_lists() -> None:
 
 def test_a_callback_that_stands_alone() -> None:
     with pytest.raises(TypeError, match=r"`callbacks` is the class Unready"):
-        model().fit(X, Y, verbose=0, callbacks=Unready)
+        small_model().fit(X, Y, verbose=0, callbacks=Unready)
 
 
 def test_the_same_object_twice() -> None:
     one = Unready()
     with pytest.raises(ValueError, match=r"callbacks\[1\]\[0\].*same Unready.*callbacks\[0\]"):
-        model().fit(X, Y, verbose=0, callbacks=[one, [one]])
+        small_model().fit(X, Y, verbose=0, callbacks=[one, [one]])
     CallbackList([Unready(), Unready()])
 
 
@@ -117,7 +114,7 @@ def test_lambda_callback_refuses_a_misspelt_hook() -> None:
 
 def test_lambda_callback_refuses_a_function_with_too_few_arguments() -> None:
     with pytest.raises(TypeError, match="on_epoch_end.*epoch, logs"):
-        model().fit(X, Y, verbose=0, callbacks=[LambdaCallback(on_epoch_end=lambda epoch: None)])
+        small_model().fit(X, Y, verbose=0, callbacks=[LambdaCallback(on_epoch_end=lambda epoch: None)])
 
 
 heard: list[Any] = []
@@ -210,14 +207,14 @@ FINE: dict[str, tuple[Callable[[], Any], list[Any]]] = {
 @pytest.mark.parametrize("case", FINE)
 def test_fine(case: str) -> None:
     kind, expected = FINE[case]
-    model().fit(X, Y, verbose=0, callbacks=[kind()])
+    small_model().fit(X, Y, verbose=0, callbacks=[kind()])
     assert heard == expected
 
 
 @pytest.mark.parametrize("options", [{}, {"spec": Callback}])
 def test_mock_objects_hear_every_hook(options: dict[str, Any]) -> None:
     mock = unittest.mock.MagicMock(**options)
-    model().fit(X, Y, batch_size=2, verbose=0, callbacks=[mock])
+    small_model().fit(X, Y, batch_size=2, verbose=0, callbacks=[mock])
     assert mock.on_epoch_end.call_count == 1
     assert mock.on_train_batch_end.call_count == 2
     assert mock.close.call_count == 1

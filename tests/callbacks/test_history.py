@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import ScriptedLosses
 from oncue.callbacks import (
     Callback,
     CallbackList,
@@ -34,17 +35,6 @@ def model(optimizer: Any = None) -> Any:
     return made
 
 
-class Losses(Callback):
-    """Puts values into the logs, one for each epoch."""
-
-    def __init__(self, *values: float) -> None:
-        super().__init__()
-        self.values = values
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["val_loss"] = self.values[epoch]
-
-
 def lines(history: Any) -> list[str]:
     """Return the account without its first and its cost line, whose times differ from run to run."""
     told = history.explain().splitlines()
@@ -62,7 +52,7 @@ def test_stopped_early_with_the_best_weights_back(tmp_path: Path) -> None:
         epochs=20,
         verbose=0,
         callbacks=[
-            Losses(0.5, 0.25, 0.75, 0.3125, 0.5),
+            ScriptedLosses(0.5, 0.25, 0.75, 0.3125, 0.5),
             EarlyStopping(patience=3, mode="min", restore_best_weights=True),
             ReduceLROnPlateau(mode="min", patience=2, factor=0.5, min_delta=0),
             ModelCheckpoint(best, save_best_only=True, save_weights_only=True),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import ScriptedLosses
 from oncue.callbacks import (
     BackupAndRestore,
     Callback,
@@ -48,15 +49,6 @@ def model() -> Any:
     return made
 
 
-class Scripted(Callback):
-    def __init__(self, *values: float) -> None:
-        super().__init__()
-        self.values = values
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs["val_loss"] = self.values[epoch]
-
-
 class Interrupts(Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if epoch == 3:
@@ -65,7 +57,7 @@ class Interrupts(Callback):
 
 def early(folder: Path) -> list[Callback]:
     return [
-        Scripted(0.5, 0.25, 0.75, 0.4, 0.3, 0.2),
+        ScriptedLosses(0.5, 0.25, 0.75, 0.4, 0.3, 0.2),
         ReduceLROnPlateau(patience=1, factor=0.5),
         EarlyStopping(patience=3, restore_best_weights=True),
         ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True),

@@ -10,21 +10,17 @@ import pytest
 import torch
 
 import oncue as keras
-from helpers import normal
+from helpers import samples
 from oncue import layers
 
 EXTENSIONS = ["keras", "h5", "hdf5"]
-
-
-def rows(*shape: int) -> Any:
-    return normal(8, *shape, seed=3)
 
 
 def small(**compiled: Any) -> Any:
     model = keras.Sequential([layers.Input((4,)), layers.Dense(3, activation="tanh"), layers.Dense(1)])
     if compiled:
         model.compile(**compiled)
-        model.fit(rows(4), rows(1), batch_size=4, epochs=2, verbose=0, shuffle=False)
+        model.fit(samples(4), samples(1), batch_size=4, epochs=2, verbose=0, shuffle=False)
     return model
 
 
@@ -90,7 +86,7 @@ def test_the_table_has_every_layer() -> None:
 def test_every_layer_comes_back(name: str, tmp_path: Path) -> None:
     make, shape = LAYERS[name]
     model = keras.Sequential([layers.Input(shape, dtype="int32" if name == "Embedding" else None), make()])
-    x = np.abs(rows(*shape)).round().astype("int32") if name == "Embedding" else rows(*shape)
+    x = np.abs(samples(*shape)).round().astype("int32") if name == "Embedding" else samples(*shape)
     for extension in ("keras", "h5"):
         loaded = again(model, tmp_path / f"m.{extension}")
         same(model, loaded, x)
@@ -103,7 +99,7 @@ def test_merging_layers_come_back(extension: str, tmp_path: Path) -> None:
     joined = [getattr(layers, name)()([x, y]) for name in MERGES]
     model = keras.Model([x, y], [*joined, layers.Dense(2)(joined[2])])
     loaded = again(model, tmp_path / f"m.{extension}")
-    for one, other in zip(*(m.predict([rows(3), rows(3) + 1], verbose=0) for m in (model, loaded)), strict=True):
+    for one, other in zip(*(m.predict([samples(3), samples(3) + 1], verbose=0) for m in (model, loaded)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -113,7 +109,7 @@ def test_training_goes_on(extension: str, tmp_path: Path) -> None:
     loaded = again(model, tmp_path / f"m.{extension}")
     assert loaded.optimizer.learning_rate == 0.02
     assert loaded.optimizer.iterations == 4
-    data = {"x": rows(4), "y": rows(1), "batch_size": 4, "epochs": 2, "verbose": 0, "shuffle": False}
+    data = {"x": samples(4), "y": samples(1), "batch_size": 4, "epochs": 2, "verbose": 0, "shuffle": False}
     assert loaded.fit(**data).history == model.fit(**data).history
 
 
@@ -129,7 +125,7 @@ def test_what_compile_was_told_comes_back(tmp_path: Path) -> None:
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
     assert loaded.loss.get_config() == model.loss.get_config()
     assert loaded.steps_per_execution == 2
-    data = rows(4), rows(1)
+    data = samples(4), samples(1)
     assert loaded.evaluate(*data, verbose=0, return_dict=True) == model.evaluate(*data, verbose=0, return_dict=True)
 
 
@@ -137,7 +133,7 @@ def test_several_outputs_are_compiled_again(tmp_path: Path) -> None:
     x = layers.Input((4,))
     model = keras.Model(x, {"a": layers.Dense(1, name="a")(x), "b": layers.Dense(2, name="b")(x)})
     model.compile("sgd", loss={"a": "mse", "b": "mae"}, loss_weights={"a": 0.3, "b": 0.7}, metrics={"b": ["mse"]})
-    data = rows(4), {"a": rows(1), "b": rows(2)}
+    data = samples(4), {"a": samples(1), "b": samples(2)}
     for extension in ("keras", "h5"):
         loaded = again(model, tmp_path / f"m.{extension}")
         assert loaded.evaluate(*data, verbose=0, return_dict=True) == model.evaluate(*data, verbose=0, return_dict=True)
@@ -156,7 +152,7 @@ def test_weights_that_are_not_trained_stay_so(tmp_path: Path) -> None:
     model = small()
     model.layers[0].trainable = False
     model.compile("adam", "mse")
-    model.fit(rows(4), rows(1), verbose=0)
+    model.fit(samples(4), samples(1), verbose=0)
     for extension in ("keras", "h5"):
         loaded = again(model, tmp_path / f"m.{extension}")
         assert [layer.trainable for layer in loaded.layers] == [False, True]
@@ -192,14 +188,14 @@ def test_classes_and_functions_of_your_own(extension: str, tmp_path: Path) -> No
     path = tmp_path / f"m.{extension}"
     model = keras.Sequential([layers.Input((4,)), Scale(3.0), layers.Dense(1, activation=halve)])
     model.compile("adam", loss=error, metrics=[error])
-    model.fit(rows(4), rows(1), verbose=0)
+    model.fit(samples(4), samples(1), verbose=0)
     model.save(path)
     mine = {"Scale": Scale, "halve": halve, "error": error}
     for loaded in (
         keras.models.load_model(path, custom_objects=mine),
         _inside(keras.saving.custom_object_scope(mine), path),
     ):
-        same(model, loaded, rows(4))
+        same(model, loaded, samples(4))
         assert loaded.loss is error
     with pytest.raises(ValueError, match=r"Unknown layer: 'Scale'"):
         keras.models.load_model(path)
@@ -229,9 +225,9 @@ class Net(keras.Model):
 def test_a_model_class_of_your_own_with_a_configuration(tmp_path: Path) -> None:
     model = Net(3)
     model.compile("adam", "mse")
-    model.fit(rows(4), rows(1), verbose=0)
+    model.fit(samples(4), samples(1), verbose=0)
     loaded = again(model, tmp_path / "m.keras", custom_objects={"Net": Net})
-    same(model, loaded, rows(4))
+    same(model, loaded, samples(4))
     assert loaded.optimizer.iterations == 1
 
 
@@ -249,7 +245,7 @@ def test_a_model_without_configuration_is_refused_with_the_formats_that_hold_it(
     torch_inside = keras.Sequential([layers.Input((4,)), torch.nn.Linear(4, 2)])
     nested = keras.Sequential([layers.Input((4,)), keras.Sequential([layers.Input((4,)), torch.nn.Linear(4, 2)])])
     subclassed = Bare()
-    subclassed.predict(rows(4), verbose=0)
+    subclassed.predict(samples(4), verbose=0)
     for model in (keras.Model(torch.nn.Linear(4, 1)), torch_inside, nested, subclassed):
         with pytest.raises(ValueError, match=r"\.safetensors.*\.weights\.h5"):
             model.save(tmp_path / f"m.{extension}")
@@ -259,11 +255,11 @@ def test_a_model_without_configuration_is_refused_with_the_formats_that_hold_it(
 def test_what_cannot_be_written_of_compile_is_left_out_with_a_warning(tmp_path: Path) -> None:
     model = small()
     model.compile(lambda parameters: torch.optim.SGD(parameters, lr=0.1), torch.nn.MSELoss())
-    model.fit(rows(4), rows(1), verbose=0)
+    model.fit(samples(4), samples(1), verbose=0)
     with pytest.warns(UserWarning, match="without the arguments of `compile`"):
         loaded = again(model, tmp_path / "m.keras")
     assert not loaded.compiled
-    same(model, loaded, rows(4))
+    same(model, loaded, samples(4))
 
 
 def test_a_layer_in_two_models_stays_one_layer(tmp_path: Path) -> None:
@@ -274,7 +270,7 @@ def test_a_layer_in_two_models_stays_one_layer(tmp_path: Path) -> None:
     for extension in ("keras", "h5"):
         loaded = again(model, tmp_path / f"m.{extension}")
         assert loaded.get_layer("shared") is loaded.get_layer("inner").get_layer("shared")
-        same(model, loaded, rows(4))
+        same(model, loaded, samples(4))
 
 
 def test_json(tmp_path: Path) -> None:
@@ -288,7 +284,7 @@ def test_a_model_that_was_never_built_is_only_its_architecture(tmp_path: Path) -
     model = keras.Sequential([layers.Dense(3)])
     loaded = again(model, tmp_path / "m.keras")
     assert not loaded.built
-    assert loaded.predict(rows(4), verbose=0).shape == (8, 3)
+    assert loaded.predict(samples(4), verbose=0).shape == (8, 3)
 
 
 def test_extensions(tmp_path: Path) -> None:
@@ -324,16 +320,16 @@ def test_overwriting_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for answer, expected in (("n", one), ("y", other)):
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         other.save(path, overwrite=False)
-        same(keras.models.load_model(path), expected, rows(4))
+        same(keras.models.load_model(path), expected, samples(4))
     one.save(path)
-    same(keras.models.load_model(path), one, rows(4))
+    same(keras.models.load_model(path), one, samples(4))
     assert [entry.name for entry in path.parent.iterdir()] == ["m.keras"]
 
 
 def test_the_names_of_the_public_face(tmp_path: Path) -> None:
     model = small()
     keras.saving.save_model(model, tmp_path / "m.keras")
-    same(keras.saving.load_model(str(tmp_path / "m.keras"), None, False, True), model, rows(4))
+    same(keras.saving.load_model(str(tmp_path / "m.keras"), None, False, True), model, samples(4))
     keras.models.save_model(model, tmp_path / "m.h5")
     keras.saving.save_weights(model, tmp_path / "m.weights.h5")
     keras.saving.load_weights(model, tmp_path / "m.weights.h5")

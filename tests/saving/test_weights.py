@@ -13,14 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import oncue as keras
-from helpers import normal, to_numpy
+from helpers import samples, to_numpy
 from oncue import layers
 
 EXTENSIONS = ["weights.h5", "h5", "hdf5", "safetensors"]
-
-
-def rows(*shape: int) -> Any:
-    return normal(8, *shape, seed=3)
 
 
 def small(width: int = 3, names: tuple[str, str] = ("hidden", "out")) -> Any:
@@ -77,7 +73,7 @@ def test_round_trip_of_a_subclass(extension: str, tmp_path: Path) -> None:
 
     one, other = Net(), Net()
     for model in (one, other):
-        model.predict(rows(4), verbose=0)
+        model.predict(samples(4), verbose=0)
     one.save_weights(tmp_path / f"w.{extension}")
     other.load_weights(tmp_path / f"w.{extension}")
     assert equal(one, other)
@@ -139,7 +135,7 @@ def test_the_optimizer_comes_along(tmp_path: Path) -> None:
     def trained() -> Any:
         model = keras.Sequential([layers.Input((6, 6, 1)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1)])
         model.compile(keras.optimizers.Adam(0.03), "mse")
-        model.fit(rows(6, 6, 1), rows(1), epochs=2, verbose=0)
+        model.fit(samples(6, 6, 1), samples(1), epochs=2, verbose=0)
         return model
 
     one, other = trained(), trained()
@@ -182,7 +178,7 @@ def test_an_optimizer_of_the_same_size_and_other_shapes(tmp_path: Path) -> None:
     def trained(optimizer: Any) -> Any:
         model = small()
         model.compile(optimizer, "mse")
-        model.fit(rows(4), rows(2), verbose=0)
+        model.fit(samples(4), samples(2), verbose=0)
         return model
 
     model = trained("sgd")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import small_model
 from oncue.callbacks import Callback, CallbackList, History
 from oncue.core.hooks import ENDS, HOOKS
 
@@ -48,14 +49,8 @@ for _name in HOOKS:
     setattr(Watcher, _name, _listen(_name))
 
 
-def model() -> Any:
-    made = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
-    made.compile(optimizer="sgd", loss="mse")
-    return made
-
-
 def run(kind: str, callbacks: Any, made: Any = None) -> Any:
-    made = model() if made is None else made
+    made = small_model() if made is None else made
     if kind == "fit":
         made.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=callbacks, validation_data=(X, Y))
     elif kind == "evaluate":
@@ -103,7 +98,7 @@ def test_a_stopped_run_ends_as_a_finished_one() -> None:
     heard: list[tuple[str, str]] = []
     watcher = Watcher("a", heard)
     stop = oncue.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(made, "stop_training", True))
-    made = model()
+    made = small_model()
     run("fit", [stop, watcher], made)
     assert [hook for _, hook in heard][-3:] == ["on_epoch_end", "on_train_end", "close"]
     assert sum(hook == "on_epoch_end" for _, hook in heard) == 1
@@ -117,7 +112,7 @@ def test_an_error_outside_of_callbacks(where: str) -> None:
         yield X, Y
         raise OSError("disk gone")
 
-    made = model()
+    made = small_model()
     if where == "step":
 
         class Broken(type(made)):  # type: ignore[misc]  # a class found at run time
@@ -194,7 +189,7 @@ def test_the_history_so_far_stands_after_an_interrupt() -> None:
             if epoch == 2:
                 raise KeyboardInterrupt
 
-    made = model()
+    made = small_model()
     with pytest.raises(KeyboardInterrupt):
         made.fit(X, Y, epochs=5, verbose=0, callbacks=[Interrupt()])
     assert isinstance(made.history, History)
@@ -203,7 +198,7 @@ def test_the_history_so_far_stands_after_an_interrupt() -> None:
 
 
 def test_a_model_can_be_trained_again_after_an_error() -> None:
-    made = model()
+    made = small_model()
     with pytest.raises(RuntimeError):
         run("fit", Watcher("a", [], {"on_train_batch_end": RuntimeError("boom")}), made)
     assert not made.training
@@ -222,7 +217,7 @@ def test_logs_that_were_kept_before_an_error_keep_their_values() -> None:
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             raise KeyboardInterrupt
 
-    made = model()
+    made = small_model()
     weights = made.get_weights()
     with pytest.raises(KeyboardInterrupt):
         made.fit(X, Y, batch_size=4, shuffle=False, verbose=0, callbacks=[Keep(), Fail()])

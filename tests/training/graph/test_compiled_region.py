@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from oncue.training.graph import compiled_region, recorded
+from oncue.training.graph import recorded
 from oncue.training.graph.compiled_region import CompiledRegion
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(compiled_region, "BACKEND", "eager")
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 class Scale(nn.Module):

@@ -7,7 +7,7 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,6 @@ from oncue.training.graph import compiled_region
 X = normal(72, 6)
 Y = ((X[:, 0] > 0).astype(int) + (X[:, 1] > 0)).astype("int64")
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # All of the way but the C++ compiler, which takes seconds for each graph.
-    monkeypatch.setattr(compiled_region, "BACKEND", "eager")
-    yield
-    torch._dynamo.reset()
 
 
 def network() -> Any:
