@@ -312,5 +312,5 @@ def test_a_model_that_is_compiled_again_forgets_it() -> None:
 def test_nothing_stands_around_the_forward_pass_in_32_bits() -> None:
     model = module()
     model.compile("sgd", "mse", precision="fp32")
-    model.fit(X, Y, verbose=0)
-    assert model._plan.forward == model._forward == model._plan.predict
+    plan = model._resolve()
+    assert plan.forward == model._forward == model._predict_forward()

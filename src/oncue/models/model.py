@@ -119,7 +119,7 @@ class Model(Trainer):
     def _forward(self, x: Any) -> Any:
         module = self.module
         if module is not None:
-            if self._layer_losses is not None and self._layer_losses.adders:
+            if self._layer_losses is not None and self._layer_losses.added:
                 self._forget_added_losses()
             return module(x) if type(x) is torch.Tensor else _called(module, x)
         return self(x)

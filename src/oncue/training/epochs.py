@@ -17,7 +17,7 @@ from oncue.training.run_state import RunState
 from oncue.training.step import make_step, own_step, pack
 
 if TYPE_CHECKING:
-    from oncue.training.plan import Plan
+    from oncue.training.plan import Forward, Plan
     from oncue.training.trainer import Trainer
 
 
@@ -126,8 +126,7 @@ def test_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: Callba
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
-    own = plan.own.get("test_step")
-    eager = make_step(plan, training=False) if own is None else own_step(plan, own)
+    eager = own_step(plan, model.test_step) if "test_step" in plan.overridden else make_step(plan, training=False)
     with torch.no_grad(), plan.graphs.stepping(model, plan, "test", eager, callbacks) as step:
         steps, result = run_batches("test", batches.epoch(), step, callbacks, model, model.steps_per_execution)
     logs = _results(model, plan, "test_step", steps, result)
@@ -135,11 +134,11 @@ def test_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: Callba
     return logs
 
 
-def predict_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: CallbackList) -> Any:
+def predict_batches(model: Trainer, plan: Plan, forward: Forward, batches: Batches, callbacks: CallbackList) -> Any:
     """Run a built model over one pass and return what it gave, as NumPy arrays joined along the batch axis."""
     model.stop_predicting = False
     parts: list[Any] = []
-    own, forward = plan.own.get("predict_step"), plan.predict
+    own = model.predict_step if "predict_step" in plan.overridden else None
 
     def eager(batch: Batch) -> Any:
         return forward(batch[0]) if own is None else own(pack(batch))
@@ -181,9 +180,8 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _train_step(model: Trainer, plan: Plan) -> Step:
-    own = plan.own.get("train_step")
-    if own is not None:
-        return own_step(plan, own)
+    if "train_step" in plan.overridden:
+        return own_step(plan, model.train_step)
     if not plan.trains:
         warn("The model has no trainable weights, so training changes nothing.")
     return make_step(plan, training=True)
@@ -195,7 +193,7 @@ def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result
         return {}
     source: Any = result
     values = dict(zip(source.names, source.read(), strict=True))
-    if method in plan.own or "compute_metrics" in plan.own:
+    if {method, "compute_metrics"} & plan.overridden:
         own = model.get_metrics_result()
         if own and set(own) == set(values):
             return own

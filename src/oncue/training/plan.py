@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,7 @@ from oncue.training.graph.choice import GraphChoice
 from oncue.training.meter import Meter
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
-from oncue.training.precision import Precision, inference_forward, training_forward
+from oncue.training.precision import Precision, training_forward
 from oncue.variable import Variable
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Forward = Callable[[Any], Any]
 OVERRIDABLE = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
 """The methods by which a subclass changes what a step does."""
 
-_OF_THE_MODEL = ("forward", "predict", "penalty", "own", "optimizer", "optimized", "trains", "owner")
+_OF_THE_MODEL = ("optimizer", "optimized", "forward", "penalty", "compute_loss", "compute_metrics", "trains")
 
 
 class Plan:
@@ -44,22 +44,20 @@ class Plan:
         ('loss', None, False)
     """
 
-    # What a step needs of the model; no copy and no file has these, which belong to one model.
-    forward: Forward
-    """The forward pass whose outputs losses and metrics get."""
-    predict: Forward
-    """The forward pass of `predict`."""
-    penalty: Callable[[], torch.Tensor] | None
-    """What the layers add to the loss after a forward pass; None when that is nothing."""
-    own: Mapping[str, Callable[..., Any]]
-    """The methods of `OVERRIDABLE` that the model's class has overridden."""
+    # What a step needs of the model. It is held during a run only, and neither copies nor files have it.
     optimizer: Any
     optimized: list[Variable]
     """The variables that the optimizer was built for."""
+    forward: Forward
+    """The forward pass whose outputs losses and metrics get."""
+    penalty: Callable[[], torch.Tensor] | None
+    """What the layers add to the loss after a forward pass; None when that is nothing."""
+    compute_loss: Callable[..., torch.Tensor] | None
+    """The method of a class that overrides it; None for the one that all models have."""
+    compute_metrics: Callable[..., Any] | None
+    """The same of `compute_metrics`."""
     trains: bool
     """Whether there is a weight to train."""
-    owner: str
-    """The class of the model, for messages."""
 
     meter: Meter
     """The running values of the pass."""
@@ -80,33 +78,34 @@ class Plan:
         """Whether a batch was run to learn the shapes of the outputs and to build losses and metrics."""
         self.outputs: Any = None
         """The outputs for that batch."""
+        self.owner = ""
+        """The name of the model's class."""
+        self.overridden: frozenset[str] = frozenset()
+        """Which methods of `OVERRIDABLE` that class has overridden."""
 
     def resolve(
-        self,
-        model: Trainer,
-        forward: Forward,
-        penalty: Callable[[], torch.Tensor] | None,
-        own: Mapping[str, Callable[..., Any]],
+        self, model: Trainer, forward: Forward, penalty: Callable[[], torch.Tensor] | None, overridden: frozenset[str]
     ) -> None:
         """Look up what the steps of a run need of a built model.
 
         Args:
             model: The model.
-            forward: Its forward pass, in whatever precision it is called.
+            forward: The forward pass of its `predict`.
             penalty: What its layers add to the loss after a forward pass; None when that is nothing.
-            own: The methods of `OVERRIDABLE` that its class has overridden.
+            overridden: Which methods of `OVERRIDABLE` its class has overridden.
         """
-        self.resolve_predict(model, forward, own)
-        self.forward = training_forward(model, self.predict, self.precision)
-        self.penalty = penalty
+        self.owner, self.overridden = type(model).__name__, overridden
         self.optimizer = model.optimizer
+        self.forward = training_forward(model, forward, self.precision)
+        self.penalty = penalty
+        self.compute_loss = model.compute_loss if "compute_loss" in overridden else None
+        self.compute_metrics = model.compute_metrics if "compute_metrics" in overridden else None
         self.trains = any(parameter.requires_grad for parameter in model.parameters())
-        self.owner = type(model).__name__
 
-    def resolve_predict(self, model: Trainer, forward: Forward, own: Mapping[str, Callable[..., Any]]) -> None:
-        """Look up what `predict` needs of a built model; arguments as those of `resolve`."""
-        self.predict = inference_forward(model, forward, self.precision)
-        self.own = own
+    def release(self) -> None:
+        """Let go of the model after a run: without references in a circle it is freed as soon as nobody needs it."""
+        for name in _OF_THE_MODEL:
+            vars(self).pop(name, None)
 
     def named_metrics(self, model: Trainer) -> list[tuple[str, Metric]]:
         """Return the metrics that exist by now, with their keys in the logs; the loss first.

@@ -47,7 +47,7 @@ def probe_validation(model: Trainer, plan: Plan, batch: Batch, y: Any) -> None:
         ValueError: When the targets don't suit the losses.
     """
     plan.graphs.expect("test", batch)
-    if plan.probed and "test_step" not in plan.own:
+    if plan.probed and "test_step" not in plan.overridden:
         plan.outputs = trial(model, plan.forward, batch[0])
         if plan.losses is not None:
             check_targets(model, plan, y if y is not None else batch[1], "fit", "validation_data")
@@ -58,8 +58,8 @@ def trial(model: Trainer, forward: Forward, x: Any) -> Any:
 
     Args:
         model: A built model.
-        forward: Its forward pass, as its plan has it.
-        x: The inputs.
+        forward: Its forward pass, or an eager step.
+        x: The inputs; a batch for a step.
     """
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, False):
@@ -79,7 +79,7 @@ def check_targets(model: Trainer, plan: Plan, y: Any, method: str, source: str |
     Raises:
         ValueError: When they are missing or don't suit the losses.
     """
-    if plan.losses is None or "compute_loss" in plan.own:
+    if plan.losses is None or "compute_loss" in plan.overridden:
         return
     if y is None:
         missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"

@@ -102,7 +102,7 @@ class RunState:
             return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be taken up in the middle of an epoch"
             )
-        if "train_step" in self._plan.own and self._plan.metrics is not None:
+        if "train_step" in self._plan.overridden and self._plan.metrics is not None:
             return "the model has a `train_step` of its own, whose metrics are made by its first batch"
         strange = [type(metric).__name__ for metric in model.metrics if not _can_be_kept(metric)]
         return f"the metric {strange[0]} can't be written down" if strange else None

@@ -35,7 +35,7 @@ def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
     update = optimizer.step if training and plan.trains else None
     scale = optimizer.scale_loss if training and getattr(optimizer, "loss_scale_factor", None) is not None else None
     measure = None if plan.metrics is None else plan.metrics.update_detached
-    measures_itself = "compute_metrics" in plan.own
+    own_measure = plan.compute_metrics
 
     def step(batch: Batch) -> Source:
         x, y, weight = batch
@@ -46,8 +46,8 @@ def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
             (loss if scale is None else scale(loss)).backward()
             update()
         track(loss, samples_of(x))
-        if measures_itself:
-            return measured(plan, batch, detached(y_pred) if training else y_pred)
+        if own_measure is not None:
+            return measured(plan, own_measure, batch, detached(y_pred) if training else y_pred)
         if measure is not None:
             measure(y, detached(y_pred) if training else y_pred, weight)
         return meter
@@ -61,7 +61,7 @@ def objective(plan: Plan) -> Objective:
     Raises:
         ValueError: When there is nothing to compute a loss from.
     """
-    forward, losses, penalty, own = plan.forward, plan.losses, plan.penalty, plan.own.get("compute_loss")
+    forward, losses, penalty, own = plan.forward, plan.losses, plan.penalty, plan.compute_loss
     if losses is None and penalty is None and own is None:
         raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
 
@@ -77,11 +77,11 @@ def objective(plan: Plan) -> Objective:
     return compute
 
 
-def measured(plan: Plan, batch: Batch, y_pred: Any) -> Source:
-    """Return what the model's own `compute_metrics` returns for a batch and its outputs, which carry no graph."""
+def measured(plan: Plan, method: Callable[..., Any], batch: Batch, y_pred: Any) -> Source:
+    """Return what an overridden `compute_metrics` returns for a batch and its outputs, which carry no graph."""
     x, y, weight = batch
     with torch.no_grad():
-        return _reading(plan, "compute_metrics", plan.own["compute_metrics"](x, y, y_pred, weight))
+        return _reading(plan, "compute_metrics", method(x, y, y_pred, weight))
 
 
 def own_step(plan: Plan, method: Callable[[Any], Any]) -> Callable[[Batch], Source]:

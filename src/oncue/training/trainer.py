@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -26,8 +26,8 @@ from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, tes
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
-from oncue.training.plan import OVERRIDABLE, Plan
-from oncue.training.precision import Precision, in_float32
+from oncue.training.plan import OVERRIDABLE, Forward, Plan
+from oncue.training.precision import Precision, in_float32, inference_forward
 from oncue.training.probe import check_targets, mode, probe, probe_validation
 from oncue.training.step import make_step, own_step, unpacked
 
@@ -114,8 +114,7 @@ class Trainer(Layer):
             >>> model = Sequential([layers.Input((4,)), layers.Dense(1)])
             >>> model.compile(optimizer="adam", loss="mse", metrics=["mae"])
         """
-        known = [name for name in inspect.signature(Trainer.compile).parameters if name not in ("self", "kwargs")]
-        take_old_arguments("compile", known, kwargs)
+        self._take_old_arguments("compile", kwargs)
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ValueError(f"`steps_per_execution` must be a whole number of 1 or more; got {steps_per_execution!r}.")
         if jit_compile not in (True, False, "auto", None):
@@ -181,7 +180,7 @@ class Trainer(Layer):
             validation_steps: Batches of validation; by default all of them.
             validation_batch_size: Samples in a batch of validation; `batch_size` by default.
             validation_freq: Validate every so many epochs, or in the epochs of a list (counted from 1).
-            **kwargs: Words of older generations, such as `nb_epoch`.
+            **kwargs: Arguments of older Keras versions, such as `nb_epoch`.
 
         Returns:
             The `History`, whose `history` is a dict of lists, one value for each epoch.
@@ -190,8 +189,7 @@ class Trainer(Layer):
             TypeError: For an argument that doesn't exist, or a thing that is no callback.
             ValueError: For data or arguments that can't be used; before the first step.
         """
-        known = [name for name in inspect.signature(Trainer.fit).parameters if name not in ("self", "kwargs")]
-        epochs = take_old_arguments("fit", known, kwargs).get("epochs", epochs)
+        epochs = self._take_old_arguments("fit", kwargs).get("epochs", epochs)
         self._require_compiled("fit")
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
         verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
@@ -221,19 +219,20 @@ class Trainer(Layer):
                 method="validation",
             )
         try:
-            self._prepare(batches.first(), "fit", host=(x, y))
-            plan = self._plan
-            if validation is not None:
-                probe_validation(self, plan, validation.first(), val_y)
-            run = make_callbacks(
-                callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
-            )
-            self._announce(run, validation is not None)
-            steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
-            plan.graphs.choose(self.jit_compile, steps, verbose)
-            self.stop_training = False
-            with self._running(), run.run():
-                train_epochs(self, plan, batches, validation, run, epochs, initial_epoch, validation_freq)
+            with self._running():
+                self._prepare(batches.first(), "fit", host=(x, y))
+                plan = self._plan
+                if validation is not None:
+                    probe_validation(self, plan, validation.first(), val_y)
+                run = make_callbacks(
+                    callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
+                )
+                self._announce(run, validation is not None)
+                steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
+                plan.graphs.choose(self.jit_compile, steps, verbose)
+                self.stop_training = False
+                with run.run():
+                    train_epochs(self, plan, batches, validation, run, epochs, initial_epoch, validation_freq)
         finally:
             self.eval()
             batches.close()
@@ -272,7 +271,7 @@ class Trainer(Layer):
         Raises:
             ValueError: For data that can't be used.
         """
-        self._refuse("evaluate", kwargs)
+        self._take_old_arguments("evaluate", kwargs)
         self._require_compiled("evaluate")
         verbose = check_verbose(verbose)
         batches = as_batches(
@@ -310,17 +309,17 @@ class Trainer(Layer):
         Raises:
             ValueError: For data that can't be used.
         """
-        self._refuse("predict", kwargs)
+        self._take_old_arguments("predict", kwargs)
         verbose = check_verbose(verbose)
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
         with self._set_aside(batches):
             first = batches.first()
-            plan = self._prepare_predict(first[0])
+            plan, forward = self._plan, self._prepare_predict(first[0])
             if plan.graphs.on:
                 plan.graphs.expect("predict", first)
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
-                return predict_batches(self, plan, batches, run)
+                return predict_batches(self, plan, forward, batches, run)
 
     fit_generator = old_methods.fit_generator
     evaluate_generator = old_methods.evaluate_generator
@@ -362,9 +361,9 @@ class Trainer(Layer):
         """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
         batch = self._one_batch((x, None, None), None, "predict_on_batch")
         with self._set_aside(None):
-            plan = self._prepare_predict(batch[0])
+            forward = self._prepare_predict(batch[0])
             with torch.no_grad():
-                outputs = plan.predict(batch[0])
+                outputs = forward(batch[0])
         return map_leaves(as_numpy, outputs)
 
     def _on_batch(self, kind: str, data: Batch, class_weight: Any, return_dict: bool, reset: bool) -> Any:
@@ -376,8 +375,8 @@ class Trainer(Layer):
             if reset:
                 self.reset_metrics()
             plan, training = self._plan, kind == "train"
-            own = plan.own.get(f"{kind}_step")
-            eager = make_step(plan, training) if own is None else own_step(plan, own)
+            own = self.train_step if training else self.test_step
+            eager = own_step(plan, own) if f"{kind}_step" in plan.overridden else make_step(plan, training)
             if training:
                 self.train()
             with (
@@ -415,7 +414,7 @@ class Trainer(Layer):
 
     def predict_step(self, data: Any) -> Any:
         """Compute the outputs for one batch; a subclass may override it."""
-        return self._resolve_predict().predict(unpacked(data)[0])
+        return self._predict_forward()(unpacked(data)[0])
 
     def compute_loss(
         self,
@@ -522,10 +521,12 @@ class Trainer(Layer):
 
     # Around a run -------------------------------------------------------------------------------------------------
 
-    def _refuse(self, method: str, kwargs: dict[str, Any]) -> None:
+    @staticmethod
+    def _take_old_arguments(method: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of arguments of older generations under their new names; refuse unknown ones."""
         signature = inspect.signature(getattr(Trainer, method))
         known = [name for name in signature.parameters if name not in ("self", "kwargs")]
-        take_old_arguments(method, known, kwargs)
+        return take_old_arguments(method, known, kwargs)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
@@ -534,6 +535,8 @@ class Trainer(Layer):
             yield
         finally:
             self._in_run = before
+            if not before:
+                self._plan.release()
 
     @contextmanager
     def _set_aside(self, batches: Batches | None) -> Iterator[None]:
@@ -569,10 +572,10 @@ class Trainer(Layer):
         if training or self.optimizer is not None:
             plan.optimized = self.trainable_variables
             self.optimizer.build(plan.optimized)
-        probes = not plan.probed and "train_step" not in plan.own
+        probes = not plan.probed and "train_step" not in plan.overridden
         if probes:
             probe(self, plan, batch)
-        if "train_step" not in plan.own:
+        if "train_step" not in plan.overridden:
             check_targets(self, plan, host[1] if host[1] is not None else y, method)
         plan.meter = Meter(plan.named_metrics(self))
         plan.graphs.expect("train" if training else "test", batch)
@@ -581,23 +584,24 @@ class Trainer(Layer):
         if probes:
             self.reset_metrics()
 
-    def _prepare_predict(self, x: Any) -> Plan:
+    def _prepare_predict(self, x: Any) -> Forward:
+        """Build the model, and return its forward pass."""
         self._build_on(x)
-        return self._resolve_predict()
+        self._find_layer_losses()
+        self._plan.overridden = self._overridden()
+        return self._predict_forward()
+
+    def _predict_forward(self) -> Forward:
+        return inference_forward(self, self._forward, self._plan.precision)
 
     def _resolve(self) -> Plan:
         """Look up what a step needs of the model."""
         penalty = self._penalty if self._find_layer_losses().any else None
-        self._plan.resolve(self, self._forward, penalty, self._own_methods())
+        self._plan.resolve(self, self._predict_forward(), penalty, self._overridden())
         return self._plan
 
-    def _resolve_predict(self) -> Plan:
-        self._find_layer_losses()
-        self._plan.resolve_predict(self, self._forward, self._own_methods())
-        return self._plan
-
-    def _own_methods(self) -> dict[str, Callable[..., Any]]:
-        return {name: getattr(self, name) for name in OVERRIDABLE if self._overrides(name)}
+    def _overridden(self) -> frozenset[str]:
+        return frozenset(name for name in OVERRIDABLE if self._overrides(name))
 
     @property
     def step_account(self) -> str:
@@ -607,7 +611,7 @@ class Trainer(Layer):
     def _announce(self, run: CallbackList, validation: bool) -> None:
         """Tell the callbacks what this run logs, where that is known before its first step."""
         plan = self._plan
-        if not plan.probed or "train_step" in plan.own or "compute_metrics" in plan.own:
+        if not plan.probed or {"train_step", "compute_metrics"} & plan.overridden:
             return
         names = list(plan.meter.names)
         directions = {name: metric._direction for name, metric in plan.named_metrics(self) if metric._direction}
@@ -625,14 +629,16 @@ class Trainer(Layer):
                 outputs = self(*args, **kwargs)
             return in_float32(outputs)
         found = self._layer_losses or self._find_layer_losses()
-        if not found.adders or self._in_pass:
+        if not found.added or self._in_pass:
             return super().__call__(*args, **kwargs)
         self._forget_added_losses()
+        self._in_pass = True
         for model in found.models:
             model._in_pass = True
         try:
             return super().__call__(*args, **kwargs)
         finally:
+            self._in_pass = False
             for model in found.models:
                 model._in_pass = False
 
@@ -702,28 +708,36 @@ class Trainer(Layer):
         return found
 
     def _forget_added_losses(self) -> None:
+        self._added_losses.clear()
         for layer in (self._layer_losses or self._find_layer_losses()).adders:
             layer._added_losses.clear()
 
 
 class _LayerLosses:
-    """What the layers of a model add to its loss, found by one look at all of its modules."""
+    """What a model and the layers in it add to its loss, found by one look at all of its modules.
+
+    It holds no reference to the model itself, which has it: a model that nobody needs is freed at once.
+    """
 
     def __init__(self, model: Trainer) -> None:
         self.models: list[Trainer] = []
-        """The models among the modules, itself first."""
+        """The models inside."""
         self.adders: list[Layer] = []
-        """The layers whose calls may add losses."""
-        self.any = False
-        """Whether there is anything to add: an adder, or a regularizer of a weight."""
+        """The layers inside whose calls may add losses."""
+        self.added = self.any = False
+        """Whether calls may add losses; whether those or regularizers of weights may."""
         for module in model.modules():
+            if not isinstance(module, Layer):
+                continue
+            adds = module.activity_regularizer is not None or not is_builtin(type(module))
+            self.added = self.added or adds
+            self.any = self.any or adds or bool(module._regularizers)
+            if module is model:
+                continue
+            if adds:
+                self.adders.append(module)
             if isinstance(module, Trainer):
                 self.models.append(module)
-            if isinstance(module, Layer):
-                if module.activity_regularizer is not None or not is_builtin(type(module)):
-                    self.adders.append(module)
-                self.any = self.any or bool(module._regularizers)
-        self.any = self.any or bool(self.adders)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _LayerLosses) and vars(self) == vars(other)

@@ -181,7 +181,8 @@ class CompiledStep:
         return self._graphs[signature]
 
     def _make(self, batch: Batch, signature: Signature, measures: bool) -> None:
-        graph = StepGraph(self._model, self._plan, batch, self._update, kind=self._kind, measures=measures)
+        assert self._eager is not None
+        graph = StepGraph(self._model, self._plan, batch, self._eager, self._update, kind=self._kind, measures=measures)
         graph.region.alone = self._alone
         self._graphs[signature] = graph
 
@@ -199,7 +200,7 @@ class CompiledStep:
     def _obstacle(self, batch: Batch) -> str | None:
         """Return why a step on such batches can't be a graph, as far as one eager try of it tells."""
         model, plan = self._model, self._plan
-        if f"{self._kind}_step" in plan.own:
+        if f"{self._kind}_step" in plan.overridden:
             return f"the model has a `{self._kind}_step` of its own"
         masked = any(isinstance(part, Masking) or getattr(part, "mask_zero", False) for part in model.modules())
         recurrent = next((part for part in model.modules() if _would_be_unrolled(part, masked)), None)

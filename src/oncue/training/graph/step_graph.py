@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
+Eager = Callable[[Batch], Any]
 Results = tuple[Tensor, ...]
 
 
@@ -31,18 +32,27 @@ class StepGraph:
         model: A prepared model.
         plan: Its plan.
         like: A batch of the shape it is for.
+        eager: The eager step.
         update: The optimizer's update when it is to be in the graph; None leaves `optimizer.step` to follow.
         kind: "train", "test" or "predict".
         measures: Whether the metrics are in the graph.
     """
 
     def __init__(
-        self, model: Trainer, plan: Plan, like: Batch, update: CompiledUpdate | None, *, kind: str, measures: bool
+        self,
+        model: Trainer,
+        plan: Plan,
+        like: Batch,
+        eager: Callable[[Batch], Any],
+        update: CompiledUpdate | None,
+        *,
+        kind: str,
+        measures: bool,
     ) -> None:
         self.update = update
         self.measures = measures
         self._model, self._plan = model, plan
-        has_metrics, own = plan.metrics is not None, "compute_metrics" in plan.own
+        has_metrics, own = plan.metrics is not None, plan.compute_metrics is not None
         self._measured_inside = measures and has_metrics and not own
         self._measured_after = own or (has_metrics and not self._measured_inside)
         self._gradients_follow = kind == "train" and update is None
@@ -50,7 +60,7 @@ class StepGraph:
         self.rest: Callable[[Batch, Results], Any] | None = None
         """What is to be done eagerly with a batch and the graph's results; None when that is nothing."""
         if kind == "predict":
-            inside, self.rest = self._predict(like), self._outputs
+            inside, self.rest = self._predict(like, eager), self._outputs
         else:
             inside = self._train(like) if kind == "train" else self._test(like)
             if self._gradients_follow or self._measured_after:
@@ -126,12 +136,12 @@ class StepGraph:
 
         return sum_up
 
-    def _predict(self, like: Batch) -> Callable[..., Results]:
-        apart, forward = _apart(like), self._plan.predict
-        self._form = trial(self._model, forward, like[0])
+    def _predict(self, like: Batch, eager: Eager) -> Callable[..., Results]:
+        apart = _apart(like)
+        self._form = trial(self._model, eager, like)
 
         def step(*leaves: Tensor) -> Results:
-            return tuple([leaf for _, leaf in named_leaves(forward(apart(leaves)[0]), "")])
+            return tuple([leaf for _, leaf in named_leaves(eager(apart(leaves)), "")])
 
         return step
 
@@ -152,8 +162,8 @@ class StepGraph:
         if not self._measured_after:
             return plan.meter
         y_pred = detached(map_leaves(lambda leaf: next(given), plan.outputs))
-        if "compute_metrics" in plan.own:
-            return measured(plan, batch, y_pred)
+        if plan.compute_metrics is not None:
+            return measured(plan, plan.compute_metrics, batch, y_pred)
         assert plan.metrics is not None
         _, y, weight = batch
         plan.metrics.update_detached(y, y_pred, weight)
