@@ -395,7 +395,7 @@ def test_a_metric_that_cannot_be_written_down_is_refused_within_epochs_only(tmp_
     def made() -> Any:
         return model(metrics=[torchmetrics.MeanAbsoluteError()])
 
-    with pytest.raises(ValueError, match="the metric TorchMetric can't be written down"):
+    with pytest.raises(ValueError, match="the state of the metric TorchMetric can't be saved"):
         fit([BackupAndRestore(tmp_path, save_freq=2)], made())
     with pytest.raises(ConnectionError):
         fit([BackupAndRestore(tmp_path), stop_at(1)], made())
@@ -405,7 +405,7 @@ def test_a_metric_that_cannot_be_written_down_is_refused_within_epochs_only(tmp_
 def test_a_second_optimizer_is_pointed_out(tmp_path: Path) -> None:
     made = model()
     made.other_optimizer = oncue.optimizers.SGD(0.1)
-    with pytest.warns(UserWarning, match="`other_optimizer`.*would begin anew"):
+    with pytest.warns(UserWarning, match="`other_optimizer`.*would start from scratch"):
         fit([BackupAndRestore(tmp_path)], made)
 
 

@@ -76,7 +76,7 @@ class WithCompiledLoss(keras.Sequential):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
-def test_the_compiled_loss_and_metrics() -> None:
+def test_the_loss_and_metrics_of_compile() -> None:
     made = start(build(WithCompiledLoss))
     made.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse", metrics=["mae"])
     history = made.fit(X, Y, batch_size=6, epochs=2, shuffle=False, verbose=0, validation_data=(X, Y))
@@ -124,7 +124,7 @@ def test_metrics_of_the_models_own() -> None:
     same(made, history)
 
 
-def test_own_metrics_start_anew_in_every_epoch() -> None:
+def test_own_metrics_are_reset_in_every_epoch() -> None:
     class Counts(keras.Sequential):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -189,7 +189,7 @@ def test_an_overridden_compute_loss() -> None:
     np.testing.assert_allclose(made.get_weights()[0], weights[0], rtol=1e-4)
 
 
-def test_compute_loss_needs_no_compiled_loss() -> None:
+def test_compute_loss_needs_no_loss_in_compile() -> None:
     class Own(keras.Sequential):
         def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, **_: Any) -> torch.Tensor:
             return torch.mean((y_pred - y) ** 2)

@@ -23,7 +23,7 @@ PREDICT_HOOKS = [name for name in HOOKS if "predict" in name]
 
 
 class Watcher(Callback):
-    """Writes down which hooks it hears, and raises where it is told to."""
+    """Records which hooks are called, and raises in the one it is given."""
 
     def __init__(self, name: str, heard: list[tuple[str, str]], raises: dict[str, BaseException] | None = None) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def test_the_error_that_on_exception_gets_is_the_one_that_is_raised() -> None:
     assert got == [caught.value]
 
 
-def test_the_history_so_far_stands_after_an_interrupt() -> None:
+def test_the_history_so_far_is_kept_after_an_interrupt() -> None:
     class Interrupt(Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch == 2:

@@ -15,8 +15,8 @@ SCORES = torch.eye(3)[[0, 1, 1, 0]] + 0.1
 COLUMN, CHANCES = torch.tensor([[0.0], [1.0], [1.0], [0.0]]), torch.tensor([[0.1], [0.9], [0.2], [0.3]])
 
 
-def values(compiled: OutputMetrics) -> dict[str, float]:
-    return {name: float(metric.result()) for name, metric in compiled.names_and_metrics()}
+def values(measured: OutputMetrics) -> dict[str, float]:
+    return {name: float(metric.result()) for name, metric in measured.names_and_metrics()}
 
 
 @pytest.mark.parametrize(
@@ -30,33 +30,33 @@ def values(compiled: OutputMetrics) -> dict[str, float]:
 )
 @pytest.mark.parametrize("word", ["accuracy", "acc", "Accuracy"])
 def test_accuracy_is_chosen_by_shapes_and_keeps_its_name(y_true: Any, y_pred: Any, kind: type, word: str) -> None:
-    compiled = OutputMetrics([word])
-    assert compiled.names_before_build() == [word]
-    compiled.update_state(y_true, y_pred)
-    assert type(compiled.metrics[0]) is kind
-    assert values(compiled) == {word: 0.75}
+    measured = OutputMetrics([word])
+    assert measured.names_before_build() == [word]
+    measured.update_state(y_true, y_pred)
+    assert type(measured.metrics[0]) is kind
+    assert values(measured) == {word: 0.75}
 
 
 def test_crossentropy_is_chosen_by_shapes() -> None:
-    compiled = OutputMetrics(["ce"])
-    compiled.update_state(LABELS, SCORES)
-    assert type(compiled.metrics[0]) is metrics.SparseCategoricalCrossentropy
-    assert list(values(compiled)) == ["ce"]
+    measured = OutputMetrics(["ce"])
+    measured.update_state(LABELS, SCORES)
+    assert type(measured.metrics[0]) is metrics.SparseCategoricalCrossentropy
+    assert list(values(measured)) == ["ce"]
 
 
 def test_only_weighted_metrics_get_weights() -> None:
-    compiled = OutputMetrics(["acc"], ["acc"])
-    compiled.update_state(COLUMN, CHANCES, torch.tensor([0.0, 0.0, 1.0, 0.0]))
-    assert values(compiled) == {"acc": 0.75, "weighted_acc": 0.0}
+    measured = OutputMetrics(["acc"], ["acc"])
+    measured.update_state(COLUMN, CHANCES, torch.tensor([0.0, 0.0, 1.0, 0.0]))
+    assert values(measured) == {"acc": 0.75, "weighted_acc": 0.0}
 
 
 def test_reset() -> None:
-    compiled = OutputMetrics(["acc"])
-    compiled.reset_state()
-    compiled.update_state(COLUMN, CHANCES)
-    compiled.reset_state()
-    compiled.update_state(COLUMN[:2], CHANCES[:2])
-    assert values(compiled) == {"acc": 1.0}
+    measured = OutputMetrics(["acc"])
+    measured.reset_state()
+    measured.update_state(COLUMN, CHANCES)
+    measured.reset_state()
+    measured.update_state(COLUMN[:2], CHANCES[:2])
+    assert values(measured) == {"acc": 1.0}
 
 
 def test_no_gradients_are_recorded() -> None:
@@ -71,21 +71,21 @@ def test_no_gradients_are_recorded() -> None:
 
 
 def test_several_outputs() -> None:
-    compiled = OutputMetrics({"b": ["acc", "acc"], "a": "mae"}, output_names=["a", "b"])
-    assert compiled.names_before_build() is None
-    compiled.update_state([COLUMN, LABELS], [CHANCES, SCORES])
-    assert list(values(compiled)) == ["a_mae", "b_acc", "b_acc_1"]
+    measured = OutputMetrics({"b": ["acc", "acc"], "a": "mae"}, output_names=["a", "b"])
+    assert measured.names_before_build() is None
+    measured.update_state([COLUMN, LABELS], [CHANCES, SCORES])
+    assert list(values(measured)) == ["a_mae", "b_acc", "b_acc_1"]
 
 
 def test_one_metric_for_each_output() -> None:
-    compiled = OutputMetrics(["mae", "accuracy"], output_names=["a", "b"])
-    compiled.update_state({"a": COLUMN, "b": LABELS}, [CHANCES, SCORES])
-    assert list(values(compiled)) == ["a_mae", "b_accuracy"]
+    measured = OutputMetrics(["mae", "accuracy"], output_names=["a", "b"])
+    measured.update_state({"a": COLUMN, "b": LABELS}, [CHANCES, SCORES])
+    assert list(values(measured)) == ["a_mae", "b_accuracy"]
 
 
 @pytest.mark.parametrize("given", ["accuracy", metrics.AUC(), lambda y_true, y_pred: y_pred])
 def test_what_is_no_list_is_refused_with_the_fix(given: Any) -> None:
-    with pytest.raises(ValueError, match=r"`metrics` must be a list.*Type metrics=\["):
+    with pytest.raises(ValueError, match=r"`metrics` must be a list.*Use metrics=\["):
         OutputMetrics(given)
 
 
@@ -108,6 +108,6 @@ def test_what_does_not_fit_the_outputs_is_refused(given: Any, names: Any, messag
 
 
 def test_empty_lists_mean_no_metrics() -> None:
-    compiled = OutputMetrics([], {})
-    compiled.update_state(COLUMN, CHANCES)
-    assert (compiled.metrics, compiled.names_before_build()) == ([], [])
+    measured = OutputMetrics([], {})
+    measured.update_state(COLUMN, CHANCES)
+    assert (measured.metrics, measured.names_before_build()) == ([], [])

@@ -46,7 +46,7 @@ def module() -> Any:
 
 
 class Subclassed(oncue.Model):
-    """A model of the user's own."""
+    """A user's model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ def test_a_model_that_is_compiled_again_forgets_it() -> None:
     assert set(model.module.seen) == {torch.float32}
 
 
-def test_nothing_stands_around_the_forward_pass_in_32_bits() -> None:
+def test_nothing_is_around_the_forward_pass_in_32_bits() -> None:
     model = module()
     model.compile("sgd", "mse", precision="fp32")
     plan = model._resolve()

@@ -1,4 +1,4 @@
-"""Where the data stood: every source is taken up at the next batch, without reading again what can be passed over."""
+"""The position in the data: every source resumes at the next batch, without reading again what can be skipped."""
 
 from __future__ import annotations
 
@@ -398,7 +398,7 @@ def test_a_stream_that_ends_earlier_than_before_is_said(tmp_path: Path) -> None:
         run(tmp_path, of(9), steps_per_epoch=6)
 
 
-def test_an_epoch_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epoch_that_is_started_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Places(Callback):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Faults of the disk and of the clock: what was saved before stands, and the run that goes on ends as one without them."""
+"""Faults of the disk and of the clock: what was saved before is kept, and the resumed run ends as one without them."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_compiled_step_stays_within_its_budget_and_is_one_graph(monkeypatch: p
 
 @pytest.mark.parametrize("optimizer", ["adam", "torch"])
 def test_no_two_inputs_of_a_graph_share_memory(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
-    # torch makes such tensors anew, as views of one, in every call: 4 microseconds for each weight.
+    # torch makes such tensors again, as views of one, in every call: 4 microseconds for each weight.
     monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
     made, pointers = model(), list[int]()
     chosen = optimizer if optimizer == "adam" else torch.optim.Adam(made.parameters(), lr=0.001)

@@ -34,7 +34,7 @@ class Model(Trainer):
         inputs: A torch module to wrap, or the symbolic inputs of a functional model.
         outputs: The symbolic outputs of a functional model.
         name: The model's name.
-        device: The device to train on; the one of `backend.device()` by default, unless the module lies on an
+        device: The device to train on; the one of `backend.device()` by default, unless the module is on an
             accelerator already.
         **kwargs: `trainable` and `dtype`, as for every layer.
 
@@ -341,7 +341,7 @@ class Model(Trainer):
         load_weights(self, filepath, skip_mismatch, **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        """Return what `compile` was told as a dict that goes into JSON; None for a model that is not compiled.
+        """Return what was given to `compile` as a dict that goes into JSON; None for a model that is not compiled.
 
         It is Keras's dict, and has the key "precision" besides where that is not 32 bits.
         """

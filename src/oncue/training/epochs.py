@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def make_callbacks(callbacks: Any, model: Trainer, **params: Any) -> CallbackList:
-    """Return the list of a run: the user's own `CallbackList` as it is, or one made of what came.
+    """Return the list of a run: a `CallbackList` as it is, or one made of the callbacks that were given.
 
     Args:
         callbacks: None, a callback, nested lists of callbacks, or a `CallbackList`.
@@ -72,7 +72,7 @@ def train_epochs(
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
         if pending is not None:
             first = pending.epoch
-            # Callbacks reset themselves when training begins, so that what they had comes after it.
+            # Callbacks reset themselves when training begins, so their state is restored after that.
             run_state.restore(pending)
             epochs = first if pending.stopped else epochs
         epoch = first
@@ -84,7 +84,7 @@ def train_epochs(
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             if pending is not None and start:
-                # The state was saved after what this hook does.
+                # The state was saved after this hook had run.
                 run_state.restore(pending)
             model.train()
             with plan.graphs.stepping(model, plan, "train", eager, callbacks) as step:
@@ -92,7 +92,7 @@ def train_epochs(
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:
-                # A run that goes on after the last batch of an epoch has the sums of its batches, and no batch.
+                # A run resumed after the last batch of an epoch has the sums of its batches, and no batch left.
                 result = plan.meter if result is None and start else result
                 logs = _results(model, plan, "train_step", steps, result)
                 model.eval()
@@ -188,7 +188,7 @@ def _train_step(model: Trainer, plan: Plan) -> Step:
 
 
 def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result) -> dict[str, Any]:
-    """Return the values of a pass as Python floats: the metrics', or what the user's own step returned last."""
+    """Return the values of a pass as Python floats: the metrics', or what an overridden step returned last."""
     if not steps or result is None:
         return {}
     source: Any = result

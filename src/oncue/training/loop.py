@@ -38,7 +38,7 @@ def run_batches(
         callbacks: Who listens.
         model: Who carries the flag `stop_training`, `stop_evaluating` or `stop_predicting`.
         steps_per_execution: How many batches to run between two hooks.
-        start: The index of the first batch, in a pass that is taken up in its middle.
+        start: The index of the first batch, in a pass that is resumed in its middle.
 
     Returns:
         The number of batches of the pass that are done, and what the last step gave.

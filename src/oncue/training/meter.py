@@ -33,7 +33,7 @@ class Meter:
         self.names: Sequence[str] = [name for name, _ in self._metrics]
 
     def reset(self) -> None:
-        """Start the means anew."""
+        """Reset all metrics."""
         for _, metric in self._metrics:
             metric.reset_state()
 
@@ -56,7 +56,7 @@ class Meter:
 
 
 class Reading:
-    """Values that were taken at one moment and still lie on the device.
+    """Values as they were at one moment, still on the device.
 
     Args:
         names: The names of the values.
@@ -69,7 +69,7 @@ class Reading:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Reading:
-        """Return the values that a `train_step` of the user's own returned."""
+        """Return the values that an overridden `train_step` returned."""
         flat: dict[str, Any] = {}
         for name, value in values.items():
             if isinstance(value, Mapping):

@@ -34,9 +34,9 @@ class OutputMetrics:
         ValueError: When `metrics` is no list, tuple or dict, or holds a name that is not known.
 
     Example:
-        >>> compiled = OutputMetrics(["accuracy"])
-        >>> compiled.update_state(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.9], [0.8]]))
-        >>> [(name, metric.result()) for name, metric in compiled.names_and_metrics()]
+        >>> measured = OutputMetrics(["accuracy"])
+        >>> measured.update_state(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.9], [0.8]]))
+        >>> [(name, metric.result()) for name, metric in measured.names_and_metrics()]
         [('accuracy', tensor(0.5000))]
     """
 
@@ -221,9 +221,9 @@ def _future_name(metric: Any) -> str:
 
 def _resolve(metric: Any, y_true: Any, y_pred: Any) -> Metric:
     if isinstance(metric, str):
-        word = _SHORT.get(metric.lower(), metric.lower())
-        if word in _BY_SHAPE:
-            kinds = dict(zip(("binary", "sparse", "categorical"), _BY_SHAPE[word], strict=True))
+        short = _SHORT.get(metric.lower(), metric.lower())
+        if short in _BY_SHAPE:
+            kinds = dict(zip(("binary", "sparse", "categorical"), _BY_SHAPE[short], strict=True))
             found: Any = metrics_module.get(kinds[kind_of_targets(y_true, y_pred)])
         else:
             found = metrics_module.get(metric)

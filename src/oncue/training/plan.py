@@ -28,7 +28,7 @@ _OF_THE_MODEL = ("optimizer", "optimized", "forward", "penalty", "compute_loss",
 
 
 class Plan:
-    """What `compile` was told, what the first batch showed, and what a step needs of the model.
+    """What was given to `compile`, what the first batch showed, and what a step needs of the model.
 
     `compile` makes a plan. Before each run the model completes it by `resolve`; a step reads nothing else of the model.
 

@@ -15,12 +15,12 @@ from oncue.variable import torch_dtype
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
 
-_WORDS = {
+_SPELLINGS = {
     "bf16": ("bf16", "bfloat16", "mixed_bfloat16", "bf16-mixed"),
     "fp16": ("fp16", "float16", "mixed_float16", "16-mixed", "16"),
     "fp32": ("fp32", "float32", "32", "32-true"),
 }
-_MEANINGS = {word: name for name, words in _WORDS.items() for word in words}
+_MEANINGS = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,7 +45,7 @@ class Precision:
         """Return the precision that an argument of `compile` asks for; None for 32 bits.
 
         Args:
-            value: "bf16", "fp16" or "fp32", or the word that Keras or Lightning has for one of them; or None.
+            value: "bf16", "fp16" or "fp32", or what Keras or Lightning call one of them; or None.
 
         Raises:
             ValueError: For anything else.
@@ -58,7 +58,7 @@ class Precision:
             return None
         name = _MEANINGS.get(str(value).lower().removeprefix("torch."))
         if name is None or isinstance(value, bool):
-            guess = nearest(value, list(_WORDS)) if isinstance(value, str) else None
+            guess = nearest(value, list(_SPELLINGS)) if isinstance(value, str) else None
             hint = "" if guess is None else f" Did you mean {guess!r}?"
             raise ValueError(
                 f"`precision` must be 'bf16', 'fp16' or 'fp32' (None is the same as 'fp32'); got {value!r} of type "
@@ -67,7 +67,7 @@ class Precision:
         return None if name == "fp32" else cls(name)
 
     def autocast(self, device_type: str) -> torch.autocast:
-        """Return torch's context in which operations that stand it are computed in this type."""
+        """Return torch's context in which operations that tolerate it are computed in this type."""
         return torch.autocast(device_type, self.dtype)
 
     def is_on(self, device_type: str) -> bool:
@@ -86,7 +86,7 @@ def training_forward(
     Args:
         model: A model.
         forward: What `inference_forward` returned for it.
-        precision: What `compile` was told; None for 32 bits.
+        precision: What was given to `compile`; None for 32 bits.
 
     Returns:
         `forward`, and nothing around it, where all is computed in 32 bits.
@@ -106,7 +106,7 @@ def inference_forward(
     Args:
         model: A model, compiled or not.
         forward: Its forward pass, in whatever precision it is called.
-        precision: What `compile` was told; None for 32 bits.
+        precision: What was given to `compile`; None for 32 bits.
 
     Returns:
         `forward`, and nothing around it, where all is computed in 32 bits.

@@ -1,4 +1,4 @@
-"""RunState: the state of a run under way, taken from the objects that hold it, and put back into them."""
+"""RunState: the state of a run in progress, captured from the objects that hold it, and restored into them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class RunState:
-    """Takes and puts back all that changes while a model is trained.
+    """Captures and restores all that changes while a model is trained.
 
     Inside the `with` block the callbacks of the run find it as `run_state`. One that wants the run to go back sets
-    `rollback` to a state and a function that is called when it has been put back.
+    `rollback` to a state and a function that is called when it has been restored.
 
     Args:
         model: A prepared model.
@@ -67,12 +67,12 @@ class RunState:
         # The history keeps the list, and this would keep the data.
         self._callbacks.run_state = None
 
-    # Where to go on -----------------------------------------------------------------------------------------------
+    # Where to resume ----------------------------------------------------------------------------------------------
 
     def pending(self) -> TrainingState | None:
-        """Return the state that a callback has from an earlier run, the furthest of several; None to begin anew.
+        """Return the state that a callback has from an earlier run, the latest of several; None to start from scratch.
 
-        The data go to its place at once: what can't be taken up there is said before anything is changed.
+        The data are moved to its position at once: where that can't be done, the error comes before anything is changed.
         """
         asked = self._callbacks.roles.resuming
         if asked:
@@ -82,8 +82,8 @@ class RunState:
         others = _other_optimizers(self._model)
         if asked and others:
             warn(
-                f"The state of the compiled optimizer is backed up; {', '.join(f'`{name}`' for name in others)} of "
-                f"{type(self._model).__name__} would begin anew after an interruption."
+                f"The state of the optimizer given to `compile` is backed up; {', '.join(f'`{name}`' for name in others)} of "
+                f"{type(self._model).__name__} would start from scratch after an interruption."
             )
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
         if self.waiting is not None and not self.waiting.stopped:
@@ -92,25 +92,25 @@ class RunState:
 
     @property
     def reads_again(self) -> bool:
-        """Whether the data must be read again, up to a saved place, to go on from there."""
+        """Whether the data must be read again, up to a saved position, to resume there."""
         return self._batches.reads_again
 
     def obstacle(self) -> str | None:
-        """Return why a run can't go on in the middle of an epoch exactly as it would have, or None when it can."""
+        """Return why a run can't be resumed exactly in the middle of an epoch, or None when it can."""
         model = self._model
         if not self._batches.exact_position:
             return self._batches.obstacle or (
-                f"the data, of type {type(self._batches.source).__name__}, can't be taken up in the middle of an epoch"
+                f"the data, of type {type(self._batches.source).__name__}, can't be resumed in the middle of an epoch"
             )
         if "train_step" in self._plan.overridden and self._plan.metrics is not None:
             return "the model has a `train_step` of its own, whose metrics are made by its first batch"
-        strange = [type(metric).__name__ for metric in model.metrics if not _can_be_kept(metric)]
-        return f"the metric {strange[0]} can't be written down" if strange else None
+        unsavable = [type(metric).__name__ for metric in model.metrics if not _can_be_saved(metric)]
+        return f"the state of the metric {unsavable[0]} can't be saved" if unsavable else None
 
-    # Taking -------------------------------------------------------------------------------------------------------
+    # Capturing ----------------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a run that goes on must have in common with this one."""
+        """Return what a run that resumes this one must have in common with it."""
         return {
             "weights": [
                 [_bare(name), list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
@@ -155,24 +155,24 @@ class RunState:
 
     @contextmanager
     def measuring(self, steps: int) -> Iterator[None]:
-        """Say that the model is validated in the block: a state is that of the end of the epoch's steps then.
+        """Mark that the model is validated in the block: a state captured there is that of the end of the epoch's steps.
 
         Args:
             steps: The epoch's batches, all of them done.
         """
-        if self._callbacks.savers and _metrics_can_be_kept(self._model):
+        if self._callbacks.savers and _metrics_can_be_saved(self._model):
             self._measured = steps, copy.deepcopy([metric.get_state() for metric in self._model.metrics])
         try:
             yield
         finally:
             self._measured = None
 
-    # Putting back -------------------------------------------------------------------------------------------------
+    # Restoring ----------------------------------------------------------------------------------------------------
 
     def restore(self, state: TrainingState) -> None:
-        """Put a state back, all but the place in the data; its fingerprint was compared before."""
-        self._put_back(state)
-        # What is noted before the next epoch begins, or when none is left, belongs to the one that ended last.
+        """Restore a state, all but the position in the data; its fingerprint was compared before."""
+        self._restore_parts(state)
+        # What is noted before the next epoch begins, or when none is left, belongs to the last one that ended.
         done = state.epoch if state.batch else state.epoch - 1
         self._callbacks.progress.epoch = done if done >= 0 else None
         self._callbacks.journal.write(
@@ -186,23 +186,23 @@ class RunState:
         self.restored = state
 
     def keep(self) -> None:
-        """Let callbacks that keep states have that of the end of an epoch, after the hooks of all of them."""
+        """Let callbacks keep the state of the end of an epoch, after the hooks of all of them."""
         for callback in self._callbacks.roles.keeping:
             callback.keep_state()
 
     def take_rollback(self) -> TrainingState | None:
-        """Put the state back that a callback has asked for; return it, or None when none has."""
+        """Restore the state that a callback has asked for; return it, or None when none has."""
         if self.rollback is None:
             return None
         (state, then), self.rollback = self.rollback, None
-        self._put_back(state)
+        self._restore_parts(state)
         self.restore_data(state)
         self._model.stop_training = False
         then()
         return state
 
-    def _put_back(self, state: TrainingState) -> None:
-        # What callbacks and metrics do with their lists must not change the state, which may be put back once more.
+    def _restore_parts(self, state: TrainingState) -> None:
+        # What callbacks and metrics do with their lists must not change the state, which may be restored once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
         parts, model = {**state.parts, **copied}, self._model
         weights = parts["weights"]
@@ -214,7 +214,7 @@ class RunState:
                 if saved is not None:
                     tensor.copy_(saved)
         for key, callback in self._callbacks.roles.stateful.items():
-            # What was adopted from another setup has not all of them.
+            # A state that was adopted from another setup lacks some.
             if key in parts["callbacks"]:
                 callback.load_state_dict(parts["callbacks"][key])
         if parts["metrics"] is not None:
@@ -228,11 +228,11 @@ class RunState:
         set_random_state(parts["random"])
 
     def restore_data(self, state: TrainingState) -> None:
-        """Put the place in the data back, for the pass that begins next; a state without one begins a new pass."""
+        """Restore the position in the data, for the pass that begins next; a state without one begins a new pass."""
         if state.parts["data"] is not None:
             self._batches.load_state_dict(state.parts["data"])
 
-    # What there is ------------------------------------------------------------------------------------------------
+    # Helpers ------------------------------------------------------------------------------------------------------
 
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model
@@ -257,11 +257,11 @@ def _described(optimizer: Any) -> dict[str, Any] | None:
     }
 
 
-def _metrics_can_be_kept(model: Trainer) -> bool:
-    return all(_can_be_kept(metric) for metric in model.metrics)
+def _metrics_can_be_saved(model: Trainer) -> bool:
+    return all(_can_be_saved(metric) for metric in model.metrics)
 
 
-def _can_be_kept(metric: Any) -> bool:
+def _can_be_saved(metric: Any) -> bool:
     from oncue.checkpoints.encoding import encode
 
     try:

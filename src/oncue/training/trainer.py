@@ -277,7 +277,7 @@ class Trainer(Layer):
         batches = as_batches(
             x, y, sample_weight, batch_size=batch_size, steps=steps, device=self._place(), method="evaluate"
         )
-        with self._set_aside(batches):
+        with self._preserving_run(batches):
             self._prepare(batches.first(), "evaluate", host=(x, y))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
@@ -312,7 +312,7 @@ class Trainer(Layer):
         self._take_old_arguments("predict", kwargs)
         verbose = check_verbose(verbose)
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
-        with self._set_aside(batches):
+        with self._preserving_run(batches):
             first = batches.first()
             plan, forward = self._plan, self._prepare_predict(first[0])
             if plan.graphs.on:
@@ -360,7 +360,7 @@ class Trainer(Layer):
     def predict_on_batch(self, x: Any) -> Any:
         """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
         batch = self._one_batch((x, None, None), None, "predict_on_batch")
-        with self._set_aside(None):
+        with self._preserving_run(None):
             forward = self._prepare_predict(batch[0])
             with torch.no_grad():
                 outputs = forward(batch[0])
@@ -370,7 +370,7 @@ class Trainer(Layer):
         method = f"{kind}_on_batch"
         self._require_compiled(method)
         batch = self._one_batch(data, class_weight, method)
-        with self._set_aside(None):
+        with self._preserving_run(None):
             self._prepare(batch, method, host=data[:2])
             if reset:
                 self.reset_metrics()
@@ -424,7 +424,7 @@ class Trainer(Layer):
         sample_weight: Any = None,
         training: bool = True,
     ) -> torch.Tensor:
-        """Return the compiled loss plus the penalties of the layers; a subclass may override it.
+        """Return the loss given to `compile` plus the penalties of the layers; a subclass may override it.
 
         Args:
             x: Inputs.
@@ -449,7 +449,7 @@ class Trainer(Layer):
         return loss if penalties is None else loss + penalties
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Update the compiled metrics and return the values to log; a subclass may override it."""
+        """Update the metrics given to `compile` and return the values to log; a subclass may override it."""
         if self._plan.metrics is not None:
             self._plan.metrics.update_state(y, y_pred, sample_weight)
         return self._results()
@@ -458,13 +458,13 @@ class Trainer(Layer):
 
     @property
     def metrics(self) -> list[Any]:
-        """The metrics: the loss, the compiled ones, and those that are attributes of the model."""
+        """The metrics: the loss, those given to `compile`, and those that are attributes of the model."""
         found: list[Any] = []
         plan = self._plan
         if self.compiled:
             found.append(plan.loss_tracker)
             if plan.metrics is not None and (self._overrides("train_step") or self._overrides("test_step")):
-                # A step of the user's own goes over them as Keras's guide does: one of them is all that `compile` was given.
+                # An overridden step iterates over them as Keras's guide does: one of them stands for all given to `compile`.
                 found.append(plan.metrics)
             elif plan.metrics is not None:
                 found += plan.metrics.metrics
@@ -479,7 +479,7 @@ class Trainer(Layer):
         return self._ordered_names()
 
     def reset_metrics(self) -> None:
-        """Start the means of all metrics anew."""
+        """Reset all metrics."""
         for metric in self.metrics:
             metric.reset_state()
 
@@ -497,7 +497,7 @@ class Trainer(Layer):
         return Meter(self._plan.named_metrics(self)).snapshot().results()
 
     def _returned(self, source: Any) -> dict[str, Any]:
-        """Return what a step gives to whoever called it by name: what `compute_metrics` returned, or all metrics."""
+        """Return what a step that was called by name returns: what `compute_metrics` returned, or all metrics."""
         return source.results() if isinstance(source, Reading) else self._results()
 
     def _ordered_names(self) -> list[str]:
@@ -539,8 +539,8 @@ class Trainer(Layer):
                 self._plan.release()
 
     @contextmanager
-    def _set_aside(self, batches: Batches | None) -> Iterator[None]:
-        """Evaluate or predict; called from a hook of a run, leave its mode, running values and requests as they were."""
+    def _preserving_run(self, batches: Batches | None) -> Iterator[None]:
+        """Enclose an evaluation or a prediction; one inside a run leaves its mode, running values and requests as they were."""
         inside = self._in_run
         kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
         requests = self.stop_evaluating, self.stop_predicting
@@ -555,7 +555,7 @@ class Trainer(Layer):
             if batches is not None:
                 batches.close()
 
-    # Getting ready -----------------------------------------------------------------------------------------------
+    # Preparing ---------------------------------------------------------------------------------------------------
 
     def _require_compiled(self, method: str) -> None:
         if not self.compiled:
@@ -694,7 +694,7 @@ class Trainer(Layer):
         self._forget_added_losses()
         if terms:
             return torch.stack([term.sum() for term in terms]).sum()
-        # Looking for a device is nothing that a compiled step can do.
+        # Looking for a device can't be done inside a graph.
         return torch.zeros((), device=self._device_hint or self.device)
 
     def _find_layer_losses(self) -> _LayerLosses:

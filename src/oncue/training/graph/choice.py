@@ -49,7 +49,7 @@ class GraphChoice:
 
         Args:
             jit_compile: What `compile` was given.
-            steps: How many steps lie ahead, or None when nobody knows.
+            steps: How many steps the run has, or None when that isn't known.
             verbose: Whether to print that a run is compiled which needn't be.
         """
         self.on = worth_compiling(jit_compile, steps)
@@ -112,7 +112,7 @@ def worth_compiling(jit_compile: bool | str, steps: int | None) -> bool:
 
     Args:
         jit_compile: What `compile` was given.
-        steps: How many steps lie ahead, or None when nobody knows.
+        steps: How many steps the run has, or None when that isn't known.
 
     Example:
         >>> worth_compiling("auto", 1_000), worth_compiling("auto", 1_000_000), worth_compiling(True, 1)

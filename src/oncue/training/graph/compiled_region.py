@@ -32,7 +32,7 @@ class CompiledRegion:
 
     Before each call torch checks all that the graph was made from: every module's mode, every attribute that the function
     read. For a small network that takes longer than the step. What was checked in one call still holds in the next,
-    unless code of the user's ran in between. So from the second call on the graph itself is called, with the tensors of
+    unless user code ran in between. So from the second call on the graph itself is called, with the tensors of
     the new batch in place of the old one's; and where such code does run in between, after a look at whether any
     attribute of the owners has got another value.
 

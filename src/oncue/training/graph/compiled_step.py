@@ -40,7 +40,7 @@ class CompiledStep:
 
     Batches that look like the first of a run are compiled for. Others, such as a last one that is not full, run eagerly;
     both come to the same numbers up to rounding. Where the optimizer's update or a metric can't be in the graph, it
-    follows eagerly.
+    runs eagerly after it.
 
     Args:
         model: A prepared model.
@@ -83,12 +83,12 @@ class CompiledStep:
     # Around a pass ------------------------------------------------------------------------------------------------
 
     def renew(self, eager: Step, typical: Signature | None, alone: bool) -> CompiledStep:
-        """Begin a pass: what the graphs were made from is checked anew.
+        """Begin a pass: what the graphs were made from is checked again.
 
         Args:
             eager: The eager step of this run.
             typical: The `signature_of` the batches to compile for; None to compile for none but those known already.
-            alone: Whether no code of the user's runs between the batches.
+            alone: Whether no user code runs between the batches.
 
         Returns:
             Itself.
@@ -110,7 +110,7 @@ class CompiledStep:
         return self
 
     def end(self) -> None:
-        """End a pass: code of the user's may run from here on."""
+        """End a pass: user code may run from here on."""
         self._settle()
         if self.refusal is None and self.eager_batches > _MANY_OTHERS:
             self._warn(
@@ -123,7 +123,7 @@ class CompiledStep:
             graph.region.alone = False
 
     def _settle(self) -> None:
-        # What an eager step, or a reader of the optimizer, looks for where torch keeps it.
+        # An eager step, and whoever reads the optimizer, look for the state where torch keeps it.
         if self._update is not None:
             self._update.settle()
 
@@ -268,7 +268,7 @@ def signature_of(batch: Batch, leaves: tuple[Tensor, ...] | None = None) -> Sign
 
 
 def _shapes(signature: Signature) -> Signature:
-    # A slice of an array and a gather of its rows lie differently in memory.
+    # A slice of an array and a gather of its rows have different strides.
     return (*signature[:2], *[(shape, dtype) for shape, _, dtype, _, _ in signature[2:]])
 
 

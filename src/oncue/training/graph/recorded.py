@@ -15,8 +15,8 @@ Recorder = Callable[[Callable[[], Sequence[Tensor]]], tuple[Callable[[], None], 
 class RecordedGraph:
     """Replays the kernels of a graph that was run once, on the same memory.
 
-    Weights, state and sums stay where they are; the tensors of a batch are copied to where those of the recorded batch
-    lay. What comes out is overwritten by the next replay.
+    Weights, state and sums stay where they are; the tensors of a batch are copied to the memory of the recorded batch.
+    What comes out is overwritten by the next replay.
 
     Args:
         graph: A function of tensors that changes some of them in place, and that has run before.

@@ -52,7 +52,7 @@ class StepGraph:
         self.update = update
         self.measures = measures
         self._model, self._plan = model, plan
-        has_metrics, own = plan.metrics is not None, plan.compute_metrics is not None
+        has_metrics, own = plan.metrics is not None, "compute_metrics" in plan.overridden
         self._measured_inside = measures and has_metrics and not own
         self._measured_after = own or (has_metrics and not self._measured_inside)
         self._gradients_follow = kind == "train" and update is None
@@ -85,7 +85,7 @@ class StepGraph:
         optimizer = plan.optimizer
         names_of = {id(parameter): name for name, parameter in module.named_parameters()}
         names = [names_of[id(parameter)] for parameter in optimizer._parameters]
-        # The tensors of the update themselves: for two that share their memory, torch makes both anew at every call.
+        # The tensors of the update themselves: for two that share their memory, torch makes both again at every call.
         weights = [p.detach() for p in optimizer._parameters] if update is None else update.weights
         parameters = dict(zip(names, weights, strict=True))
         buffers = dict(module.named_buffers())
