@@ -16,7 +16,7 @@ import oncue
 from oncue.core.logs import Logs
 from oncue.legacy.modules import MODULES
 
-SOURCE = Path(__file__).parents[1] / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 
 
 @pytest.fixture(autouse=True)
