@@ -1,4 +1,4 @@
-"""What earlier versions wrote: runs go on from it and end as they would have, files open, forms don't change in silence."""
+"""What earlier versions wrote: runs continue from it and end as they would have, files open, no form changes silently."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from oncue.checkpoints import Checkpoints
 pytestmark = cpu_only("the files hold what a CPU computed; an accelerator has random numbers and rounding of its own")
 FOLDER = Path(__file__).parent / "fixtures"
 VERSIONS = sorted(path.name for path in FOLDER.iterdir() if (path / "ended.json").exists())
+NEWEST = VERSIONS[-1:]
 
 
 def _runs() -> Any:
@@ -72,12 +73,13 @@ def as_numbers(rows: list[dict[str, str]]) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
+@cpu_only("the runs were made on the CPU, whose random generators they continue with")
 @pytest.mark.parametrize("name", runs.RUNS)
-def test_an_interrupted_run_goes_on(name: str, written: tuple[Path, Any], here: Path) -> None:
+def test_an_interrupted_run_continues(name: str, written: tuple[Path, Any], here: Path) -> None:
     folder, ended = written[0] / name, dict(written[1][name])
     shutil.copytree(folder, here, dirs_exist_ok=True)
     found = runs.train(name)
-    # What was decided before the interruption is told in the words of that time, what came after in those of today.
+    # What was decided before the interruption is worded as it was then, what came after as it is today.
     before = len([entry for entry in ended["journal"] if entry["epoch"] < runs.RUNS[name].cut[0]])
     assert found["journal"][:before] == ended["journal"][:before]
     for entry in [*found["journal"], *ended["journal"]]:
@@ -97,7 +99,7 @@ def test_another_version_of_a_backup_is_refused_by_name(
     from oncue.checkpoints import training_state
 
     shutil.copytree(written[0] / "epoch", here, dirs_exist_ok=True)
-    monkeypatch.setattr(training_state, "FORMAT", training_state.FORMAT + 1)
+    monkeypatch.setattr(training_state, "_READABLE", (training_state.FORMAT + 1,))
     kept = {path: path.read_bytes() for path in Path("backup").iterdir()}
     with pytest.raises(ValueError, match=r"its format is \d+, and this oncue reads \d+"):
         runs.train("epoch")
@@ -116,7 +118,7 @@ def test_a_file_opens(file: str, written: tuple[Path, Any], monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", runs.OPTIMIZERS)
-def test_an_optimizer_goes_on_with_its_state(
+def test_an_optimizer_continues_with_its_state(
     name: str, written: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(written[0] / "files")
@@ -196,12 +198,15 @@ def of_same_form(one: Path, other: Path) -> None:
     assert form(one) == form(other), one.name
 
 
+@pytest.mark.parametrize("written", NEWEST, indirect=True)
 @pytest.mark.parametrize("file", runs.FILES)
 def test_files_are_still_written_in_that_form(file: str, written: tuple[Path, Any], here: Path) -> None:
     runs.save(runs.trained(), file)
     of_same_form(Path(file), written[0] / "files" / file)
 
 
+@cpu_only("the runs were made on the CPU, whose random generators they continue with")
+@pytest.mark.parametrize("written", NEWEST, indirect=True)
 @pytest.mark.parametrize("name", runs.RUNS)
 def test_backups_are_still_written_in_that_form(name: str, written: tuple[Path, Any], here: Path) -> None:
     """A form that changes gets a new version, a fixture of its own, and one function that reads the one before."""

@@ -89,18 +89,21 @@ def keras_1() -> None:
 
 
 def test_keras_1() -> None:
-    assert words_of(keras_1) == [
-        "oncue.layers.core",
-        "oncue.utils.np_utils",
-        "oncue.layers.normalization.BatchNormalization",
-        "output_dim",
-        "init",
-        "p",
-        "W_regularizer",
-        "lr=",
-        "decay=",
-        "nb_epoch",
-    ]
+    # Formatters don't agree on the order of imports of modules that aren't there.
+    assert sorted(words_of(keras_1)) == sorted(
+        [
+            "oncue.layers.core",
+            "oncue.layers.normalization.BatchNormalization",
+            "oncue.utils.np_utils",
+            "output_dim",
+            "init",
+            "p",
+            "W_regularizer",
+            "lr=",
+            "decay=",
+            "nb_epoch",
+        ]
+    )
     assert words_of(keras_1) == [], "each word is told once"
 
 

@@ -12,8 +12,10 @@ from oncue.checkpoints.encoding import decode, encode
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 
-FORMAT = 2
+FORMAT = 3
 """The version of the file format."""
+# An entry of the journal had its words in format 2, and names its phrase since; `Journal.load_state_dict` takes both.
+_READABLE = (2, FORMAT)
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
 
@@ -77,9 +79,9 @@ class TrainingState:
         """
         try:
             data, tensors = read_state(path)
-            if not isinstance(data, dict) or data.get("format") != FORMAT:
+            if not isinstance(data, dict) or data.get("format") not in _READABLE:
                 found = data.get("format") if isinstance(data, dict) else None
-                raise ValueError(f"its format is {found!r}, and this oncue reads {FORMAT}")
+                raise ValueError(f"its format is {found!r}, and this oncue reads {' and '.join(map(str, _READABLE))}")
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
             return cls(parts=parts, **{name: data[name] for name in _PLAIN})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
