@@ -1,8 +1,8 @@
-"""What several test files need: values on the device that is there, runs that break off, files that are damaged.
+"""Helpers shared by test files: values on the machine's device, interrupted runs, damaged files.
 
-Tests must pass on a machine with an accelerator, too. Models and layers are placed there, so what a test hands to them goes
-through `tensor`, and what it compares with NumPy through `to_numpy`. A test is bound to the CPU by `cpu_only` alone, which
-wants a reason.
+Tests must also pass on a machine with an accelerator, where models and layers are placed. So a test passes its inputs through
+`tensor`, and what it compares with NumPy through `to_numpy`. Only `cpu_only` restricts a test to the CPU, and requires a
+reason.
 """
 
 from __future__ import annotations

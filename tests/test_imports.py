@@ -226,7 +226,7 @@ def test_a_room_looks_only_into() -> None:
     }
     assert not wrong
     unneeded = {(room, other) for room in ROOMS for other in ROOMS[room].split()} | set(LOOKS_BELOW)
-    assert not unneeded - set(looks), "the table allows what nobody needs"
+    assert not unneeded - set(looks), "the table allows unneeded imports"
 
 
 def test_a_room_imports_at_once_only() -> None:
@@ -255,7 +255,7 @@ def test_callbacks_do_not_import_each_other() -> None:
 
 
 @pytest.mark.parametrize("room", ["oncue.core", "oncue.callbacks", "oncue.checkpoints"])
-def test_a_room_needs_no_torch(room: str) -> None:
+def test_a_room_imports_no_torch(room: str) -> None:
     heavy = {"torch", "numpy", "pandas", "tensorboard"}
     wrong = {
         f"{module} imports {name}"
@@ -267,7 +267,7 @@ def test_a_room_needs_no_torch(room: str) -> None:
     assert not wrong
 
 
-def test_the_list_knows_no_concrete_callback() -> None:
+def test_the_list_imports_no_concrete_callback() -> None:
     from oncue import callbacks
 
     public = (getattr(callbacks, name) for name in callbacks.__all__)
@@ -325,7 +325,7 @@ def test_nothing_is_decided_by_where_a_class_is_defined() -> None:
     assert found == set(READS_MODULE)
 
 
-def test_nobody_counts_references() -> None:
+def test_references_are_never_counted() -> None:
     named = (ast.Attribute, ast.Name, ast.alias)
     assert not {where for where, node in _nodes(named) if "getrefcount" in ast.unparse(node)}
 
@@ -333,7 +333,7 @@ def test_nobody_counts_references() -> None:
 FLAGS = {
     "core.console.disable_interactive_logging": "Keras's switch for the process",
     "core.console.enable_interactive_logging": "the same",
-    "core.console.print_message": "turns it off when nobody reads standard output any more",
+    "core.console.print_message": "turns it off when the reader of standard output is gone",
 }
 
 

@@ -1,4 +1,4 @@
-"""What pip is told agrees with itself, and works in any network."""
+"""The requirements for pip are consistent, and work in any network."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_a_private_name_is_seen(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["torch._foreach_add_(a, b)", "self._parameters", "optimizer._parameters", "torch.nn"])
-def test_other_names_are_let_be(code: str) -> None:
+def test_other_names_are_unaffected(code: str) -> None:
     assert not list(_private_names(ast.parse(code)))
 
 

@@ -167,7 +167,7 @@ def test_growth_counts_its_steps() -> None:
     assert [row.split(" | ")[0] for row in growth.run(1000, one_epoch=False)] == ["| 1000"]
 
 
-def test_what_is_written_by_hand_is_timed_beside_libraries(
+def test_hand_written_loops_are_timed_along_with_libraries(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

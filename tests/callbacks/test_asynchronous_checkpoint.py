@@ -73,7 +73,7 @@ def test_every_file_has_the_weights_of_its_epoch(name: str, tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_training_goes_on_while_a_file_is_written(tmp_path: Path, slow_disk: threading.Event) -> None:
+def test_training_continues_while_a_file_is_written(tmp_path: Path, slow_disk: threading.Event) -> None:
     class Release(keras.callbacks.Callback):
         went_on = False
 

@@ -80,7 +80,7 @@ def test_a_folder_that_is_none_is_refused(folder: Any) -> None:
         BackupAndRestore(folder)
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_before_the_first_step(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_before_the_first_step(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     made = model()
     before = made.get_weights()
@@ -286,7 +286,7 @@ def test_twins_keep_their_own_states(tmp_path: Path) -> None:
     assert waits[0] == (0, 2)
 
 
-def test_it_saves_after_all_others_wherever_it_stands(tmp_path: Path) -> None:
+def test_it_saves_after_all_others_in_any_position(tmp_path: Path) -> None:
     backup = BackupAndRestore(tmp_path / "backup")
     schedule = CallbackList([backup, CSVLogger(tmp_path / "log.csv"), EarlyStopping("loss")]).schedule()
     row = next(row for row in schedule.splitlines() if row.startswith("on_epoch_end"))
@@ -308,7 +308,7 @@ class OwnWay(torch.utils.data.DataLoader):  # type: ignore[type-arg]
         return iter([(X[:4], Y[:4])] * 3)
 
 
-def test_data_that_cannot_be_taken_up_within_an_epoch_is_refused(tmp_path: Path) -> None:
+def test_data_that_cannot_be_resumed_within_an_epoch_is_refused(tmp_path: Path) -> None:
     def train(**options: Any) -> Any:
         loader = OwnWay(torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(Y)), batch_size=4)
         return model().fit(loader, epochs=2, verbose=0, callbacks=[BackupAndRestore(tmp_path, **options)])
@@ -320,7 +320,7 @@ def test_data_that_cannot_be_taken_up_within_an_epoch_is_refused(tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["resume", "on_mismatch"])
-def test_a_word_that_is_not_known_is_refused(name: str) -> None:
+def test_an_unknown_value_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` of BackupAndRestore must be .* got 'nothing'"):
         BackupAndRestore("backup", **{name: "nothing"})
 
@@ -338,7 +338,7 @@ def test_a_changed_setup_may_start_from_scratch(tmp_path: Path, capsys: pytest.C
     assert fit([BackupAndRestore(tmp_path)], model("sgd")).epoch == [0, 1, 2, 3]
 
 
-def test_what_fits_of_a_changed_setup_is_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_matching_parts_of_a_changed_setup_are_restored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def layered(*names: str) -> Any:
         dense = [oncue.layers.Dense(2, name=name) for name in names]
         made = oncue.Sequential([oncue.layers.Input((3,)), *dense, oncue.layers.Dense(1, name="last")])
@@ -409,13 +409,13 @@ def test_a_second_optimizer_is_pointed_out(tmp_path: Path) -> None:
         fit([BackupAndRestore(tmp_path)], made)
 
 
-def test_a_loop_that_cannot_tell_its_state_is_refused(tmp_path: Path) -> None:
+def test_a_loop_without_a_state_is_refused(tmp_path: Path) -> None:
     callbacks = CallbackList([BackupAndRestore(tmp_path)], model=model())
     with pytest.raises(ValueError, match="works in `fit` of oncue's models"):
         callbacks.on_train_begin()
 
 
-def test_a_callback_of_the_users_own_is_told_where_its_state_cannot_be_kept(tmp_path: Path) -> None:
+def test_a_custom_callback_whose_state_cannot_be_saved_is_reported(tmp_path: Path) -> None:
     class Own(Callback):
         state_fields = ("thing",)
         thing = object()

@@ -84,7 +84,7 @@ def test_the_place_in_nested_lists() -> None:
         CallbackList([Callback(), [(Callback(), 7)]])
 
 
-def test_a_callback_that_stands_alone() -> None:
+def test_a_standalone_callback() -> None:
     with pytest.raises(TypeError, match=r"`callbacks` is the class Unready"):
         small_model().fit(X, Y, verbose=0, callbacks=Unready)
 
@@ -212,7 +212,7 @@ def test_fine(case: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"spec": Callback}])
-def test_mock_objects_hear_every_hook(options: dict[str, Any]) -> None:
+def test_mock_objects_receive_every_hook(options: dict[str, Any]) -> None:
     mock = unittest.mock.MagicMock(**options)
     small_model().fit(X, Y, batch_size=2, verbose=0, callbacks=[mock])
     assert mock.on_epoch_end.call_count == 1

@@ -118,7 +118,7 @@ def test_foreign_file_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "name,age\nAda,36\n"
 
 
-def test_unwritable_path_is_said_before_the_first_step(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_reported_before_the_first_step(tmp_path: Path) -> None:
     made = model()
     before = made.get_weights()
     with pytest.raises(OSError, match="missing"):

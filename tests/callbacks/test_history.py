@@ -37,10 +37,10 @@ def model(optimizer: Any = None) -> Any:
 
 def lines(history: Any) -> list[str]:
     """Return the account without its first and its cost line, whose times differ from run to run."""
-    told = history.explain().splitlines()
-    assert re.fullmatch(r"\d+ epochs? in [\d.]+ m?s(; the last one logged .*)?\.", told[0])
-    assert re.fullmatch(r"Callbacks took [\d.]+ m?s, [\d.]+% of the run(: .*)?\.", told[-1])
-    return told[1:-1]
+    account = history.explain().splitlines()
+    assert re.fullmatch(r"\d+ epochs? in [\d.]+ m?s(; the last one logged .*)?\.", account[0])
+    assert re.fullmatch(r"Callbacks took [\d.]+ m?s, [\d.]+% of the run(: .*)?\.", account[-1])
+    return account[1:-1]
 
 
 def test_stopped_early_with_the_best_weights_back(tmp_path: Path) -> None:
@@ -153,14 +153,15 @@ def test_interrupted_with_the_best_weights_back() -> None:
     stop = EarlyStopping(monitor="loss", patience=9, restore_best_weights=True)
     with pytest.raises(KeyboardInterrupt):
         made.fit(X, Y, batch_size=4, epochs=5, verbose=0, callbacks=[stop, Breaks(KeyboardInterrupt())])
-    told = lines(made.history)
-    assert told[0] == "It was interrupted by Ctrl-C in epoch 3."
+    account = lines(made.history)
+    assert account[0] == "It was interrupted by Ctrl-C in epoch 3."
     assert (
-        told[1] == f"The model holds the weights of epoch 2, where loss was {stop.best:g}; EarlyStopping put them back."
+        account[1]
+        == f"The model holds the weights of epoch 2, where loss was {stop.best:g}; EarlyStopping put them back."
     )
 
 
-def test_asked_to_stop_without_a_word() -> None:
+def test_asked_to_stop_without_a_reason() -> None:
     class Quiet(Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.model.stop_training = epoch == 1
@@ -181,11 +182,11 @@ def test_data_that_ran_dry() -> None:
 def test_three_hundred_changes_stay_short() -> None:
     schedule = LearningRateScheduler(lambda epoch, rate: 0.1 * 0.99**epoch)
     history = model().fit(X, Y, epochs=300, verbose=0, callbacks=[schedule])
-    told = lines(history)
-    assert len(told) < 20 and all(len(line) < 100 for line in told)
-    assert told[2] == "The learning rate changed 299 times, from 0.1 to 0.004954:"
-    assert told[3] == "  epoch 2, LearningRateScheduler: 0.1 to 0.099: by the schedule"
-    assert told[-1].startswith("  epoch 300, LearningRateScheduler: 0.0050036")
+    account = lines(history)
+    assert len(account) < 20 and all(len(line) < 100 for line in account)
+    assert account[2] == "The learning rate changed 299 times, from 0.1 to 0.004954:"
+    assert account[3] == "  epoch 2, LearningRateScheduler: 0.1 to 0.099: by the schedule"
+    assert account[-1].startswith("  epoch 300, LearningRateScheduler: 0.0050036")
     assert len(history.journal) == 299
 
 
@@ -228,14 +229,14 @@ def test_notes_of_a_users_own() -> None:
 
 
 def test_a_run_under_way_says_so() -> None:
-    told: list[str] = []
+    account: list[str] = []
 
     class Asks(Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            told.extend(self.model.history.explain().splitlines()[1:2])
+            account.extend(self.model.history.explain().splitlines()[1:2])
 
     model().fit(X, Y, epochs=2, verbose=0, callbacks=[Asks()])
-    assert told == ["It is still running."] * 2
+    assert account == ["It is still running."] * 2
 
 
 def test_a_second_run_starts_again_with_the_same_object() -> None:
@@ -295,7 +296,7 @@ def test_the_schedule_says_who_reads_the_logs_of_every_batch(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "again", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copy", "pickle"]
 )
-def test_a_copy_tells_the_same(again: Any) -> None:
+def test_a_copy_gives_the_same_account(again: Any) -> None:
     class Notes(Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.note("noted")

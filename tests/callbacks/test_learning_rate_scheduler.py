@@ -54,7 +54,7 @@ def test_floats_of_any_library_will_do(answer: Any) -> None:
 @pytest.mark.parametrize(
     "answer", [None, "0.1", 1, True, np.array([0.1, 0.2]), math.nan, math.inf, -0.1, np.int64(1), [0.1]]
 )
-def test_what_is_no_rate_is_refused_with_the_epoch(answer: Any) -> None:
+def test_a_bad_rate_is_refused_with_the_epoch(answer: Any) -> None:
     made = model()
     before = made.get_weights()
     schedule = LearningRateScheduler(lambda epoch: answer if epoch == 1 else 0.0)

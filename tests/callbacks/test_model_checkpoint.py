@@ -57,7 +57,7 @@ def train(
     names: Sequence[str] | None = None,
     first: int = 0,
 ) -> CallbackList:
-    """Run the hooks of a training with scripted logs; with `names`, they are told before."""
+    """Run the hooks of a training with scripted logs; `names` are announced before it, if given."""
     model = model or Standin()
     run = CallbackList(callbacks, model=model, verbose=0, epochs=len(epochs), steps=len(batches) or None)
     with run.run():
@@ -173,7 +173,7 @@ def test_the_period_of_keras_2(tmp_path: Path) -> None:
     assert sorted(held(tmp_path)) == ["e2.keras", "e4.keras"]
 
 
-def test_a_period_of_epochs_is_not_told_of_batches(tmp_path: Path) -> None:
+def test_a_period_of_epochs_ignores_batches(tmp_path: Path) -> None:
     assert not CallbackList(ModelCheckpoint(tmp_path / "m.keras")).listens("on_train_batch_end")
     assert CallbackList(ModelCheckpoint(tmp_path / "m.keras", save_freq=9)).listens("on_train_batch_end")
 
@@ -251,7 +251,7 @@ def test_a_failed_save_is_no_best(tmp_path: Path) -> None:
     assert again.best == 3
 
 
-def test_where_it_stands_in_the_list_makes_no_difference(tmp_path: Path) -> None:
+def test_its_position_in_the_list_makes_no_difference(tmp_path: Path) -> None:
     class Scripted(Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             assert logs is not None
@@ -329,7 +329,7 @@ def test_a_name_of_validation_without_validation(tmp_path: Path) -> None:
         train(ModelCheckpoint(tmp_path / "{val_loss}.keras"), series(1), names=["loss"])
 
 
-def test_a_name_that_nobody_logs_is_a_key_error_as_in_keras(tmp_path: Path) -> None:
+def test_a_name_that_is_never_logged_is_a_key_error_as_in_keras(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match=r"has \{nope\}"):
         train(ModelCheckpoint(tmp_path / "{nope}.keras"), series(1))
 
@@ -443,7 +443,7 @@ def test_the_old_file_goes_only_when_the_new_one_is_there(tmp_path: Path) -> Non
     assert held(tmp_path) == {"m_2.keras": 2}
 
 
-def test_a_resumed_run_goes_on_with_its_files(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_its_files(tmp_path: Path) -> None:
     path = tmp_path / "m_{epoch}.keras"
     first = ModelCheckpoint(path, keep="best 2", every="1 epoch")
     train(first, series(3, 1))
@@ -507,7 +507,7 @@ def test_two_runs_that_would_record_the_same_files(tmp_path: Path) -> None:
         assert other.stdout is not None and other.stdout.readline() == "begun\n"
         with pytest.raises(RuntimeError, match=r"Another run .*m_epoch\.keras\.oncue\.json"):
             train(ModelCheckpoint(path, keep=1), series(1))
-        # Other files are nobody else's, and neither are files that nothing is recorded of.
+        # Other files are not locked, and neither are files without a manifest.
         train(ModelCheckpoint(tmp_path / "n_{epoch}.keras", keep=1), series(1))
         train(ModelCheckpoint(path), series(1))
         other.kill()

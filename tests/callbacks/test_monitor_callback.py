@@ -53,7 +53,7 @@ def test_old_names_stand_for_new_ones() -> None:
             assert stop.best == max(history.history[name])
 
 
-def test_no_validation_data_is_said_once_and_the_run_goes_on() -> None:
+def test_missing_validation_data_is_reported_once_and_the_run_continues() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(EarlyStopping(), validate=False, epochs=4)
@@ -73,7 +73,7 @@ def test_a_value_that_the_users_own_callback_adds(watcher: Any) -> None:
     assert watching.best == 0.3
 
 
-def test_a_stranger_needs_a_direction() -> None:
+def test_an_unknown_metric_needs_a_direction() -> None:
     put = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(val_los=1.0))
     made = model()
     before = made.get_weights()
@@ -82,7 +82,7 @@ def test_a_stranger_needs_a_direction() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(made.get_weights(), before, strict=True))
 
 
-def test_a_value_that_never_comes_is_said_once() -> None:
+def test_a_value_that_is_never_logged_is_reported_once() -> None:
     idle = LambdaCallback(on_epoch_end=lambda epoch, logs: None)
     with pytest.warns(UserWarning, match="EarlyStopping watches `f1`, which is not available.*loss") as caught:
         fit([idle, EarlyStopping(monitor="f1", mode="max")], epochs=5)

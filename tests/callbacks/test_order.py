@@ -131,7 +131,7 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
 
 
 def test_every_built_in_with_a_run_is_used_again_below() -> None:
-    # The one needs a server, the other goes on with a run that broke off: that is its work.
+    # One needs a server; the other resumes an interrupted run by design.
     others = {"RemoteMonitor", "BackupAndRestore"}
     public = (getattr(oncue.callbacks, name) for name in oncue.callbacks.__all__)
     kinds = {kind.__name__ for kind in public if issubclass(kind, Callback)}

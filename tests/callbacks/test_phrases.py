@@ -89,10 +89,10 @@ def train(made: Any, callbacks: list[Callback], y: Any = Y) -> Any:
 
 def outcome(made: Any, folder: Path) -> dict[str, Any]:
     history = made.history
-    told = "\n".join(history.explain().splitlines()[1:-1])
+    account = "\n".join(history.explain().splitlines()[1:-1])
     words = {part for entry in history.journal for part in (entry.text, entry.cited) if part}
     for part in sorted(words, key=len, reverse=True):
-        told = told.replace(part, "...")
+        account = account.replace(part, "...")
     return {
         "weights": [weight.tobytes() for weight in made.get_weights()],
         "rate": float(made.optimizer.learning_rate),
@@ -106,7 +106,7 @@ def outcome(made: Any, folder: Path) -> dict[str, Any]:
         },
         "backup": sorted(path.name for path in (folder / "backup").glob("*")),
         "journal": repr([(one.epoch, one.batch, one.callback, one.kind, one.data) for one in history.journal]),
-        "account": told,
+        "account": account,
     }
 
 
@@ -115,7 +115,7 @@ def outcome(made: Any, folder: Path) -> dict[str, Any]:
     [(early, Y), (poisoned, BAD), (scheduled, Y), (scheduled, BAD)],
     ids=["early", "not finite", "scheduled", "rolled back"],
 )
-def test_other_words_change_nothing_else(
+def test_other_phrases_change_nothing_else(
     callbacks: Any, y: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -134,7 +134,7 @@ def test_other_words_change_nothing_else(
     assert len(texts[0]) > 0 and all(one != other for one, other in zip(*texts, strict=True))
 
 
-def test_a_run_resumes_with_other_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_with_other_phrases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     outcomes = []
     for name in ("whole", "parts"):

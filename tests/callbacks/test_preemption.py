@@ -74,7 +74,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("period", [{}, {"save_freq": 3}])
-def test_the_same_script_goes_on_and_ends_equal(moment: Any, period: dict[str, Any], tmp_path: Path) -> None:
+def test_the_same_script_resumes_and_ends_equal(moment: Any, period: dict[str, Any], tmp_path: Path) -> None:
     expected = fit(BackupAndRestore(tmp_path / "other", **period))
     sender = Signal(*moment)
     with pytest.raises(Preempted) as ended:
@@ -92,9 +92,9 @@ def test_the_same_script_goes_on_and_ends_equal(moment: Any, period: dict[str, A
 
 def test_the_process_exits_as_shells_expect(tmp_path: Path) -> None:
     ended: list[Any] = []
-    told = LambdaCallback(on_exception=ended.append)
+    listener = LambdaCallback(on_exception=ended.append)
     with pytest.raises(SystemExit) as exit:
-        fit(Signal("on_train_batch_begin", 0, 1, "SIGUSR1"), Preemption(), told, BackupAndRestore(tmp_path / "b"))
+        fit(Signal("on_train_batch_begin", 0, 1, "SIGUSR1"), Preemption(), listener, BackupAndRestore(tmp_path / "b"))
     assert exit.value.code == 128 + signal.SIGUSR1 and isinstance(exit.value.__cause__, Preempted)
     assert ended == [exit.value]
 
@@ -108,21 +108,21 @@ def test_without_a_backup_it_says_that_nothing_was_saved() -> None:
 def test_a_signal_while_it_waits_for_data_or_saves(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sends: list[int] = []
 
-    def told(place: str) -> None:
+    def send_signal(place: str) -> None:
         if place == where and sends and not sends.pop():
             os.kill(os.getpid(), signal.SIGTERM)
 
     def stream() -> Any:
         draw = np.random.default_rng(0)
         while True:
-            told("data")
+            send_signal("data")
             at = draw.integers(0, 24, 6)
             yield X[at], Y[at]
 
     commit = Store.commit
 
     def slow_commit(self: Store, write: Any) -> None:
-        told("save")
+        send_signal("save")
         commit(self, write)
 
     monkeypatch.setattr(Store, "commit", slow_commit)
@@ -144,7 +144,7 @@ def test_a_signal_while_it_waits_for_data_or_saves(where: str, tmp_path: Path, m
     assert run(tmp_path / "parts", Preemption()) == whole
 
 
-def test_data_that_cannot_be_taken_up_within_an_epoch_keeps_the_backup_before(tmp_path: Path) -> None:
+def test_data_that_cannot_be_resumed_within_an_epoch_keeps_the_backup_before(tmp_path: Path) -> None:
     class OwnWay(torch.utils.data.DataLoader):  # type: ignore[type-arg]
         def __iter__(self) -> Any:
             return iter([(torch.as_tensor(X[:4]), torch.as_tensor(Y[:4]))] * 4)

@@ -125,7 +125,7 @@ def test_training_is_the_same_with_it_and_without() -> None:
 def test_evaluate_and_predict_measure_the_average_and_give_the_weights_back() -> None:
     made = model()
     made.fit(X, Y, batch_size=8, epochs=2, verbose=0)
-    # After `fit` the weights are the average; train on by hand, so that they differ.
+    # After `fit` the weights are the average; train another batch, so that they differ.
     made.train_on_batch(X, Y)
     trained = made.get_weights()
     average = [to_numpy(tensor).copy() for tensor in made.optimizer.ema_variables]
@@ -201,7 +201,7 @@ def test_before_the_first_update_there_is_no_average_to_show() -> None:
     assert made.evaluate(X, Y, verbose=0, callbacks=[SwapEMAWeights()]) == before
 
 
-def test_a_resumed_run_is_told_that_the_saved_weights_are_the_average() -> None:
+def test_a_resumed_run_knows_that_the_saved_weights_are_the_average() -> None:
     saved: dict[str, Any] = {}
     swap = SwapEMAWeights(swap_on_epoch=True)
 

@@ -179,7 +179,7 @@ def rolled(poison: Poison, *callbacks: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("at", [(0, 0), (0, 2), (2, 0), (2, 1), (3, 2)])
-def test_a_rollback_ends_as_if_nothing_had_been(at: tuple[int, int]) -> None:
+def test_a_rollback_ends_as_if_nothing_had_happened(at: tuple[int, int]) -> None:
     expected = rolled(Poison(-1, -1), factor=1)
     poison = Poison(*at)
     model = rolled(poison, factor=1)
@@ -204,7 +204,7 @@ def test_after_so_many_rollbacks_it_stops(capsys: pytest.CaptureFixture[str]) ->
     assert "Invalid loss, terminating training" in capsys.readouterr().out
 
 
-def test_files_know_nothing_of_an_epoch_that_was_undone(tmp_path: Path) -> None:
+def test_files_contain_nothing_of_an_undone_epoch(tmp_path: Path) -> None:
     def run(name: str, poison: Poison) -> list[str]:
         folder = tmp_path / name
         saver = keras.callbacks.ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True)

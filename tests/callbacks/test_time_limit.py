@@ -40,7 +40,7 @@ def fit(*callbacks: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("limit", [5.5, 7.5, 9.5, 14.5, 18.5, 20.5, 24.5])
-def test_it_leaves_off_in_time_and_goes_on(limit: float, tmp_path: Path) -> None:
+def test_it_stops_in_time_and_resumes(limit: float, tmp_path: Path) -> None:
     expected = fit(validation_data=(X, Y))
     clock, count = Clock(), 0
     while True:
@@ -81,7 +81,7 @@ def test_a_clock_that_is_set_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", ["11", "2 epochs", 0, -1, None, True, "eleven hours"])
-def test_what_is_no_time(limit: Any) -> None:
+def test_bad_times_are_refused(limit: Any) -> None:
     with pytest.raises(ValueError, match="of TimeLimit must be|TimeLimit"):
         TimeLimit(limit)
 

@@ -39,7 +39,7 @@ def test_the_last_and_the_best(files: Path) -> None:
     assert set(found.verify().values()) == {True}
 
 
-def test_a_damaged_one_is_set_aside_and_said(files: Path) -> None:
+def test_a_damaged_one_is_set_aside_and_reported(files: Path) -> None:
     damage(files / "4.weights.h5")
     damage(files / "2.weights.h5")
     (files / "3.weights.h5").unlink()

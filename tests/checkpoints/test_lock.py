@@ -1,4 +1,4 @@
-"""FolderLock: one owner at a time, whoever is scheduled when, and none that is dead."""
+"""FolderLock: one owner at a time, however processes are scheduled, and never a dead one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_folder_that_is_made_again_keeps_its_new_owner(tmp_path: Path) -> None
     assert os.listdir(folder) == []
 
 
-def test_an_owner_that_is_forgotten_holds_nothing(tmp_path: Path) -> None:
+def test_an_owner_that_is_garbage_collected_releases_the_lock(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     for _ in range(3):
         assert FolderLock(tmp_path).acquire()

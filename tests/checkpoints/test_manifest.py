@@ -50,7 +50,7 @@ def test_only_own_files_are_pruned(tmp_path: Path) -> None:
     assert [one.file for one in Manifest(path_of(tmp_path)).records] == ["old.keras", "m_4.keras"]
 
 
-def test_a_file_that_somebody_replaced_is_not_deleted(tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_is_not_deleted(tmp_path: Path) -> None:
     manifest = Manifest(path_of(tmp_path))
     save(manifest, "m_1.keras")
     save(manifest, "m_2.keras")
@@ -89,7 +89,7 @@ def test_without_rules_nothing_is_deleted(tmp_path: Path) -> None:
     assert manifest.prune([], "a", None) == []
 
 
-def test_what_cant_be_deleted_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_deletions_are_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest(path_of(tmp_path))
     save(manifest, "m_1.keras")
     save(manifest, "m_2.keras")
@@ -141,7 +141,7 @@ def test_a_file_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     assert Manifest(path_of(tmp_path)).records == []
 
 
-def test_another_score_tells_nothing(tmp_path: Path) -> None:
+def test_a_metric_without_scores_is_refused(tmp_path: Path) -> None:
     manifest = Manifest(path_of(tmp_path))
     save(manifest, "m.keras", 0.5)
     with pytest.raises(ValueError, match="no score of `val_accuracy`, but of `val_loss`"):

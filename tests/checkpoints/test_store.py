@@ -48,7 +48,7 @@ def test_the_newest_comes_back_and_the_one_before_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "a folder", "a pipe", "a link to nothing"])
 @pytest.mark.filterwarnings("ignore:.*could not be deleted")
-def test_a_damaged_state_is_told_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_reported_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
     store = Store(tmp_path)
     store.commit(writer("old"))
     store.commit(writer("new"))
@@ -72,7 +72,7 @@ def test_a_damaged_state_is_told_and_the_one_before_is_used(tmp_path: Path, dama
     assert Store(tmp_path).newest(reader) == "newer"
 
 
-def test_nothing_is_started_over_silently(tmp_path: Path) -> None:
+def test_a_run_never_starts_over_silently(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.commit(writer("only"))
     (tmp_path / "state-1.safetensors").write_text("")
@@ -130,7 +130,7 @@ def test_a_failure_at_every_operation_leaves_the_old_or_the_new(
     assert fatal > 4 and outcomes == {"c", "d"}
 
 
-def test_what_a_killed_run_left_half_done_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from oncue.checkpoints.store import Store
@@ -153,7 +153,7 @@ store.commit(write)
     assert names(tmp_path) == [".state-mine.tmp", "state-1.safetensors"]
 
 
-def test_a_folder_that_is_deleted_meanwhile_is_made_anew(tmp_path: Path) -> None:
+def test_a_folder_that_is_deleted_meanwhile_is_created_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "backup")
     store.commit(writer("1"))
     shutil.rmtree(store.folder)
@@ -175,7 +175,7 @@ def test_clearing_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     store.clear()
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_at_once(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="training doesn't begin"):
         Store(tmp_path / "file").prepare()

@@ -61,7 +61,7 @@ def test_numbers_of_numpy_and_those_that_are_not_finite(tmp_path: Path) -> None:
     assert type(three) is np.int64 and three == 3
 
 
-def test_a_state_keeps_its_tensors_when_training_goes_on(tmp_path: Path) -> None:
+def test_a_state_keeps_its_tensors_when_training_continues(tmp_path: Path) -> None:
     weight = torch.ones(2)
     seen = [1]
     frozen = TrainingState({}, parts={"weights": {"weight": weight}, "seen": seen}).freeze(Snapshot())

@@ -52,7 +52,7 @@ def test_an_error_keeps_the_next_job_from_beginning() -> None:
     assert not seen
 
 
-def test_what_is_to_be_done_when_idle_waits_for_the_job_under_way() -> None:
+def test_idle_work_waits_for_the_current_job() -> None:
     writer, seen, gate = Writer("it"), [], threading.Event()
     writer.when_idle(lambda: seen.append(threading.get_ident()))
     assert seen == [threading.get_ident()]
@@ -65,7 +65,7 @@ def test_what_is_to_be_done_when_idle_waits_for_the_job_under_way() -> None:
     assert seen[1:] == ["job", "after"]
 
 
-def test_check_waits_for_nothing() -> None:
+def test_check_never_waits() -> None:
     writer, gate = Writer("it"), threading.Event()
     writer.submit(lambda: gate.wait(10))
     writer.check()
@@ -137,7 +137,7 @@ def test_a_job_that_cannot_be_begun_is_not_waited_for(monkeypatch: pytest.Monkey
     assert seen == [2]
 
 
-def test_a_job_that_is_done_holds_nothing() -> None:
+def test_a_finished_job_holds_no_references() -> None:
     class Model:
         pass
 

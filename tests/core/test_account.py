@@ -50,7 +50,7 @@ def test_why_it_ended(ending: Ending, line: str) -> None:
     assert account([], ending)[1] == line
 
 
-def test_a_stop_of_a_users_own_is_told_in_its_words() -> None:
+def test_a_stop_by_a_custom_callback_is_quoted() -> None:
     stop = entry("the loss is good enough", "stop", 2, by="StopWhenGood")
     assert account([stop], Ending("asked", planned=9))[1] == (
         "It was stopped by StopWhenGood after epoch 3: the loss is good enough."
@@ -144,7 +144,7 @@ def test_where_the_files_are() -> None:
     ]
 
 
-def test_a_few_changes_of_the_rate_are_told_each() -> None:
+def test_a_few_changes_of_the_rate_are_listed_each() -> None:
     lines = account(
         [
             decided("schedule", "learning_rate", 1, by="Sets", optimizer="", before=0.1, after=0.05, last_set=None),
@@ -180,7 +180,7 @@ def test_many_entries_stay_short() -> None:
     assert lines[-2:] == ["  epoch 1000: Mine: note 999", "7 older notes made room for later ones."]
 
 
-def test_costs_name_the_dearest_first_and_leave_out_specks() -> None:
+def test_costs_name_the_most_expensive_first_and_omit_small_ones() -> None:
     costs = {"A": {"on_epoch_end": 0.5, "close": 0.25}, "B": {"close": 0.05}, "C": {"close": 1e-6}}
     assert account([], costs=costs)[-1] == "Callbacks took 0.8 s, 8.0% of the run: A 0.8 s, B 50.0 ms."
     assert account([], costs={"C": {"close": 1e-5}})[-1] == "Callbacks took 0.0 ms, 0.0% of the run."

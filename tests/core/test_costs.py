@@ -71,14 +71,14 @@ def test_a_periodic_slow_callback_is_found_and_a_cheap_one_not_charged(
     assert next(iter(costs)) == "Takes"
 
 
-def test_two_that_take_turns_are_told_apart(clock: Clock) -> None:
+def test_two_that_alternate_are_distinguished(clock: Clock) -> None:
     callbacks = [Takes(clock, 1e-6, 0.01, 100, 25), Cheap(clock, 1e-6), Other(clock, 1e-6, 0.03, 100, 75)]
     costs = train(clock, callbacks, 20_000)
     for callback in callbacks:
         assert costs[type(callback).__name__]["on_train_batch_end"] == pytest.approx(callback.took, rel=0.3)
 
 
-def test_what_happened_once_late_is_charged_to_nobody_else(clock: Clock) -> None:
+def test_a_single_late_call_is_charged_to_its_callback_only(clock: Clock) -> None:
     callbacks = [Cheap(clock, 1e-6), Takes(clock, 1e-6, 5.0, 10_000, 2999), Other(clock, 1e-6)]
     costs = train(clock, callbacks, 3000)
     assert costs["Cheap"]["on_train_batch_end"] == pytest.approx(callbacks[0].took, rel=0.3)
@@ -86,7 +86,7 @@ def test_what_happened_once_late_is_charged_to_nobody_else(clock: Clock) -> None
     assert blamed == pytest.approx(5.0, rel=0.01)
 
 
-def test_one_alone_is_always_told(clock: Clock) -> None:
+def test_a_single_callback_is_always_charged(clock: Clock) -> None:
     alone = Takes(clock, 1e-6, 5.0, 3000)
     costs = train(clock, [alone], 3000)
     assert costs == {"Takes": {"on_train_batch_end": pytest.approx(alone.took, rel=1e-6)}}
@@ -158,7 +158,7 @@ def test_a_list_used_again_counts_one_run(clock: Clock) -> None:
         (10.5, 8.0, 1, True),
     ],
 )
-def test_one_line_when_callbacks_were_dear(
+def test_one_line_when_callbacks_were_expensive(
     clock: Clock, capsys: pytest.CaptureFixture[str], seconds: float, slow: float, verbose: int, said: bool
 ) -> None:
     class Slow(Callback):

@@ -26,7 +26,7 @@ from oncue.core.every import Every
         ("2h", 7200, "second"),
     ],
 )
-def test_periods_in_words(text: str, amount: float, unit: str) -> None:
+def test_periods_as_text(text: str, amount: float, unit: str) -> None:
     every = Every(text)
     assert (every.amount, every.unit) == (amount, unit)
 
@@ -39,13 +39,13 @@ def test_what_is_no_period(text: str) -> None:
         Every(text)
 
 
-def test_a_number_without_a_unit_is_told_both_readings() -> None:
+def test_a_number_without_a_unit_gets_both_readings_suggested() -> None:
     wrong: Any = 5
     with pytest.raises(ValueError, match="'5 epochs' or '5 steps'"):
         Every(wrong)
 
 
-def test_an_unknown_unit_is_told_the_nearest() -> None:
+def test_an_unknown_unit_gets_the_nearest_suggested() -> None:
     with pytest.raises(ValueError, match="Did you mean 'epochs'"):
         Every("2 epohcs")
 
@@ -92,7 +92,7 @@ def test_of_another_every_only_the_period_is_taken() -> None:
 
 
 @given(st.integers(1, 7), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 40))
-def test_a_count_goes_on_where_it_was_saved(period: int, epochs: list[int], cut: int) -> None:
+def test_a_count_continues_where_it_was_saved(period: int, epochs: list[int], cut: int) -> None:
     batches = [batch for count in epochs for batch in range(count)]
     whole = Every(f"{period} steps")
     expected = [whole.after_batch(batch) for batch in batches]

@@ -28,7 +28,7 @@ def kill_while_writing(path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", KILLED, str(path)], env=environment()).returncode == -signal.SIGKILL
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     path = tmp_path / "model_03.keras"
     path.write_text("old")
     kill_while_writing(path)
@@ -37,7 +37,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert len(sweep(tmp_path, r"model_.*\.keras")) == 1 and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+def test_files_of_a_living_process_stay(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.txt") as temporary:
         assert not sweep(tmp_path, ".*") and temporary.exists()
 

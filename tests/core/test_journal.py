@@ -107,7 +107,7 @@ def test_words_are_made_from_the_data_and_not_saved() -> None:
     assert again == journal and str(again[0]) == "epoch 1: Saver: saved last.keras"
 
 
-def test_an_entry_that_has_only_words_keeps_them() -> None:
+def test_an_entry_that_has_only_text_keeps_it() -> None:
     # So were all entries before the words were made from the data, and so are those of users.
     kept = {
         "time": 1.0,

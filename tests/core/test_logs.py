@@ -58,7 +58,7 @@ FREE: dict[str, tuple[Callable[[Logs], Any], Any]] = {
 
 
 @pytest.mark.parametrize("case", FREE)
-def test_what_needs_no_values_fetches_nothing(logs: Logs, device: Device, case: str) -> None:
+def test_operations_without_values_fetch_nothing(logs: Logs, device: Device, case: str) -> None:
     look, expected = FREE[case]
     assert look(logs) == expected
     assert device.reads == 0
@@ -128,7 +128,7 @@ def test_reading_fetches_once_and_gives_floats(logs: Logs, device: Device, case:
     assert device.reads == 1
 
 
-def test_a_written_value_stands(logs: Logs, device: Device) -> None:
+def test_a_written_value_is_kept(logs: Logs, device: Device) -> None:
     logs["loss"] = 9.0
     logs["mine"] = 1.0
     logs.update(other=2.0)

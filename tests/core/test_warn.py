@@ -285,7 +285,7 @@ def a_torn_log(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @case
-def nobody_listens(folder: Path, patch: pytest.MonkeyPatch) -> None:
+def unreachable_server(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().fit(X, Y, verbose=0, callbacks=[RemoteMonitor("http://127.0.0.1:9")])
 
 
@@ -466,7 +466,7 @@ def test_on_another_thread_it_is_kept_for_the_line_that_waits() -> None:
     assert line_of(lambda: warn(*said[0]))[0] == __file__
 
 
-def test_the_same_line_is_told_once_and_another_again() -> None:
+def test_a_line_warns_once_and_another_line_again() -> None:
     say = in_oncue("def say():\n    warn('found')")["say"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")

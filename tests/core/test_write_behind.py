@@ -37,7 +37,7 @@ def test_the_bytes_and_their_checksum(size: int, tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("oncue")]
 
 
-def test_a_patch_changes_bytes_and_goes_on_at_the_end(tmp_path: Path) -> None:
+def test_a_patch_changes_bytes_and_continues_at_the_end(tmp_path: Path) -> None:
     with WriteBehind(tmp_path / "a") as file:
         file.write(b"abcdef")
         file.patch(1, b"XY")

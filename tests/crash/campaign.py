@@ -142,7 +142,7 @@ def start(folder: Path) -> int:
 
 
 def main(root: Path, kills: int, seed: int) -> int:
-    """Kill runs so often, and compare each with one that nobody killed."""
+    """Kill runs a number of times, and compare each with an uninterrupted run."""
     torch.set_num_threads(1)
     chance, done, runs = random.Random(seed), 0, 0
     straight = root / "straight"
@@ -157,7 +157,7 @@ def main(root: Path, kills: int, seed: int) -> int:
         folder.mkdir()
         while True:
             child = start(folder)
-            # Before there is a backup a run begins anew, and what TensorBoard had written stays.
+            # Without a backup a run would start from scratch, and TensorBoard's earlier files would remain.
             while not any((folder / "backup").glob("state-*")):
                 time.sleep(0.002)
             if done < kills:

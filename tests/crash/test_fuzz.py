@@ -167,7 +167,7 @@ def changed(draw: st.DrawFn, content: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 6))):
         if not data:
             break
-        # Most of what describes a file lies at its beginning and its end.
+        # Most of a file's metadata is at its beginning and its end.
         end = draw(st.sampled_from([len(data), min(len(data), 600)]))
         place = draw(st.integers(0, end - 1))
         if draw(st.booleans()):
@@ -197,7 +197,7 @@ def changed(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(data)
 
 
-STRANGE = st.sampled_from(
+ODD_VALUES = st.sampled_from(
     [
         None, True, False, 0, 1, -1, 2, 1 << 31, 1 << 40, 1 << 63, 1 << 70, 0.5, -1.5, 1e308, float("nan"), float("inf"), "",
         "x", "../x", "/etc/passwd", "relu", "Dense", "Sequential", "Lambda", "float16", "mse", "a/b", "\0", "é" * 300, [],
@@ -228,9 +228,9 @@ def changed_json(draw: st.DrawFn, value: Any) -> Any:
         if not places:
             break
         holder, key = draw(st.sampled_from(range(len(places))).map(lambda index: places[index]))  # noqa: B023
-        kind = draw(st.sampled_from(["strange", "strange", "remove", "rename", "repeat", "elsewhere", "deep"]))
-        if kind == "strange":
-            holder[key] = copy.deepcopy(draw(STRANGE))
+        kind = draw(st.sampled_from(["odd", "odd", "remove", "rename", "repeat", "elsewhere", "deep"]))
+        if kind == "odd":
+            holder[key] = copy.deepcopy(draw(ODD_VALUES))
         elif kind == "remove":
             del holder[key]
         elif kind == "rename" and isinstance(holder, dict):

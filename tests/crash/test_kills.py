@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments end as runs that nobody killed."""
+"""Runs that are killed at random moments end like uninterrupted ones."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_masks_merge() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: layers.Dense(3), lambda: layers.BatchNormalization(), lambda: layers.LSTM(3)])
-def test_a_build_by_hand_is_not_repeated(make: Any) -> None:
+def test_an_explicit_build_is_not_repeated(make: Any) -> None:
     layer = make()
     layer.build((None, 5, 4))
     weights = [weight.value for weight in layer.weights]

@@ -104,7 +104,7 @@ def test_only_what_the_kernel_can_is_taken() -> None:
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_what_the_backward_pass_needs_is_noted_only_where_there_can_be_one(gradients: bool) -> None:
+def test_tensors_for_the_backward_pass_are_saved_only_when_needed(gradients: bool) -> None:
     lstm = module()
     with profile(record_shapes=True) as trace, torch.set_grad_enabled(gradients), WholeLSTMs([lstm]).put_in():
         lstm(torch.ones(6, 2, 3))

@@ -28,13 +28,13 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words_of(program: Callable[[], Any]) -> list[str]:
-    """Run a program; return the old words that it was told of, in order."""
+    """Run a program; return the old names that it was warned about, in order."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         program()
-    told = [item for item in caught if issubclass(item.category, DeprecationWarning)]
-    assert {Path(item.filename).name for item in told} <= {Path(__file__).name}, "a warning points at the user's line"
-    return [str(item.message).split("`")[1] for item in told]
+    warned = [item for item in caught if issubclass(item.category, DeprecationWarning)]
+    assert {Path(item.filename).name for item in warned} <= {Path(__file__).name}, "a warning points at the user's line"
+    return [str(item.message).split("`")[1] for item in warned]
 
 
 def keras_1() -> None:
@@ -281,7 +281,7 @@ def test_classes_are_the_same_whichever_way_they_are_imported() -> None:
     assert ModelCheckpoint.__module__.startswith("oncue.callbacks")
 
 
-def test_oncue_keras_needs_no_torch() -> None:
+def test_oncue_keras_imports_no_torch() -> None:
     script = f"""
 import sys
 sys.path.insert(0, {str(SOURCE)!r})
@@ -306,7 +306,7 @@ def test_every_old_module_has_a_home(old: str) -> None:
     assert module.__name__ == MODULES[old]
 
 
-def test_an_unknown_word_is_no_old_word() -> None:
+def test_an_unknown_name_is_not_an_old_name() -> None:
     model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
     model.compile(optimizer="sgd", loss="mse")
     with pytest.raises(TypeError, match="epochs"):

@@ -88,7 +88,7 @@ def test_lambda_callback_takes_old_names() -> None:
     assert heard == [0, 1]
 
 
-def test_loader_words_of_keras_2_do_nothing() -> None:
+def test_loader_arguments_of_keras_2_are_ignored() -> None:
     history = model().fit(X, Y, verbose=0, workers=2, use_multiprocessing=False, max_queue_size=3)
     assert len(history.epoch) == 1
 

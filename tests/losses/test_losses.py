@@ -189,7 +189,7 @@ class TestGet:
         assert isinstance(losses.get(losses.Huber), losses.Huber)
         assert losses.get(None) is None
 
-    def test_an_unknown_name_tells_the_nearest(self) -> None:
+    def test_an_unknown_name_suggests_the_nearest(self) -> None:
         with pytest.raises(ValueError, match=r"categorical_crosentropy.*Did you mean 'categorical_crossentropy'"):
             losses.get("categorical_crosentropy")
 

@@ -175,7 +175,7 @@ class TestUserMetrics:
         with pytest.raises(ValueError, match=r"shape \(2, 2\)"):
             metric.matrix.assign([1, 2])
 
-    def test_a_forgotten_super_call_is_told(self) -> None:
+    def test_a_missing_super_call_is_reported(self) -> None:
         class Forgot(Metric):
             def __init__(self) -> None:
                 self.total = self.add_weight(name="total")
@@ -183,7 +183,7 @@ class TestUserMetrics:
         with pytest.raises(RuntimeError, match=r"super\(\).__init__"):
             Forgot()
 
-    def test_missing_methods_are_told(self) -> None:
+    def test_missing_methods_are_reported(self) -> None:
         with pytest.raises(NotImplementedError, match="update_state"):
             Metric().update_state(1, 2)
         with pytest.raises(NotImplementedError, match="result"):
@@ -239,7 +239,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("metric", "kind"), EVERY, ids=lambda value: getattr(value, "name", value))
-def test_nothing_is_read_and_results_are_owned(metric: Metric, kind: str) -> None:
+def test_the_device_is_not_read_and_results_are_owned(metric: Metric, kind: str) -> None:
     y_pred = torch.rand(6, 1 if kind == "column" else 3)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
     y_true = {"column": torch.tensor([[0.0], [1.0]] * 3), "labels": labels, "one_hot": torch.eye(3)[labels]}[kind]
@@ -275,7 +275,7 @@ class TestGet:
         mine = Hits()
         assert metrics.get(mine) is mine and metrics.get(None) is None
 
-    def test_an_unknown_name_tells_the_nearest(self) -> None:
+    def test_an_unknown_name_suggests_the_nearest(self) -> None:
         with pytest.raises(ValueError, match=r"acuracy.*Did you mean 'accuracy'"):
             metrics.get("acuracy")
 

@@ -104,7 +104,7 @@ def test_last_axis_of_one_comes_and_goes() -> None:
     assert keras.Model(y, y * 2)(tensor(torch.ones(2, 3, 1))).shape == (2, 3)
 
 
-def test_whole_numbers_become_what_the_input_says() -> None:
+def test_inputs_are_cast_to_the_declared_dtype() -> None:
     x, n = keras.Input((2,)), keras.Input((2,), dtype="int32")
     model = keras.Model([x, n], [x, n])
     first, second = model([tensor(torch.ones(1, 2, dtype=torch.int64)), tensor(torch.ones(1, 2))])

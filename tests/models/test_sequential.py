@@ -32,7 +32,7 @@ def test_built_at_once_when_the_input_is_known() -> None:
         ({"batch_input_shape": (8, 4)}, (8, 4)),
     ],
 )
-def test_old_words_for_the_input_of_the_first_layer(first: dict[str, Any], shape: tuple[int | None, ...]) -> None:
+def test_old_arguments_for_the_input_of_the_first_layer(first: dict[str, Any], shape: tuple[int | None, ...]) -> None:
     model = keras.Sequential([layers.Dense(3, **first)])
     assert model.built
     assert model.input_shape == shape

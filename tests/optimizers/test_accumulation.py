@@ -166,7 +166,7 @@ def test_one_is_none() -> None:
 
 @pytest.mark.parametrize("kind", ["adam", "torch"])
 def test_an_optimizer_that_has_trained_already(kind: str) -> None:
-    """Compiled again with accumulation, it goes on with its count and its state."""
+    """Compiled again with accumulation, it continues with its count and its state."""
     small, large = model(), model()
     for made in (small, large):
         optimizer: Any = Adam(0.02)

@@ -81,7 +81,7 @@ def test_it_is_the_inner_optimizer_without_the_bad_steps(name: str, deferred: bo
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_the_host_reads_nothing_when_the_check_is_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_host_does_not_read_the_device_when_the_check_is_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = parameters()
     optimizer = LossScaleOptimizer(Adam(0.1))
     optimizer.build(weights)

@@ -1,4 +1,4 @@
-"""State: a run that is stopped and resumed goes on as if nothing had happened, and a wrong state is refused."""
+"""State: a run that is stopped and resumed continues as if nothing had happened, and a wrong state is refused."""
 
 from __future__ import annotations
 

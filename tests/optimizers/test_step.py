@@ -269,7 +269,7 @@ def test_exclusion_comes_before_build_and_needs_names() -> None:
 @pytest.mark.parametrize("same", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("cls", CLASSES)
-def test_a_copy_goes_on_by_itself(cls: type[Optimizer], options: dict[str, Any], same: Any) -> None:
+def test_a_copy_is_independent(cls: type[Optimizer], options: dict[str, Any], same: Any) -> None:
     weights = [parameter(1.0), parameter(2.0)]
     optimizer = cls(learning_rate=0.1, **options)
     optimizer.exclude_from_weight_decay(var_list=weights[:1])

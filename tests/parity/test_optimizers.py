@@ -104,7 +104,7 @@ def test_state_is_listed_as_keras_lists_it(keras: ModuleType, name: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_started_in_keras_goes_on_here(keras: ModuleType, name: str) -> None:
+def test_a_run_started_in_keras_continues_here(keras: ModuleType, name: str) -> None:
     pair = Pair(keras, name, {"learning_rate": 0.1})
     for number in range(3):
         pair.step(number)

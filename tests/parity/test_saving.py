@@ -320,7 +320,7 @@ def assert_same_history(one: dict[str, list[float]], other: dict[str, list[float
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_training_goes_on_on_the_other_side(way: tuple[Any, Any], optimizer: str, tmp_path: Path) -> None:
+def test_training_continues_on_the_other_side(way: tuple[Any, Any], optimizer: str, tmp_path: Path) -> None:
     writer, reader = way
     model, x, y = trained(writer, optimizer)
     model.save(tmp_path / "m.keras")
@@ -332,7 +332,7 @@ def test_training_goes_on_on_the_other_side(way: tuple[Any, Any], optimizer: str
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "RMSprop", "Nadam"])
-def test_training_goes_on_from_old_files(keras: ModuleType, optimizer: str, tmp_path: Path) -> None:
+def test_training_continues_from_old_files(keras: ModuleType, optimizer: str, tmp_path: Path) -> None:
     def run(k: Any) -> tuple[Any, Any, Any]:
         model = fill(k.Sequential([k.layers.Input((6,)), k.layers.Dense(3)]))
         model.compile(OPTIMIZERS[optimizer](k.optimizers), "mse", metrics=["mae"])
@@ -346,7 +346,7 @@ def test_training_goes_on_from_old_files(keras: ModuleType, optimizer: str, tmp_
 
     model, x, y = run(oncue)
     model.save(tmp_path / "n.h5")
-    # Keras reads it, loss and optimizer included; it can't go on training after any file of this kind.
+    # Keras reads it, including loss and optimizer, but can't continue training from any file of this kind.
     other = keras.models.load_model(tmp_path / "n.h5")
     assert int(other.optimizer.iterations) == 4
     np.testing.assert_allclose(other.evaluate(x, y, verbose=0), model.evaluate(x, y, verbose=0), rtol=1e-5)

@@ -52,9 +52,7 @@ def fails_at(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["create", "write", "fsync", "replace"])
 @pytest.mark.parametrize("name", SAVES)
-def test_the_old_file_stays_and_nothing_else(
-    name: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_old_file_stays(name: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / name
     SAVES[name](model(), path)
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Whole models in `.keras` and `.h5` files: what comes back is what was saved, and it goes on training."""
+"""Whole models in `.keras` and `.h5` files: what is loaded is what was saved, and training continues."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_merging_layers_come_back(extension: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
-def test_training_goes_on(extension: str, tmp_path: Path) -> None:
+def test_training_continues(extension: str, tmp_path: Path) -> None:
     model = small(optimizer=keras.optimizers.Adam(0.02), loss="mse", metrics=["mae"])
     loaded = again(model, tmp_path / f"m.{extension}")
     assert loaded.optimizer.learning_rate == 0.02
@@ -113,7 +113,7 @@ def test_training_goes_on(extension: str, tmp_path: Path) -> None:
     assert loaded.fit(**data).history == model.fit(**data).history
 
 
-def test_what_compile_was_told_comes_back(tmp_path: Path) -> None:
+def test_arguments_of_compile_are_restored(tmp_path: Path) -> None:
     model = small(
         optimizer=keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10), momentum=0.5, clipnorm=1.0),
         loss=keras.losses.Huber(delta=0.5),
@@ -252,7 +252,7 @@ def test_a_model_without_configuration_is_refused_with_the_formats_that_hold_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_of_compile_is_left_out_with_a_warning(tmp_path: Path) -> None:
+def test_arguments_of_compile_that_cannot_be_saved_are_omitted_with_a_warning(tmp_path: Path) -> None:
     model = small()
     model.compile(lambda parameters: torch.optim.SGD(parameters, lr=0.1), torch.nn.MSELoss())
     model.fit(samples(4), samples(1), verbose=0)

@@ -1,4 +1,4 @@
-"""Files as Keras 1 and 2 wrote them, made here by hand."""
+"""Files as Keras 1 and 2 wrote them, made here from scratch."""
 
 from __future__ import annotations
 

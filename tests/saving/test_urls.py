@@ -56,9 +56,7 @@ def test_there_and_back(name: str, store: Any) -> None:
 
 @pytest.mark.parametrize("step", ["put_file", "mv"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_failure_leaves_the_old_one_and_nothing_else(
-    name: str, step: str, store: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_leaves_only_the_old_one(name: str, step: str, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     save(name, model(1.0))
 
     def fails(*arguments: Any, **options: Any) -> NoReturn:
@@ -83,7 +81,7 @@ def test_checkpoints(asynchronous: bool, store: Any) -> None:
     "url",
     ["memory://runs/{epoch}.keras", "memory://runs/{epoch}/m.keras", "memory://m.keras", "memory://{epoch}.keras"],
 )
-def test_a_store_that_takes_nothing_is_found_before_the_first_step(
+def test_an_unwritable_store_is_found_before_the_first_step(
     url: str, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*arguments: Any, **options: Any) -> NoReturn:

@@ -98,7 +98,7 @@ def test_other_shapes_are_named_and_nothing_is_loaded(extension: str, tmp_path: 
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
-def test_what_fits_is_loaded_where_that_is_asked_for(extension: str, tmp_path: Path) -> None:
+def test_matching_weights_are_loaded_on_request(extension: str, tmp_path: Path) -> None:
     one = keras.Sequential([layers.Input((4,)), layers.Dense(3, name="a"), layers.Dense(7, name="b")])
     other = keras.Sequential([layers.Input((4,)), layers.Dense(3, name="a"), layers.Dense(8, name="b")])
     one.save_weights(tmp_path / f"w.{extension}")

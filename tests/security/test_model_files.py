@@ -195,7 +195,7 @@ def test_other_compressions(how: int, model: Any, tmp_path: Path) -> None:
     refused(model, archive(tmp_path / "x.keras", list(parts_of(model, tmp_path).items()), how))
 
 
-def test_an_archive_packed_anew_is_read(model: Any, tmp_path: Path) -> None:
+def test_a_repacked_archive_is_read(model: Any, tmp_path: Path) -> None:
     path = archive(tmp_path / "x.keras", list(parts_of(model, tmp_path).items())[::-1], zipfile.ZIP_DEFLATED)
     loaded = keras.models.load_model(path)
     np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
@@ -323,7 +323,7 @@ def test_samples_too_large(model: Any, tmp_path: Path) -> None:
         models_refused(path, "larger than any sample")
 
 
-def test_what_is_no_model(model: Any, tmp_path: Path) -> None:
+def test_files_without_a_model(model: Any, tmp_path: Path) -> None:
     for config in (layer("Dense", units=3), function("os", "system"), layer("system", module="os")):
         for path in written(tmp_path, model, config):
             models_refused(path, ".")
@@ -346,7 +346,7 @@ OPTIMIZERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", OPTIMIZERS)
-def test_what_an_optimizer_was_told(key: str, model: Any, tmp_path: Path) -> None:
+def test_bad_optimizer_arguments(key: str, model: Any, tmp_path: Path) -> None:
     config = config_of(model, tmp_path)
     config["compile_config"]["optimizer"]["config"][key] = OPTIMIZERS[key]
     with pytest.raises(ValueError, match="can't be compiled"):
@@ -354,7 +354,7 @@ def test_what_an_optimizer_was_told(key: str, model: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("key", COMPILED)
-def test_what_compile_was_told(key: str, model: Any, tmp_path: Path) -> None:
+def test_bad_compile_arguments(key: str, model: Any, tmp_path: Path) -> None:
     config = config_of(model, tmp_path)
     config["compile_config"][key] = COMPILED[key]
     with pytest.raises(ValueError):
@@ -671,7 +671,7 @@ def test_names_that_look_alike(tmp_path: Path) -> None:
         module.load_weights(tmp_path / "w.safetensors")
 
 
-def test_an_order_that_lies(tmp_path: Path) -> None:
+def test_a_wrong_order_of_tensors_is_ignored(tmp_path: Path) -> None:
     tensors = {"weight": torch.ones(2, 4), "bias": torch.ones(2)}
     for order in ("bias\nweight", "weight", "weight\nweight", "../x\n", ""):
         (tmp_path / "w.safetensors").write_bytes(save(tensors, {"order": order}))

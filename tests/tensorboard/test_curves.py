@@ -124,7 +124,7 @@ def test_evaluate_alone(tmp_path: Path, scalars: Curves) -> None:
     assert not (tmp_path / "train").exists()
 
 
-def test_a_second_fit_begins_anew(tmp_path: Path, scalars: Curves) -> None:
+def test_a_second_fit_starts_from_scratch(tmp_path: Path, scalars: Curves) -> None:
     callback = TensorBoard(tmp_path, update_freq="batch", write_graph=False)
     built = model()
     for _ in range(2):
@@ -133,7 +133,7 @@ def test_a_second_fit_begins_anew(tmp_path: Path, scalars: Curves) -> None:
     assert sorted(step for step, _ in scalars(tmp_path / "train")["batch_loss"]) == [1, 1, 2, 2, 3, 3]
 
 
-def test_the_step_goes_on_where_a_state_is_given_back(tmp_path: Path, scalars: Curves) -> None:
+def test_the_step_continues_from_a_restored_state(tmp_path: Path, scalars: Curves) -> None:
     first = TensorBoard(tmp_path / "first", update_freq="batch", write_graph=False)
     model().fit(*data(), batch_size=8, verbose=0, callbacks=[first])
     state = first.state_dict()

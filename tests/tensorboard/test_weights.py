@@ -123,7 +123,7 @@ def test_types_without_histograms_of_their_own() -> None:
     assert sum(row[2] for row in bucket_rows([torch.zeros(0)])[0]) == 0.0
 
 
-def test_a_host_without_weights_is_told_so_before_the_first_step(tmp_path: Path) -> None:
+def test_a_host_without_weights_gets_an_error_before_the_first_step(tmp_path: Path) -> None:
     class Host:
         stop_training = False
         optimizer = None

@@ -330,7 +330,7 @@ def test_methods_that_need_compile(method: str) -> None:
         getattr(network(), method)(X, REAL)
 
 
-def test_predict_needs_no_compile() -> None:
+def test_predict_works_without_compile() -> None:
     assert network().predict(X, verbose=0).shape == (12, 1)
     assert network().predict_on_batch(X).shape == (12, 1)
 
@@ -398,7 +398,7 @@ def test_batch_size_for_a_generator_is_ignored_aloud() -> None:
         compiled().fit(generator(), batch_size=3, verbose=0)
 
 
-def test_good_input_says_nothing() -> None:
+def test_good_input_gives_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made = compiled(metrics=["mae"])

@@ -1,4 +1,4 @@
-"""Nobody waits for the device unless a callback reads: a step reads nothing, whatever the number of batches."""
+"""Training waits for the device only if a callback reads: a step reads nothing, whatever the number of batches."""
 
 from __future__ import annotations
 

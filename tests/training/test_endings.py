@@ -244,7 +244,7 @@ def test_the_ends_in_a_loop_of_ones_own() -> None:
     ]
 
 
-def test_close_called_by_hand_raises_the_first_failure() -> None:
+def test_close_called_directly_raises_the_first_failure() -> None:
     heard: list[tuple[str, str]] = []
     watchers = [Watcher("a", heard, {"close": OSError("a")}), Watcher("b", heard, {"close": OSError("b")})]
     with pytest.raises(OSError, match="b") as caught:

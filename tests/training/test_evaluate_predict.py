@@ -135,7 +135,7 @@ def test_predict_keeps_the_form_of_the_outputs(form: str) -> None:
     np.testing.assert_array_equal(found[1], X[:, 0])
 
 
-def test_predict_keeps_no_graph_and_needs_no_gradient() -> None:
+def test_predict_keeps_no_graph_and_computes_no_gradient() -> None:
     seen: list[bool] = []
     listener = LambdaCallback(on_predict_batch_end=lambda batch, logs: seen.append(logs["outputs"].requires_grad))
     model().predict(X, verbose=0, callbacks=[listener])

@@ -139,7 +139,7 @@ def test_params_and_model_of_every_callback() -> None:
     assert seen[1] == ({"verbose": 2, "epochs": 1, "steps": None}, made)
 
 
-def test_a_callback_list_by_hand_in_a_loop_of_ones_own() -> None:
+def test_a_callback_list_in_a_hand_written_loop() -> None:
     calls: list[Any] = []
     history = History()
     print_like = LambdaCallback(
@@ -162,7 +162,7 @@ def test_a_callback_list_by_hand_in_a_loop_of_ones_own() -> None:
     assert history.history == {"loss": [0.25], "extra": [1.0]}
 
 
-def test_what_a_callback_writes_the_next_ones_read() -> None:
+def test_values_written_by_a_callback_are_read_by_the_next() -> None:
     class Writes(Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             logs["mine"] = epoch * 10.0
@@ -233,7 +233,7 @@ def test_kept_logs_show_their_own_moment(how: str, spe: int) -> None:
     assert [READERS[how](item) for item in kept_tests] == read_tests
 
 
-def test_logs_that_nobody_keeps_are_gone_before_the_next_step() -> None:
+def test_unreferenced_logs_are_freed_before_the_next_step() -> None:
     gone: list[bool] = []
 
     class Looks(Callback):
@@ -486,7 +486,7 @@ def test_a_torch_optimizer_and_a_factory() -> None:
         assert values == reference
 
 
-def test_the_same_steps_as_a_loop_by_hand() -> None:
+def test_the_same_steps_as_a_hand_written_loop() -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
     start = {name: value.clone() for name, value in module.state_dict().items()}

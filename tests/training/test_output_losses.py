@@ -96,7 +96,7 @@ def test_what_does_not_fit_the_outputs_is_refused(loss: Any, weights: Any, names
         OutputLosses(loss, weights, names)([A, A], [OUT_A, OUT_A])
 
 
-def test_an_unknown_key_tells_the_nearest() -> None:
+def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"'haed'.*Did you mean 'head'"):
         OutputLosses({"haed": "mse"})({"head": A, "tail": A}, {"head": OUT_A, "tail": OUT_A})
 

@@ -100,7 +100,7 @@ def test_the_outputs_are_those_of_autocast(kind: str) -> None:
     np.testing.assert_array_equal(model.predict(X, batch_size=len(X), verbose=0), exact)
 
 
-def test_a_step_is_that_of_the_loop_by_hand() -> None:
+def test_a_step_equals_that_of_a_hand_written_loop() -> None:
     oncue.utils.set_random_seed(0)
     ours, theirs = Watched(), Watched()
     theirs.load_state_dict(ours.state_dict())
@@ -146,7 +146,7 @@ def test_a_step_with_infinite_gradients_is_skipped_and_not_counted() -> None:
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
-def test_a_schedule_stands_still_in_skipped_steps() -> None:
+def test_a_schedule_does_not_advance_in_skipped_steps() -> None:
     model = module()
     rate = oncue.optimizers.schedules.PiecewiseConstantDecay([2, 4], [0.1, 0.01, 0.001])
     model.compile(LossScaleOptimizer(SGD(rate), initial_scale=2.0**40), "mse", precision="fp16")
@@ -289,7 +289,7 @@ def test_the_configuration_of_compile(precision: str | None) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-def test_fused_optimizers_on_an_accelerator_wait_for_nothing(optimizer: str) -> None:
+def test_fused_optimizers_on_an_accelerator_never_synchronize(optimizer: str) -> None:
     """Skipped steps are counted right though nothing is read in the step that is skipped."""
     model = module()
     inner = oncue.optimizers.get(optimizer)

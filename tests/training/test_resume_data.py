@@ -115,7 +115,7 @@ def many(kind: str) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     "kind", ["dataset", "steps", "loader", "loader with workers", "weighted loader", "subset loader"]
 )
-def test_an_epoch_of_a_million_batches_is_taken_up_without_reading_what_is_done(kind: str) -> None:
+def test_an_epoch_of_a_million_batches_resumes_without_reading_earlier_ones(kind: str) -> None:
     at = 999_990
     torch.manual_seed(0)
     first, _ = many(kind)
@@ -139,7 +139,7 @@ def test_an_epoch_of_a_million_batches_is_taken_up_without_reading_what_is_done(
 
 
 @pytest.mark.parametrize("shuffle", [True, "batch", False])
-def test_arrays_are_taken_up_without_touching_what_is_done(shuffle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_resume_without_touching_earlier_batches(shuffle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
     x = torch.arange(1_000_000.0)
     batches = batches_of(x, x, x, batch_size=1, shuffle=shuffle)
@@ -222,7 +222,7 @@ def test_a_sampler_that_remembers_earlier_passes(tmp_path: Path, workers: int) -
     survives(tmp_path, of_loader(sampler=lambda _: OwnOrder(), num_workers=workers), cuts())
 
 
-def test_a_sampler_that_is_not_the_same_each_time_is_said(tmp_path: Path) -> None:
+def test_a_sampler_that_does_not_repeat_its_order_is_reported(tmp_path: Path) -> None:
     make = of_loader(sampler=lambda _: OwnOrder(seed=None))
     with pytest.raises(ConnectionError):
         run(tmp_path, make, PowerCut(1, 3))
@@ -247,7 +247,7 @@ def test_the_loader_is_as_it_was_afterwards(tmp_path: Path) -> None:
 
 
 def generator() -> Iterator[Any]:
-    """Draw from a generator of its own, and from those that everybody draws from."""
+    """Draw from a generator of its own, and from the global ones."""
     own = np.random.default_rng(7)
     while True:
         at = own.permutation(24)[:4]
@@ -388,7 +388,7 @@ def test_a_stream_without_a_seed_is_never_repeated_silently(tmp_path: Path, cut:
     assert len(history["loss"]) == 3
 
 
-def test_a_stream_that_ends_earlier_than_before_is_said(tmp_path: Path) -> None:
+def test_a_stream_that_ends_earlier_than_before_is_reported(tmp_path: Path) -> None:
     def of(batches: int) -> Callable[[], Any]:
         return lambda: iter([(X[:4], Y[:4])] * batches)
 

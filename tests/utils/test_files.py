@@ -70,7 +70,7 @@ def test_failures_say_which_file_to_put_where(serve: Callable[[dict[str, bytes]]
     assert list((tmp_path / "datasets").iterdir()) == []
 
 
-def test_a_download_that_breaks_off_is_not_kept(tmp_path: Path, broken_server: str) -> None:
+def test_an_interrupted_download_is_not_kept(tmp_path: Path, broken_server: str) -> None:
     with pytest.raises(DownloadError, match="broke after 4 of 104 bytes"):
         get_file(origin=broken_server + "a.bin", cache_dir=tmp_path)
     assert list((tmp_path / "datasets").iterdir()) == []

@@ -105,7 +105,7 @@ def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: py
     assert len(runs) == 1
 
 
-def test_what_cant_be_recorded_runs_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_cannot_be_recorded_runs_without_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     def record(run: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 

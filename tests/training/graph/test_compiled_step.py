@@ -158,7 +158,7 @@ def test_one_graph_serves_all_epochs_rates_and_fits(quick: None) -> None:
     assert region.direct_calls == 2 + 4 * 3  # the first call compiles, and the first one of each pass is checked
 
 
-def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path, quick: None) -> None:
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, quick: None) -> None:
     class Power(Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if self.cut and batch == 2:
@@ -218,7 +218,7 @@ def test_layers_with_seeds_draw_as_they_do_eagerly(backend: str, quick: None, mo
 
 
 @pytest.mark.parametrize("make", [network, module])
-def test_a_state_that_is_loaded_between_fits_is_what_goes_on(make: Any, quick: None) -> None:
+def test_a_state_loaded_between_fits_is_used(make: Any, quick: None) -> None:
     weights = []
     for jit in (False, True):
         model, _ = trained(make, TORCH["Adam"], jit, validation_data=None)
@@ -367,7 +367,7 @@ def test_without_a_compiler_steps_run_eagerly(monkeypatch: pytest.MonkeyPatch, t
         (Hidden, "doesn't get from the module that has it"),
     ],
 )
-def test_what_cant_be_compiled_runs_eagerly_with_one_warning(make: Any, reason: str, quick: None) -> None:
+def test_a_step_that_cannot_be_compiled_runs_eagerly_with_one_warning(make: Any, reason: str, quick: None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         eager, expected = trained(make, OPTIMIZERS["adam"], False)
