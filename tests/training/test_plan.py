@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import oncue
+from helpers import tensor
 from oncue import layers
 from oncue.callbacks import Callback
 
@@ -45,7 +46,7 @@ def custom() -> Any:
 @pytest.mark.parametrize(
     "use",
     [
-        lambda model: model(torch.ones(1, 3)),
+        lambda model: model(tensor(torch.ones(1, 3))),
         lambda model: model.predict(X, verbose=0),
         lambda model: model.predict_on_batch(X),
     ],
@@ -84,7 +85,7 @@ def test_a_copy_takes_single_steps() -> None:
     model = custom()
     model.fit(X, Y, verbose=0)
     other = copy.deepcopy(model)
-    data = torch.from_numpy(X), torch.from_numpy(Y)
+    data = tensor(X), tensor(Y)
     before = model.get_weights()
     assert set(other.train_step(data)) == {"loss", "mae", "mine"}
     assert not np.array_equal(other.get_weights()[0], before[0])
