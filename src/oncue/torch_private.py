@@ -172,7 +172,7 @@ def profiler_is_running() -> bool:
 def fused_sgd() -> Callable[..., None] | None:
     """Return torch's kernel of SGD with momentum, for real floats on the CPU or CUDA.
 
-    Name: `torch._fused_sgd_`. `torch.optim.SGD` can't be told to take the learning rate into the velocity, as Keras does.
+    Name: `torch._fused_sgd_`. `torch.optim.SGD` has no option to include the learning rate in the velocity, as Keras does.
     Without it, None: the same arithmetic takes two `_foreach` calls.
 
     Example:

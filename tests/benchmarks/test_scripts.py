@@ -171,14 +171,14 @@ def test_hand_written_loops_are_timed_along_with_libraries(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    by_hand = importlib.import_module("by_hand")
-    by_hand.progress()
+    own_code = importlib.import_module("own_code")
+    own_code.progress()
     assert capsys.readouterr().out.count("| on a terminal |") == 1
-    by_hand.writes(megabytes=1)
+    own_code.writes(megabytes=1)
     assert "| written, with a checksum |" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    by_hand.background()
+    own_code.background()
     assert "| the first |" in capsys.readouterr().out
     pytest.importorskip("optree")
-    by_hand.trees()
+    own_code.trees()
     assert "| paths of nested |" in capsys.readouterr().out

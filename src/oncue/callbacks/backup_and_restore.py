@@ -39,7 +39,7 @@ class BackupAndRestore(Callback):
 
     Args:
         backup_dir: The folder, for this run only.
-        save_freq: "epoch", or a number of batches. After batches needs data that can be taken up in the middle of an
+        save_freq: "epoch", or a number of batches. After batches needs data that can be resumed in the middle of an
             epoch; almost all can.
         double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
         delete_checkpoint: Whether to delete the backup when the run has ended. If not, the same script started again
@@ -215,14 +215,14 @@ class BackupAndRestore(Callback):
             self._store.clear()
 
     def close(self) -> None:
-        """Wait until the state that is under way is written, and let other runs use the folder."""
+        """Wait until the current state is written, and let other runs use the folder."""
         try:
             self._wait()
         finally:
             self.after_close()
 
     def after_close(self) -> None:
-        """Let other runs use the folder, as soon as no state is under way, also when `close` was never reached."""
+        """Let other runs use the folder as soon as no state is being written, also if `close` was never called."""
         if self._store is not None and self._writer is not None:
             self._writer.when_idle(self._store.release)
 

@@ -102,7 +102,7 @@ class Callback(Stateful):
     def after_close(self) -> None:
         """Do what must wait until every callback of a run is closed, or was left unclosed at a second Ctrl-C.
 
-        For callbacks that may end the process, and for what others would go on waiting for. It must take no time.
+        For callbacks that may end the process, and for releasing what others wait for. It must not take long.
         """
 
     def note(self, text: str, kind: str = "note", **data: Any) -> None:

@@ -1,4 +1,4 @@
-"""CallbackList: finds out once which callback has which hook, keeps the order, and ends what was begun."""
+"""CallbackList: finds out once which callback has which hook, keeps their order, and closes what was opened."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CallbackList(Callback):
         **params: Given to every callback's `set_params`: `verbose`, `epochs`, `steps`.
 
     Raises:
-        TypeError: For a thing that is no callback, a hook with the wrong arguments, a method that was meant to be a hook.
+        TypeError: For an object that isn't a callback, a hook with the wrong arguments, a method that looks like a hook.
         ValueError: For the same object twice.
 
     Attributes:
@@ -229,7 +229,7 @@ class CallbackList(Callback):
 
     @contextmanager
     def run(self) -> Iterator[CallbackList]:
-        """Enclose a run: what was begun is ended whatever happens.
+        """Enclose a run, so that everything is closed whatever happens.
 
         On an error, or Ctrl-C, every callback's `on_exception` is called; then, always, every callback's `close`, last
         first. A failure in one never keeps the others from being called; the first error is the one that is raised,

@@ -33,7 +33,7 @@ class CheckpointSaver:
         asynchronous: Whether to write in the background.
 
     Attributes:
-        manifest: Where what was saved is recorded; None for nowhere.
+        manifest: The manifest that records the files; None for no records.
 
     Example:
         >>> CheckpointSaver(asynchronous=False).manifest is None
@@ -112,7 +112,7 @@ class CheckpointSaver:
             self.release()
 
     def release(self) -> None:
-        """Let others save files of these names, as soon as no file is under way; never waits."""
+        """Let others save files of these names as soon as no file is being written; never waits."""
         lock = CheckpointSaver._locks.pop(self._key, None)
         if lock is not None and self._writer is not None:
             self._writer.when_idle(lock.release)

@@ -1,4 +1,4 @@
-"""Checks made when callbacks are handed in, so that a mistake is reported before the first step."""
+"""Checks of the callbacks of a run, so that a mistake is reported before the first step."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check(place: str, callback: Any) -> None:
 
     Args:
         place: Where it stood, for the message.
-        callback: What was handed in.
+        callback: The object to check.
 
     Raises:
         TypeError: With the place and the fix.

@@ -107,7 +107,7 @@ def _checked(answer: Any, epoch: int) -> float:
 
 
 def _takes_two(schedule: Callable[..., float]) -> bool:
-    # Found out beforehand, so that a TypeError raised inside the schedule is not taken for a wrong call.
+    # Checked in advance, so that a TypeError raised inside the schedule isn't taken for a wrong call.
     try:
         inspect.signature(schedule).bind(0, 0.1)
     except TypeError:

@@ -114,7 +114,7 @@ class Listeners:
         """Call every listener whatever the others raise.
 
         Args:
-            failure: The error that is under way, if any.
+            failure: The error that is being handled, if any.
             *arguments: The hook's arguments.
             backwards: Whether to begin with the last.
 

@@ -96,7 +96,7 @@ def _post(address: str, body: bytes, headers: dict[str, str], timeout: float) ->
     import urllib.request
 
     class NoRedirect(urllib.request.HTTPRedirectHandler):
-        # Logs go where the user said, and nowhere that a server sends them on to.
+        # Logs are only sent to the user's address; redirects are not followed.
         def redirect_request(self, *args: Any, **kwargs: Any) -> None:
             return None
 

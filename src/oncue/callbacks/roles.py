@@ -29,7 +29,7 @@ class Roles:
         callbacks: The callbacks, in the order of the list.
 
     Attributes:
-        expecting: Want to know what the run is going to log.
+        expecting: Need to know what the run is going to log.
         resuming: Have the state of an earlier run.
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.

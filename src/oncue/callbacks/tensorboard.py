@@ -215,7 +215,7 @@ class TensorBoard(Callback):
         self.close()
 
     def close(self) -> None:
-        """End a profile that is under way, and close the files."""
+        """Stop a running profile, and close the files."""
         try:
             self._end_trace()
         finally:
@@ -243,11 +243,11 @@ class TensorBoard(Callback):
             if os.path.basename(name) != name or not os.path.isfile(path) or os.path.getsize(path) < size:
                 warn(
                     f"The event file '{path}' of the interrupted run is gone or was changed; its events are lost, and a "
-                    "new file is begun."
+                    "new file is started."
                 )
                 continue
             self._files[run] = EventFile(os.path.join(self.log_dir, run), resume=(name, size))
-        # Files that the run began after its state was taken.
+        # Files that the run started after its state was captured.
         for run in ("train", "validation"):
             folder = os.path.join(self.log_dir, run)
             for name in os.listdir(folder) if os.path.isdir(folder) else ():

@@ -1,6 +1,6 @@
 """Plain containers, numbers and tensors as JSON plus a file of tensors; reading them never runs code.
 
-Written by hand because `json` has no tuples, tensors, NaN or keys that aren't strings, and the packages that add these, such as
+Our own code because `json` has no tuples, tensors, NaN or keys that aren't strings, and the packages that add these, such as
 jsonpickle, import classes that the file names.
 """
 

@@ -2,7 +2,7 @@
 
 Written without an executor of `concurrent.futures`: when the program ends it waits for the executor's thread, even after a
 second Ctrl-C; that thread never ends while idle; and in a forked process jobs wait for a thread that doesn't exist there.
-Starting the first job takes 1.9 times as long with it (`python benchmarks/by_hand.py background`).
+Starting the first job takes 1.9 times as long with it (`python benchmarks/own_code.py background`).
 """
 
 from __future__ import annotations

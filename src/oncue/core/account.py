@@ -18,7 +18,7 @@ class Ending:
     Args:
         how: "running", "finished", "asked" (a callback set `stop_training`), "interrupted" (Ctrl-C), or "failed".
         error: What failed, in words.
-        epoch: The index of the epoch that was begun last; None before the first.
+        epoch: The index of the epoch that was started last; None before the first.
         planned: How many epochs were asked for; None when not known.
         averaged: Whether the optimizer put the moving average of the weights into the model.
 

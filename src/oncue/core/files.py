@@ -84,7 +84,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def check_target(path: str | os.PathLike[str]) -> None:
     """Refuse to put a file in the place of a folder, a link, a pipe or a device.
 
-    A link is not written through, since what it leads to may be anybody's, and not replaced, since it is there for a reason.
+    A link is neither followed, since its target may belong to someone else, nor replaced, since it is there for a reason.
 
     Args:
         path: Where a file is to be.

@@ -105,7 +105,7 @@ class Logs(dict[str, Any]):
         except KeyError:
             return default
 
-    # Overriding __iter__ keeps dict(logs), {**logs} and f(**logs) from copying the unread values behind our back.
+    # Overriding __iter__ keeps dict(logs), {**logs} and f(**logs) from copying unread values directly.
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
 

@@ -103,7 +103,7 @@ class TakesRun(Protocol):
 
 
 class ExpectsLogs(Protocol):
-    """Wants to know before the first step what the run is going to log."""
+    """Needs to know before the first step what the run is going to log."""
 
     def expect(self, logged: Logged) -> None:
         """Receive what the run is going to log; may raise an error."""

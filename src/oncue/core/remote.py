@@ -52,7 +52,7 @@ def uploading(url: str) -> Iterator[Path]:
             # Stores without renaming copy within themselves: the name is there when all of it is.
             store.mv(aside, key)
         except BaseException:
-            # What failed is what the caller must hear of, not that cleaning up failed too.
+            # The caller needs the original error, not that of cleaning up.
             with contextlib.suppress(Exception):
                 store.rm_file(aside)
             raise

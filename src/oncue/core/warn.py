@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 _ONCUE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 # Through these a user's line reaches oncue without calling it: a layer is called by torch, a callback by Keras's `fit`,
-# a run is begun by `with`, an old module is found by an import.
+# a run is started by `with`, an old module is found by an import.
 _BETWEEN = ("contextlib", "importlib", "keras", "torch")
 
 

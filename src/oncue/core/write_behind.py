@@ -1,7 +1,7 @@
 """WriteBehind: a file that reaches the disk, and whose checksum is computed, while it is still being written.
 
 No library does that. Writing, checksum and flush one after the other take 1.3 times as long where a second core is free, and
-about as long where none is (`python benchmarks/by_hand.py writes`).
+about as long where none is (`python benchmarks/own_code.py writes`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ _WAITING = 128
 class WriteBehind:
     """Writes a file from its beginning to its end.
 
-    The disk and a second core are busy meanwhile: what was written is sent to the disk from a thread, and the CRC-32 of
-    it is computed on another. Plain writing would do the one after the other. A file of less than 4 MB is written in one
-    go instead.
+    One thread flushes what was written to the disk while another computes its CRC-32; plain writing would do this one
+    after the other. A file of less than 4 MB is written in one go instead.
 
     Args:
         path: The file; what is there is written over.
@@ -148,7 +147,7 @@ class WriteBehind:
     def _flush(self) -> None:
         thread = self._threads.get("flush")
         if thread is not None and thread.is_alive():
-            # What is written meanwhile belongs to the next turn.
+            # Anything written during the flush belongs to the next one.
             return
         self._finish("flush")
         if self._failure is not None:

@@ -67,7 +67,7 @@ class Layer(torch.nn.Module):
         super().__init_subclass__(**kwargs)
         build = cls.__dict__.get("build")
         if build is not None:
-            cls.build = _marks_built(build)  # type: ignore[method-assign]  # so that a build by hand is not repeated
+            cls.build = _marks_built(build)  # type: ignore[method-assign]  # so that an explicit build isn't repeated
         parameters = inspect.signature(cls.call).parameters
         cls._accepts_training = "training" in parameters
         cls._accepts_mask = "mask" in parameters
@@ -191,7 +191,7 @@ class Layer(torch.nn.Module):
                 return found
         hidden = getattr(type(self), name, None)
         if isinstance(hidden, property) and hidden.fget is not None:
-            # Python comes here when a property raises AttributeError, and would lose what it said.
+            # Python calls this when a property raises AttributeError, and would lose its message.
             return hidden.fget(self)  # type: ignore[no-any-return]  # a property of any kind
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
@@ -251,7 +251,7 @@ class Layer(torch.nn.Module):
                 leaf._keras_mask = part  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Return the mask that goes on with the output: the same one where the layer supports masking, else None."""
+        """Return the mask of the output: the input's if the layer supports masking, else None."""
         return previous_mask if self.supports_masking else None
 
     def _as_tensor(self, value: Any) -> Any:

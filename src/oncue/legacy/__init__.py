@@ -1,4 +1,4 @@
-"""What older versions of Keras called things, translated here and nowhere else; one table for each kind of thing.
+"""Names from older versions of Keras, all translated here, with one table for each kind of name.
 
 - `arguments`: `ARGUMENTS` and `IGNORED`, arguments of layers, optimizers, callbacks and methods
 - `methods`: `fit_generator` and the like

@@ -229,10 +229,10 @@ def _modern(table: dict[str, str | None], given: dict[str, Any]) -> dict[str, An
 
 
 def first_layer_shape(given: dict[str, Any]) -> tuple[int | None, ...] | None:
-    """Return the shape of a model's input, batch axis included, that its first layer was told; None when it wasn't.
+    """Return the shape of a model's input, including the batch axis, from the arguments of its first layer, or None.
 
-    Keras 1 and 2 had no `Input` in a Sequential: `input_shape`, `input_dim`, `input_length` and `batch_input_shape` said
-    it, and code still does so.
+    Keras 1 and 2 had no `Input` in a Sequential: the first layer took `input_shape`, `input_dim`, `input_length` or
+    `batch_input_shape`, which is still common.
 
     Args:
         given: A layer's further arguments; those about the input are taken out.

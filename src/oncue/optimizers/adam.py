@@ -19,7 +19,7 @@ class Adam(Optimizer):
 
     Source: Kingma and Ba 2014 (arXiv:1412.6980), in the form before its section 2.1, where epsilon ("epsilon hat") is
     added before the bias correction; `amsgrad` is Reddi et al. 2018 (arXiv:1904.09237). The arithmetic is that of
-    torch's fused Adam, told an epsilon that makes it Keras's.
+    torch's fused Adam, with an epsilon that makes it Keras's.
 
     Args:
         learning_rate: See `Optimizer`.

@@ -4,7 +4,7 @@
 # `get_scale()` before and after it, for which the host waits for the device, and Keras's count of updates needs that at
 # every step; it keeps the count of finite steps, which Keras's files have, to itself; it refuses gradients of float16,
 # which layers of the policy "float16" have. Its part of a step with eight weights of 64 by 64 takes 6 to 10 times as long
-# on one core (`python benchmarks/by_hand.py scaling`).
+# on one core (`python benchmarks/own_code.py scaling`).
 
 from __future__ import annotations
 

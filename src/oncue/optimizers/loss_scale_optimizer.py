@@ -35,7 +35,7 @@ class LossScaleOptimizer(Optimizer):
 
     A step with a gradient that is not finite changes nothing but the factor, which is halved: no weight, no state, no
     count of updates. After `dynamic_growth_steps` finite steps in a row the factor doubles. `compile` wraps an
-    optimizer in this one where gradients are of float16, unless told `auto_scale_loss=False`.
+    optimizer in this one where gradients are of float16, unless `auto_scale_loss=False`.
 
     Args:
         inner_optimizer: The optimizer, or its name. A `loss_scale_factor` of its own is set to None.

@@ -29,7 +29,7 @@ def run_batches(
 ) -> tuple[int, Result]:
     """Take every batch of a pass through a step, with the hooks before and after it.
 
-    No object is made for a hook that nobody listens to, and no value is read from the device unless a callback reads.
+    No object is made for a hook that no callback has, and no value is read from the device unless a callback reads it.
 
     Args:
         kind: "train", "test" or "predict": the hooks `on_{kind}_batch_begin` and `on_{kind}_batch_end`, and the flag.
@@ -63,7 +63,7 @@ def run_batches(
             end(done - 1, logs)
             kept = ref(logs) if may_be_kept else None
             del logs
-            # The next step changes unread values. Logs that somebody still holds get values of their own; to give them to
+            # The next step changes unread values. Logs that are still referenced get values of their own; to give them to
             # all would cost a copy of every metric in every batch.
             if kept is not None and (held := kept()) is not None:
                 held.own()
@@ -100,7 +100,7 @@ class BatchLogs(Logs):
         return super().__missing__(key)
 
     def own(self) -> None:
-        """Let go of the batch and of values that the next step changes."""
+        """Release the batch and the values that the next step changes."""
         self._count()
         super().own()
 

@@ -1,4 +1,4 @@
-"""Meter: the running values of a pass, kept on the device until somebody reads them."""
+"""Meter: the running values of a pass, kept on the device until they are read."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class OutputMetrics:
         return [metric.get_state() for metric in self.metrics]
 
     def set_state(self, state: list[dict[str, Any]]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from a state that `get_state` returned."""
         if not state:
             # There was nothing yet when the state was taken.
             self.reset_state()

@@ -103,7 +103,7 @@ class Plan:
         self.trains = any(parameter.requires_grad for parameter in model.parameters())
 
     def release(self) -> None:
-        """Let go of the model after a run: without references in a circle it is freed as soon as nobody needs it."""
+        """Release the model after a run: without a reference cycle it is freed as soon as it is unused."""
         for name in _OF_THE_MODEL:
             vars(self).pop(name, None)
 

@@ -186,7 +186,7 @@ class Trainer(Layer):
             The `History`, whose `history` is a dict of lists, one value for each epoch.
 
         Raises:
-            TypeError: For an argument that doesn't exist, or a thing that is no callback.
+            TypeError: For an argument that doesn't exist, or an object that isn't a callback.
             ValueError: For data or arguments that can't be used; before the first step.
         """
         epochs = self._take_old_arguments("fit", kwargs).get("epochs", epochs)
@@ -716,7 +716,7 @@ class Trainer(Layer):
 class _LayerLosses:
     """What a model and the layers in it add to its loss, found by one look at all of its modules.
 
-    It holds no reference to the model itself, which has it: a model that nobody needs is freed at once.
+    It doesn't refer back to the model that has it, so that an unused model is freed at once.
     """
 
     def __init__(self, model: Trainer) -> None:

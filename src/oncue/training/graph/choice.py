@@ -40,7 +40,7 @@ class GraphChoice:
         self.steps: dict[str, CompiledStep] = {}
         """The compiled steps, by "train", "test" and "predict"."""
         self.warned = False
-        """Whether it was said that something can't be compiled."""
+        """Whether there was a warning that something can't be compiled."""
         self._typical: dict[str, Signature] = {}
         self._steps_ahead = 0
 
@@ -82,7 +82,7 @@ class GraphChoice:
             plan: Its plan, whose choice this is.
             kind: "train", "test" or "predict".
             eager: The eager step.
-            callbacks: Who listens to the pass; None for a single batch that is fed by hand.
+            callbacks: The callbacks of the pass; None for a single batch outside of a pass.
 
         Yields:
             The compiled step where the model is to be compiled, else the eager one.

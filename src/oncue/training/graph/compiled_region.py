@@ -108,7 +108,7 @@ class CompiledRegion:
         return tuple([outputs[index] for index in results])
 
     def renew(self) -> None:
-        """Have the next call checked, and let go of the last batch."""
+        """Have the next call checked, and release the last batch."""
         self._graph, self._results, self._inputs, self._outputs = None, None, [], ()
 
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

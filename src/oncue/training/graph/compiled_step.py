@@ -123,7 +123,7 @@ class CompiledStep:
             graph.region.alone = False
 
     def _settle(self) -> None:
-        # An eager step, and whoever reads the optimizer, look for the state where torch keeps it.
+        # Eager steps, and code that reads the optimizer, expect the state where torch keeps it.
         if self._update is not None:
             self._update.settle()
 
@@ -260,7 +260,7 @@ def signature_of(batch: Batch, leaves: tuple[Tensor, ...] | None = None) -> Sign
 
     Args:
         batch: The batch.
-        leaves: Its `leaves_of`, where they are at hand.
+        leaves: Its `leaves_of`, if already known.
     """
     leaves = leaves_of(batch) if leaves is None else leaves
     tensors = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves]

@@ -1,12 +1,12 @@
-"""Time what oncue writes by hand beside the library that could take its place.
+"""Times oncue's own code against the libraries that could replace it.
 
-python benchmarks/by_hand.py progress
-python benchmarks/by_hand.py trees      # needs `pip install optree`
-python benchmarks/by_hand.py writes --megabytes 256
-python benchmarks/by_hand.py scaling
-python benchmarks/by_hand.py background
+python benchmarks/own_code.py progress
+python benchmarks/own_code.py trees      # needs `pip install optree`
+python benchmarks/own_code.py writes --megabytes 256
+python benchmarks/own_code.py scaling
+python benchmarks/own_code.py background
 
-Each figure is the least of several, so that other processes count little. `progress` also shows what each leaves behind.
+Each figure is the minimum of several, to reduce the influence of other processes. `progress` also prints the final output.
 """
 
 from __future__ import annotations
@@ -86,16 +86,16 @@ def progress() -> None:
     ours.update(1)
 
     def update() -> None:
-        # As ProgbarLogger does: the values are only taken when they would be drawn.
+        # Like ProgbarLogger, which only computes values that will be drawn.
         if ours.is_due():
             ours.update(1, [("loss", 0.5)])
 
     with rich_bar(Terminal(), True) as theirs:
         task = theirs.add_task("", total=10**9, logs="")
         taken = microseconds(update, 2_000), microseconds(lambda: theirs.update(task, advance=1), 2_000)
-        print("what a callback prints meanwhile")
+        print("what a callback prints")
         caught = theirs.console.file.getvalue()  # type: ignore[attr-defined]
-    print(f"What a callback prints meanwhile, rich writes itself: {'what a callback prints' in caught}\n")
+    print(f"rich captures what a callback prints: {'what a callback prints' in caught}\n")
     print("| microseconds of an update that draws nothing | oncue | rich | ratio |\n|---|---|---|---|")
     row("on a terminal", *taken)
 
@@ -156,7 +156,7 @@ def writes(megabytes: int) -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         path = Path(folder) / "file"
         ours = microseconds(behind, 1, 7) / 1e3
-        print(f"| milliseconds for {megabytes} MiB | oncue | by turns | ratio |\n|---|---|---|---|")
+        print(f"| milliseconds for {megabytes} MiB | oncue | sequential | ratio |\n|---|---|---|---|")
         row("written, with a checksum", ours, microseconds(lambda: one_after_the_other(True), 1, 7) / 1e3)
         row("written, without", ours, microseconds(lambda: one_after_the_other(False), 1, 7) / 1e3)
 
@@ -183,7 +183,7 @@ def scaling() -> None:
         theirs.step(optimizer)
         theirs.update()
 
-    def step_and_tell() -> bool:
+    def step_and_check() -> bool:
         before = theirs.get_scale()
         step()
         return theirs.get_scale() < before
@@ -191,7 +191,7 @@ def scaling() -> None:
     print("| microseconds of a step around an optimizer that does nothing | oncue | torch | ratio |\n|---|---|---|---|")
     taken = microseconds(lambda: ours.update(ours.unscale(gradients)), 500)
     row("unscale and update", taken, microseconds(step, 500))
-    row("and tell whether the step was skipped", taken, microseconds(step_and_tell, 500))
+    row("and return whether the step was skipped", taken, microseconds(step_and_check, 500))
 
 
 # Background -------------------------------------------------------------------------------------------------------
@@ -204,13 +204,13 @@ def background() -> None:
     def least(begin: Callable[[], object]) -> float:
         taken = []
         for _ in range(100):
-            # The thread of the time before waits for another job by now.
+            # By now the previous thread is waiting for another job.
             time.sleep(0.002)
             taken.append(microseconds(begin, 1, 1))
         return min(taken)
 
     writer, executor = Writer("nothing"), ThreadPoolExecutor(1)
-    print("| microseconds to begin a job | oncue | ThreadPoolExecutor | ratio |\n|---|---|---|---|")
+    print("| microseconds to start a job | oncue | ThreadPoolExecutor | ratio |\n|---|---|---|---|")
     row("the first", least(lambda: Writer("nothing").submit(job)), least(lambda: ThreadPoolExecutor(1).submit(job)))
     row("another", least(lambda: writer.submit(job)), least(lambda: executor.submit(job)))
 
