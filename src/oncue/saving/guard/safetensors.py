@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from safetensors import SafetensorError, safe_open
 
@@ -33,14 +33,31 @@ def opened_tensors(path: Any) -> Iterator[tuple[BinaryIO, Any]]:
         with opened(path) as file:
             header = _header(file, path)
             try:
-                with safe_open(path, framework="pt") as tensors:
-                    _check_entries(read_json(header, path), path)
-                    # Another run may have put a new file in its place in between.
-                    if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                        yield file, tensors
-                        return
-            except SafetensorError as error:
-                refuse(path, f"it is not a whole safetensors file: {str(error)[:200]!r}.")
+                view = safe_open(path, framework="pt")
+            except (SafetensorError, RuntimeError) as error:
+                # torch maps the file by its name once more, and finds another size where another run has replaced it.
+                if _replaced(file, path):
+                    continue
+                if isinstance(error, SafetensorError):
+                    _refuse_damaged(path, error)
+                raise
+            with view as tensors:
+                if _replaced(file, path):
+                    continue
+                _check_entries(read_json(header, path), path)
+                try:
+                    yield file, tensors
+                except SafetensorError as error:
+                    _refuse_damaged(path, error)
+                return
+
+
+def _replaced(file: BinaryIO, path: Any) -> bool:
+    return not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+
+
+def _refuse_damaged(path: Any, error: SafetensorError) -> NoReturn:
+    refuse(path, f"it is not a whole safetensors file: {str(error)[:200]!r}.")
 
 
 def _header(file: BinaryIO, source: Any) -> bytes:
