@@ -39,7 +39,7 @@ from oncue import initializers, layers
         (lambda: layers.Permute((0, 1)), "numbers 1 to 2"),
         (lambda: layers.Reshape((-1, -1)), "at most one of them -1"),
         (lambda: layers.Normalization(mean=1.0), "given together"),
-        (lambda: layers.Input(), r"Type `Input\(shape="),
+        (lambda: layers.Input(), r"Use `Input\(shape="),
         (lambda: layers.Input((3,), batch_shape=(None, 3)), "either `shape`"),
         (lambda: layers.Input(("a",)), "whole numbers"),
         (lambda: layers.LeakyReLU(-1.0), "0 or more"),
@@ -65,7 +65,7 @@ def test_bad_arguments_are_refused_at_once(make: Any, message: str) -> None:
         (lambda: layers.Dense(3), (2,), r"2 axes or more"),
         (lambda: layers.RepeatVector(3), (2, 3, 4), r"2 axes \(batch, features\)"),
         (lambda: layers.TimeDistributed(layers.Dense(3)), (2, 3), r"3 axes or more"),
-        (lambda: layers.Add(), (2, 3), r"Type `layer\(\[a, b\]\)`"),
+        (lambda: layers.Add(), (2, 3), r"Use `layer\(\[a, b\]\)`"),
     ],
 )
 def test_inputs_of_the_wrong_rank_are_explained(layer: Any, shape: tuple[int, ...], message: str) -> None:
