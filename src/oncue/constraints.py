@@ -27,7 +27,7 @@ class Constraint:
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, w)`.")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this constraint again."""
+        """Return the arguments that recreate this constraint."""
         return {}
 
     @classmethod

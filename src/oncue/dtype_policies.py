@@ -25,7 +25,7 @@ class DTypePolicy:
 
     Raises:
         TypeError: When `name` is no string.
-        ValueError: For a name that is no policy.
+        ValueError: For a name that isn't a policy.
 
     Example:
         >>> policy = DTypePolicy("mixed_bfloat16")
@@ -110,7 +110,7 @@ def set_dtype_policy(policy: str | DTypePolicy | None) -> None:
         policy: A policy or its name; None for that of `oncue.backend.floatx()`.
 
     Raises:
-        ValueError: For what is no policy.
+        ValueError: For anything but a policy.
 
     Example:
         >>> set_dtype_policy("mixed_bfloat16")

@@ -29,7 +29,7 @@ class Regularizer:
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, x)`.")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this regularizer again."""
+        """Return the arguments that recreate this regularizer."""
         return {}
 
     @classmethod
@@ -135,7 +135,7 @@ class OrthogonalRegularizer(Regularizer):
         mode: "rows" or "columns".
 
     Raises:
-        ValueError: For another mode, or a tensor that is no matrix.
+        ValueError: For another mode, or a tensor that isn't a matrix.
 
     Example:
         >>> OrthogonalRegularizer(1.0)(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))

@@ -159,7 +159,7 @@ def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:
     """Return torch's type for a name such as "float32"; `floatx()` for None.
 
     Raises:
-        ValueError: For a name that is no torch type.
+        ValueError: For a name that isn't a torch type.
 
     Example:
         >>> torch_dtype("int32")

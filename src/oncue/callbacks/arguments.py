@@ -20,7 +20,7 @@ def whole(owner: str, name: str, value: Any, least: int = 0) -> int:
         A plain int.
 
     Raises:
-        ValueError: For what is no whole number, or is too small.
+        ValueError: If it isn't a whole number, or is too small.
 
     Example:
         >>> whole("EarlyStopping", "patience", -1)
@@ -48,7 +48,7 @@ def finite(owner: str, name: str, value: Any) -> float:
         A plain, finite float.
 
     Raises:
-        ValueError: For what is no number, NaN and infinity.
+        ValueError: If it isn't a finite number.
 
     Example:
         >>> finite("EarlyStopping", "baseline", 1)

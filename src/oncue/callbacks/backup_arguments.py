@@ -29,7 +29,7 @@ def folder_of(backup_dir: Any) -> str:
     """Return the path of a folder as text.
 
     Raises:
-        ValueError: For what is no path, or a URL.
+        ValueError: If it isn't a path, or is a URL.
 
     Example:
         >>> folder_of("runs/backup")
@@ -47,7 +47,7 @@ def period_of(save_freq: Any, every: str | Every | None) -> Every:
     """Return the period that `save_freq` and `every` ask for.
 
     Raises:
-        ValueError: For both, and for what is no period.
+        ValueError: If both are given, or one isn't a period.
 
     Example:
         >>> period_of(100, None)

@@ -29,7 +29,7 @@ def read_path(filepath: Any, weights_only: bool) -> str:
     """Return the path as a string, when its ending names a format.
 
     Raises:
-        TypeError: For what is no path.
+        TypeError: For anything but a path.
         ValueError: For another ending.
     """
     if not isinstance(filepath, (str, os.PathLike)) or isinstance(os.fspath(filepath), bytes):
@@ -55,7 +55,7 @@ def read_threshold(value: Any) -> float | None:
     """Return a value to beat as a float; an infinite one is beaten by anything.
 
     Raises:
-        ValueError: For NaN and for what is no number.
+        ValueError: For NaN, or anything but a number.
     """
     if value is None or (isinstance(value, float) and math.isinf(value)):
         return value
@@ -74,7 +74,7 @@ def read_period(save_freq: Any, every: str | Every | None, period: Any) -> Every
         The period, nothing of it passed.
 
     Raises:
-        ValueError: For two of them, or what is no period.
+        ValueError: If two of them are given, or one isn't a period.
     """
     given = [f"save_freq={save_freq!r}"] if save_freq != "epoch" else []
     given += [f"{name}={value!r}" for name, value in (("every", every), ("period", period)) if value is not None]

@@ -68,7 +68,7 @@ def flatten(callbacks: Any) -> list[tuple[str, Any]]:
 
 
 def check(place: str, callback: Any) -> None:
-    """Refuse what is no callback, a hook with the wrong arguments, and a method that was meant to be a hook.
+    """Refuse objects that aren't callbacks, hooks with wrong arguments, and methods with misspelt hook names.
 
     Args:
         place: Where it stood, for the message.

@@ -33,7 +33,7 @@ class CSVLogger(Callback):
             killed, is removed with a warning; columns are matched by their names.
 
     Raises:
-        ValueError: For a separator that is no single character.
+        ValueError: For a separator that isn't a single character.
 
     Example:
         >>> import tempfile

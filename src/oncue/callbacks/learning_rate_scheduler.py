@@ -29,7 +29,7 @@ class LearningRateScheduler(Callback):
         verbose: 1 to print each setting.
 
     Raises:
-        TypeError: For a `schedule` that is no function. In the first epoch, for an optimizer that was made with a
+        TypeError: For a `schedule` that isn't a function. In the first epoch, for an optimizer that was made with a
             `LearningRateSchedule`, whose rate can't be set.
         ValueError: In the epoch in which the schedule gives NaN, infinity, a negative number or no float.
 

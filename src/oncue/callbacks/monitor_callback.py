@@ -26,7 +26,7 @@ class MonitorCallback(Callback):
         min_delta: A change must be larger than this to count.
 
     Raises:
-        ValueError: For a name that is no string or a `min_delta` that is no finite number.
+        ValueError: For a name that isn't a string or a `min_delta` that isn't a finite number.
 
     Example:
         >>> watcher = MonitorCallback("val_loss")

@@ -34,8 +34,8 @@ class Preemption(Callback):
             `Preempted` exception.
 
     Raises:
-        ValueError: For a name that is no signal here, or another action. When the run begins, outside the main thread,
-            where Python can't handle signals.
+        ValueError: For a name that isn't a signal on this system, or another action. When the run begins outside the
+            main thread, where Python can't handle signals.
         SystemExit: When a signal came, with `action="exit"`.
         Preempted: When a signal came, with `action="raise"`.
 

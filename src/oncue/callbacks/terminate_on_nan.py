@@ -44,7 +44,7 @@ class TerminateOnNaN(Callback):
         limit: So many rollbacks to the same state are tried; then training stops.
 
     Raises:
-        ValueError: For a `monitor` that is no name, an `every` or a `limit` below 1, another `action` or `factor`. Before
+        ValueError: For a `monitor` that isn't a name, an `every` or a `limit` below 1, another `action` or `factor`. Before
             the first step, for a name that the run can't log, and for "rollback" in a loop that can't capture its state.
         RuntimeError: With "raise", when a value is not finite.
 

@@ -32,7 +32,7 @@ class TimeLimit(Callback):
         clock: Gives the time in seconds; only its differences count.
 
     Raises:
-        ValueError: For what is no time.
+        ValueError: For anything but a time.
 
     Example:
         >>> import numpy as np, oncue

@@ -170,7 +170,7 @@ class FrozenState:
     """A TrainingState in a form that can be written, or taken back, later.
 
     Args:
-        plain: All of it that is no tensor, as JSON has it.
+        plain: Everything but the tensors, in a form that JSON can express.
         tensors: The tensors, on the CPU.
         blocks: Returns the tensors as they stand in a file.
 

@@ -42,7 +42,7 @@ class Every(Stateful):
         passed: How much of the period has passed.
 
     Raises:
-        ValueError: For what is no period, a unit that is not known, a part of an epoch or a step, and nothing or less.
+        ValueError: If it isn't a period, or has an unknown unit, a fraction of an epoch or a step, or no positive amount.
 
     Example:
         >>> every = Every("2 epochs")

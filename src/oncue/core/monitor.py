@@ -45,7 +45,7 @@ class Monitor:
         owner: The class that watches, for messages.
 
     Raises:
-        ValueError: For a name that is no string, or a `min_delta` that is no finite number.
+        ValueError: For a name that isn't a string, or a `min_delta` that isn't a finite number.
 
     Example:
         >>> monitor = Monitor("val_loss", mode="min", min_delta=0.01)
@@ -139,7 +139,7 @@ def find_monitor(monitor: str, logged: Logged, owner: str) -> tuple[str, str | N
 
 
 def as_number(value: Any) -> float | None:
-    """Return a logged value as a float; None for what is no number."""
+    """Return a logged value as a float; None for anything but a number."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Initializers: the first values of weights, with Keras's names, defaults and distributions."""
+"""Initializers: the initial values of weights, with Keras's names, defaults and distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initializer: the first values of a weight."""
+"""Initializer: the initial values of a weight."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Initializer:
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, shape, dtype=None)`.")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this initializer again."""
+        """Return the arguments that recreate this initializer."""
         return {}
 
     @classmethod

@@ -24,7 +24,7 @@ class RandomInitializer(Initializer):
         seed: A whole number for the same values at each call, or None.
 
     Raises:
-        ValueError: For a seed that is no whole number.
+        ValueError: For a seed that isn't a whole number.
     """
 
     def __init__(self, seed: int | None = None) -> None:

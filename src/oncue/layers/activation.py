@@ -46,7 +46,7 @@ class Activation(_Elementwise):
         return self.activation(inputs)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
@@ -81,7 +81,7 @@ class ReLU(_Elementwise):
         return activations.relu(inputs, self.negative_slope, self.max_value, self.threshold)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "max_value": self.max_value,
@@ -116,7 +116,7 @@ class LeakyReLU(_Elementwise):
         return F.leaky_relu(inputs, self.negative_slope)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "negative_slope": self.negative_slope}
 
 
@@ -142,7 +142,7 @@ class ELU(_Elementwise):
         return F.elu(inputs, self.alpha)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "alpha": self.alpha}
 
 
@@ -172,7 +172,7 @@ class Softmax(_Elementwise):
         return torch.exp(inputs - torch.logsumexp(inputs, tuple(self.axis), keepdim=True))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "axis": self.axis}
 
 

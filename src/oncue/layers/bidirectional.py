@@ -28,7 +28,7 @@ class Bidirectional(Layer):
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: For something that is no recurrent layer, an unknown mode, or layers that don't match.
+        ValueError: For something that isn't a recurrent layer, an unknown mode, or layers that don't match.
 
     Example:
         >>> from oncue.layers import LSTM
@@ -142,7 +142,7 @@ class Bidirectional(Layer):
         return outputs[0] if len(outputs) == 1 else outputs
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "merge_mode": self.merge_mode,

@@ -107,7 +107,7 @@ class _Conv(Layer):
         return windows.output_shape(self, input_shape, self._extent, self.strides, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -139,8 +139,8 @@ class Conv1D(_Conv):
         groups: The number of groups into which channels are split.
         activation: A name or a function; None for none.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, of shape (kernel_size, inputs / groups, filters).
-        bias_initializer: The first values of the bias, of shape (filters,).
+        kernel_initializer: The initial values of the kernel, of shape (kernel_size, inputs / groups, filters).
+        bias_initializer: The initial values of the bias, of shape (filters,).
         kernel_regularizer: A penalty on the kernel.
         bias_regularizer: A penalty on the bias.
         activity_regularizer: A penalty on the output.
@@ -149,7 +149,7 @@ class Conv1D(_Conv):
         **kwargs: `name`, `dtype`, `trainable`, and `input_shape` of a first layer.
 
     Raises:
-        ValueError: For sizes that are no positive whole numbers, or unknown names.
+        ValueError: For sizes that aren't positive whole numbers, or unknown names.
 
     Example:
         >>> import numpy as np
@@ -215,8 +215,8 @@ class Conv2D(_Conv):
         groups: The number of groups into which channels are split.
         activation: A name or a function; None for none.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, of shape (height, width, inputs / groups, filters).
-        bias_initializer: The first values of the bias, of shape (filters,).
+        kernel_initializer: The initial values of the kernel, of shape (height, width, inputs / groups, filters).
+        bias_initializer: The initial values of the bias, of shape (filters,).
         kernel_regularizer: A penalty on the kernel.
         bias_regularizer: A penalty on the bias.
         activity_regularizer: A penalty on the output.
@@ -225,7 +225,7 @@ class Conv2D(_Conv):
         **kwargs: `name`, `dtype`, `trainable`, and `input_shape` of a first layer.
 
     Raises:
-        ValueError: For sizes that are no positive whole numbers, or unknown names.
+        ValueError: For sizes that aren't positive whole numbers, or unknown names.
 
     Example:
         >>> import numpy as np

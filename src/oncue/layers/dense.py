@@ -21,8 +21,8 @@ class Dense(Layer):
         units: The size of the last axis of the output.
         activation: A name or a function; None for none.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, of shape (inputs, units).
-        bias_initializer: The first values of the bias, of shape (units,).
+        kernel_initializer: The initial values of the kernel, of shape (inputs, units).
+        bias_initializer: The initial values of the bias, of shape (units,).
         kernel_regularizer: A penalty on the kernel.
         bias_regularizer: A penalty on the bias.
         activity_regularizer: A penalty on the output.
@@ -34,7 +34,7 @@ class Dense(Layer):
         **kwargs: `name`, `dtype`, `trainable`, and `input_shape` or `input_dim` of a first layer.
 
     Raises:
-        ValueError: For `units` that is no positive whole number, or unknown names.
+        ValueError: For `units` that isn't a positive whole number, or unknown names.
 
     Example:
         >>> import numpy as np
@@ -120,7 +120,7 @@ class Dense(Layer):
         return (*input_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "units": self.units,

@@ -22,7 +22,7 @@ class Embedding(Layer):
     Args:
         input_dim: The number of rows: the largest whole number that may come, plus 1.
         output_dim: The length of a row.
-        embeddings_initializer: The first values of the table, of shape (input_dim, output_dim).
+        embeddings_initializer: The initial values of the table, of shape (input_dim, output_dim).
         embeddings_regularizer: A penalty on the table.
         embeddings_constraint: A projection of the table after each update.
         mask_zero: Whether 0 means "nothing here", which later layers that know masks then skip.
@@ -33,7 +33,7 @@ class Embedding(Layer):
         **kwargs: `name`, `dtype`, `trainable`, and `input_length`, as Keras 2 spells it.
 
     Raises:
-        ValueError: For sizes that are no positive whole numbers.
+        ValueError: For sizes that aren't positive whole numbers.
 
     Example:
         >>> import numpy as np
@@ -101,7 +101,7 @@ class Embedding(Layer):
         return (*input_shape, self.output_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "input_dim": self.input_dim,

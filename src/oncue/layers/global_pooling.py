@@ -33,7 +33,7 @@ class _GlobalPooling(Layer):
         return tuple(size for axis, size in enumerate(input_shape) if axis not in self._axes)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "data_format": self.data_format, "keepdims": self.keepdims}
 
 

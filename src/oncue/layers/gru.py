@@ -24,9 +24,9 @@ class GRUCell(RecurrentCell):
         activation: The activation of the output; a name, a function, or None for none.
         recurrent_activation: The activation of the gates.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, which acts on inputs, of shape (features, 3 * units).
-        recurrent_initializer: The first values of the recurrent kernel, of shape (units, 3 * units).
-        bias_initializer: The first values of the bias.
+        kernel_initializer: The initial values of the kernel, which acts on inputs, of shape (features, 3 * units).
+        recurrent_initializer: The initial values of the recurrent kernel, of shape (units, 3 * units).
+        bias_initializer: The initial values of the bias.
         kernel_regularizer: A penalty on the kernel.
         recurrent_regularizer: A penalty on the recurrent kernel.
         bias_regularizer: A penalty on the bias.
@@ -160,9 +160,9 @@ class GRU(RNN):
         activation: The activation of the output; a name, a function, or None for none.
         recurrent_activation: The activation of the gates.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, which acts on inputs, of shape (features, 3 * units).
-        recurrent_initializer: The first values of the recurrent kernel, of shape (units, 3 * units).
-        bias_initializer: The first values of the bias.
+        kernel_initializer: The initial values of the kernel, which acts on inputs, of shape (features, 3 * units).
+        recurrent_initializer: The initial values of the recurrent kernel, of shape (units, 3 * units).
+        bias_initializer: The initial values of the bias.
         kernel_regularizer: A penalty on the kernel.
         recurrent_regularizer: A penalty on the recurrent kernel.
         bias_regularizer: A penalty on the bias.
@@ -183,7 +183,7 @@ class GRU(RNN):
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask`, and `input_shape` of a first layer.
 
     Raises:
-        ValueError: For sizes that are no positive whole numbers, shares outside [0, 1], or unknown names.
+        ValueError: For sizes that aren't positive whole numbers, fractions outside [0, 1], or unknown names.
 
     Example:
         >>> import numpy as np
@@ -254,7 +254,7 @@ class GRU(RNN):
         self.units = self.cell.units
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **self.run_config(),
             **self.cell.own_config(),

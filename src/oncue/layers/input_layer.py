@@ -88,7 +88,7 @@ class InputLayer(Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             "batch_shape": self.batch_shape,
             "dtype": self.dtype,

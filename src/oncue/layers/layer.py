@@ -594,7 +594,7 @@ class Layer(torch.nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_symbolic"}
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         policy = dtype_policies.serialize(self.dtype_policy)
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": policy}
         if self.activity_regularizer is not None:

@@ -24,8 +24,8 @@ class LayerNormalization(Layer):
         epsilon: A small number added to the variance.
         center: Whether there is an offset, beta.
         scale: Whether there is a factor, gamma.
-        beta_initializer: The first values of beta.
-        gamma_initializer: The first values of gamma.
+        beta_initializer: The initial values of beta.
+        gamma_initializer: The initial values of gamma.
         beta_regularizer: A penalty on beta.
         gamma_regularizer: A penalty on gamma.
         beta_constraint: A projection of beta after each update.
@@ -105,7 +105,7 @@ class LayerNormalization(Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "axis": self.axis,

@@ -26,9 +26,9 @@ class LSTMCell(RecurrentCell):
         activation: The activation of the output; a name, a function, or None for none.
         recurrent_activation: The activation of the gates.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, which acts on inputs, of shape (features, 4 * units).
-        recurrent_initializer: The first values of the recurrent kernel, of shape (units, 4 * units).
-        bias_initializer: The first values of the bias.
+        kernel_initializer: The initial values of the kernel, which acts on inputs, of shape (features, 4 * units).
+        recurrent_initializer: The initial values of the recurrent kernel, of shape (units, 4 * units).
+        bias_initializer: The initial values of the bias.
         unit_forget_bias: Whether the forget gate's bias starts at 1 (Jozefowicz et al., 2015).
         kernel_regularizer: A penalty on the kernel.
         recurrent_regularizer: A penalty on the recurrent kernel.
@@ -166,9 +166,9 @@ class LSTM(RNN):
         activation: The activation of the output; a name, a function, or None for none.
         recurrent_activation: The activation of the gates.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, which acts on inputs, of shape (features, 4 * units).
-        recurrent_initializer: The first values of the recurrent kernel, of shape (units, 4 * units).
-        bias_initializer: The first values of the bias.
+        kernel_initializer: The initial values of the kernel, which acts on inputs, of shape (features, 4 * units).
+        recurrent_initializer: The initial values of the recurrent kernel, of shape (units, 4 * units).
+        bias_initializer: The initial values of the bias.
         unit_forget_bias: Whether the forget gate's bias starts at 1 (Jozefowicz et al., 2015).
         kernel_regularizer: A penalty on the kernel.
         recurrent_regularizer: A penalty on the recurrent kernel.
@@ -189,7 +189,7 @@ class LSTM(RNN):
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask`, and `input_shape` of a first layer.
 
     Raises:
-        ValueError: For sizes that are no positive whole numbers, shares outside [0, 1], or unknown names.
+        ValueError: For sizes that aren't positive whole numbers, fractions outside [0, 1], or unknown names.
 
     Example:
         >>> import numpy as np
@@ -260,7 +260,7 @@ class LSTM(RNN):
         self.units = self.cell.units
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **self.run_config(),
             **self.cell.own_config(),

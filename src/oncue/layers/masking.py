@@ -43,5 +43,5 @@ class Masking(Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "mask_value": self.mask_value}

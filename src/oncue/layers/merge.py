@@ -200,7 +200,7 @@ class Concatenate(_Merge):
         return joined.all(-1)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "axis": self.axis}
 
 

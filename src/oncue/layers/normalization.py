@@ -141,7 +141,7 @@ class Normalization(Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         given = [
             None if value is None else np.asarray(value).tolist() for value in (self.input_mean, self.input_variance)
         ]

@@ -68,5 +68,5 @@ class Operation(Layer):
         return super().__call__(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this operation again."""
+        """Return the arguments that recreate this operation."""
         return {"kind": self.kind, "name": self.name}

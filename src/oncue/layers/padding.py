@@ -45,7 +45,7 @@ class ZeroPadding1D(Layer):
         return _grown(input_shape, (self.padding,), self.data_format)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "padding": self.padding, "data_format": self.data_format}
 
 
@@ -87,7 +87,7 @@ class ZeroPadding2D(Layer):
         return _grown(input_shape, self.padding, self.data_format)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "padding": self.padding, "data_format": self.data_format}
 
 

@@ -37,7 +37,7 @@ class _Pooling(Layer):
         return windows.output_shape(self, input_shape, self.pool_size, self.strides, None)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             "pool_size": self.pool_size,

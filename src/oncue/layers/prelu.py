@@ -19,7 +19,7 @@ class PReLU(Layer):
     """Gives x above zero and `alpha * x` below, where alpha is learned (He et al., 2015).
 
     Args:
-        alpha_initializer: The first values of alpha.
+        alpha_initializer: The initial values of alpha.
         alpha_regularizer: A penalty on alpha.
         alpha_constraint: A projection of alpha after each update.
         shared_axes: The axes (the batch is 0) along which one alpha serves all: [1, 2] for images.
@@ -74,7 +74,7 @@ class PReLU(Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **super().get_config(),
             **arguments.weight_config(self, "alpha"),

@@ -53,7 +53,7 @@ class Flatten(_Shaping):
         return (input_shape[0], _product(input_shape[1:]))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "data_format": self.data_format}
 
 
@@ -99,7 +99,7 @@ class Reshape(_Shaping):
         return (input_shape[0], *(total // rest if size == -1 else size for size in self.target_shape))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "target_shape": self.target_shape}
 
 
@@ -136,7 +136,7 @@ class Permute(_Shaping):
         return (input_shape[0], *(input_shape[axis] for axis in self.dims))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "dims": self.dims}
 
 
@@ -149,7 +149,7 @@ class RepeatVector(_Shaping):
         **kwargs: `name` and `dtype`.
 
     Raises:
-        ValueError: For n that is no positive whole number.
+        ValueError: For n that isn't a positive whole number.
 
     Example:
         >>> RepeatVector(3)(torch.ones(5, 4)).shape
@@ -171,7 +171,7 @@ class RepeatVector(_Shaping):
         return (input_shape[0], self.n, input_shape[1])
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "n": self.n}
 
 

@@ -219,7 +219,7 @@ class RNN(Layer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         from oncue.layers import serialize
 
         return {**self.run_config(), "cell": serialize(self.cell)}

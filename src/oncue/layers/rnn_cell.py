@@ -150,7 +150,7 @@ class RecurrentCell(Layer):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this cell again."""
+        """Return the arguments that recreate this cell."""
         return {**super().get_config(), **self.own_config(), "seed": self.seed}
 
 

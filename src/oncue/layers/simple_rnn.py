@@ -23,9 +23,9 @@ class SimpleRNNCell(RecurrentCell):
         units: The size of the output and of each state.
         activation: The activation of the output; a name, a function, or None for none.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, which acts on inputs, of shape (features, units).
-        recurrent_initializer: The first values of the recurrent kernel, of shape (units, units).
-        bias_initializer: The first values of the bias.
+        kernel_initializer: The initial values of the kernel, which acts on inputs, of shape (features, units).
+        recurrent_initializer: The initial values of the recurrent kernel, of shape (units, units).
+        bias_initializer: The initial values of the bias.
         kernel_regularizer: A penalty on the kernel.
         recurrent_regularizer: A penalty on the recurrent kernel.
         bias_regularizer: A penalty on the bias.
@@ -80,9 +80,9 @@ class SimpleRNN(RNN):
         units: The size of the output and of each state.
         activation: The activation of the output; a name, a function, or None for none.
         use_bias: Whether there is a bias.
-        kernel_initializer: The first values of the kernel, which acts on inputs, of shape (features, units).
-        recurrent_initializer: The first values of the recurrent kernel, of shape (units, units).
-        bias_initializer: The first values of the bias.
+        kernel_initializer: The initial values of the kernel, which acts on inputs, of shape (features, units).
+        recurrent_initializer: The initial values of the recurrent kernel, of shape (units, units).
+        bias_initializer: The initial values of the bias.
         kernel_regularizer: A penalty on the kernel.
         recurrent_regularizer: A penalty on the recurrent kernel.
         bias_regularizer: A penalty on the bias.
@@ -101,7 +101,7 @@ class SimpleRNN(RNN):
         **kwargs: `name`, `dtype`, `trainable`, `zero_output_for_mask`, and `input_shape` of a first layer.
 
     Raises:
-        ValueError: For sizes that are no positive whole numbers, shares outside [0, 1], or unknown names.
+        ValueError: For sizes that aren't positive whole numbers, fractions outside [0, 1], or unknown names.
 
     Example:
         >>> import numpy as np
@@ -167,7 +167,7 @@ class SimpleRNN(RNN):
         self.units = self.cell.units
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {
             **self.run_config(),
             **self.cell.own_config(),

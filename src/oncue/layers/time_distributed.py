@@ -59,7 +59,7 @@ class TimeDistributed(Layer):
         return (inner[0], input_shape[1], *inner[1:])
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this layer again."""
+        """Return the arguments that recreate this layer."""
         return {**super().get_config(), "layer": serialize(self.layer)}
 
     @classmethod

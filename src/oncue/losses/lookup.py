@@ -106,7 +106,7 @@ def get(identifier: Any) -> Loss | Callable[..., Any] | None:
 
     Raises:
         ValueError: For a name that is not known; the nearest known name is given.
-        TypeError: For something that is no loss.
+        TypeError: For something that isn't a loss.
 
     Example:
         >>> get("mse").__name__

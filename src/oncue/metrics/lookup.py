@@ -180,7 +180,7 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: For a name that is not known; the nearest known name is given.
-        TypeError: For something that is no metric.
+        TypeError: For something that isn't a metric.
 
     Example:
         >>> get("mae").name

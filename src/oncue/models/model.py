@@ -398,7 +398,7 @@ def model_from_json(json_string: str, custom_objects: dict[str, Any] | None = No
         The model, not compiled.
 
     Raises:
-        ValueError: For text that is no configuration of a model, or names what is not known.
+        ValueError: For text that isn't a configuration of a model, or names what is not known.
 
     Example:
         >>> from oncue import Sequential, layers

@@ -160,7 +160,7 @@ def model_from_written(
         try:
             model = layer_from_config(config, custom_objects)
             if not isinstance(model, Model):
-                guard.refuse(source, f"it describes a {type(model).__name__}, which is no model.")
+                guard.refuse(source, f"it describes a {type(model).__name__}, which isn't a model.")
             build_shape(model, config.get("build_config"))
         except (LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
             raise ValueError(

@@ -30,7 +30,7 @@ class Projector:
 
     Raises:
         TypeError: When the model has neither layers nor modules.
-        ValueError: For the name of a layer that is no embedding layer of the model.
+        ValueError: For the name of a layer that isn't an embedding layer of the model.
 
     Example:
         >>> import tempfile
@@ -123,6 +123,6 @@ def _check(argument: str, names: Any, known: Mapping[str, Any]) -> None:
             near = nearest(str(name), known)
             hint = "" if near is None else f" Did you mean {near!r}?"
             raise ValueError(
-                f"`{argument}` names {name!r}, which is no embedding layer of the model.{hint} The embedding layers "
+                f"`{argument}` names {name!r}, which isn't an embedding layer of the model.{hint} The embedding layers "
                 f"are: {', '.join(known) or 'none'}."
             )

@@ -134,7 +134,7 @@ def paths_of_arrays(group: Any, source: Any) -> set[str]:
         prefix, here, depth = waiting.pop()
         for name in here:
             if not isinstance(name, str):
-                refuse(source, "it has a name that is no text.")
+                refuse(source, "it has a name that isn't text.")
             count += 1
             if count > MAX_ENTRIES or depth > MAX_DEPTH:
                 refuse(source, "it has more entries, or deeper ones, than any model.")
