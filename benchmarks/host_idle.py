@@ -28,10 +28,11 @@ def host_idle(
         `idle`, the seconds that the host waited, `kernels`, the seconds that the device was busy, and `wall`, the elapsed
         seconds under the profiler.
     """
-    from torch.profiler import ProfilerActivity, profile, supported_activities
+    import torch
+    from torch.profiler import ProfilerActivity, profile
 
     # Without stacks and shapes: the profiler's overhead is on the host, and shortens its waits.
-    activities = [ProfilerActivity.CPU, *({ProfilerActivity.CUDA} & supported_activities())]
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     profiler = profile(activities=activities)
     walls: list[float] = []
 

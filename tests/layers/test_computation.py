@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers import tensor
 from oncue import layers
+from oncue.layers.rnn_cell import one_chunk
 
 
 def test_integers_and_doubles_are_cast_to_the_weights() -> None:
@@ -111,6 +113,16 @@ def test_the_loop_computes_what_the_fused_kernel_does(name: str, monkeypatch: py
         results.append([out, *states, *(p.grad for p in layer.parameters())])
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("biases", [0, 2])
+def test_cudnn_gets_one_block_with_room_for_two_biases(biases: int) -> None:
+    with FakeTensorMode():
+        shapes = [(16, 3), (16, 4), (16,), (16,)][: 2 + biases]
+        views = one_chunk([torch.empty(shape, device="cuda") for shape in shapes])
+    assert [tuple(view.shape) for view in views] == shapes
+    assert [view.storage_offset() for view in views] == [0, 48, 112, 128][: 2 + biases]
+    assert {view.untyped_storage().nbytes() for view in views} == {4 * (48 + 64 + 16 + 16)}
 
 
 @pytest.mark.parametrize("name", ["SimpleRNN", "LSTM", "GRU"])

@@ -91,6 +91,15 @@ def test_layers_and_torch_modules_may_be_mixed() -> None:
     assert model.layers[1].num_batches_tracked.item() == 0
 
 
+def test_torch_modules_are_placed_when_they_are_put_into_a_model() -> None:
+    # There is no other device that every machine has.
+    model = keras.Sequential([torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2, affine=False)], device="meta")
+    assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}
+    linear, x = torch.nn.Linear(4, 2), keras.Input((4,))
+    keras.Model(x, keras.Model(linear)(x), device="meta")
+    assert linear.weight.device.type == "meta"
+
+
 def test_torch_modules_behind_an_unbuilt_layer() -> None:
     model = keras.Sequential([layers.Dense(6), torch.nn.LazyLinear(2)])
     model.compile("sgd", "mse")

@@ -21,6 +21,7 @@ from helpers import to_numpy
 from oncue.callbacks import Callback, TensorBoard
 from oncue.tensorboard.buckets import bucket_rows
 from oncue.tensorboard.graph import graph_config
+from oncue.tensorboard.trace import Trace
 
 Read = Callable[[Path], dict[str, list[tuple[int, Any]]]]
 
@@ -355,6 +356,19 @@ def test_a_profile_of_some_batches(tmp_path: Path, profile_batch: Any, steps: in
     assert len(found) == 1
     events = json.loads(found[0].read_text())["traceEvents"]
     assert sum(event.get("name") == "aten::mse_loss" for event in events) == steps
+
+
+def test_what_torch_says_of_cycles_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = torch.profiler.profile.start
+
+    def says(self: torch.profiler.profile) -> None:
+        warnings.warn("Warning: Profiler clears events at the end of each cycle.", stacklevel=2)
+        start(self)
+
+    monkeypatch.setattr(torch.profiler.profile, "start", says)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Trace(str(tmp_path)).stop() is not None
 
 
 def test_a_profile_that_an_error_cuts_short_is_written(tmp_path: Path) -> None:

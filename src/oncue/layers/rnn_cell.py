@@ -155,9 +155,12 @@ class RecurrentCell(Layer):
 
 
 def one_chunk(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the same values as views of one block of memory on CUDA, where cuDNN wants them so."""
+    """Return the same values as views of one block of memory on CUDA, as cuDNN requires."""
     if not parameters[0].is_cuda:
         return parameters
-    flat = torch.cat([parameter.reshape(-1) for parameter in parameters])
-    pieces = torch.split_with_sizes(flat, [parameter.numel() for parameter in parameters])
-    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=True)]
+    parts = [parameter.reshape(-1) for parameter in parameters]
+    if len(parameters) == 2:
+        # cuDNN's block has room for both biases even where a layer has none: a shorter one is copied at every call.
+        parts.append(parameters[0].new_zeros(2 * parameters[0].shape[0]))
+    pieces = torch.split_with_sizes(torch.cat(parts), [part.numel() for part in parts])
+    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters, strict=False)]

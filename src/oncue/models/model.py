@@ -96,6 +96,7 @@ class Model(Trainer):
         self._layer_losses = None
         if layer.training != self.training:
             layer.train(self.training)
+        self._place_part(layer)
 
     # Running -----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import warnings
 
 import torch
 
@@ -38,7 +39,10 @@ class Trace:
             # Torch doesn't refuse a second profiler: it silently spoils both.
             if torch_private.profiler_is_running():
                 raise RuntimeError("another one is running")
-            self._profile.start()
+            with warnings.catch_warnings():
+                # Some versions of torch say at the start that the events of earlier cycles are dropped; here is only one.
+                warnings.filterwarnings("ignore", message=".*Profiler clears events")
+                self._profile.start()
         except Exception as error:  # whatever the profiler of this platform raises
             self._profile = None
             warn(f"TensorBoard could not start torch.profiler: {error}")

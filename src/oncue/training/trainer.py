@@ -673,6 +673,12 @@ class Trainer(Layer):
                 module._device = device
         return device
 
+    def _place_part(self, part: torch.nn.Module) -> None:
+        """Place a part that is put into the model, so that it runs behind layers, which make their weights on the device."""
+        device = self._chosen_device or backend.device()
+        if device.type != "cpu" and any(t.device.type == "cpu" for t in (*part.parameters(), *part.buffers())):
+            part.to(device)
+
     def _build_on(self, x: Any) -> None:
         """Make the weights by running the model once, where they are not there yet."""
         if not self._all_built():
