@@ -70,6 +70,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _float32() -> None:
+    """Let cuDNN compute in float32: its recurrent kernels and convolutions round to TF32's 10 bits by default."""
+    if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False
+
+
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     random.seed(0)

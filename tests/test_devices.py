@@ -6,6 +6,7 @@ What fails on a machine with an accelerator alone is looked for in the text of t
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,8 @@ FACTORIES = {
 }
 FACTORIES |= {"zeros"}
 MODELS = {"layer", "made", "model", "module", "network", "other", "ours"}
+HANDED_IN_CODE = re.compile(rf"\b({'|'.join(sorted(MODELS))})\(torch\.({'|'.join(sorted(FACTORIES))})\(")
+TRAINS = {"backward", "fit", "train", "train_on_batch"}
 
 
 def named(node: ast.AST) -> str:
@@ -70,15 +73,36 @@ def on_the_host(node: ast.AST) -> bool:
     )
 
 
-def reads(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield calls of `numpy()`, which no tensor of an accelerator has."""
+def reads(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield calls of `numpy()`, which no tensor of an accelerator has, and gradients that NumPy gets as they are."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "numpy" and not node.args:
+                yield node
+            elif named(node.func).startswith("np.") and any(map(is_gradient, node.args)):
+                yield node
+        elif isinstance(node, (ast.Tuple, ast.List)) and any(map(is_gradient, node.elts)):
+            if any(isinstance(part, ast.Call) and named(part.func) == "to_numpy" for part in node.elts):
+                yield node
+
+
+def is_gradient(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "grad"
+
+
+def compares(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield comparisons of tensors of a file, which are on the CPU, with others."""
     for call in calls(tree):
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "numpy" and not call.args:
-            yield call
+        if named(call.func) in ("torch.equal", "torch.allclose", "torch.testing.assert_close"):
+            if any(re.match(r"load_file\(", ast.unparse(node)) for node in call.args):
+                yield call
 
 
-def hands_over(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield calls of layers and models with tensors of the CPU, but for those that are refused before they compute."""
+def hands_over(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield calls of layers and models with tensors of the CPU, also in code for other processes.
+
+    Calls that are refused before they compute may have such tensors.
+    """
     refused = {
         call
         for block in ast.walk(tree)
@@ -93,6 +117,9 @@ def hands_over(tree: ast.AST) -> Iterator[ast.Call]:
         )
         if (made_here or named(call.func) in MODELS) and call not in refused and any(map(on_the_host, call.args)):
             yield call
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and HANDED_IN_CODE.search(node.value):
+            yield node
 
 
 def pins(tree: ast.AST) -> Iterator[ast.AST]:
@@ -102,7 +129,8 @@ def pins(tree: ast.AST) -> Iterator[ast.AST]:
             yield node
         elif isinstance(node, ast.Call):
             cpu = [word for word in node.keywords if word.arg == "device" and ast.unparse(word.value) == "'cpu'"]
-            if cpu or named(node.func).endswith(("set_device", "set_default_device")):
+            autocast = named(node.func).endswith("autocast") and node.args and ast.unparse(node.args[0]) == "'cpu'"
+            if cpu or autocast or named(node.func).endswith(("set_device", "set_default_device")):
                 yield node
 
 
@@ -129,14 +157,18 @@ def _made_at_import(tree: ast.AST, makers: set[str]) -> Iterator[ast.Call]:
 
 
 def forks(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield functions that fork and are not bound to the CPU."""
+    """Yield functions that fork and are not bound to the CPU, or that train.
+
+    Where there is an accelerator, torch refuses gradients in a fork of a process that has had any, on the CPU, too.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and any(named(call.func) == "os.fork" for call in calls(node)):
-            if not any("cpu_only" in ast.unparse(decorator) for decorator in node.decorator_list):
+            on_cpu = any("cpu_only" in ast.unparse(decorator) for decorator in node.decorator_list)
+            if not on_cpu or any(named(call.func).split(".")[-1] in TRAINS for call in calls(node)):
                 yield node
 
 
-RULES = {reads: READS_ITSELF, hands_over: {}, pins: {}, made_at_import: {}, forks: FORKS}
+RULES = {reads: READS_ITSELF, compares: {}, hands_over: {}, pins: {}, made_at_import: {}, forks: FORKS}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -153,8 +185,13 @@ def test_no_test_is_for_the_cpu_alone(rule: object) -> None:
     ("rule", "code"),
     [
         (reads, "np.sum(layer.kernel.detach().numpy())"),
+        (reads, "np.testing.assert_allclose(x.grad, expected)"),
+        (reads, "results.append((to_numpy(y), x.grad))"),
+        (compares, "torch.equal(load_file('m.safetensors')['weight'], module.weight)"),
         (hands_over, "layers.Dense(3)(torch.ones(2, 3))"),
         (hands_over, "model({'a': torch.zeros(2, 3)}, training=True)"),
+        (hands_over, "code = 'import torch; print(model(torch.tensor([1])))'"),
+        (pins, "with torch.autocast('cpu', torch.bfloat16):\n    pass"),
         (pins, "oncue.backend.set_device(None)"),
         (pins, "os.environ['ONCUE_DEVICE']"),
         (pins, "as_batches(x, device='cpu')"),
@@ -164,6 +201,7 @@ def test_no_test_is_for_the_cpu_alone(rule: object) -> None:
             "from helpers import tensor\n@pytest.mark.parametrize('x', [tensor([1.0])])\ndef test_x(x): pass",
         ),
         (forks, "def test_a():\n    child = os.fork()"),
+        (forks, "@cpu_only('it forks')\ndef test_a():\n    child = os.fork()\n    model.fit(X, Y)"),
     ],
 )
 def test_the_rules_see_what_they_are_for(rule: object, code: str) -> None:
@@ -174,9 +212,12 @@ def test_the_rules_see_what_they_are_for(rule: object, code: str) -> None:
     ("rule", "code"),
     [
         (reads, "to_numpy(layer.kernel)"),
+        (reads, "results.append((to_numpy(y), to_numpy(x.grad)))"),
+        (compares, "torch.equal(tensor(load_file('m.safetensors')['weight']), module.weight)"),
         (hands_over, "layers.Dense(3)(tensor(torch.ones(2, 3)))"),
         (hands_over, "with pytest.raises(ValueError):\n    model(torch.ones(2, 3))"),
         (hands_over, "torch.nn.Linear(3, 2)(torch.ones(2, 3))"),
+        (pins, "with torch.autocast(x.device.type, torch.bfloat16):\n    pass"),
         (made_at_import, "from helpers import tensor\ndef test_x():\n    tensor([1.0])"),
         (made_at_import, "X = parameter(1.0)"),
         (forks, "@cpu_only('it forks')\ndef test_a():\n    child = os.fork()"),

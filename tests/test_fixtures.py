@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 import oncue as keras
@@ -59,6 +61,10 @@ def same(found: Any, wanted: Any, where: str = "") -> None:
         assert list(found) == list(wanted), where
         for name in wanted:
             same(found[name], wanted[name], f"{where}/{name}")
+    elif (expected := as_tensor(wanted)) is not None:
+        # Sums are rounded at the size of what is added, so small elements differ by more than their own size allows.
+        largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=max(1e-6, 1e-5 * largest), err_msg=where)
     elif isinstance(wanted, list):
         assert len(found) == len(wanted), where
         for number, pair in enumerate(zip(found, wanted, strict=True)):
@@ -67,6 +73,17 @@ def same(found: Any, wanted: Any, where: str = "") -> None:
         assert found == pytest.approx(wanted, rel=1e-5, abs=1e-6), where
     else:
         assert found == wanted, where
+
+
+def as_tensor(value: Any) -> NDArray[np.float64] | None:
+    """Return nested lists of floats of one shape as an array, and None for anything else."""
+    if not isinstance(value, list):
+        return None
+    try:
+        array = np.array(value)
+    except ValueError:
+        return None
+    return array if array.dtype == np.float64 else None
 
 
 def as_numbers(rows: list[dict[str, str]]) -> list[dict[str, float]]:

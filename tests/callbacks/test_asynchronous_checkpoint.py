@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import oncue as keras
-from helpers import normal, same_arrays
+from helpers import normal, same_arrays, tensor
 from oncue import layers
 from oncue.core import files
 
@@ -213,4 +213,4 @@ def test_a_torch_module(tmp_path: Path) -> None:
     module.fit(X, Y, epochs=2, verbose=0, callbacks=[saver])
     from safetensors.torch import load_file
 
-    assert torch.equal(load_file(tmp_path / "m.safetensors")["weight"], module.module.weight)
+    assert torch.equal(tensor(load_file(tmp_path / "m.safetensors")["weight"]), module.module.weight)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import oncue as keras
-from helpers import cpu_only, environment, normal
+from helpers import environment, normal
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, Preempted, Preemption
 from oncue.checkpoints.store import Store
 
@@ -224,7 +224,27 @@ def test_bad_arguments(arguments: dict[str, Any], text: str) -> None:
         Preemption(**arguments)
 
 
-@cpu_only("it forks, and a process that is forked can't use CUDA")
+LATE = """
+import os, signal
+import numpy as np
+import oncue as keras
+from oncue.callbacks import Callback, Preemption
+
+class Late(Callback):
+    def on_train_end(self, logs=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(self):
+        print("closed", flush=True)
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+model.compile("adamax", loss="mse")
+model.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0, callbacks=[Late(), Preemption()])
+print("went on", flush=True)
+"""
+
+
 def test_a_signal_that_comes_after_the_last_epoch_waits_until_all_are_closed() -> None:
     heard: list[str] = []
 
@@ -235,15 +255,8 @@ def test_a_signal_that_comes_after_the_last_epoch_waits_until_all_are_closed() -
         def close(self) -> None:
             heard.append("closed")
 
-    child = os.fork()
-    if child == 0:
-        read = Late()
-        try:
-            fit(read, Preemption())
-        finally:
-            os._exit(7)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    done = subprocess.run([sys.executable, "-c", LATE], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "closed\n"), done.stderr
     # The same with a handler that listens instead of dying.
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:

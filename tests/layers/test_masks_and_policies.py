@@ -45,7 +45,8 @@ def test_a_pickle_makes_masks_in_a_new_process(tmp_path: Path) -> None:
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
     code = (
         "import pickle, sys, torch; model = pickle.load(open(sys.argv[1], 'rb'));"
-        "torch.save(model(torch.tensor([[1, 2, 0], [3, 0, 0]])), sys.argv[2])"
+        "ids = torch.tensor([[1, 2, 0], [3, 0, 0]], device=next(model.parameters()).device);"
+        "torch.save(model(ids), sys.argv[2])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model.pickle"), str(tmp_path / "outputs")]
     subprocess.run(command, check=True)
@@ -117,7 +118,7 @@ def test_a_plain_layer_in_a_mixed_one_leaves_autocast_and_only_there() -> None:
 
     inner, x = layers.Dense(2, dtype="float32"), tensor(torch.ones(1, 2))
     Outer(inner, dtype="mixed_bfloat16")(x)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         Outer(inner, dtype="float32")(x)
     assert seen == [torch.float32, torch.bfloat16]
 
@@ -142,11 +143,11 @@ def test_threads_do_not_see_each_others_policies() -> None:
     thread = threading.Thread(target=mixed)
     thread.start()
     assert inside.wait(30)
-    plain = layers.Dense(2)
+    plain, x = layers.Dense(2), tensor(torch.ones(1, 2))
     try:
-        assert plain(tensor(torch.ones(1, 2))).dtype == torch.float32
-        with torch.autocast("cpu", torch.bfloat16):
-            assert plain(tensor(torch.ones(1, 2))).dtype == torch.bfloat16
+        assert plain(x).dtype == torch.float32
+        with torch.autocast(x.device.type, torch.bfloat16):
+            assert plain(x).dtype == torch.bfloat16
     finally:
         done.set()
         thread.join()

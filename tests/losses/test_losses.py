@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers import tensor
 from oncue import losses
 
 
@@ -114,8 +115,8 @@ def test_low_precision_predictions_are_computed_in_float32(dtype: torch.dtype) -
 
 
 def test_binary_crossentropy_inside_autocast() -> None:
-    y_true, y_pred = torch.ones(4, 1), torch.full((4, 1), 0.5)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    y_true, y_pred = tensor(torch.ones(4, 1)), tensor(torch.full((4, 1), 0.5))
+    with torch.autocast(y_pred.device.type, dtype=torch.bfloat16):
         assert losses.BinaryCrossentropy()(y_true, y_pred).item() == pytest.approx(0.6931, abs=1e-4)
 
 

@@ -54,7 +54,7 @@ def test_values_and_gradients(keras: ModuleType, name: str) -> None:
             x = tensor(X.copy()).requires_grad_()
             y = function(x, **options)
             (y * tensor(torch.arange(y.numel())).reshape(y.shape)).sum().backward()
-            results.append((to_numpy(y), x.grad))
+            results.append((to_numpy(y), to_numpy(x.grad)))
         np.testing.assert_allclose(results[1][0], results[0][0], atol=1e-6)
         np.testing.assert_allclose(results[1][1], results[0][1], atol=1e-4)
 

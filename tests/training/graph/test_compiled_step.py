@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import oncue as keras
-from helpers import normal, to_numpy
+from helpers import cpu_only, normal, to_numpy
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler
 from oncue.training.graph import compiled_region
@@ -158,6 +158,11 @@ def test_one_graph_serves_all_epochs_rates_and_fits(quick: None) -> None:
     assert region.direct_calls == 2 + 4 * 3  # the first call compiles, and the first one of each pass is checked
 
 
+@pytest.mark.xfail(
+    torch.cuda.is_available(),
+    reason="a recorded CUDA graph goes on with the memory of weights that a restored backup has replaced",
+    strict=True,
+)
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, quick: None) -> None:
     class Power(Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -199,6 +204,7 @@ def seeded() -> Any:
     return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.1, noise_shape=(None, 1), seed=3)(hidden)))
 
 
+@cpu_only("on an accelerator layers with seeds of their own are not part of the graph")
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_layers_with_seeds_draw_as_they_do_eagerly(backend: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_region, "BACKEND", backend)
@@ -336,12 +342,14 @@ LSTMS: dict[str, Callable[[], Any]] = {
 }
 
 
+@cpu_only("on an accelerator a step with an LSTM runs eagerly: torch's compiler would unroll it")
 @pytest.mark.parametrize("name", LSTMS)
 def test_an_lstm_is_part_of_the_graph(name: str, quick: None) -> None:
     model = assert_same(LSTMS[name], OPTIMIZERS["adam"])
     assert model.step_account.startswith("The steps ran as one compiled graph;")
 
 
+@cpu_only("on an accelerator Triton takes the place of the C++ compiler")
 def test_without_a_compiler_steps_run_eagerly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import torch._inductor.config as settings
 
