@@ -153,3 +153,22 @@ def test_two_models_trained_in_two_threads_at_once() -> None:
         assert losses == [9.0 * factor] * 5
 
     at_once(lambda: trains(1.0), lambda: trains(2.0))
+
+
+def test_layers_that_change_between_calls_are_seen_at_the_next_call() -> None:
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(4), layers.Dense(1)])
+    x = tensor(X[:2])
+    model(x)
+    model.layers[0].activity_regularizer = oncue.regularizers.L2(0.1)
+    for _ in range(3):
+        model(x)
+        assert len(model.losses) == 1
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    outer = oncue.Sequential([layers.Input((3,)), model])
+    outer.compile("sgd", "mse")
+    outer.fit(X, Y, verbose=0)
+    model.add(layers.Dense(2, activity_regularizer="l2"))
+    for _ in range(3):
+        outer(x)
+        assert len(outer.losses) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -134,3 +135,32 @@ def test_a_method_of_the_class_is_used_from_the_next_run_on(monkeypatch: pytest.
     model.fit(X, Y, verbose=0)
     monkeypatch.setattr(Mine, "train_step", lambda self, data: {"mine": 2.0}, raising=False)
     assert model.fit(X, Y, verbose=0).history == {"mine": [2.0]}
+
+
+def test_a_prediction_that_ends_during_fit_leaves_it_its_plan() -> None:
+    model = network()
+    in_fit, predicted, failures = threading.Event(), threading.Event(), list[Exception]()
+
+    class Wait(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            in_fit.set()
+            predicted.wait(60)
+
+    def fit() -> None:
+        try:
+            model.fit(X, Y, verbose=0, callbacks=Wait(), validation_data=(X, Y))
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=fit)
+
+    class Begin(Callback):
+        def on_predict_begin(self, logs: Any = None) -> None:
+            thread.start()
+            in_fit.wait(60)
+
+    model.predict(X, verbose=0, callbacks=Begin())
+    predicted.set()
+    thread.join()
+    assert not failures
+    assert len(model.history.history["val_loss"]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -31,6 +32,9 @@ from oncue.training.precision import Precision, in_float32, inference_forward
 from oncue.training.probe import check_targets, mode, probe, probe_validation
 from oncue.training.step import make_step, own_step, unpacked
 
+# Held while runs are counted, which may be those of several threads.
+_counting = threading.Lock()
+
 
 @builtin
 class Trainer(Layer):
@@ -57,9 +61,12 @@ class Trainer(Layer):
     _holds_layers = True
     _chosen_device: torch.device | None = None
     _initial_epoch: int | None = None
-    _in_run: bool = False
-    # Who may add losses, found when the model is prepared or first run.
+    # How many runs are under way: nested ones, and those of other threads.
+    _runs: int = 0
+    # Who may add losses, and whether that was found for the run under way, of this model or of one around it. Outside of runs
+    # it is looked up in each call, because layers may have changed.
     _layer_losses: _LayerLosses | None = None
+    _layer_losses_kept: bool = False
     # Whether the model is run by itself or by a model around it, so that its next call begins no new pass.
     _in_pass: bool = False
 
@@ -530,18 +537,24 @@ class Trainer(Layer):
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        before, self._in_run = self._in_run, True
+        self._count_run(1)
         try:
             yield
         finally:
-            self._in_run = before
-            if not before:
+            if self._count_run(-1) == 0:
                 self._plan.release()
+                for model in (self, *(self._layer_losses.models if self._layer_losses is not None else ())):
+                    model._layer_losses_kept = False
+
+    def _count_run(self, change: int) -> int:
+        with _counting:
+            self._runs += change
+            return self._runs
 
     @contextmanager
     def _preserving_run(self, batches: Batches | None) -> Iterator[None]:
         """Enclose an evaluation or a prediction; one inside a run leaves its mode, running values and requests as they were."""
-        inside = self._in_run
+        inside = self._runs > 0
         kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
         requests = self.stop_evaluating, self.stop_predicting
         try:
@@ -587,7 +600,7 @@ class Trainer(Layer):
     def _prepare_predict(self, x: Any) -> Forward:
         """Build the model, and return its forward pass."""
         self._build_on(x)
-        self._find_layer_losses()
+        self._keep_layer_losses()
         self._plan.overridden = self._overridden()
         return self._predict_forward()
 
@@ -596,7 +609,7 @@ class Trainer(Layer):
 
     def _resolve(self) -> Plan:
         """Look up what a step needs of the model."""
-        penalty = self._penalty if self._find_layer_losses().any else None
+        penalty = self._penalty if self._keep_layer_losses().any else None
         self._plan.resolve(self, self._predict_forward(), penalty, self._overridden())
         return self._plan
 
@@ -628,7 +641,9 @@ class Trainer(Layer):
             with precision.autocast(device_type):
                 outputs = self(*args, **kwargs)
             return in_float32(outputs)
-        found = self._layer_losses or self._find_layer_losses()
+        found = self._layer_losses if self._layer_losses_kept else None
+        if found is None:
+            found = self._find_layer_losses()
         if not found.added or self._in_pass:
             return super().__call__(*args, **kwargs)
         self._forget_added_losses()
@@ -648,6 +663,11 @@ class Trainer(Layer):
     def _overrides(self, name: str) -> bool:
         """Return whether a subclass has its own method or property of a name."""
         return getattr(type(self), name) is not getattr(Trainer, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is in no run, even one that is made in a hook.
+        of_the_run = ("_runs", "_layer_losses_kept", "_in_pass")
+        return {key: value for key, value in super().__getstate__().items() if key not in of_the_run}
 
     # Devices and building ----------------------------------------------------------------------------------------
 
@@ -704,13 +724,21 @@ class Trainer(Layer):
         return torch.zeros((), device=self._device_hint or self.device)
 
     def _find_layer_losses(self) -> _LayerLosses:
-        """Find the layers that may add losses; kept once the model is built, until it is prepared again."""
+        """Find the layers that may add losses."""
         found, known = _LayerLosses(self), self._layer_losses
-        if known is not None and found == known:
-            # Compiled graphs were made from it.
-            return known
-        if self.built:
-            self._layer_losses = found
+        if known is None or found != known:
+            # One that is equal stays: compiled graphs were made from it.
+            self._layer_losses = known = found
+        return known
+
+    def _keep_layer_losses(self) -> _LayerLosses:
+        """Find the layers that may add losses for the run under way."""
+        found = self._find_layer_losses()
+        if self._runs:
+            self._layer_losses_kept = True
+            for model in found.models:
+                model._find_layer_losses()
+                model._layer_losses_kept = True
         return found
 
     def _forget_added_losses(self) -> None:
