@@ -13,6 +13,7 @@ import pytest
 import oncue
 from helpers import small_model
 from oncue.callbacks import Callback, CallbackList, LambdaCallback
+from oncue.callbacks.checks import own_method
 from oncue.core.builtin import is_builtin
 
 X = np.ones((4, 2), "float32")
@@ -268,3 +269,21 @@ def test_whose_code_a_hook_runs(callback: Any, foreign: bool) -> None:
     assert callbacks.calls_others("on_epoch_end") is foreign
     # `close` is only oncue's in what is oncue's.
     assert callbacks.calls_others("close") is isinstance(callback, unittest.mock.MagicMock)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_end"])
+def test_a_hook_that_is_replaced_on_the_class_is_the_user_s(hook: str) -> None:
+    kind, kept = oncue.callbacks.TerminateOnNaN, []
+    before = own_method(kind(), hook)
+
+    def keep(self: Any, index: int, logs: Any = None) -> None:
+        kept.append(logs)
+
+    with unittest.mock.patch.object(kind, hook, keep):
+        found = own_method(kind(), hook)
+        assert found is not None and not found[1]
+        small_model().fit(X, Y, batch_size=2, epochs=3, verbose=0, callbacks=[kind()])
+    losses = [logs["loss"] for logs in kept]
+    assert len(set(losses)) == len(losses) > 2
+    after = own_method(kind(), hook)
+    assert (before and before[1]) == (after and after[1])

@@ -474,3 +474,12 @@ def test_a_line_warns_once_and_another_line_again() -> None:
             say()
         say()
     assert len(caught) == 2
+
+
+@pytest.mark.parametrize("names", [{}, {"__name__": None}])
+def test_code_without_a_module_is_warned(names: dict[str, Any]) -> None:
+    names["say"] = in_oncue("def say():\n    warn('found')")["say"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec("\nsay()", names)
+    assert [(one.filename, one.lineno) for one in caught] == [("<string>", 2)]

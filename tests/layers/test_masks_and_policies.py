@@ -78,6 +78,15 @@ def test_a_layer_of_the_user_that_makes_a_mask() -> None:
     assert Never(5, 2)(tensor(IDS))._keras_mask.tolist() == (tensor(IDS) != 1).tolist()
 
 
+def test_a_layer_is_given_a_function_that_makes_its_mask() -> None:
+    steps = tensor([[[1.0], [-1.0]]])
+    for layer in (layers.Dense(2), layers.Embedding(5, 2), layers.LSTM(2, return_sequences=True)):
+        given = tensor(IDS) if isinstance(layer, layers.Embedding) else steps
+        layer(given)
+        layer.compute_mask = lambda inputs, previous_mask: inputs > 0
+        assert layer(given)._keras_mask.tolist() == (given > 0).tolist()
+
+
 def test_what_has_no_mask_gets_none() -> None:
     masked_model()(tensor(IDS))
     steps = tensor(torch.ones(1, 2, 3))

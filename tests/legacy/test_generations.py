@@ -316,3 +316,15 @@ def test_an_unknown_name_is_not_an_old_name() -> None:
 def test_the_other_name_of_today_is_not_called_old() -> None:
     logs = Logs({"acc": 0.5})
     assert words_of(lambda: logs["accuracy"]) == []
+
+
+def test_what_has_no_successor_is_to_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.legacy.warning._warned", set())
+    model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss="mse")
+    with pytest.warns(DeprecationWarning, match="`show_accuracy` is from an older Keras; leave it out"):
+        model.fit(np.ones((4, 2)), np.ones(4), verbose=0, show_accuracy=True)
+    with pytest.warns(
+        DeprecationWarning, match=r"`TensorBoard\(batch_size=...\)` is from an older Keras; leave it out"
+    ):
+        oncue.callbacks.TensorBoard(tmp_path, batch_size=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from typing import Any
 
@@ -59,5 +60,12 @@ def test_refuses(identifier: Any, message: str) -> None:
         optimizers.get(identifier)
 
 
-def test_the_legacy_address_has_the_same_classes() -> None:
-    assert optimizers.legacy.Adam is Adam
+def test_the_legacy_address_has_the_same_classes_and_no_others() -> None:
+    names: dict[str, Any] = {}
+    exec("from oncue.optimizers.legacy import *", names)
+    del names["__builtins__"]
+    assert sorted(names) == ["Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop", "SGD"]
+    assert all(value is getattr(optimizers, name) for name, value in names.items())
+    assert optimizers.legacy.Adam is Adam and optimizers.legacy.__name__ == "oncue.optimizers.legacy"
+    assert not hasattr(optimizers.legacy, "AdamW") and not hasattr(optimizers.legacy, "get")
+    assert importlib.import_module("oncue.keras.optimizers.legacy") is optimizers.legacy

@@ -642,6 +642,16 @@ def test_lengths_of_headers(length: int, tmp_path: Path) -> None:
     tensors_refused(tensors_file(tmp_path / "w.safetensors", {"weight": entry()}, bytes(32), length))
 
 
+def test_the_sizes_are_named(tmp_path: Path) -> None:
+    path = tensors_file(tmp_path / "w.safetensors", {"weight": entry()}, bytes(32))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    tensors_refused(path, f"need {len(whole)} bytes; the file has {len(whole) - 9}")
+    for content in (b"", b"short", b"no safetensors file" * 40):
+        path.write_bytes(content)
+        tensors_refused(path, f"the file has {len(content)}\\.")
+
+
 def test_very_many_tensors(tmp_path: Path) -> None:
     tensors_refused(tensors_file(tmp_path / "w.safetensors", {f"t{i}": entry((0,), 0, 0) for i in range(100_001)}))
 

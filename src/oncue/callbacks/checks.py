@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from oncue.core.builtin import is_builtin
+from oncue.core.builtin import is_original
 from oncue.core.hooks import ALIASES, HOOKS, arguments_of
 
 _KNOWN = (*HOOKS, *ALIASES)
@@ -35,7 +35,7 @@ def _is_ours(callback: Any, name: str) -> bool:
         return False
     for kind in type(callback).__mro__:
         if name in kind.__dict__:
-            return is_builtin(kind)
+            return is_original(kind, name)
     return False
 
 

@@ -98,7 +98,7 @@ class TensorBoard(Callback):
         self.embeddings_metadata = embeddings_metadata
         self.write_grads = write_grads
         for name in arguments.old_names(old):
-            legacy.warn_once(f"TensorBoard({name}=...)", "TensorBoard(...)")
+            legacy.warn_once(f"TensorBoard({name}=...)", None)
         self.embeddings_layer_names: list[str] = list(old.get("embeddings_layer_names") or ())
         self.global_step = 0
         self.step_at_epoch_begin = 0

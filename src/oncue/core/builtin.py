@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_builtin: set[type] = set()
+_builtin: dict[type, dict[str, Any]] = {}
+"""From each marked class to what its body defined, to recognize what was replaced since."""
 
 
 def builtin(cls: type[T]) -> type[T]:
@@ -27,10 +28,31 @@ def builtin(cls: type[T]) -> type[T]:
         >>> is_builtin(Ours), is_builtin(Yours)
         (True, False)
     """
-    _builtin.add(cls)
+    _builtin[cls] = dict(vars(cls))
     return cls
 
 
 def is_builtin(cls: type) -> bool:
     """Return whether a class is one of oncue's own, rather than one of the user's, derived from ours or not."""
     return cls in _builtin
+
+
+def is_original(cls: type, name: str) -> bool:
+    """Return whether what a class defines under a name is oncue's own, and wasn't replaced on the class since.
+
+    Args:
+        cls: The class whose body, rather than a parent's, has the name.
+        name: The name of a method.
+
+    Example:
+        >>> @builtin
+        ... class Ours:
+        ...     def run(self): ...
+        >>> is_original(Ours, "run")
+        True
+        >>> Ours.run = lambda self: None
+        >>> is_original(Ours, "run")
+        False
+    """
+    body = _builtin.get(cls)
+    return body is not None and name in body and vars(cls).get(name) is body[name]

@@ -55,7 +55,7 @@ class Layer(torch.nn.Module):
 
     supports_masking: bool = False
     # Whether `compute_mask` may return a mask for inputs without one. Taken to be True of every class that overrides it,
-    # unless that class says False: then it isn't asked where no mask comes.
+    # unless that class says False, and of a layer that is given one of its own: else it isn't asked where no mask comes.
     _makes_masks: bool = False
     _accepts_training: ClassVar[bool] = False
     _accepts_mask: ClassVar[bool] = False
@@ -485,6 +485,8 @@ class Layer(torch.nn.Module):
         if isinstance(value, torch.nn.Module) and not isinstance(value, Layer) and value.training != self.training:
             # Torch's modules begin in training mode; inside a layer they work in the layer's mode.
             value.train(self.training)
+        elif name == "compute_mask":
+            self._makes_masks = True
 
     def _track_containers(self) -> None:
         """Register layers kept in plain lists, tuples and dicts, which Keras tracks and torch doesn't."""

@@ -4,7 +4,7 @@
 - `methods`: `fit_generator` and the like
 - `names`: `NAMES`, other names of losses, metrics, initializers, layers
 - `log_keys`: `LOG_KEYS`, what logs are asked for
-- `modules`: `MODULES`, `SILENT_MODULES` and `ATTRIBUTES`, where things were imported from
+- `modules`: `MODULES`, `SILENT_MODULES`, `PARTS` and `ATTRIBUTES`, where things were imported from
 
 The old names of hooks are in the table of all hooks, `oncue.core.hooks.ALIASES`.
 """

@@ -1,4 +1,4 @@
-"""Modules under the names that other generations of Keras gave them: the same module objects, never copies."""
+"""Modules under the names that other generations of Keras gave them: the same objects, never copies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from oncue.legacy.modules import MODULES, SILENT_MODULES
+from oncue.legacy.modules import MODULES, PARTS, SILENT_MODULES
 from oncue.legacy.warning import warn_once
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def home(name: str) -> str | None:
 
 
 class Aliases(_Base):
-    """Imports an alias by importing the module that it stands for.
+    """Imports an alias by importing the module that it stands for, and fills modules that are a part of another.
 
     Example:
         >>> import oncue, oncue.keras.callbacks
@@ -53,11 +53,13 @@ class Aliases(_Base):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Answer for aliases only."""
-        return None if home(fullname) is None else ModuleSpec(fullname, self)
+        """Answer for aliases and parts only."""
+        return None if home(fullname) is None and fullname not in PARTS else ModuleSpec(fullname, self)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return the module that the alias stands for."""
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Return the module that the alias stands for; None for a part, which Python makes a module of its own for."""
+        if spec.name in PARTS:
+            return None
         name = home(spec.name)
         assert name is not None
         old = spec.name.replace(_ROOT, "oncue")
@@ -68,8 +70,13 @@ class Aliases(_Base):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the module as it is, with the spec of its own name: it has been run already."""
+        """Leave the module as it is, with the spec of its own name: it has been run already. Fill one that is a part."""
         assert module.__spec__ is not None
+        names = PARTS.get(module.__spec__.name)
+        if names is not None:
+            whole = importlib.import_module(module.__name__.rpartition(".")[0])
+            vars(module).update({name: getattr(whole, name) for name in names}, __all__=list(names))
+            return
         module.__spec__ = module.__spec__.loader_state
 
 

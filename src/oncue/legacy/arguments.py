@@ -152,7 +152,7 @@ def take_old_arguments(method: str, known: Collection[str], given: dict[str, Any
             hint = f" Did you mean `{guess}`?" if guess is not None else f" It takes: {', '.join(known)}."
             raise TypeError(f"`{method}` has no argument `{name}`.{hint}")
         new = table[name]
-        warn_once(name, new or f"{method} without it")
+        warn_once(name, new)
         if new:
             taken[new] = value
     return taken

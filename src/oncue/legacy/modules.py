@@ -30,9 +30,13 @@ MODULES: dict[str, str] = {
 
 SILENT_MODULES: dict[str, str] = {
     "oncue.mixed_precision.experimental": "oncue.mixed_precision",
-    "oncue.optimizers.legacy": "oncue.optimizers",
 }
 """The same for modules whose names already say that they are old, so that there is no warning."""
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "oncue.optimizers.legacy": ("SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop"),
+}
+"""From modules that had only a part of what the package around them has today to the names in it; no warning either."""
 
 ATTRIBUTES: dict[str, str] = {
     "oncue.layers.normalization.BatchNormalization": "oncue.layers.BatchNormalization",
@@ -52,9 +56,11 @@ def old_attribute(module: str, name: str) -> Any:
 
     Example:
         >>> old_attribute("oncue.optimizers", "legacy").__name__
-        'oncue.optimizers'
+        'oncue.optimizers.legacy'
     """
     old = f"{module}.{name}"
+    if old in PARTS:
+        return importlib.import_module(old)
     if old in SILENT_MODULES:
         return importlib.import_module(SILENT_MODULES[old])
     if old in MODULES:

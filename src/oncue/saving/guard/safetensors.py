@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from typing import Any, BinaryIO, NoReturn
 from safetensors import SafetensorError, safe_open
 
 from oncue.saving.guard.basics import MAX_ENTRIES, MAX_JSON_BYTES, opened, read_json, refuse
+
+_END = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,18})\s*\]')
+"""Where the bytes of a tensor end, in a header."""
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def opened_tensors(path: Any) -> Iterator[tuple[BinaryIO, Any]]:
                 if _replaced(file, path):
                     continue
                 if isinstance(error, SafetensorError):
-                    _refuse_damaged(path, error)
+                    _refuse_damaged(file, path, header, error)
                 raise
             with view as tensors:
                 if _replaced(file, path):
@@ -48,7 +52,7 @@ def opened_tensors(path: Any) -> Iterator[tuple[BinaryIO, Any]]:
                 try:
                     yield file, tensors
                 except SafetensorError as error:
-                    _refuse_damaged(path, error)
+                    _refuse_damaged(file, path, header, error)
                 return
 
 
@@ -56,15 +60,26 @@ def _replaced(file: BinaryIO, path: Any) -> bool:
     return not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
 
 
-def _refuse_damaged(path: Any, error: SafetensorError) -> NoReturn:
-    refuse(path, f"it is not a whole safetensors file: {str(error)[:200]!r}.")
+def _refuse_damaged(file: BinaryIO, path: Any, header: bytes, error: SafetensorError) -> NoReturn:
+    # The header may be damaged too, so it isn't parsed.
+    needed = 8 + len(header) + max(map(int, _END.findall(header)), default=0)
+    refuse(
+        path,
+        f"it is not a whole safetensors file: its header and tensors need {needed} bytes; the file has {_size(file)}. "
+        f"The library says {str(error)[:200]!r}.",
+    )
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def _header(file: BinaryIO, source: Any) -> bytes:
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 2 <= length <= MAX_JSON_BYTES:
-        refuse(source, f"its header says {length} bytes; it must have 2 to {MAX_JSON_BYTES}.")
+    size = _size(file)
+    if not 2 <= length <= min(MAX_JSON_BYTES, size - 8):
+        refuse(source, f"its header says {length} bytes; it must have 2 to {MAX_JSON_BYTES}, and the file has {size}.")
     header = file.read(length)
     if header.count(b'"data_offsets"') > MAX_ENTRIES:
         # Checked before any tensor is created.
