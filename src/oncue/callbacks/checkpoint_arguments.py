@@ -13,7 +13,7 @@ from oncue.callbacks.arguments import finite, whole
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.files import check_target, sweep
-from oncue.core.protocols import TellsSize
+from oncue.core.protocols import size_of_save
 from oncue.core.remote import is_url, try_folder
 from oncue.legacy import warn_once
 
@@ -176,7 +176,7 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
             "folder that can be written to",
             name.template,
         ) from None
-    size = model.size_of_save(name.template, weights_only=weights_only) if isinstance(model, TellsSize) else 0
+    size = size_of_save(model, name.template, weights_only=weights_only)
     if free < size:
         raise OSError(
             errno.ENOSPC,

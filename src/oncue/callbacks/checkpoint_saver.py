@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from oncue.core.files import check_target
-from oncue.core.protocols import SavesLater
+from oncue.core.protocols import saves_later
 from oncue.core.remote import is_url
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class CheckpointSaver:
         from oncue.checkpoints.snapshot import Snapshot
         from oncue.checkpoints.writer import Writer
 
-        if not isinstance(model, SavesLater):
+        if not saves_later(model):
             raise ValueError(
                 f"ModelCheckpoint can't save a {type(model).__name__} in the background: it has no `prepare_save`, as "
                 "oncue's models have. Leave out `asynchronous=True`."

@@ -24,7 +24,7 @@ from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
-from oncue.core.protocols import NeedsScore
+from oncue.core.protocols import needs_score
 
 if TYPE_CHECKING:
     from oncue.checkpoints.record import Record
@@ -137,7 +137,7 @@ class ModelCheckpoint(MonitorCallback):
 
     @property
     def _watches(self) -> bool:
-        return self.save_best_only or any(isinstance(rule, NeedsScore) and rule.needs_score for rule in self._rules)
+        return self.save_best_only or any(needs_score(rule) for rule in self._rules)
 
     @property
     def waited(self) -> dict[str, Any]:

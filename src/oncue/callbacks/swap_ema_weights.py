@@ -6,7 +6,7 @@ from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
-from oncue.core.protocols import HasInnerOptimizer, HasWeightAverage, optimizer_of
+from oncue.core.protocols import HasWeightAverage, inner_optimizer_of, optimizer_of, shows_average
 
 
 @builtin
@@ -90,14 +90,12 @@ class SwapEMAWeights(Callback):
     def _put_back(self) -> None:
         # An optimizer that was refused has nothing to put back.
         optimizer = optimizer_of(self.model)
-        if isinstance(optimizer, HasWeightAverage) and optimizer.use_ema:
+        if shows_average(optimizer) and optimizer.use_ema:
             optimizer.show_average(False)
 
     def _optimizer(self) -> HasWeightAverage:
-        optimizer = optimizer_of(self.model)
-        if isinstance(optimizer, HasInnerOptimizer):
-            optimizer = optimizer.inner_optimizer
-        if not isinstance(optimizer, HasWeightAverage):
+        optimizer = inner_optimizer_of(optimizer_of(self.model))
+        if not shows_average(optimizer):
             raise ValueError(
                 f"SwapEMAWeights needs an optimizer of oncue made with `use_ema=True`; {type(optimizer).__name__} has "
                 "no moving average that it can show. In Keras's own loop use `keras.callbacks.SwapEMAWeights`."

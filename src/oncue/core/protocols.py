@@ -1,13 +1,15 @@
 """Protocols: all that callbacks, their list, the loop and the model may ask of each other beside hooks and contract.
 
 An object that has the members of a protocol satisfies it; it need not inherit from it. `CallbackList` sorts its callbacks
-by them once, in `oncue.callbacks.roles`. The functions at the end ask models and optimizers for what only some have.
+by them once, in `oncue.callbacks.roles`. The functions at the end ask models and optimizers for what only some have. They
+ask for the attributes: `isinstance` with a protocol doesn't see, since Python 3.12, those that a wrapper gets from what it
+wraps by `__getattr__`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from oncue.core.journal import Journal
 from oncue.core.monitor import Logged
@@ -188,21 +190,9 @@ class KeepsState(Protocol):
         ...
 
 
-@runtime_checkable
-class NeedsScore(Protocol):
-    """A rule for the files that are kept, which declares that it compares their scores.
-
-    Attributes:
-        needs_score: Whether it does.
-    """
-
-    needs_score: bool
+# What a model or its optimizer may be, beside the contract -----------------------------------------------------------
 
 
-# What a model may be, beside the contract ----------------------------------------------------------------------------
-
-
-@runtime_checkable
 class SavesLater(Protocol):
     """A model whose state can be taken now and written in the background; oncue's models can."""
 
@@ -211,95 +201,6 @@ class SavesLater(Protocol):
         ...
 
 
-@runtime_checkable
-class TellsSize(Protocol):
-    """A model that can estimate the size of its files; oncue's models can."""
-
-    def size_of_save(self, filepath: Any, *, weights_only: bool = False) -> int:
-        """Return about how many bytes a save takes."""
-        ...
-
-
-@runtime_checkable
-class TellsSteps(Protocol):
-    """A model that reports how its training steps ran.
-
-    Attributes:
-        step_account: One or more sentences.
-    """
-
-    step_account: str
-
-
-@runtime_checkable
-class RunsSeveralSteps(Protocol):
-    """A model that may run several batches between two hooks.
-
-    Attributes:
-        steps_per_execution: How many.
-    """
-
-    steps_per_execution: int
-
-
-@runtime_checkable
-class CanStop(Protocol):
-    """A model whose training can be stopped.
-
-    Attributes:
-        stop_training: Whether it is to be.
-    """
-
-    stop_training: bool
-
-
-@runtime_checkable
-class HasMetrics(Protocol):
-    """A model with metrics, or a group of metrics."""
-
-    @property
-    def metrics(self) -> Any:
-        """The metrics; None for none."""
-        ...
-
-
-@runtime_checkable
-class HasDirection(Protocol):
-    """A metric that may declare in which direction it gets better; Keras's metrics do too."""
-
-    name: str
-    _direction: str | None
-
-
-@runtime_checkable
-class HasOptimizer(Protocol):
-    """A model with an optimizer."""
-
-    optimizer: Any
-
-
-@runtime_checkable
-class CountsIterations(Protocol):
-    """An optimizer that counts its updates."""
-
-    @property
-    def iterations(self) -> Any:
-        """The number of updates; reads as an int."""
-        ...
-
-
-@runtime_checkable
-class MayAverageWeights(Protocol):
-    """An optimizer that may keep a moving average of the weights, and leave it in the model in the end.
-
-    Attributes:
-        use_ema: Whether it does.
-    """
-
-    use_ema: bool
-
-
-@runtime_checkable
 class HasWeightAverage(Protocol):
     """An optimizer that keeps a moving average of the weights and can show it in the model."""
 
@@ -308,26 +209,6 @@ class HasWeightAverage(Protocol):
 
     def show_average(self, shown: bool) -> None:
         """Put the average into the model, or the trained weights back; nothing when that is so already."""
-        ...
-
-
-@runtime_checkable
-class HasInnerOptimizer(Protocol):
-    """An optimizer around another, such as one that scales the loss."""
-
-    @property
-    def inner_optimizer(self) -> Any:
-        """The other."""
-        ...
-
-
-@runtime_checkable
-class HasOptimizers(Protocol):
-    """An optimizer of several, each with a name and a learning rate of its own."""
-
-    @property
-    def optimizers(self) -> Any:
-        """The optimizers."""
         ...
 
 
@@ -351,37 +232,65 @@ def save_run(run: Run | None, logs: dict[str, Any] | None) -> bool:
     return bool(savers) and all([saver.save_now(logs) for saver in savers])
 
 
+# What only some models, optimizers and rules have ----------------------------------------------------------------------
+
+
+def saves_later(model: Any) -> TypeGuard[SavesLater]:
+    """Return whether a model's state can be taken now and written in the background."""
+    return hasattr(model, "prepare_save")
+
+
+def size_of_save(model: Any, filepath: Any, *, weights_only: bool = False) -> int:
+    """Return about how many bytes a save of a model takes; 0 for a model that can't estimate it."""
+    estimate: Callable[..., int] | None = getattr(model, "size_of_save", None)
+    return 0 if estimate is None else estimate(filepath, weights_only=weights_only)
+
+
+def needs_score(rule: Any) -> bool:
+    """Return whether a rule for the files that are kept declares that it compares their scores."""
+    return bool(getattr(rule, "needs_score", False))
+
+
 def was_stopped(model: Any) -> bool:
     """Return whether a callback asked for the end of training; False for a model that can't be asked, or no model."""
-    return isinstance(model, CanStop) and model.stop_training is True
+    return getattr(model, "stop_training", False) is True
 
 
 def optimizer_of(model: Any) -> Any:
     """Return a model's optimizer; None for a model that has none, or no model."""
-    return model.optimizer if isinstance(model, HasOptimizer) else None
+    return getattr(model, "optimizer", None)
+
+
+def inner_optimizer_of(optimizer: Any) -> Any:
+    """Return the optimizer inside another, such as one that scales the loss; the optimizer itself when it has none."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def shows_average(optimizer: Any) -> TypeGuard[HasWeightAverage]:
+    """Return whether an optimizer can show a moving average of the weights in the model, if it keeps one."""
+    return all(hasattr(optimizer, name) for name in ("use_ema", "average_in_model", "show_average"))
 
 
 def iterations_of(model: Any) -> Any:
     """Return how many updates a model's optimizer has made, which may be on the device; None when it doesn't count them."""
-    optimizer = optimizer_of(model)
-    return optimizer.iterations if isinstance(optimizer, CountsIterations) else None
+    return getattr(optimizer_of(model), "iterations", None)
 
 
 def steps_per_execution_of(model: Any) -> int:
-    """Return how many batches a model runs between two hooks."""
-    return model.steps_per_execution if isinstance(model, RunsSeveralSteps) else 1
+    """Return how many batches a model runs between two hooks; 1 for a model that doesn't say."""
+    steps: int = getattr(model, "steps_per_execution", 1)
+    return steps
 
 
 def step_account_of(model: Any) -> str:
     """Return how a model's training steps ran, in words; empty when it doesn't report that."""
-    account = model.step_account if isinstance(model, TellsSteps) else ""
+    account = getattr(model, "step_account", "")
     return account if isinstance(account, str) else ""
 
 
 def averages_weights(model: Any) -> bool:
     """Return whether a model's optimizer keeps a moving average of the weights."""
-    optimizer = optimizer_of(model)
-    return isinstance(optimizer, MayAverageWeights) and bool(optimizer.use_ema)
+    return bool(getattr(optimizer_of(model), "use_ema", False))
 
 
 def optimizers_of(model: Any) -> list[tuple[str, Any]]:
@@ -395,18 +304,16 @@ def optimizers_of(model: Any) -> list[tuple[str, Any]]:
         [('', 'sgd')]
     """
     optimizer = model.optimizer
-    parts = optimizer.optimizers if isinstance(optimizer, HasOptimizers) else None
+    parts = getattr(optimizer, "optimizers", None)
     return [("", optimizer)] if parts is None else [(str(part.name), part) for part in parts]
 
 
 def directions_of(model: Any) -> dict[str, str]:
-    """Return "up" or "down" by name for those of a model's metrics, in groups too, that declare which way is better."""
-    groups = model.metrics if isinstance(model, HasMetrics) else None
-    parts = [
-        part for group in groups or () for part in (group, *(group.metrics if isinstance(group, HasMetrics) else ()))
-    ]
-    return {
-        part.name: part._direction
-        for part in parts
-        if isinstance(part, HasDirection) and part._direction in ("up", "down")
-    }
+    """Return "up" or "down" by name for those of a model's metrics, in groups too, that declare which way is better.
+
+    Keras's metrics declare it in `_direction`, as oncue's do.
+    """
+    groups = getattr(model, "metrics", None) or ()
+    parts = [part for group in groups for part in (group, *getattr(group, "metrics", ()))]
+    directions = [(part, getattr(part, "_direction", None)) for part in parts]
+    return {part.name: direction for part, direction in directions if direction in ("up", "down")}

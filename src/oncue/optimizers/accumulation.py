@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.core.protocols import HasInnerOptimizer
+from oncue.core.protocols import inner_optimizer_of
 
 
 def accumulate(optimizer: Any, steps: Any) -> None:
@@ -33,7 +33,7 @@ def accumulate(optimizer: Any, steps: Any) -> None:
         )
     if optimizer is None:
         raise ValueError(f"`gradient_accumulation_steps={steps}` needs an optimizer, and the model has none.")
-    optimizer = optimizer.inner_optimizer if isinstance(optimizer, HasInnerOptimizer) else optimizer
+    optimizer = inner_optimizer_of(optimizer)
     own = optimizer.gradient_accumulation_steps
     if own is not None:
         if own != steps:
