@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import oncue
-from oncue.callbacks import Callback, EarlyStopping, LearningRateScheduler, ReduceLROnPlateau
+from oncue.callbacks import BackupAndRestore, Callback, EarlyStopping, LearningRateScheduler, ReduceLROnPlateau
+from oncue.checkpoints.training_state import TrainingState
 
 X = np.ones((2, 1), dtype="float32")
 Y = np.zeros((2, 1), dtype="float32")
@@ -142,3 +144,33 @@ def test_a_state_with_other_fields_is_refused(callback: Any) -> None:
     for name in state:
         with pytest.raises(ValueError, match=f"Missing: {name}"):
             callback.load_state_dict({key: value for key, value in state.items() if key != name})
+
+
+class DeclaresLate(Callback):
+    """Says only when training begins what it wants back."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.state_fields = ("seen",)  # type: ignore[misc]  # of the class otherwise
+        self.seen = 0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen += 1
+
+
+def test_fields_declared_when_training_begins_are_saved_and_not_lost_silently(tmp_path: Path) -> None:
+    class Dies(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 2:
+                raise ConnectionError
+
+    def fit(*callbacks: Any) -> Any:
+        backup = BackupAndRestore(tmp_path / "backup")
+        return model().fit(np.ones((4, 1)), np.ones((4, 1)), epochs=3, verbose=0, callbacks=[backup, *callbacks])
+
+    with pytest.raises(ConnectionError):
+        fit(DeclaresLate(), Dies())
+    newest = sorted((tmp_path / "backup").glob("*.safetensors"))[-1]
+    assert TrainingState.read(newest).parts["callbacks"]["DeclaresLate"] == {"seen": 2}
+    # What the run that resumes must have is compared before its callbacks begin.
+    with pytest.raises(ValueError, match="`callbacks` has changed: .*DeclaresLate"):
+        fit(DeclaresLate())

@@ -34,7 +34,6 @@ class Roles:
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.
         setting_rate: Set the learning rate.
-        stateful: Have fields that a resumed run gets back, by key: the class's name, with `#2` for its second object.
         ending: All, in the order in which they are called at an end: what saves or reports after those that decide, what
             saves the state of all others after them, and what may end the process after that.
 
@@ -51,8 +50,16 @@ class Roles:
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
-        self.stateful: dict[str, HasState] = _by_key(callbacks)
         self.ending: list[Any] = sorted(callbacks, key=_place)
+        self._all = callbacks
+
+    @property
+    def stateful(self) -> dict[str, HasState]:
+        """Those with fields that a resumed run gets back, by key: the class's name, with `#2` for its second object.
+
+        They are looked up each time, because a callback may set `state_fields` as late as in `on_train_begin`.
+        """
+        return _by_key(self._all)
 
 
 def give_params(callbacks: Iterable[Any], params: dict[str, Any]) -> None:
