@@ -20,6 +20,10 @@ from safetensors import safe_open
 import oncue as keras
 from helpers import cpu_only
 from oncue.checkpoints import Checkpoints
+from oncue.checkpoints.format_2 import upgraded_journal
+from oncue.checkpoints.training_state import TrainingState
+from oncue.core.account import Ending, explain
+from oncue.core.journal import Journal
 
 pytestmark = cpu_only("the files hold what a CPU computed; an accelerator has random numbers and rounding of its own")
 FOLDER = Path(__file__).parent / "fixtures"
@@ -108,6 +112,93 @@ def test_an_interrupted_run_continues(name: str, written: tuple[Path, Any], here
             del one["weights"][4], one["weights"][1]
     same(found, ended)
     assert not Path("backup").exists()
+
+
+def account_of(state: TrainingState) -> list[str]:
+    journal = Journal()
+    journal.load_state_dict(state.parts["journal"])
+    return explain([0, 1, 2], {}, journal, {}, Ending("finished", epoch=2), 1.0).splitlines()
+
+
+def test_a_run_of_any_version_is_told_the_same(written: tuple[Path, Any]) -> None:
+    newest = {name: sorted((written[0] / name / "backup").glob("*.safetensors"))[-1] for name in runs.RUNS}
+    lines = account_of(TrainingState.read(newest["callbacks"]))
+    assert "The last file is 4.weights.h5, saved after epoch 4." in lines
+    start = lines.index("The learning rate changed:")
+    assert lines[start + 1] == (
+        "  epoch 2, ReduceLROnPlateau: 0.4 to 0.2: loss 1.87371 has not fallen below 1.6338 by more than 0.1 for 1 epoch"
+    )
+    lines = account_of(TrainingState.read(newest["schedule"]))
+    start = lines.index("The learning rate changed 2 times, from 0.001 to 0.025:")
+    assert lines[start + 1 : start + 3] == [
+        "  epoch 1, LearningRateScheduler: 0.001 to 0.05: by the schedule",
+        "  epoch 2, LearningRateScheduler: 0.05 to 0.025: by the schedule",
+    ]
+
+
+# Entries as format 2 had them: what a run decided before an interruption, and what it decides after it.
+BEFORE = [
+    (0, "ModelCheckpoint", "saved 1.keras: val_loss 0.5 is the first", "best", {"path": "1.keras", "score": 0.5}),
+    (0, "ReduceLROnPlateau", "learning rate 0.4 to 0.2: it rose", "learning_rate", {"before": 0.4, "after": 0.2}),
+    (1, "EarlyStopping", "put back the weights of epoch 1, where loss was 0.5", "restore", {"epoch": 0, "value": 0.5}),
+    (1, "EarlyStopping", "stopped: it rose", "stop", None),
+    (1, "Mine", "saw it", "note", None),
+]
+AFTER = {"path": "2.keras", "score": 0.25, "before": 0.5, "monitor": "val_loss"}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_entries_of_format_2_are_told_in_their_words(
+    as_text: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oncue.checkpoints import training_state
+
+    names = ("epoch", "callback", "text", "kind", "data")
+    old = [{"time": 0.0, "batch": None, **dict(zip(names, values, strict=True))} for values in BEFORE]
+    kept = {"dropped": 0, "entries": [json.dumps(entry) if as_text else entry for entry in old]}
+    with monkeypatch.context() as patched:
+        patched.setattr(training_state, "FORMAT", 2)
+        TrainingState({}, parts={"journal": kept}).write(tmp_path / "state")
+    journal = Journal()
+    journal.load_state_dict(TrainingState.read(tmp_path / "state").parts["journal"])
+    assert [entry.text for entry in journal] == [values[2] for values in BEFORE]
+    told = explain([0, 1], {}, journal, {}, Ending("asked", epoch=1), 1.0).splitlines()
+    assert told[1:] == [
+        "It was stopped by EarlyStopping after epoch 2: it rose.",
+        "The model holds the weights of epoch 1, where loss was 0.5; EarlyStopping put them back.",
+        "The best file is 1.keras, saved after epoch 1: val_loss 0.5 is the first.",
+        "The learning rate changed:",
+        "  epoch 1, ReduceLROnPlateau: 0.4 to 0.2: it rose",
+        "Noted by callbacks:",
+        "  epoch 2: Mine: saw it",
+    ]
+    journal.write("ModelCheckpoint", what="best_file", epoch=1, kind="best", data=AFTER)
+    # A state of today keeps them.
+    again = Journal()
+    again.load_state_dict(journal.state_dict())
+    told = explain([0, 1], {}, again, {}, Ending("asked", epoch=1), 1.0).splitlines()
+    assert [line for line in told if "best file" in line] == [
+        "The best file is 2.keras, saved after epoch 2: val_loss 0.25 is better than 0.5."
+    ]
+
+
+def test_the_names_of_several_optimizers_and_of_a_long_value_are_read_from_words_of_format_2() -> None:
+    entry: dict[str, Any] = {"time": 0.0, "epoch": 0, "batch": None, "callback": "Any"}
+    rate = {"kind": "learning_rate", "text": "slow learning rate 0.4 to 0.2: it rose", "data": None}
+    best = {"kind": "best", "text": "saved a: my loss 0.5 is the first", "data": {"path": "a", "score": 0.5}}
+    stop = {
+        "kind": "stop",
+        "text": "stopped: loss is nan after batch 1",
+        "data": {"not_finite": "loss", "value": "nan"},
+    }
+    own = {"kind": "restore", "text": "put back what I had", "data": {"epoch": 0}}
+    found = upgraded_journal({"dropped": 0, "entries": [{**entry, **one} for one in (rate, best, stop, own)]})[
+        "entries"
+    ]
+    assert (found[0]["data"]["optimizer"], found[0]["data"]["cited"]) == ("slow", rate["text"])
+    assert (found[1]["data"]["monitor"], found[1]["data"]["cited"]) == ("my loss", "my loss 0.5 is the first")
+    assert found[2]["data"]["cited"] == "loss was nan"
+    assert found[3] == {**entry, **own}
 
 
 def test_another_version_of_a_backup_is_refused_by_name(

@@ -159,6 +159,10 @@ def test_every_phrase_is_used_and_every_one_used_is_there() -> None:
     used: set[str] = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Dict):
+                pairs = zip(node.keys, node.values, strict=True)
+                named = [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "what"]
+                used |= {part.value for part in named if isinstance(part, ast.Constant)}
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             named = [keyword.value for keyword in node.keywords if keyword.arg == "what"]

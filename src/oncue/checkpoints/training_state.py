@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode
+from oncue.checkpoints.format_2 import upgraded_journal
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 
 FORMAT = 3
 """The version of the file format."""
-# An entry of the journal had its words in format 2, and names its phrase since; `Journal.load_state_dict` takes both.
 _READABLE = (2, FORMAT)
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
@@ -83,6 +83,8 @@ class TrainingState:
                 found = data.get("format") if isinstance(data, dict) else None
                 raise ValueError(f"its format is {found!r}, and this oncue reads {' and '.join(map(str, _READABLE))}")
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
+            if data["format"] == 2:
+                parts["journal"] = upgraded_journal(parts["journal"])
             return cls(parts=parts, **{name: data[name] for name in _PLAIN})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it can't be read as the state of a run: {error}") from error

@@ -140,7 +140,7 @@ class Journal(list[Entry]):
         return {"dropped": self.dropped, "entries": [entry.kept() for entry in self]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over entries that `state_dict` returned, of versions without `what` too, whose words are kept."""
+        """Take over entries that `state_dict` returned."""
         self.dropped = int(state["dropped"])
         kept = (json.loads(entry) if isinstance(entry, str) else entry for entry in state["entries"])
         self[:] = [Entry(**entry) for entry in kept]

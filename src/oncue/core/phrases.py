@@ -216,6 +216,8 @@ PHRASES: dict[str, Phrase] = {
     "two_set_the_rate": _alone(_two_set_the_rate),
     "no_graph": _alone(lambda data: f"no graph is written: {data['model']} is no torch module and has no `to_json`"),
     "profiled": _alone(lambda data: f"profiled batches {data['first']} to {data['last']}: {data['path']}"),
+    # An entry of a state of format 2 has its words, and no data to make them from.
+    "earlier_version": Phrase(lambda data: str(data["line"]), lambda data: str(data["cited"])),
     "gave_up_sending": _alone(
         lambda data: f"gave up sending to {data['root']} after {data['failures']} failures in a row: {data['error']}"
     ),
