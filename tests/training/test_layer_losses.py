@@ -172,3 +172,19 @@ def test_layers_that_change_between_calls_are_seen_at_the_next_call() -> None:
     for _ in range(3):
         outer(x)
         assert len(outer.losses) == 2
+
+
+def test_losses_of_a_layer_that_a_hook_changed_belong_to_one_pass_from_the_next_epoch_on() -> None:
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    found = []
+
+    class Regularize(oncue.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            model.layers[0].activity_regularizer = oncue.regularizers.L2(0.1)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            found.append(len(model.losses))
+
+    model.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=Regularize())
+    assert found == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -87,6 +87,8 @@ def train_epochs(
                 # The state was saved after this hook had run.
                 run_state.restore(pending)
             model.train()
+            # A hook may have changed the layers.
+            model._keep_layer_losses()
             with plan.graphs.stepping(model, plan, "train", eager, callbacks) as step:
                 steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
             if callbacks.paused is not None:
