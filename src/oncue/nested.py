@@ -2,8 +2,8 @@
 
 Written without optree, which treats some containers that users pass as leaves: mappings that aren't dicts, such as the output
 of Hugging Face's tokenizers, and subclasses of list and tuple. Handling these too would take the code below anyway. It also
-orders the leaves of an OrderedDict, which torchvision's models return, differently from losses and metrics. Paths take 4 to 8
-times as long with it, everything else 0.4 to 4 times (`python benchmarks/own_code.py trees`).
+orders the leaves of an OrderedDict, which torchvision's models return, differently from losses and metrics. Paths take 2 to 4
+times as long with it, a single tensor 2 to 4 times, the rest 0.6 to 1.5 times (`python benchmarks/own_code.py trees`).
 """
 
 from __future__ import annotations

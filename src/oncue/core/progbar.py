@@ -2,7 +2,7 @@
 
 Not done with rich's `Progress`, though rich is a dependency, because its output isn't Keras's: on a terminal it truncates the
 finished line at the right edge, hides the cursor, draws from its own thread, and captures stdout, so that what callbacks print
-appears above the bar; in a notebook it needs HTML. An update that draws nothing, as for most batches, takes 9 times as long
+appears above the bar; in a notebook it needs HTML. An update that draws nothing, as for most batches, takes 8 times as long
 (`python benchmarks/own_code.py progress`).
 """
 

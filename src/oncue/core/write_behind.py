@@ -1,7 +1,7 @@
 """WriteBehind: a file that reaches the disk, and whose checksum is computed, while it is still being written.
 
-No library does that. Writing, checksum and flush one after the other take 1.3 times as long where a second core is free, and
-about as long where none is (`python benchmarks/own_code.py writes`).
+No library does that. Writing, checksum and flush one after the other take 1.6 to 2.1 times as long where a second core is free,
+and about as long where none is (`python benchmarks/own_code.py writes`).
 """
 
 from __future__ import annotations

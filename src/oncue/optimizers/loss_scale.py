@@ -3,7 +3,7 @@
 # Why not `torch.amp.GradScaler`, whose two kernels do the arithmetic here: it tells whether a step was skipped only by
 # `get_scale()` before and after it, for which the host waits for the device, and Keras's count of updates needs that at
 # every step; it keeps the count of finite steps, which Keras's files have, to itself; it refuses gradients of float16,
-# which layers of the policy "float16" have. Its part of a step with eight weights of 64 by 64 takes 6 to 10 times as long
+# which layers of the policy "float16" have. Its part of a step with eight weights of 64 by 64 takes 3.4 times as long
 # on one core (`python benchmarks/own_code.py scaling`).
 
 from __future__ import annotations
