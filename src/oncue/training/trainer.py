@@ -641,10 +641,12 @@ class Trainer(Layer):
             with precision.autocast(device_type):
                 outputs = self(*args, **kwargs)
             return in_float32(outputs)
+        if self._in_pass:
+            return super().__call__(*args, **kwargs)
         found = self._layer_losses if self._layer_losses_kept else None
         if found is None:
             found = self._find_layer_losses()
-        if not found.added or self._in_pass:
+        if not found.added:
             return super().__call__(*args, **kwargs)
         self._forget_added_losses()
         self._in_pass = True
