@@ -290,7 +290,7 @@ def test_it_saves_after_all_others_in_any_position(tmp_path: Path) -> None:
     backup = BackupAndRestore(tmp_path / "backup")
     schedule = CallbackList([backup, CSVLogger(tmp_path / "log.csv"), EarlyStopping("loss")]).schedule()
     row = next(row for row in schedule.splitlines() if row.startswith("on_epoch_end"))
-    assert row.split(maxsplit=1)[1].startswith("EarlyStopping, CSVLogger (last), BackupAndRestore")
+    assert row.split(maxsplit=1)[1].startswith("EarlyStopping, CSVLogger, BackupAndRestore (last)")
 
 
 @pytest.mark.parametrize("options", [{}, {"every": "2 epochs"}, {"save_freq": 4}, {"every": "5 steps"}])

@@ -63,19 +63,20 @@ def test_validation_every_second_epoch_keeps_every_value(tmp_path: Path) -> None
     assert frame["val_loss"].isna().tolist() == [True, False, True, False]
 
 
-def test_sees_what_later_callbacks_add(tmp_path: Path) -> None:
-    class Late(Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            logs["late"] = 3.0
+def test_sees_what_earlier_callbacks_add(tmp_path: Path) -> None:
+    class Add(Callback):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
 
-    class Rate(Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            logs["learning_rate"] = 0.5
+            logs[self.name] = 3.0
 
     path = tmp_path / "log.csv"
     x, y = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
-    model().fit(x, y, verbose=0, callbacks=[CSVLogger(path), Late(), Rate()])
-    assert rows(path)[0][:4] == ["epoch", "late", "learning_rate", "loss"]
+    history = model().fit(x, y, verbose=0, callbacks=[Add("early"), CSVLogger(path), Add("late")])
+    assert rows(path)[0] == ["epoch", "early", "loss", "val_early", "val_loss"]
+    assert list(history.history) == ["loss", "early", "late"]
 
 
 @pytest.mark.parametrize("torn", ["2", "2,0.1", '2,0.1,"ab', "2,0.1,0.2"])

@@ -251,14 +251,14 @@ def test_a_failed_save_is_no_best(tmp_path: Path) -> None:
     assert again.best == 3
 
 
-def test_its_position_in_the_list_makes_no_difference(tmp_path: Path) -> None:
+def test_a_value_that_an_earlier_callback_logs_decides_what_is_best(tmp_path: Path) -> None:
     class Scripted(Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             assert logs is not None
             logs["score"] = epoch
 
     saver = ModelCheckpoint(tmp_path / "best.keras", monitor="score", mode="max", save_best_only=True)
-    train([saver, Scripted()], series(1, 1, 1))
+    train([Scripted(), saver], series(1, 1, 1))
     assert held(tmp_path) == {"best.keras": 3}
 
 

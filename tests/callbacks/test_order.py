@@ -1,4 +1,4 @@
-"""The order of a list of callbacks doesn't matter to what a run leaves behind; nor does a run before it."""
+"""The order of oncue's own callbacks doesn't matter to what a run leaves behind; a user's keep their places."""
 
 from __future__ import annotations
 
@@ -104,6 +104,121 @@ def test_the_order_of_two_that_set_the_same_thing_does_matter(tmp_path: Path) ->
         schedules: list[Callback] = [LearningRateScheduler(lambda epoch, rate, new=new: new) for new in order]
         rates.append(result(schedules, tmp_path, Y)["rate"])
     assert rates == [0.25, 0.5], "`result` sees it when something depends on the order"
+
+
+class Seen(Callback):
+    """A user's callback: keeps what a function finds at the end of every epoch."""
+
+    def __init__(self, look: Callable[[dict[str, Any]], Any]) -> None:
+        super().__init__()
+        self.look = look
+        self.found: list[Any] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.found.append(self.look(logs))
+
+
+def train(callbacks: Any, epochs: int = 3, **options: Any) -> Any:
+    options = {"validation_data": (X, Y), "batch_size": 6, "verbose": 0, **options}
+    return fresh(lambda: oncue.optimizers.SGD(0.1)).fit(X, Y, epochs=epochs, callbacks=callbacks, **options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"asynchronous": True}, {"save_freq": 2}, {"save_freq": 2, "asynchronous": True}]
+)
+def test_what_follows_a_saver_finds_the_file_of_this_hook(options: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "last.weights.h5"
+    saver = ModelCheckpoint(path, monitor="loss", save_weights_only=True, **options)
+
+    def same(_: Any) -> bool:
+        other = fresh(lambda: oncue.optimizers.SGD(0.1))
+        other.load_weights(path)
+        pairs = zip(other.get_weights(), saver.model.get_weights(), strict=True)
+        return all(np.array_equal(one, two) for one, two in pairs)
+
+    seen = Seen(same)
+    if "save_freq" in options:
+        by_batch = LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.found.append(same(logs)) if batch else None
+        )
+        train([saver, by_batch])
+    else:
+        train([saver, seen])
+    assert seen.found == [True] * 3
+
+
+def test_what_follows_a_logger_finds_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    seen = Seen(lambda logs: len(path.read_text().splitlines()))
+    train([[CSVLogger(path)], seen, EarlyStopping()])
+    assert seen.found == [2, 3, 4], "a header, and a row for each epoch so far"
+
+
+def test_what_precedes_a_logger_fills_its_row_and_what_follows_does_not(tmp_path: Path) -> None:
+    before = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(before=1.0))
+    after = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(after=1.0))
+    history = train([before, CSVLogger(tmp_path / "log.csv"), after])
+    assert {"before", "after"} <= set(history.history)
+    header = (tmp_path / "log.csv").read_text().splitlines()[0].split(",")
+    assert "before" in header and "after" not in header
+
+
+def test_a_user_s_value_reaches_a_decider_that_follows_and_a_decider_s_rate_a_user_s() -> None:
+    add = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(f1=1.0))
+    rates = Seen(lambda logs: logs.get("learning_rate"))
+    early = EarlyStopping("f1", mode="max", patience=1)
+    history = train([History(), add, early, ReduceLROnPlateau(monitor="val_loss"), rates], epochs=5)
+    assert early.stopped_epoch == 1 and rates.found == [0.1, 0.1] and len(history.epoch) == 2
+
+
+MADE: Parts = {
+    "U": lambda folder: Seen(lambda logs: None),
+    "S": lambda folder: CSVLogger(folder / "log.csv"),
+    "D": lambda folder: EarlyStopping("loss"),
+    "B": lambda folder: oncue.callbacks.BackupAndRestore(folder / "backup"),
+    "E": lambda folder: TimeLimit("1 hour"),
+}
+
+
+@pytest.mark.parametrize(
+    ("listed", "called"),
+    [
+        ("SD", "DS"), ("USD", "UDS"), ("SUD", "SUD"), ("SDU", "DSU"), ("SDUSD", "DSUDS"), ("SSDDU", "DDSSU"),
+        ("DSU", "DSU"), ("BUSD", "UDSB"), ("EBSUD", "SUDBE"), ("UUSDB", "UUDSB"), ("SBU", "SUB"),
+    ],
+)  # fmt: skip
+def test_a_user_s_callback_is_never_passed_but_by_what_saves_or_ends_the_run(
+    listed: str, called: str, tmp_path: Path
+) -> None:
+    letters = {"Seen": "U", "CSVLogger": "S", "EarlyStopping": "D", "BackupAndRestore": "B", "TimeLimit": "E"}
+    callbacks = oncue.callbacks.CallbackList([MADE[letter](tmp_path) for letter in listed])
+    row = next(row for row in callbacks.schedule().splitlines() if row.startswith("on_epoch_end"))
+    names = row.replace(" (last)", "").split(maxsplit=1)[1].split(", ")
+    assert "".join(letters[name] for name in names) == called
+
+
+def test_a_callback_is_in_the_way_only_in_the_hooks_that_it_has(tmp_path: Path) -> None:
+    batches = LambdaCallback(on_train_batch_end=lambda batch, logs: None)
+    callbacks = oncue.callbacks.CallbackList([CSVLogger(tmp_path / "log.csv"), batches, ReduceLROnPlateau()])
+    assert "on_epoch_end        ReduceLROnPlateau, CSVLogger" in callbacks.schedule()
+
+
+def test_a_saver_of_the_user_s_may_make_way_and_a_decider_of_the_user_s_does_not_move(tmp_path: Path) -> None:
+    class Mine(EarlyStopping):
+        pass
+
+    class Saver(Seen):
+        makes_way = True
+
+    listed = [Saver(lambda logs: None), CSVLogger(tmp_path / "log.csv"), EarlyStopping("loss"), Mine("loss")]
+    schedule = oncue.callbacks.CallbackList(listed).schedule()
+    assert "on_epoch_end    EarlyStopping, Saver, CSVLogger, Mine" in schedule
+
+
+def test_the_progress_bar_and_the_history_come_after_all_but_the_backup(tmp_path: Path) -> None:
+    backup, seen = oncue.callbacks.BackupAndRestore(tmp_path / "backup"), Seen(lambda logs: None)
+    callbacks = oncue.callbacks.CallbackList([backup, EarlyStopping(), seen], add_history=True, add_progbar=True)
+    assert "EarlyStopping, Seen, History, ProgbarLogger, BackupAndRestore (last)" in callbacks.schedule()
 
 
 AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {

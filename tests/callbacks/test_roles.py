@@ -62,7 +62,6 @@ def test_oncue_s_own_are_sorted(tmp_path: Path) -> None:
     assert roles.keeping == [nan]
     assert roles.setting_rate == [rate, plateau]
     assert list(roles.stateful.values()) == [backup, saver, csv, early, plateau, history]
-    assert roles.ending == [early, nan, rate, plateau, history, saver, csv, backup, preemption]
 
 
 class Foreign:

@@ -121,7 +121,7 @@ def test_schedule_names_who_runs_when() -> None:
             pass
 
     text = CallbackList([Saver("s", heard), Named("a", heard), Closes()]).schedule()
-    assert text.splitlines() == ["on_epoch_end  Named, Saver (last)", "close         Closes, Saver (last)"]
+    assert text.splitlines() == ["on_epoch_end  Named, Saver (last)", "close         Closes, Saver"]
     assert CallbackList().schedule() == ""
 
 

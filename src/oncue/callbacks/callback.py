@@ -42,8 +42,10 @@ class Callback(Stateful):
     Attributes:
         params: `{"verbose": ..., "epochs": ..., "steps": ...}`, once the callback belongs to a list.
         model: The model, once the callback belongs to a list.
-        runs_last: Set to True in a subclass that saves or reports: it is called after all others.
-        saves_run: Set to True in a subclass that saves the state of all others: it is called after those that report.
+        makes_way: Set to True in a subclass that saves or reports, and needs no place of its own in the list: at an end those
+            of oncue that decide, such as `EarlyStopping`, are called first.
+        runs_last: Set to True in a subclass that must be called after all others at an end.
+        saves_run: Set to True in a subclass that saves the state of all others: it is called after those that run last.
         ends_run: Set to True in a subclass that may end the process: it is called after all of these.
         writes_learning_rate: Set to True in a subclass that sets the learning rate, so that a second one is pointed out.
         reads_batch_logs: Set to True in a subclass whose batch hooks look into the logs, so that each batch waits for the
@@ -61,6 +63,7 @@ class Callback(Stateful):
     params: dict[str, Any] | None = None
     model: Any = None
     validation_data: Any = None
+    makes_way: ClassVar[bool] = False
     runs_last: ClassVar[bool] = False
     saves_run: ClassVar[bool] = False
     ends_run: ClassVar[bool] = False

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.checks import check, check_twins, flatten, own_method
 from oncue.callbacks.listeners import Listeners
-from oncue.callbacks.roles import Roles, give_model, give_params, give_run, label, wants
+from oncue.callbacks.roles import Roles, give_model, give_params, give_run, in_turn, label, wants
 from oncue.core.account import cost_warning
 from oncue.core.console import print_message
 from oncue.core.costs import by_callback
@@ -28,8 +28,9 @@ class CallbackList(Callback):
     """The callbacks of one run, called in order.
 
     `fit` makes one; a custom training loop can make one itself and call its hooks. Callbacks are called in the order
-    of the list, those with `runs_last = True` after the others. A hook that no callback overrides costs one call of an
-    empty function; check `listens` to save even that.
+    of the list. At an end, of a batch, an epoch or a run, those of oncue that decide come before those that save or report,
+    but never past a callback of yours; and what saves the whole run, or may end it, comes last. `schedule` shows the order.
+    A hook that no callback overrides costs one call of an empty function; check `listens` to save even that.
 
     Args:
         callbacks: None, a callback, or nested lists of callbacks.
@@ -134,10 +135,10 @@ class CallbackList(Callback):
     def _listen(self) -> None:
         self.roles = Roles(self.callbacks)
         for hook in HOOKS:
-            # What saves or reports begins in its place, but ends after all others.
-            ordered = self.roles.ending if hook.endswith("_end") else self.callbacks
-            found = [(callback, own_method(callback, hook)) for callback in ordered if wants(callback, hook)]
+            found = [(callback, own_method(callback, hook)) for callback in self.callbacks if wants(callback, hook)]
             called = [(callback, *method) for callback, method in found if method is not None]
+            if hook.endswith("_end"):
+                called = in_turn(called)
             pairs = [(callback, method) for callback, method, _ in called]
             listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in called))
             self._listeners[hook] = listeners
@@ -204,18 +205,31 @@ class CallbackList(Callback):
             return True
         return any(self._listeners[ALIASES.get(hook, hook)].foreign for hook in hooks)
 
+    def others_follow(self, callback: Any, hook: str) -> bool:
+        """Return whether code that isn't oncue's own is called after a callback in a hook."""
+        follows = False
+        for other, _ in self._listeners[hook].pairs:
+            found = own_method(other, hook) if follows else None
+            if found is not None and not found[1]:
+                return True
+            follows = follows or other is callback
+        return False
+
     def schedule(self) -> str:
         """Return a table of what runs when: a line for each hook that is overridden, with the callbacks in order.
 
         Those that declare `reads_batch_logs` are marked: there, training waits for the device.
 
         Example:
-            >>> from oncue.callbacks import CSVLogger, LambdaCallback
-            >>> print(CallbackList([CSVLogger("log.csv"), LambdaCallback(on_epoch_end=print)]).schedule())
-            on_train_begin  CSVLogger (last)
-            on_train_end    CSVLogger (last)
-            on_epoch_end    LambdaCallback, CSVLogger (last)
-            close           CSVLogger (last)
+            >>> from oncue.callbacks import BaseLogger, CSVLogger, LambdaCallback
+            >>> listed = [CSVLogger("log.csv"), BaseLogger(), LambdaCallback(on_epoch_end=print)]
+            >>> print(CallbackList(listed).schedule())
+            on_train_begin      CSVLogger
+            on_train_end        CSVLogger
+            on_epoch_begin      BaseLogger
+            on_epoch_end        BaseLogger, CSVLogger, LambdaCallback
+            on_train_batch_end  BaseLogger
+            close               CSVLogger
         """
         rows = []
         for hook, listeners in self._listeners.items():

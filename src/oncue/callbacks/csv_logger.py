@@ -22,9 +22,10 @@ _MISSING = "NA"
 class CSVLogger(Callback):
     """Writes the logs of every epoch to a CSV file, a row each, as soon as the epoch has ended.
 
-    It is called after the other callbacks, so that it sees what they put into the logs wherever it stands in the list. A
-    name that appears in a later epoch gives a new column: the file is rewritten, completely or not at all. A value that
-    an epoch doesn't have is `NA`. As in Keras, a run without validation has empty `val_` columns.
+    A row has what the callbacks before it in the list put into the logs. Those of oncue, such as `ReduceLROnPlateau`, may
+    also stand behind it, as long as no callback of yours is between them. A name that appears in a later epoch gives a new
+    column: the file is rewritten, completely or not at all. A value that an epoch doesn't have is `NA`. As in Keras, a run
+    without validation has empty `val_` columns.
 
     Args:
         filename: The file.
@@ -48,7 +49,7 @@ class CSVLogger(Callback):
         <BLANKLINE>
     """
 
-    runs_last = True
+    makes_way = True
     state_fields = ("text",)
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:

@@ -33,6 +33,7 @@ class History(Callback):
         ({'loss': [0.5]}, [0])
     """
 
+    makes_way = True
     state_fields = ("history", "logged_in", "epoch")
 
     def __init__(self) -> None:

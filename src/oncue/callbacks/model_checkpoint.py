@@ -59,7 +59,8 @@ class ModelCheckpoint(MonitorCallback):
         resume_best: Whether to continue from the best value of an earlier run that was recorded, and whose file is still
             what was saved, instead of replacing that file with the first of this run. `keep` then also counts its files.
         asynchronous: Whether to write in the background: training waits only while the tensors are copied. One file is
-            written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk.
+            written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk. For a
+            callback of yours that follows in the list, in the same hook, the file is waited for.
         period: The word of Keras 2 for a number of epochs; use `every`.
 
     With `keep` or `resume_best`, what was saved is recorded beside the files in `<file name>.oncue.json`: sizes,
@@ -85,7 +86,7 @@ class ModelCheckpoint(MonitorCallback):
         ['3.weights.h5', '4.weights.h5', 'epoch.weights.h5.oncue.json']
     """
 
-    runs_last = True
+    makes_way = True
     state_fields = ("best", "waited", "run_id", "records")
 
     def __init__(
@@ -254,7 +255,7 @@ class ModelCheckpoint(MonitorCallback):
                 self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
                 return
             self._say(epoch, f"saving model to {path}")
-            self._save(path, record, epoch)
+            self._save(path, record, epoch, batch)
             self._decided("save", "file", path=path, monitor=self.monitor, score=score)
 
     def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float) -> None:
@@ -264,7 +265,7 @@ class ModelCheckpoint(MonitorCallback):
             return
         path = self._path(epoch, batch, logs)
         self._say(epoch, f"{self.monitor} improved from {before} to {score:.5f}, saving model to {path}")
-        self._save(path, self._record(path, epoch, batch, score), epoch)
+        self._save(path, self._record(path, epoch, batch, score), epoch, batch)
         self._decided("best", "best_file", path=path, monitor=self.monitor, score=score, before=self.best)
         self.best = score
 
@@ -285,7 +286,7 @@ class ModelCheckpoint(MonitorCallback):
 
     # Saving ------------------------------------------------------------------------------------------------------
 
-    def _save(self, path: str, record: Record | None, epoch: int) -> None:
+    def _save(self, path: str, record: Record | None, epoch: int, batch: int | None) -> None:
         rules, direction = self._rules, self.watch.direction
         self._saver.save(
             self.model,
@@ -294,6 +295,10 @@ class ModelCheckpoint(MonitorCallback):
             lambda write: self._saver.commit(write, path, record, rules, direction),
             lambda: self._say(epoch, f"finished saving model to {path}"),
         )
+        hook = "on_epoch_end" if batch is None else "on_train_batch_end"
+        if self._run is not None and self._run.others_follow(self, hook):
+            # They would find no file, or that of an earlier save.
+            self._saver.wait()
 
     def _record(self, path: str, epoch: int, batch: int | None, score: float | None) -> Record | None:
         manifest = self._saver.manifest

@@ -31,6 +31,8 @@ class ProgbarLogger(Callback):
         Epoch 1/3
     """
 
+    makes_way = True
+
     def __init__(self, count_mode: str = "steps", stateful_metrics: Any = None) -> None:
         super().__init__()
         if count_mode not in ("steps", "samples"):

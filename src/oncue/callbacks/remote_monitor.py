@@ -38,7 +38,7 @@ class RemoteMonitor(Callback):
         '/publish/epoch/end/'
     """
 
-    runs_last = True
+    makes_way = True
 
     def __init__(
         self,

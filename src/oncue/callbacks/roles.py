@@ -6,9 +6,10 @@ up with `getattr` and not with `isinstance`, because wrappers and mock objects c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from oncue.core.builtin import is_builtin
 from oncue.core.protocols import (
     ExpectsLogs,
     HasState,
@@ -20,6 +21,10 @@ from oncue.core.protocols import (
     TakesParams,
     TakesRun,
 )
+
+Called = tuple[Any, Callable[..., Any], bool]
+
+_LATE = ("runs_last", "saves_run", "ends_run")
 
 
 class Roles:
@@ -34,8 +39,6 @@ class Roles:
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.
         setting_rate: Set the learning rate.
-        ending: All, in the order in which they are called at an end: what saves or reports after those that decide, what
-            saves the state of all others after them, and what may end the process after that.
 
     Example:
         >>> from oncue.callbacks import EarlyStopping, LambdaCallback
@@ -50,7 +53,6 @@ class Roles:
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
-        self.ending: list[Any] = sorted(callbacks, key=_place)
         self._all = callbacks
 
     @property
@@ -89,9 +91,37 @@ def wants(callback: Any, hook: str) -> bool:
     return True if listens_to is None else bool(listens_to(hook))
 
 
+def in_turn(called: Sequence[Called]) -> list[Called]:
+    """Return those that have a hook in the order in which they are called at an end.
+
+    A user's code keeps its place: what stands before it in the list has decided and saved, and what stands after it sees
+    what it did. Between two of the user's, those of oncue that save or report make way for those that decide. What saves
+    the state of all others, or may end the process, comes after all.
+
+    Args:
+        called: Each callback, its method for the hook, and whether that is oncue's own code; in the order of the list.
+
+    Example:
+        >>> from oncue.callbacks import CSVLogger, EarlyStopping, LambdaCallback
+        >>> listed = [CSVLogger("a.csv"), EarlyStopping(), LambdaCallback(on_epoch_end=print), EarlyStopping()]
+        >>> called = [(callback, callback.on_epoch_end, type(callback) is not LambdaCallback) for callback in listed]
+        >>> [type(callback).__name__ for callback, _, _ in in_turn(called)]
+        ['EarlyStopping', 'CSVLogger', 'LambdaCallback', 'EarlyStopping']
+    """
+    stretch = 0
+    keys = []
+    for callback, _, ours in called:
+        makes_way = _says(callback, "makes_way")
+        fixed = not makes_way and not (ours and is_builtin(type(callback)))
+        stretch += fixed
+        keys.append([*(_says(callback, name) for name in _LATE), stretch, makes_way])
+        stretch += fixed
+    return [called[place] for place in sorted(range(len(called)), key=keys.__getitem__)]
+
+
 def label(callback: Any, hook: str) -> str:
     """Return how a callback is shown in the schedule of a hook."""
-    last = " (last)" if _says(callback, "runs_last") else ""
+    last = " (last)" if hook.endswith("_end") and _says(callback, "runs_last") else ""
     reads = " (reads the logs)" if hook.endswith("_batch_end") and _says(callback, "reads_batch_logs") else ""
     return type(callback).__name__ + last + reads
 
@@ -105,10 +135,6 @@ def _having(callbacks: Iterable[Any], *members: str) -> list[Any]:
 
 def _says(callback: Any, name: str) -> bool:
     return bool(getattr(callback, name, False))
-
-
-def _place(callback: Any) -> list[bool]:
-    return [_says(callback, name) for name in ("runs_last", "saves_run", "ends_run")]
 
 
 def _by_key(callbacks: Iterable[Any]) -> dict[str, HasState]:

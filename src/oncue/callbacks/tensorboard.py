@@ -67,7 +67,7 @@ class TensorBoard(Callback):
         ['train']
     """
 
-    runs_last: ClassVar[bool] = True
+    makes_way: ClassVar[bool] = True
     state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin", "written")
 
     def __init__(

@@ -45,6 +45,10 @@ class Run(Protocol):
         """Return the seconds by callback and hook."""
         ...
 
+    def others_follow(self, callback: Any, hook: str) -> bool:
+        """Return whether code that isn't oncue's own is called after a callback in a hook."""
+        ...
+
 
 class TellsState(Protocol):
     """A training loop that can capture, and restore, all that it needs to continue; oncue's `fit` can.
@@ -121,14 +125,16 @@ class ChoosesHooks(Protocol):
 
 
 class HasPlace(Protocol):
-    """Declares when it is called at the end of a batch, an epoch or a run: in this order, after those that declare nothing.
+    """Declares when it is called at the end of a batch, an epoch or a run; see `oncue.callbacks.roles.in_turn`.
 
     Attributes:
-        runs_last: It saves or reports, so that the others come first.
-        saves_run: It saves the state of all others, so that those that report come first.
+        makes_way: It saves or reports, so that those of oncue's own that decide come first, up to the next of the user's.
+        runs_last: It comes after all that don't declare that.
+        saves_run: It saves the state of all others, so that they come first.
         ends_run: It may end the process, so that those that save come first.
     """
 
+    makes_way: bool
     runs_last: bool
     saves_run: bool
     ends_run: bool
