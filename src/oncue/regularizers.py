@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from oncue import objects
 from oncue.core.builtin import builtin
+from oncue.core.numbers import number_of
 
 
 class Regularizer:
@@ -230,6 +231,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
 
 
 def _factor(name: str, value: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+    number = number_of(value)
+    if number is None or not math.isfinite(number) or number < 0:
         raise ValueError(f"`{name}` must be a number of 0 or more; got {value!r} of type {type(value).__name__}.")
-    return float(value)
+    return float(number)

@@ -33,7 +33,7 @@ def test_what_keep_may_be(keep: Any, rules: tuple[Any, ...]) -> None:
     assert as_rules(keep) == rules
 
 
-@pytest.mark.parametrize("keep", [0, -1, True, 2.0, "worst 3", "best -1", "best 0", "", [], KeepBest, None])
+@pytest.mark.parametrize("keep", [0, -1, True, 2.5, "worst 3", "best -1", "best 0", "", [], KeepBest, None])
 def test_what_keep_may_not_be(keep: Any) -> None:
     with pytest.raises(ValueError, match=r"`keep` of ModelCheckpoint|whole number, 1 or more"):
         as_rules(keep)

@@ -189,7 +189,7 @@ FIT: dict[str, tuple[Callable[[], Any], tuple[Any, ...], dict[str, Any], Any, li
     ),
     "batch_size 0": (compiled, (X, REAL), {"batch_size": 0}, ValueError, ["`batch_size`", "0"]),
     "batch_size negative": (compiled, (X, REAL), {"batch_size": -4}, ValueError, ["`batch_size`", "-4"]),
-    "batch_size a float": (compiled, (X, REAL), {"batch_size": 4.0}, ValueError, ["`batch_size`", "4.0"]),
+    "batch_size a float": (compiled, (X, REAL), {"batch_size": 4.5}, ValueError, ["`batch_size`", "4.5"]),
     "batch_size text": (compiled, (X, REAL), {"batch_size": "4"}, ValueError, ["`batch_size`", "'4'"]),
     "epochs negative": (compiled, (X, REAL), {"epochs": -1}, ValueError, ["`epochs`", "-1"]),
     "epochs a float": (compiled, (X, REAL), {"epochs": 1.5}, ValueError, ["`epochs`", "1.5"]),

@@ -27,6 +27,15 @@ def test_one_output() -> None:
     assert OutputLosses({"out": "mse"}, output_names=["out"])({"out": A}, OUT_A).item() == 1.0
 
 
+def test_a_weight_that_is_a_tensor_is_read_at_every_step() -> None:
+    factor = torch.tensor(3.0)
+    loss, pair = OutputLosses("mse", factor), OutputLosses(["mse", "mae"], [factor, 1.0])
+    assert loss(A, OUT_A).item() == 3.0 and pair(A, OUT_A).item() == 4.0
+    factor.fill_(0.5)
+    assert loss(A, OUT_A).item() == 0.5 and pair(A, OUT_A).item() == 1.5
+    assert loss.loss_weights == 0.5 and pair.loss_weights == [0.5, 1.0]
+
+
 def test_two_losses_of_one_output_are_added() -> None:
     loss = OutputLosses(["mse", "mae"], [1.0, 2.0])
     assert loss(A * 2, OUT_A).item() == 8.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from oncue.callbacks.arguments import whole
 from oncue.core.every import Every
+from oncue.core.numbers import whole
 
 
 def check_choice(name: str, value: Any, known: tuple[str, ...]) -> str:

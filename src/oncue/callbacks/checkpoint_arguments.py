@@ -9,10 +9,10 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from oncue.callbacks.arguments import finite, whole
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.files import check_target, sweep
+from oncue.core.numbers import finite, number_of, whole
 from oncue.core.protocols import size_of_save
 from oncue.core.remote import is_url, try_folder
 from oncue.legacy import warn_once
@@ -57,8 +57,11 @@ def read_threshold(value: Any) -> float | None:
     Raises:
         ValueError: For NaN, or anything but a number.
     """
-    if value is None or (isinstance(value, float) and math.isinf(value)):
-        return value
+    if value is None:
+        return None
+    number = number_of(value)
+    if number is not None and math.isinf(number):
+        return number
     return finite(_OWNER, "initial_value_threshold", value)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.callbacks.arguments import finite, whole
 from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
+from oncue.core.numbers import finite, whole
 
 
 @builtin

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.callbacks.arguments import finite, whole
 from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.callbacks.rates import log_rates, same_rate
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
+from oncue.core.numbers import finite, whole
 from oncue.core.protocols import optimizers_of
 from oncue.core.suggest import unknown
 from oncue.legacy import renamed

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from oncue.core.numbers import whole_of
 from oncue.core.suggest import nearest
 from oncue.legacy.arguments import ARGUMENTS
 
@@ -29,19 +30,23 @@ def require_tensorboard() -> None:
 
 def frequency(name: str, value: Any) -> int:
     """Return a number of epochs between two writes."""
-    if not isinstance(value, int) or value < 0:
+    epochs = whole_of(value)
+    if epochs is None or epochs < 0:
         raise ValueError(
             f"`{name}` must be a number of epochs, 0 for never; got {value!r} of type {type(value).__name__}."
         )
-    return int(value)
+    return epochs
 
 
 def update_frequency(value: Any) -> Any:
     """Return "epoch", or the number of batches between two writes."""
-    if value == "batch":
+    if isinstance(value, str) and value == "batch":
         return 1
-    if value == "epoch" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+    if isinstance(value, str) and value == "epoch":
         return value
+    batches = whole_of(value)
+    if batches is not None and batches > 0:
+        return batches
     near = nearest(value, ("batch", "epoch")) if isinstance(value, str) else None
     hint = "" if near is None else f" Did you mean {near!r}?"
     raise ValueError(
@@ -57,14 +62,14 @@ def profiled_range(value: Any) -> tuple[int, int]:
         parts = value.split(",")
         value = tuple(int(part) for part in parts) if all(part.strip().isdigit() for part in parts) else None
         value = value[0] if value is not None and len(value) == 1 else value
-    pair = (value, value) if isinstance(value, int) else value
-    whole = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(number, int) for number in pair)
-    if not whole or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
+    numbers = value if isinstance(value, (tuple, list)) else (value, value)
+    pair = [number for number in map(whole_of, numbers) if number is not None]
+    if len(numbers) != 2 or len(pair) != 2 or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
         raise ValueError(
             "`profile_batch` must be a non-negative integer or a pair of positive integers, the first and the last "
             f"batch to profile; got {given!r}. Use `profile_batch=2`, or `profile_batch=(10, 20)`."
         )
-    return int(pair[0]), int(pair[1])
+    return pair[0], pair[1]
 
 
 def old_names(old: Mapping[str, Any]) -> list[str]:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from oncue.callbacks.arguments import whole
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.monitor import Logged, as_number, find_monitor
+from oncue.core.numbers import number_of, whole
 from oncue.core.protocols import TellsState, run_state_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class TerminateOnNaN(Callback):
         super().__init__()
         if action not in _ACTIONS:
             raise ValueError(f"`action` of TerminateOnNaN must be 'stop', 'raise' or 'rollback'; got {action!r}.")
-        if not isinstance(factor, (int, float)) or not 0 < factor <= 1:
+        share = number_of(factor)
+        if share is None or not 0 < share <= 1:
             raise ValueError(f"`factor` of TerminateOnNaN must be a number above 0 and at most 1; got {factor!r}.")
         names = [monitor] if isinstance(monitor, str) else list(monitor) if isinstance(monitor, Iterable) else []
         if not names or not all(isinstance(name, str) and name for name in names):
@@ -80,7 +81,7 @@ class TerminateOnNaN(Callback):
                 f"{monitor!r}."
             )
         self.action = "raise" if raise_error else action
-        self.factor = float(factor)
+        self.factor = float(share)
         self.limit = whole("TerminateOnNaN", "limit", limit, least=1)
         self.monitor = names
         self.every = whole("TerminateOnNaN", "every", every, least=1)

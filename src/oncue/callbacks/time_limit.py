@@ -9,6 +9,7 @@ from typing import Any
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.every import Every
+from oncue.core.numbers import number_of
 from oncue.core.protocols import save_run
 
 _SHARE, _MOST = 0.01, 60.0
@@ -50,8 +51,9 @@ class TimeLimit(Callback):
 
     def __init__(self, limit: str | float, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        if isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0:
-            self.limit = float(limit)
+        seconds = number_of(limit)
+        if seconds is not None and seconds > 0:
+            self.limit = float(seconds)
         else:
             period = Every(limit, "TimeLimit") if isinstance(limit, str) else None
             if period is None or period.unit != "second":

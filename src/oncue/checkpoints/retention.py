@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from oncue.checkpoints.record import Record
+from oncue.core.numbers import whole_of
 
 
 class Rule(Protocol):
@@ -126,8 +127,9 @@ def as_rules(keep: Any, owner: str = "ModelCheckpoint") -> tuple[Rule, ...]:
     """
     if isinstance(keep, (list, tuple)) and keep:
         return tuple(rule for one in keep for rule in as_rules(one, owner))
-    if isinstance(keep, int) and not isinstance(keep, bool):
-        return (KeepLast(keep),)
+    number = whole_of(keep)
+    if number is not None:
+        return (KeepLast(number),)
     if isinstance(keep, str):
         found = re.fullmatch(r"\s*(last|best|every)(?:\s+(\d+))?\s*", keep.lower())
         if found is not None:
@@ -160,8 +162,10 @@ def by_score(records: Iterable[Record], direction: str | None) -> list[Record]:
 
 
 def _check_count(rule: KeepLast | KeepBest | KeepEvery) -> None:
-    if isinstance(rule.count, bool) or not isinstance(rule.count, int) or rule.count < 1:
+    count = whole_of(rule.count)
+    if count is None or count < 1:
         raise ValueError(
             f"{type(rule).__name__} needs a whole number, 1 or more; got {rule.count!r} of type "
             f"{type(rule.count).__name__}."
         )
+    object.__setattr__(rule, "count", count)

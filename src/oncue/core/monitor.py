@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from oncue.core.numbers import finite
 from oncue.core.suggest import nearest
 
 
@@ -58,11 +59,9 @@ class Monitor:
             raise ValueError(
                 f"`monitor` of {owner} must be the name of a logged value such as 'val_loss'; got {name!r}."
             )
-        if not isinstance(min_delta, (int, float)) or not math.isfinite(min_delta):
-            raise ValueError(f"`min_delta` of {owner} must be a finite number; got {min_delta!r}.")
         self.name = name
         self.mode = mode
-        self.min_delta = abs(float(min_delta))
+        self.min_delta = abs(finite(owner, "min_delta", min_delta))
         self.owner = owner
         self._direction: str | None = {"min": "down", "max": "up"}.get(mode)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from oncue.core.numbers import number_of
 from oncue.datasets.origin import Split
 
 
@@ -29,7 +30,8 @@ def load_data(test_split: float = 0.2, seed: int = 113) -> Split:
         >>> x_train.shape
         (1438, 8, 8)
     """
-    if isinstance(test_split, bool) or not isinstance(test_split, (int, float)) or not 0 < test_split < 1:
+    share = number_of(test_split)
+    if share is None or not 0 < share < 1:
         raise ValueError(f"`test_split` must be a number between 0 and 1; got {test_split!r}.")
     try:
         from sklearn.datasets import load_digits
@@ -45,7 +47,7 @@ def load_data(test_split: float = 0.2, seed: int = 113) -> Split:
     test = np.zeros(len(labels), dtype=bool)
     for digit in range(10):
         mine = random.permutation(np.flatnonzero(labels == digit))
-        taken = round(len(mine) * test_split)
+        taken = round(len(mine) * share)
         if taken in (0, len(mine)):
             raise ValueError(f"`test_split={test_split}` leaves no image of digit {digit} on one side.")
         test[mine[:taken]] = True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from oncue.core.numbers import whole_of
 from oncue.core.warn import warn
 from oncue.feeding.arrays import ArrayBatches
 from oncue.feeding.batch import Batch, Batches, describe, unpack_x_y_sample_weight
@@ -79,8 +79,7 @@ def as_batches(
         >>> batches.num_batches, [tuple(x.shape) for x, y, _ in batches.epoch()]
         (2, [(2, 1), (1, 1)])
     """
-    _check_whole_number("batch_size", batch_size)
-    _check_whole_number("steps", steps)
+    batch_size, steps = _whole("batch_size", batch_size), _whole("steps", steps)
     if shuffle not in (True, False, "batch"):
         raise ValueError(f'`shuffle` must be True, False or "batch"; got {shuffle!r}.')
     device = torch.device(device)
@@ -207,8 +206,10 @@ def _unusable(x: Any, y: Any, sample_weight: Any, method: str) -> str:
     return f"`x` of type {type(x).__name__} can't be fed to `{method}`: {describe(x)}."
 
 
-def _check_whole_number(name: str, value: Any) -> None:
+def _whole(name: str, value: Any) -> int | None:
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        return None
+    number = whole_of(value)
+    if number is None or number < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, or None; got {value!r}.")
+    return number

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 
+from oncue.core.numbers import number_of, whole_of
 from oncue.feeding.batch import describe
 from oncue.feeding.tensors import float_dtype, to_tensors
 from oncue.nested import is_nested
@@ -40,12 +40,12 @@ class ClassWeights:
             raise ValueError("`class_weight` is an empty dict; name at least one class, or pass None.")
         weights: dict[int, float] = {}
         for key, weight in class_weight.items():
-            whole = isinstance(key, Integral) or (isinstance(key, float) and key.is_integer())
-            if not whole or isinstance(key, bool):
+            index, number = whole_of(key), number_of(weight)
+            if index is None:
                 raise ValueError(f"The keys of `class_weight` must be class indices such as 0, 1, 2; got {key!r}.")
-            if not isinstance(weight, Real) or not math.isfinite(weight) or weight < 0:
+            if number is None or not math.isfinite(number) or number < 0:
                 raise ValueError(f"`class_weight[{key!r}]` must be a finite number of at least 0; got {weight!r}.")
-            weights[int(key)] = float(weight)
+            weights[index] = float(number)
         self._lowest, self._highest = min(weights), max(weights)
         self._classes = torch.tensor(sorted(weights), dtype=torch.int64)
         self._weights = torch.tensor([weights[key] for key in sorted(weights)], dtype=float_dtype())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.core.numbers import number_of
 from oncue.feeding.arrays import common_length
 from oncue.feeding.batch import Batch
 from oncue.feeding.tensors import is_arrays, to_tensors
@@ -35,8 +36,8 @@ def split_validation(
         >>> x.tolist(), x_val.tolist()
         ([1, 2, 3], [4, 5])
     """
-    number = isinstance(validation_split, (int, float)) and not isinstance(validation_split, bool)
-    if not number or not 0 < validation_split < 1:
+    fraction = number_of(validation_split)
+    if fraction is None or not 0 < fraction < 1:
         raise ValueError(f"`validation_split` must be a number between 0 and 1; got {validation_split!r}.")
     for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)):
         if not is_arrays(part):
@@ -46,7 +47,7 @@ def split_validation(
             )
     data = (to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight"))
     samples = common_length(data)
-    at = math.floor(samples * (1.0 - validation_split))
+    at = math.floor(samples * (1.0 - fraction))
     if at in (0, samples):
         raise ValueError(
             f"`validation_split={validation_split}` of {samples} samples leaves {at} for training and {samples - at} "

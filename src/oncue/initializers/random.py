@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import whole_of
 from oncue.initializers.initializer import Initializer
 from oncue.variable import torch_dtype
 
@@ -28,9 +29,9 @@ class RandomInitializer(Initializer):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        self.seed = None if seed is None else whole_of(seed)
+        if self.seed is None and seed is not None:
             raise ValueError(f"`seed` must be a whole number or None; got {seed!r} of type {type(seed).__name__}.")
-        self.seed = seed
 
     def generator(self) -> torch.Generator | None:
         """Return a generator at the seed, or None for torch's default one."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from oncue import activations
 from oncue.core.builtin import builtin
+from oncue.core.numbers import number_of
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
@@ -177,8 +178,9 @@ class Softmax(_Elementwise):
 
 
 def _not_negative(layer: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    number = number_of(value)
+    if number is None or number < 0:
         raise ValueError(
             f"`{name}` of {layer} must be a number of 0 or more; got {value!r} of type {type(value).__name__}."
         )
-    return float(value)
+    return float(number)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue import constraints, initializers, regularizers
+from oncue.core.numbers import number_of, whole_of
 from oncue.core.suggest import unknown
 
 Shape = tuple[int | None, ...]
@@ -23,13 +24,13 @@ def count(layer: str, name: str, value: Any, least: int = 1) -> int:
         >>> count("Dense", "units", 3)
         3
     """
-    whole = not isinstance(value, bool) and hasattr(value, "__index__")
-    if not whole or int(value) < least:
+    number = whole_of(value)
+    if number is None or number < least:
         raise ValueError(
             f"`{name}` of {layer} must be a whole number of {least} or more; got {value!r} of type "
             f"{type(value).__name__}."
         )
-    return int(value)
+    return number
 
 
 def sizes(layer: str, name: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...]:
@@ -42,7 +43,7 @@ def sizes(layer: str, name: str, value: Any, rank: int, least: int = 1) -> tuple
         >>> sizes("Conv2D", "kernel_size", 3, 2)
         (3, 3)
     """
-    given = (value,) * rank if hasattr(value, "__index__") else value
+    given = (value,) * rank if whole_of(value) is not None else value
     if not isinstance(given, (tuple, list)) or len(given) != rank:
         wanted = "a whole number" if rank == 1 else f"a whole number or {rank} of them"
         raise ValueError(f"`{name}` of {layer} must be {wanted}; got {value!r} of type {type(value).__name__}.")
@@ -86,11 +87,12 @@ def fraction(layer: str, name: str, value: Any) -> float:
         >>> fraction("Dropout", "rate", 0.5)
         0.5
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    number = number_of(value)
+    if number is None or not 0 <= number <= 1:
         raise ValueError(
             f"`{name}` of {layer} must be a number from 0 to 1; got {value!r} of type {type(value).__name__}."
         )
-    return value
+    return number
 
 
 def check_rank(layer: str, shape: Sequence[int | None], rank: int, axes: str) -> None:

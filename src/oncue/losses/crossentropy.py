@@ -13,6 +13,7 @@ from torch import Tensor
 
 from oncue.backend import epsilon
 from oncue.core.builtin import builtin
+from oncue.core.numbers import whole_of
 from oncue.losses.fused import clipped_bce
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import as_tensor, pair
@@ -20,9 +21,10 @@ from oncue.losses.shapes import as_tensor, pair
 
 def check_axis(axis: int) -> int:
     """Return the axis of the classes, or refuse True and False, which are integers to Python."""
-    if isinstance(axis, bool) or not isinstance(axis, int):
+    number = whole_of(axis)
+    if number is None:
         raise ValueError(f"`axis` must be an integer such as -1; got {axis!r} of type {type(axis).__name__}.")
-    return axis
+    return number
 
 
 def _same_shape(y_true: Tensor, y_pred: Tensor, loss: str, hint: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from oncue.backend import epsilon
 from oncue.core.builtin import builtin
+from oncue.core.numbers import number_of
 from oncue.losses.shapes import as_tensor, floats
 from oncue.metrics.metric import Metric
 
@@ -51,11 +52,13 @@ class FBetaScore(Metric):
         super().__init__(name=name, dtype=dtype)
         if average not in _AVERAGES:
             raise ValueError(f"`average` must be None, 'micro', 'macro' or 'weighted'; got {average!r}.")
-        if isinstance(beta, bool) or not isinstance(beta, (int, float)) or beta <= 0.0:
+        factor = number_of(beta)
+        if factor is None or factor <= 0:
             raise ValueError(f"`beta` must be a number above 0; got {beta!r}.")
-        if threshold is not None and (not isinstance(threshold, float) or not 0.0 < threshold <= 1.0):
+        limit = number_of(threshold)
+        if threshold is not None and (limit is None or not 0.0 < limit <= 1.0):
             raise ValueError(f"`threshold` must be None, or a float above 0 and at most 1; got {threshold!r}.")
-        self.average, self.beta, self.threshold = average, beta, threshold
+        self.average, self.beta, self.threshold = average, factor, limit
         self._built = False
 
     def _build(self, classes: int) -> None:

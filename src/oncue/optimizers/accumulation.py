@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from oncue.core.numbers import whole_of
 from oncue.core.protocols import inner_optimizer_of
 
 
@@ -26,10 +27,11 @@ def accumulate(optimizer: Any, steps: Any) -> None:
     """
     if steps is None:
         return
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    given, steps = steps, whole_of(steps)
+    if steps is None or steps < 1:
         raise ValueError(
-            f"`gradient_accumulation_steps` must be a whole number of 1 or more, or None; got {steps!r} of type "
-            f"{type(steps).__name__}."
+            f"`gradient_accumulation_steps` must be a whole number of 1 or more, or None; got {given!r} of type "
+            f"{type(given).__name__}."
         )
     if optimizer is None:
         raise ValueError(f"`gradient_accumulation_steps={steps}` needs an optimizer, and the model has none.")

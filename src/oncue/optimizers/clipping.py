@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from oncue.core.numbers import number_of
+
 Clip = Callable[[list[Tensor]], None]
 
 
@@ -100,9 +102,10 @@ def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: 
     if not given:
         return None
     name, limit = given.popitem()
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
+    number = number_of(limit)
+    if number is None or not number >= 0:
         raise ValueError(f"`{name}` must be a number above 0, or None to clip nothing; got {limit!r}.")
-    if limit == 0:
+    if number == 0:
         return None
     clip = {"clipnorm": clip_by_norm, "clipvalue": clip_by_value, "global_clipnorm": clip_by_global_norm}[name]
-    return partial(clip, limit=float(limit))
+    return partial(clip, limit=float(number))

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from oncue.core.numbers import number_of, whole_of
 from oncue.core.suggest import unknown
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.learning_rate import Iterations
@@ -77,17 +78,19 @@ class LossScaleOptimizer(Optimizer):
                 f"`inner_optimizer` must be an optimizer that is not wrapped already; got {inner_optimizer!r}."
             )
         _check_rest(kwargs)
-        if isinstance(initial_scale, bool) or not isinstance(initial_scale, (int, float)) or not initial_scale > 0:
+        scale, steps = number_of(initial_scale), whole_of(dynamic_growth_steps)
+        if scale is None or not scale > 0:
             raise ValueError(f"`initial_scale` must be a number above 0; got {initial_scale!r}.")
-        steps = dynamic_growth_steps
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"`dynamic_growth_steps` must be a whole number of 1 or more; got {steps!r}.")
+        if steps is None or steps < 1:
+            raise ValueError(
+                f"`dynamic_growth_steps` must be a whole number of 1 or more; got {dynamic_growth_steps!r}."
+            )
         super().__init__(learning_rate=0.0, name=name)
         inner.loss_scale_factor = None
         inner._choose_path()
         self.inner_optimizer, self._rate = inner, inner._rate
-        self.initial_scale = float(initial_scale)
-        self.dynamic_growth_steps = dynamic_growth_steps
+        self.initial_scale = float(scale)
+        self.dynamic_growth_steps = steps
 
     # Building.
 

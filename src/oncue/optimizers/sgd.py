@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.core.numbers import number_of
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
 from oncue.torch_private import fused_sgd
@@ -82,14 +83,15 @@ class SGD(Optimizer):
 
     @momentum.setter
     def momentum(self, value: float) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        number = number_of(value)
+        if number is None or not 0 <= number <= 1:
             raise ValueError(f"`momentum` must be a number in [0, 1]; got {value!r}.")
-        if self.built and (value == 0) != (self._momentum == 0):
+        if self.built and (number == 0) != (self._momentum == 0):
             raise ValueError(
                 f"`momentum` can't be set from {self._momentum!r} to {value!r} once the optimizer is built: a velocity "
                 "is kept for all or none of the training. Create a new optimizer."
             )
-        self._momentum = float(value)
+        self._momentum = float(number)
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's own SGD, or one with Keras's momentum."""

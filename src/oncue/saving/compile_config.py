@@ -34,7 +34,7 @@ def compile_config(model: Any) -> dict[str, Any] | None:
         return {
             "optimizer": None if model.optimizer is None else optimizers.serialize(model.optimizer),
             "loss": _written(model.loss, losses),
-            "loss_weights": None if summed is None else summed._loss_weights,
+            "loss_weights": None if summed is None else summed.loss_weights,
             "metrics": None if measured is None else _written(measured._user_metrics, metrics),
             "weighted_metrics": None if measured is None else _written(measured._user_weighted, metrics),
             "run_eagerly": model.run_eagerly,

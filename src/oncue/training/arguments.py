@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from numbers import Integral
 from typing import Any
+
+from oncue.core.numbers import whole, whole_of
 
 
 def check_epochs(name: str, value: Any) -> int:
@@ -13,9 +14,7 @@ def check_epochs(name: str, value: Any) -> int:
     Raises:
         ValueError: Otherwise.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 0:
-        raise ValueError(f"`{name}` must be a whole number, 0 or more; got {value!r}.")
-    return int(value)
+    return whole("", name, value)
 
 
 def check_verbose(value: Any) -> Any:
@@ -24,8 +23,11 @@ def check_verbose(value: Any) -> Any:
     Raises:
         ValueError: Otherwise.
     """
-    if value == "auto" or (isinstance(value, (int, Integral)) and int(value) in (0, 1, 2)):
-        return value if value == "auto" else int(value)
+    if isinstance(value, str) and value == "auto":
+        return value
+    number = int(value) if isinstance(value, bool) else whole_of(value)
+    if number in (0, 1, 2):
+        return number
     raise ValueError(f'`verbose` must be 0 (silent), 1 (bar), 2 (a line for each epoch) or "auto"; got {value!r}.')
 
 
@@ -35,10 +37,13 @@ def check_frequency(value: Any) -> int | Collection[int]:
     Raises:
         ValueError: Otherwise.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1:
-        return int(value)
-    if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
+    number = whole_of(value)
+    if number is not None and number >= 1:
+        return number
+    if isinstance(value, range):
         return value
+    if isinstance(value, Collection) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) == 1:
+        return {whole("", "validation_freq", epoch) for epoch in value}
     raise ValueError(
         f"`validation_freq` must be a whole number of 1 or more, or a list of epochs counted from 1; got {value!r}."
     )

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from oncue import losses
+from oncue.core.numbers import number_of
 from oncue.losses.loss import Loss, LossFunctionWrapper
 from oncue.losses.structure import align, is_nested, leaves, spread
 from oncue.metrics.mean import Mean
 from oncue.naming import to_snake_case
+from oncue.nested import map_leaves
+from oncue.variable import Variable
 
 _BY_SHAPE = ("crossentropy", "ce")
 
@@ -20,7 +23,7 @@ class OutputLoss(NamedTuple):
 
     output: int
     loss: Loss
-    weight: float | None
+    weight: float | Tensor | None
     tracker: Mean | None
 
 
@@ -62,7 +65,8 @@ class OutputLosses:
         loss: A loss for all outputs, or a list or dict of losses as the outputs are nested. None for an output without
             one. "crossentropy" (or "ce") stands for the binary, sparse or categorical one, by the shapes of the first
             batch.
-        loss_weights: A number, or numbers nested as `loss` is; None weighs everything by 1.
+        loss_weights: A number, or numbers nested as `loss` is; None weighs everything by 1. A tensor without axes is
+            read at every step.
         output_names: The names of the outputs, in the order of the flattened outputs; None when they have none.
 
     Raises:
@@ -76,21 +80,15 @@ class OutputLosses:
     """
 
     def __init__(self, loss: Any, loss_weights: Any = None, output_names: list[str] | None = None) -> None:
-        for _, part in leaves(loss_weights):
-            if part is not None and (isinstance(part, bool) or not isinstance(part, (int, float))):
-                raise ValueError(
-                    f"`loss_weights` must be a number, or a list or dict of numbers; got {part!r} of type "
-                    f"{type(part).__name__}."
-                )
         for _, part in leaves(loss):
             if part is not None and not callable(part) and not (isinstance(part, str) and part.lower() in _BY_SHAPE):
                 losses.get(part)
-        self._loss, self._loss_weights = loss, loss_weights
+        self._loss, self._loss_weights = loss, map_leaves(_weight, loss_weights)
         self.output_names = output_names
         self.built = False
         # The usual model has one output and one loss, which is then called without looking left or right.
         self._only: Loss | None = None
-        self._only_weight: float | None = None
+        self._only_weight: float | Tensor | None = None
         self.parts: list[OutputLoss] = []
         """The single losses; empty before the first batch."""
         self._wanted: list[bool] = []
@@ -102,6 +100,11 @@ class OutputLosses:
     def metrics(self) -> list[Mean]:
         """The running means of the single losses, when there are several: "<output>_loss"."""
         return [part.tracker for part in self.parts if part.tracker is not None]
+
+    @property
+    def loss_weights(self) -> Any:
+        """The factors as they are now, plain numbers nested as they were given; None when none were."""
+        return map_leaves(number_of, self._loss_weights)
 
     def build(self, y_true: Any, y_pred: Any) -> None:
         """Decide which loss belongs to which output; done by the first call.
@@ -209,10 +212,22 @@ class OutputLosses:
         return f"{label}_{loss.name}" if shared else label
 
 
-def _weights_for(given: list[Any], weight: Any) -> list[float | None]:
+def _weight(given: Any) -> Any:
+    value = given.value if isinstance(given, Variable) else given
+    number = number_of(value)
+    if number is None:
+        raise ValueError(
+            f"`loss_weights` must be a number, or a list or dict of numbers; got {given!r} of type "
+            f"{type(given).__name__}."
+        )
+    # Whoever hands over a tensor may fill it with another number while the model trains.
+    return value if isinstance(value, Tensor) else number
+
+
+def _weights_for(given: list[Any], weight: Any) -> list[float | Tensor | None]:
     if not is_nested(weight):
         return [weight] * len(given)
-    flat: list[float | None] = [value for _, value in leaves(weight)]
+    flat: list[float | Tensor | None] = [value for _, value in leaves(weight)]
     if len(flat) != len(given):
         raise ValueError(
             f"`loss_weights` must give one number for each loss; got {len(flat)} numbers {flat} for {len(given)} "

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from oncue import backend, optimizers
 from oncue.callbacks import CallbackList
 from oncue.core.builtin import builtin, is_builtin
+from oncue.core.numbers import number_of, whole
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.layers.layer import Layer
@@ -97,7 +98,8 @@ class Trainer(Layer):
                 or a function from the parameters to one.
             loss: A name ("mse"), an oncue loss, a function of `(y_true, y_pred)`, or a `torch.nn` loss; a list or a
                 dict of them for several outputs.
-            loss_weights: Factors for the losses of several outputs.
+            loss_weights: Factors for the losses of several outputs. A tensor without axes is read at every step, so that a
+                callback may change it with `fill_`.
             metrics: A list of names ("accuracy"), oncue metrics, functions of `(y_true, y_pred)`, or torchmetrics.
             weighted_metrics: The same, weighted by `sample_weight` and `class_weight`.
             run_eagerly: True to never compile.
@@ -122,8 +124,7 @@ class Trainer(Layer):
             >>> model.compile(optimizer="adam", loss="mse", metrics=["mae"])
         """
         self._take_old_arguments("compile", kwargs)
-        if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
-            raise ValueError(f"`steps_per_execution` must be a whole number of 1 or more; got {steps_per_execution!r}.")
+        steps_per_execution = whole("", "steps_per_execution", steps_per_execution, least=1)
         if jit_compile not in (True, False, "auto", None):
             raise ValueError(f'`jit_compile` must be True, False or "auto"; got {jit_compile!r}.')
         names = getattr(self, "output_names", None)
@@ -201,7 +202,7 @@ class Trainer(Layer):
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
         verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
         device = self._place()
-        if validation_split and validation_data is None:
+        if validation_data is None and validation_split is not None and number_of(validation_split) != 0:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
         batches = as_batches(
             x,

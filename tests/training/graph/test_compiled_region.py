@@ -116,3 +116,12 @@ def test_a_step_that_cannot_be_recorded_runs_without_recording(monkeypatch: pyte
         region(*ones())
     assert region(*ones(3.0))[0].tolist() == [6.0, 6.0]
     assert region.direct_calls == 1
+
+
+def test_a_step_that_reads_a_number_of_another_device_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The kernels of a recording would go on with the number as it was.
+    monkeypatch.setattr(recorded, "record_cuda", lambda run: (run, run()))
+    there = torch.ones(2, device="meta")
+    with pytest.raises(RuntimeError, match="a tensor on another device"):
+        recorded.RecordedGraph(lambda factor, x: (x * factor,), [torch.tensor(2.0), there], [1])
+    assert recorded.RecordedGraph(lambda factor, x: (x * factor,), [there, there], [1])(there, there)

@@ -583,3 +583,23 @@ def test_no_value_is_read_from_the_device_per_batch(quick: None, monkeypatch: py
         model.fit(X[:count], Y[:count], batch_size=16, verbose=0)
         counts.append(len(reads))
     assert counts[0] == counts[1]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_weight_of_the_loss_that_a_callback_fills_counts_from_the_next_step(jit: bool) -> None:
+    factor, losses = torch.tensor(1.0), []
+    model = network()
+    model.compile("sgd", LOSS, loss_weights=factor, jit_compile=jit)
+
+    def change(batch: int, logs: Any) -> None:
+        losses.append(logs["loss"] * (batch + 1) - sum(losses))
+        if batch == 1:
+            factor.fill_(0.0)
+
+    penalty = LambdaCallback(on_train_batch_end=change)
+    model.layers[0].kernel_regularizer = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(X[:64], Y[:64], batch_size=16, verbose=0, callbacks=[penalty])
+    assert min(losses[:2]) > 0.5 > 0.2 > max(losses[2:])

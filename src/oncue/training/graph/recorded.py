@@ -36,6 +36,9 @@ class RecordedGraph:
     def __init__(
         self, graph: Graph, inputs: Sequence[Tensor], changing: Iterable[int], record: Recorder | None = None
     ) -> None:
+        if len({tensor.device for tensor in inputs}) > 1:
+            # A kernel gets a number of the host as it was when it was recorded, whatever it is later.
+            raise RuntimeError("the step reads a tensor on another device, such as a weight of a loss: move it there")
         self._graph = graph
         self._addresses = [tensor.data_ptr() for tensor in inputs]
         self._changing = list(changing)

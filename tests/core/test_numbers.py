@@ -1,0 +1,104 @@
+"""Numbers of NumPy and torch, and whole numbers that are floats, count as Python's do wherever an argument is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import oncue as keras
+from helpers import normal
+from oncue import callbacks as C, layers as L
+from oncue.core.numbers import number_of, whole_of
+
+X = normal(8, 3)
+Y = X.sum(axis=1, keepdims=True)
+FRACTIONS = [np.float32(0.5), np.float64(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5), Fraction(1, 2)]
+COUNTS = [np.int64(2), np.uint8(2), np.array(2), torch.tensor(2), 20 / 10, np.ceil(1.5), np.float32(2), Fraction(2)]
+REFUSED = [True, np.True_, torch.tensor(True), "2", b"2", None, [2], np.array([2]), torch.ones(2), 2 + 0j, object()]
+
+
+def compiled(**arguments: Any) -> Any:
+    model = keras.Sequential([keras.Input((3,)), L.Dense(1)])
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **arguments})
+    return model
+
+
+@pytest.mark.parametrize("value", [*FRACTIONS, Decimal("0.5")], ids=repr)
+def test_fractions(value: Any) -> None:
+    found = number_of(value)
+    assert found == 0.5 and type(found) is float and whole_of(value) is None
+
+
+@pytest.mark.parametrize("value", COUNTS, ids=repr)
+def test_counts(value: Any) -> None:
+    found = whole_of(value)
+    assert found == 2 and type(found) is int
+
+
+@pytest.mark.parametrize("value", REFUSED, ids=repr)
+def test_what_is_no_number(value: Any) -> None:
+    assert number_of(value) is None and whole_of(value) is None
+
+
+FRACTION_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
+    "EarlyStopping min_delta": lambda n: C.EarlyStopping("loss", min_delta=n),
+    "EarlyStopping baseline": lambda n: C.EarlyStopping("loss", baseline=n),
+    "ReduceLROnPlateau factor": lambda n: C.ReduceLROnPlateau("loss", factor=n, min_delta=n, min_lr=n),
+    "ModelCheckpoint threshold": lambda n: C.ModelCheckpoint("a.keras", initial_value_threshold=n),
+    "TerminateOnNaN factor": lambda n: C.TerminateOnNaN(action="rollback", factor=n),
+    "TimeLimit": lambda n: C.TimeLimit(n),
+    "validation_split": lambda n: compiled().fit(X, Y, validation_split=n, verbose=0),
+    "class_weight": lambda n: compiled().fit(X, np.ones(8, "int64"), class_weight={1: n}, verbose=0),
+    "loss_weights": lambda n: compiled(loss_weights=n).fit(X, Y, verbose=0),
+    "loss_weights in a list": lambda n: compiled(loss_weights=[n]).fit(X, Y, verbose=0),
+}
+
+
+@pytest.mark.parametrize("argument", FRACTION_ARGUMENTS)
+def test_fractions_as_arguments(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in FRACTIONS:
+        FRACTION_ARGUMENTS[argument](value)
+    for value in ("0.5", np.array([0.5, 0.5]), torch.tensor(True)):
+        with pytest.raises((ValueError, TypeError), match=r"got|passed"):
+            FRACTION_ARGUMENTS[argument](value)
+
+
+COUNT_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
+    "EarlyStopping patience": lambda n: C.EarlyStopping("loss", patience=n, start_from_epoch=n),
+    "ReduceLROnPlateau patience": lambda n: C.ReduceLROnPlateau("loss", patience=n, cooldown=n),
+    "BackupAndRestore save_freq": lambda n: C.BackupAndRestore("backup", save_freq=n),
+    "ModelCheckpoint save_freq": lambda n: C.ModelCheckpoint("a.keras", save_freq=n),
+    "ModelCheckpoint keep": lambda n: C.ModelCheckpoint("a{epoch}.keras", keep=n),
+    "TerminateOnNaN limit": lambda n: C.TerminateOnNaN(limit=n, every=n),
+    "TensorBoard": lambda n: C.TensorBoard("logs", histogram_freq=n, update_freq=n, embeddings_freq=n),
+    "TensorBoard profile_batch": lambda n: C.TensorBoard("logs", profile_batch=(n, n)),
+    "epochs": lambda n: compiled().fit(X, Y, epochs=n, verbose=0),
+    "initial_epoch": lambda n: compiled().fit(X, Y, initial_epoch=n, epochs=3, verbose=0),
+    "batch_size": lambda n: compiled().fit(X, Y, batch_size=n, verbose=0),
+    "steps_per_epoch": lambda n: compiled().fit(X, Y, steps_per_epoch=n, verbose=0),
+    "validation_freq": lambda n: compiled().fit(X, Y, validation_data=(X, Y), validation_freq=n, epochs=2, verbose=0),
+    "verbose": lambda n: compiled().evaluate(X, Y, verbose=n),
+    "steps of evaluate": lambda n: compiled().evaluate(X, Y, steps=n, verbose=0),
+    "batch_size of predict": lambda n: compiled().predict(X, batch_size=n, verbose=0),
+    "steps_per_execution": lambda n: compiled(steps_per_execution=n).fit(X, Y, batch_size=4, verbose=0),
+    "class_weight's keys": lambda n: compiled().fit(X, np.ones(8, "int64"), class_weight={n: 3.0}, verbose=0),
+    "gradient_accumulation_steps": lambda n: compiled(gradient_accumulation_steps=n).fit(X, Y, batch_size=4, verbose=0),
+}
+
+
+@pytest.mark.parametrize("argument", COUNT_ARGUMENTS)
+def test_counts_as_arguments(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in (np.int64(2), torch.tensor(2), 20 / 10, np.ceil(1.5)):
+        COUNT_ARGUMENTS[argument](value)
+    for value in (2.5, np.float32(2.5), torch.tensor(True), "2"):
+        with pytest.raises(ValueError, match="got"):
+            COUNT_ARGUMENTS[argument](value)
