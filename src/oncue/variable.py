@@ -100,9 +100,7 @@ class Variable:
     def numpy(self) -> NDArray[Any]:
         """Return a copy of the value as a NumPy array, in Keras's order of axes."""
         tensor = self.to_keras(self.value.detach())
-        if tensor.dtype == torch.bfloat16:
-            tensor = tensor.float()
-        return np.array(tensor.cpu().numpy(), order="C")
+        return np.array(tensor.to(numpy_kind(tensor.dtype, self.path)).cpu().numpy(), order="C")
 
     def assign(self, value: Any) -> None:
         """Set the value in place.
@@ -111,16 +109,39 @@ class Variable:
             value: An array, tensor or nested list of this weight's shape (in Keras's order of axes).
 
         Raises:
-            ValueError: When the shape is another.
+            ValueError: When the shape is another, or it has no numbers that this weight can hold.
         """
-        source = value.value if isinstance(value, Variable) else value
-        tensor = source.detach() if isinstance(source, torch.Tensor) else torch.from_numpy(np.array(source))
-        if tuple(tensor.shape) != self.shape:
-            raise ValueError(
-                f"`value` for the weight '{self.path}' must have the shape {self.shape}; got {tuple(tensor.shape)}."
-            )
         with torch.no_grad():
-            self.value.copy_(self.from_keras(tensor))
+            self.value.copy_(self.converted(value))
+
+    def converted(self, value: Any) -> torch.Tensor:
+        """Return a value laid out as this weight is stored; what it returns can be copied into the weight.
+
+        Args:
+            value: As for `assign`.
+
+        Raises:
+            ValueError: As `assign`.
+        """
+        if isinstance(value, Variable):
+            value = value.to_keras(value.value)
+        if not isinstance(value, torch.Tensor):
+            array = np.asarray(value)
+            try:
+                value = torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+            except TypeError:
+                raise ValueError(
+                    f"`value` for the weight '{self.path}' must be an array of numbers; got one of {array.dtype}."
+                ) from None
+        if tuple(value.shape) != self.shape:
+            raise ValueError(
+                f"`value` for the weight '{self.path}' must have the shape {self.shape}; got {tuple(value.shape)}."
+            )
+        if value.is_complex() and not self.value.is_complex():
+            raise ValueError(
+                f"`value` for the weight '{self.path}' is complex; the weight is of the type {self.dtype}."
+            )
+        return self.from_keras(value.detach())
 
     def assign_add(self, value: Any) -> None:
         """Add to the value in place."""
@@ -153,6 +174,45 @@ class Variable:
             return item
 
         return func(*unwrap(args), **{key: unwrap(item) for key, item in (kwargs or {}).items()})
+
+
+def numpy_kind(kind: torch.dtype, name: str) -> torch.dtype:
+    """Return the type of numbers that holds those of a type exactly, and that NumPy and HDF5 have.
+
+    Args:
+        kind: The type of a weight.
+        name: The weight, for the message.
+
+    Raises:
+        ValueError: For a type whose numbers no such type holds, as the packed ones of quantized weights.
+
+    Example:
+        >>> numpy_kind(torch.bfloat16, "kernel")
+        torch.float32
+    """
+    if kind in _EXACT:
+        return kind
+    if kind not in _WIDER:
+        raise ValueError(
+            f"The weight '{name}' is of the type {kind}, which neither NumPy nor a file of weights has. Keep it in another "
+            "type: the bits as uint8, or the values as int8 or float32; or, if it isn't to be kept, register it with "
+            "`register_buffer(..., persistent=False)`."
+        )
+    return _WIDER[kind]
+
+
+_EXACT = {
+    torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128,
+}  # fmt: skip
+_WIDER = {
+    torch.complex32: torch.complex64,
+    **dict.fromkeys(
+        (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+        torch.float32,
+    ),
+    torch.float8_e8m0fnu: torch.float32,
+}
 
 
 def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:

@@ -469,7 +469,7 @@ def missing(group: Any, name: str) -> None:
 
 
 ENTRIES = [
-    soft, external_link, external_storage, virtual, huge, large_chunks, text, objects, complex_numbers, lzf, a_group,
+    soft, external_link, external_storage, virtual, huge, large_chunks, text, objects, lzf, a_group,
     a_type, nothing_in_it,
 ]  # fmt: skip
 
@@ -502,7 +502,7 @@ def test_arrays_in_an_archive(make: Any, model: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PLACES)
-@pytest.mark.parametrize("make", [other_shape, missing], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [other_shape, missing, complex_numbers], ids=lambda make: make.__name__)
 def test_arrays_that_do_not_fit(make: Any, name: str, model: Any, tmp_path: Path) -> None:
     path = save_as(model, tmp_path / name)
     with h5py.File(path, "r+") as file:

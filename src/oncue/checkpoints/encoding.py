@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_MARKS = ("$tensor", "$array", "$scalar", "$tuple", "$dict", "$float")
+from oncue.checkpoints.tensors_file import is_known
+
+_MARKS = ("$tensor", "$complex", "$array", "$scalar", "$tuple", "$dict", "$float")
 
 
 def encode(value: Any, tensors: dict[str, Any], where: str = "state") -> Any:
@@ -98,11 +100,16 @@ def _encoded_other(value: Any, tensors: dict[str, Any]) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return {"$tensor": _keep(value, tensors)}
+        if not is_known(value.dtype) and not value.is_complex():
+            raise _UnencodableError(f"Tensor of {value.dtype}")
+        return _encoded_tensor(value, tensors)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufc":
+        if value.dtype.itemsize > (16 if value.dtype.kind == "c" else 8):
+            raise _UnencodableError(f"array of {value.dtype}")
         # `array` copies, and keeps the shape of an array without axes.
         mark = "$array" if isinstance(value, np.ndarray) else "$scalar"
-        return {mark: _keep(torch.from_numpy(np.array(value, order="C")), tensors)}
+        kept = _encoded_tensor(torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C")), tensors)
+        return {mark: kept.get("$tensor", kept)}
     if isinstance(value, Mapping):
         return _encoded_pairs(value, tensors)
     raise _UnencodableError(type(value).__name__)
@@ -133,10 +140,13 @@ def decode(value: Any, tensors: Mapping[str, Any]) -> Any:
     content = value[mark]
     if mark == "$tensor":
         return tensors[content]
-    if mark == "$array":
-        return tensors[content].numpy()
-    if mark == "$scalar":
-        return tensors[content].numpy()[()]
+    if mark == "$complex":
+        import torch
+
+        return torch.view_as_complex(tensors[content])
+    if mark in ("$array", "$scalar"):
+        array = (tensors[content] if isinstance(content, str) else decode(content, tensors)).numpy()
+        return array if mark == "$array" else array[()]
     if mark == "$tuple":
         return tuple(decode(part, tensors) for part in content)
     if mark == "$dict":
@@ -144,6 +154,15 @@ def decode(value: Any, tensors: Mapping[str, Any]) -> Any:
     if mark == "$float":
         return float(content)
     raise ValueError(f"the mark {mark!r} is none of {', '.join(_MARKS)}")
+
+
+def _encoded_tensor(tensor: Any, tensors: dict[str, Any]) -> dict[str, str]:
+    if is_known(tensor.dtype):
+        return {"$tensor": _keep(tensor, tensors)}
+    import torch
+
+    # Complex numbers of types that files don't have.
+    return {"$complex": _keep(torch.view_as_real(tensor.resolve_conj()), tensors)}
 
 
 def _keep(tensor: Any, tensors: dict[str, Any]) -> str:

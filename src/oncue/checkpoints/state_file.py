@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, is_sound, seal
+from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, read_tensors, seal
 from oncue.core.write_behind import WriteBehind
 
 if TYPE_CHECKING:
@@ -89,14 +89,15 @@ def read_state(path: str | os.PathLike[str]) -> tuple[Any, dict[str, torch.Tenso
         ValueError: When it isn't what was saved.
         OSError: When it can't be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
         with open(path, "rb") as file:
-            if not is_sound(file, required=True):
-                raise ValueError("its checksum isn't that of what was saved")
+            # Checks the header.
+            with safe_open(path, framework="pt"):
+                tensors = read_tensors(file, required=True)
+        if tensors is None:
+            raise ValueError("its checksum isn't that of what was saved")
         return json.loads(tensors.pop(TEXT).numpy().tobytes()), tensors
     except KeyError:
         raise ValueError(f"it has no {TEXT!r}") from None

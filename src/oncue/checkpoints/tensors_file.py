@@ -1,9 +1,10 @@
-"""Writing safetensors files (https://huggingface.co/docs/safetensors): the same tensors give the same bytes.
+"""Safetensors files (https://huggingface.co/docs/safetensors): the same tensors give the same bytes.
 
-The library `safetensors` reads these files. It doesn't write them, because it puts the metadata into an order that changes
-from process to process, copies tensors that aren't contiguous all at once, and has no place for a checksum, which would
-mean reading the file again. A save that is waited for takes 1.02 times a plain write here, checksum included, and 1.1 to 4.6
-times with the library (`python benchmarks/saving.py --parameters 100000000`).
+The library `safetensors` checks the headers of files that are read. It doesn't write them, because it puts the metadata into
+an order that changes from process to process, copies tensors that aren't contiguous all at once, and has no place for a
+checksum, which would mean reading the file again. A save that is waited for takes 1.02 times a plain write here, checksum
+included, and 1.1 to 4.6 times with the library (`python benchmarks/saving.py --parameters 100000000`). It doesn't read the
+tensors either, because it maps the file: when another program cuts it meanwhile, the system kills the process.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ _BEGINNING = f'{{"__metadata__":{{"{CHECKSUM}":"'.encode()
 _NAMES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32",
     "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
-    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0",
 }  # fmt: skip
+_KINDS = {short: name for name, short in _NAMES.items()}
 
 
 def write_tensors(
@@ -69,24 +72,49 @@ def seal(file: WriteBehind) -> None:
     file.patch(8 + len(_BEGINNING), f"{file.checksum():08x}".encode())
 
 
-def is_sound(file: Any, required: bool = False) -> bool:
-    """Return whether an open safetensors file, whose header was found right, has the checksum that it carries.
+def read_tensors(file: Any, required: bool = False) -> dict[str, torch.Tensor] | None:
+    """Read the tensors of an open safetensors file whose header was found right.
 
     Args:
         file: The file.
-        required: Whether it must carry one.
+        required: Whether it must carry a checksum.
+
+    Returns:
+        The tensors by name, in the order of the header; None if the file is shorter than its header says, or doesn't have
+        the checksum that it carries.
+
+    Raises:
+        ValueError: For a type of numbers that torch doesn't have.
     """
     file.seek(0)
     start = file.read(8)
     text = file.read(struct.unpack("<Q", start)[0])
-    carried = json.loads(text).get("__metadata__", {}).get(CHECKSUM)
-    if carried is None:
-        return not required
+    header = json.loads(text)
+    carried = header.pop("__metadata__", {}).get(CHECKSUM)
     rest = len(_BEGINNING) + len(_ZEROS)
     checksum = zlib.crc32(start + _BEGINNING + _ZEROS.encode() + text[rest:])
-    while piece := file.read(1 << 20):
-        checksum = zlib.crc32(piece, checksum)
-    return bool(text[:rest] == _BEGINNING + f"{checksum:08x}".encode())
+    found = {name: _empty(name, entry) for name, entry in header.items()}
+    # One follows the other in the file, but the header may be in another order.
+    for name in sorted(found, key=lambda name: tuple(header[name]["data_offsets"])):
+        memory = bytes_of(found[name])
+        # In pieces, each of which is still in the processor's cache when it is added up.
+        for place in range(0, len(memory), 1 << 20):
+            piece = memory[place : place + (1 << 20)]
+            if file.readinto(piece) != len(piece):
+                return None
+            if carried is not None:
+                checksum = zlib.crc32(piece, checksum)
+    sound = not required if carried is None else text[:rest] == _BEGINNING + f"{checksum:08x}".encode()
+    return found if sound else None
+
+
+def _empty(name: str, entry: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
+    kind = getattr(torch, _KINDS.get(entry["dtype"], ""), None)
+    if kind is None:
+        raise ValueError(f"its tensor {name[:100]!r} is of the type {entry['dtype']!r}, which torch doesn't have")
+    return torch.empty(entry["shape"], dtype=kind)
 
 
 def header_of(*entries: str, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -127,10 +155,24 @@ def entries_of(tensors: Mapping[str, torch.Tensor], start: int = 0) -> str:
     for name, tensor in tensors.items():
         kind = _NAMES.get(str(tensor.dtype).removeprefix("torch."))
         if kind is None:
-            raise ValueError(f"A .safetensors file can't hold {name!r}, whose numbers are of the type {tensor.dtype}.")
+            raise ValueError(
+                f"A .safetensors file can't hold {name!r}, whose numbers are of the type {tensor.dtype}."
+                + (" Save it as `.weights.h5`, which can." if tensor.is_complex() else "")
+            )
         start, end = end, end + tensor.nbytes
         entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
     return json.dumps(entries, separators=(",", ":"))[1:-1]
+
+
+def is_known(kind: torch.dtype) -> bool:
+    """Return whether a file can hold numbers of a type.
+
+    Example:
+        >>> import torch
+        >>> is_known(torch.bfloat16), is_known(torch.complex128)
+        (True, False)
+    """
+    return str(kind).removeprefix("torch.") in _NAMES
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -541,7 +541,7 @@ class Layer(torch.nn.Module):
             weights: Arrays in the order and shapes of `get_weights`.
 
         Raises:
-            ValueError: When the number or a shape differs; nothing is changed then.
+            ValueError: When the number or a shape differs, or something is no array of numbers; nothing is changed then.
         """
         own = self.weights
         if len(own) != len(weights):
@@ -555,8 +555,10 @@ class Layer(torch.nn.Module):
                     f"`weights` for '{self.name}': the weight '{variable.path}' has the shape {variable.shape}, the "
                     f"array given for it {tuple(np.shape(value))}."
                 )
-        for variable, value in zip(own, weights, strict=True):
-            variable.assign(value)
+        stored = [variable.converted(value) for variable, value in zip(own, weights, strict=True)]
+        with torch.no_grad():
+            for variable, value in zip(own, stored, strict=True):
+                variable.value.copy_(value)
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold.

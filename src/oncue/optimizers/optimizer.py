@@ -642,6 +642,9 @@ class Optimizer:
         shapes, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in current]
         if shapes != wanted:
             raise ValueError(f"`weights` must be arrays of the shapes {wanted}; got {shapes}.")
+        if isinstance(self._rate.source, float):
+            # Before anything is changed.
+            checked_rate(arrays[1])
         for variable, array in zip(current, arrays, strict=True):
             variable.copy_(array)
         if isinstance(self._rate.source, float):

@@ -12,7 +12,12 @@ from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
-from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays
+from oncue.saving.optimizer_arrays import (
+    optimizer_shapes,
+    optimizer_tensors,
+    optimizer_values,
+    set_optimizer_values,
+)
 from oncue.saving.tree import Tree
 
 
@@ -173,5 +178,5 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
             f"The optimizer's state in {str(source)!r} doesn't fit and was left out; the optimizer starts from scratch."
         )
         return None
-    arrays = [guard.read_array(dataset) for dataset in datasets]
-    return lambda: set_optimizer_arrays(model, arrays)
+    values = optimizer_values(model, datasets, source)
+    return lambda: set_optimizer_values(model, values)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oncue.layers.layer import Layer, variables_of
 from oncue.saving import guard
 from oncue.saving.tree import Stored, Tree
-from oncue.saving.weights_h5 import mismatch, settle
+from oncue.saving.values import Values, read_values, set_values, stored
+from oncue.saving.weights_h5 import settle
 from oncue.variable import Variable
 
 KERAS_VERSION = "3.15.1"
@@ -30,7 +30,7 @@ def write_weights(group: Tree, model: Any) -> None:
     for name, weights in [*layers, (_TOP, _top_weights(model, layers))]:
         write_arrays(
             group.create_group(name),
-            [(paths[id(weight.value)], Stored(weight.value, weight.axes)) for weight in weights],
+            [(paths[id(weight.value)], stored(weight)) for weight in weights],
         )
 
 
@@ -105,12 +105,11 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
     pairs = _matched(content, layers, source, by_name, problems)
     if guard.group_at(content, _TOP, source) is not None:
         pairs.append((_TOP, f"the weights of '{model.name}' itself", _top_weights(model, layers)))
-    values: list[tuple[Variable, NDArray[Any]]] = []
+    values: Values = []
     for group_name, label, weights in pairs:
         values += _read_layer(content, group_name, label, weights, source, problems)
     settle(problems, source, skip_mismatch)
-    for variable, array in values:
-        variable.assign(array)
+    set_values(values)
 
 
 def _matched(
@@ -143,7 +142,7 @@ def _matched(
 
 def _read_layer(
     content: Any, group_name: str, label: str, weights: list[Variable], source: Any, problems: list[str]
-) -> list[tuple[Variable, NDArray[Any]]]:
+) -> Values:
     group = guard.group_at(content, group_name, source)
     if group is None:
         guard.refuse(source, f"it names a layer {group_name[:100]!r} that it doesn't have.")
@@ -152,12 +151,5 @@ def _read_layer(
         shapes = ", ".join(f"{weight.name} {weight.shape}" for weight in weights) or "none"
         problems.append(f"{label}: the file has {len(names)} weights, the layer {len(weights)} ({shapes})")
         return []
-    found = []
-    for name, variable in zip(names, weights, strict=True):
-        dataset = guard.dataset_at(group, name, source)
-        wrong = f"the file lacks {name[:100]!r}" if dataset is None else mismatch(variable, dataset)
-        if wrong is not None:
-            problems.append(f"{label}: {wrong}")
-            return []
-        found.append((variable, dataset))
-    return [(variable, guard.read_array(dataset)) for variable, dataset in found]
+    datasets = [guard.dataset_at(group, name, source) for name in names]
+    return read_values(list(zip(weights, datasets, strict=True)), label, problems)

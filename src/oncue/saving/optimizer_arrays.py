@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from oncue.core.warn import warn
 from oncue.optimizers import LossScaleOptimizer
+from oncue.saving import guard
 from oncue.saving.tree import Stored
+from oncue.saving.values import as_kind
 
 
 def optimizer_tensors(model: Any) -> list[Stored]:
@@ -37,12 +38,13 @@ def optimizer_tensors(model: Any) -> list[Stored]:
         # A torch optimizer that hasn't been created yet has no learning rate.
         return []
     owners = _owners(model)
-    found = []
+    found: list[Stored] = []
     for tensor in variables:
         owner = owners.get(id(tensor))
         # Keras counts in 32 bits.
-        kept = tensor.to(torch.int32) if tensor.dtype == torch.int64 else tensor
-        found.append(Stored(kept, None if owner is None else owner.axes))
+        counts = tensor.dtype == torch.int64 and tensor.device.type == "cpu" and tensor.numel() == 1
+        kept = tensor.to(torch.int32) if counts and int(tensor) <= torch.iinfo(torch.int32).max else tensor
+        found.append(Stored(kept, None if owner is None else owner.axes, f"{optimizer.name}/{len(found)}"))
     return found
 
 
@@ -60,24 +62,49 @@ def optimizer_shapes(model: Any) -> list[tuple[int, ...]]:
     return shapes
 
 
-def set_optimizer_arrays(model: Any, arrays: Sequence[NDArray[Any]]) -> None:
-    """Set the state of a model's optimizer, the reverse of `optimizer_tensors`; shapes were compared before."""
+def optimizer_values(model: Any, datasets: Sequence[Any], source: Any) -> list[torch.Tensor]:
+    """Read the state of a model's optimizer.
+
+    Args:
+        model: A compiled model.
+        datasets: The arrays in the file, of the shapes of `optimizer_shapes`.
+        source: The file, for messages.
+
+    Returns:
+        The values, of the types of `optimizer.variables`.
+
+    Raises:
+        ValueError: If one of them isn't a value that the optimizer can have.
+    """
+    values: list[torch.Tensor] = []
+    for index, (variable, dataset) in enumerate(zip(model.optimizer.variables, datasets, strict=True)):
+        try:
+            values.append(as_kind(guard.read_array(dataset), variable.dtype))
+        except ValueError as error:
+            raise ValueError(
+                f"The optimizer's state in {str(source)!r} doesn't fit; nothing was loaded: its variable {index} is of the "
+                f"type {str(variable.dtype).removeprefix('torch.')}, and {error}."
+            ) from None
+    return values
+
+
+def set_optimizer_values(model: Any, values: Sequence[torch.Tensor]) -> None:
+    """Set the state of a model's optimizer to what `optimizer_values` returned."""
     optimizer = model.optimizer
     if not optimizer.built:
         if isinstance(optimizer, LossScaleOptimizer):
             # The outer optimizer's own count and rate are unused.
-            arrays = arrays[len(optimizer.own_variables()) :]
+            values = values[len(optimizer.own_variables()) :]
             optimizer = optimizer.inner_optimizer
         # There are only the count and the rate so far.
-        optimizer._restore_count(int(arrays[0]))
-        if len(arrays) > 1 and isinstance(optimizer._rate.source, float):
-            _set_rate(optimizer, float(optimizer.learning_rate), float(arrays[1]))
+        optimizer._restore_count(int(values[0]))
+        if len(values) > 1 and isinstance(optimizer._rate.source, float):
+            _set_rate(optimizer, float(optimizer.learning_rate), float(values[1]))
         return
     owners = _owners(model)
     stored = []
-    for tensor, array in zip(optimizer.variables, arrays, strict=True):
+    for tensor, value in zip(optimizer.variables, values, strict=True):
         owner = owners.get(id(tensor))
-        value = torch.from_numpy(np.array(array))
         stored.append(value if owner is None else owner.from_keras(value))
     rate = float(optimizer.learning_rate)
     optimizer.set_weights(stored)

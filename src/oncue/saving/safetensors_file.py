@@ -11,9 +11,10 @@ import torch
 
 from oncue import torch_private
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.checkpoints.tensors_file import is_sound, write_tensors
+from oncue.checkpoints.tensors_file import entries_of, read_tensors, write_tensors
 from oncue.core.files import replacing
 from oncue.saving import guard
+from oncue.saving.values import converted
 from oncue.saving.weights_h5 import settle
 
 FORMAT_VERSION = "1"
@@ -69,8 +70,12 @@ def prepare_weights(module: torch.nn.Module, snapshot: Snapshot | None = None) -
 
     Returns:
         A function that writes the file; if it raises an OSError, the old file is untouched.
+
+    Raises:
+        ValueError: For a tensor of a type that the format doesn't have.
     """
     tensors = _without_twins(named_tensors(module))
+    entries_of(tensors)
     if snapshot is not None:
         tensors = snapshot.take(tensors)
 
@@ -113,24 +118,31 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
             guard.refuse(
                 path, f"its format is of version {metadata['oncue_format'][:20]!r}; this oncue reads version 1."
             )
-        if not is_sound(file):
+        try:
+            found = read_tensors(file)
+        except ValueError as error:
+            guard.refuse(path, f"{error}.")
+        if found is None:
             guard.refuse(path, guard.CHANGED)
-        saved = _renamed({name: tensors.get_tensor(name) for name in tensors.keys()}, metadata, own)
+        saved = _renamed(found, metadata, own)
         there = {_identity(own[name]) for name in saved if name in own}
         for name, tensor in own.items():
             if name not in saved and _identity(tensor) not in there:
                 problems.append(f"{name}: missing in the file; its shape is {tuple(tensor.shape)}")
-        fitting = []
+        fitting = {}
         for name, value in saved.items():
             wrong = _wrong(own.get(name), value)
             if wrong is None:
-                fitting.append(name)
-            else:
+                try:
+                    fitting[name] = converted(value, own[name].dtype)
+                except ValueError as error:
+                    wrong = f"the model's is of the type {own[name].dtype}, and {error}"
+            if wrong is not None:
                 problems.append(f"{name}: {wrong}")
         settle(problems, path, skip_mismatch)
         with torch.no_grad():
-            for name in fitting:
-                own[name].copy_(saved[name])
+            for name, value in fitting.items():
+                own[name].copy_(value)
 
 
 def _renamed(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from oncue.checkpoints.snapshot import Snapshot
+from oncue.variable import numpy_kind
 
 
 @dataclass
@@ -19,10 +20,18 @@ class Stored:
     Args:
         tensor: The tensor, in the order of axes in which the model keeps it.
         axes: The order of axes in the file; None for the same.
+        name: What it is, for the message.
+
+    Raises:
+        ValueError: For a type of numbers that the file can't hold.
     """
 
     tensor: torch.Tensor
     axes: tuple[int, ...] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        numpy_kind(self.tensor.dtype, self.name)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,9 +41,8 @@ class Stored:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The array's dtype; bfloat16, which NumPy and HDF5 don't have, becomes float32."""
-        kind = self.tensor.dtype
-        found: np.dtype[Any] = torch.empty(0, dtype=torch.float32 if kind == torch.bfloat16 else kind).numpy().dtype
+        """The array's dtype; for types that NumPy and HDF5 don't have, such as bfloat16, one that holds them exactly."""
+        found: np.dtype[Any] = torch.empty(0, dtype=numpy_kind(self.tensor.dtype, self.name)).numpy().dtype
         return found
 
     @property
@@ -45,8 +53,7 @@ class Stored:
     def array(self) -> NDArray[Any]:
         """Return the array, contiguous; without a copy if the tensor already is."""
         tensor = self.tensor.detach()
-        if tensor.dtype == torch.bfloat16:
-            tensor = tensor.float()
+        tensor = tensor.to(numpy_kind(tensor.dtype, self.name))
         ordered = tensor if self.axes is None else tensor.permute(self.axes)
         return ordered.cpu().contiguous().numpy()
 

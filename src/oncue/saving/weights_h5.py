@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from oncue.core.warn import warn
 from oncue.optimizers import LossScaleOptimizer
 from oncue.saving import guard
-from oncue.saving.optimizer_arrays import optimizer_shapes, optimizer_tensors, set_optimizer_arrays, warn_of_count
+from oncue.saving.optimizer_arrays import (
+    optimizer_shapes,
+    optimizer_tensors,
+    optimizer_values,
+    set_optimizer_values,
+    warn_of_count,
+)
 from oncue.saving.places import Place, places_of
-from oncue.saving.tree import Stored, Tree
-from oncue.variable import Variable
+from oncue.saving.tree import Tree
+from oncue.saving.values import Values, read_values, set_values, stored
 
 _OPTIMIZER = "optimizer"
 # Groups that Keras writes besides weights on some backends: random states, which torch stores elsewhere.
@@ -36,19 +39,19 @@ def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
         group = content.create_group(place.group)
         group.attrs["name"] = place.name
         for index, variable in enumerate(place.variables):
-            group[str(index)] = Stored(variable.value, variable.axes)
+            group[str(index)] = stored(variable)
     if with_optimizer and model.optimizer is not None:
         group = content.create_group(f"{_OPTIMIZER}/vars")
         group.attrs["name"] = model.optimizer.name
         tensors = optimizer_tensors(model)
-        for index, stored in enumerate(tensors):
-            group[str(index)] = stored
+        for index, one in enumerate(tensors):
+            group[str(index)] = one
         if isinstance(model.optimizer, LossScaleOptimizer):
             # Keras writes the inner optimizer's state twice, and reads both.
             inner = content.create_group(f"{_OPTIMIZER}/inner_optimizer/vars")
             inner.attrs["name"] = model.optimizer.inner_optimizer.name
-            for index, stored in enumerate(tensors[len(model.optimizer.own_variables()) :]):
-                inner[str(index)] = stored
+            for index, one in enumerate(tensors[len(model.optimizer.own_variables()) :]):
+                inner[str(index)] = one
     return content
 
 
@@ -67,7 +70,7 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
         ValueError: When weights are missing, unknown, or of another shape.
     """
     problems: list[str] = []
-    values: list[tuple[Variable, NDArray[Any]]] = []
+    values: Values = []
     places = places_of(model)
     for place in places:
         if not place.ignored:
@@ -83,8 +86,7 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
     settle(problems, source, skip_mismatch)
     apply_state = _optimizer_state(content, model, source)
     apply_state()
-    for variable, array in values:
-        variable.assign(array)
+    set_values(values)
 
 
 def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
@@ -100,7 +102,7 @@ def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
     warn(f"Not all weights of {str(source)!r} were loaded:\n  {shown}")
 
 
-def _read_place(content: Any, place: Place, source: Any, problems: list[str]) -> list[tuple[Variable, NDArray[Any]]]:
+def _read_place(content: Any, place: Place, source: Any, problems: list[str]) -> Values:
     group = guard.group_at(content, place.group, source)
     saved = 0 if group is None else len(group)
     label = f"{place.group} (layer '{place.name}')"
@@ -108,28 +110,8 @@ def _read_place(content: Any, place: Place, source: Any, problems: list[str]) ->
         shapes = ", ".join(f"{variable.name} {variable.shape}" for variable in place.variables) or "none"
         problems.append(f"{label}: the file has {saved} weights, the layer {len(place.variables)} ({shapes})")
         return []
-    found = []
-    for index, variable in enumerate(place.variables):
-        dataset = guard.dataset_at(group, str(index), source)
-        if dataset is None:
-            problems.append(f"{label}: the file lacks the weight {index} ('{variable.name}')")
-            return []
-        wrong = mismatch(variable, dataset)
-        if wrong is not None:
-            problems.append(f"{label}: {wrong}")
-            return []
-        found.append((variable, dataset))
-    return [(variable, guard.read_array(dataset)) for variable, dataset in found]
-
-
-def mismatch(variable: Variable, dataset: Any) -> str | None:
-    """Return why a data set doesn't fit a weight, or None if it does, without reading the data."""
-    if tuple(dataset.shape) != variable.shape:
-        return f"'{variable.name}' has the shape {variable.shape}, the array in the file {tuple(dataset.shape)}"
-    exact = not variable.value.is_floating_point()
-    if exact and dataset.dtype.kind not in "iub":
-        return f"'{variable.name}' is of the type {variable.dtype}, the array in the file of {dataset.dtype}"
-    return None
+    datasets = [guard.dataset_at(group, str(index), source) for index in range(saved)]
+    return read_values(list(zip(place.variables, datasets, strict=True)), label, problems)
 
 
 def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None]:
@@ -154,5 +136,5 @@ def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None
             f"The optimizer's state in {str(source)!r} doesn't fit; nothing was loaded: it has arrays of the shapes "
             f"{found[:8]}, the optimizer of {shapes[:8]}. Compile the model with the same optimizer."
         )
-    arrays = [np.asarray(guard.read_array(dataset)) for dataset in datasets]
-    return lambda: set_optimizer_arrays(model, arrays)
+    values = optimizer_values(model, datasets, source)
+    return lambda: set_optimizer_values(model, values)

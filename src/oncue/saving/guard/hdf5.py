@@ -93,7 +93,7 @@ def dataset_at(group: Any, name: str, source: Any) -> Any:
     properties = found.id.get_create_plist()
     if found.is_virtual or properties.get_external_count() != 0:
         refuse(source, f"{label!r} keeps its numbers in another file.")
-    if found.shape is None or (found.dtype.kind not in "fiub" and found.dtype != np.dtype("V2")):
+    if found.shape is None or (found.dtype.kind not in "fiubc" and found.dtype != np.dtype("V2")):
         refuse(source, f"{label!r} is no array of numbers; its type is {found.dtype}.")
     filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
     if not set(filters) <= _FILTERS:
