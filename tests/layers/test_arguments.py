@@ -104,6 +104,15 @@ def test_too_large_a_window_is_refused_while_the_model_is_traced() -> None:
             lambda: layers.Convolution2D(nb_filter=4, nb_row=3, nb_col=2, border_mode="same", subsample=2, name="a"),
             lambda: layers.Conv2D(4, (3, 2), padding="same", strides=2, name="a"),
         ),
+        (lambda: layers.Convolution2D(4, 3, 2, name="a"), lambda: layers.Conv2D(4, (3, 2), name="a")),
+        (
+            lambda: layers.Convolution2D(4, 3, 3, "zero", "relu", border_mode="same", subsample=(2, 2), name="a"),
+            lambda: layers.Conv2D(4, 3, 2, padding="same", activation="relu", kernel_initializer="zeros", name="a"),
+        ),
+        (
+            lambda: layers.Convolution1D(4, 3, "zero", "relu", name="a"),
+            lambda: layers.Conv1D(4, 3, activation="relu", kernel_initializer="zeros", name="a"),
+        ),
         (
             lambda: layers.LSTM(output_dim=4, inner_init="zero", inner_activation="hard_sigmoid", name="a"),
             lambda: layers.LSTM(4, recurrent_initializer="zeros", recurrent_activation="hard_sigmoid", name="a"),
@@ -121,6 +130,30 @@ def test_arguments_of_keras_1_and_2(old: Any, new: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert new().get_config() == found.get_config()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (lambda: layers.Convolution2D(4, 3, name="a"), lambda: layers.Conv2D(4, 3, name="a")),
+        (lambda: layers.Convolution2D(4, (3, 2), (2, 1), name="a"), lambda: layers.Conv2D(4, (3, 2), (2, 1), name="a")),
+        (lambda: layers.Convolution2D(4, 3, strides=3, name="a"), lambda: layers.Conv2D(4, 3, 3, name="a")),
+        (lambda: layers.Convolution1D(4, 3, 2, name="a"), lambda: layers.Conv1D(4, 3, 2, name="a")),
+    ],
+)
+def test_todays_arguments_under_a_name_of_keras_1(old: Any, new: Any) -> None:
+    written, expected = layers.serialize(old()), layers.serialize(new())
+    assert written == expected
+    assert layers.deserialize(written).get_config() == expected["config"]
+
+
+def test_what_keras_1_did_otherwise_is_refused() -> None:
+    with pytest.raises(ValueError, match="`mode=2` of BatchNormalization doesn't exist today"):
+        layers.BatchNormalization(mode=2)
+    with pytest.raises(ValueError, match="`axis` of BatchNormalization must be a whole number; got 1e-05"):
+        layers.BatchNormalization(1e-5)
+    with pytest.raises(ValueError, match="`weights` of Convolution2D"):
+        layers.Convolution2D(4, 3, 3, weights=[np.zeros(1)])
 
 
 def test_shapes_of_a_first_layer() -> None:

@@ -193,7 +193,7 @@ def test_masks_merge() -> None:
     embed = layers.Embedding(5, 2, mask_zero=True)
     a, b = embed(tensor([[1, 0, 0]])), embed(tensor([[1, 2, 0]]))
     assert layers.Add()([a, b])._keras_mask.tolist() == [[True, True, False]]
-    assert layers.Concatenate()([a, b])._keras_mask.tolist() == [[True, False, False]]
+    assert layers.Concatenate()([a, b])._keras_mask.tolist() == [[True, True, False]]
     assert getattr(layers.Add()([one, two]), "_keras_mask", None) is None
 
 

@@ -38,16 +38,19 @@ _HOME: dict[str, str] = {
     "Rescaling": "rescaling",
     "TimeDistributed": "time_distributed",
 }
+# Classes by a name of Keras 1 whose arguments had another order there.
+_OF_KERAS_1 = dict.fromkeys(("Convolution1D", "Convolution2D"), "conv")
 _ALIASES = NAMES["layer"]
 
-__all__ = sorted([*_HOME, *_ALIASES, "deserialize", "serialize"])
+__all__ = sorted([*_HOME, *_OF_KERAS_1, *_ALIASES, "deserialize", "serialize"])
 
 
 def __getattr__(name: str) -> Any:
     target = _ALIASES.get(name, name)
-    if target not in _HOME:
+    home = _HOME.get(target) or _OF_KERAS_1.get(target)
+    if home is None:
         raise AttributeError(f"module 'oncue.layers' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"oncue.layers.{_HOME[target]}"), target)
+    found = getattr(importlib.import_module(f"oncue.layers.{home}"), target)
     globals()[name] = found
     return found
 
@@ -90,7 +93,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
         0.5
     """
     name = config.get("class_name") if isinstance(config, dict) else config
-    known: dict[str, Any] = dict.fromkeys([*_HOME, *_ALIASES])
+    known: dict[str, Any] = dict.fromkeys([*_HOME, *_OF_KERAS_1, *_ALIASES])
     if name in known:
         known[name] = __getattr__(name)
     elif name in ("Sequential", "Functional", "Model"):

@@ -14,6 +14,9 @@ from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
 
+# What a masked number becomes, as in Keras.
+_LOWEST, _LOWEST_OF_HALF = -1e9, -3e4
+
 
 class _Elementwise(Layer):
     supports_masking = True
@@ -165,12 +168,36 @@ class Softmax(_Elementwise):
         self.axis = axis
 
     def call(self, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Compute the output; where `mask` (of the input's shape) is False, the probability is zero."""
-        if mask is not None and mask.shape == inputs.shape:
-            inputs = inputs.masked_fill(~mask, torch.finfo(inputs.dtype).min)
-        if isinstance(self.axis, int):
-            return torch.softmax(inputs, self.axis)
-        return torch.exp(inputs - torch.logsumexp(inputs, tuple(self.axis), keepdim=True))
+        """Compute the output.
+
+        Args:
+            inputs: The numbers.
+            mask: Where it is False (or at most 0.5) the probability is zero; of a shape that broadcasts to the input's.
+
+        Returns:
+            Probabilities; zeros alone along an axis that is masked completely.
+
+        Raises:
+            ValueError: For a mask of another shape.
+        """
+        axis = [self.axis] if isinstance(self.axis, int) else list(self.axis)
+        if mask is not None:
+            mask = self._broadcast(mask, inputs)
+            inputs = inputs.masked_fill(~mask, _LOWEST_OF_HALF if inputs.dtype == torch.float16 else _LOWEST)
+        if len(axis) == 1:
+            outputs = torch.softmax(inputs, axis[0])
+        else:
+            outputs = torch.exp(inputs - torch.logsumexp(inputs, tuple(axis), keepdim=True))
+        return outputs if mask is None else outputs.masked_fill(~mask, 0)
+
+    def _broadcast(self, mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        pairs = zip(reversed(mask.shape), reversed(inputs.shape), strict=False)
+        if mask.dim() > inputs.dim() or any(size not in (1, whole) for size, whole in pairs):
+            raise ValueError(
+                f"`mask` of '{self.name}' must broadcast to the input; got a mask of shape {tuple(mask.shape)} for an "
+                f"input of shape {tuple(inputs.shape)}. A mask of steps needs a last axis: `mask[..., None]`."
+            )
+        return mask if mask.dtype == torch.bool else mask > 0.5
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this layer."""

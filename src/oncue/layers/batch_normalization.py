@@ -84,7 +84,12 @@ class BatchNormalization(Layer):
                 "BatchNormalization(synchronized=True) is not supported over several processes: use "
                 "`torch.nn.SyncBatchNorm` as a layer."
             )
-        self.axis = int(axis[0]) if isinstance(axis, (list, tuple)) else axis
+        axis = axis[0] if isinstance(axis, (list, tuple)) else axis
+        if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+            raise ValueError(
+                f"`axis` of BatchNormalization must be a whole number; got {axis!r} of type {type(axis).__name__}."
+            )
+        self.axis = int(axis)
         self.momentum = arguments.fraction("BatchNormalization", "momentum", momentum)
         self.epsilon = epsilon
         self.center, self.scale, self.synchronized = center, scale, synchronized

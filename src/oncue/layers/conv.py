@@ -12,7 +12,7 @@ from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.legacy import accepts_old_arguments
+from oncue.legacy import accepts_old_arguments, in_order_of_keras_1
 
 
 class _Conv(Layer):
@@ -274,3 +274,54 @@ class Conv2D(_Conv):
             kernel_constraint=kernel_constraint,
             bias_constraint=bias_constraint,
         )
+
+
+@builtin
+class Convolution1D(Conv1D):
+    """`Conv1D` by the name and with the order of arguments that it had in Keras 1.
+
+    Args:
+        *args: As for `Conv1D`, or in Keras 1's order: filters, the length of the window, the initializer, the activation.
+        **kwargs: As for `Conv1D`, or by Keras 1's names.
+
+    Raises:
+        ValueError: As for `Conv1D`; for `weights` of Keras 1.
+
+    Example:
+        >>> Convolution1D(4, 3).kernel_size
+        (3,)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given, named = in_order_of_keras_1("Convolution1D", args, kwargs)
+        super().__init__(*given, **named)
+
+
+@builtin
+class Convolution2D(Conv2D):
+    """`Conv2D` by the name and with the order of arguments that it had in Keras 1.
+
+    Args:
+        *args: As for `Conv2D`, or in Keras 1's order: filters, rows and columns of the window, the initializer, the
+            activation.
+        **kwargs: As for `Conv2D`, or by Keras 1's names.
+
+    Raises:
+        ValueError: As for `Conv2D`; for `weights` of Keras 1.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     layer = Convolution2D(4, 3, 2, border_mode="same")
+        >>> layer.kernel_size, layer.strides
+        ((3, 2), (1, 1))
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given, named = in_order_of_keras_1("Convolution2D", args, kwargs)
+        super().__init__(*given, **named)
+
+
+# Files and messages know both by today's names.
+Convolution1D.__name__, Convolution2D.__name__ = "Conv1D", "Conv2D"

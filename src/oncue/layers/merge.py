@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class _Merge(Layer):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return where any of the inputs holds something, if all have masks."""
-        masks = [getattr(part, "_keras_mask", None) for part in inputs]
+        masks = [_mask_of(part) for part in inputs]
         present = [mask for mask in masks if mask is not None]
         return functools.reduce(torch.logical_or, present) if present and len(present) == len(masks) else None
 
@@ -95,7 +95,7 @@ class Subtract(_Merge):
 
 @builtin
 class Multiply(_Merge):
-    """The product of its inputs.
+    """The product of its inputs; what a mask leaves out counts as 1, and gives 0 where all inputs leave it out.
 
     Example:
         >>> Multiply()([torch.tensor([[3.0]]), torch.tensor([[2.0]])])
@@ -103,7 +103,15 @@ class Multiply(_Merge):
     """
 
     def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return functools.reduce(torch.mul, inputs)
+        masks = [_spread_mask(part) for part in inputs]
+        factors = [
+            part if mask is None else part.masked_fill(~mask, 1) for part, mask in zip(inputs, masks, strict=True)
+        ]
+        product = functools.reduce(torch.mul, factors)
+        present = [mask for mask in masks if mask is not None]
+        if len(present) < len(masks):
+            return product
+        return product.masked_fill(~functools.reduce(torch.logical_or, present), 0)
 
 
 @builtin
@@ -121,7 +129,7 @@ class Average(_Merge):
 
 @builtin
 class Maximum(_Merge):
-    """The largest of its inputs at each place.
+    """The largest of its inputs at each place; what a mask leaves out gives way to the other inputs.
 
     Example:
         >>> Maximum()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
@@ -129,12 +137,12 @@ class Maximum(_Merge):
     """
 
     def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return functools.reduce(torch.maximum, inputs)
+        return _extreme(torch.maximum, inputs)
 
 
 @builtin
 class Minimum(_Merge):
-    """The smallest of its inputs at each place.
+    """The smallest of its inputs at each place; what a mask leaves out gives way to the other inputs.
 
     Example:
         >>> Minimum()([torch.tensor([[1.0]]), torch.tensor([[2.0]])])
@@ -142,7 +150,7 @@ class Minimum(_Merge):
     """
 
     def _merged(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return functools.reduce(torch.minimum, inputs)
+        return _extreme(torch.minimum, inputs)
 
 
 @builtin
@@ -186,18 +194,14 @@ class Concatenate(_Merge):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the masks joined likewise; an input without one counts as full."""
-        masks = [getattr(part, "_keras_mask", None) for part in inputs]
+        masks = [_mask_of(part) for part in inputs]
         if all(mask is None for mask in masks):
             return None
-        axis = self.axis % inputs[0].dim()
         full = []
         for part, mask in zip(inputs, masks, strict=True):
             whole = torch.ones_like(part, dtype=torch.bool) if mask is None else mask
-            while whole.dim() < part.dim():
-                whole = whole.unsqueeze(-1)
-            full.append(whole.expand(part.shape))
-        joined = torch.cat(full, axis)
-        return joined.all(-1)
+            full.append(whole.unsqueeze(-1).expand(part.shape) if whole.dim() < part.dim() else whole)
+        return torch.cat(full, self.axis).any(-1)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this layer."""
@@ -206,7 +210,39 @@ class Concatenate(_Merge):
 
 def _same_rank(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     rank = max(part.dim() for part in inputs)
-    return [part.view(part.shape[0], *(1,) * (rank - part.dim()), *part.shape[1:]) for part in inputs]
+    return [
+        part if part.dim() == rank else part.view(part.shape[0], *(1,) * (rank - part.dim()), *part.shape[1:])
+        for part in inputs
+    ]
+
+
+def _mask_of(tensor: torch.Tensor) -> torch.Tensor | None:
+    mask: torch.Tensor | None = getattr(tensor, "_keras_mask", None)
+    return mask
+
+
+def _spread_mask(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return the mask on a tensor with one value for each of the tensor's."""
+    mask = _mask_of(tensor)
+    if mask is None:
+        return None
+    mask = mask.bool().view(*mask.shape, *(1,) * (tensor.dim() - mask.dim()))
+    return mask.expand(tensor.shape)
+
+
+def _extreme(
+    choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    found, found_mask = inputs[0], _spread_mask(inputs[0])
+    for part in inputs[1:]:
+        mask = _spread_mask(part)
+        if mask is not None:
+            part = torch.where(mask, part, found)
+        if found_mask is not None:
+            found = torch.where(found_mask, found, part)
+        found_mask = None if mask is None or found_mask is None else found_mask | mask
+        found = choose(found, part)
+    return found
 
 
 def add(inputs: Sequence[Any], **kwargs: Any) -> Any:

@@ -12,6 +12,7 @@ The old names of hooks are in the table of all hooks, `oncue.core.hooks.ALIASES`
 from oncue.legacy.arguments import (
     accepts_old_arguments,
     first_layer_shape,
+    in_order_of_keras_1,
     renamed,
     sequence_length,
     take_ignored,
@@ -28,6 +29,7 @@ __all__ = [
     "NAMES",
     "accepts_old_arguments",
     "first_layer_shape",
+    "in_order_of_keras_1",
     "log_names",
     "old_attribute",
     "old_log_names",

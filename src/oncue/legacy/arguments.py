@@ -211,6 +211,67 @@ def accepts_old_arguments(init: Callable[P, None]) -> Callable[P, None]:
     return translated
 
 
+_OF_KERAS_1: dict[str, tuple[str, ...]] = {
+    "Convolution1D": (
+        *("nb_filter", "filter_length", "init", "activation", "weights", "border_mode", "subsample_length"),
+        *("W_regularizer", "b_regularizer", "activity_regularizer", "W_constraint", "b_constraint", "bias"),
+    ),
+    "Convolution2D": (
+        *("nb_filter", "nb_row", "nb_col", "init", "activation", "weights", "border_mode", "subsample", "dim_ordering"),
+        *("W_regularizer", "b_regularizer", "activity_regularizer", "W_constraint", "b_constraint", "bias"),
+    ),
+}
+"""The order of the arguments in Keras 1, of classes that still go by the name which they had there."""
+
+
+def in_order_of_keras_1(
+    owner: str, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a class under its name in Keras 1, where their order is that of Keras 1, by their names.
+
+    Keras 1 had the two sizes of a window as two arguments: `Convolution2D(32, 3, 3)`. Under today's name the third one is
+    `strides`.
+
+    Args:
+        owner: The name in Keras 1.
+        given: The arguments without names.
+        named: Those with names.
+
+    Returns:
+        Both, for the class as it is today.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     in_order_of_keras_1("Convolution2D", (32, 3, 3), {})
+        ((32,), {'kernel_size': (3, 3)})
+        >>> in_order_of_keras_1("Convolution2D", (32, (3, 3), (2, 2)), {})
+        ((32, (3, 3), (2, 2)), {})
+    """
+    if not _is_of_keras_1(owner, given, named):
+        return given, named
+    named = {**dict(zip(_OF_KERAS_1[owner], given, strict=False)), **named}
+    if named.pop("weights", None) is not None:
+        raise ValueError(
+            f"`weights` of {owner} is no argument today. Call `layer.set_weights(weights)` once it is built."
+        )
+    filters = (named.pop("nb_filter"),) if "nb_filter" in named else ()
+    if {"nb_row", "nb_col"} <= set(named):
+        named["kernel_size"] = named.pop("nb_row"), named.pop("nb_col")
+        warn_once("Convolution2D(filters, rows, columns)", "Conv2D(filters, (rows, columns))")
+    return filters, named
+
+
+def _is_of_keras_1(owner: str, given: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    if owner == "Convolution1D":
+        # The third was the initializer, and is `strides` today.
+        return len(given) > 2 and (isinstance(given[2], str) or callable(given[2]))
+    if "nb_row" in named or "nb_col" in named:
+        return True
+    return len(given) > 2 and all(hasattr(size, "__index__") for size in given[1:3])
+
+
 def _modern(table: dict[str, str | None], given: dict[str, Any]) -> dict[str, Any]:
     if "nb_row" in given and "nb_col" in given and "nb_filter" in table:
         given = {**given, "kernel_size": (given["nb_row"], given["nb_col"])}
@@ -222,6 +283,11 @@ def _modern(table: dict[str, str | None], given: dict[str, Any]) -> dict[str, An
             continue
         new = table[name]
         if new is None:
+            if name == "mode" and value:
+                raise ValueError(
+                    f"`mode={value!r}` of BatchNormalization doesn't exist today: only mode 0, which normalizes each "
+                    "feature by the moving statistics in inference. Leave it out."
+                )
             continue
         warn_once(name, new)
         modern[new] = _DIM_ORDERING.get(value, value) if name == "dim_ordering" else value

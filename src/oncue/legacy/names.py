@@ -46,8 +46,6 @@ NAMES: dict[str, dict[str, str]] = {
     "layer": {
         "AvgPool1D": "AveragePooling1D",
         "AvgPool2D": "AveragePooling2D",
-        "Convolution1D": "Conv1D",
-        "Convolution2D": "Conv2D",
         "GlobalAvgPool1D": "GlobalAveragePooling1D",
         "GlobalAvgPool2D": "GlobalAveragePooling2D",
         "GlobalMaxPool1D": "GlobalMaxPooling1D",

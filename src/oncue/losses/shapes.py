@@ -51,9 +51,14 @@ def _from_numpy(value: Any, argument: str) -> Tensor:
 
 
 def floats(value: Any, argument: str, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """Return `value` as a tensor of the float type `dtype`."""
+    """Return `value` as a tensor of the float type `dtype`; a mask on it stays on it."""
     tensor = as_tensor(value, argument, device=device)
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+    if tensor.dtype == dtype:
+        return tensor
+    cast, mask = tensor.to(dtype), getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        cast._keras_mask = mask  # type: ignore[attr-defined]  # Keras's way to hand a mask on
+    return cast
 
 
 def pair(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
