@@ -9,6 +9,7 @@ import torch
 
 from oncue import backend, objects
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 
 
 class Constraint:
@@ -51,7 +52,7 @@ class MaxNorm(Constraint):
     """
 
     def __init__(self, max_value: float = 2, axis: int | Sequence[int] = 0) -> None:
-        self.max_value, self.axis = max_value, axis
+        self.max_value, self.axis = plain(max_value), plain(axis)
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w with its vectors shortened."""
@@ -91,7 +92,7 @@ class UnitNorm(Constraint):
     """
 
     def __init__(self, axis: int | Sequence[int] = 0) -> None:
-        self.axis = axis
+        self.axis = plain(axis)
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w with vectors of length 1."""
@@ -125,7 +126,9 @@ class MinMaxNorm(Constraint):
         rate: float = 1.0,
         axis: int | Sequence[int] = 0,
     ) -> None:
-        self.min_value, self.max_value, self.rate, self.axis = min_value, max_value, rate, axis
+        self.min_value, self.max_value = plain(min_value), plain(max_value)
+        self.rate: float = plain(rate)
+        self.axis = plain(axis)
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w with vectors of allowed lengths."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -14,8 +15,17 @@ import torch
 
 import oncue as keras
 from helpers import normal
-from oncue import callbacks as C, layers as L
+from oncue import (
+    callbacks as C,
+    constraints,
+    initializers,
+    layers as L,
+    losses,
+    metrics,
+    regularizers,
+)
 from oncue.core.numbers import number_of, whole_of
+from oncue.optimizers import schedules
 
 X = normal(8, 3)
 Y = X.sum(axis=1, keepdims=True)
@@ -102,3 +112,60 @@ def test_counts_as_arguments(argument: str, tmp_path: Path, monkeypatch: pytest.
     for value in (2.5, np.float32(2.5), torch.tensor(True), "2"):
         with pytest.raises(ValueError, match="got"):
             COUNT_ARGUMENTS[argument](value)
+
+
+N = Callable[[float], Any]
+CONFIGURED: dict[str, Callable[[N, N], Any]] = {
+    "BatchNormalization": lambda f, i: L.BatchNormalization(axis=i(-1), momentum=f(0.9), epsilon=f(0.01)),
+    "LayerNormalization": lambda f, i: L.LayerNormalization(axis=i(-1), epsilon=f(0.01)),
+    "Normalization": lambda f, i: L.Normalization(axis=i(-1)),
+    "Masking": lambda f, i: L.Masking(f(0.0)),
+    "Rescaling": lambda f, i: L.Rescaling(f(2.0), f(1.0)),
+    "Dropout": lambda f, i: L.Dropout(f(0.1), seed=i(3)),
+    "GaussianNoise": lambda f, i: L.GaussianNoise(f(0.1), seed=i(3)),
+    "Conv1D": lambda f, i: L.Conv1D(i(3), i(2), strides=i(1), dilation_rate=i(1)),
+    "ZeroPadding2D": lambda f, i: L.ZeroPadding2D(i(1)),
+    "Permute": lambda f, i: L.Permute((i(2), i(1))),
+    "Softmax": lambda f, i: L.Softmax(axis=i(-1)),
+    "PReLU": lambda f, i: L.PReLU(shared_axes=i(1)),
+    "ELU": lambda f, i: L.ELU(f(1.0)),
+    "ReLU": lambda f, i: L.ReLU(f(6.0), f(0.1), f(0.0)),
+    "Concatenate": lambda f, i: L.Concatenate(axis=i(1)),
+    "LSTM": lambda f, i: L.LSTM(i(3), dropout=f(0.1)),
+    "RandomNormal": lambda f, i: initializers.RandomNormal(f(0.0), f(0.1), seed=i(3)),
+    "RandomUniform": lambda f, i: initializers.RandomUniform(f(0.0), f(0.1), seed=i(3)),
+    "VarianceScaling": lambda f, i: initializers.VarianceScaling(f(0.5), seed=i(3)),
+    "Orthogonal": lambda f, i: initializers.Orthogonal(f(0.5)),
+    "Constant": lambda f, i: initializers.Constant(f(0.5)),
+    "L1L2": lambda f, i: regularizers.L1L2(f(0.5), f(0.1)),
+    "MaxNorm": lambda f, i: constraints.MaxNorm(f(2.0), axis=i(0)),
+    "MinMaxNorm": lambda f, i: constraints.MinMaxNorm(f(0.5), f(1.0), f(1.0), axis=[i(0)]),
+    "CosineDecay": lambda f, i: schedules.CosineDecay(f(0.1), i(9), f(0.1), warmup_target=f(0.2), warmup_steps=i(3)),
+    "CosineDecayRestarts": lambda f, i: schedules.CosineDecayRestarts(f(0.1), i(9), f(2.0), f(1.0), f(0.0)),
+    "ExponentialDecay": lambda f, i: schedules.ExponentialDecay(f(0.1), i(9), f(0.9)),
+    "InverseTimeDecay": lambda f, i: schedules.InverseTimeDecay(f(0.1), i(9), f(0.9)),
+    "PolynomialDecay": lambda f, i: schedules.PolynomialDecay(f(0.1), i(9), f(0.01), f(1.0)),
+    "PiecewiseConstantDecay": lambda f, i: schedules.PiecewiseConstantDecay([i(2)], [f(0.1), f(0.2)]),
+    "Huber": lambda f, i: losses.Huber(f(1.0)),
+    "BinaryFocalCrossentropy": lambda f, i: losses.BinaryFocalCrossentropy(alpha=f(0.2), gamma=f(2.0), axis=i(-1)),
+    "SparseCategoricalCrossentropy": lambda f, i: losses.SparseCategoricalCrossentropy(ignore_class=i(0), axis=i(-1)),
+    "Tversky": lambda f, i: losses.Tversky(f(0.5), f(0.5)),
+    "BinaryAccuracy": lambda f, i: metrics.BinaryAccuracy(threshold=f(0.5)),
+    "TopKCategoricalAccuracy": lambda f, i: metrics.TopKCategoricalAccuracy(k=i(2)),
+    "Precision": lambda f, i: metrics.Precision(thresholds=[f(0.5)], class_id=i(0)),
+    "Recall": lambda f, i: metrics.Recall(thresholds=f(0.5), top_k=i(1)),
+    "AUC": lambda f, i: metrics.AUC(num_thresholds=i(9)),
+    "MeanIoU": lambda f, i: metrics.MeanIoU(num_classes=i(2), ignore_class=i(0)),
+    "BinaryIoU": lambda f, i: metrics.BinaryIoU(threshold=f(0.5)),
+    "PrecisionAtRecall": lambda f, i: metrics.PrecisionAtRecall(f(0.5), num_thresholds=i(9)),
+    "F1Score": lambda f, i: metrics.F1Score(threshold=f(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_configurations_hold_plain_numbers(name: str) -> None:
+    expected = CONFIGURED[name](lambda n: n, lambda n: int(n)).get_config()
+    named = {"name": expected["name"]} if "name" in expected else {}
+    for fraction, count in ((np.float64, np.int64), (lambda n: torch.tensor(n, dtype=torch.float64), torch.tensor)):
+        config = {**CONFIGURED[name](fraction, count).get_config(), **named}
+        assert json.loads(json.dumps(config)) == json.loads(json.dumps(expected))

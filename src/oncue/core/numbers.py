@@ -57,6 +57,27 @@ def whole_of(value: Any) -> int | None:
     return number
 
 
+def plain(value: Any) -> Any:
+    """Return an argument as a configuration holds it: numbers as Python's, arrays as nested lists, all else as it is.
+
+    Args:
+        value: Anything.
+
+    Example:
+        >>> import numpy as np
+        >>> plain(np.float32(0.5)), plain([np.int64(1), 2]), plain(np.array([1, 2])), plain("same")
+        (0.5, [1, 2], [1, 2], 'same')
+    """
+    number = number_of(value)
+    if number is not None:
+        return number
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    if type(value) is tuple:
+        return tuple([plain(part) for part in value])
+    return value.tolist() if hasattr(value, "ndim") and hasattr(value, "tolist") else value
+
+
 def whole(owner: str, name: str, value: Any, least: int = 0) -> int:
     """Return a count as an int, or say why it can't be one.
 

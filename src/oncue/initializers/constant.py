@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.initializers.initializer import Initializer
 from oncue.variable import torch_dtype
 
@@ -63,7 +64,7 @@ class Constant(Initializer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the value; arrays as nested lists."""
-        return {"value": np.asarray(self.value).tolist() if np.ndim(self.value) else self.value}
+        return {"value": plain(self.value)}
 
 
 @builtin
@@ -83,7 +84,7 @@ class Identity(Initializer):
     """
 
     def __init__(self, gain: float = 1.0) -> None:
-        self.gain = gain
+        self.gain: float = plain(gain)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> torch.Tensor:
         """Return the matrix."""

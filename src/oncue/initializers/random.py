@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
-from oncue.core.numbers import whole_of
+from oncue.core.numbers import plain, whole_of
 from oncue.initializers.initializer import Initializer
 from oncue.variable import torch_dtype
 
@@ -71,7 +71,7 @@ class RandomNormal(RandomInitializer):
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.mean, self.stddev = mean, stddev
+        self.mean, self.stddev = plain(mean), plain(stddev)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> torch.Tensor:
         """Draw."""
@@ -117,7 +117,7 @@ class RandomUniform(RandomInitializer):
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.minval, self.maxval = minval, maxval
+        self.minval, self.maxval = plain(minval), plain(maxval)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> torch.Tensor:
         """Draw."""
@@ -149,7 +149,7 @@ class Orthogonal(RandomInitializer):
 
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.gain = gain
+        self.gain: float = plain(gain)
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> torch.Tensor:
         """Draw, and decompose."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import number_of
 from oncue.core.suggest import unknown
 from oncue.initializers.random import RandomInitializer
 from oncue.variable import torch_dtype
@@ -52,7 +53,8 @@ class VarianceScaling(RandomInitializer):
         output_axes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(seed)
-        if scale <= 0:
+        factor = number_of(scale)
+        if factor is None or factor <= 0:
             raise ValueError(f"`scale` must be greater than 0; got {scale!r}.")
         distribution = "truncated_normal" if distribution == "normal" else distribution
         if mode not in _MODES:
@@ -63,7 +65,7 @@ class VarianceScaling(RandomInitializer):
             raise ValueError(
                 f"`input_axes` and `output_axes` must be given together; got {input_axes!r} and {output_axes!r}."
             )
-        self.scale, self.mode, self.distribution = scale, mode, distribution
+        self.scale, self.mode, self.distribution = factor, mode, distribution
         self.input_axes, self.output_axes = input_axes, output_axes
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> torch.Tensor:

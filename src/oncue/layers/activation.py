@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from oncue import activations
 from oncue.core.builtin import builtin
-from oncue.core.numbers import number_of
+from oncue.core.numbers import number_of, plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
@@ -139,7 +139,7 @@ class ELU(_Elementwise):
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.alpha = alpha
+        self.alpha = plain(alpha)
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute the output."""
@@ -165,7 +165,7 @@ class Softmax(_Elementwise):
 
     def __init__(self, axis: int | list[int] | tuple[int, ...] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.axis = axis
+        self.axis = plain(axis)
 
     def call(self, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the output.

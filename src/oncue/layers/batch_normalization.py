@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from oncue import backend, constraints, initializers, regularizers
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain, whole_of
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
@@ -85,15 +86,16 @@ class BatchNormalization(Layer):
                 "`torch.nn.SyncBatchNorm` as a layer."
             )
         axis = axis[0] if isinstance(axis, (list, tuple)) else axis
-        if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        whole = whole_of(axis)
+        if whole is None:
             raise ValueError(
                 f"`axis` of BatchNormalization must be a whole number; got {axis!r} of type {type(axis).__name__}."
             )
-        self.axis = int(axis)
+        self.axis = whole
         self.momentum = arguments.fraction("BatchNormalization", "momentum", momentum)
-        self.epsilon = epsilon
+        self.epsilon = plain(epsilon)
         self.center, self.scale, self.synchronized = center, scale, synchronized
-        self.renorm_momentum = renorm_momentum
+        self.renorm_momentum = plain(renorm_momentum)
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)

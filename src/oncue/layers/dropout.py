@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import number_of, plain
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.quick_dropout import dropout
@@ -46,8 +47,8 @@ class Dropout(Layer):
         super().__init__(**kwargs)
         self.rate = arguments.fraction("Dropout", "rate", rate)
         self.noise_shape = None if noise_shape is None else tuple(noise_shape)
-        self.seed = seed
-        self.seed_generator = None if seed is None else SeedGenerator(seed)
+        self.seed = plain(seed)
+        self.seed_generator = None if seed is None else SeedGenerator(self.seed)
 
     def call(self, inputs: torch.Tensor, training: bool = False) -> torch.Tensor:
         """Drop in training."""
@@ -95,9 +96,10 @@ class GaussianNoise(Layer):
 
     def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if stddev < 0:
+        spread = number_of(stddev)
+        if spread is None or spread < 0:
             raise ValueError(f"`stddev` of GaussianNoise must be 0 or more; got {stddev!r}.")
-        self.stddev, self.seed = stddev, seed
+        self.stddev, self.seed = spread, plain(seed)
 
     def call(self, inputs: torch.Tensor, training: bool = False) -> torch.Tensor:
         """Add noise in training."""

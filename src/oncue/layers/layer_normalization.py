@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from oncue import constraints, initializers, regularizers
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
@@ -57,8 +58,9 @@ class LayerNormalization(Layer):
         if kwargs.pop("rms_scaling", False):
             raise ValueError("LayerNormalization has no `rms_scaling` here: use `torch.nn.RMSNorm` as a layer.")
         super().__init__(**kwargs)
-        self.axis = [axis] if isinstance(axis, int) else list(axis)
-        self.epsilon = epsilon
+        axes = plain(axis)
+        self.axis = [axes] if isinstance(axes, int) else list(axes)
+        self.epsilon = plain(epsilon)
         self.center, self.scale = center, scale
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)

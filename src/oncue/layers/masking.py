@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 
@@ -28,7 +29,7 @@ class Masking(Layer):
 
     def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.mask_value = mask_value
+        self.mask_value: float = plain(mask_value)
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the inputs, with zeros in the skipped steps."""

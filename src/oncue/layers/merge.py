@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 
@@ -170,7 +171,7 @@ class Concatenate(_Merge):
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.axis = axis
+        self.axis = plain(axis)
 
     def call(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Compute the output."""

@@ -10,6 +10,7 @@ import torch
 
 from oncue import backend
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import old_attribute
@@ -58,7 +59,8 @@ class Normalization(Layer):
                 f"`mean` and `variance` of Normalization must be given together; got mean={mean!r} and "
                 f"variance={variance!r}."
             )
-        self.axis: tuple[int, ...] = () if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+        axes = plain(axis)
+        self.axis: tuple[int, ...] = () if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
         self.input_mean, self.input_variance = mean, variance
         self.invert = invert
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import whole_of
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
@@ -66,7 +67,7 @@ class ZeroPadding2D(Layer):
 
     def __init__(self, padding: Any = (1, 1), data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
+        sides = (padding, padding) if whole_of(padding) is not None else tuple(padding)
         if len(sides) != 2:
             raise ValueError(
                 f"`padding` of ZeroPadding2D must be a number, two of them, or ((top, bottom), (left, right)); got "

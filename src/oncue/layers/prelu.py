@@ -9,6 +9,7 @@ import torch
 
 from oncue import constraints, initializers, regularizers
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
@@ -45,9 +46,8 @@ class PReLU(Layer):
         self.alpha_initializer = initializers.get(alpha_initializer)
         self.alpha_regularizer = regularizers.get(alpha_regularizer)
         self.alpha_constraint = constraints.get(alpha_constraint)
-        self.shared_axes = (
-            [shared_axes] if isinstance(shared_axes, int) else None if shared_axes is None else list(shared_axes)
-        )
+        axes = plain(shared_axes)
+        self.shared_axes = [axes] if isinstance(axes, int) else None if axes is None else list(axes)
 
     def build(self, input_shape: Shape) -> None:
         """Make alpha."""

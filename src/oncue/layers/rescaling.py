@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from oncue import backend
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 
@@ -31,7 +31,7 @@ class Rescaling(Layer):
 
     def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.scale, self.offset = _plain(scale), _plain(offset)
+        self.scale, self.offset = plain(scale), plain(offset)
 
     def build(self, input_shape: Shape) -> None:
         """Put lists of factors and offsets where the layer works; they are no weights, so no file shows them."""
@@ -53,7 +53,3 @@ class Rescaling(Layer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this layer."""
         return {**super().get_config(), "scale": self.scale, "offset": self.offset}
-
-
-def _plain(value: Any) -> Any:
-    return np.asarray(value).tolist() if np.ndim(value) else value

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
@@ -121,7 +122,7 @@ class Permute(_Shaping):
 
     def __init__(self, dims: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.dims = tuple(dims)
+        self.dims = tuple(plain(dims))
         if sorted(self.dims) != list(range(1, len(self.dims) + 1)):
             raise ValueError(
                 f"`dims` of Permute must be the numbers 1 to {len(self.dims)} in some order; got {dims!r}."

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from oncue.backend import floatx
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.losses.fused import MeanLoss
 from oncue.losses.reduction import MEANS, check_reduction, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
@@ -185,7 +186,7 @@ class LossFunctionWrapper(Loss):
             from oncue.losses.lookup import serialize
 
             return {**config, "fn": serialize(self.fn), **self._fn_kwargs}
-        return {**config, **{option: getattr(self, option) for option in self._options}}
+        return {**config, **{option: plain(getattr(self, option)) for option in self._options}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Loss:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.losses.shapes import as_tensor, match_ranks
 from oncue.metrics.mean import MeanMetricWrapper
 from oncue.variable import torch_dtype
@@ -295,7 +296,7 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
         from_sorted_ids: bool = False,
     ) -> None:
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=k, from_sorted_ids=from_sorted_ids)
-        self.k, self.from_sorted_ids = k, from_sorted_ids
+        self.k, self.from_sorted_ids = plain(k), from_sorted_ids
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal metric."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oncue.backend import epsilon
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain, whole_of
 from oncue.core.suggest import unknown
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.curve import Curve, even_thresholds
@@ -66,17 +67,18 @@ class AUC(Curve):
             raise unknown("`curve`", curve, _CURVES)
         if str(summation_method).lower() not in _SUMMATIONS:
             raise unknown("`summation_method`", summation_method, _SUMMATIONS)
-        if thresholds is None and num_thresholds <= 1:
+        count = whole_of(num_thresholds)
+        if thresholds is None and (count is None or count <= 1):
             raise ValueError(f"`num_thresholds` must be a whole number above 1; got {num_thresholds!r}.")
         if num_labels and not multi_label:
             raise ValueError(f"`num_labels` is only for multi_label=True; got num_labels={num_labels!r} without it.")
         self.curve, self.summation_method = str(curve).upper(), str(summation_method).lower()
         self._own_thresholds = thresholds is not None
-        inner = sorted(thresholds) if thresholds is not None else even_thresholds(num_thresholds)[1:-1]
+        inner = sorted(plain(thresholds)) if thresholds is not None else even_thresholds(count or 0)[1:-1]
         self.num_thresholds = len(inner) + 2
         self.thresholds = [0.0 - epsilon(), *inner, 1.0 + epsilon()]
         self._even = not self._own_thresholds or evenly_spaced([0.0, *inner, 1.0])
-        self.multi_label, self.num_labels, self.from_logits = multi_label, num_labels, from_logits
+        self.multi_label, self.num_labels, self.from_logits = multi_label, plain(num_labels), from_logits
         self.label_weights = None if label_weights is None else torch.as_tensor(label_weights, dtype=self._dtype)
         self._built = False
         if not multi_label:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.metrics.mean import divide
 from oncue.metrics.metric import Metric
 from oncue.metrics.thresholds import LOWEST, Counts, count, evenly_spaced, parse_thresholds
@@ -20,7 +21,7 @@ class _Count(Metric):
 
     def __init__(self, thresholds: Any = None, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.init_thresholds = thresholds
+        self.init_thresholds = plain(thresholds)
         self.thresholds = parse_thresholds(thresholds, 0.5)
         self._even = evenly_spaced(self.thresholds)
         self.accumulator = self._accumulator((len(self.thresholds),), "accumulator")
@@ -137,7 +138,7 @@ class _Share(Metric):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.init_thresholds, self.top_k, self.class_id = thresholds, top_k, class_id
+        self.init_thresholds, self.top_k, self.class_id = plain(thresholds), plain(top_k), plain(class_id)
         self.thresholds = parse_thresholds(thresholds, 0.5 if top_k is None else LOWEST)
         self._even = evenly_spaced(self.thresholds)
         self.true_positives = self._accumulator((len(self.thresholds),), "true_positives")

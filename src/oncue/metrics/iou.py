@@ -12,6 +12,7 @@ from torch import Tensor
 
 from oncue.backend import epsilon
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain, whole
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.metric import Metric
 
@@ -52,13 +53,15 @@ class IoU(Metric):
         axis: int = -1,
     ) -> None:
         super().__init__(name=name, dtype="int" if dtype is None else dtype)
+        num_classes = whole(type(self).__name__, "num_classes", num_classes, least=1)
+        target_class_ids = plain(target_class_ids)
         if max(target_class_ids) >= num_classes or min(target_class_ids) < 0:
             raise ValueError(
                 f"`target_class_ids` must be from 0 to {num_classes - 1} for num_classes={num_classes}; got "
                 f"{list(target_class_ids)}."
             )
         self.num_classes, self.target_class_ids = num_classes, list(target_class_ids)
-        self.ignore_class, self.axis = ignore_class, axis
+        self.ignore_class, self.axis = plain(ignore_class), plain(axis)
         self.sparse_y_true, self.sparse_y_pred = sparse_y_true, sparse_y_pred
         self.total_cm = self._accumulator((num_classes, num_classes), "total_confusion_matrix")
 
@@ -128,7 +131,7 @@ class BinaryIoU(IoU):
         dtype: Any = None,
     ) -> None:
         super().__init__(2, target_class_ids, name, dtype)
-        self.threshold = threshold
+        self.threshold = plain(threshold)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch of labels and probabilities."""

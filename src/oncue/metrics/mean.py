@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import plain
 from oncue.losses.lookup import FUNCTIONS
 from oncue.losses.loss import Loss
 from oncue.losses.reduction import mask_weights
@@ -212,7 +213,7 @@ class MeanMetricWrapper(Mean):
             from oncue.metrics.lookup import serialize
 
             return {**config, "fn": serialize(self._fn), **self._fn_kwargs}
-        return {**config, **{option: getattr(self, option) for option in self._options}}
+        return {**config, **{option: plain(getattr(self, option)) for option in self._options}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Metric:

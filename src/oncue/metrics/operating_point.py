@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import number_of, plain, whole
 from oncue.metrics.curve import Curve, even_thresholds
 from oncue.metrics.thresholds import count
 
@@ -21,11 +22,11 @@ class _AtLeast(Curve):
 
     def __init__(self, value: float, num_thresholds: int, class_id: int | None, name: str | None, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
-        if not 0 <= value <= 1:
+        wanted = number_of(value)
+        if wanted is None or not 0 <= wanted <= 1:
             raise ValueError(f"`{self._argument}` must be from 0 to 1; got {value!r}.")
-        if num_thresholds <= 0:
-            raise ValueError(f"`num_thresholds` must be a whole number above 0; got {num_thresholds!r}.")
-        self.value, self.num_thresholds, self.class_id = value, num_thresholds, class_id
+        num_thresholds = whole("", "num_thresholds", num_thresholds, least=1)
+        self.value, self.num_thresholds, self.class_id = wanted, num_thresholds, plain(class_id)
         self.thresholds = [0.5] if num_thresholds == 1 else even_thresholds(num_thresholds)
         self._make((len(self.thresholds),))
 

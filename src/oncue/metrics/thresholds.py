@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oncue.backend import epsilon
+from oncue.core.numbers import number_of
 from oncue.losses.shapes import as_tensor, match_ranks
 
 LOWEST = -1e10
@@ -43,10 +44,11 @@ def parse_thresholds(thresholds: Any, default: float) -> list[float]:
     """
     if thresholds is None:
         return [default]
-    found = list(thresholds) if isinstance(thresholds, (list, tuple, np.ndarray)) else [thresholds]
-    bad = [value for value in found if value is None or not 0 <= value <= 1]
+    given = thresholds if isinstance(thresholds, (list, tuple)) or np.ndim(thresholds) else [thresholds]
+    found = [number for number in map(number_of, given) if number is not None and 0 <= number <= 1]
+    bad = [value for value in given if number_of(value) not in found]
     if bad or not found:
-        raise ValueError(f"`thresholds` must be numbers from 0 to 1; got {bad if found else thresholds!r}.")
+        raise ValueError(f"`thresholds` must be numbers from 0 to 1; got {bad or thresholds!r}.")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule, check_positive
 
 
@@ -42,12 +43,12 @@ class CosineDecay(LearningRateSchedule):
         warmup_steps: float = 0,
     ) -> None:
         check_positive("decay_steps", decay_steps)
-        self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = decay_steps
-        self.alpha = alpha
+        self.initial_learning_rate = plain(initial_learning_rate)
+        self.decay_steps = plain(decay_steps)
+        self.alpha = plain(alpha)
         self.name = name
-        self.warmup_target = warmup_target
-        self.warmup_steps = warmup_steps
+        self.warmup_target = plain(warmup_target)
+        self.warmup_steps = plain(warmup_steps)
 
     def __call__(self, step: Any) -> float:
         """Return the learning rate of `step`."""

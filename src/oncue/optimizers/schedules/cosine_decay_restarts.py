@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule, check_positive
 
 
@@ -41,11 +42,11 @@ class CosineDecayRestarts(LearningRateSchedule):
     ) -> None:
         check_positive("first_decay_steps", first_decay_steps)
         check_positive("t_mul", t_mul)
-        self.initial_learning_rate = initial_learning_rate
-        self.first_decay_steps = first_decay_steps
-        self.t_mul = t_mul
-        self.m_mul = m_mul
-        self.alpha = alpha
+        self.initial_learning_rate = plain(initial_learning_rate)
+        self.first_decay_steps = plain(first_decay_steps)
+        self.t_mul = plain(t_mul)
+        self.m_mul = plain(m_mul)
+        self.alpha = plain(alpha)
         self.name = name
 
     def __call__(self, step: Any) -> float:

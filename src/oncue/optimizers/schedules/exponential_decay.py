@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule, check_positive
 
 
@@ -37,9 +38,9 @@ class ExponentialDecay(LearningRateSchedule):
         name: str = "ExponentialDecay",
     ) -> None:
         check_positive("decay_steps", decay_steps)
-        self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = decay_steps
-        self.decay_rate = decay_rate
+        self.initial_learning_rate = plain(initial_learning_rate)
+        self.decay_steps = plain(decay_steps)
+        self.decay_rate = plain(decay_rate)
         self.staircase = staircase
         self.name = name
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from oncue.core.numbers import number_of
+
 
 class LearningRateSchedule:
     """A learning rate as a function of the optimizer's step; write `__call__` in a subclass.
@@ -60,5 +62,6 @@ def check_positive(argument: str, value: Any) -> None:
         ...
         ValueError: `decay_steps` must be a number above 0; got 0.
     """
-    if isinstance(value, (str, bool)) or not hasattr(value, "__float__") or not float(value) > 0:
+    number = number_of(value)
+    if number is None or not number > 0:
         raise ValueError(f"`{argument}` must be a number above 0; got {value!r}.")

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule
 
 
@@ -35,8 +36,8 @@ class PiecewiseConstantDecay(LearningRateSchedule):
             )
         if any(low >= high for low, high in itertools.pairwise(boundaries)):
             raise ValueError(f"`boundaries` must increase strictly; got {list(boundaries)}.")
-        self.boundaries = boundaries
-        self.values = values
+        self.boundaries = plain(boundaries)
+        self.values = plain(values)
         self.name = name
 
     def __call__(self, step: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule, check_positive
 
 
@@ -40,10 +41,10 @@ class PolynomialDecay(LearningRateSchedule):
         name: str = "PolynomialDecay",
     ) -> None:
         check_positive("decay_steps", decay_steps)
-        self.initial_learning_rate = initial_learning_rate
-        self.decay_steps = decay_steps
-        self.end_learning_rate = end_learning_rate
-        self.power = power
+        self.initial_learning_rate = plain(initial_learning_rate)
+        self.decay_steps = plain(decay_steps)
+        self.end_learning_rate = plain(end_learning_rate)
+        self.power = plain(power)
         self.cycle = cycle
         self.name = name
 
