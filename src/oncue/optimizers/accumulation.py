@@ -46,4 +46,4 @@ def accumulate(optimizer: Any, steps: Any) -> None:
         return
     if steps == 1:
         return
-    optimizer._accumulate_over(steps)
+    optimizer.gradient_accumulation_steps = steps

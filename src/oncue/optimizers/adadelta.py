@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import setting, share, small_number
 
 
 class Adadelta(Optimizer):
@@ -33,6 +33,13 @@ class Adadelta(Optimizer):
         >>> weight.data
         tensor([-0.3333])
     """
+
+    rho: float = setting("rho", share, "The share of the mean squares that each step keeps.")
+    epsilon: float = setting("epsilon", small_number, "Added under both roots.")
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _rho: float
+    _epsilon: float
 
     def __init__(
         self,
@@ -66,11 +73,11 @@ class Adadelta(Optimizer):
             **kwargs,
         )
         self.rho = rho
-        self.epsilon = default_epsilon(epsilon)
+        self.epsilon = small_number("epsilon", epsilon)
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's Adadelta."""
-        inner = torch.optim.Adadelta(groups, lr=learning_rate, rho=self.rho, eps=self.epsilon, foreach=True)
+        inner = torch.optim.Adadelta(groups, lr=learning_rate, rho=self._rho, eps=self._epsilon, foreach=True)
         for group in groups:
             for parameter in group["params"]:
                 inner.state[parameter] = {
@@ -81,7 +88,7 @@ class Adadelta(Optimizer):
         return inner
 
     def _hyperparameters(self) -> dict[str, Any]:
-        return {"rho": self.rho, "eps": self.epsilon}
+        return {"rho": self._rho, "eps": self._epsilon}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"}]
@@ -93,9 +100,9 @@ class Adadelta(Optimizer):
     ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         squares, changes = slots["accumulated_grad"], slots["accumulated_delta_var"]
-        squares.mul_(self.rho).addcmul_(gradient, gradient, value=1.0 - self.rho)
-        change = (changes + self.epsilon).sqrt() / (squares + self.epsilon).sqrt() * gradient
-        changes.mul_(self.rho).addcmul_(change, change, value=1.0 - self.rho)
+        squares.mul_(self._rho).addcmul_(gradient, gradient, value=1.0 - self._rho)
+        change = (changes + self._epsilon).sqrt() / (squares + self._epsilon).sqrt() * gradient
+        changes.mul_(self._rho).addcmul_(change, change, value=1.0 - self._rho)
         weight.sub_(numbers[0] * change)
 
     def get_config(self) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import non_negative, setting, small_number
 
 
 class Adagrad(Optimizer):
@@ -35,6 +35,18 @@ class Adagrad(Optimizer):
         >>> weight.data
         tensor([0.5000])
     """
+
+    initial_accumulator_value: float = setting(
+        "initial_accumulator_value",
+        non_negative,
+        "What the sums start from; fixed once the optimizer is built.",
+        fixed="the sums have begun already",
+    )
+    epsilon: float = setting("epsilon", small_number, "Added under the root.")
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _initial_accumulator_value: float
+    _epsilon: float
 
     def __init__(
         self,
@@ -67,18 +79,16 @@ class Adagrad(Optimizer):
             name=name,
             **kwargs,
         )
-        if not initial_accumulator_value >= 0:
-            raise ValueError(f"`initial_accumulator_value` must be at least 0; got {initial_accumulator_value!r}.")
         self.initial_accumulator_value = initial_accumulator_value
-        self.epsilon = default_epsilon(epsilon)
+        self.epsilon = small_number("epsilon", epsilon)
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return an Adagrad with Keras's epsilon."""
-        slots = {"accumulator": self.initial_accumulator_value}
+        slots = {"accumulator": self._initial_accumulator_value}
         return _Adagrad(groups, {"lr": learning_rate, **self._hyperparameters()}, slots)
 
     def _hyperparameters(self) -> dict[str, Any]:
-        return {"eps": self.epsilon}
+        return {"eps": self._epsilon}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"accumulator": "accumulator"}]
@@ -91,7 +101,7 @@ class Adagrad(Optimizer):
         """Update one parameter in place; see `Optimizer`."""
         accumulator = slots["accumulator"]
         accumulator.addcmul_(gradient, gradient)
-        weight.sub_(numbers[0] * gradient / (accumulator + self.epsilon).sqrt())
+        weight.sub_(numbers[0] * gradient / (accumulator + self._epsilon).sqrt())
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

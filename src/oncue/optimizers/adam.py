@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.foreach_optimizer import can_fuse
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import decaying_share, setting, small_number, switch
 
 
 class Adam(Optimizer):
@@ -41,6 +41,22 @@ class Adam(Optimizer):
     """
 
     _torch_decays = True
+
+    beta_1: float = setting("beta_1", decaying_share, "The share of the first moment that each step keeps.")
+    beta_2: float = setting("beta_2", decaying_share, "The share of the second moment that each step keeps.")
+    epsilon: float = setting("epsilon", small_number, "Added to the root of the second moment.")
+    amsgrad: bool = setting(
+        "amsgrad",
+        switch,
+        "Whether to divide by the largest second moment seen so far; fixed once the optimizer is built.",
+        fixed="the largest moments are kept of all or none of the training",
+    )
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _beta_1: float
+    _beta_2: float
+    _epsilon: float
+    _amsgrad: bool
 
     def __init__(
         self,
@@ -77,16 +93,16 @@ class Adam(Optimizer):
         )
         self.beta_1 = beta_1
         self.beta_2 = beta_2
-        self.epsilon = default_epsilon(epsilon)
+        self.epsilon = small_number("epsilon", epsilon)
         self.amsgrad = amsgrad
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's Adam with decoupled weight decay, fused where it can be."""
         fused = all(can_fuse(group["params"]) for group in groups)
         inner = torch.optim.AdamW(
-            groups, lr=learning_rate, weight_decay=0.0, amsgrad=self.amsgrad, fused=fused, foreach=not fused
+            groups, lr=learning_rate, weight_decay=0.0, amsgrad=self._amsgrad, fused=fused, foreach=not fused
         )
-        keys = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self.amsgrad
+        keys = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self._amsgrad
         for group in groups:
             for parameter in group["params"]:
                 # The count is where torch's kernel wants it: on the device of the parameter if fused, else on the host.
@@ -97,8 +113,8 @@ class Adam(Optimizer):
 
     def _hyperparameters(self) -> dict[str, Any]:
         # torch adds epsilon to sqrt(v / correction), Keras to sqrt(v).
-        correction = 1.0 - self.beta_2 ** (self._updates + 1)
-        return {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon / math.sqrt(correction)}
+        correction = 1.0 - self._beta_2 ** (self._updates + 1)
+        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon / math.sqrt(correction)}
 
     def _count_changed(self) -> None:
         if self._inner is not None:
@@ -113,27 +129,27 @@ class Adam(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         blocks = [{"momentum": "exp_avg", "velocity": "exp_avg_sq"}]
-        return [*blocks, {"velocity_hat": "max_exp_avg_sq"}] if self.amsgrad else blocks
+        return [*blocks, {"velocity_hat": "max_exp_avg_sq"}] if self._amsgrad else blocks
 
     has_compiled_rule = True
 
     def compiled_numbers(self, rate: float) -> tuple[float, ...]:
         """Return the learning rate with both bias corrections in it."""
         update = self._updates + 1
-        return (rate * math.sqrt(1.0 - self.beta_2**update) / (1.0 - self.beta_1**update),)
+        return (rate * math.sqrt(1.0 - self._beta_2**update) / (1.0 - self._beta_1**update),)
 
     def compiled_rule(
         self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
     ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         mean, square = slots["momentum"], slots["velocity"]
-        mean.lerp_(gradient, 1.0 - self.beta_1)
-        square.mul_(self.beta_2).addcmul_(gradient, gradient, value=1.0 - self.beta_2)
-        if self.amsgrad:
+        mean.lerp_(gradient, 1.0 - self._beta_1)
+        square.mul_(self._beta_2).addcmul_(gradient, gradient, value=1.0 - self._beta_2)
+        if self._amsgrad:
             largest = slots["velocity_hat"]
             largest.copy_(torch.maximum(largest, square))
             square = largest
-        weight.sub_(numbers[0] * mean / (square.sqrt() + self.epsilon))
+        weight.sub_(numbers[0] * mean / (square.sqrt() + self._epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

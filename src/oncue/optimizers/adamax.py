@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import decaying_share, setting, share, small_number
 
 
 class Adamax(Optimizer):
@@ -37,6 +37,15 @@ class Adamax(Optimizer):
         >>> weight.data
         tensor([0.7500])
     """
+
+    beta_1: float = setting("beta_1", decaying_share, "The share of the first moment that each step keeps.")
+    beta_2: float = setting("beta_2", share, "The share of the norm that each step keeps.")
+    epsilon: float = setting("epsilon", small_number, "Added to the norm.")
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _beta_1: float
+    _beta_2: float
+    _epsilon: float
 
     def __init__(
         self,
@@ -72,14 +81,14 @@ class Adamax(Optimizer):
         )
         self.beta_1 = beta_1
         self.beta_2 = beta_2
-        self.epsilon = default_epsilon(epsilon)
+        self.epsilon = small_number("epsilon", epsilon)
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return an Adamax with Keras's epsilon."""
         return _Adamax(groups, {"lr": learning_rate, **self._hyperparameters()}, {"momentum": 0.0, "norm": 0.0})
 
     def _hyperparameters(self) -> dict[str, Any]:
-        return {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon, "t": self._updates + 1}
+        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon, "t": self._updates + 1}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "norm": "norm"}]
@@ -88,16 +97,16 @@ class Adamax(Optimizer):
 
     def compiled_numbers(self, rate: float) -> tuple[float, ...]:
         """Return the learning rate with the bias correction in it."""
-        return (rate / (1.0 - self.beta_1 ** (self._updates + 1)),)
+        return (rate / (1.0 - self._beta_1 ** (self._updates + 1)),)
 
     def compiled_rule(
         self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
     ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         momentum, norm = slots["momentum"], slots["norm"]
-        momentum.lerp_(gradient, 1.0 - self.beta_1)
-        norm.copy_(torch.maximum(norm * self.beta_2, gradient.abs()))
-        weight.sub_(numbers[0] * momentum / (norm + self.epsilon))
+        momentum.lerp_(gradient, 1.0 - self._beta_1)
+        norm.copy_(torch.maximum(norm * self._beta_2, gradient.abs()))
+        weight.sub_(numbers[0] * momentum / (norm + self._epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

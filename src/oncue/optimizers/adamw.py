@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from oncue.optimizers.adam import Adam
+from oncue.optimizers.learning_rate import checked_rate
+from oncue.optimizers.setting import setting
+
+
+def _decay(name: str, value: Any) -> float:
+    if value is None:
+        raise ValueError(f"`{name}` of AdamW must be a number; got None. Use `Adam` for no weight decay.")
+    return checked_rate(value, name)
 
 
 class AdamW(Adam):
@@ -32,6 +40,8 @@ class AdamW(Adam):
         >>> weight.data
         tensor([0.5000])
     """
+
+    weight_decay: float = setting("weight_decay", _decay, "Decoupled weight decay.")
 
     has_compiled_rule = True  # Adam's
 
@@ -72,5 +82,3 @@ class AdamW(Adam):
             name=name,
             **kwargs,
         )
-        if weight_decay is None:
-            raise ValueError("`weight_decay` of AdamW must be a number; got None. Use `Adam` for no weight decay.")

@@ -125,7 +125,7 @@ class KerasUpdate(CompiledUpdate):
         for value in optimizer.compiled_numbers(rate):
             self._write(place, value)
             place += 1
-        self._write(place, 1.0 - (optimizer.weight_decay or 0.0) * rate)
+        self._write(place, 1.0 - (optimizer._weight_decay or 0.0) * rate)
 
     def after(self) -> None:
         """Count the update, and let the moving average and the constraints follow."""

@@ -43,7 +43,7 @@ class DeferredOverflowCheck:
         """Return whether the kernel of an optimizer can leave the weights alone, and nothing around it changes any."""
         if optimizer._inner is None or optimizer._average is not None or optimizer._accumulators is not None:
             return False
-        decays = bool(optimizer._weight_decay) and not optimizer._torch_decays
+        decays = bool(optimizer.weight_decay) and not optimizer._torch_decays
         return not decays and not optimizer._constraints and can_skip_steps(optimizer._inner)
 
     def step(self, found: Tensor) -> None:

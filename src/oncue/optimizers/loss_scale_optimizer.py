@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from oncue.core.numbers import number_of, whole_of
+from oncue.core.numbers import came, number_of, whole_of
 from oncue.core.suggest import unknown
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.learning_rate import Iterations
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import Setting, setting
 from oncue.torch_private import reads_found_inf
 
 # What Keras once wrote into the configuration of this class, and does nothing here.
@@ -29,6 +31,35 @@ _OF_INNER = {
     "loss_scale_factor": None,
     "gradient_accumulation_steps": None,
 }
+
+
+def _whole(name: str, value: Any) -> int:
+    number = whole_of(value)
+    if number is None or number < 1:
+        raise ValueError(f"`{name}` must be a whole number of 1 or more; {came(value)}.")
+    return number
+
+
+def _of_inner(name: str) -> Any:
+    """Return a property that is the inner optimizer's."""
+
+    def read(optimizer: LossScaleOptimizer) -> Any:
+        return getattr(optimizer.inner_optimizer, name)
+
+    def assign(optimizer: LossScaleOptimizer, value: Any) -> None:
+        # The base sets all of them before there is an inner optimizer.
+        if "inner_optimizer" in vars(optimizer):
+            optimizer._settle()
+            setattr(optimizer.inner_optimizer, name, value)
+
+    return property(read, assign, doc="The inner optimizer's.")
+
+
+def _scale_of(name: str, value: Any) -> float:
+    number = number_of(value)
+    if number is None or not 0 < number < math.inf:
+        raise ValueError(f"`{name}` must be a number above 0; {came(value)}.")
+    return float(number)
 
 
 class LossScaleOptimizer(Optimizer):
@@ -58,6 +89,27 @@ class LossScaleOptimizer(Optimizer):
         (tensor([1.]), 0, tensor(4.))
     """
 
+    initial_scale: float = setting(
+        "initial_scale",
+        _scale_of,
+        "The first factor; fixed once the optimizer is built.",
+        fixed="the factor has begun to move",
+    )
+    dynamic_growth_steps: int = setting(
+        "dynamic_growth_steps", _whole, "After how many finite steps the factor doubles."
+    )
+    weight_decay = _of_inner("weight_decay")
+    decay = _of_inner("decay")
+    clipnorm = _of_inner("clipnorm")
+    clipvalue = _of_inner("clipvalue")
+    global_clipnorm = _of_inner("global_clipnorm")
+    use_ema = _of_inner("use_ema")
+    ema_momentum = _of_inner("ema_momentum")
+    ema_overwrite_frequency = _of_inner("ema_overwrite_frequency")
+    gradient_accumulation_steps = _of_inner("gradient_accumulation_steps")
+    _average = _of_inner("_average")
+    _accumulators = _of_inner("_accumulators")
+
     inner_optimizer: Optimizer
     _scale: LossScale | None = None
     _deferred: DeferredOverflowCheck | None = None
@@ -78,19 +130,12 @@ class LossScaleOptimizer(Optimizer):
                 f"`inner_optimizer` must be an optimizer that is not wrapped already; got {inner_optimizer!r}."
             )
         _check_rest(kwargs)
-        scale, steps = number_of(initial_scale), whole_of(dynamic_growth_steps)
-        if scale is None or not scale > 0:
-            raise ValueError(f"`initial_scale` must be a number above 0; got {initial_scale!r}.")
-        if steps is None or steps < 1:
-            raise ValueError(
-                f"`dynamic_growth_steps` must be a whole number of 1 or more; got {dynamic_growth_steps!r}."
-            )
         super().__init__(learning_rate=0.0, name=name)
+        self.initial_scale = initial_scale
+        self.dynamic_growth_steps = dynamic_growth_steps
         inner.loss_scale_factor = None
-        inner._choose_path()
-        self.inner_optimizer, self._rate = inner, inner._rate
-        self.initial_scale = float(scale)
-        self.dynamic_growth_steps = steps
+        self._rate = inner._rate
+        self.inner_optimizer = inner
 
     # Building.
 
@@ -101,12 +146,34 @@ class LossScaleOptimizer(Optimizer):
         if self.built:
             return
         self._parameters, self._labels, self._inner = inner._parameters, inner._labels, inner._inner
-        self._average, self._accumulators, self.use_ema = inner._average, inner._accumulators, inner.use_ema
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self._scale = LossScale(self.initial_scale, self.dynamic_growth_steps, device)
         deferred = device.type == "cuda" and reads_found_inf(type(inner.torch_optimizer))
         self._deferred = DeferredOverflowCheck(inner) if deferred else None
         self.built = True
+        self._settings_changed()
+
+    def _settings_changed(self) -> None:
+        # What follows from the inner optimizer's settings it makes itself.
+        self._revision = object()
+        if self._scale is not None:
+            self._scale.growth_steps = self.dynamic_growth_steps
+
+    # Code that sets `model.optimizer.beta_1` needn't know that `compile` has wrapped the optimizer in this one.
+
+    def __getattr__(self, name: str) -> Any:
+        inner = vars(self).get("inner_optimizer")
+        if isinstance(getattr(type(inner), name, None), Setting):
+            return getattr(inner, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        inner = vars(self).get("inner_optimizer")
+        if not hasattr(type(self), name) and isinstance(getattr(type(inner), name, None), Setting):
+            self._settle()
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def exclude_from_weight_decay(
         self, var_list: Iterable[Any] | None = None, var_names: Iterable[str] | None = None
@@ -161,7 +228,7 @@ class LossScaleOptimizer(Optimizer):
         """The finite steps since the factor changed, as a tensor; None before `build`."""
         return None if self._scale is None else self._scale.growth
 
-    # The learning rate, the count and weight decay are those of the inner optimizer.
+    # The learning rate and the count are those of the inner optimizer.
 
     def _read_rate(self) -> float:
         self._settle()
@@ -179,16 +246,6 @@ class LossScaleOptimizer(Optimizer):
     def _set_iterations(self, updates: int) -> None:
         self._settle()
         self.inner_optimizer._set_iterations(updates)
-
-    @property
-    def weight_decay(self) -> float | None:
-        """The inner optimizer's decoupled weight decay."""
-        return self.inner_optimizer.weight_decay if "inner_optimizer" in vars(self) else None
-
-    @weight_decay.setter
-    def weight_decay(self, value: float | None) -> None:
-        if "inner_optimizer" in vars(self):
-            self.inner_optimizer.weight_decay = value
 
     # State.
 

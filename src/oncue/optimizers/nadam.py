@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import decaying_share, setting, small_number
 
 
 class Nadam(Optimizer):
@@ -38,6 +38,15 @@ class Nadam(Optimizer):
         >>> weight.data
         tensor([0.7500])
     """
+
+    beta_1: float = setting("beta_1", decaying_share, "The share of the first moment that each step keeps.")
+    beta_2: float = setting("beta_2", decaying_share, "The share of the second moment that each step keeps.")
+    epsilon: float = setting("epsilon", small_number, "Added to the root of the second moment.")
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _beta_1: float
+    _beta_2: float
+    _epsilon: float
 
     def __init__(
         self,
@@ -73,38 +82,75 @@ class Nadam(Optimizer):
         )
         self.beta_1 = beta_1
         self.beta_2 = beta_2
-        self.epsilon = default_epsilon(epsilon)
-        # The product of the momenta of all updates so far.
-        self._u_product = 1.0
+        self.epsilon = small_number("epsilon", epsilon)
+        # The product of the momenta of so many updates, and that of the update that was asked for last.
+        self._product, self._multiplied, self._coming = 1.0, 0, (0, 1.0)
+        # Whether they had several `beta_1`, so that the product doesn't follow from the count.
+        self._mixed = False
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return a Nadam with one schedule of momenta for all parameters."""
         return _Nadam(groups, {"lr": learning_rate}, {"momentum": 0.0, "velocity": 0.0})
 
     def _momentum_at(self, update: int) -> float:
-        return float(self.beta_1 * (1.0 - 0.5 * 0.96**update))
+        return float(self._beta_1 * (1.0 - 0.5 * 0.96**update))
 
     def _hyperparameters(self) -> dict[str, Any]:
         update = self._updates + 1
         now, following = self._momentum_at(update), self._momentum_at(update + 1)
-        self._u_product *= now
+        product = self._u_product() * now
+        self._coming = update, product
         return {
-            "betas": (self.beta_1, self.beta_2),
-            "eps": self.epsilon,
-            "correction": 1.0 - self.beta_2**update,
-            "momentum_share": following / (1.0 - self._u_product * following),
-            "gradient_share": (1.0 - now) / (1.0 - self._u_product),
+            "betas": (self._beta_1, self._beta_2),
+            "eps": self._epsilon,
+            "correction": 1.0 - self._beta_2**update,
+            "momentum_share": following / (1.0 - product * following),
+            "gradient_share": (1.0 - now) / (1.0 - product),
         }
 
-    def _count_changed(self) -> None:
-        self._u_product = math.prod(self._momentum_at(update) for update in range(1, self._updates + 1))
+    def _u_product(self) -> float:
+        """Return the product of the momenta of all updates done, each with the `beta_1` of its time."""
+        done = self._updates
+        if done != self._multiplied:
+            # An update that was asked for is multiplied once it is done: a step can be skipped, or tried again.
+            asked, product = self._coming
+            followed = done == asked == self._multiplied + 1
+            self._product = product if followed else self._from_the_count()
+            self._multiplied = done
+        return self._product
+
+    def _from_the_count(self) -> float:
+        return math.prod(self._momentum_at(update) for update in range(1, self._updates + 1))
 
     def _own_variables(self) -> list[Tensor]:
-        return [torch.tensor(self._u_product, dtype=torch.float32)]
+        return [torch.tensor(self._u_product(), dtype=torch.float32)]
+
+    def _set_own_variables(self, values: Sequence[Tensor]) -> None:
+        # The 32 bits of a file are less than what follows from the count, unless `beta_1` was another for a time.
+        saved, counted = values[0], self._from_the_count()
+        self._mixed = bool(torch.tensor(counted, dtype=torch.float32) != saved)
+        self._set_product(float(saved) if self._mixed else counted)
+
+    def _settings_changed(self) -> None:
+        super()._settings_changed()
+        if self.built and self._updates:
+            product = self._u_product()
+            self._mixed = product != self._from_the_count()
+
+    def _numbers(self) -> dict[str, float]:
+        return {"u_product": self._u_product()} if self._mixed else {}
+
+    def _set_numbers(self, numbers: dict[str, float]) -> None:
+        self._mixed = "u_product" in numbers
+        self._set_product(numbers["u_product"] if self._mixed else self._from_the_count())
+
+    def _set_product(self, product: float) -> None:
+        self._product, self._multiplied = product, self._updates
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "velocity": "velocity"}]
 
+    _optional_numbers = ("u_product",)
     has_compiled_rule = True
     compiled_width = 3
 
@@ -118,9 +164,9 @@ class Nadam(Optimizer):
     ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         momentum, velocity = slots["momentum"], slots["velocity"]
-        momentum.lerp_(gradient, 1.0 - self.beta_1)
-        velocity.mul_(self.beta_2).addcmul_(gradient, gradient, value=1.0 - self.beta_2)
-        denominator = (velocity / numbers[2]).sqrt() + self.epsilon
+        momentum.lerp_(gradient, 1.0 - self._beta_1)
+        velocity.mul_(self._beta_2).addcmul_(gradient, gradient, value=1.0 - self._beta_2)
+        denominator = (velocity / numbers[2]).sqrt() + self._epsilon
         weight.sub_((numbers[0] * momentum + numbers[1] * gradient) / denominator)
 
     def get_config(self) -> dict[str, Any]:

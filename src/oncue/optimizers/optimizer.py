@@ -17,11 +17,15 @@ from oncue.core.warn import warn
 from oncue.legacy import old_property, translate_optimizer_arguments
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
-from oncue.optimizers.clipping import make_clip
+from oncue.optimizers.clipping import Clip, make_clip
 from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate
 from oncue.optimizers.rate_source import RateSource
 from oncue.optimizers.schedules import LearningRateSchedule
+from oncue.optimizers.setting import count, factor, limit, rate, setting, share, switch
 from oncue.optimizers.weight_average import WeightAverage
+
+CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+"""The settings of which at most one clips."""
 
 
 class Optimizer:
@@ -62,6 +66,8 @@ class Optimizer:
     _torch_decays = False
     # Whether a step is nothing but the torch optimizer's.
     _plain = False
+    # Names of numbers that a state may have besides the count and the rate.
+    _optional_numbers: Sequence[str] = ()
     _undecayed_names: re.Pattern[str] | None = None
     _inner: torch.optim.Optimizer | None = None
     _average: WeightAverage | None = None
@@ -69,6 +75,42 @@ class Optimizer:
     _parameters: Sequence[Tensor] = ()
     _labels: Sequence[str] = ()
     _constraints: Sequence[tuple[Tensor, Any]] = ()
+    _clip: Clip | None = None
+    _gradient_accumulation_steps: int | None = None
+    # The settings as they are kept, for what runs in each step.
+    _weight_decay: float | None = None
+    _clipnorm: float | None = None
+    _clipvalue: float | None = None
+    _global_clipnorm: float | None = None
+    _loss_scale_factor: float | None = None
+    _iterations = 0
+    # Another object after each change of a setting.
+    _revision: object = None
+
+    built = False
+    """Whether the optimizer has parameters to train, and the state for them."""
+
+    # The settings. Each may be set between steps, and counts from the next update.
+
+    weight_decay: float | None = setting("weight_decay", rate, "Decoupled weight decay, or None.")
+    clipnorm: float | None = setting("clipnorm", limit, "The largest L2 norm of each gradient, or None.", alone=CLIPS)
+    clipvalue: float | None = setting(
+        "clipvalue", limit, "The largest absolute value of an element of a gradient, or None.", alone=CLIPS
+    )
+    global_clipnorm: float | None = setting(
+        "global_clipnorm", limit, "The largest L2 norm of all gradients together, or None.", alone=CLIPS
+    )
+    use_ema: bool = setting(
+        "use_ema",
+        switch,
+        "Whether a moving average of the weights is kept; fixed once the optimizer is built.",
+        fixed="an average is kept of all or none of the training",
+    )
+    ema_momentum: float = setting("ema_momentum", share, "The share of the old average that each update keeps.")
+    ema_overwrite_frequency: int | None = setting(
+        "ema_overwrite_frequency", count, "After how many updates the average takes the place of the weights, or None."
+    )
+    loss_scale_factor: float | None = setting("loss_scale_factor", factor, "What the loss is multiplied by, or None.")
 
     def __init__(
         self,
@@ -90,17 +132,6 @@ class Optimizer:
         for argument in old:
             known = set(inspect.signature(type(self).__init__).parameters) - {"self", "kwargs"}
             raise unknown(f"argument of {type(self).__name__}", argument, known)
-        if use_ema and not 0 <= ema_momentum <= 1:
-            raise ValueError(f"`ema_momentum` must be in [0, 1]; got {ema_momentum!r}.")
-        for argument, count, least in (
-            ("ema_overwrite_frequency", ema_overwrite_frequency if use_ema else None, 1),
-            ("gradient_accumulation_steps", gradient_accumulation_steps, 2),
-        ):
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < least):
-                raise ValueError(f"`{argument}` must be an int of at least {least}, or None; got {count!r}.")
-        if loss_scale_factor is not None and not loss_scale_factor > 0:
-            raise ValueError(f"`loss_scale_factor` must be a number above 0, or None; got {loss_scale_factor!r}.")
-        self._clip = make_clip(clipnorm, clipvalue, global_clipnorm)
         self.clipnorm = clipnorm
         self.clipvalue = clipvalue
         self.global_clipnorm = global_clipnorm
@@ -110,8 +141,6 @@ class Optimizer:
         self.loss_scale_factor = loss_scale_factor
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else name
-        self.built = False
-        self._iterations = 0
         self._groups: list[dict[str, Any]] = []
         self._undecayed: set[Tensor] = set()
         self.weight_decay = weight_decay
@@ -154,7 +183,7 @@ class Optimizer:
     @property
     def _updates(self) -> int:
         """How many updates were done, which gradient accumulation makes fewer than the steps."""
-        steps = self.gradient_accumulation_steps
+        steps = self._gradient_accumulation_steps
         return self._iterations if steps is None else self._iterations // steps
 
     def _set_iterations(self, updates: int) -> None:
@@ -164,20 +193,57 @@ class Optimizer:
         self._iterations = steps
         self._count_changed()
 
-    # Weight decay.
+    # Settings that more follows from.
 
     @property
-    def weight_decay(self) -> float | None:
-        """Decoupled weight decay, or None; may be set between steps."""
-        return self._weight_decay
+    def decay(self) -> float:
+        """Keras 2's time-based decay: the rate of an update is divided by `1 + decay * iterations`."""
+        return self._rate.decay
 
-    @weight_decay.setter
-    def weight_decay(self, value: float | None) -> None:
-        self._weight_decay = None if value is None else checked_rate(value, "weight_decay")
+    @decay.setter
+    def decay(self, value: Any) -> None:
+        self._rate.set_decay(value)
+        self._write_rate(self._rate.at(self._updates))
+
+    @property
+    def gradient_accumulation_steps(self) -> int | None:
+        """Over how many steps the gradients of an update are gathered, or None for an update at each step.
+
+        Set while the gradients of an update are being gathered, it is about that update already.
+        """
+        return self._gradient_accumulation_steps
+
+    @gradient_accumulation_steps.setter
+    def gradient_accumulation_steps(self, value: Any) -> None:
+        steps = count("gradient_accumulation_steps", value, least=2)
+        updates, gathered = divmod(self._iterations, self._gradient_accumulation_steps or 1)
+        if gathered >= (steps or 1):
+            raise ValueError(
+                f"`gradient_accumulation_steps` can't be set to {steps} now: {gathered} of the "
+                f"{self._gradient_accumulation_steps} gradients of an update are gathered already. Set it to more than "
+                f"{gathered}, or after an update, when `optimizer.iterations` has just grown."
+            )
+        self._gradient_accumulation_steps = steps
+        # The count is of steps, and this many of them are one update from now on.
+        self._iterations = updates * (steps or 1) + gathered
+        self._settings_changed()
+
+    def _settings_changed(self) -> None:
+        """Make what follows from the settings, so that a step needn't look at them."""
+        self._revision = object()
+        if not self.built:
+            return
+        self._clip = make_clip(self.clipnorm, self.clipvalue, self.global_clipnorm)
+        if self._average is not None:
+            self._average.momentum, self._average.overwrite_frequency = self.ema_momentum, self.ema_overwrite_frequency
+        if self.gradient_accumulation_steps is None:
+            self._accumulators = None
+        elif self._accumulators is None:
+            self._accumulators = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
         if self._torch_decays:
             for group in self._groups:
                 decays = group["params"][0] not in self._undecayed
-                group["weight_decay"] = (self._weight_decay or 0.0) if decays else 0.0
+                group["weight_decay"] = (self.weight_decay or 0.0) if decays else 0.0
         self._choose_path()
 
     def exclude_from_weight_decay(
@@ -227,8 +293,18 @@ class Optimizer:
         return []
 
     def _own_variables(self) -> list[Tensor]:
-        """Copies of what Keras keeps in variables of its own after the slots, and what follows from the count here."""
+        """Return copies of the numbers that Keras keeps in variables after the slots."""
         return []
+
+    def _set_own_variables(self, values: Sequence[Tensor]) -> None:
+        """Set what `_own_variables` returned; the count is set already."""
+
+    def _numbers(self) -> dict[str, float]:
+        """Return those of `_optional_numbers` that the state needs now."""
+        return {}
+
+    def _set_numbers(self, numbers: dict[str, float]) -> None:
+        """Set what `_numbers` returned, as far as the state has it; the count is set already."""
 
     # What a subclass provides, to be part of a compiled training step.
 
@@ -296,10 +372,8 @@ class Optimizer:
         self._parameters, self._labels = parameters, labels
         if self.use_ema:
             self._average = WeightAverage(parameters, self.ema_momentum, self.ema_overwrite_frequency)
-        if self.gradient_accumulation_steps is not None:
-            self._accumulators = [torch.zeros_like(p, requires_grad=False) for p in parameters]
         self.built = True
-        self._choose_path()
+        self._settings_changed()
         self._count_changed()
 
     def _exclude_by_name(self, variables: list[Any], parameters: list[Tensor]) -> None:
@@ -314,16 +388,6 @@ class Optimizer:
                 )
             if self._undecayed_names.search(name) is not None:
                 self._undecayed.add(parameter)
-
-    def _accumulate_over(self, steps: int) -> None:
-        """Update once every `steps` steps from now on; see `accumulate`."""
-        updates = self._updates
-        self.gradient_accumulation_steps = steps
-        if self.built:
-            self._accumulators = [torch.zeros_like(p, requires_grad=False) for p in self._parameters]
-            self._choose_path()
-        # The count is of steps, and this many of them are one update from now on.
-        self._iterations = updates * steps
 
     def _make_groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
         if not self._torch_decays:
@@ -343,7 +407,7 @@ class Optimizer:
             and self._average is None
             and self._accumulators is None
             and not self._constraints
-            and (not self._weight_decay or self._torch_decays)
+            and (not self.weight_decay or self._torch_decays)
         )
 
     @property
@@ -361,7 +425,7 @@ class Optimizer:
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return the loss times `loss_scale_factor`, or as it is."""
-        return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
+        return loss if self._loss_scale_factor is None else loss * self._loss_scale_factor
 
     def zero_grad(self) -> None:
         """Drop the gradients, so that the next backward pass starts without them."""
@@ -402,8 +466,8 @@ class Optimizer:
     def _advance_with_options(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
         present = [p for p in self._parameters if p.grad is not None]
         gradients: list[Tensor] = [p.grad for p in present if p.grad is not None]
-        if self.loss_scale_factor is not None:
-            torch._foreach_div_(gradients, self.loss_scale_factor)
+        if self._loss_scale_factor is not None:
+            torch._foreach_div_(gradients, self._loss_scale_factor)
         if self._accumulators is None:
             self._clip_decay_update(inner, present, gradients, missing)
         else:
@@ -416,13 +480,13 @@ class Optimizer:
     def _accumulate(
         self, inner: torch.optim.Optimizer, present: list[Tensor], gradients: list[Tensor], missing: list[Tensor]
     ) -> None:
-        assert self._accumulators is not None and self.gradient_accumulation_steps is not None
+        assert self._accumulators is not None and self._gradient_accumulation_steps is not None
         buffer = {id(p): total for p, total in zip(self._parameters, self._accumulators, strict=True)}
         totals = [buffer[id(p)] for p in present]
         torch._foreach_add_(totals, gradients)
-        if (self._iterations + 1) % self.gradient_accumulation_steps != 0:
+        if (self._iterations + 1) % self._gradient_accumulation_steps != 0:
             return
-        torch._foreach_div_(totals, float(self.gradient_accumulation_steps))
+        torch._foreach_div_(totals, float(self._gradient_accumulation_steps))
         # The update sees the means; code that reads `.grad` afterwards sees the gradient of the last batch.
         try:
             for parameter, total in zip(present, totals, strict=True):
@@ -650,6 +714,7 @@ class Optimizer:
         if isinstance(self._rate.source, float):
             self._assign_rate(current[1])
         self._restore_count(int(current[0]))
+        self._set_own_variables(current[len(current) - len(self._own_variables()) :])
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Put all state into `store` as arrays under "0", "1", ..., as Keras's files have it."""
@@ -680,6 +745,7 @@ class Optimizer:
             "state": self._inner_state(),
             "ema": self.ema_variables,
             "gradient_accumulators": self._accumulators,
+            **self._numbers(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -694,7 +760,10 @@ class Optimizer:
         if not self.built:
             raise ValueError("`load_state_dict` needs an optimizer that is built. Call `build(variables)` first.")
         current = self.state_dict()
-        _check_keys("state", state, current)
+        for name in self._optional_numbers:
+            current.pop(name, None)
+        numbers = {name: value for name, value in state.items() if name in self._optional_numbers}
+        _check_keys("state", {name: value for name, value in state.items() if name not in numbers}, current)
         self._check_rate_state(state["learning_rate"], current["learning_rate"])
         pairs = _matched("ema", state["ema"], current["ema"])
         pairs += _matched("gradient_accumulators", state["gradient_accumulators"], current["gradient_accumulators"])
@@ -704,6 +773,7 @@ class Optimizer:
         if isinstance(state["learning_rate"], float):
             self._assign_rate(state["learning_rate"])
         self._restore_count(int(state["iterations"]))
+        self._set_numbers(numbers)
 
     def _inner_state(self) -> dict[str, Any]:
         return self.slots()
@@ -756,8 +826,8 @@ class Optimizer:
             "loss_scale_factor": self.loss_scale_factor,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }
-        if self._rate.decay:
-            config["decay"] = self._rate.decay
+        if self.decay:
+            config["decay"] = self.decay
         return config
 
     @classmethod

@@ -27,6 +27,10 @@ class RateSource:
 
     def __init__(self, source: Any, decay: float = 0.0) -> None:
         self.source: float | LearningRateSchedule | Callable[[], Any] = self._checked(source)
+        self.set_decay(decay)
+
+    def set_decay(self, decay: Any) -> None:
+        """Replace Keras 2's `decay`."""
         self.decay = checked_rate(decay, "decay")
         # Whether the rate may differ from one iteration to the next without being set.
         self.moves = self.decay != 0.0 or not isinstance(self.source, float)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.default_epsilon import default_epsilon
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import setting, share, small_number, switch
 
 
 class RMSprop(Optimizer):
@@ -37,6 +37,28 @@ class RMSprop(Optimizer):
         >>> weight.data
         tensor([0.5000])
     """
+
+    rho: float = setting("rho", share, "The share of the mean square that each step keeps.")
+    momentum: float = setting(
+        "momentum",
+        share,
+        "The share of the last change that each step adds to the next.",
+        fixed="a velocity is kept for all or none of the training",
+        differ=lambda before, value: (before == 0) != (value == 0),
+    )
+    epsilon: float = setting("epsilon", small_number, "Added under the root.")
+    centered: bool = setting(
+        "centered",
+        switch,
+        "Whether to divide by the estimated variance; fixed once the optimizer is built.",
+        fixed="the mean gradient is kept of all or none of the training",
+    )
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _rho: float
+    _momentum: float
+    _epsilon: float
+    _centered: bool
 
     def __init__(
         self,
@@ -73,7 +95,7 @@ class RMSprop(Optimizer):
         )
         self.rho = rho
         self.momentum = momentum
-        self.epsilon = default_epsilon(epsilon)
+        self.epsilon = small_number("epsilon", epsilon)
         self.centered = centered
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
@@ -82,10 +104,10 @@ class RMSprop(Optimizer):
         return _RMSprop(groups, {"lr": learning_rate, **self._hyperparameters()}, slots)
 
     def _hyperparameters(self) -> dict[str, Any]:
-        return {"rho": self.rho, "momentum": self.momentum, "eps": self.epsilon}
+        return {"rho": self._rho, "momentum": self._momentum, "eps": self._epsilon}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
-        names = ["velocity"] + ["momentum"] * (self.momentum > 0) + ["average_gradient"] * self.centered
+        names = ["velocity"] + ["momentum"] * (self._momentum > 0) + ["average_gradient"] * self._centered
         return [{name: name} for name in names]
 
     has_compiled_rule = True
@@ -95,15 +117,15 @@ class RMSprop(Optimizer):
     ) -> None:
         """Update one parameter in place; see `Optimizer`."""
         velocity = slots["velocity"]
-        velocity.mul_(self.rho).addcmul_(gradient, gradient, value=1.0 - self.rho)
-        denominator = velocity + self.epsilon
-        if self.centered:
+        velocity.mul_(self._rho).addcmul_(gradient, gradient, value=1.0 - self._rho)
+        denominator = velocity + self._epsilon
+        if self._centered:
             average = slots["average_gradient"]
-            average.lerp_(gradient, 1.0 - self.rho)
+            average.lerp_(gradient, 1.0 - self._rho)
             denominator = denominator - average * average
         change = numbers[0] * gradient / denominator.sqrt()
-        if self.momentum > 0:
-            slots["momentum"].mul_(self.momentum).add_(change)
+        if self._momentum > 0:
+            slots["momentum"].mul_(self._momentum).add_(change)
             change = slots["momentum"]
         weight.sub_(change)
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.core.numbers import number_of
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.setting import setting, share, switch
 from oncue.torch_private import fused_sgd
 
 _fused_sgd = fused_sgd()
@@ -40,6 +40,19 @@ class SGD(Optimizer):
         >>> weight.data
         tensor([-0.2500])
     """
+
+    momentum: float = setting(
+        "momentum",
+        share,
+        "The share of the velocity that each step keeps.",
+        fixed="a velocity is kept for all or none of the training",
+        differ=lambda before, value: (before == 0) != (value == 0),
+    )
+    nesterov: bool = setting("nesterov", switch, "Whether to look ahead along the velocity.")
+
+    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    _momentum: float
+    _nesterov: bool
 
     def __init__(
         self,
@@ -72,40 +85,22 @@ class SGD(Optimizer):
             name=name,
             **kwargs,
         )
-        self._momentum = 0.0
         self.momentum = momentum
         self.nesterov = nesterov
 
-    @property
-    def momentum(self) -> float:
-        """The share of the velocity that each step keeps; may be set between steps."""
-        return self._momentum
-
-    @momentum.setter
-    def momentum(self, value: float) -> None:
-        number = number_of(value)
-        if number is None or not 0 <= number <= 1:
-            raise ValueError(f"`momentum` must be a number in [0, 1]; got {value!r}.")
-        if self.built and (number == 0) != (self._momentum == 0):
-            raise ValueError(
-                f"`momentum` can't be set from {self._momentum!r} to {value!r} once the optimizer is built: a velocity "
-                "is kept for all or none of the training. Create a new optimizer."
-            )
-        self._momentum = float(number)
-
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's own SGD, or one with Keras's momentum."""
-        if self.momentum != 0:
+        if self._momentum != 0:
             defaults = {"lr": learning_rate, **self._hyperparameters()}
             return _MomentumSGD([{**group, "fused": can_fuse(group["params"])} for group in groups], defaults)
         fused = all(can_fuse(group["params"]) for group in groups)
         return torch.optim.SGD(groups, lr=learning_rate, fused=fused, foreach=not fused)
 
     def _hyperparameters(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, "nesterov": self.nesterov} if self.momentum != 0 else {}
+        return {"momentum": self._momentum, "nesterov": self._nesterov} if self._momentum != 0 else {}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
-        return [{"momentum": "momentum"}] if self.momentum != 0 else []
+        return [{"momentum": "momentum"}] if self._momentum != 0 else []
 
     has_compiled_rule = True
 
@@ -113,12 +108,12 @@ class SGD(Optimizer):
         self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
     ) -> None:
         """Update one parameter in place; see `Optimizer`."""
-        if self.momentum == 0:
+        if self._momentum == 0:
             weight.sub_(numbers[0] * gradient)
             return
         velocity = slots["momentum"]
-        velocity.mul_(self.momentum).sub_(numbers[0] * gradient)
-        weight.add_(self.momentum * velocity - numbers[0] * gradient if self.nesterov else velocity)
+        velocity.mul_(self._momentum).sub_(numbers[0] * gradient)
+        weight.add_(self._momentum * velocity - numbers[0] * gradient if self._nesterov else velocity)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

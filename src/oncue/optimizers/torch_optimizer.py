@@ -14,6 +14,21 @@ from oncue.optimizers.learning_rate import checked_rate
 from oncue.optimizers.optimizer import Optimizer
 
 
+def _of_the_groups(name: str) -> Any:
+    """Return a property for what Keras's optimizers have and torch's have in their parameter groups."""
+
+    def read(optimizer: TorchOptimizer) -> Any:
+        raise AttributeError(f"`{name}` is in the torch optimizer: read `optimizer.torch_optimizer.param_groups`.")
+
+    def assign(optimizer: TorchOptimizer, value: Any) -> None:
+        raise ValueError(
+            f"`{name}` can't be set on a TorchOptimizer: the torch optimizer has options of its own. Set them in its "
+            "groups, as in `for group in optimizer.torch_optimizer.param_groups: group['weight_decay'] = 0.01`."
+        )
+
+    return property(read, assign, doc="Not to be set here: torch's optimizer has it in its parameter groups.")
+
+
 class TorchOptimizer(Optimizer):
     """Lets an optimizer of `torch.optim`, or of a package like it, be compiled into a model.
 
@@ -39,6 +54,17 @@ class TorchOptimizer(Optimizer):
         (tensor([0.5000]), 0.5)
     """
 
+    momentum = _of_the_groups("momentum")
+    nesterov = _of_the_groups("nesterov")
+    beta_1 = _of_the_groups("beta_1")
+    beta_2 = _of_the_groups("beta_2")
+    rho = _of_the_groups("rho")
+    epsilon = _of_the_groups("epsilon")
+    amsgrad = _of_the_groups("amsgrad")
+    centered = _of_the_groups("centered")
+    betas = _of_the_groups("betas")
+    eps = _of_the_groups("eps")
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | Callable[[list[Tensor]], torch.optim.Optimizer],
@@ -59,6 +85,19 @@ class TorchOptimizer(Optimizer):
             raise ValueError(
                 "`optimizer` must be a torch optimizer, or a class or function that makes one from a list of "
                 f"parameters; got {optimizer!r} of type {type(optimizer).__name__}."
+            )
+
+    @property
+    def weight_decay(self) -> None:
+        """None: torch's optimizer has it in its parameter groups."""
+        return None
+
+    @weight_decay.setter
+    def weight_decay(self, value: Any) -> None:
+        if value is not None:
+            raise ValueError(
+                f"`weight_decay` can't be set to {value!r} on a TorchOptimizer: the torch optimizer has it in its groups. "
+                "Set it there, as in `for group in optimizer.torch_optimizer.param_groups: group['weight_decay'] = 0.01`."
             )
 
     def _adopt(self, made: torch.optim.Optimizer) -> None:

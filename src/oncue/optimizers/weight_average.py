@@ -30,8 +30,8 @@ class WeightAverage:
     def __init__(self, parameters: list[Tensor], momentum: float, overwrite_frequency: int | None) -> None:
         self.values = [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters]
         self._parameters = parameters
-        self._momentum = momentum
-        self._overwrite_frequency = overwrite_frequency
+        self.momentum = momentum
+        self.overwrite_frequency = overwrite_frequency
         # Whether `values` has the trained parameters for now, and the parameters have the average.
         self.swapped = False
 
@@ -41,8 +41,8 @@ class WeightAverage:
         if iteration == 0:
             torch._foreach_copy_(self.values, self._parameters)
         else:
-            torch._foreach_lerp_(self.values, self._parameters, 1.0 - self._momentum)
-        if self._overwrite_frequency is not None and (iteration + 1) % self._overwrite_frequency == 0:
+            torch._foreach_lerp_(self.values, self._parameters, 1.0 - self.momentum)
+        if self.overwrite_frequency is not None and (iteration + 1) % self.overwrite_frequency == 0:
             self.overwrite()
 
     @torch.no_grad()

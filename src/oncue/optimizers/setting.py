@@ -1,0 +1,195 @@
+"""Settings of optimizers: attributes that are checked when they are set, and count from the next update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from operator import attrgetter, ne
+from typing import Any
+
+from oncue import backend
+from oncue.core.numbers import came, number_of, whole_of
+from oncue.optimizers.learning_rate import checked_rate
+
+Check = Callable[[str, Any], Any]
+
+
+class Setting(property):
+    """A property of an optimizer class that `setting` made."""
+
+
+def setting(
+    name: str,
+    check: Check,
+    doc: str,
+    fixed: str | None = None,
+    differ: Callable[[Any, Any], Any] = ne,
+    alone: Sequence[str] = (),
+) -> Any:
+    """Return a property of an optimizer class that is checked when it is set.
+
+    The value is kept as `_<name>`. What follows from it is made at once by `Optimizer._settings_changed`, so that a
+    step has nothing to look at. Reading it costs as much as an attribute: the getter is written in C.
+
+    Args:
+        name: The name of the attribute.
+        check: Gets the name and a value, and returns the value to keep; a ValueError says why it can't be one.
+        doc: What the setting means.
+        fixed: Why it can't be set to another value once the optimizer is built; None where it can.
+        differ: Whether two values are others in that sense.
+        alone: Names of settings of which only one may be something else than None.
+
+    Example:
+        >>> class Plain:
+        ...     built, rho = False, setting("rho", share, "What is kept.")
+        ...     def _settings_changed(self):
+        ...         print("kept", self.rho)
+        >>> Plain().rho = 1
+        kept 1.0
+    """
+    kept = f"_{name}"
+
+    def assign(optimizer: Any, value: Any) -> None:
+        value = check(name, value)
+        if fixed is not None and optimizer.built:
+            before = getattr(optimizer, kept)
+            if differ(before, value):
+                raise fixed_setting(optimizer, name, before, value, fixed)
+        rivals = [rival for rival in alone if rival != name and getattr(optimizer, f"_{rival}") is not None]
+        if value is not None and rivals:
+            raise ValueError(
+                f"Only one of {', '.join(f'`{rival}`' for rival in alone)} can be set; got {name}={value!r} beside "
+                f"{rivals[0]}={getattr(optimizer, f'_{rivals[0]}')!r}. Set `{rivals[0]}` to None first."
+            )
+        setattr(optimizer, kept, value)
+        optimizer._settings_changed()
+
+    return Setting(attrgetter(kept), assign, doc=doc)
+
+
+def fixed_setting(optimizer: Any, name: str, before: Any, value: Any, reason: str) -> ValueError:
+    """Return the error for a setting that can't be changed any more."""
+    kind = type(optimizer).__name__
+    return ValueError(
+        f"`{name}` of {kind} can't be set from {before!r} to {value!r} once the optimizer is built: {reason}. "
+        f"Create a new optimizer, `{kind}(..., {name}={value!r})`, and compile the model with it."
+    )
+
+
+def share(name: str, value: Any) -> float:
+    """Return a number from 0 to 1.
+
+    Example:
+        >>> share("momentum", 1)
+        1.0
+    """
+    number = number_of(value)
+    if number is None or not 0 <= number <= 1:
+        raise ValueError(f"`{name}` must be a number in [0, 1]; {came(value)}.")
+    return float(number)
+
+
+def decaying_share(name: str, value: Any) -> float:
+    """Return a number from 0 to below 1: by 1, the correction of a moving average would divide by 0.
+
+    Example:
+        >>> decaying_share("beta_1", 0.9)
+        0.9
+    """
+    number = number_of(value)
+    if number is None or not 0 <= number < 1:
+        raise ValueError(f"`{name}` must be a number of at least 0 and below 1; {came(value)}.")
+    return float(number)
+
+
+def small_number(name: str, value: Any) -> float:
+    """Return a number of at least 0, the backend's epsilon for None as in Keras 1 and 2.
+
+    Example:
+        >>> small_number("epsilon", None)
+        1e-07
+    """
+    if value is None:
+        return backend.epsilon()
+    number = number_of(value)
+    if number is None or not 0 <= number < math.inf:
+        raise ValueError(f"`{name}` must be a finite number of at least 0, or None; {came(value)}.")
+    return float(number)
+
+
+def switch(name: str, value: Any) -> bool:
+    """Return True or False; 1 and 0 are the same.
+
+    Example:
+        >>> switch("nesterov", 1)
+        True
+    """
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if not isinstance(plain, (bool, int)) or plain not in (0, 1):
+        raise ValueError(f"`{name}` must be True or False; {came(value)}.")
+    return bool(plain)
+
+
+def rate(name: str, value: Any) -> float | None:
+    """Return a finite number of at least 0, or None.
+
+    Example:
+        >>> rate("weight_decay", 0)
+        0.0
+    """
+    return None if value is None else checked_rate(value, name)
+
+
+def non_negative(name: str, value: Any) -> float:
+    """Return a finite number of at least 0.
+
+    Example:
+        >>> non_negative("initial_accumulator_value", 0)
+        0.0
+    """
+    return checked_rate(value, name)
+
+
+def limit(name: str, value: Any) -> float | None:
+    """Return the limit of a clip: a number, or None; 0 clips nothing, as in Keras.
+
+    Example:
+        >>> limit("clipnorm", 1)
+        1.0
+    """
+    if value is None:
+        return None
+    number = number_of(value)
+    if number is None or not number >= 0:
+        raise ValueError(f"`{name}` must be a number above 0, or None to clip nothing; {came(value)}.")
+    return float(number)
+
+
+def factor(name: str, value: Any) -> float | None:
+    """Return a finite number above 0, or None.
+
+    Example:
+        >>> factor("loss_scale_factor", 8)
+        8.0
+    """
+    if value is None:
+        return None
+    number = number_of(value)
+    if number is None or not 0 < number < math.inf:
+        raise ValueError(f"`{name}` must be a number above 0, or None; {came(value)}.")
+    return float(number)
+
+
+def count(name: str, value: Any, least: int = 1) -> int | None:
+    """Return a whole number, or None.
+
+    Example:
+        >>> count("ema_overwrite_frequency", 20 / 10)
+        2
+    """
+    if value is None:
+        return None
+    number = whole_of(value)
+    if number is None or number < least:
+        raise ValueError(f"`{name}` must be an int of at least {least}, or None; {came(value)}.")
+    return number
