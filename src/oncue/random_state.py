@@ -52,12 +52,61 @@ def set_random_state(state: dict[str, Any]) -> None:
             torch.cuda.set_rng_state(one, index)
 
 
+def is_generator(value: Any) -> bool:
+    """Return whether an object is a random generator: of torch, of NumPy (old or new), or of Python.
+
+    Example:
+        >>> is_generator(np.random.default_rng(0)), is_generator(0)
+        (True, False)
+    """
+    return isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random))
+
+
+def generator_state(generator: Any) -> Any:
+    """Return the state of a separate generator, as plain containers, numbers and tensors.
+
+    Args:
+        generator: One that `is_generator` knows.
+
+    Example:
+        >>> draw = np.random.default_rng(0)
+        >>> state, first = generator_state(draw), draw.random()
+        >>> set_generator_state(draw, state)
+        >>> draw.random() == first
+        True
+    """
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return _listed(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return _listed(generator.get_state(legacy=False))
+    return generator.getstate()
+
+
+def set_generator_state(generator: Any, state: Any) -> None:
+    """Restore a state that `generator_state` returned.
+
+    Args:
+        generator: A generator of the same kind.
+        state: Its state.
+    """
+    if isinstance(generator, torch.Generator):
+        generator.set_state(torch.as_tensor(state, dtype=torch.uint8))
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = _arrays(state)
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(_arrays(state))
+    else:
+        generator.setstate((state[0], tuple(state[1]), state[2]))
+
+
 @contextmanager
-def preserved_random_state(*generators: torch.Generator | None) -> Iterator[None]:
+def preserved_random_state(*generators: Any) -> Iterator[None]:
     """Restore the CPU random states of Python, NumPy and torch when the block ends.
 
     Args:
-        *generators: Further torch generators to restore; None is skipped.
+        *generators: Further generators to restore, of any kind that `is_generator` knows.
 
     Yields:
         Nothing.
@@ -70,7 +119,7 @@ def preserved_random_state(*generators: torch.Generator | None) -> Iterator[None
         True
     """
     python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    own = [(generator, generator.get_state()) for generator in generators if generator is not None]
+    own = [(generator, generator_state(generator)) for generator in generators]
     try:
         yield
     finally:
@@ -78,7 +127,20 @@ def preserved_random_state(*generators: torch.Generator | None) -> Iterator[None
         np.random.set_state(numpy)
         torch.set_rng_state(default)
         for generator, state in own:
-            generator.set_state(state)
+            set_generator_state(generator, state)
+
+
+def _listed(state: Any) -> Any:
+    # Whole numbers of 64 bits without a sign are no tensors.
+    if isinstance(state, dict):
+        return {key: _listed(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
+
+
+def _arrays(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _arrays(value) for key, value in state.items()}
+    return np.array(state, dtype=np.uint64) if isinstance(state, list) else state
 
 
 @lru_cache(maxsize=1)

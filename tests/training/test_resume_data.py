@@ -217,16 +217,28 @@ class OwnOrder(Sampler[int]):
         yield from self._draw.permutation(24).tolist()
 
 
+class HiddenOrder(OwnOrder):
+    """Draws from a generator that nobody else can find."""
+
+    def __init__(self, seed: int | None = 5) -> None:
+        draw = np.random.default_rng(seed)
+        self._next = lambda: draw.permutation(24).tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._next()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_sampler_that_remembers_earlier_passes(tmp_path: Path, workers: int) -> None:
-    survives(tmp_path, of_loader(sampler=lambda _: OwnOrder(), num_workers=workers), cuts())
+@pytest.mark.parametrize("sampler", [OwnOrder, HiddenOrder])
+def test_a_sampler_that_remembers_earlier_passes(tmp_path: Path, workers: int, sampler: Any) -> None:
+    survives(tmp_path, of_loader(sampler=lambda _: sampler(), num_workers=workers), cuts())
 
 
 def test_a_sampler_that_does_not_repeat_its_order_is_reported(tmp_path: Path) -> None:
-    make = of_loader(sampler=lambda _: OwnOrder(seed=None))
+    make = of_loader(sampler=lambda _: HiddenOrder(seed=None))
     with pytest.raises(ConnectionError):
         run(tmp_path, make, PowerCut(1, 3))
-    with pytest.raises(ValueError, match=r"batch 2 of the epoch had the samples.*OwnOrder.*resume='epoch'"):
+    with pytest.raises(ValueError, match=r"batch 2 of the epoch had the samples.*HiddenOrder.*resume='epoch'"):
         run(tmp_path, make)
     run(tmp_path, make, backup={"resume": "epoch"})
 

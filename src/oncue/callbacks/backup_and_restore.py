@@ -149,7 +149,7 @@ class BackupAndRestore(Callback):
         if state is not None:
             state = self._fitting(state, run)
         if self.resume == "epoch":
-            return None if state is None else state.at_epoch(keep_data=not run.reads_again)
+            return None if state is None else state.at_epoch(without=run.read_again)
         inside = self.every.unit != "epoch" or (state is not None and state.batch > 0)
         obstacle = run.obstacle() if inside else None
         if obstacle is not None:
@@ -258,7 +258,7 @@ class BackupAndRestore(Callback):
         run, store = self._needed_state(), self._store
         taken = run.capture()
         if self.resume == "epoch":
-            taken = taken.at_epoch(keep_data=not run.reads_again)
+            taken = taken.at_epoch(without=run.read_again)
         state = taken.freeze(self._snapshot)
 
         def commit() -> None:

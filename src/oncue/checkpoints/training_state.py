@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,14 +89,14 @@ class TrainingState:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it can't be read as the state of a run: {error}") from error
 
-    def at_epoch(self, keep_data: bool = True) -> TrainingState:
+    def at_epoch(self, without: Collection[str] = ()) -> TrainingState:
         """Return the state at the start of the epoch that was interrupted, and so with no position in its data.
 
         Args:
-            keep_data: Whether the data's place stays where no epoch was interrupted.
+            without: Parts to leave out, such as "data", whose place stays otherwise where no epoch was interrupted.
         """
-        data = self.parts.get("data") if keep_data and not self.batch else None
-        parts = {**self.parts, "data": data, "metrics": None}
+        left = {"metrics", *without, *(["data"] if self.batch else [])}
+        parts = {**self.parts, **dict.fromkeys(left)}
         return replace(self, batch=0, redone=self.batch or self.redone, parts=parts)
 
     def changed(self, fingerprint: dict[str, Any]) -> list[str]:
@@ -162,7 +162,7 @@ class TrainingState:
             left.append(f"the states of {', '.join(missing)}")
         state = replace(self, fingerprint=fingerprint, parts=parts)
         if self.batch or "batches" in changed or "batch_size" in changed:
-            state = replace(state.at_epoch(keep_data=False), redone=self.batch)
+            state = replace(state.at_epoch(without=["data", "validation"]), redone=self.batch)
             left.append("the place in the data")
         return state, left
 

@@ -76,8 +76,8 @@ class TellsState(Protocol):
         ...
 
     @property
-    def reads_again(self) -> bool:
-        """Whether data that were used must be read again to continue after them."""
+    def read_again(self) -> list[str]:
+        """The parts of a state for which data that were used must be read again to continue after them."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 Batch: TypeAlias = tuple[Any, Any, Any]
@@ -26,6 +26,8 @@ class Batches(ABC):
         obstacle: Why `exact_position` is False, as the second half of a sentence; None (default) for no reason.
         reads_again: Whether resuming reads the batches before the saved position again. Default: False.
         source: The object that the user passed.
+        data_sets: The objects with `state_dict` and `load_state_dict` that the source reads from, and whose states are no
+            part of `state_dict`; none by default.
 
     Example:
         >>> class Twice(Batches):
@@ -45,6 +47,7 @@ class Batches(ABC):
     obstacle: str | None = None
     reads_again: bool = False
     source: Any = None
+    data_sets: Sequence[Any] = ()
 
     @abstractmethod
     def epoch(self, start: int = 0) -> Iterator[Batch]:

@@ -11,6 +11,7 @@ from torch.utils.data import default_collate
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.order import BatchOrder, Shuffle
+from oncue.feeding.parts import generators_of, is_stateful, parts_of
 from oncue.random_state import preserved_random_state
 
 
@@ -51,6 +52,7 @@ class IndexedBatches(Batches):
             raise ValueError(f"The {convert.kind} has no samples.")
         self.source = dataset
         self.batch_size = 32 if batch_size is None else batch_size
+        self.data_sets = [part for part in parts_of(dataset) if is_stateful(part)]
         self._fetch = fetch
         self._convert = convert
         self._order = BatchOrder(samples, self.batch_size, shuffle)
@@ -62,7 +64,7 @@ class IndexedBatches(Batches):
 
     def first(self) -> Batch:
         """Return the first samples, unshuffled."""
-        with preserved_random_state():
+        with preserved_random_state(*generators_of(parts_of(self.source))):
             return self._convert(self._fetch(list(range(min(self.batch_size or 1, self._order.num_samples)))), 0)
 
     def state_dict(self) -> dict[str, Any]:

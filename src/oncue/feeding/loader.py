@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -22,15 +23,22 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.huggingface import is_huggingface, split_columns
 from oncue.feeding.order import Shuffle
+from oncue.feeding.parts import generators_of, is_stateful, parts_of
 from oncue.feeding.resumable_sampler import ResumableSampler
-from oncue.feeding.stream import StreamBatches, is_stateful
+from oncue.feeding.stream import StreamBatches
 from oncue.feeding.worker_states import ReportingCollate, WorkerInit, WorkerStates
-from oncue.random_state import preserved_random_state, random_state, set_random_state
+from oncue.random_state import (
+    generator_state,
+    preserved_random_state,
+    random_state,
+    set_generator_state,
+    set_random_state,
+)
 from oncue.torch_private import drop_workers
 
 _STATELESS_SAMPLERS = (RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler)
 """Samplers whose order depends only on a generator's state at the start of the pass."""
-_KEYS = {"passes", "begun", "workers", "last"}
+_KEYS = {"passes", "begun", "workers", "last", "samplers"}
 
 
 class LoaderBatches(Batches):
@@ -39,8 +47,9 @@ class LoaderBatches(Batches):
     Samplers with `set_epoch` get the epoch's number. The random states at the start of the pass are part of
     `state_dict`, so a resumed pass visits the samples in the same order: its indices are drawn again, and those before
     the saved position are skipped without loading samples. The random states of worker processes are part of it too.
-    A sampler that isn't one of torch's may remember earlier passes, so their indices are drawn again as well. The
-    indices of the last batch are saved and compared, to detect a sampler that doesn't repeat its order.
+    A sampler with `state_dict` and `load_state_dict` gets the state that the pass began with. Any other that isn't one of
+    torch's may remember earlier passes, so their indices are drawn again as well. The indices of the last batch are saved
+    and compared, to detect a sampler that doesn't repeat its order.
 
     Args:
         loader: The loader.
@@ -66,6 +75,9 @@ class LoaderBatches(Batches):
         self.exact_position = type(loader).__iter__ is DataLoader.__iter__ and getattr(loader, "in_order", True)
         if not self.exact_position:
             self.obstacle = f"the loader, a {type(loader).__name__}, doesn't iterate as torch's DataLoader does"
+        of_samples = parts_of(loader.dataset) + parts_of(loader.collate_fn)
+        self.data_sets = [part for part in of_samples if is_stateful(part)]
+        self._of_samples = of_samples
         self._convert = convert
         self._arrange = _unchanged if arrange is None else arrange
         self._passes = 0
@@ -91,7 +103,7 @@ class LoaderBatches(Batches):
     def first(self) -> Batch:
         """Return the batch that the sampler would start with, loaded in this process."""
         loader = self.source
-        with preserved_random_state(*self._generators()):
+        with preserved_random_state(*self._generators(), *generators_of(self._of_samples)):
             sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
             wanted = next(iter(sampler), None)
             if wanted is None:
@@ -108,22 +120,28 @@ class LoaderBatches(Batches):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of passes; within a pass also its initial random states and the last batch's indices."""
+        if self._loaded_state is not None:
+            # The pass that it is for hasn't begun yet: that of validation begins after those of training.
+            return self._loaded_state
         # After its last batch the pass is over, even if the iterator hasn't been asked for another one yet.
         begun, workers = None if self._done == self.num_batches else self._begun, None
         if self._workers is not None:
             workers = list((self._workers.latest if begun is None else self._workers.last_round).items())
         last = self._resumable.indices(self._done - 1) if self._resumable is not None and self._done else None
-        return {"passes": self._passes, "begun": begun, "workers": workers, "last": last}
+        samplers = self._sampler_states() if begun is None else begun["samplers"]
+        return {"passes": self._passes, "begun": begun, "workers": workers, "last": last, "samplers": samplers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved pass for the next `epoch(start)`."""
+        state = {"samplers": [], **state}
         if set(state) != _KEYS:
             raise ValueError(f"The state of a loader has the keys {sorted(_KEYS)}; got {sorted(state)}.")
-        if not self._passes and not self._has_stateless_sampler():
-            with preserved_random_state(*self._generators()):
+        if not self._passes and not self._repeats_passes():
+            with preserved_random_state():
                 for _ in range(state["passes"] - (state["begun"] is not None)):
                     # Such a sampler may remember earlier passes.
                     deque(self._sampler(), maxlen=0)
+        self._load_samplers(state["samplers"])
         self._loaded_state, self._passes = state, state["passes"]
 
     def close(self) -> None:
@@ -144,15 +162,20 @@ class LoaderBatches(Batches):
             if set_epoch is not None:
                 set_epoch(self._passes - 1)
         if begun is None:
-            self._begun = {"all": random_state(cuda=False), "own": [one.get_state() for one in self._generators()]}
+            own = [generator_state(one) for one in self._generators()]
+            self._begun = {"all": random_state(cuda=False), "own": own, "samplers": self._sampler_states()}
             batches = self._resumable_pass(0, saved) if self._keeps_position else iter(self.source)
             return islice(batches, start, None)
-        self._begun = begun
-        with preserved_random_state():
+        # That of an older backup has none of samplers.
+        self._begun = {"samplers": [], **begun}
+        # Those that draw samples too have their present states, unless samples are drawn in other processes.
+        kept = [] if self.source.num_workers else self._generators()
+        with preserved_random_state(*kept):
             # The saved states serve to draw the same order; the rest of the program keeps its present ones.
             set_random_state(begun["all"])
-            for generator, state in zip(self._generators(), begun["own"], strict=True):
-                generator.set_state(state)
+            for generator, state in zip(self._generators(), begun["own"], strict=False):
+                set_generator_state(generator, state)
+            self._load_samplers(self._begun["samplers"])
             iterator = self._resumable_pass(start, saved)
             for _ in range(start % max(self.source.num_workers, 1)):
                 next(iterator, None)
@@ -217,36 +240,30 @@ class LoaderBatches(Batches):
         loader = self.source
         return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
 
-    def _has_stateless_sampler(self) -> bool:
+    def _stateful_samplers(self) -> list[Any]:
+        return [part for part in parts_of(self._sampler()) if is_stateful(part)]
+
+    def _sampler_states(self) -> list[Any]:
+        return [copy.deepcopy(sampler.state_dict()) for sampler in self._stateful_samplers()]
+
+    def _load_samplers(self, states: list[Any]) -> None:
+        for sampler, state in zip(self._stateful_samplers(), states, strict=False):
+            sampler.load_state_dict(copy.deepcopy(state))
+
+    def _repeats_passes(self) -> bool:
+        """Return whether earlier passes needn't be drawn again to draw the next one."""
         sampler, inner = self._sampler(), self._inner_sampler()
-        return isinstance(inner, _STATELESS_SAMPLERS) or hasattr(sampler, "set_epoch") or hasattr(inner, "set_epoch")
+        numbered = hasattr(sampler, "set_epoch") or hasattr(inner, "set_epoch")
+        return numbered or isinstance(inner, _STATELESS_SAMPLERS) or bool(self._stateful_samplers())
 
     def _inner_sampler(self) -> Any:
         sampler = self._sampler()
         return sampler.sampler if type(sampler) is BatchSampler else sampler
 
-    def _generators(self) -> list[torch.Generator]:
-        return own_generators(self.source)
-
-
-def own_generators(loader: Any) -> list[torch.Generator]:
-    """Return the generators of a loader and of its samplers, each once.
-
-    Args:
-        loader: A DataLoader, or anything else.
-
-    Example:
-        >>> own_generators(DataLoader(torch.arange(4.0), generator=torch.Generator())) == []
-        False
-    """
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    found: list[torch.Generator] = []
-    for holder in holders:
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator) and not any(generator is other for other in found):
-            found.append(generator)
-    return found
+    def _generators(self) -> list[Any]:
+        """Return the generators of the loader and its samplers, which draw the order."""
+        loader = self.source
+        return generators_of([loader, *parts_of(loader.sampler), *parts_of(loader.batch_sampler)])
 
 
 def loader_batches(
@@ -262,7 +279,7 @@ def loader_batches(
 
     Returns:
         A `LoaderBatches`, or a `StreamBatches` for an `IterableDataset`, which may be readable only once, and for a
-        stateful loader, which saves its own position.
+        stateful loader, which saves its own position. A stateful `IterableDataset` is asked for its position, too.
 
     Example:
         >>> loader = DataLoader(torch.arange(4.0), batch_size=2)
@@ -272,7 +289,10 @@ def loader_batches(
     arrange = split_columns if is_huggingface(loader.dataset) else _unchanged
     if not isinstance(loader.dataset, IterableDataset) and not is_stateful(loader):
         return LoaderBatches(loader, convert, arrange)
-    return StreamBatches(loader, convert, lambda number: map(arrange, iter(loader)), loader.batch_size)
+    # The copies of a data set in other processes can't be asked; the state of Hugging Face's leaves out its shuffle buffer.
+    asked = is_stateful(loader.dataset) and not loader.num_workers and not is_huggingface(loader.dataset)
+    place = loader.dataset if asked and not is_stateful(loader) else None
+    return StreamBatches(loader, convert, lambda number: map(arrange, iter(loader)), loader.batch_size, place=place)
 
 
 def iterable_dataset_batches(

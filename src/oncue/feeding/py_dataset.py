@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from oncue.feeding.batch import Batch, Batches, unpack_x_y_sample_weight
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.order import BatchOrder
+from oncue.feeding.parts import generators_of, is_stateful
 from oncue.feeding.tensors import to_tensors
 from oncue.random_state import preserved_random_state
 
@@ -56,6 +57,7 @@ class PyDatasetBatches(Batches):
         """See the class."""
         self.source = dataset
         self.exact_position = True
+        self.data_sets = [dataset] if is_stateful(dataset) else []
         self._convert = convert
         self._shuffle = shuffle
         self._workers = int(getattr(dataset, "workers", 1))
@@ -77,6 +79,9 @@ class PyDatasetBatches(Batches):
 
     def epoch(self, start: int = 0) -> Iterator[Batch]:
         """Return one pass from batch `start`, between the data set's `on_epoch_begin` and `on_epoch_end`."""
+        if start and start == self.num_batches:
+            # The pass was over, its hooks included, when the state was saved.
+            return
         self.epoch_begins()
         yield from self.one_pass(start)
         self.epoch_ends()
@@ -100,7 +105,7 @@ class PyDatasetBatches(Batches):
 
     def first(self) -> Batch:
         """Return batch 0, loaded in this thread."""
-        with preserved_random_state():
+        with preserved_random_state(*generators_of([self.source])):
             return self._convert(self.source[0], 0)
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,12 +37,16 @@ class StepBatches(Batches):
         self.exact_position = batches.exact_position
         self.obstacle = batches.obstacle
         self.reads_again = batches.reads_again
+        self.data_sets = batches.data_sets
         self._steps = steps
         self._pass: Iterator[Batch] | None = None
         self._taken = 0
 
     def epoch(self, start: int = 0) -> Iterator[Batch]:
         """Return up to `steps - start` batches."""
+        if start >= self._steps:
+            # The epoch was over, the hooks of the source included, when the state was saved.
+            return
         self.batches.epoch_begins()
         began_here = self._pass is None and start == 0 and self._taken == 0
         if self._pass is None:

@@ -11,6 +11,7 @@ from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.digest import batch_digest
+from oncue.feeding.parts import is_stateful
 from oncue.random_state import preserved_random_state, random_state, set_random_state
 
 _END = object()
@@ -35,6 +36,8 @@ class StreamBatches(Batches):
         open_pass: Begins a pass, given the number of passes before it. Default: `iter(source)`.
         batch_size: Samples per batch; None if unknown.
         numbered: Whether a pass depends on its number alone, so that earlier passes needn't be read again.
+        place: The object with `state_dict` and `load_state_dict` that knows the position. Default: the source, if it has
+            them.
 
     Example:
         >>> import torch
@@ -52,6 +55,7 @@ class StreamBatches(Batches):
         open_pass: Callable[[int], Iterator[Any]] | None = None,
         batch_size: int | None = None,
         numbered: bool = False,
+        place: Any = None,
     ) -> None:
         """See the class."""
         self.source = source
@@ -62,7 +66,8 @@ class StreamBatches(Batches):
         self._open = open_pass if open_pass is not None else lambda number: iter(source)
         self._numbered = numbered
         # The state of a numbered stream (Hugging Face's) leaves out its shuffle buffer.
-        self._stateful = is_stateful(source) and not numbered
+        self._place: Any = source if place is None else place
+        self._stateful = is_stateful(self._place) and not numbered
         self._iterator: Iterator[Any] | None = None
         self._peeked: Any = _END
         # Passes read to their end, batches read of the pass after them, and batches read in all.
@@ -124,7 +129,7 @@ class StreamBatches(Batches):
             "taken": self._taken,
             "seen": self._digest,
             "begun": self._begun,
-            "source": self.source.state_dict() if own else None,
+            "source": self._place.state_dict() if own else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,7 +145,7 @@ class StreamBatches(Batches):
         used = self._taken > 0
         if self._stateful:
             if state["source"] is not None:
-                self.source.load_state_dict(state["source"])
+                self._place.load_state_dict(state["source"])
                 self._iterator, self._peeked, self._positioned = None, _END, True
             self._load_counts(state)
         elif not used:
@@ -244,16 +249,6 @@ class StreamBatches(Batches):
             self._taken += 1
             self._in_pass += 1
             yield data
-
-
-def is_stateful(source: Any) -> bool:
-    """Return whether a source can save and restore its position, like torchdata's StatefulDataLoader.
-
-    Example:
-        >>> is_stateful(iter([]))
-        False
-    """
-    return all(callable(getattr(source, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _length(source: Any) -> int | None:

@@ -1,13 +1,18 @@
-"""The random states of a DataLoader's worker processes, sent along with the batches so that new workers can resume."""
+"""The random states of a DataLoader's worker processes, sent along with the batches so that new workers can resume.
+
+They include those of generators that are attributes of the data set, of which each worker has a copy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.utils.data import get_worker_info
 
-from oncue.random_state import random_state, set_random_state
+from oncue.feeding.parts import generators_of, parts_of
+from oncue.random_state import generator_state, random_state, set_generator_state, set_random_state
 
 
 class ReportingCollate:
@@ -58,7 +63,10 @@ class WorkerInit:
         if self._init is not None:
             self._init(number)
         if number in self._states:
-            set_random_state(self._states[number])
+            state = self._states[number]
+            set_random_state(state)
+            for generator, own in zip(_own_generators(), state.get("own", ()), strict=False):
+                set_generator_state(generator, own)
 
 
 class WorkerStates:
@@ -105,7 +113,14 @@ def _states() -> dict[str, Any]:
     # A forked worker must not touch CUDA. Unlike a tensor, an array is sent without shared memory.
     states = random_state(cuda=False)
     states["torch"] = states["torch"].numpy()
+    own = [generator_state(generator) for generator in _own_generators()]
+    states["own"] = [state.tolist() if isinstance(state, torch.Tensor) else state for state in own]
     return states
+
+
+def _own_generators() -> list[Any]:
+    worker = get_worker_info()
+    return [] if worker is None else generators_of(parts_of(worker.dataset))
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -116,4 +131,5 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
         and (python[1] == other["python"][1]).all()
         and numpy[2:] == other["numpy"][2:]
         and (numpy[1] == other["numpy"][1]).all()
+        and one["own"] == other["own"]
     )

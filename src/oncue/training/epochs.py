@@ -66,7 +66,7 @@ def train_epochs(
     """
     eager = _train_step(model, plan)
     logs: dict[str, Any] = {}
-    with RunState(model, plan, batches, callbacks) as run_state:
+    with RunState(model, plan, batches, callbacks, validation) as run_state:
         pending = run_state.pending()
         callbacks.on_train_begin()
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch

@@ -14,7 +14,7 @@ from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batches
-from oncue.feeding.loader import own_generators
+from oncue.feeding.data_state import DataState
 from oncue.optimizers.optimizer import Optimizer
 from oncue.random_state import random_state, set_random_state
 from oncue.training.layer_states import layer_states, set_layer_states
@@ -35,6 +35,7 @@ class RunState:
         plan: Its plan.
         batches: The training data.
         callbacks: The list of the run.
+        validation: The data of validation, or None.
 
     Example:
         >>> import numpy as np, oncue
@@ -48,12 +49,22 @@ class RunState:
         1 0 ['only.kernel']
     """
 
-    def __init__(self, model: Trainer, plan: Plan, batches: Batches, callbacks: CallbackList) -> None:
+    def __init__(
+        self,
+        model: Trainer,
+        plan: Plan,
+        batches: Batches,
+        callbacks: CallbackList,
+        validation: Batches | None = None,
+    ) -> None:
         self._model = model
         self._plan = plan
         self._batches = batches
         self._callbacks = callbacks
-        self._measured: tuple[int, list[Any]] | None = None
+        self._data = DataState(batches)
+        self._validation = None if validation is None else DataState(validation, "validation")
+        # While the model is validated: what the state of the end of the epoch's steps has instead of the present values.
+        self._measured: tuple[int, dict[str, Any]] | None = None
         self._setup: dict[str, Any] | None = None
         self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
@@ -77,6 +88,8 @@ class RunState:
         asked = self._callbacks.roles.resuming
         if asked:
             self._batches.keep_position()
+            if self._validation is not None:
+                self._validation.batches.keep_position()
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         others = _other_optimizers(self._model)
@@ -91,9 +104,14 @@ class RunState:
         return self.waiting
 
     @property
-    def reads_again(self) -> bool:
-        """Whether the data must be read again, up to a saved position, to resume there."""
-        return self._batches.reads_again
+    def read_again(self) -> list[str]:
+        """The parts of a state, of "data" and "validation", for which data must be read again up to a saved position."""
+        validation = self._validation
+        again = {
+            "data": self._batches.reads_again,
+            "validation": validation is not None and validation.batches.reads_again,
+        }
+        return [name for name, reads in again.items() if reads]
 
     def obstacle(self) -> str | None:
         """Return why a run can't be resumed exactly in the middle of an epoch, or None when it can."""
@@ -127,21 +145,19 @@ class RunState:
         progress, model = self._callbacks.progress, self._model
         epoch = -1 if progress.epoch is None else progress.epoch
         inside = progress.batch is not None or self._measured is not None
-        metrics = [metric.get_state() for metric in model.metrics] if inside else None
         batch = 0 if progress.batch is None else progress.batch + 1
-        if self._measured is not None:
-            batch, metrics = self._measured
         parts = {
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
-            "data": self._batches.state_dict(),
-            "metrics": metrics,
+            "metrics": [metric.get_state() for metric in model.metrics] if inside else None,
             "layers": layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
-            "generators": [generator.get_state() for generator in own_generators(self._batches.source)],
-            "random": random_state(),
+            **self._data_parts(),
         }
+        if self._measured is not None:
+            batch, before = self._measured
+            parts.update(before)
         if self._setup is None:
             # It is the same for the whole run.
             self._setup = self.fingerprint()
@@ -153,6 +169,11 @@ class RunState:
             parts=parts,
         )
 
+    def _data_parts(self) -> dict[str, Any]:
+        """Return the parts that drawing and reading data change; validation changes them, too."""
+        validation = None if self._validation is None else self._validation.capture()
+        return {**self._data.capture(), "validation": validation, "random": random_state()}
+
     @contextmanager
     def measuring(self, steps: int) -> Iterator[None]:
         """Mark that the model is validated in the block: a state captured there is that of the end of the epoch's steps.
@@ -161,7 +182,8 @@ class RunState:
             steps: The epoch's batches, all of them done.
         """
         if self._callbacks.savers and _metrics_can_be_saved(self._model):
-            self._measured = steps, copy.deepcopy([metric.get_state() for metric in self._model.metrics])
+            metrics = [metric.get_state() for metric in self._model.metrics]
+            self._measured = steps, copy.deepcopy({"metrics": metrics, **self._data_parts()})
         try:
             yield
         finally:
@@ -222,15 +244,18 @@ class RunState:
                 metric.set_state(saved)
         set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
-        for generator, saved in zip(own_generators(self._batches.source), parts["generators"], strict=False):
-            generator.set_state(saved)
+        self._data.restore_objects(parts)
+        if self._validation is not None and parts.get("validation") is not None:
+            self._validation.restore_objects(parts["validation"])
         model.stop_training = state.stopped
         set_random_state(parts["random"])
 
     def restore_data(self, state: TrainingState) -> None:
-        """Restore the position in the data, for the pass that begins next; a state without one begins a new pass."""
-        if state.parts["data"] is not None:
-            self._batches.load_state_dict(state.parts["data"])
+        """Restore the positions in the data, for the passes that begin next; a state without one begins a new pass."""
+        self._data.restore(state.parts)
+        validation = state.parts.get("validation")
+        if self._validation is not None and validation is not None:
+            self._validation.restore(validation)
 
     # Helpers ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,86 @@
+"""The state of a source of data: its position, and all that changes in the objects that it is made of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from oncue.feeding.batch import Batches
+from oncue.feeding.parts import generators_of, parts_of
+from oncue.random_state import generator_state, set_generator_state
+
+
+class DataState:
+    """Captures and restores what a run needs to go on with its data where it was.
+
+    Args:
+        batches: The training data, or those of validation.
+        name: What they are, for messages.
+
+    Example:
+        >>> from oncue.feeding.arrays import ArrayBatches
+        >>> sorted(DataState(ArrayBatches([1, 2], batch_size=1, device="cpu")).capture())
+        ['data', 'data_sets', 'generators']
+    """
+
+    def __init__(self, batches: Batches, name: str = "training") -> None:
+        self.batches = batches
+        self._name = name
+
+    def capture(self) -> dict[str, Any]:
+        """Return the state of this moment.
+
+        Returns:
+            "data", the position; "generators", the states of random generators that are attributes of the source or of
+            what it reads from; "data_sets", what data sets with `state_dict` returned, by name.
+        """
+        return {
+            "data": self.batches.state_dict(),
+            "generators": [generator_state(one) for one in self._generators()],
+            "data_sets": {name: one.state_dict() for name, one in self._data_sets().items()},
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go to a saved position, for the pass that begins next; a state without one begins a new pass.
+
+        Args:
+            saved: What `capture` returned, or the part of it that an older backup has.
+
+        Raises:
+            ValueError: When the source can't go there.
+        """
+        self.restore_objects(saved)
+        if saved["data"] is None:
+            return
+        try:
+            self.batches.load_state_dict(saved["data"])
+        except ValueError as error:
+            raise ValueError(f"{self._name.capitalize()} data: {error}") from error
+
+    def restore_objects(self, saved: Mapping[str, Any]) -> None:
+        """Restore data sets and generators, and leave the position: hooks may have changed them since `restore`.
+
+        Args:
+            saved: What `capture` returned.
+        """
+        states = saved.get("data_sets") or {}
+        for name, data_set in self._data_sets().items():
+            if name in states:
+                # What it does with its lists must not change the state, which may be restored once more.
+                data_set.load_state_dict(copy.deepcopy(states[name]))
+        if saved["data"] is None or not self.batches.reads_again:
+            # What is read again draws its numbers again.
+            for generator, state in zip(self._generators(), saved.get("generators") or (), strict=False):
+                set_generator_state(generator, state)
+
+    def _generators(self) -> list[Any]:
+        return generators_of(parts_of(self.batches.source))
+
+    def _data_sets(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for data_set in self.batches.data_sets:
+            name = type(data_set).__name__
+            number = sum(other.split("#")[0] == name for other in found) + 1
+            found[name if number == 1 else f"{name}#{number}"] = data_set
+        return found
