@@ -571,12 +571,64 @@ def test_a_changed_or_lost_best_is_not_gone_by(tmp_path: Path) -> None:
     path = tmp_path / "best.keras"
     restart(path, 1)
     path.write_text("9")
-    with pytest.warns(UserWarning, match="its content has changed"):
-        assert restart(path).best is None
-    with pytest.warns(UserWarning, match="its content has changed"):
-        restart(path, 2)
+    for _ in range(2):
+        with (
+            pytest.warns(UserWarning, match="its content has changed"),
+            pytest.raises(ValueError, match="doesn't know the val_loss of .*best.keras.*initial_value_threshold"),
+        ):
+            restart(path, 2)
+    assert path.read_text() == "9"
     path.unlink()
     assert restart(path).best is None
+
+
+def real(monitor: str = "score", name: str = "score", value: float = 1.0, **options: Any) -> ModelCheckpoint:
+    """Train a real model for an epoch in which a value is scripted."""
+    weights_only = not str(options["filepath"]).endswith((".keras", "model.h5"))
+    saver = ModelCheckpoint(monitor=monitor, save_best_only=True, save_weights_only=weights_only, **options)
+    add = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update({name: value}))
+    scripted_model().fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[add, saver])
+    return saver
+
+
+def scripted_model() -> Any:
+    made = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    return made
+
+
+FORMATS = ["m.keras", "m_{epoch}.keras", "model.h5", "m.weights.h5", "weights.h5", "m.safetensors"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_file_of_a_run_without_resume_best_says_its_score(name: str, asynchronous: bool, tmp_path: Path) -> None:
+    path = tmp_path / name
+    options: dict[str, Any] = {"filepath": path, "mode": "max", "asynchronous": asynchronous}
+    real(value=0.5, **options)
+    saved = [file.read_bytes() for file in tmp_path.iterdir()]
+    assert real(value=0.25, resume_best=True, **options).best == 0.5
+    assert [file.read_bytes() for file in tmp_path.iterdir() if file.suffix != ".json"] == saved, "the better one stays"
+    assert real(value=0.75, resume_best=True, **options).best == 0.75
+    with pytest.raises(ValueError, match="best by `score` with mode='max', .* to go on by `score` with mode='min'"):
+        real(value=0.25, resume_best=True, filepath=path, mode="min")
+    with pytest.raises(ValueError, match="to go on by `loss` with mode='min'"):
+        real("loss", resume_best=True, filepath=path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_says_no_score_is_not_replaced_in_silence(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name.format(epoch=1)
+    made = scripted_model()
+    made.save(path) if path.name.endswith((".keras", "model.h5")) else made.save_weights(path)
+    before = path.read_bytes()
+    options: dict[str, Any] = {"filepath": tmp_path / name, "mode": "max", "resume_best": True}
+    with pytest.raises(ValueError, match=r"doesn't know the score of .*initial_value_threshold.*resume_best=False"):
+        real(value=0.25, **options)
+    assert real(value=0.25, initial_value_threshold=0.5, **options).best == 0.5
+    assert path.read_bytes() == before
+    assert real(value=0.75, initial_value_threshold=0.5, **options).best == 0.75
+    assert real(value=0.5, **options).best == 0.75, "from now on it says its score"
 
 
 def test_the_best_of_several_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,8 +117,76 @@ def test_a_second_model_is_looked_at_again() -> None:
     fit(stop)
     with pytest.raises(MonitorError, match="It will log: loss, val_loss"):
         fit(EarlyStopping(monitor="val_los"), model([]))
-    with pytest.warns(UserWarning, match="val_accuracy"):
+    with pytest.raises(MonitorError, match="val_accuracy"):
         fit(stop, model([]))
+
+
+SAVER = partial(oncue.callbacks.ModelCheckpoint, save_best_only=True)
+
+
+@pytest.mark.parametrize("watcher", [*WATCHERS, partial(SAVER, "m.keras")])
+@pytest.mark.parametrize("others", [(), (LambdaCallback(on_epoch_end=lambda epoch, logs: None),)])
+def test_a_name_that_nothing_logs_is_refused_where_no_direction_is_known(watcher: Any, others: Any) -> None:
+    made = model()
+    before = made.get_weights()
+    with pytest.raises(MonitorError, match=r"watches `f1`, which this run doesn't log.* It will log: accuracy, loss"):
+        fit([watcher(monitor="f1"), *others], made)
+    assert all(np.array_equal(one, other) for one, other in zip(made.get_weights(), before, strict=True))
+
+
+@pytest.mark.parametrize("watcher", WATCHERS)
+def test_with_a_mode_it_is_a_warning_as_in_keras(watcher: Any) -> None:
+    with pytest.warns(UserWarning, match="watches `f1`, which this run doesn't log, so it will never act") as caught:
+        assert len(fit(watcher(monitor="f1", mode="max"), epochs=2).epoch) == 2
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("watcher", WATCHERS)
+def test_a_user_s_callback_hides_no_missing_validation(watcher: Any) -> None:
+    other = LambdaCallback(on_epoch_end=lambda epoch, logs: None)
+    with pytest.warns(UserWarning, match="watches `val_loss`, which is not available") as caught:
+        fit([watcher(), other], validate=False, epochs=3)
+    assert len(caught) == 1
+
+
+def test_a_loop_that_announces_nothing_is_no_reason_to_guess_a_direction() -> None:
+    stop = EarlyStopping("f1")
+    run = oncue.callbacks.CallbackList([stop], model=model())
+    run.on_train_begin()
+    with pytest.raises(MonitorError, match=r"`f1`, which is not available; this epoch logged: loss.*mode='min'"):
+        run.on_epoch_end(0, {"loss": 1.0})
+
+
+def test_a_run_that_can_not_tell_the_best_is_saved_all_the_same(tmp_path: Any) -> None:
+    path = tmp_path / "{epoch}.weights.h5"
+    options: dict[str, Any] = {"save_best_only": True, "save_weights_only": True}
+    add = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(f1=epoch))
+
+    def saved(monitor: str, *, first: Any = (), then: Any = (), **more: Any) -> list[str]:
+        saver = oncue.callbacks.ModelCheckpoint(path, monitor, **options)
+        fit([*first, saver, *then], epochs=3, **more)
+        found = sorted(one.name[0] for one in tmp_path.iterdir())
+        for one in tmp_path.iterdir():
+            one.unlink()
+        return found
+
+    with pytest.warns(
+        UserWarning, match="`val_loss`, but this run has no validation data, so it can't tell the best, and saves"
+    ):
+        assert saved("val_loss", validate=False) == ["1", "2", "3"]
+    options["mode"] = "max"
+    with pytest.warns(UserWarning, match="A callback that adds it must stand before ModelCheckpoint in the list"):
+        assert saved("f1", then=[add]) == ["1", "2", "3"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert saved("f1", first=[add]) == ["1", "2", "3"]
+        options["mode"] = "min"
+        assert saved("f1", first=[add]) == ["1"]
+        assert saved("val_loss", validation_freq=2) == ["2"]
+        assert saved("val_loss", validation_freq=9) == ["3"], "the last epoch, when none was measured"
+    options["initial_value_threshold"] = 5.0
+    with pytest.warns(UserWarning, match="no validation data"):
+        assert saved("val_loss", validate=False) == [], "a file that is there may be better"
 
 
 def test_a_train_step_of_ones_own_is_watched_by_what_it_logs() -> None:

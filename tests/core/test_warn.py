@@ -30,6 +30,7 @@ from oncue.callbacks import (
     ReduceLROnPlateau,
     RemoteMonitor,
     TensorBoard,
+    TerminateOnNaN,
 )
 from oncue.checkpoints import Checkpoints
 from oncue.core.warn import kept, warn
@@ -235,7 +236,8 @@ def a_best_file_that_was_changed(folder: Path, patch: pytest.MonkeyPatch) -> Non
 
     dense().fit(X, Y, verbose=0, callbacks=[saver()])
     damage(folder / "best.keras")
-    dense().fit(X, Y, verbose=0, callbacks=[saver()])
+    with pytest.raises(ValueError, match="doesn't know the loss of"):
+        dense().fit(X, Y, verbose=0, callbacks=[saver()])
 
 
 @case
@@ -263,6 +265,11 @@ def an_unknown_mode(folder: Path, patch: pytest.MonkeyPatch) -> None:
 @case
 def a_monitor_that_wont_be_logged(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().fit(X, Y, verbose=0, callbacks=[EarlyStopping("val_loss")])
+
+
+@case
+def a_nan_that_wont_be_logged(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[TerminateOnNaN(monitor="gradients")])
 
 
 @case

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from oncue.callbacks.checks import is_ours
 from oncue.core.files import check_target
 from oncue.core.protocols import saves_later
 from oncue.core.remote import is_url
@@ -124,6 +125,7 @@ class CheckpointSaver:
         model: Any,
         path: str,
         weights_only: bool,
+        note: str | None,
         commit: Callable[[Callable[[], object]], None],
         finished: Callable[[], None],
     ) -> None:
@@ -133,6 +135,7 @@ class CheckpointSaver:
             model: The model.
             path: The file.
             weights_only: Whether to save the weights alone.
+            note: What the file says of its score. A model that saves in its own way writes none.
             commit: Calls the function that it is given, which writes the file, with what comes before and after that.
             finished: Is called in this thread when the file is there.
 
@@ -140,13 +143,16 @@ class CheckpointSaver:
             OSError: When it can't be written; in the background, at a later call.
         """
         if self._writer is None:
-            save = model.save_weights if weights_only else model.save
-            commit(lambda: save(path))
+            if note is not None and saves_as_oncue(model, weights_only):
+                commit(lambda: model.prepare_save(path, weights_only=weights_only, note=note)())
+            else:
+                save = model.save_weights if weights_only else model.save
+                commit(lambda: save(path))
             finished()
             return
         # The copies of the save before may still be read until here.
         self.wait()
-        write = model.prepare_save(path, weights_only=weights_only, snapshot=self._snapshot)
+        write = model.prepare_save(path, weights_only=weights_only, snapshot=self._snapshot, note=note)
         self._writer.submit(lambda: commit(write))
         self._unsaid = finished
 
@@ -192,3 +198,8 @@ class CheckpointSaver:
         write()
         self.manifest.record()
         self.manifest.prune(rules, record.run, direction)
+
+
+def saves_as_oncue(model: Any, weights_only: bool) -> bool:
+    """Return whether a model is saved by oncue's own code, rather than by a method of the user's."""
+    return saves_later(model) and is_ours(model, "save_weights" if weights_only else "save")

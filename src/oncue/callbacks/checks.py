@@ -26,14 +26,15 @@ def own_method(callback: Any, hook: str) -> tuple[Callable[..., Any], bool] | No
     for name in _NAMES[hook]:
         method = getattr(callback, name, None)
         if callable(method) and getattr(method, "_is_default", False) is not True:
-            return method, _is_ours(callback, name)
+            return method, is_ours(callback, name)
     return None
 
 
-def _is_ours(callback: Any, name: str) -> bool:
-    if name in getattr(callback, "__dict__", ()):
+def is_ours(owner: Any, name: str) -> bool:
+    """Return whether an object's method is oncue's own code."""
+    if name in getattr(owner, "__dict__", ()):
         return False
-    for kind in type(callback).__mro__:
+    for kind in type(owner).__mro__:
         if name in kind.__dict__:
             return is_original(kind, name)
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.checkpoint_arguments import (
@@ -24,18 +25,21 @@ from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
-from oncue.core.protocols import needs_score
+from oncue.core.protocols import needs_score, was_stopped
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.manifest import Manifest
     from oncue.checkpoints.record import Record
+    from oncue.checkpoints.score_note import ScoreNote
 
 
 @builtin
 class ModelCheckpoint(MonitorCallback):
     """Saves the model, or its weights, after every epoch or another period; or only when a value is the best so far.
 
-    A best file is replaced only by a finite, strictly better value that was measured in the same epoch. Nothing is saved
-    in an epoch that TerminateOnNaN cut short. Paths are tried before the first step: the folder is made, and a file that
+    A best file is replaced only by a finite, strictly better value that was measured in the same epoch. Where the value is
+    never measured, the model is saved all the same, with a warning: no run ends with nothing. Nothing is saved in an epoch that
+    TerminateOnNaN cut short. Paths are tried before the first step: the folder is made, and a file that
     can't be written there, a disk without room for one, a placeholder that nothing will fill, and an ending that names no
     format are reported at once.
 
@@ -56,22 +60,23 @@ class ModelCheckpoint(MonitorCallback):
         every: The period in words, instead of `save_freq`: "2 epochs", "500 steps", "10 minutes".
         keep: Which files stay, when the file name has placeholders: a number for so many of the last, "best 3", a rule
             of `oncue.checkpoints`, or a list of them. The others of the same run are deleted once a new one is safe.
-        resume_best: Whether to continue from the best value of an earlier run that was recorded, and whose file is still
-            what was saved, instead of replacing that file with the first of this run. `keep` then also counts its files.
+        resume_best: Whether to continue from the best value of an earlier run, instead of replacing its file with the first
+            of this run. The file says its score itself; one that doesn't, because Keras or a method of yours wrote it, is an
+            error before the first step, unless `initial_value_threshold` is given. `keep` then also counts earlier files.
         asynchronous: Whether to write in the background: training waits only while the tensors are copied. One file is
             written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk. For a
             callback of yours that follows in the list, in the same hook, the file is waited for.
         period: The word of Keras 2 for a number of epochs; use `every`.
 
-    With `keep` or `resume_best`, what was saved is recorded beside the files in `<file name>.oncue.json`: sizes,
-    SHA-256 digests, epochs and scores.
+    Every file that is saved as the best has its score in it. With `keep` or `resume_best`, what was saved is recorded beside
+    the files, too, in `<file name>.oncue.json`: sizes, SHA-256 digests, epochs and scores.
 
     Attributes:
         best: The best value so far; None before the first.
 
     Raises:
         ValueError: For an argument that can't be right, and before the first step for a placeholder or a monitored name
-            that this run can't log.
+            that this run can't log, and for a best file of an earlier run whose score isn't known.
         OSError: Before the first step, when nothing can be written to the path, it is a folder, or there is no room for a
             file; and when a save fails.
 
@@ -88,6 +93,7 @@ class ModelCheckpoint(MonitorCallback):
 
     makes_way = True
     state_fields = ("best", "waited", "run_id", "records")
+    _without = "it can't tell the best, and saves every time as long as it knows of none"
 
     def __init__(
         self,
@@ -243,9 +249,10 @@ class ModelCheckpoint(MonitorCallback):
         if self._run is not None and self._run.progress.cut_short(self.model):
             self._say(epoch, "not saving the model, because a value is not finite")
             self._decided("note", "no_file")
-        elif self.save_best_only:
-            if score is not None:
-                self._save_if_best(epoch, batch, logs, score)
+        elif self.save_best_only and score is not None:
+            self._save_if_best(epoch, batch, logs, score)
+        elif self.save_best_only and (self.best is not None or (self._skipped(logs) and not self._is_last(epoch))):
+            self._say(epoch, f"{self.monitor} was not measured, so the model is not saved")
         else:
             path = self._path(epoch, batch, logs)
             # The manifest is the writer's until it is done.
@@ -255,8 +262,11 @@ class ModelCheckpoint(MonitorCallback):
                 self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
                 return
             self._say(epoch, f"saving model to {path}")
-            self._save(path, record, epoch, batch)
+            self._save(path, record, epoch, batch, score)
             self._decided("save", "file", path=path, monitor=self.monitor, score=score)
+
+    def _is_last(self, epoch: int) -> bool:
+        return was_stopped(self.model) or epoch + 1 == (self.params or {}).get("epochs")
 
     def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float) -> None:
         before = "None" if self.best is None else f"{self.best:.5f}"
@@ -265,7 +275,7 @@ class ModelCheckpoint(MonitorCallback):
             return
         path = self._path(epoch, batch, logs)
         self._say(epoch, f"{self.monitor} improved from {before} to {score:.5f}, saving model to {path}")
-        self._save(path, self._record(path, epoch, batch, score), epoch, batch)
+        self._save(path, self._record(path, epoch, batch, score), epoch, batch, score)
         self._decided("best", "best_file", path=path, monitor=self.monitor, score=score, before=self.best)
         self.best = score
 
@@ -286,12 +296,18 @@ class ModelCheckpoint(MonitorCallback):
 
     # Saving ------------------------------------------------------------------------------------------------------
 
-    def _save(self, path: str, record: Record | None, epoch: int, batch: int | None) -> None:
+    def _save(
+        self, path: str, record: Record | None, epoch: int, batch: int | None, score: float | None = None
+    ) -> None:
+        from oncue.checkpoints.score_note import ScoreNote
+
         rules, direction = self._rules, self.watch.direction
+        note = ScoreNote(self.watch.name, direction, score).as_text() if self._watches and score is not None else None
         self._saver.save(
             self.model,
             path,
             self.save_weights_only,
+            note,
             lambda write: self._saver.commit(write, path, record, rules, direction),
             lambda: self._say(epoch, f"finished saving model to {path}"),
         )
@@ -320,14 +336,46 @@ class ModelCheckpoint(MonitorCallback):
     def _open_manifest(self) -> None:
         path = os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
         manifest = self._saver.open_manifest(path)
-        if not self.resume_best:
-            return
+        if self.resume_best:
+            self._take_best(manifest)
+
+    def _take_best(self, manifest: Manifest) -> None:
+        from oncue.checkpoints.score_note import read_note
+
         if self.watch.direction is None:
             self._decide_direction({})
-        found = manifest.best(self.monitor, self.watch.direction)
-        if found is None or found.score is None:
-            return
-        self.run_id = found.run
-        if self.watch.is_better(found.score, self.best):
-            self.best = found.score
-            self._decided("note", "best_resumed", path=found.file, monitor=self.monitor, score=found.score)
+        recorded = {record.file: record for record in manifest.records}
+        existing = {os.path.relpath(path, manifest.folder).replace(os.sep, "/"): path for path in self._name.existing()}
+        scores: dict[str, float] = {}
+        for file, path in existing.items():
+            note = read_note(path)
+            if note is not None:
+                self._check_note(note, path)
+            if note is not None and (file not in recorded or recorded[file].score != note.score):
+                # A run that keeps no records saved it.
+                scores[file] = note.score
+        # The others may be damaged, which their records tell.
+        found = manifest.best(self.monitor, self.watch.direction, besides=scores)
+        if found is not None and found.score is not None:
+            scores[found.file] = found.score
+        if scores:
+            file = max(scores, key=lambda one: scores[one] if self.watch.direction == "up" else -scores[one])
+            self.run_id = recorded[file].run if file in recorded else self.run_id
+            if self.watch.is_better(scores[file], self.best):
+                self.best = scores[file]
+                self._decided("note", "best_resumed", path=file, monitor=self.monitor, score=self.best)
+        if self.best is None and existing and self.save_best_only:
+            path = next(iter(existing.values()))
+            raise ValueError(
+                f"ModelCheckpoint with resume_best=True doesn't know the {self.monitor} of '{path}', and could replace it by "
+                "something worse. Give the value as `initial_value_threshold=...`, move the file, or use "
+                "`resume_best=False` to replace it."
+            )
+
+    def _check_note(self, note: ScoreNote, path: str) -> None:
+        own = replace(note, monitor=self.watch.name, direction=self.watch.direction)
+        if note != own:
+            raise ValueError(
+                f"'{path}' is the best by {note.what}, and ModelCheckpoint with resume_best=True is to go on by {own.what}. "
+                "Give the same `monitor` and `mode`, another file name, or `resume_best=False` to replace the file."
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
@@ -34,6 +34,8 @@ class MonitorCallback(Callback):
         0.5
     """
 
+    _without: ClassVar[str] = "it will never act"
+
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -57,6 +59,7 @@ class MonitorCallback(Callback):
         self.watch = Monitor(self.monitor, self.mode, min_delta, type(self).__name__)
         self._reads = self.monitor
         self._expected = False
+        self._validates = False
         self._warned = False
 
     def set_model(self, model: Any) -> None:
@@ -71,21 +74,22 @@ class MonitorCallback(Callback):
             logged: What the run is going to log.
 
         Raises:
-            MonitorError: For a near-miss that no callback of the user's own could add, and for one of which such a
-                callback can be given neither name nor direction.
+            MonitorError: For a near-miss that no callback of the user's own could add, and for a name that the run doesn't
+                log by itself when `mode` doesn't say which way is better.
             ValueError: When the direction can't be determined.
         """
         self._begin_watch(self.min_delta)
         self._expected = True
-        self._reads, warning = find_monitor(self.monitor, logged, type(self).__name__)
+        self._validates = logged.validation
+        self._reads, warning = find_monitor(self.monitor, logged, type(self).__name__, self._without)
         self.watch.name = self._reads
+        if self._reads in logged.names:
+            self._decide_direction(dict(logged.directions))
+        else:
+            self._decide_direction_of_unknown(logged, warning)
         if warning is not None:
             self._warned = True
             warn(warning)
-        elif self._reads in logged.names or self.watch.direction is not None:
-            self._decide_direction(dict(logged.directions))
-        else:
-            self._decide_direction_of_unknown(logged)
 
     def watched(self, logs: dict[str, Any] | None) -> float | None:
         """Return the value in this epoch's logs, or None when it isn't there, with one warning for the whole run.
@@ -101,25 +105,38 @@ class MonitorCallback(Callback):
             if self.watch.direction is None:
                 self._decide_direction({})
             return math.nan if self._run is not None and self._run.progress.cut_short(self.model) else number
-        if not self._warned and not (self._expected and self._skips_epochs(logs)):
+        if not self._warned and not self._skipped(logs):
             self._warned = True
             known = ", ".join(logs or ()) or "nothing"
-            warn(f"{type(self).__name__} watches `{self.monitor}`, which is not available; this epoch logged: {known}.")
+            said = (
+                f"{type(self).__name__} watches `{self.monitor}`, which is not available; this epoch logged: {known}."
+            )
+            try:
+                self._decide_direction({})
+            except ValueError:
+                raise MonitorError(f"{said} If it comes later, pass `mode='min'` or `mode='max'`.") from None
+            warn(f"{said} A callback that adds it must stand before {type(self).__name__} in the list.")
         return None
 
-    def _skips_epochs(self, logs: dict[str, Any] | None) -> bool:
-        # With validation every few epochs, the epochs between have no value of validation at all.
-        return self._reads.startswith("val_") and not any(name.startswith("val_") for name in logs or ())
+    def _skipped(self, logs: dict[str, Any] | None) -> bool:
+        """Return whether this is one of the epochs between those with validation, which have no value of it at all."""
+        return (
+            self._validates
+            and self._reads.startswith("val_")
+            and not any(name.startswith("val_") for name in logs or ())
+        )
 
     def _decide_direction(self, directions: dict[str, str]) -> None:
         if self.watch.direction is None and not directions:
             directions.update(directions_of(self.model))
         self.watch.resolve(directions)
 
-    def _decide_direction_of_unknown(self, logged: Logged) -> None:
+    def _decide_direction_of_unknown(self, logged: Logged, warning: str | None) -> None:
         try:
             self._decide_direction(dict(logged.directions))
         except ValueError:
+            if warning is not None:
+                raise MonitorError(f"{warning} Give one of these as `monitor`.") from None
             guess = nearest(self.monitor, logged.names)
             hint = "" if guess is None else f" Did you mean `{guess}`?"
             raise MonitorError(

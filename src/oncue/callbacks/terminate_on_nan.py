@@ -12,6 +12,7 @@ from oncue.core.console import print_message
 from oncue.core.monitor import Logged, as_number, find_monitor
 from oncue.core.numbers import number_of, whole
 from oncue.core.protocols import TellsState, run_state_of
+from oncue.core.warn import warn
 
 if TYPE_CHECKING:
     from oncue.checkpoints.snapshot import Snapshot
@@ -111,9 +112,13 @@ class TerminateOnNaN(Callback):
         Raises:
             MonitorError: For a near-miss that no callback of the user's own could add.
         """
-        self._reads = [
-            name if name == "*" else find_monitor(name, logged, type(self).__name__)[0] for name in self.monitor
+        found = [
+            (name, None) if name == "*" else find_monitor(name, logged, type(self).__name__) for name in self.monitor
         ]
+        self._reads = [name for name, _ in found]
+        for _, warning in found:
+            if warning is not None:
+                warn(warning)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,12 +125,13 @@ class Manifest:
             self._write()
         return deleted
 
-    def best(self, monitor: str, direction: str | None) -> Record | None:
+    def best(self, monitor: str, direction: str | None, besides: Collection[str] = ()) -> Record | None:
         """Return the record with the best score whose file is still what was saved.
 
         Args:
             monitor: The score's name.
             direction: "up" or "down", the direction in which it improves.
+            besides: Files that aren't looked at.
 
         Returns:
             The record, or None if there is no such file; changed files give a warning.
@@ -138,13 +139,14 @@ class Manifest:
         Raises:
             ValueError: If the files only have scores of other names.
         """
-        others = {record.monitor for record in self.records} - {monitor}
-        if others and not any(record.monitor == monitor for record in self.records):
+        records = [record for record in self.records if record.file not in besides]
+        others = {record.monitor for record in records} - {monitor}
+        if others and not any(record.monitor == monitor for record in records):
             raise ValueError(
                 f"'{self.path}' has no score of `{monitor}`, but of {', '.join(f'`{name}`' for name in sorted(others))}. "
                 "Give that as `monitor`, another file name, or `resume_best=False` to replace the files."
             )
-        for record in by_score((record for record in self.records if record.monitor == monitor), direction):
+        for record in by_score((record for record in records if record.monitor == monitor), direction):
             if self.is_intact(record):
                 return record
             warn(

@@ -74,6 +74,19 @@ class FileName:
         marked = "".join(literal + ("" if name is None else "\0") for literal, name, _ in self._pieces)
         return ".*".join(re.escape(part) for part in os.path.basename(marked).split("\0")) + "|.{50}"
 
+    def existing(self) -> list[str]:
+        """Return the paths of the files that have such a name; placeholders in the names of folders aren't looked for."""
+        folder, name = os.path.split(
+            "".join(literal + ("" if one is None else "\0") for literal, one, _ in self._pieces)
+        )
+        if "\0" in folder or not os.path.isdir(folder or os.curdir):
+            return []
+        pattern = ".*".join(re.escape(part) for part in name.split("\0"))
+        found = (
+            os.path.join(folder, one) for one in sorted(os.listdir(folder or os.curdir)) if re.fullmatch(pattern, one)
+        )
+        return [path for path in found if os.path.isfile(path)]
+
     def check_names(self, known: Iterable[str], hint: str = "") -> None:
         """Refuse a name that nothing will fill.
 

@@ -103,13 +103,16 @@ class Monitor:
         return value + self.min_delta < reference
 
 
-def find_monitor(monitor: str, logged: Logged, owner: str) -> tuple[str, str | None]:
+def find_monitor(
+    monitor: str, logged: Logged, owner: str, without: str = "it will never act"
+) -> tuple[str, str | None]:
     """Return under which name a monitored value will appear in this run's logs, and what to warn of.
 
     Args:
         monitor: The name that the user typed.
         logged: What the run is going to log.
         owner: The class that watches, for messages.
+        without: What it does when the value never comes.
 
     Returns:
         The name in the logs, and a warning or None.
@@ -126,7 +129,7 @@ def find_monitor(monitor: str, logged: Logged, owner: str) -> tuple[str, str | N
     known = ", ".join(logged.names)
     if monitor.startswith("val_") and not logged.validation and monitor[4:] in logged.names:
         return monitor, (
-            f"{owner} watches `{monitor}`, but this run has no validation data, so it will never act. Use "
+            f"{owner} watches `{monitor}`, but this run has no validation data, so {without}. Use "
             f"`validation_data=...` or `validation_split=0.2` in `fit`, or `monitor='{monitor[4:]}'`."
         )
     guess = nearest(monitor, logged.names)
@@ -134,7 +137,7 @@ def find_monitor(monitor: str, logged: Logged, owner: str) -> tuple[str, str | N
         raise MonitorError(
             f"{owner} watches `{monitor}`, which this run can't log. Did you mean `{guess}`? It will log: {known}."
         )
-    return monitor, f"{owner} watches `{monitor}`, which this run doesn't log. It will log: {known}."
+    return monitor, f"{owner} watches `{monitor}`, which this run doesn't log, so {without}. It will log: {known}."
 
 
 def as_number(value: Any) -> float | None:

@@ -202,8 +202,10 @@ class KeepsState(Protocol):
 class SavesLater(Protocol):
     """A model whose state can be taken now and written in the background; oncue's models can."""
 
-    def prepare_save(self, filepath: Any, *, weights_only: bool = False, snapshot: Any = None) -> Callable[[], None]:
-        """Take all that a save needs, and return a function that writes it."""
+    def prepare_save(
+        self, filepath: Any, *, weights_only: bool = False, snapshot: Any = None, note: str | None = None
+    ) -> Callable[[], None]:
+        """Take all that a save needs, and return a function that writes it, with a note in the file."""
         ...
 
 

@@ -311,7 +311,12 @@ class Model(Trainer):
         save_weights(self, filepath, overwrite, **kwargs)
 
     def prepare_save(
-        self, filepath: str | os.PathLike[str], *, weights_only: bool = False, snapshot: Snapshot | None = None
+        self,
+        filepath: str | os.PathLike[str],
+        *,
+        weights_only: bool = False,
+        snapshot: Snapshot | None = None,
+        note: str | None = None,
     ) -> Callable[[], None]:
         """Take all that a save needs, and return a function that writes it later; see `oncue.saving.prepare_save`.
 
@@ -327,7 +332,7 @@ class Model(Trainer):
                 "the background. Leave out `asynchronous=True`."
             )
 
-        return prepare_save(self, filepath, weights_only=weights_only, snapshot=snapshot)
+        return prepare_save(self, filepath, weights_only=weights_only, snapshot=snapshot, note=note)
 
     def size_of_save(self, filepath: str | os.PathLike[str], *, weights_only: bool = False) -> int:
         """Return about how many bytes a save takes; see `oncue.saving.size_of_save`."""

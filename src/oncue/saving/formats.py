@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from oncue.checkpoints.score_note import ending
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
 from oncue.core.protocols import optimizer_of
@@ -136,7 +137,12 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
 
 
 def prepare_save(
-    model: Any, filepath: str | os.PathLike[str], *, weights_only: bool = False, snapshot: Snapshot | None = None
+    model: Any,
+    filepath: str | os.PathLike[str],
+    *,
+    weights_only: bool = False,
+    snapshot: Snapshot | None = None,
+    note: str | None = None,
 ) -> Callable[[], None]:
     """Take everything that a save needs from a model, and write it later.
 
@@ -149,6 +155,7 @@ def prepare_save(
         weights_only: Whether to save the weights alone.
         snapshot: Copies the tensors, into memory that it reuses; None to refer to the model's own tensors, for a save
             before the next step.
+        note: What `oncue.checkpoints.score_note` finds in the file.
 
     Returns:
         A function without arguments that writes the file, completely or not at all.
@@ -172,10 +179,10 @@ def prepare_save(
     if weights_only:
         path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
         require_built(model, "save_weights")
-        write = _prepared_weights(model, kind, snapshot)
+        write = _prepared_weights(model, kind, snapshot, note)
     else:
         path, kind = path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
-        write = _prepared_model(model, kind, True, snapshot)
+        write = _prepared_model(model, kind, True, snapshot, note)
 
     def save() -> None:
         if remote.is_url(filepath):
@@ -209,29 +216,31 @@ def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: 
 
 
 def _prepared_model(
-    model: Any, kind: str, include_optimizer: bool, snapshot: Snapshot | None
+    model: Any, kind: str, include_optimizer: bool, snapshot: Snapshot | None, note: str | None = None
 ) -> Callable[[Path], None]:
     if kind == ".keras":
-        return keras_archive.prepare_archive(model, include_optimizer, snapshot)
-    return _prepared_tree(legacy_h5.model_tree(model, include_optimizer), snapshot)
+        return keras_archive.prepare_archive(model, include_optimizer, snapshot, note)
+    return _prepared_tree(legacy_h5.model_tree(model, include_optimizer), snapshot, note)
 
 
-def _prepared_weights(model: Any, kind: str, snapshot: Snapshot | None) -> Callable[[Path], None]:
+def _prepared_weights(
+    model: Any, kind: str, snapshot: Snapshot | None, note: str | None = None
+) -> Callable[[Path], None]:
     if kind == ".safetensors":
-        return safetensors_file.prepare_weights(model, snapshot)
+        return safetensors_file.prepare_weights(model, snapshot, note)
     require_model(model, kind)
     if kind == ".weights.h5":
-        return _prepared_tree(weights_h5.weights_tree(model), snapshot)
+        return _prepared_tree(weights_h5.weights_tree(model), snapshot, note)
     tree = Tree()
     legacy_weights.write_weights(tree, model)
-    return _prepared_tree(tree, snapshot)
+    return _prepared_tree(tree, snapshot, note)
 
 
-def _prepared_tree(tree: Tree, snapshot: Snapshot | None) -> Callable[[Path], None]:
+def _prepared_tree(tree: Tree, snapshot: Snapshot | None, note: str | None) -> Callable[[Path], None]:
     if snapshot is not None:
         tree.freeze(snapshot)
 
-    return lambda path: write_hdf5(tree, path)
+    return lambda path: write_hdf5(tree, path, ending(note))
 
 
 def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:

@@ -67,12 +67,13 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
     yield memoryview(layout.gaps[-1])
 
 
-def write_hdf5(tree: Tree, path: Path) -> None:
+def write_hdf5(tree: Tree, path: Path, after: bytes = b"") -> None:
     """Write an HDF5 file, followed by a checksum; an existing file is replaced completely or not at all.
 
     Args:
         tree: What is in the file.
         path: The file to replace.
+        after: Bytes between the content and the checksum, which HDF5 doesn't read.
 
     Raises:
         OSError: When it can't be written; the old file is untouched then.
@@ -80,6 +81,8 @@ def write_hdf5(tree: Tree, path: Path) -> None:
     with replacing(path) as temporary, WriteBehind(temporary) as file:
         for piece in hdf5_pieces(tree):
             file.write(piece)
+        if after:
+            file.write(after)
         file.write(guard.trailer(file.checksum()))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from oncue.checkpoints.score_note import ending
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
 from oncue.saving import guard
@@ -21,7 +22,7 @@ from oncue.saving.weights_h5 import read_weights, weights_tree
 
 
 def prepare_archive(
-    model: Any, include_optimizer: bool = True, snapshot: Snapshot | None = None
+    model: Any, include_optimizer: bool = True, snapshot: Snapshot | None = None, note: str | None = None
 ) -> Callable[[Path], None]:
     """Take the content of a `.keras` file from a model.
 
@@ -29,6 +30,7 @@ def prepare_archive(
         model: The model.
         include_optimizer: Whether to keep the arguments of `compile` and the optimizer's state.
         snapshot: Copies the tensors; None to refer to the model's own.
+        note: What the archive's comment says.
 
     Returns:
         A function that writes the file; if it raises an OSError, the old file is untouched.
@@ -52,6 +54,7 @@ def prepare_archive(
 
     def write(path: Path) -> None:
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            archive.comment = ending(note)
             archive.writestr("metadata.json", json.dumps(metadata))
             archive.writestr("config.json", description)
             with archive.open("model.weights.h5", "w", force_zip64=True) as member:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from oncue import torch_private
+from oncue.checkpoints.score_note import KEY
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.tensors_file import entries_of, read_tensors, write_tensors
 from oncue.core.files import replacing
@@ -61,12 +62,15 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def prepare_weights(module: torch.nn.Module, snapshot: Snapshot | None = None) -> Callable[[Path], None]:
+def prepare_weights(
+    module: torch.nn.Module, snapshot: Snapshot | None = None, note: str | None = None
+) -> Callable[[Path], None]:
     """Take a module's weights; a tensor with several names is saved under the first.
 
     Args:
         module: Any torch module.
         snapshot: Copies the tensors; None to refer to the module's own.
+        note: What the metadata say beside.
 
     Returns:
         A function that writes the file; if it raises an OSError, the old file is untouched.
@@ -81,6 +85,8 @@ def prepare_weights(module: torch.nn.Module, snapshot: Snapshot | None = None) -
 
     def write(path: Path) -> None:
         metadata = {"format": "pt", "oncue_format": FORMAT_VERSION, "order": "\n".join(tensors)}
+        if note is not None:
+            metadata[KEY] = note
         with replacing(path) as temporary:
             write_tensors(temporary, tensors, metadata)
 
