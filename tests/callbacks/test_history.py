@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
 from pathlib import Path
@@ -310,3 +311,55 @@ def test_a_copy_gives_the_same_account(again: Any) -> None:
     assert twin.explain() == history.explain()
     other = again(model)
     assert np.array_equal(other.predict(np.ones((1, 2)), verbose=0), model.predict(np.ones((1, 2)), verbose=0))
+
+
+def test_old_names_find_the_curves_without_being_keys(tmp_path: Path) -> None:
+    made = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(2, activation="softmax")])
+    made.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    classes = np.arange(16) % 2
+
+    def run(epochs: int) -> Any:
+        backup = oncue.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        more = [ReduceLROnPlateau(monitor="loss"), backup]
+        return made.fit(X, classes, validation_data=(X, classes), epochs=epochs, verbose=0, callbacks=more)
+
+    # Also when it was read from a backup.
+    for history in (run(1), run(2)):
+        curves = history.history
+        keys = ["accuracy", "learning_rate", "loss", "val_accuracy", "val_loss"]
+        for found in (
+            curves,
+            copy.copy(curves),
+            copy.deepcopy(curves),
+            curves.copy(),
+            pickle.loads(pickle.dumps(curves)),
+        ):
+            assert sorted(found) == sorted(found.keys()) == keys
+            assert found["acc"] is found["accuracy"] and found.get("val_acc") == found["val_accuracy"]
+            assert found["lr"] == found["learning_rate"] == found.get("lr")
+            assert "acc" not in found and found.get("nothing") is None and found.get("nothing", 3) == 3
+            assert found == dict(curves) and isinstance(found, dict)
+        assert sorted(json.loads(json.dumps(curves))) == sorted({**curves}) == sorted(dict(**curves)) == keys
+        with pytest.raises(KeyError, match="nothing"):
+            curves["nothing"]
+    assert len(curves["acc"]) == 2
+
+
+def test_a_table_of_the_curves_has_their_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    made = model()
+    curves = made.fit(X, Y, epochs=2, verbose=0, callbacks=[ReduceLROnPlateau(monitor="loss")]).history
+    table = pandas.DataFrame(curves)
+    assert sorted(table.columns) == ["learning_rate", "loss"] and len(table) == 2
+
+
+def test_a_copy_of_a_running_history_is_its_own() -> None:
+    copies: list[Any] = []
+
+    class Copies(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.note(f"noted {epoch}")
+            copies.extend([copy.copy(self.model.history), copy.deepcopy(self.model.history)])
+
+    model().fit(X, Y, epochs=2, verbose=0, callbacks=[Copies()])
+    assert [len(twin.journal) for twin in copies] == [1, 1, 2, 2]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from helpers import Clock
-from oncue.callbacks import Callback, CallbackList, History, callback_list, listeners
+from helpers import Clock, small_model
+from oncue.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CallbackList,
+    History,
+    TerminateOnNaN,
+    callback_list,
+    listeners,
+)
 from oncue.core.costs import UNTOLD, HookClock
 
 
@@ -202,6 +212,94 @@ def test_history_has_the_costs(clock: Clock) -> None:
     train(clock, [history, Takes(clock, 0.5)], 4)
     assert list(history.costs) == ["Takes", "History"]
     assert history.costs["Takes"] == {"on_train_batch_end": pytest.approx(2.0)}
+
+
+class Everywhere(Callback):
+    """Takes a second in each hook of a run."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.clock.now += 1.0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.clock.now += 1.0
+
+    def on_test_end(self, logs: Any = None) -> None:
+        self.clock.now += 1.0
+
+    def close(self) -> None:
+        self.clock.now += 1.0
+
+
+def total(costs: dict[str, dict[str, float]]) -> float:
+    return sum(seconds for hooks in costs.values() for seconds in hooks.values())
+
+
+def data() -> tuple[Any, Any]:
+    return np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_shares_are_shares(clock: Clock, order: int) -> None:
+    history = History()
+    # Nothing else moves the clock, so that callbacks took the whole run.
+    small_model().fit(*data(), epochs=2, verbose=0, callbacks=[Everywhere(clock), history][::order])
+    assert history.seconds == total(history.costs) == 4.0
+    assert "4.0 s, 100.0% of the run" in history.explain()
+
+
+def test_an_evaluation_inside_a_hook_counts_once(clock: Clock) -> None:
+    class Evaluates(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            clock.now += 1.0
+            self.model.evaluate(*data(), verbose=0, callbacks=[Everywhere(clock)])
+
+    history = small_model().fit(*data(), verbose=0, callbacks=[Evaluates(), Everywhere(clock)])
+    # The hook's own second, and two of the evaluation inside it.
+    assert history.costs["Evaluates"] == {"on_epoch_end": 3.0}
+    assert history.seconds == total(history.costs) == 6.0
+
+
+def test_a_run_in_two_parts_adds_up(clock: Clock, tmp_path: Path) -> None:
+    class Cut(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            clock.now += 10.0
+            if epoch == 1 and cut:
+                raise ConnectionError
+
+    def run() -> Any:
+        backup = BackupAndRestore(tmp_path / "b")
+        return small_model().fit(*data(), epochs=2, verbose=0, callbacks=[Everywhere(clock), backup, Cut()])
+
+    cut = True
+    with pytest.raises(ConnectionError):
+        run()
+    cut = False
+    history = run()
+    # What came after the state was saved is lost: 1 + 10 + 1 seconds until then, and 1 + 10 + 1 + 1 in the other part. The
+    # costs of the hook in which it was saved were not known yet.
+    assert history.seconds == 25.0 and total(history.costs) == 24.0
+    assert history.costs["Everywhere"] == {"on_train_begin": 2.0, "on_epoch_end": 1.0, "close": 1.0}
+    assert history.costs["Cut"] == {"on_epoch_begin": 20.0}
+
+
+def test_going_back_does_not_turn_back_the_clock(clock: Clock) -> None:
+    class Spoil(Callback):
+        spoilt = False
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            clock.now += 1.0
+            if epoch == 1 and not self.spoilt:
+                self.spoilt = True
+                self.model.set_weights([weight * np.nan for weight in self.model.get_weights()])
+
+    model = small_model()
+    history = model.fit(*data(), epochs=3, verbose=0, callbacks=[Spoil(), TerminateOnNaN(action="rollback")])
+    # Three epochs, one of them twice.
+    assert history.seconds == total(history.costs) == 4.0
 
 
 def test_listeners_that_were_never_called_cost_nothing() -> None:

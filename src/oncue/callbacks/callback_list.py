@@ -89,6 +89,8 @@ class CallbackList(Callback):
         self.run_state: TellsState | None = None
         self.paused: str | None = None
         self._announced = False
+        # When the run began, and when it ended.
+        self._clock: tuple[float | None, float | None] = None, None
         self.set_params(params)
         self.set_model(model)
         self._listen()
@@ -185,6 +187,12 @@ class CallbackList(Callback):
             entry = self.journal.write("CallbackList", what="two_set_the_rate", data={"callbacks": sorted(kinds)})
             warn(entry.text)
 
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken so far, from before its first hook until after its last."""
+        began, ended = self._clock
+        return 0.0 if began is None else (perf_counter() if ended is None else ended) - began
+
     def costs(self) -> dict[str, dict[str, float]]:
         """Return the seconds that each callback took in each hook, the most expensive callback first."""
         return by_callback({hook: listeners.clock for hook, listeners in self._listeners.items()})
@@ -253,7 +261,7 @@ class CallbackList(Callback):
         self.paused = None
         # A list that is used again counts the costs of this run only.
         self._listen()
-        began = perf_counter()
+        self._clock = perf_counter(), None
         try:
             yield self
         except BaseException as error:
@@ -267,9 +275,10 @@ class CallbackList(Callback):
             for callback in self.callbacks:
                 if isinstance(callback, Callback):
                     callback.after_close()
+            self._stop_clock()
         if failure is not None:
             raise failure
-        warning = cost_warning(self.costs(), perf_counter() - began)
+        warning = cost_warning(self.costs(), self.seconds)
         if warning is not None and (self.params or {}).get("verbose"):
             print_message(warning)
 
@@ -280,8 +289,12 @@ class CallbackList(Callback):
     def close(self) -> None:
         """Let every callback release what it holds, last first; the first failure is raised when all were called."""
         failure = self._listeners["close"].call_each(None, backwards=True)
+        self._stop_clock()
         if failure is not None:
             raise failure
+
+    def _stop_clock(self) -> None:
+        self._clock = self._clock[0], perf_counter()
 
     # Dispatch ----------------------------------------------------------------------------------------------------
 
@@ -291,6 +304,9 @@ def _plain(hook: str) -> Callable[..., None]:
         self.progress.batch = None
         if hook == "on_train_begin":
             self.progress.enter(None, begins=True)
+            if self._clock[0] is None or self._clock[1] is not None:
+                # A loop that doesn't say by `run` when it begins.
+                self._clock = perf_counter(), None
             if not self._announced:
                 self.journal.clear()
             self._announced = False

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending, explain
 from oncue.core.builtin import builtin
+from oncue.core.costs import added
 from oncue.core.journal import Journal
+from oncue.core.logs import ByLogName
 from oncue.core.preempted import Preempted
 from oncue.core.protocols import averages_weights, step_account_of, was_stopped
 
@@ -23,7 +27,10 @@ class History(Callback):
         logged_in: From each name to the epochs that had it.
         epoch: The indices of the epochs.
         journal: What callbacks decided in the run, when and why.
-        costs: The seconds that each callback took in each hook.
+        costs: The seconds that each callback took in each hook; of a run that was resumed, in all its parts.
+
+    Names of older versions of Keras find the values of today's (`history["acc"]` those of `accuracy`), without being among the
+    keys.
 
     Example:
         >>> history = History()
@@ -38,29 +45,44 @@ class History(Callback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.history: dict[str, list[Any]] = {}
-        self.logged_in: dict[str, list[int]] = {}
-        self.epoch: list[int] = []
-        self._ending = Ending()
-        self._began = time.perf_counter()
-        self._seconds: float | None = None
-        self._steps = ""
+        self._reset()
         # What a copy that belongs to no run reports.
         self._journal = Journal()
         self._costs: dict[str, dict[str, float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_journal": self.journal, "_costs": self.costs}
+        own = {"_journal": copy(self.journal), "_costs": self.costs, "_seconds": self.seconds}
+        return {**super().__getstate__(), **own}
+
+    def _reset(self) -> None:
+        self.history: dict[str, list[Any]] = ByLogName()
+        self.logged_in: dict[str, list[int]] = ByLogName()
+        self.epoch: list[int] = []
+        self._ending = Ending()
+        self._steps = ""
+        self._began = time.perf_counter()
+        self._seconds: float | None = None
+        # The seconds and the costs of the parts of a run before it was resumed.
+        self._earlier: tuple[float, dict[str, dict[str, float]]] = 0.0, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fields' values, and how long it took to get there."""
+        return {**super().state_dict(), "seconds": self.seconds, "costs": self.costs}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned; the time, too, unless the run that takes it over has begun before."""
+        fields = dict(state)
+        # Older states have neither.
+        earlier = fields.pop("seconds", 0.0), fields.pop("costs", {})
+        super().load_state_dict(fields)
+        self.history, self.logged_in = ByLogName(self.history), ByLogName(self.logged_in)
+        if self._run is not None and self._run.progress.epoch is None:
+            # Going back to an earlier state of the same run doesn't turn back the clock.
+            self._earlier = earlier
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
-        self.history = {}
-        self.logged_in = {}
-        self.epoch = []
-        self._ending = Ending()
-        self._began = time.perf_counter()
-        self._seconds = None
-        self._steps = ""
+        self._reset()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the epoch's logs."""
@@ -73,6 +95,7 @@ class History(Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Note that the run finished, or was asked to stop."""
+        self._seconds = time.perf_counter() - self._began
         self._ending = Ending(
             "asked" if was_stopped(self.model) else "finished",
             planned=(self.params or {}).get("epochs"),
@@ -90,10 +113,8 @@ class History(Callback):
         self._ending = Ending(how, error, epoch=None if self._run is None else self._run.progress.epoch)
 
     def close(self) -> None:
-        """Stop the clock, and note how the steps ran."""
-        if self._seconds is None:
-            self._seconds = time.perf_counter() - self._began
-            self._steps = step_account_of(self.model)
+        """Note how the steps ran."""
+        self._steps = step_account_of(self.model)
 
     @property
     def journal(self) -> Journal:
@@ -103,11 +124,13 @@ class History(Callback):
     @property
     def costs(self) -> dict[str, dict[str, float]]:
         """The seconds that each callback took in each hook, the most expensive callback first."""
-        return self._costs if self._run is None else self._run.costs()
+        return self._costs if self._run is None else added(self._earlier[1], self._run.costs())
 
     @property
     def seconds(self) -> float:
-        """How long the run took, or has taken so far."""
+        """How long the run took, or has taken so far; a run that was resumed, in all its parts."""
+        if self._run is not None:
+            return self._earlier[0] + self._run.seconds
         return time.perf_counter() - self._began if self._seconds is None else self._seconds
 
     def explain(self) -> str:

@@ -117,6 +117,28 @@ def _scale(divided: Sequence[float], undivided: float) -> float:
     return 1.0 + undivided / total if total else 0.0
 
 
+def added(
+    one: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Return the sum of two tables of seconds by callback and hook, the most expensive callback first.
+
+    Example:
+        >>> added({"A": {"on_epoch_end": 0.5}}, {"A": {"on_epoch_end": 0.25}, "B": {"close": 1.0}})
+        {'B': {'close': 1.0}, 'A': {'on_epoch_end': 0.75}}
+    """
+    table: dict[str, dict[str, float]] = {}
+    for part in (one, other):
+        for name, hooks in part.items():
+            row = table.setdefault(name, {})
+            for hook, seconds in hooks.items():
+                row[hook] = row.get(hook, 0.0) + seconds
+    return _ordered(table)
+
+
+def _ordered(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return dict(sorted(table.items(), key=lambda item: -sum(item[1].values())))
+
+
 def by_callback(clocks: Mapping[str, HookClock]) -> dict[str, dict[str, float]]:
     """Return seconds by callback and hook, the most expensive callback first.
 
@@ -130,4 +152,4 @@ def by_callback(clocks: Mapping[str, HookClock]) -> dict[str, dict[str, float]]:
     for hook, clock in clocks.items():
         for name, seconds in clock.seconds().items():
             table.setdefault(name, {})[hook] = seconds
-    return dict(sorted(table.items(), key=lambda item: -sum(item[1].values())))
+    return _ordered(table)

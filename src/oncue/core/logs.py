@@ -1,4 +1,4 @@
-"""Logs: a dict of metric values that are fetched from the device together, on first read."""
+"""Logs: a dict of metric values that are fetched from the device together, on first read; and dicts with their names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,41 @@ class _Pending:
 _PENDING: Any = _Pending()
 
 
-class Logs(dict[str, Any]):
+class ByLogName(dict[str, Any]):
+    """A dict by the names of logged values: names of the Keras 1 and 2 era resolve, without appearing among the keys.
+
+    Example:
+        >>> curves = ByLogName(accuracy=[0.5, 0.75])
+        >>> curves["acc"], curves.get("acc"), "acc" in curves, list(curves)
+        ([0.5, 0.75], [0.5, 0.75], False, ['accuracy'])
+    """
+
+    old_names: ClassVar[Callable[[str], Iterable[str]]] = staticmethod(lambda key: ())
+    """From an old name to the names it may stand for; `oncue.legacy` fills it in."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: str) -> Any:
+        for name in ByLogName.old_names(key):
+            if super().__contains__(name):
+                return self[name]
+        raise KeyError(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a name, or the default."""
+        if super().__contains__(key):
+            return self[key]
+        try:
+            return self.__missing__(key)
+        except KeyError:
+            return default
+
+    def copy(self) -> dict[str, Any]:
+        """Return a dict of the same kind with the same values."""
+        return ByLogName(self)
+
+
+class Logs(ByLogName):
     """The values that a hook receives: a real dict, whose numbers stay on the device until one is read.
 
     `len`, `in`, `keys` and iteration fetch nothing. The first read of a value fetches all of them in one transfer and
@@ -44,9 +78,6 @@ class Logs(dict[str, Any]):
         >>> logs["acc"], "acc" in logs, sorted(logs)
         (0.75, False, ['accuracy', 'loss'])
     """
-
-    old_names: ClassVar[Callable[[str], Iterable[str]]] = staticmethod(lambda key: ())
-    """From an old name to the names it may stand for; `oncue.legacy` fills it in."""
 
     running: ClassVar[bool] = False
     """Whether the values are means over the pass so far, rather than those of one batch."""
@@ -90,21 +121,6 @@ class Logs(dict[str, Any]):
             self.fetch()
         return super().__getitem__(key)
 
-    def __missing__(self, key: str) -> Any:
-        for name in Logs.old_names(key):
-            if super().__contains__(name):
-                return self[name]
-        raise KeyError(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a name, or the default."""
-        if super().__contains__(key):
-            return self[key]
-        try:
-            return self.__missing__(key)
-        except KeyError:
-            return default
-
     # Overriding __iter__ keeps dict(logs), {**logs} and f(**logs) from copying unread values directly.
     def __iter__(self) -> Iterator[str]:
         return super().__iter__()
@@ -130,8 +146,6 @@ class Logs(dict[str, Any]):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
-
-    __hash__ = None
 
     def __repr__(self) -> str:
         self.fetch()

@@ -41,6 +41,11 @@ class Run(Protocol):
         """The callbacks that save the state of the run."""
         ...
 
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken so far, from before its first hook until after its last."""
+        ...
+
     def costs(self) -> dict[str, dict[str, float]]:
         """Return the seconds by callback and hook."""
         ...

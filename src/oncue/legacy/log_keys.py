@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from oncue.core.logs import Logs
+from oncue.core.logs import ByLogName
 
 LOG_KEYS: dict[str, tuple[str, ...]] = {
     "acc": (
@@ -57,4 +57,4 @@ def old_log_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-Logs.old_names = staticmethod(log_names)
+ByLogName.old_names = staticmethod(log_names)
