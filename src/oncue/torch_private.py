@@ -98,6 +98,29 @@ def identities(owners: Sequence[Any]) -> list[list[int]]:
     return found
 
 
+def tables(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """Return the dicts in which a module itself keeps its parameters and the modules inside.
+
+    Names: `Module._parameters`, `Module._modules`. After each hook of the user's it must be seen whether one was added or
+    replaced; the public iterators tell, too, in many times the time. Without the names there is nothing to look at, and
+    weights that a hook adds are trained from the next run on.
+
+    Args:
+        module: Any torch module.
+
+    Returns:
+        The dicts themselves, not copies.
+
+    Example:
+        >>> [list(table) for table in tables(torch.nn.Linear(2, 1))]
+        [['weight', 'bias'], []]
+    """
+    try:
+        return [module._parameters, module._modules]
+    except AttributeError:
+        return []
+
+
 _COMPILED = "_orig_mod"
 
 

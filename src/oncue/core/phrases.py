@@ -179,6 +179,11 @@ def _two_set_the_rate(data: Data) -> str:
     )
 
 
+def _changed_in_hook(data: Data) -> str:
+    step = {"train": "training", "test": "evaluation", "predict": "prediction"}[data["steps"]]
+    return f"a hook changed {', '.join(data['names'])}, which counts from this step of the {step} on"
+
+
 # Parts -----------------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +219,7 @@ PHRASES: dict[str, Phrase] = {
     "rolled_back": _alone(_rolled_back),
     "resumed": _alone(_resumed),
     "two_set_the_rate": _alone(_two_set_the_rate),
+    "changed_in_hook": _alone(_changed_in_hook),
     "no_graph": _alone(lambda data: f"no graph is written: {data['model']} is no torch module and has no `to_json`"),
     "profiled": _alone(lambda data: f"profiled batches {data['first']} to {data['last']}: {data['path']}"),
     # An entry of a state of format 2 has its words, and no data to make them from.

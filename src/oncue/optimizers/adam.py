@@ -112,14 +112,16 @@ class Adam(Optimizer):
         return inner
 
     def _hyperparameters(self) -> dict[str, Any]:
+        return {"betas": (self._beta_1, self._beta_2), **self._counted(self._updates + 1)}
+
+    def _counted(self, update: int) -> dict[str, Any]:
         # torch adds epsilon to sqrt(v / correction), Keras to sqrt(v).
-        correction = 1.0 - self._beta_2 ** (self._updates + 1)
-        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon / math.sqrt(correction)}
+        return {"eps": self._epsilon / math.sqrt(1.0 - self._beta_2**update)}
 
     def _count_changed(self) -> None:
         if self._inner is not None:
             for parameter in self._parameters:
-                self._inner.state[parameter]["step"].fill_(self._updates)
+                self._inner.state[parameter]["step"].fill_(self._updates - self._since.get(parameter, 0))
 
     def _skipped(self, parameters: list[Tensor]) -> None:
         # Keras corrects the bias by the count of all updates, torch by those of the parameter.

@@ -88,7 +88,10 @@ class Adamax(Optimizer):
         return _Adamax(groups, {"lr": learning_rate, **self._hyperparameters()}, {"momentum": 0.0, "norm": 0.0})
 
     def _hyperparameters(self) -> dict[str, Any]:
-        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon, "t": self._updates + 1}
+        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon, **self._counted(self._updates + 1)}
+
+    def _counted(self, update: int) -> dict[str, Any]:
+        return {"t": update}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "norm": "norm"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -33,11 +34,12 @@ def tensor_of(variable: Any) -> Tensor:
     return tensor
 
 
-def built_parameters(variables: list[Any]) -> tuple[list[Tensor], list[str]]:
+def built_parameters(variables: list[Any], known: Sequence[Tensor] = ()) -> tuple[list[Tensor], list[str]]:
     """Return the parameters behind variables, and what to call each in a message.
 
     Args:
         variables: Torch parameters, or objects whose `.value` is one.
+        known: Parameters that may be frozen, because the optimizer has them already.
 
     Returns:
         The parameters and their labels.
@@ -51,11 +53,11 @@ def built_parameters(variables: list[Any]) -> tuple[list[Tensor], list[str]]:
         ['variable 0 of shape (2,)']
     """
     parameters = [tensor_of(variable) for variable in variables]
-    labels = []
+    labels, held = [], {id(parameter) for parameter in known}
     for position, (variable, parameter) in enumerate(zip(variables, parameters, strict=True)):
         name = getattr(variable, "path", None) or getattr(variable, "name", None)
         label = name if isinstance(name, str) else f"variable {position} of shape {tuple(parameter.shape)}"
-        if not (parameter.is_leaf and parameter.requires_grad):
+        if not (parameter.is_leaf and parameter.requires_grad) and id(parameter) not in held:
             raise ValueError(f"`variables` must be trainable parameters; {label} does not require a gradient.")
         labels.append(label)
     if len({id(parameter) for parameter in parameters}) != len(parameters):

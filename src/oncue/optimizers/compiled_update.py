@@ -127,6 +127,7 @@ class KerasUpdate(CompiledUpdate):
             place += 1
         self._write(place, 1.0 - (optimizer._weight_decay or 0.0) * rate)
 
+    @torch.no_grad()
     def after(self) -> None:
         """Count the update, and let the moving average and the constraints follow."""
         optimizer = self.optimizer
@@ -262,7 +263,7 @@ def compiled_update(optimizer: Optimizer) -> CompiledUpdate | None:
     """
     if optimizer._inner is None or optimizer._accumulators is not None or optimizer.loss_scale_factor is not None:
         return None
-    if type(optimizer).step is not Optimizer.step:
+    if type(optimizer).step is not Optimizer.step or optimizer._since:
         return None
     if type(optimizer) is TorchOptimizer:
         rule = RULES.get(type(optimizer._inner))

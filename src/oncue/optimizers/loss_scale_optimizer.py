@@ -143,9 +143,9 @@ class LossScaleOptimizer(Optimizer):
         """Build the inner optimizer, and put the factor where the parameters are."""
         inner = self.inner_optimizer
         inner.build(variables)
+        self._parameters, self._labels, self._inner = inner._parameters, inner._labels, inner._inner
         if self.built:
             return
-        self._parameters, self._labels, self._inner = inner._parameters, inner._labels, inner._inner
         device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self._scale = LossScale(self.initial_scale, self.dynamic_growth_steps, device)
         deferred = device.type == "cuda" and reads_found_inf(type(inner.torch_optimizer))

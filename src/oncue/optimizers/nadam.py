@@ -87,6 +87,7 @@ class Nadam(Optimizer):
         self._product, self._multiplied, self._coming = 1.0, 0, (0, 1.0)
         # Whether they had several `beta_1`, so that the product doesn't follow from the count.
         self._mixed = False
+        self._late_products: dict[int, float] = {}
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return a Nadam with one schedule of momenta for all parameters."""
@@ -97,12 +98,20 @@ class Nadam(Optimizer):
 
     def _hyperparameters(self) -> dict[str, Any]:
         update = self._updates + 1
-        now, following = self._momentum_at(update), self._momentum_at(update + 1)
-        product = self._u_product() * now
+        product = self._u_product() * self._momentum_at(update)
         self._coming = update, product
+        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon, **self._shares(update, product)}
+
+    def _counted(self, update: int) -> dict[str, Any]:
+        # The products of the updates before, for each count at which parameters joined.
+        before = self._late_products.pop(update - 1, None)
+        product = self._from_the_count(update - 1) if before is None else before
+        self._late_products[update] = product = product * self._momentum_at(update)
+        return self._shares(update, product)
+
+    def _shares(self, update: int, product: float) -> dict[str, float]:
+        now, following = self._momentum_at(update), self._momentum_at(update + 1)
         return {
-            "betas": (self._beta_1, self._beta_2),
-            "eps": self._epsilon,
             "correction": 1.0 - self._beta_2**update,
             "momentum_share": following / (1.0 - product * following),
             "gradient_share": (1.0 - now) / (1.0 - product),
@@ -115,19 +124,22 @@ class Nadam(Optimizer):
             # An update that was asked for is multiplied once it is done: a step can be skipped, or tried again.
             asked, product = self._coming
             followed = done == asked == self._multiplied + 1
-            self._product = product if followed else self._from_the_count()
+            self._product = product if followed else self._from_the_count(done)
             self._multiplied = done
         return self._product
 
-    def _from_the_count(self) -> float:
-        return math.prod(self._momentum_at(update) for update in range(1, self._updates + 1))
+    def _from_the_count(self, updates: int) -> float:
+        return math.prod(self._momentum_at(update) for update in range(1, updates + 1))
+
+    def _count_changed(self) -> None:
+        self._late_products.clear()
 
     def _own_variables(self) -> list[Tensor]:
         return [torch.tensor(self._u_product(), dtype=torch.float32)]
 
     def _set_own_variables(self, values: Sequence[Tensor]) -> None:
         # The 32 bits of a file are less than what follows from the count, unless `beta_1` was another for a time.
-        saved, counted = values[0], self._from_the_count()
+        saved, counted = values[0], self._from_the_count(self._updates)
         self._mixed = bool(torch.tensor(counted, dtype=torch.float32) != saved)
         self._set_product(float(saved) if self._mixed else counted)
 
@@ -135,14 +147,14 @@ class Nadam(Optimizer):
         super()._settings_changed()
         if self.built and self._updates:
             product = self._u_product()
-            self._mixed = product != self._from_the_count()
+            self._mixed = product != self._from_the_count(self._updates)
 
     def _numbers(self) -> dict[str, float]:
         return {"u_product": self._u_product()} if self._mixed else {}
 
     def _set_numbers(self, numbers: dict[str, float]) -> None:
         self._mixed = "u_product" in numbers
-        self._set_product(numbers["u_product"] if self._mixed else self._from_the_count())
+        self._set_product(numbers["u_product"] if self._mixed else self._from_the_count(self._updates))
 
     def _set_product(self, product: float) -> None:
         self._product, self._multiplied = product, self._updates

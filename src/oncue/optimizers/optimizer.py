@@ -143,6 +143,8 @@ class Optimizer:
         self.name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else name
         self._groups: list[dict[str, Any]] = []
         self._undecayed: set[Tensor] = set()
+        # After how many updates a parameter joined, where that isn't 0.
+        self._since: dict[Tensor, int] = {}
         self.weight_decay = weight_decay
 
     # The learning rate.
@@ -282,6 +284,14 @@ class Optimizer:
         """What the coming update writes into every parameter group, besides the learning rate."""
         return {}
 
+    def _counted(self, update: int) -> dict[str, Any]:
+        """The part of `_hyperparameters` that depends on the number of the update, for a parameter that joined later.
+
+        Args:
+            update: The number of the parameter's coming update, from 1.
+        """
+        return {}
+
     def _skipped(self, parameters: list[Tensor]) -> None:
         """React to parameters having been left out of an update for lack of a gradient."""
 
@@ -346,26 +356,33 @@ class Optimizer:
         """Take the parameters to train and create the state for them.
 
         Args:
-            variables: Torch parameters, or objects whose `.value` is one. The same ones again do nothing.
+            variables: Torch parameters, or objects whose `.value` is one. More than last time extend the optimizer: the
+                state of those that it has already stays, that of new ones begins at zero.
 
         Raises:
-            ValueError: When the optimizer is already built for other parameters, or one is not a parameter.
+            ValueError: When the optimizer is already built for others, and lacks none or all of these; or when one is not a
+                parameter.
         """
         variables = list(variables)
-        parameters, labels = built_parameters(variables)
+        parameters, labels = built_parameters(variables, known=self._parameters)
         if self.built:
-            if [id(p) for p in parameters] != [id(p) for p in self._parameters]:
+            held, given = {id(p) for p in self._parameters}, {id(p) for p in parameters}
+            if not held <= given:
                 raise ValueError(
                     f"This {type(self).__name__} was built for {len(self._parameters)} other parameters and can't be "
                     f"used for these {len(parameters)}. Compile the model again with a new optimizer."
                 )
-            return
         self._constraints = [
             (parameter, variable.constraint)
             for parameter, variable in zip(parameters, variables, strict=True)
-            if getattr(variable, "constraint", None) is not None
+            if getattr(variable, "constraint", None) is not None and parameter.requires_grad
         ]
         self._exclude_by_name(variables, parameters)
+        if self._parameters:
+            if len(parameters) > len(self._parameters):
+                self._extend(parameters, labels)
+            self._choose_path()
+            return
         if parameters:
             self._inner = self.make_torch_optimizer(self._make_groups(parameters), self._rate.at(0))
             self._groups = self._inner.param_groups
@@ -375,6 +392,46 @@ class Optimizer:
         self.built = True
         self._settings_changed()
         self._count_changed()
+
+    def _extend(self, parameters: list[Tensor], labels: list[str]) -> None:
+        """Take in parameters that are new among others, all of them in the order that is wanted."""
+        assert self._inner is not None
+        held = {id(p): place for place, p in enumerate(self._parameters)}
+        new = [p for p in parameters if id(p) not in held]
+        self._extend_torch_optimizer(parameters, new)
+        self._groups = self._inner.param_groups
+        if self._average is not None:
+            values = self._average.values
+            self._average.values = [values[held[id(p)]] if id(p) in held else p.detach().clone() for p in parameters]
+            self._average.parameters = parameters
+        if self._accumulators is not None:
+            sums = self._accumulators
+            self._accumulators = [
+                sums[held[id(p)]] if id(p) in held else torch.zeros_like(p, requires_grad=False) for p in parameters
+            ]
+        self._parameters, self._labels = parameters, labels
+        self._count_changed()
+
+    def _extend_torch_optimizer(self, parameters: list[Tensor], new: list[Tensor]) -> None:
+        if self._updates:
+            # Bias corrections count the updates of a parameter from its own first one, as torch's do.
+            self._since.update(dict.fromkeys(new, self._updates))
+        inner = self.torch_optimizer
+        made = self.make_torch_optimizer(self._make_groups(new), self._rate.at(self._updates))
+        for group in made.param_groups:
+            inner.add_param_group(group)
+        inner.state.update(made.state)
+
+    def _join_since(self, since: list[int]) -> None:
+        """Say of each parameter after how many updates it joined, and give those of one count a group of their own."""
+        self._since = {p: count for p, count in zip(self._parameters, since, strict=True) if count}
+        for group in list(self._groups):
+            parts: dict[int, list[Tensor]] = {}
+            for parameter in group["params"]:
+                parts.setdefault(self._since.get(parameter, 0), []).append(parameter)
+            (first, group["params"]), *others = parts.items()
+            group["since"] = first
+            self._groups += [{**group, "params": part, "since": count} for count, part in others]
 
     def _exclude_by_name(self, variables: list[Any], parameters: list[Tensor]) -> None:
         if self._undecayed_names is None:
@@ -390,13 +447,14 @@ class Optimizer:
                 self._undecayed.add(parameter)
 
     def _make_groups(self, parameters: list[Tensor]) -> list[dict[str, Any]]:
+        since = self._since.get(parameters[0], 0)
         if not self._torch_decays:
-            return [{"params": parameters}]
+            return [{"params": parameters, "since": since}]
         decayed = [p for p in parameters if p not in self._undecayed]
         rest = [p for p in parameters if p in self._undecayed]
         groups = [
-            {"params": decayed, "weight_decay": self.weight_decay or 0.0},
-            {"params": rest, "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": self.weight_decay or 0.0, "since": since},
+            {"params": rest, "weight_decay": 0.0, "since": since},
         ]
         return [group for group in groups if group["params"]]
 
@@ -448,7 +506,10 @@ class Optimizer:
     def _report_missing(self, missing: list[Tensor]) -> None:
         if len(missing) == len(self._parameters):
             raise ValueError("No gradients provided for any variable: call `loss.backward()` before `step()`.")
-        absent = {id(p) for p in missing}
+        # One that was frozen since gets none, as it should.
+        absent = {id(p) for p in missing if p.requires_grad}
+        if not absent:
+            return
         names = [label for p, label in zip(self._parameters, self._labels, strict=True) if id(p) in absent]
         warn(f"Gradients do not exist for variables {names} when minimizing the loss.")
 
@@ -514,6 +575,8 @@ class Optimizer:
         changes = self._hyperparameters()
         for group in self._groups:
             group.update(changes)
+            if self._since and group["since"]:
+                group.update(self._counted(self._updates - group["since"] + 1))
         inner.step()
         if missing:
             self._skipped(missing)
@@ -736,10 +799,11 @@ class Optimizer:
 
         Returns:
             "iterations" (steps, with accumulation more than updates), "learning_rate" (a float, a schedule's config, or
-            None for a function), "state" (the slots), "ema" and "gradient_accumulators" (lists or None). Tensors are
-            the optimizer's own, not copies.
+            None for a function), "state" (the slots), "ema" and "gradient_accumulators" (lists or None); "since" (the
+            updates that were done before each parameter joined) where `build` extended it. Tensors are the optimizer's
+            own, not copies.
         """
-        return {
+        state: dict[str, Any] = {
             "iterations": self._iterations,
             "learning_rate": self._rate_state(),
             "state": self._inner_state(),
@@ -747,6 +811,9 @@ class Optimizer:
             "gradient_accumulators": self._accumulators,
             **self._numbers(),
         }
+        if self._since:
+            state["since"] = [self._since.get(parameter, 0) for parameter in self._parameters]
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set all state from what `state_dict` returned; the optimizer must be built.
@@ -760,14 +827,20 @@ class Optimizer:
         if not self.built:
             raise ValueError("`load_state_dict` needs an optimizer that is built. Call `build(variables)` first.")
         current = self.state_dict()
-        for name in self._optional_numbers:
+        for name in (*self._optional_numbers, "since"):
             current.pop(name, None)
         numbers = {name: value for name, value in state.items() if name in self._optional_numbers}
+        state, since = dict(state), [0] * len(self._parameters)
+        since = state.pop("since", since)
         _check_keys("state", {name: value for name, value in state.items() if name not in numbers}, current)
+        if len(since) != len(self._parameters):
+            raise ValueError(f"`since` must be {len(self._parameters)} counts of updates; got {len(since)}.")
         self._check_rate_state(state["learning_rate"], current["learning_rate"])
         pairs = _matched("ema", state["ema"], current["ema"])
         pairs += _matched("gradient_accumulators", state["gradient_accumulators"], current["gradient_accumulators"])
         self._load_inner_state(state["state"])
+        if since != [self._since.get(parameter, 0) for parameter in self._parameters]:
+            self._join_since(since)
         for target, source in pairs:
             target.copy_(source)
         if isinstance(state["learning_rate"], float):

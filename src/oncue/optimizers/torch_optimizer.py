@@ -110,7 +110,9 @@ class TorchOptimizer(Optimizer):
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return the torch optimizer given, or make it, and check that it is for these parameters."""
-        parameters = groups[0]["params"]
+        return self._checked(groups[0]["params"])
+
+    def _checked(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         made = self._made if self._make is None else self._make(parameters)
         if not isinstance(made, torch.optim.Optimizer):
             raise ValueError(
@@ -125,11 +127,28 @@ class TorchOptimizer(Optimizer):
             raise ValueError(
                 f"The {type(made).__name__} does not hold the model's parameters: it lacks {len(lacking)} of "
                 f"{len(parameters)} (shapes {lacking}) and has {len(foreign)} others (shapes {foreign}). Make it from "
-                "`model.parameters()` after the model is built, freeze what is not to be trained, or give a function "
-                "instead: `TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
+                "`model.parameters()` after the model is built, freeze what is not to be trained, add what was frozen by "
+                "`add_param_group`, or give a function instead: "
+                "`TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
             )
         self._adopt(made)
         return made
+
+    def _extend_torch_optimizer(self, parameters: list[Tensor], new: list[Tensor]) -> None:
+        before = self.torch_optimizer
+        made = self._checked(parameters)
+        if made is before:
+            return
+        if len(made.param_groups) != len(before.param_groups):
+            raise ValueError(
+                f"The function given to TorchOptimizer made {len(before.param_groups)} parameter groups at first, and "
+                f"{len(made.param_groups)} now that {len(new)} weights more are trained. Compile the model again instead."
+            )
+        for group, old in zip(made.param_groups, before.param_groups, strict=True):
+            # What was set since, such as the rate, stays.
+            group.update({name: value for name, value in old.items() if name != "params"})
+        made.state.update(before.state)
+        self._inner = made
 
     def _read_rate(self) -> float:
         if self._rate.moves:

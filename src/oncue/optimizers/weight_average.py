@@ -29,7 +29,7 @@ class WeightAverage:
 
     def __init__(self, parameters: list[Tensor], momentum: float, overwrite_frequency: int | None) -> None:
         self.values = [torch.zeros_like(parameter, requires_grad=False) for parameter in parameters]
-        self._parameters = parameters
+        self.parameters = parameters
         self.momentum = momentum
         self.overwrite_frequency = overwrite_frequency
         # Whether `values` has the trained parameters for now, and the parameters have the average.
@@ -38,26 +38,36 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, iteration: int) -> None:
         """Take the parameters in after the update number `iteration`, counted from 0."""
+        values, parameters = self._moving()
         if iteration == 0:
-            torch._foreach_copy_(self.values, self._parameters)
-        else:
-            torch._foreach_lerp_(self.values, self._parameters, 1.0 - self.momentum)
+            torch._foreach_copy_(values, parameters)
+        elif values:
+            torch._foreach_lerp_(values, parameters, 1.0 - self.momentum)
         if self.overwrite_frequency is not None and (iteration + 1) % self.overwrite_frequency == 0:
             self.overwrite()
 
+    def _moving(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the averages and the parameters that are not frozen."""
+        if all(parameter.requires_grad for parameter in self.parameters):
+            return self.values, self.parameters
+        pairs = [pair for pair in zip(self.values, self.parameters, strict=True) if pair[1].requires_grad]
+        return [value for value, _ in pairs], [parameter for _, parameter in pairs]
+
     @torch.no_grad()
     def overwrite(self) -> None:
-        """Put the average in place of the parameters."""
+        """Put the average in place of the parameters; those that are frozen stay."""
         if self.swapped:
-            torch._foreach_copy_(self.values, self._parameters)
+            torch._foreach_copy_(self.values, self.parameters)
             self.swapped = False
         else:
-            torch._foreach_copy_(self._parameters, self.values)
+            values, parameters = self._moving()
+            if values:
+                torch._foreach_copy_(parameters, values)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Swap the average and the parameters in place, so that all references to the tensors see it."""
-        for parameter, value in zip(self._parameters, self.values, strict=True):
+        for parameter, value in zip(self.parameters, self.values, strict=True):
             trained = parameter.clone()
             parameter.copy_(value)
             value.copy_(trained)

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from oncue.callbacks import CallbackList, History
-from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.nested import flatten
-from oncue.training.loop import Result, Step, run_batches
+from oncue.training.loop import Result, run_batches
 from oncue.training.run_state import RunState
-from oncue.training.step import make_step, own_step, pack
+from oncue.training.steps import Step, Steps
 
 if TYPE_CHECKING:
-    from oncue.training.plan import Forward, Plan
+    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 
@@ -44,7 +43,6 @@ def make_callbacks(callbacks: Any, model: Trainer, **params: Any) -> CallbackLis
 
 def train_epochs(
     model: Trainer,
-    plan: Plan,
     batches: Batches,
     validation: Batches | None,
     callbacks: CallbackList,
@@ -56,7 +54,6 @@ def train_epochs(
 
     Args:
         model: A prepared model.
-        plan: Its plan.
         batches: The training data.
         validation: The validation data, or None.
         callbacks: The list of the run.
@@ -64,9 +61,9 @@ def train_epochs(
         initial_epoch: The index of the first epoch.
         validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
     """
-    eager = _train_step(model, plan)
+    training, testing = Steps(model, "train", callbacks), Steps(model, "test", callbacks)
     logs: dict[str, Any] = {}
-    with RunState(model, plan, batches, callbacks, validation) as run_state:
+    with RunState(model, batches, callbacks, validation) as run_state:
         pending = run_state.pending()
         callbacks.on_train_begin()
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
@@ -87,20 +84,18 @@ def train_epochs(
                 # The state was saved after this hook had run.
                 run_state.restore(pending)
             model.train()
-            # A hook may have changed the layers.
-            model._keep_layer_losses()
-            with plan.graphs.stepping(model, plan, "train", eager, callbacks) as step:
-                steps, result = run_batches("train", one_pass, step, callbacks, model, model.steps_per_execution, start)
+            with training:
+                steps, result = run_batches("train", one_pass, training, callbacks, model, start)
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:
                 # A run resumed after the last batch of an epoch has the sums of its batches, and no batch left.
-                result = plan.meter if result is None and start else result
-                logs = _results(model, plan, "train_step", steps, result)
+                result = model._plan.meter if result is None and start else result
+                logs = _results(model, training.plan, "train_step", steps, result)
                 model.eval()
                 if validation is not None and _validates(epoch, validation_freq):
                     with run_state.measuring(steps):
-                        measured = test_batches(model, plan, validation, callbacks)
+                        measured = test_batches(model, testing, validation, callbacks)
                     if callbacks.paused is not None:
                         break
                     logs.update((f"val_{name}", value) for name, value in measured.items())
@@ -115,12 +110,18 @@ def train_epochs(
                 break
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
         if finalize is not None and callbacks.paused is None and (epochs > first or pending is not None):
-            finalize(plan.optimized)
+            finalize(model._optimized())
         callbacks.on_train_end(logs)
 
 
-def test_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: CallbackList) -> dict[str, float]:
+def test_batches(model: Trainer, steps: Steps, batches: Batches, callbacks: CallbackList) -> dict[str, float]:
     """Evaluate a prepared model on one pass; the validation of `fit` and `evaluate` itself.
+
+    Args:
+        model: The model.
+        steps: Its steps of the kind "test".
+        batches: The data.
+        callbacks: The list of the run.
 
     Returns:
         The values of the loss and the metrics, by sorted name; empty when there was no batch.
@@ -128,32 +129,30 @@ def test_batches(model: Trainer, plan: Plan, batches: Batches, callbacks: Callba
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
-    eager = own_step(plan, model.test_step) if "test_step" in plan.overridden else make_step(plan, training=False)
-    with torch.no_grad(), plan.graphs.stepping(model, plan, "test", eager, callbacks) as step:
-        steps, result = run_batches("test", batches.epoch(), step, callbacks, model, model.steps_per_execution)
-    logs = _results(model, plan, "test_step", steps, result)
+    with torch.no_grad(), steps:
+        done, result = run_batches("test", batches.epoch(), steps, callbacks, model)
+    logs = _results(model, steps.plan, "test_step", done, result)
     callbacks.on_test_end(dict(logs))
     return logs
 
 
-def predict_batches(model: Trainer, plan: Plan, forward: Forward, batches: Batches, callbacks: CallbackList) -> Any:
+def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> Any:
     """Run a built model over one pass and return what it gave, as NumPy arrays joined along the batch axis."""
     model.stop_predicting = False
     parts: list[Any] = []
-    own = model.predict_step if "predict_step" in plan.overridden else None
 
-    def eager(batch: Batch) -> Any:
-        return forward(batch[0]) if own is None else own(pack(batch))
-
-    callbacks.on_predict_begin()
-    with torch.no_grad(), plan.graphs.stepping(model, plan, "predict", eager, callbacks) as run:
-
+    def kept(run: Step) -> Step:
         def step(batch: Batch) -> Result:
             outputs = run(batch)
             parts.append(outputs)
             return {"outputs": outputs}
 
-        run_batches("predict", batches.epoch(), step, callbacks, model, model.steps_per_execution)
+        return step
+
+    steps = Steps(model, "predict", callbacks, kept)
+    callbacks.on_predict_begin()
+    with torch.no_grad(), steps:
+        run_batches("predict", batches.epoch(), steps, callbacks, model)
     callbacks.on_predict_end()
     if not parts:
         raise ValueError("`predict` got no batch: `x` is empty, or a generator that had nothing left.")
@@ -179,14 +178,6 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     tensor = tensor.detach()
     return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
-
-
-def _train_step(model: Trainer, plan: Plan) -> Step:
-    if "train_step" in plan.overridden:
-        return own_step(plan, model.train_step)
-    if not plan.trains:
-        warn("The model has no trainable weights, so training changes nothing.")
-    return make_step(plan, training=True)
 
 
 def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result) -> dict[str, Any]:

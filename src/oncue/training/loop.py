@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from oncue.callbacks import CallbackList
 from oncue.core.logs import Logs, Source
 from oncue.feeding.batch import Batch
 from oncue.nested import first_leaf
+
+if TYPE_CHECKING:
+    from oncue.training.steps import Steps
 
 Result = Source | dict[str, Any] | None
 Step = Callable[[Batch], Result]
@@ -21,10 +24,9 @@ _STOP = {"train": "stop_training", "test": "stop_evaluating", "predict": "stop_p
 def run_batches(
     kind: str,
     batches: Iterable[Batch],
-    step: Step,
+    steps: Steps,
     callbacks: CallbackList,
     model: Any,
-    steps_per_execution: int = 1,
     start: int = 0,
 ) -> tuple[int, Result]:
     """Take every batch of a pass through a step, with the hooks before and after it.
@@ -34,10 +36,10 @@ def run_batches(
     Args:
         kind: "train", "test" or "predict": the hooks `on_{kind}_batch_begin` and `on_{kind}_batch_end`, and the flag.
         batches: The batches of the pass.
-        step: From a batch to what the logs are made of.
+        steps: Gives the step, from a batch to what the logs are made of, and another where a hook has changed the model.
         callbacks: Who listens.
-        model: Who carries the flag `stop_training`, `stop_evaluating` or `stop_predicting`.
-        steps_per_execution: How many batches to run between two hooks.
+        model: Who carries the flag `stop_training`, `stop_evaluating` or `stop_predicting`, and says by
+            `steps_per_execution` how many batches to run between two hooks.
         start: The index of the first batch, in a pass that is resumed in its middle.
 
     Returns:
@@ -46,16 +48,20 @@ def run_batches(
     begin_hook, end_hook, flag = f"on_{kind}_batch_begin", f"on_{kind}_batch_end", _STOP[kind]
     begin, end = callbacks.caller(begin_hook), callbacks.caller(end_hook)
     may_be_kept = callbacks.calls_others(end_hook)
-    done = start
+    changed = steps.changed if steps.watched else None
+    done, following = start, 0
+    step: Step | None = None
     result: Result = None
     iterator = iter(batches)
     for batch in iterator:
         if begin is not None:
             begin(done, BatchLogs(done, batch))
+        if step is None or (changed is not None and changed()):
+            step, following = steps.make(batch), model.steps_per_execution - 1
         result = step(batch)
         done += 1
         # Each batch is made when its turn comes: a group of them at once would be read from memory, not from the caches.
-        for batch in islice(iterator, steps_per_execution - 1):
+        for batch in islice(iterator, following):
             result = step(batch)
             done += 1
         if end is not None:

@@ -97,6 +97,11 @@ class OutputLosses:
         """Takes the single losses of a batch, where a list is set, instead of the running means."""
 
     @property
+    def weights(self) -> Any:
+        """The `loss_weights` that were given."""
+        return self._loss_weights
+
+    @property
     def metrics(self) -> list[Mean]:
         """The running means of the single losses, when there are several: "<output>_loss"."""
         return [part.tracker for part in self.parts if part.tracker is not None]

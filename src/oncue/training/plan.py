@@ -14,7 +14,6 @@ from oncue.training.meter import Meter
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.precision import Precision, training_forward
-from oncue.variable import Variable
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -24,7 +23,7 @@ Forward = Callable[[Any], Any]
 OVERRIDABLE = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
 """The methods by which a subclass changes what a step does."""
 
-_OF_THE_MODEL = ("optimizer", "optimized", "forward", "penalty", "compute_loss", "compute_metrics", "trains")
+_OF_THE_MODEL = ("optimizer", "forward", "penalty", "compute_loss", "compute_metrics", "trains")
 
 
 class Plan:
@@ -46,8 +45,6 @@ class Plan:
 
     # What a step needs of the model. It is held during a run only, and neither copies nor files have it.
     optimizer: Any
-    optimized: list[Variable]
-    """The variables that the optimizer was built for."""
     forward: Forward
     """The forward pass whose outputs losses and metrics get."""
     penalty: Callable[[], torch.Tensor] | None
@@ -82,6 +79,21 @@ class Plan:
         """The name of the model's class."""
         self.overridden: frozenset[str] = frozenset()
         """Which methods of `OVERRIDABLE` that class has overridden."""
+        self.accumulation: int | None = None
+        """The `gradient_accumulation_steps` of `compile`, for each optimizer that the model gets."""
+        self.auto_scale_loss = True
+        """The argument of `compile`, for each optimizer that the model gets."""
+
+    def with_losses(self, losses: OutputLosses | None) -> Plan:
+        """Return a plan that differs in its losses, and has no graphs and no running loss yet.
+
+        Args:
+            losses: The losses of the outputs; None for a model without.
+        """
+        plan = Plan(losses, self.metrics, self.precision)
+        plan.accumulation, plan.auto_scale_loss = self.accumulation, self.auto_scale_loss
+        plan.graphs.on = self.graphs.on
+        return plan
 
     def resolve(
         self, model: Trainer, forward: Forward, penalty: Callable[[], torch.Tensor] | None, overridden: frozenset[str]

@@ -20,7 +20,6 @@ from oncue.random_state import random_state, set_random_state
 from oncue.training.layer_states import layer_states, set_layer_states
 
 if TYPE_CHECKING:
-    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 
@@ -32,7 +31,6 @@ class RunState:
 
     Args:
         model: A prepared model.
-        plan: Its plan.
         batches: The training data.
         callbacks: The list of the run.
         validation: The data of validation, or None.
@@ -50,15 +48,9 @@ class RunState:
     """
 
     def __init__(
-        self,
-        model: Trainer,
-        plan: Plan,
-        batches: Batches,
-        callbacks: CallbackList,
-        validation: Batches | None = None,
+        self, model: Trainer, batches: Batches, callbacks: CallbackList, validation: Batches | None = None
     ) -> None:
         self._model = model
-        self._plan = plan
         self._batches = batches
         self._callbacks = callbacks
         self._data = DataState(batches)
@@ -120,7 +112,7 @@ class RunState:
             return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be resumed in the middle of an epoch"
             )
-        if "train_step" in self._plan.overridden and self._plan.metrics is not None:
+        if model._overrides("train_step") and model._plan.metrics is not None:
             return "the model has a `train_step` of its own, whose metrics are made by its first batch"
         unsavable = [type(metric).__name__ for metric in model.metrics if not _can_be_saved(metric)]
         return f"the state of the metric {unsavable[0]} can't be saved" if unsavable else None

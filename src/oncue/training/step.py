@@ -84,11 +84,12 @@ def measured(plan: Plan, method: Callable[..., Any], batch: Batch, y_pred: Any) 
         return _reading(plan, "compute_metrics", method(x, y, y_pred, weight))
 
 
-def own_step(plan: Plan, method: Callable[[Any], Any]) -> Callable[[Batch], Source]:
+def own_step(plan: Plan, name: str, method: Callable[[Any], Any]) -> Callable[[Batch], Source]:
     """Return the function that runs a `train_step` or `test_step` which the user has overridden.
 
     Args:
         plan: The model's plan.
+        name: "train_step" or "test_step".
         method: The overriding method; it takes data as Keras gives it and returns a dict of values.
 
     Raises:
@@ -96,7 +97,7 @@ def own_step(plan: Plan, method: Callable[[Any], Any]) -> Callable[[Batch], Sour
     """
 
     def step(batch: Batch) -> Source:
-        return _reading(plan, method.__name__, method(pack(batch)))
+        return _reading(plan, name, method(pack(batch)))
 
     return step
 

@@ -30,8 +30,13 @@ from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.plan import OVERRIDABLE, Forward, Plan
 from oncue.training.precision import Precision, in_float32, inference_forward
-from oncue.training.probe import check_targets, mode, probe, probe_validation
+from oncue.training.probe import check_targets, mode, probe, probe_validation, trial
 from oncue.training.step import make_step, own_step, unpacked
+from oncue.training.steps import Steps
+from oncue.variable import Variable
+
+_COUNTED = frozenset(("optimizer", "loss", "jit_compile", "run_eagerly", "steps_per_execution", *OVERRIDABLE))
+"""The attributes that a step is made from: one that is assigned, in a hook too, counts from the next step."""
 
 # Held while runs are counted, which may be those of several threads.
 _counting = threading.Lock()
@@ -74,6 +79,8 @@ class Trainer(Layer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._plan = Plan()
+        # The names of what was assigned of `_COUNTED`, in their order, since the run under way began.
+        self._changes: list[str] = []
 
     def compile(
         self,
@@ -125,8 +132,7 @@ class Trainer(Layer):
         """
         self._take_old_arguments("compile", kwargs)
         steps_per_execution = whole("", "steps_per_execution", steps_per_execution, least=1)
-        if jit_compile not in (True, False, "auto", None):
-            raise ValueError(f'`jit_compile` must be True, False or "auto"; got {jit_compile!r}.')
+        _check_jit_compile(jit_compile)
         names = getattr(self, "output_names", None)
         losses = None if loss is None else OutputLosses(loss, loss_weights, output_names=names)
         measured = None
@@ -134,19 +140,18 @@ class Trainer(Layer):
             measured = OutputMetrics(metrics, weighted_metrics, output_names=names)
         jit_compile = jit_compile if jit_compile is not None and not run_eagerly else False
         plan = Plan(losses, measured, Precision.of(precision), jit_compile)
-        self.optimizer = optimizers.get(optimizer)
-        accumulate(self.optimizer, gradient_accumulation_steps)
-        by_argument = plan.precision is not None and plan.precision.name == "fp16"
-        in_float16 = by_argument or self.dtype_policy.name == "mixed_float16"
-        if auto_scale_loss and self.optimizer is not None and in_float16:
-            self.optimizer = scaled(self.optimizer)
-        # Past torch's __setattr__: a torch.nn loss must not become a layer of the model.
-        object.__setattr__(self, "loss", loss)
-        self._plan = plan
-        self.run_eagerly = run_eagerly
-        self.jit_compile = jit_compile
-        self.steps_per_execution = steps_per_execution
-        self.compiled = True
+        plan.accumulation, plan.auto_scale_loss = gradient_accumulation_steps, auto_scale_loss
+        values = {
+            "optimizer": self._completed(optimizers.get(optimizer), plan),
+            "loss": loss,
+            "run_eagerly": run_eagerly,
+            "jit_compile": jit_compile,
+            "steps_per_execution": steps_per_execution,
+            "compiled": True,
+        }
+        self._put_plan(plan, "compile")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def fit(
         self,
@@ -229,18 +234,18 @@ class Trainer(Layer):
         try:
             with self._running():
                 self._prepare(batches.first(), "fit", host=(x, y))
-                plan = self._plan
+                self._changes = []
                 if validation is not None:
-                    probe_validation(self, plan, validation.first(), val_y)
+                    probe_validation(self, self._plan, validation.first(), val_y)
                 run = make_callbacks(
                     callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
                 )
                 self._announce(run, validation is not None)
                 steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
-                plan.graphs.choose(self.jit_compile, steps, verbose)
+                self._plan.graphs.choose(self._compiles, steps, verbose)
                 self.stop_training = False
                 with run.run():
-                    train_epochs(self, plan, batches, validation, run, epochs, initial_epoch, validation_freq)
+                    train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
         finally:
             self.eval()
             batches.close()
@@ -289,7 +294,7 @@ class Trainer(Layer):
             self._prepare(batches.first(), "evaluate", host=(x, y))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
-                logs = test_batches(self, self._plan, batches, run)
+                logs = test_batches(self, Steps(self, "test", run), batches, run)
         return logs if return_dict else self._in_order(logs)
 
     def predict(
@@ -321,13 +326,10 @@ class Trainer(Layer):
         verbose = check_verbose(verbose)
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
         with self._preserving_run(batches):
-            first = batches.first()
-            plan, forward = self._plan, self._prepare_predict(first[0])
-            if plan.graphs.on:
-                plan.graphs.expect("predict", first)
+            self._prepare_predict(batches.first())
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
-                return predict_batches(self, plan, forward, batches, run)
+                return predict_batches(self, batches, run)
 
     fit_generator = old_methods.fit_generator
     evaluate_generator = old_methods.evaluate_generator
@@ -369,7 +371,8 @@ class Trainer(Layer):
         """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
         batch = self._one_batch((x, None, None), None, "predict_on_batch")
         with self._preserving_run(None):
-            forward = self._prepare_predict(batch[0])
+            self._prepare_predict(batch)
+            forward = self._predict_forward()
             with torch.no_grad():
                 outputs = forward(batch[0])
         return map_leaves(as_numpy, outputs)
@@ -384,12 +387,13 @@ class Trainer(Layer):
                 self.reset_metrics()
             plan, training = self._plan, kind == "train"
             own = self.train_step if training else self.test_step
-            eager = own_step(plan, own) if f"{kind}_step" in plan.overridden else make_step(plan, training)
+            name = f"{kind}_step"
+            eager = own_step(plan, name, own) if name in plan.overridden else make_step(plan, training)
             if training:
                 self.train()
             with (
                 nullcontext() if training else torch.no_grad(),
-                plan.graphs.stepping(self, plan, kind, eager, None) as step,
+                plan.graphs.stepping(self, plan, kind, eager, alone=False) as step,
             ):
                 result: Any = step(batch)
         logs = dict(zip(result.names, result.read(), strict=True))
@@ -578,32 +582,51 @@ class Trainer(Layer):
                 '`model.compile(optimizer="adam", loss="mse", metrics=["mae"])`.'
             )
 
-    def _prepare(self, batch: Batch, method: str, host: tuple[Any, Any]) -> None:
+    def _prepare(self, batch: Batch, method: str, host: tuple[Any, Any], again: bool = False) -> None:
         """Build the model, the optimizer and the metrics, complete the plan, and refuse targets that can't be right."""
         x, y, _ = batch
         self._build_on(x)
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
         if training or self.optimizer is not None:
-            plan.optimized = self.trainable_variables
-            self.optimizer.build(plan.optimized)
+            self.optimizer.build(self._optimized())
         probes = not plan.probed and "train_step" not in plan.overridden
         if probes:
             probe(self, plan, batch)
+        elif again and plan.probed:
+            plan.outputs = trial(self, plan.forward, x)
         if "train_step" not in plan.overridden:
             check_targets(self, plan, host[1] if host[1] is not None else y, method)
         plan.meter = Meter(plan.named_metrics(self))
-        plan.graphs.expect("train" if training else "test", batch)
+        if not again:
+            plan.graphs.expect("train" if training else "test", batch)
         if plan.probed:
             plan.meter.snapshot()
         if probes:
             self.reset_metrics()
 
-    def _prepare_predict(self, x: Any) -> Forward:
-        """Build the model, and return its forward pass."""
-        self._build_on(x)
+    def _prepare_predict(self, batch: Batch) -> None:
+        """Build the model, and see what a prediction needs."""
+        self._build_on(batch[0])
         self._keep_layer_losses()
-        self._plan.overridden = self._overridden()
-        return self._predict_forward()
+        plan = self._plan
+        plan.overridden = self._overridden()
+        if plan.graphs.on:
+            plan.graphs.expect("predict", batch)
+
+    def _prepare_again(self, batch: Batch, kind: str) -> None:
+        """Prepare what a hook has changed in a run of a kind, on the batch that is next."""
+        self._place()
+        if kind == "predict":
+            self._prepare_predict(batch)
+            return
+        self._require_compiled("fit" if kind == "train" else "evaluate")
+        # Compiled steps are for batches like the first of the run, which this one needn't be.
+        self._prepare(batch, "fit" if kind == "train" else "evaluate", host=(None, None), again=True)
+
+    def _optimized(self) -> list[Variable]:
+        """Return the variables that the optimizer is for, in the model's order: those to train, and those it has already."""
+        held = {id(parameter) for parameter in self.optimizer._parameters} if self.optimizer is not None else set()
+        return [variable for variable in self.weights if variable.trainable or id(variable.value) in held]
 
     def _predict_forward(self) -> Forward:
         return inference_forward(self, self._forward, self._plan.precision)
@@ -620,7 +643,11 @@ class Trainer(Layer):
     @property
     def step_account(self) -> str:
         """How the steps of the last `fit` ran, in a sentence; empty for a short run of eager steps."""
-        return self._plan.graphs.account(self.jit_compile)
+        return self._plan.graphs.account(self._compiles)
+
+    @property
+    def _compiles(self) -> bool | str:
+        return False if self.run_eagerly else self.jit_compile
 
     def _announce(self, run: CallbackList, validation: bool) -> None:
         """Tell the callbacks what this run logs, where that is known before its first step."""
@@ -664,8 +691,61 @@ class Trainer(Layer):
         return self(x)
 
     def _overrides(self, name: str) -> bool:
-        """Return whether a subclass has its own method or property of a name."""
-        return getattr(type(self), name) is not getattr(Trainer, name)
+        """Return whether a subclass, or the object itself, has its own method or property of a name."""
+        return getattr(type(self), name) is not getattr(Trainer, name) or name in vars(self)
+
+    # Assigning ---------------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what a step is made from counts from the next step, also when a hook sets it."""
+        if name in _COUNTED:
+            self._assign(name, value)
+            return
+        super().__setattr__(name, value)
+        if isinstance(value, Metric):
+            self._changes.append("metrics")
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in _COUNTED:
+            self._changes.append(name)
+
+    def _assign(self, name: str, value: Any) -> None:
+        plan = self._plan
+        if not self.compiled:
+            value = value if name != "optimizer" else optimizers.get(value)
+        elif name == "optimizer":
+            value = self._completed(optimizers.get(value), plan)
+        elif name == "loss":
+            losses = None
+            if value is not None:
+                weights = None if plan.losses is None else plan.losses.weights
+                losses = OutputLosses(value, weights, output_names=getattr(self, "output_names", None))
+            # Its running mean begins anew, so that the logs don't mix two losses.
+            self._put_plan(plan.with_losses(losses), name)
+        elif name == "steps_per_execution":
+            value = whole("", "steps_per_execution", value, least=1)
+        elif name == "jit_compile":
+            _check_jit_compile(value)
+        # Past torch's __setattr__: a torch.nn loss must not become a layer of the model.
+        object.__setattr__(self, name, value)
+        if name in ("jit_compile", "run_eagerly"):
+            self._plan.graphs.prefer(self._compiles)
+        self._changes.append(name)
+
+    def _completed(self, optimizer: Any, plan: Plan) -> Any:
+        """Return an optimizer with what was asked for in `compile`: accumulation, and the scaling of losses."""
+        accumulate(optimizer, plan.accumulation)
+        by_argument = plan.precision is not None and plan.precision.name == "fp16"
+        in_float16 = by_argument or self.dtype_policy.name == "mixed_float16"
+        return scaled(optimizer) if plan.auto_scale_loss and optimizer is not None and in_float16 else optimizer
+
+    def _put_plan(self, plan: Plan, what: str) -> None:
+        """Put a plan in the place of another, in a run too."""
+        if self._runs:
+            plan.graphs.go_on(self._plan.graphs)
+        self._plan = plan
+        self._changes.append(what)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is in no run, even one that is made in a hook.
@@ -689,7 +769,7 @@ class Trainer(Layer):
     def _place(self) -> torch.device:
         device = self.device
         # Those of a lazy module, too: they get their values where they are.
-        if any(tensor.device != device for tensor in self.parameters()):
+        if any(tensor.device != device for tensor in (*self.parameters(), *self.buffers())):
             self.to(device)
         for module in self.modules():
             if isinstance(module, Layer):
@@ -785,6 +865,11 @@ class _LayerLosses:
 def is_unready(tensor: torch.Tensor) -> bool:
     """Return whether a tensor of a lazy torch module has no values yet."""
     return isinstance(tensor, (UninitializedParameter, UninitializedBuffer))
+
+
+def _check_jit_compile(value: Any) -> None:
+    if value not in (True, False, "auto", None):
+        raise ValueError(f'`jit_compile` must be True, False or "auto"; got {value!r}.')
 
 
 def _validation_parts(data: Any) -> Batch:

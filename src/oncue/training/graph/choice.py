@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from oncue.callbacks import CallbackList
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batch
 from oncue.training.graph.compiled_step import CompiledStep, Signature, Step, signature_of
@@ -61,6 +60,22 @@ class GraphChoice:
         """Take a batch as an example of those that steps of a kind are compiled for."""
         self._typical[kind] = signature_of(batch)
 
+    def go_on(self, before: GraphChoice) -> None:
+        """Take over what the choice before this one knows of a run that is under way."""
+        self._typical, self._steps_ahead = before._typical, before._steps_ahead
+
+    def drop(self) -> None:
+        """Drop all graphs: what they were made from has changed."""
+        self.steps = {}
+
+    def prefer(self, jit_compile: bool | str) -> None:
+        """Decide anew for the run that is under way.
+
+        Args:
+            jit_compile: As `compile` takes it.
+        """
+        self.on = worth_compiling(jit_compile, self._steps_ahead)
+
     def account(self, jit_compile: bool | str) -> str:
         """Return how the steps of the last `fit` ran, in a sentence; empty for a short run of eager steps."""
         if self.on:
@@ -72,9 +87,7 @@ class GraphChoice:
         return f'The steps ran eagerly: compiling them is worth it from {least} steps on (jit_compile="auto").'
 
     @contextmanager
-    def stepping(
-        self, model: Trainer, plan: Plan, kind: str, eager: Step, callbacks: CallbackList | None
-    ) -> Iterator[Step]:
+    def stepping(self, model: Trainer, plan: Plan, kind: str, eager: Step, *, alone: bool) -> Iterator[Step]:
         """Enclose a pass over batches, and say which step to take.
 
         Args:
@@ -82,7 +95,7 @@ class GraphChoice:
             plan: Its plan, whose choice this is.
             kind: "train", "test" or "predict".
             eager: The eager step.
-            callbacks: The callbacks of the pass; None for a single batch outside of a pass.
+            alone: Whether no user code runs between the batches.
 
         Yields:
             The compiled step where the model is to be compiled, else the eager one.
@@ -92,7 +105,6 @@ class GraphChoice:
             return
         if kind not in self.steps:
             self.steps[kind] = CompiledStep(model, plan, kind)
-        alone = callbacks is not None and not callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
         step = self.steps[kind].renew(eager, self._typical.get(kind), alone)
         try:
             yield step

@@ -62,6 +62,7 @@ class CompiledStep:
         self._alone = False
         self._update: CompiledUpdate | None = None
         self._parameters: list[tuple[int, bool]] | None = None
+        self._optimizer: Any = None
 
     @property
     def graphs(self) -> int:
@@ -95,8 +96,11 @@ class CompiledStep:
         """
         self._eager, self._alone, self.eager_batches = eager, alone, 0
         if self._kind == "train":
-            parameters = [(id(parameter), parameter.requires_grad) for parameter in self._plan.optimizer._parameters]
-            if self._parameters != parameters or (self._update is not None and not self._update.is_current()):
+            optimizer = self._plan.optimizer
+            parameters = [(id(parameter), parameter.requires_grad) for parameter in optimizer._parameters]
+            other = self._optimizer is not optimizer or self._parameters != parameters
+            self._optimizer = optimizer
+            if other or (self._update is not None and not self._update.is_current()):
                 self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
         shapes = None if typical is None else _shapes(typical)
         if shapes is not None and shapes not in self._typical and len(self._typical) < _MOST_SHAPES:

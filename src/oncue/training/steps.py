@@ -1,0 +1,99 @@
+"""Steps: the step of each pass of a run, and another one from the moment on at which a hook has changed the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from oncue.callbacks import CallbackList
+from oncue.core.warn import warn
+from oncue.feeding.batch import Batch
+from oncue.training.step import make_step, own_step, pack
+from oncue.training.watch import Watch
+
+if TYPE_CHECKING:
+    from oncue.training.plan import Plan
+    from oncue.training.trainer import Trainer
+
+Step = Callable[[Batch], Any]
+
+_SETTINGS = frozenset(("jit_compile", "run_eagerly", "steps_per_execution"))
+"""What may change without a step being another one."""
+
+
+class Steps:
+    """The steps of a run's passes of one kind; each pass is enclosed in a `with` block.
+
+    A step is made at the first batch, and again at the first batch after a hook that has changed what it was made from: the
+    model is prepared anew on that batch, as it was when the run began.
+
+    Args:
+        model: A prepared model.
+        kind: "train", "test" or "predict".
+        callbacks: The list of the run.
+        around: What to put around each step, if anything.
+    """
+
+    def __init__(
+        self, model: Trainer, kind: str, callbacks: CallbackList, around: Callable[[Step], Step] | None = None
+    ) -> None:
+        self._model, self._kind, self._callbacks, self._around = model, kind, callbacks, around
+        self._watch = Watch(model)
+        self._eager: Step | None = None
+        self._pass = ExitStack()
+        self.plan: Plan = model._plan
+        """The plan that the last step was made from."""
+        self.changed = self._watch.changed
+        """Whether the model is no longer what the step was made from."""
+        self.watched = callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
+        """Whether that can happen within a pass: callbacks of the user's listen to its batches."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pass.close()
+
+    def make(self, batch: Batch) -> Step:
+        """Return the step for a batch and those after it, until a hook changes the model.
+
+        Args:
+            batch: The batch that is next.
+
+        Raises:
+            ValueError: When what a hook has made of the model can't be trained.
+        """
+        self._pass.close()
+        model = self._model
+        if self._watch.changed():
+            names = self._watch.what()
+            model._prepare_again(batch, self._kind)
+            if not _SETTINGS.issuperset(names):
+                model._plan.graphs.drop()
+            self._watch.look()
+            self._eager = None
+            self._callbacks.journal.write(
+                "CallbackList", what="changed_in_hook", kind="change", data={"names": names, "steps": self._kind}
+            )
+        self.plan = model._plan
+        if self._eager is None:
+            self._eager = self._made()
+        graphs = self.plan.graphs
+        step: Step = self._pass.enter_context(
+            graphs.stepping(model, self.plan, self._kind, self._eager, alone=not self.watched)
+        )
+        return step if self._around is None else self._around(step)
+
+    def _made(self) -> Step:
+        model, plan, name = self._model, self.plan, f"{self._kind}_step"
+        if self._kind == "predict":
+            own = model.predict_step if name in plan.overridden else None
+            forward = model._predict_forward()
+            return lambda batch: forward(batch[0]) if own is None else own(pack(batch))
+        training = self._kind == "train"
+        if name in plan.overridden:
+            return own_step(plan, name, model.train_step if training else model.test_step)
+        if training and not plan.trains:
+            warn("The model has no trainable weights, so training changes nothing.")
+        return make_step(plan, training)
