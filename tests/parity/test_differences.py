@@ -81,6 +81,28 @@ def test_monitor(keras: Any, tmp_path: Path) -> None:
     assert any("has no validation data" in text for text in said(lambda: fit(oncue, [stop])))
 
 
+@row("`save_best_only` when the value isn't logged")
+def test_best_without_value(keras: Any, tmp_path: Path) -> None:
+    found = {}
+    for k in (keras, oncue):
+        path = str(tmp_path / f"{k.__name__}{{epoch}}.weights.h5")
+
+        def saver() -> Any:
+            return k.callbacks.ModelCheckpoint(path, save_best_only=True, save_weights_only=True)  # noqa: B023
+
+        def saved(**options: Any) -> str:
+            fit(k, [saver()], epochs=4, **options)  # noqa: B023
+            names = sorted(one.name for one in tmp_path.iterdir())
+            for one in tmp_path.iterdir():
+                one.unlink()
+            return "".join(re.findall(r"(\d)\.weights", " ".join(names)))
+
+        text = said(saved)
+        assert len([line for line in text if "the best" in line or "best model" in line]) == (4 if k is keras else 1)
+        found[k] = saved(), saved(validation_split=0.5, validation_freq=2)
+    assert found == {keras: ("1234", "1234"), oncue: ("1234", "24")}
+
+
 @row("NaN and infinity")
 def test_not_finite(keras: Any) -> None:
     best = []
