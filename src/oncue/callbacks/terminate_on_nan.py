@@ -180,8 +180,10 @@ class TerminateOnNaN(Callback):
             self._tried = number
             self._fired = False
             before = float(self.model.optimizer.learning_rate)
-            # Each try begins from the state's own rate, so that the factor counts once for each.
-            rate = self.model.optimizer.learning_rate = before * self.factor**number
+            rate = before
+            if self.factor != 1:
+                # Each try begins from the state's own rate, so that the factor counts once for each.
+                rate = self.model.optimizer.learning_rate = before * self.factor**number
             text = self._decided(
                 "rollback",
                 "rolled_back",

@@ -153,6 +153,14 @@ class TrainingState:
         if "weights" in changed or "optimizer" in changed:
             parts["optimizer"] = None
             left.append("the optimizer's state")
+        settings = parts.get("settings")
+        if settings is not None and "weights" in changed:
+            parts["settings"] = None
+            if settings["changed"]:
+                left.append("what callbacks had changed of the layers' settings")
+        elif settings is not None and "optimizer" in changed:
+            kept = {key: part for key, part in settings["changed"].items() if not key.startswith("optimizer")}
+            parts["settings"] = {**settings, "changed": kept, "groups": []}
         if "callbacks" in changed:
             before, now = self.fingerprint["callbacks"], fingerprint["callbacks"]
             parts["callbacks"] = {

@@ -72,8 +72,12 @@ class RateSource:
                 f"({type(self.source).__name__}), so its learning rate can't be set to {new!r}. To set it, create the "
                 "optimizer with a float `learning_rate`; to change the schedule, assign another schedule."
             )
-        self.source = new
-        self.moves = self.decay != 0.0 or not isinstance(new, float)
+        self.put_back(new)
+
+    def put_back(self, source: float | LearningRateSchedule | Callable[[], Any]) -> None:
+        """Replace the rate by what it once was, a schedule by a number too."""
+        self.source = source
+        self.moves = self.decay != 0.0 or not isinstance(source, float)
 
     def config(self) -> Any:
         """Return the rate for a config: a float, or a schedule's own config.

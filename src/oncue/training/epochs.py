@@ -66,6 +66,7 @@ def train_epochs(
     with RunState(model, batches, callbacks, validation) as run_state:
         pending = run_state.pending()
         callbacks.on_train_begin()
+        run_state.begin()
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
         if pending is not None:
             first = pending.epoch

@@ -18,6 +18,7 @@ from oncue.feeding.data_state import DataState
 from oncue.optimizers.optimizer import Optimizer
 from oncue.random_state import random_state, set_random_state
 from oncue.training.layer_states import layer_states, set_layer_states
+from oncue.training.settings import Settings
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -58,6 +59,7 @@ class RunState:
         # While the model is validated: what the state of the end of the epoch's steps has instead of the present values.
         self._measured: tuple[int, dict[str, Any]] | None = None
         self._setup: dict[str, Any] | None = None
+        self._settings: Settings | None = None
         self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
@@ -95,6 +97,12 @@ class RunState:
             self.restore_data(self.waiting)
         return self.waiting
 
+    def begin(self) -> None:
+        """Take note of the settings that the run begins with, once callbacks have reset themselves."""
+        roles = self._callbacks.roles
+        if roles.resuming or roles.saving or roles.keeping:
+            self._own_settings()
+
     @property
     def read_again(self) -> list[str]:
         """The parts of a state, of "data" and "validation", for which data must be read again up to a saved position."""
@@ -120,7 +128,12 @@ class RunState:
     # Capturing ----------------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a run that resumes this one must have in common with it."""
+        """Return what a run that resumes this one must have in common with it, as it was when that was first asked."""
+        if self._setup is None:
+            self._setup = self._described()
+        return self._setup
+
+    def _described(self) -> dict[str, Any]:
         return {
             "weights": [
                 [_bare(name), list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
@@ -139,6 +152,7 @@ class RunState:
         inside = progress.batch is not None or self._measured is not None
         batch = 0 if progress.batch is None else progress.batch + 1
         parts = {
+            "settings": self._own_settings().state(),
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
@@ -150,11 +164,8 @@ class RunState:
         if self._measured is not None:
             batch, before = self._measured
             parts.update(before)
-        if self._setup is None:
-            # It is the same for the whole run.
-            self._setup = self.fingerprint()
         return TrainingState(
-            self._setup,
+            self.fingerprint(),
             epoch=epoch if inside else epoch + 1,
             batch=batch,
             stopped=bool(model.stop_training),
@@ -185,6 +196,9 @@ class RunState:
 
     def restore(self, state: TrainingState) -> None:
         """Restore a state, all but the position in the data; its fingerprint was compared before."""
+        settings = state.parts.get("settings")
+        if self.restored is None and settings is not None:
+            self._own_settings().compare(settings, state.parts["optimizer"])
         self._restore_parts(state)
         # What is noted before the next epoch begins, or when none is left, belongs to the last one that ended.
         done = state.epoch if state.batch else state.epoch - 1
@@ -219,9 +233,16 @@ class RunState:
         # What callbacks and metrics do with their lists must not change the state, which may be restored once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
         parts, model = {**state.parts, **copied}, self._model
-        weights = parts["weights"]
+        weights, settings = parts["weights"], parts.get("settings")
+        if settings is not None:
+            # The optimizer's state belongs to the weights that were trained, with the averages and sums that it kept.
+            self._own_settings().put(settings)
         if parts["optimizer"] is not None:
+            if settings is not None:
+                self._own_settings().put_rate(settings, parts["optimizer"]["learning_rate"])
             model.optimizer.load_state_dict(parts["optimizer"])
+        if settings is not None:
+            self._own_settings().put_groups(settings)
         with torch.no_grad():
             saved_weights = weights.values() if isinstance(weights, dict) else weights
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
@@ -250,6 +271,11 @@ class RunState:
             self._validation.restore(validation)
 
     # Helpers ------------------------------------------------------------------------------------------------------
+
+    def _own_settings(self) -> Settings:
+        if self._settings is None:
+            self._settings = Settings(self._model)
+        return self._settings
 
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model

@@ -1,0 +1,381 @@
+"""Settings: the numbers and choices on a model and its optimizer that callbacks may change, beside weights and states."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from oncue.core.protocols import inner_optimizer_of, optimizer_of
+from oncue.core.warn import warn
+from oncue.metrics.metric import Metric
+from oncue.nested import flatten
+from oncue.optimizers import schedules
+from oncue.optimizers.rate_source import RateSource
+
+_MISSING = object()
+_SCALARS = frozenset({bool, int, float, str, type(None)})
+_LARGEST = 100
+"""How many values a list may have to be taken for a setting and not for data, such as a vocabulary."""
+_OF_THE_RUN = frozenset(
+    {
+        "built",
+        "compiled",
+        "jit_compile",
+        "name",
+        "run_eagerly",
+        "steps_per_execution",
+        "stop_evaluating",
+        "stop_predicting",
+        "stop_training",
+        "training",
+    }
+)
+"""What says how a run goes, and not what it computes."""
+_STATE_OF_OPTIMIZERS = frozenset({"average_in_model", "iterations", "learning_rate", "lr"})
+"""What the state of an optimizer has already."""
+_RATE, _GRADIENT = "optimizer.learning_rate", "requires_grad"
+_SAID = 12
+"""How many differences a warning names."""
+_NOT_SETTINGS = _OF_THE_RUN | _STATE_OF_OPTIMIZERS | {"dtype_policy", "input", "output"}
+
+
+class Settings:
+    """The settings of a model and its optimizer: plain attributes of modules, losses, regularizers and optimizers.
+
+    It is made when a run begins, and says at any moment of it which settings are others than then. Plain are bools,
+    numbers, strings, None, and short lists, tuples and dicts of them, whose names don't begin with `_`; `trainable` and
+    `requires_grad` are settings too.
+
+    Args:
+        model: A built model.
+
+    Example:
+        >>> import oncue
+        >>> dropout = oncue.layers.Dropout(0.5, name="drop")
+        >>> settings = Settings(oncue.Sequential([oncue.layers.Input((2,)), dropout]))
+        >>> dropout.rate = 0.1
+        >>> state = settings.state()
+        >>> state["changed"]
+        {'drop': {'rate': 0.1}}
+        >>> dropout.rate = 0.9
+        >>> settings.put(state)
+        >>> dropout.rate
+        0.1
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        known: dict[type, tuple[str, ...]] = {}
+        self._owners = [_Owner(key, thing, known) for key, thing in _keyed(_holders(model))]
+        optimizer = optimizer_of(model)
+        self._optimizers = [_Owner(key, thing, known) for key, thing in _optimizers(optimizer)]
+        self._groups = _group_settings(optimizer)
+        self._trained = self._trained_now()
+        source = _rate_source(optimizer)
+        self._source, self._rate = None if source is None else source.source, _rate(optimizer)
+        begin = {owner.key: owner.begin for owner in (*self._owners, *self._optimizers)}
+        # One text for all states of the run.
+        names = [_bare(name) for name, _ in model.named_parameters()]
+        needed = {
+            f"{name}#{place}": flag == "1" for place, (name, flag) in enumerate(zip(names, self._trained, strict=True))
+        }
+        self._text = json.dumps({**begin, _RATE: {"": self._rate}, _GRADIENT: needed}, default=_as_number)
+
+    def state(self) -> dict[str, Any]:
+        """Return the settings of this moment, for `put`.
+
+        Returns:
+            "begin": all settings that the run began with, as JSON; "changed": those that are others now; "trained": for
+            each parameter whether it needs a gradient; "groups": what is changed in torch's parameter groups.
+        """
+        changed = {owner.key: found for owner in (*self._owners, *self._optimizers) if (found := owner.changed())}
+        groups = [
+            {name: value for name, value in now.items() if _differ(value, before.get(name, _MISSING))}
+            for now, before in _paired(_group_settings(optimizer_of(self._model)), self._groups)
+        ]
+        return {"begin": self._text, "changed": changed, "trained": self._trained_now(), "groups": groups}
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Put settings back: those that had been changed by then, and all others as this run began with them.
+
+        Args:
+            state: What `state` returned, in this run or an earlier one.
+        """
+        for owner in (*self._owners, *self._optimizers):
+            owner.put(state["changed"].get(owner.key, {}))
+        # After `trainable` of all layers, which sets it for all parameters inside.
+        before = json.loads(state["begin"])[_GRADIENT].values()
+        flags = zip(self._model.parameters(), self._trained, before, state["trained"], strict=False)
+        for parameter, own, was, then in flags:
+            needed = own == "1" if was is (then == "1") else then == "1"
+            if parameter.requires_grad is not needed:
+                parameter.requires_grad_(needed)
+
+    def put_rate(self, state: dict[str, Any], saved: Any) -> None:
+        """Put back where the learning rate comes from: a number, a schedule or a function.
+
+        Args:
+            state: What `state` returned.
+            saved: The learning rate in the state that the optimizer had then.
+
+        Raises:
+            ValueError: When a callback had set what a state can't keep.
+        """
+        optimizer = optimizer_of(self._model)
+        was, source, own = _as_json(saved), _rate_source(optimizer), _as_json(self._rate)
+        unchanged = was == _as_json(json.loads(state["begin"])[_RATE][""])
+        if source is None or self._source is None or (isinstance(saved, float) and isinstance(source.source, float)):
+            return
+        # Of a script that was edited the schedule counts.
+        if was == own or (unchanged and not isinstance(saved, float)):
+            source.put_back(self._source)
+        elif isinstance(saved, float):
+            source.put_back(saved)
+        elif saved is None or saved["config"] is None:
+            what = "a function" if saved is None else f"a {saved['class_name']}, which has no `get_config`"
+            raise ValueError(
+                f"The run can't resume: a callback had set `learning_rate` of the optimizer to {what}, and a backup can't "
+                "keep that. Give it to the optimizer when it is made, or set a number."
+            )
+        else:
+            source.put_back(schedules.deserialize(saved))
+
+    def put_groups(self, state: dict[str, Any]) -> None:
+        """Put back what was changed in torch's parameter groups, by a scheduler for example.
+
+        Args:
+            state: What `state` returned, once the optimizer has its own state back.
+        """
+        for group, changed in zip(_groups(optimizer_of(self._model)), state["groups"], strict=False):
+            for name, value in changed.items():
+                if not isinstance(group.get(name), torch.Tensor):
+                    group[name] = value
+
+    def compare(self, state: dict[str, Any], saved: dict[str, Any] | None) -> None:
+        """Warn when the script has other settings than the interrupted run began with.
+
+        Args:
+            state: The settings of that run.
+            saved: The state of the optimizer; None when it isn't taken over.
+        """
+        before, now = json.loads(state["begin"]), json.loads(self._text)
+        said = []
+        # Without the state of its optimizer another one begins from scratch, which was said.
+        keys = [key for key in before if saved is not None or not key.startswith("optimizer")]
+        for key in [key for key in keys if key in now]:
+            for name, was in before[key].items():
+                new = now[key].get(name, _MISSING)
+                if new is _MISSING or not _differ(was, new):
+                    continue
+                where = f"{key}.{name}" if name else key
+                if key == _GRADIENT:
+                    where = f"{name.partition('#')[0]}.{_GRADIENT}"
+                if key == _RATE and saved and isinstance(saved["learning_rate"], float):
+                    which = f"{saved['learning_rate']!r} of the backup counts"
+                elif key == _RATE and saved and _as_json(saved["learning_rate"]) != _as_json(was):
+                    which = "the backup's counts, which a callback had set"
+                elif name in state["changed"].get(key, {}):
+                    which = f"{state['changed'][key][name]!r} of the backup counts, which a callback had set"
+                else:
+                    which = "the script's counts"
+                said.append(f"`{where}` was {_brief(was)}, is {_brief(new)} ({which})")
+        missing = [f"`{key}` is gone" for key in keys if key not in now]
+        said += missing + [f"`{key}` is new" for key in now if key not in before and saved is not None]
+        if len(said) > _SAID:
+            said[_SAID:] = [f"and {len(said) - _SAID} more"]
+        if said:
+            warn(
+                f"The script has other settings than the interrupted run began with: {'; '.join(said)}. To train with the "
+                "script's settings from the start, delete the folder of the backup; to go on as before, put them back."
+            )
+
+    def _trained_now(self) -> str:
+        return "".join("1" if parameter.requires_grad else "0" for parameter in self._model.parameters())
+
+
+class _Owner:
+    """An object with settings, and what they were when the run began."""
+
+    def __init__(self, key: str, thing: Any, known: dict[type, tuple[str, ...]]) -> None:
+        self.key, self._thing = key, thing
+        if type(thing) not in known:
+            known[type(thing)] = _properties(type(thing))
+        self._properties = known[type(thing)]
+        self.begin = {name: _copied(value) for name, value in self._now() if _is_short(value)}
+
+    def _now(self) -> Iterator[tuple[str, Any]]:
+        for name, value in vars(self._thing).items():
+            if name[0] != "_" and (type(value) in _SCALARS or _is_plain(value)) and name not in _OF_THE_RUN:
+                yield name, value
+        for name in self._properties:
+            value = _read(self._thing, name)
+            if value is not _MISSING and _is_plain(value):
+                yield name, value
+
+    def changed(self) -> dict[str, Any]:
+        begin = self.begin
+        return {
+            name: _copied(value)
+            for name, value in self._now()
+            if _differ(value, begin.get(name, _MISSING)) and (name in begin or _is_short(value))
+        }
+
+    def put(self, changed: dict[str, Any]) -> None:
+        for name, value in {**self.begin, **changed}.items():
+            current = _read(self._thing, name)
+            if not _differ(value, current):
+                continue
+            value = _copied(value)
+            # Other code may hold the same list.
+            if isinstance(current, list) and isinstance(value, list):
+                current[:] = value
+            elif isinstance(current, dict) and isinstance(value, dict):
+                current.clear()
+                current.update(value)
+            else:
+                setattr(self._thing, name, value)
+
+
+# Where settings are ---------------------------------------------------------------------------------------------------
+
+
+def _holders(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    # A layer stands before those inside it, which its `trainable` changes too.
+    for path, module in model.named_modules():
+        yield path or "model", module
+        for name, part in vars(module).items():
+            if name[0] != "_" and _is_described(part):
+                yield f"{path or 'model'}.{name}", part
+    for number, part in enumerate(flatten(getattr(model, "loss", None))):
+        if _is_described(part) and part is not getattr(model, "loss", None):
+            yield f"model.loss.{number}", part
+
+
+def _is_described(part: Any) -> bool:
+    """Return whether an object is a regularizer, a constraint, a loss or the like, by Keras's way to describe one."""
+    described = callable(part) and callable(getattr(type(part), "get_config", None))
+    return described and not isinstance(part, (torch.nn.Module, Metric, type))
+
+
+def _keyed(holders: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    # A second model of the same code has `dense_2` where the first has `dense`.
+    counts: dict[str, int] = {}
+    for path, thing in holders:
+        key = _bare(path)
+        counts[key] = counts.get(key, 0) + 1
+        yield key if counts[key] == 1 else f"{key}#{counts[key]}", thing
+
+
+def _bare(path: str) -> str:
+    return re.sub(r"_\d+(?=\.|$)", "", path)
+
+
+def _optimizers(optimizer: Any) -> Iterator[tuple[str, Any]]:
+    if optimizer is None:
+        return
+    inner = inner_optimizer_of(optimizer)
+    yield "optimizer", optimizer
+    if inner is not optimizer:
+        yield "optimizer.inner_optimizer", inner
+
+
+def _properties(kind: type) -> tuple[str, ...]:
+    """Return the properties of a class that can be set."""
+    found: dict[str, Any] = {}
+    for one in kind.__mro__:
+        for name, member in vars(one).items():
+            found.setdefault(name, member)
+    return tuple(
+        name
+        for name, member in found.items()
+        if isinstance(member, property) and member.fset is not None and name[0] != "_" and name not in _NOT_SETTINGS
+    )
+
+
+def _groups(optimizer: Any) -> list[dict[str, Any]]:
+    inner = getattr(inner_optimizer_of(optimizer), "_inner", None)
+    return [] if inner is None else inner.param_groups
+
+
+def _rate(optimizer: Any) -> Any:
+    """Return the learning rate as the state of an optimizer has it."""
+    return None if optimizer is None else optimizer.state_dict().get("learning_rate")
+
+
+def _rate_source(optimizer: Any) -> RateSource | None:
+    found = getattr(inner_optimizer_of(optimizer), "_rate", None)
+    return found if isinstance(found, RateSource) else None
+
+
+def _group_settings(optimizer: Any) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in group.items() if name != "params" and _is_plain(value)}
+        for group in _groups(optimizer)
+    ]
+
+
+def _paired(now: list[dict[str, Any]], before: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for place, group in enumerate(now):
+        yield group, before[place] if place < len(before) else {}
+
+
+# What a setting is ----------------------------------------------------------------------------------------------------
+
+
+def _read(thing: Any, name: str) -> Any:
+    try:
+        return getattr(thing, name)
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+        # A property that can't be read at present, as before a layer is built, has nothing to keep.
+        return _MISSING
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind in (list, tuple):
+        return all(map(_is_plain, value))
+    if kind is dict:
+        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
+    return isinstance(value, np.generic) and value.dtype.kind in "biuf"
+
+
+def _copied(value: Any) -> Any:
+    return value if type(value) in _SCALARS else copy.deepcopy(value)
+
+
+def _is_short(value: Any) -> bool:
+    return not isinstance(value, (list, tuple, dict)) or len(value) <= _LARGEST
+
+
+def _differ(one: Any, other: Any) -> bool:
+    if one is other:
+        return False
+    kind = type(one)
+    if kind is not type(other):
+        return True
+    if kind is dict:
+        return bool(one.keys() != other.keys() or any(_differ(value, other[key]) for key, value in one.items()))
+    if kind in (list, tuple):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    return bool(one != other and not (one != one and other != other))
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=_as_number, sort_keys=True)
+
+
+def _as_number(value: Any) -> Any:
+    return value.item()
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

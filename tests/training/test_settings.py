@@ -1,0 +1,250 @@
+"""What callbacks changed on a model and its optimizer comes back at a resume and at a rollback."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import oncue
+from helpers import PowerCut, to_numpy
+from oncue import layers, optimizers
+from oncue.callbacks import BackupAndRestore, Callback, CSVLogger, TerminateOnNaN
+from oncue.training.settings import Settings
+
+X = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
+Y = X.sum(axis=1, keepdims=True)
+
+
+class At(Callback):
+    """Calls a function with the model when an epoch begins."""
+
+    def __init__(self, epoch: int, change: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.at, self.change = epoch, change
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == self.at:
+            self.change(self.model)
+
+
+class KL(layers.Layer):
+    """A layer of a user's own, with settings that callbacks change and a counter that its calls change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength, self.table, self.schedule = 0.5, {"mean": 0.0}, [0.1, 0.2]
+        self._hidden = 1.0
+
+    @property
+    def hidden(self) -> float:
+        return self._hidden
+
+    @hidden.setter
+    def hidden(self, value: float) -> None:
+        self._hidden = value
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.strength * self.schedule[1] * self.hidden + self.table["mean"]
+
+
+def keras_model(optimizer: Any = None) -> Any:
+    oncue.utils.set_random_seed(0)
+    inner = oncue.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.LeakyReLU(0.1)], name="inner")
+    model = oncue.Sequential(
+        [
+            layers.Input((4,)),
+            layers.Dense(4, kernel_regularizer="l2"),
+            inner,
+            KL(),
+            layers.Dropout(0.5),
+            layers.Dense(1),
+        ]
+    )
+    loss = oncue.losses.Huber(delta=1.0)
+    model.compile(optimizers.Adam(0.05) if optimizer is None else optimizer, loss=loss)
+    return model
+
+
+def torch_model() -> Any:
+    oncue.utils.set_random_seed(0)
+    module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LeakyReLU(), nn.Dropout(0.5), nn.Linear(4, 1))
+    model = oncue.Model(module)
+    model.compile(torch.optim.AdamW(module.parameters(), lr=0.05), nn.MSELoss())
+    return model
+
+
+def of_layers(model: Any) -> None:
+    first, inner, own, dropout, _ = model.layers
+    inner.trainable = False
+    inner.layers[0].bias.requires_grad_(True)
+    inner.layers[1].momentum = 0.1
+    first.kernel_regularizer.l2 = 1.0
+    own.strength, own.hidden, own.schedule[1], own.table["mean"] = 0.9, 0.2, 0.7, 0.3
+    dropout.rate = 0.1
+
+
+def of_modules(model: Any) -> None:
+    module = model.module
+    module[0].requires_grad_(False)
+    module[1].momentum, module[2].negative_slope, module[3].p = 0.5, 0.5, 0.1
+    model.optimizer.torch_optimizer.param_groups[0].update(betas=(0.1, 0.5), weight_decay=0.5)
+
+
+def of_optimizer(model: Any) -> None:
+    model.optimizer.learning_rate, model.optimizer.beta_1, model.optimizer.weight_decay = 0.001, 0.1, 0.5
+
+
+def behind_optimizer(model: Any) -> None:
+    model.optimizer.torch_optimizer.param_groups[0].update(lr=0.001)
+
+
+def schedule(model: Any) -> None:
+    model.optimizer.learning_rate = optimizers.schedules.ExponentialDecay(0.05, 2, 0.1)
+
+
+def scheduled() -> Any:
+    return keras_model(optimizers.SGD(optimizers.schedules.ExponentialDecay(0.05, 2, 0.9)))
+
+
+CHANGES: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+    (keras_model, of_layers),
+    (torch_model, of_modules),
+    (keras_model, of_optimizer),
+    (keras_model, behind_optimizer),
+    (keras_model, schedule),
+    (scheduled, schedule),
+]
+changes = pytest.mark.parametrize(("build", "change"), CHANGES, ids=lambda function: function.__name__)
+
+
+def train(build: Callable[[], Any], *callbacks: Any, epochs: int = 3) -> Any:
+    model = build()
+    history = model.fit(X, Y, epochs=epochs, batch_size=8, verbose=0, callbacks=list(callbacks))
+    settings = json.loads(Settings(model).state()["begin"])
+    weights = [to_numpy(tensor).tolist() for tensor in model.state_dict().values()]
+    return list(settings.values()), history.history["loss"], weights
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@changes
+def test_a_changed_setting_comes_back(build: Any, change: Any, tmp_path: Path) -> None:
+    whole = train(build, At(1, change))
+    for cut in (PowerCut(2), PowerCut(1, 2)):
+        folder = tmp_path / str(cut.at)
+        with pytest.raises(ConnectionError):
+            train(build, BackupAndRestore(folder, save_freq=1), At(1, change), cut)
+        # A run that is taken up in its second epoch changes nothing by itself.
+        assert train(build, BackupAndRestore(folder, save_freq=1)) == whole
+
+
+class Diverges(Callback):
+    """Makes an epoch fail once."""
+
+    done = False
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.at, self.epoch = epoch, 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self.epoch == self.at and batch == 1 and not self.done:
+            self.done = True
+            next(self.model.parameters()).data.fill_(float("nan"))
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+@changes
+def test_a_setting_that_was_changed_in_an_epoch_that_is_undone_is_as_before(build: Any, change: Any) -> None:
+    class Once(At):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            super().on_epoch_begin(epoch, logs)
+            self.at = -1 if epoch == self.at else self.at
+
+    back = TerminateOnNaN(action="rollback", factor=1.0)
+    assert train(build, back, Once(1, change), Diverges(1), epochs=2) == train(build, epochs=2)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_a_list_that_others_hold_stays_theirs(tmp_path: Path) -> None:
+    held: list[Any] = []
+
+    def build() -> Any:
+        model = keras_model()
+        held.append(model.layers[2].schedule)
+        return model
+
+    with pytest.raises(ConnectionError):
+        train(build, BackupAndRestore(tmp_path / "backup"), At(1, of_layers), PowerCut(2))
+    train(build, BackupAndRestore(tmp_path / "backup"))
+    assert held[-1] == [0.1, 0.7]
+
+
+def test_an_edited_script_is_told_which_value_counts(tmp_path: Path) -> None:
+    def build(rate: float, dropped: float) -> Any:
+        model = keras_model(optimizers.Adam(rate))
+        model.layers[3].rate = dropped
+        return model
+
+    change = At(1, lambda model: setattr(model.layers[1].layers[1], "momentum", 0.1))
+    with pytest.raises(ConnectionError):
+        train(lambda: build(0.05, 0.5), BackupAndRestore(tmp_path / "backup"), change, PowerCut(2))
+    models: list[Any] = []
+
+    def edited() -> Any:
+        models.append(build(0.01, 0.25))
+        models[0].layers[1].layers[1].momentum = 0.3
+        return models[0]
+
+    with pytest.warns(UserWarning, match="other settings than the interrupted run began with") as caught:
+        train(edited, BackupAndRestore(tmp_path / "backup"))
+    said = str(next(one.message for one in caught if "other settings" in str(one.message)))
+    assert "`dropout.rate` was 0.5, is 0.25 (the script's counts)" in said
+    assert "`optimizer.learning_rate` was 0.05, is 0.01 (0.05 of the backup counts)" in said
+    assert "momentum` was 0.99, is 0.3 (0.1 of the backup counts, which a callback had set)" in said
+    found = models[0].layers
+    assert (found[3].rate, found[1].layers[1].momentum) == (0.25, 0.1)
+
+
+def test_the_same_script_is_told_nothing(tmp_path: Path) -> None:
+    for cut in ([PowerCut(1)], []):
+        # A second model of a process has other names.
+        model = keras_model()
+        model.summary(print_fn=lambda line: None)
+        callbacks = [BackupAndRestore(tmp_path / "backup"), *cut]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                model.fit(X, Y, epochs=2, verbose=0, callbacks=callbacks)
+            except ConnectionError:
+                assert cut
+
+
+def test_a_rate_that_no_backup_can_keep_is_an_error_before_training(tmp_path: Path) -> None:
+    change = At(1, lambda model: setattr(model.optimizer, "learning_rate", lambda: 0.01))
+    with pytest.raises(ConnectionError):
+        train(keras_model, BackupAndRestore(tmp_path / "backup"), change, PowerCut(2))
+    began: list[int] = []
+    with pytest.raises(ValueError, match="had set `learning_rate` of the optimizer to a function"):
+        train(keras_model, BackupAndRestore(tmp_path / "backup"), At(2, lambda model: began.append(2)))
+    assert not began
+
+
+def test_another_optimizer_adopts_what_belongs_to_layers(tmp_path: Path) -> None:
+    change = At(1, lambda model: setattr(model.layers[3], "rate", 0.1))
+    with pytest.raises(ConnectionError):
+        train(keras_model, BackupAndRestore(tmp_path / "backup"), change, PowerCut(2))
+    model = keras_model(optimizers.SGD(0.01))
+    backup = BackupAndRestore(tmp_path / "backup", on_mismatch="adopt")
+    model.fit(X, Y, epochs=3, batch_size=8, verbose=0, callbacks=[backup, CSVLogger(tmp_path / "log.csv")])
+    assert model.layers[3].rate == 0.1 and float(model.optimizer.learning_rate) == 0.01
