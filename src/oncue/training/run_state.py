@@ -84,6 +84,8 @@ class RunState:
             self._batches.keep_position()
             if self._validation is not None:
                 self._validation.batches.keep_position()
+            # A callback may declare fields, or change the optimizer, when training begins.
+            self.fingerprint()
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         others = _other_optimizers(self._model)
