@@ -167,8 +167,8 @@ ROOMS = {
     "optimizers": "backend core legacy naming torch_private",
     "mixed_precision": "dtype_policies legacy optimizers",
     "layers": (
-        "activations backend constraints core dtype_policies initializers legacy naming nested objects random regularizers "
-        "seeded_mask torch_private variable"
+        "activations backend constraints core dtype_policies initializers legacy naming nested objects random random_state "
+        "regularizers seeded_mask torch_private variable"
     ),
     # A run.
     "plots": "",

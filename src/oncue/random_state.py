@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -99,6 +99,30 @@ def set_generator_state(generator: Any, state: Any) -> None:
         generator.set_state(_arrays(state))
     else:
         generator.setstate((state[0], tuple(state[1]), state[2]))
+
+
+def rewinder() -> Callable[[], None]:
+    """Return a function that puts the global generators, also of CUDA where it is in use, back to where they are now.
+
+    Example:
+        >>> rewind = rewinder()
+        >>> first = torch.rand(())
+        >>> rewind()
+        >>> bool(torch.rand(()) == first)
+        True
+    """
+    python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's, without types
+    devices = torch.cuda.get_rng_state_all() if in_use else []
+
+    def rewind() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(default)
+        for index, state in enumerate(devices):
+            torch.cuda.set_rng_state(state, index)
+
+    return rewind
 
 
 @contextmanager

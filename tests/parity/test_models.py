@@ -187,3 +187,26 @@ def test_states_and_masks(keras: ModuleType) -> None:
         model.set_weights(theirs.get_weights())
         for expected, found in zip(theirs.predict(data, verbose=0), model.predict(data, verbose=0), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_building_runs_no_call_on_real_weights(keras: ModuleType, first: bool) -> None:
+    counts = []
+    for home in (oncue, keras):
+
+        class Counter(home.layers.Layer):  # type: ignore[misc, name-defined]  # of either
+            def build(self, input_shape: Any) -> None:
+                self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+            def call(self, inputs: Any) -> Any:
+                self.count.assign_add(1.0)
+                return inputs * 1.0
+
+        layer = Counter()
+        model = home.Sequential([*([home.Input((4,))] if first else []), layer, home.layers.Dense(4)])
+        found = [float(layer.get_weights()[0])] if first else []
+        model.compile("sgd", "mse")
+        x = np.ones((8, 4), "float32")
+        model.fit(x, x, batch_size=2, validation_data=(x, x), verbose=0)
+        counts.append([*found, float(layer.get_weights()[0])])
+    assert counts[0] == counts[1]

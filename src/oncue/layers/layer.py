@@ -17,6 +17,7 @@ from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.policy_scope import run_in_policy, running
+from oncue.layers.trial import Trial, building
 from oncue.layers.weight_limit import count_weight
 from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
@@ -177,10 +178,11 @@ class Layer(torch.nn.Module):
     def ensure_built(self, input_shape: Any) -> None:
         """Build once, on the device where the layer is to work."""
         if not self.built:
-            self.build(input_shape)
-            self.built = True
-            self._built_for = input_shape
-            self._track_containers()
+            with building(self):
+                self.build(input_shape)
+                self.built = True
+                self._built_for = input_shape
+                self._track_containers()
 
     def __getattr__(self, name: str) -> torch.Tensor | torch.nn.Module:
         state = self.__dict__
@@ -362,7 +364,7 @@ class Layer(torch.nn.Module):
                 size = [unknown if part is None else part for part in leaf.shape]
                 return torch.zeros(size, dtype=torch_dtype(leaf.dtype), device=device)
 
-            with torch.no_grad():
+            with torch.no_grad(), Trial(self):
                 probed = map_leaves(zeros, args)
                 return self(*probed, **{key: map_leaves(zeros, value) for key, value in kwargs.items()}, training=False)
 
@@ -416,7 +418,8 @@ class Layer(torch.nn.Module):
         count_weight(shape)
         attribute = self._free_attribute(name or "weight")
         kind = self._dtype if dtype is None else torch_dtype(dtype_policies.get(dtype).variable_dtype)
-        start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)
+        with building(self):
+            start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)
         value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
         if axes is not None:
             value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))
@@ -648,8 +651,9 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
 def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(build)
     def marked(self: Layer, *args: Any, **kwargs: Any) -> Any:
-        result = build(self, *args, **kwargs)
-        self.built = True
+        with building(self):
+            result = build(self, *args, **kwargs)
+            self.built = True
         return result
 
     return marked

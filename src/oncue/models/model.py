@@ -13,6 +13,7 @@ from oncue.core.builtin import builtin
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
+from oncue.layers.trial import Trial
 from oncue.legacy import renamed
 from oncue.nested import flatten, map_leaves
 from oncue.training.probe import mode
@@ -129,7 +130,7 @@ class Model(Trainer):
         """Make the weights by running the model once, where they are not there yet."""
         if self.module is not None:
             if any(is_unready(tensor) for tensor in (*self.parameters(), *self.buffers())):
-                with torch.no_grad(), mode(self, False):
+                with torch.no_grad(), mode(self, False), Trial(self):
                     self._forward(x)
             self.built = True
         else:

@@ -10,6 +10,7 @@ import torch
 
 from oncue.feeding.batch import Batch
 from oncue.feeding.tensors import to_tensors
+from oncue.layers.trial import Trial
 
 if TYPE_CHECKING:
     from oncue.training.plan import Forward, Plan
@@ -54,15 +55,14 @@ def probe_validation(model: Trainer, plan: Plan, batch: Batch, y: Any) -> None:
 
 
 def trial(model: Trainer, forward: Forward, x: Any) -> Any:
-    """Return a model's outputs in inference mode; random states and modes stay as they were.
+    """Return a model's outputs in inference mode; what the model holds, modes and random states stay as they were.
 
     Args:
         model: A built model.
         forward: Its forward pass, or an eager step.
         x: The inputs; a batch for a step.
     """
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), mode(model, False):
+    with torch.no_grad(), mode(model, False), Trial(model):
         return forward(x)
 
 

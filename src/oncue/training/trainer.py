@@ -18,6 +18,7 @@ from oncue.core.numbers import number_of, whole
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
 from oncue.layers.layer import Layer
+from oncue.layers.trial import Trial
 from oncue.legacy import methods as old_methods, take_old_arguments
 from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
@@ -785,7 +786,7 @@ class Trainer(Layer):
     def _build_on(self, x: Any) -> None:
         """Make the weights by running the model once, where they are not there yet."""
         if not self._all_built():
-            with torch.no_grad(), mode(self, False):
+            with torch.no_grad(), mode(self, False), Trial(self):
                 self(x)
             self._place()
 

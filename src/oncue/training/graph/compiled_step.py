@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,11 @@ from oncue.layers.lstm import LSTMCell
 from oncue.layers.lstm_in_graph import kernel_takes, lstm_is_whole
 from oncue.layers.masking import Masking
 from oncue.layers.rnn import RNN
+from oncue.layers.trial import Trial
 from oncue.nested import named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
 from oncue.training.graph.refusal import reason_of
 from oncue.training.graph.step_graph import StepGraph
-from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.step import objective
 
 if TYPE_CHECKING:
@@ -218,20 +217,15 @@ class CompiledStep:
             return "the optimizer has parameters that the model doesn't have"
         if not parameters:
             return "the model has no weights to train"
-        devices = [model.device] if model.device.type == "cuda" else []
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         means = [(metric, metric.get_state()) for _, metric in plan.named_metrics(model)]
-        layers = copy.deepcopy(layer_states(model))
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
+        with torch.enable_grad(), Trial(model, *losses):
             _, loss = objective(plan)(*batch)
             trained = [p for p in parameters if p.requires_grad]
             alone = not loss.requires_grad or not trained
             gradients = [None] if alone else list(torch.autograd.grad(loss, trained, allow_unused=True))
-        for buffer, before in buffers:
-            buffer.copy_(before)
         for metric, state in means:
             metric.set_state(state)
-        set_layer_states(model, layers)
         if all(p.requires_grad for p in parameters) and all(gradient is not None for gradient in gradients):
             return None
         return "some weights get no gradient, which a graph can't leave alone"
