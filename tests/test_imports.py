@@ -182,7 +182,7 @@ ROOMS = {
     ),
     # What is made of them.
     "utils": "core feeding layers legacy nested objects",
-    "models": "core layers legacy naming nested training utils variable",
+    "models": "core layers legacy naming nested torch_private training utils variable",
     "saving": "checkpoints core layers legacy losses metrics models naming objects optimizers torch_private variable",
     "datasets": "core utils",
     "cli": "checkpoints plots",
@@ -200,7 +200,7 @@ AT_ONCE = {
     "callbacks": "core legacy",
     "checkpoints": "core",
     "mixed_precision": "dtype_policies legacy",
-    "models": "core layers legacy naming nested training variable",
+    "models": "core layers legacy naming nested torch_private training variable",
 }
 """What rooms that must be quick to import look into when they are imported, where that is less."""
 

@@ -12,7 +12,7 @@ from oncue.feeding.class_weights import ClassWeights
 from oncue.feeding.order import BatchOrder, Shuffle
 from oncue.feeding.staging import StagingBuffers
 from oncue.feeding.tensors import to_tensors, wanted_dtype
-from oncue.nested import is_nested, map_leaves, named_leaves
+from oncue.nested import first_leaf, is_nested, map_leaves, named_leaves
 
 _DEFAULT_BATCH_SIZE = 32
 _SHARE_OF_FREE_MEMORY = 0.5
@@ -66,6 +66,8 @@ class ArrayBatches(Batches):
                 "`sample_weight` with `class_weight_to_sample_weights(y, class_weight)`."
             )
         self.source = x
+        if first_leaf(x) is None:
+            raise ValueError("`x` holds no arrays; pass an array of shape (samples, ...).")
         x, y = to_tensors(x, "x"), to_tensors(y, "y")
         sample_weight = _per_output(y, to_tensors(sample_weight, "sample_weight"))
         _check_finite(sample_weight)

@@ -15,13 +15,13 @@ from oncue.feeding.batch import Batch, Batches, describe, unpack_x_y_sample_weig
 from oncue.feeding.class_weights import ClassWeights, class_weight_to_sample_weights
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.huggingface import huggingface_batches, is_huggingface
-from oncue.feeding.indexed import dataset_batches
+from oncue.feeding.indexed import IndexedBatches, dataset_batches
 from oncue.feeding.loader import iterable_dataset_batches, loader_batches
 from oncue.feeding.order import Shuffle
 from oncue.feeding.py_dataset import PyDatasetBatches, is_py_dataset
 from oncue.feeding.steps import StepBatches
 from oncue.feeding.stream import StreamBatches
-from oncue.feeding.tensors import is_arrays
+from oncue.feeding.tensors import is_arrays, is_batch_list
 from oncue.feeding.validation_split import split_validation
 from oncue.nested import named_leaves
 
@@ -51,7 +51,10 @@ def as_batches(
 
     Sources: arrays (NumPy, torch, pandas, lists of numbers, anything with `__array__`) and nested lists, tuples and
     dicts of them; Hugging Face data sets; torch DataLoaders, Datasets and IterableDatasets; PyDatasets; generators,
-    iterators and iterables of batches; and `Batches` themselves.
+    iterators and iterables of batches; lists of batches; and `Batches` themselves.
+
+    A list is taken for several inputs, as in Keras, except in one case, in which it would have no targets: a list of
+    tuples `(x, y)` or `(x, y, sample_weight)` of arrays, passed without `y` to train or to evaluate, is a list of batches.
 
     Args:
         x: Inputs, or a source that gives inputs and targets.
@@ -83,7 +86,9 @@ def as_batches(
     if shuffle not in (True, False, "batch"):
         raise ValueError(f'`shuffle` must be True, False or "batch"; got {shuffle!r}.')
     device = torch.device(device)
-    if not isinstance(x, Batches) and x is not None and is_arrays(x) and is_arrays(y) and is_arrays(sample_weight):
+    listed = method != "predict" and y is None and sample_weight is None and is_batch_list(x)
+    arrays = not listed and not isinstance(x, Batches) and x is not None
+    if arrays and is_arrays(x) and is_arrays(y) and is_arrays(sample_weight):
         batches: Batches = ArrayBatches(
             x,
             y,
@@ -147,6 +152,12 @@ def _py_dataset(x: Any, convert: BatchConverter, batch_size: int | None, shuffle
     return PyDatasetBatches(x, convert, bool(shuffle))
 
 
+def _batch_list(x: list[Any], convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
+    batches = IndexedBatches(x, lambda at: x[at[0]], convert, batch_size=1)
+    batches.batch_size = None
+    return batches
+
+
 def _stream(x: Iterable[Any], convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
     return StreamBatches(x, convert)
 
@@ -159,6 +170,7 @@ SOURCES = (
     Source("torch IterableDataset", _is(IterableDataset), iterable_dataset_batches),
     Source("torch Dataset", _is(Dataset), dataset_batches),
     Source("PyDataset", is_py_dataset, _py_dataset, warns=True),
+    Source("list of batches", is_batch_list, _batch_list, warns=True),
     Source("generator", _is_iterator, _stream, warns=True),
     Source("iterable {type}", _is_stream, _stream, warns=True),
 )

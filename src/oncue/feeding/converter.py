@@ -10,7 +10,7 @@ from oncue.feeding.arrays import common_length, move
 from oncue.feeding.batch import Batch, describe, unpack_x_y_sample_weight
 from oncue.feeding.class_weights import ClassWeights
 from oncue.feeding.tensors import to_tensors
-from oncue.nested import map_leaves
+from oncue.nested import first_leaf, map_leaves
 
 
 class BatchConverter:
@@ -58,7 +58,7 @@ class BatchConverter:
 
     def _to_batch(self, data: Any) -> Batch:
         parts = unpack_x_y_sample_weight(data)
-        if parts[0] is None:
+        if first_leaf(parts[0]) is None:
             raise ValueError("it has no inputs.")
         names = ("x", "y", "sample_weight")
         tensors = [

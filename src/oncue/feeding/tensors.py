@@ -56,6 +56,18 @@ def is_arrays(data: Any) -> bool:
     return isinstance(data, (torch.Tensor, np.ndarray, *_SCALARS)) or hasattr(data, "__array__") or _is_sparse(data)
 
 
+def is_batch_list(x: Any) -> bool:
+    """Return whether `x` is a list of tuples `(x, y)` or `(x, y, sample_weight)` of arrays.
+
+    Example:
+        >>> is_batch_list([(torch.zeros(2), torch.zeros(2))]), is_batch_list([(1.0, 2.0)])
+        (True, False)
+    """
+    if not isinstance(x, list) or not x or is_numbers(x):
+        return False
+    return all(type(part) is tuple and len(part) in (2, 3) and is_arrays(part) for part in x)
+
+
 def _is_sparse(data: Any) -> bool:
     # There can be no sparse matrix unless the package has been imported.
     sparse = sys.modules.get("scipy.sparse")

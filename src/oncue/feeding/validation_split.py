@@ -8,7 +8,7 @@ from typing import Any
 from oncue.core.numbers import number_of
 from oncue.feeding.arrays import common_length
 from oncue.feeding.batch import Batch
-from oncue.feeding.tensors import is_arrays, to_tensors
+from oncue.feeding.tensors import is_arrays, is_batch_list, to_tensors
 from oncue.nested import map_leaves
 
 
@@ -39,6 +39,10 @@ def split_validation(
     fraction = number_of(validation_split)
     if fraction is None or not 0 < fraction < 1:
         raise ValueError(f"`validation_split` must be a number between 0 and 1; got {validation_split!r}.")
+    if y is None and is_batch_list(x):
+        raise ValueError(
+            "`validation_split` needs arrays; got `x` as a list of batches. Pass some of them as `validation_data=`."
+        )
     for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)):
         if not is_arrays(part):
             raise ValueError(

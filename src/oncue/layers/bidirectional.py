@@ -38,6 +38,7 @@ class Bidirectional(Layer):
     """
 
     supports_masking = True
+    _takes_several = True
     _makes_masks = False
 
     def __init__(

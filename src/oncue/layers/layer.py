@@ -63,6 +63,8 @@ class Layer(torch.nn.Module):
     _forward_accepts_training: ClassVar[bool] = False
     # Whether the layer is a model, which leaves casting to the layers in it.
     _holds_layers: ClassVar[bool] = False
+    # Whether a layer of oncue takes several tensors in a list or dict. Those of the user's own may always.
+    _takes_several: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -178,6 +180,11 @@ class Layer(torch.nn.Module):
     def ensure_built(self, input_shape: Any) -> None:
         """Build once, on the device where the layer is to work."""
         if not self.built:
+            if self._casts_outputs and not self._takes_several and is_several(input_shape):
+                raise ValueError(
+                    f"'{self.name}' takes one tensor; got several, or one in a list or dict, of the shapes {input_shape}. "
+                    "Pass the tensor itself, or join several with a layer such as `Concatenate()`."
+                )
             with building(self):
                 self.build(input_shape)
                 self.built = True
@@ -668,6 +675,16 @@ def _has_mask(inputs: Any) -> bool:
         elif getattr(value, "_keras_mask", None) is not None:
             return True
     return False
+
+
+def is_several(shape: Any) -> bool:
+    """Return whether a shape is one of several, in a list or dict, rather than sizes.
+
+    Example:
+        >>> is_several((None, 4)), is_several([(None, 4)]), is_several({"a": (None, 4)})
+        (False, True, True)
+    """
+    return isinstance(shape, dict) or any(isinstance(part, (tuple, list, dict)) for part in shape)
 
 
 def _shapes(value: Any) -> Any:

@@ -16,6 +16,7 @@ from oncue.layers.layer import Layer
 
 class _Merge(Layer):
     supports_masking = True
+    _takes_several = True
     _makes_masks = False
 
     def build(self, input_shape: Any) -> None:

@@ -40,6 +40,7 @@ class RNN(Layer):
     """
 
     supports_masking = True
+    _takes_several = True
     _makes_masks = False
 
     def __init__(

@@ -45,8 +45,8 @@ class Feed:
         flat = [given] if isinstance(given, torch.Tensor) else self._flat(given)
         if len(flat) != len(self._inputs):
             raise ValueError(
-                f"The model takes {len(self._inputs)} inputs ({', '.join(self._names)}); got {len(flat)}: "
-                f"{', '.join(map(_shown, flat))}."
+                f"The model takes {_counted(len(self._inputs))} ({', '.join(self._names)}); got {len(flat) or 'none'}"
+                f"{': ' if flat else ''}{', '.join(map(_shown, flat))}."
             )
         return [self._fitted(index, value) for index, value in enumerate(flat)]
 
@@ -58,6 +58,11 @@ class Feed:
             if missing:
                 guess = nearest(str(missing[0]), [str(key) for key in given if key not in keys])
                 hint = f" Should {guess!r} be named '{missing[0]}'?" if guess is not None else ""
+                if guess is None and len(keys) == 1 and given:
+                    hint = (
+                        f" Pass what {next(iter(given))!r} holds alone, without a dict, or name the input: "
+                        "`Input(shape, name=...)`."
+                    )
                 raise ValueError(
                     f"The input '{missing[0]}' is missing: the model takes {', '.join(map(repr, keys))}; got a dict of "
                     f"{', '.join(map(repr, given)) or 'nothing'}.{hint}"
@@ -101,6 +106,10 @@ class Feed:
             f"The input '{self._names[index]}' expects the shape {self._inputs[index].shape}, where None matches any "
             f"size; got {_shown(value)}."
         )
+
+
+def _counted(inputs: int) -> str:
+    return "1 input" if inputs == 1 else f"{inputs} inputs"
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.layers.trial import Trial
 from oncue.legacy import renamed
+from oncue.models.module_call import ModuleCall
 from oncue.nested import flatten, map_leaves
 from oncue.training.probe import mode
 from oncue.training.trainer import Trainer, is_unready
@@ -28,8 +29,10 @@ class Model(Trainer):
     """A network that can be trained.
 
     There are three ways to one: `Model(module)` around any `torch.nn.Module`; `Model(inputs, outputs)` of symbolic
-    tensors, the functional way; and a subclass with `call` (or `forward`). A module that takes several arguments gets
-    a tuple or list of inputs as its arguments, and a dict as its keywords.
+    tensors, the functional way; and a subclass with `call` (or `forward`).
+
+    A module gets a tuple or list of inputs as its arguments, and a dict as its keywords. One whose `forward` has a single
+    parameter gets several inputs whole: the list or tuple, or the dict if no key is the parameter's name.
 
     Args:
         inputs: A torch module to wrap, or the symbolic inputs of a functional model.
@@ -75,6 +78,7 @@ class Model(Trainer):
             if outputs is not None:
                 raise TypeError("`Model(module)` takes no `outputs`: the module says what it gives.")
             self.module = module
+            self._module_call = ModuleCall(module)
         elif inputs is not None or outputs is not None:
             if not has_symbolic(inputs) or not has_symbolic(outputs):
                 raise TypeError(
@@ -113,7 +117,7 @@ class Model(Trainer):
             The outputs.
         """
         if self.module is not None:
-            return _called(self.module, inputs)
+            return self._module_call(self.module, inputs)
         if self._graph is not None:
             return self._graph(inputs)
         return super().call(inputs)
@@ -123,7 +127,7 @@ class Model(Trainer):
         if module is not None:
             if self._layer_losses is not None and self._layer_losses.added:
                 self._forget_added_losses()
-            return module(x) if type(x) is torch.Tensor else _called(module, x)
+            return module(x) if type(x) is torch.Tensor else self._module_call(module, x)
         return self(x)
 
     def _build_on(self, x: Any) -> None:
@@ -384,14 +388,6 @@ class Model(Trainer):
 
 
 _SYMBOLIC_ENDS = ("input", "output")
-
-
-def _called(module: torch.nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, (tuple, list)):
-        return module(*inputs)
-    if isinstance(inputs, dict):
-        return module(**inputs)
-    return module(inputs)
 
 
 def model_from_json(json_string: str, custom_objects: dict[str, Any] | None = None) -> Any:

@@ -16,7 +16,7 @@ from oncue.layers.layer import Layer
 from oncue.models.feed import Feed
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
-from oncue.nested import first_leaf, flatten, map_leaves
+from oncue.nested import first_leaf, flatten, is_nested, map_leaves
 
 
 @builtin
@@ -116,14 +116,15 @@ class Sequential(Model):
         """Create the weights for inputs of a given shape.
 
         Args:
-            input_shape: The shape, including the batch axis (None).
+            input_shape: The shape, including the batch axis (None); shapes in a list or a dict where the first layer takes
+                several inputs.
         """
         if input_shape is None or self._tensors:
             self.built = bool(self._tensors)
             return
         first = next(iter(self._stack()), None)
         kind = "int32" if isinstance(first, Embedding) else self.dtype
-        self._tensors = [InputLayer(batch_shape=input_shape, dtype=kind).output]
+        self._tensors = [_symbolic_inputs(input_shape, kind)]
         for layer in self._stack():
             self._extend(layer)
         self.built = True
@@ -134,13 +135,18 @@ class Sequential(Model):
         self.built = True
 
     def _build_on(self, x: Any) -> None:
-        if self._input is not None and isinstance(x, torch.Tensor):
+        if self._input is not None:
             # Check the first batch here: an error from a layer further down would be hard to understand.
-            Feed(self._input, frozenset())(x)
+            self._fitted(x, self._input)
         super()._build_on(x)
 
+    def _only_input(self, inputs: Any) -> Any:
+        """Return the tensor of a list of one, or of a dict by the input's name; what the first layer takes whole, as it is."""
+        one = bool(self._tensors) and isinstance(self._tensors[0], KerasTensor)
+        return self._fitted(inputs, self._tensors[0]) if one and is_nested(inputs) else inputs
+
     @staticmethod
-    def _with_rank(inputs: torch.Tensor, expected: KerasTensor) -> torch.Tensor:
+    def _fitted(inputs: Any, expected: KerasTensor) -> torch.Tensor:
         tensor: torch.Tensor = Feed(expected, frozenset())(inputs)[0]
         return tensor
 
@@ -152,9 +158,10 @@ class Sequential(Model):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's, without types
         parts, self._tensors = self._tensors, []
-        if parts:
-            shape, dtype = parts[0]
-            self._tensors = [InputLayer(batch_shape=shape, dtype=dtype).output if self._input is None else self._input]
+        if not parts:
+            return
+        shape, dtype = parts[0]
+        self._tensors = [_symbolic_inputs(shape, dtype) if self._input is None else self._input]
         for layer, (shape, dtype) in zip(self._stack(), parts[1:], strict=True):
             before, known = self._tensors[-1], _as_layer(self._layer_name(layer), layer)
             self._tensors.append(symbols(shape, dtype, (known, (before,), {})))
@@ -165,8 +172,10 @@ class Sequential(Model):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Run the layers one after another."""
-        if self._input is not None and type(inputs) is torch.Tensor and inputs.dim() != len(self._input.shape):
-            inputs = self._with_rank(inputs, self._input)
+        if type(inputs) is not torch.Tensor:
+            inputs = self._only_input(inputs)
+        elif self._input is not None and inputs.dim() != len(self._input.shape):
+            inputs = self._fitted(inputs, self._input)
         for layer in self._modules.values():
             inputs = layer(inputs)  # type: ignore[misc]  # no layer of the stack is None
         return inputs
@@ -182,7 +191,7 @@ class Sequential(Model):
     @property
     def inputs(self) -> list[Any]:
         """The symbolic input, if its shape is known; else an empty list."""
-        return self._tensors[:1]
+        return flatten(self._tensors[:1])
 
     @property
     def outputs(self) -> list[Any]:
@@ -199,7 +208,7 @@ class Sequential(Model):
         """The shape of the input, including the batch axis (None)."""
         if not self._tensors:
             raise AttributeError(f"'{self.name}' has not been built yet, so its input shape is unknown.")
-        return self._tensors[0].shape
+        return map_leaves(lambda tensor: tensor.shape, self._tensors[0])
 
     @property
     def output_shape(self) -> Any:
@@ -215,7 +224,7 @@ class Sequential(Model):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output for an input of a given shape."""
-        if self._tensors and tuple(input_shape) == self.input_shape:
+        if self._tensors and input_shape in (self.input_shape, list(self.input_shape)):
             return self.output_shape
         shape = input_shape
         for layer in self._stack():
@@ -252,8 +261,16 @@ class Sequential(Model):
         for layer in config["layers"]:
             model.add(layer_from_config(layer, custom_objects))
         if config.get("build_input_shape") is not None and not model.built:
-            model.build(tuple(config["build_input_shape"]))
+            model.build(config["build_input_shape"])
         return model
+
+
+def _symbolic_inputs(shape: Any, dtype: str) -> Any:
+    if isinstance(shape, dict):
+        return {name: _symbolic_inputs(part, dtype) for name, part in shape.items()}
+    if any(is_nested(part) for part in shape):
+        return [_symbolic_inputs(part, dtype) for part in shape]
+    return InputLayer(batch_shape=tuple(shape), dtype=dtype).output
 
 
 def _input_of(layer: Any) -> KerasTensor | None:

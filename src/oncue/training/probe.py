@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from oncue.training.plan import Forward, Plan
     from oncue.training.trainer import Trainer
 
+_TARGETS = ("y", "label", "labels", "target", "targets")
+"""Names under which data sets keep their targets, in small letters."""
+
 
 def probe(model: Trainer, plan: Plan, batch: Batch) -> None:
     """Run one batch in inference mode, to learn the shape of the outputs; random states stay as they were.
@@ -49,9 +52,11 @@ def probe_validation(model: Trainer, plan: Plan, batch: Batch, y: Any) -> None:
     """
     plan.graphs.expect("test", batch)
     if plan.probed and "test_step" not in plan.overridden:
+        targets = y if y is not None else batch[1]
+        if targets is None:
+            require_targets(model, batch[0], "fit", "validation_data")
         plan.outputs = trial(model, plan.forward, batch[0])
-        if plan.losses is not None:
-            check_targets(model, plan, y if y is not None else batch[1], "fit", "validation_data")
+        check_targets(model, plan, targets)
 
 
 def trial(model: Trainer, forward: Forward, x: Any) -> Any:
@@ -66,25 +71,44 @@ def trial(model: Trainer, forward: Forward, x: Any) -> Any:
         return forward(x)
 
 
-def check_targets(model: Trainer, plan: Plan, y: Any, method: str, source: str | None = None) -> None:
+def require_targets(model: Trainer, x: Any, method: str, source: str | None = None) -> None:
+    """Refuse data without targets, where the loss needs some.
+
+    Args:
+        model: A compiled model.
+        x: The inputs that came without targets.
+        method: Who was called.
+        source: The argument that they came in, where that isn't `x`.
+
+    Raises:
+        ValueError: When there is a loss given to `compile`, and the model computes it.
+    """
+    overridden = model._overridden()
+    if model._plan.losses is None or overridden & {"compute_loss", "train_step"}:
+        return
+    missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"
+    hint = ""
+    if isinstance(x, dict) and len(x) > 1:
+        target = next((key for key in x if str(key).lower() in _TARGETS), list(x)[-1])
+        hint = (
+            f" All of the dict ({', '.join(map(repr, x))}) was taken for inputs: let the data give pairs instead, such as "
+            f"`(inputs, batch[{target!r}])`."
+        )
+    raise ValueError(f"{missing}, because the model was compiled with loss={model.loss!r}.{hint}")
+
+
+def check_targets(model: Trainer, plan: Plan, y: Any) -> None:
     """Refuse targets that don't suit the losses, before the first step.
 
     Args:
         model: A prepared model.
         plan: Its plan, with losses.
-        y: The targets: a batch's, or all.
-        method: Who was called.
-        source: The argument that they came in, where that isn't `y`.
+        y: The targets: a batch's, or all; None where the model needs none.
 
     Raises:
-        ValueError: When they are missing or don't suit the losses.
+        ValueError: When they don't suit the losses.
     """
-    if plan.losses is None or "compute_loss" in plan.overridden:
-        return
-    if y is None:
-        missing = f"`{method}` needs targets `y`" if source is None else f"`{source}` needs targets: pass (x, y)"
-        raise ValueError(f"{missing}, because the model was compiled with loss={model.loss!r}.")
-    if plan.probed:
+    if plan.losses is not None and y is not None and plan.probed and "compute_loss" not in plan.overridden:
         plan.losses.check(to_tensors(y, "y"), plan.outputs)
 
 

@@ -17,6 +17,7 @@ from oncue.core.builtin import builtin, is_builtin
 from oncue.core.numbers import number_of, whole
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
+from oncue.feeding.tensors import is_batch_list
 from oncue.layers.layer import Layer
 from oncue.layers.trial import Trial
 from oncue.legacy import methods as old_methods, take_old_arguments
@@ -31,7 +32,7 @@ from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.plan import OVERRIDABLE, Forward, Plan
 from oncue.training.precision import Precision, in_float32, inference_forward
-from oncue.training.probe import check_targets, mode, probe, probe_validation, trial
+from oncue.training.probe import check_targets, mode, probe, probe_validation, require_targets, trial
 from oncue.training.step import make_step, own_step, unpacked
 from oncue.training.steps import Steps
 from oncue.variable import Variable
@@ -66,6 +67,7 @@ class Trainer(Layer):
     stop_predicting: bool = False
     history: Any = None
     _holds_layers = True
+    _takes_several = True
     _chosen_device: torch.device | None = None
     _initial_epoch: int | None = None
     # How many runs are under way: nested ones, and those of other threads.
@@ -222,7 +224,8 @@ class Trainer(Layer):
         )
         validation, val_y = None, None
         if validation_data is not None:
-            val_x, val_y, val_weight = _validation_parts(validation_data)
+            listed = y is None and is_batch_list(x)
+            val_x, val_y, val_weight = _validation_parts(validation_data, listed)
             validation = as_batches(
                 val_x,
                 val_y,
@@ -586,6 +589,9 @@ class Trainer(Layer):
     def _prepare(self, batch: Batch, method: str, host: tuple[Any, Any], again: bool = False) -> None:
         """Build the model, the optimizer and the metrics, complete the plan, and refuse targets that can't be right."""
         x, y, _ = batch
+        targets = host[1] if host[1] is not None else y
+        if targets is None:
+            require_targets(self, x, method)
         self._build_on(x)
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
         if training or self.optimizer is not None:
@@ -596,7 +602,7 @@ class Trainer(Layer):
         elif again and plan.probed:
             plan.outputs = trial(self, plan.forward, x)
         if "train_step" not in plan.overridden:
-            check_targets(self, plan, host[1] if host[1] is not None else y, method)
+            check_targets(self, plan, targets)
         plan.meter = Meter(plan.named_metrics(self))
         if not again:
             plan.graphs.expect("train" if training else "test", batch)
@@ -873,7 +879,10 @@ def _check_jit_compile(value: Any) -> None:
         raise ValueError(f'`jit_compile` must be True, False or "auto"; got {value!r}.')
 
 
-def _validation_parts(data: Any) -> Batch:
+def _validation_parts(data: Any, listed: bool) -> Batch:
+    """Return x, y and weights; a list of batches as x where the training data are one too, or it can be nothing else."""
+    if is_batch_list(data) and (listed or len(data) not in (2, 3)):
+        return data, None, None
     if isinstance(data, (tuple, list)):
         if len(data) not in (1, 2, 3):
             raise ValueError(
