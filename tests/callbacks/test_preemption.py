@@ -362,3 +362,31 @@ def test_a_process_that_is_terminated_and_started_again(
     files = {name: sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("whole", "parts")}
     assert files["whole"] == files["parts"]
     assert (tmp_path / "whole/log.csv").read_text() == (tmp_path / "parts/log.csv").read_text()
+
+
+def test_a_second_interrupt_while_closing_leaves_no_handler() -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    last = LambdaCallback(on_epoch_begin=interrupt)
+    last.close = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        fit(Preemption(), last)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_in_a_loop_that_calls_no_close_the_handlers_go_at_the_end_of_the_outermost_run() -> None:
+    before, preemption = signal.getsignal(signal.SIGTERM), Preemption()
+    ours = [preemption.on_train_begin, preemption.on_test_begin, preemption.on_test_end]
+    for call in ours:
+        call()
+        assert signal.getsignal(signal.SIGTERM) is not before
+    preemption.on_train_end()
+    assert signal.getsignal(signal.SIGTERM) is before
+    for begin, end in ((preemption.on_test_begin, preemption.on_test_end),
+                       (preemption.on_predict_begin, preemption.on_predict_end)):  # fmt: skip
+        begin()
+        assert signal.getsignal(signal.SIGTERM) is not before
+        end()
+        assert signal.getsignal(signal.SIGTERM) is before

@@ -33,6 +33,7 @@ from oncue.callbacks import (
     TerminateOnNaN,
 )
 from oncue.checkpoints import Checkpoints
+from oncue.checkpoints.store import Store
 from oncue.core.warn import kept, warn
 from oncue.datasets import mnist
 from oncue.legacy import warning as legacy_warning
@@ -213,6 +214,20 @@ def an_old_backup_that_cant_be_deleted(folder: Path, patch: pytest.MonkeyPatch) 
 
     patch.setattr(os, "unlink", refuse)
     dense().fit(X, Y, epochs=4, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def a_last_backup_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    commit, commits = Store.commit, []
+
+    def fill(store: Store, write: Any) -> None:
+        commits.append(write)
+        if len(commits) == 2:
+            raise OSError(28, "No space left on device")
+        commit(store, write)
+
+    patch.setattr(Store, "commit", fill)
+    dense().fit(X, Y, epochs=2, verbose=0, callbacks=[BackupAndRestore(folder)])
 
 
 @case

@@ -14,6 +14,7 @@ from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.monitor import as_number
 from oncue.core.protocols import TellsState, run_state_of
+from oncue.core.warn import warn
 
 if TYPE_CHECKING:
     from oncue.checkpoints.snapshot import Snapshot
@@ -209,10 +210,15 @@ class BackupAndRestore(Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Delete the backup, unless the run is to be continued, or was stopped because a value was not finite."""
-        self._wait()
         paused = self._run is not None and self._run.paused is not None
-        if self.delete_checkpoint and self._store is not None and not paused and not self._cut_short():
-            self._store.clear()
+        if not self.delete_checkpoint or self._store is None or paused or self._cut_short():
+            self._wait()
+            return
+        try:
+            self._wait()
+        except OSError as error:
+            warn(f"The last state of the run could not be saved ({error}); the run has ended, so that nobody needs it.")
+        self._store.clear()
 
     def close(self) -> None:
         """Wait until the current state is written, and let other runs use the folder."""

@@ -6,12 +6,11 @@ import errno
 import math
 import os
 import shutil
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
-from oncue.core.files import check_target, sweep
+from oncue.core.files import check_target, reason_of, sweep, try_beside
 from oncue.core.numbers import finite, number_of, whole
 from oncue.core.protocols import size_of_save
 from oncue.core.remote import is_url, try_folder
@@ -169,14 +168,12 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
             os.makedirs(name.folder, exist_ok=True)
         sweep(name.folder or os.curdir, name.pattern)
         free = shutil.disk_usage(name.folder or os.curdir).free
-        handle, probe = tempfile.mkstemp(prefix=".oncue-probe-", dir=name.folder or os.curdir)
-        os.close(handle)
-        os.unlink(probe)
+        try_beside(os.path.join(name.folder, name.plain_name))
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{_OWNER} can't write where its `filepath` points ({error.strerror}), so training doesn't begin. Give a "
-            "folder that can be written to",
+            f"{_OWNER} can't write where its `filepath` points ({reason_of(error, name.template)}), so training doesn't "
+            "begin. Give a folder that can be written to",
             name.template,
         ) from None
     size = size_of_save(model, name.template, weights_only=weights_only)

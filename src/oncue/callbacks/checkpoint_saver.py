@@ -71,6 +71,22 @@ class CheckpointSaver:
         self._writer = Writer("a checkpoint")
         self._snapshot = Snapshot()
 
+    def try_save(self, model: Any, path: str, weights_only: bool) -> None:
+        """Take all that a save needs, without writing it, to find out before training that it can be done.
+
+        Raises:
+            ValueError: When the format of the file can't hold the model.
+        """
+        if self._asynchronous or saves_as_oncue(model, weights_only):
+            try:
+                model.prepare_save(path, weights_only=weights_only)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                advice = " In ModelCheckpoint that is `save_weights_only=True` and another ending of `filepath`."
+                raise ValueError(
+                    f"ModelCheckpoint can't save this model as '{path}', so training doesn't begin. {error}"
+                    f"{'' if weights_only else advice}"
+                ) from error
+
     def open_manifest(self, path: str) -> Manifest:
         """Read the manifest, and keep other processes from saving the files that it speaks of.
 

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
-from oncue.core.files import replace_file, sweep
+from oncue.core.files import reason_of, replace_file, require_file, sweep
 from oncue.core.warn import warn
 
 _MISSING = "NA"
@@ -96,8 +96,15 @@ class CSVLogger(Callback):
         path = Path(self.filename)
         if path.parent.is_dir():
             sweep(path.parent, re.escape(path.name[:50]))
-        self.keys = self._read_header() if self.append else None
-        self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")  # closed by close()
+        require_file(path)
+        try:
+            self.keys = self._read_header() if self.append else None
+            self._file = open(
+                self.filename, "a" if self.append else "w", newline="", encoding="utf-8"
+            )  # closed by close()
+        except OSError as error:
+            why = f"CSVLogger can't write to its `filename` ({reason_of(error, path)}). Give one that can be written to"
+            raise type(error)(error.errno, why, self.filename) from None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's row."""

@@ -204,6 +204,7 @@ class ModelCheckpoint(MonitorCallback):
         self._epoch = 0
         self._saver.begin(self.model)
         try_path(self._name, self.model, self.save_weights_only)
+        self._saver.try_save(self.model, self.filepath, self.save_weights_only)
         if self._rules or self.resume_best:
             self._open_manifest()
 

@@ -73,12 +73,14 @@ class Preemption(Callback):
             raise ValueError(f"`action` of Preemption must be 'exit' or 'raise'; got {action!r}.")
         self.signals = list(dict.fromkeys(names))
         self.action = action
+        self._training = False
         self._before: dict[int, Any] = {}
         self._came: int | None = None
         self._late: int | None = None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Listen to the signals."""
+        self._training = True
         self._listen()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -111,6 +113,27 @@ class Preemption(Callback):
 
     def close(self) -> None:
         """Put the earlier handlers back."""
+        self._put_back()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the earlier handlers back in a loop that calls no `close`, as Keras's."""
+        self._training = False
+        self._end_alone()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the earlier handlers back in a loop that calls no `close`, unless this is the validation of a run."""
+        self._end_alone()
+
+    def on_predict_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put the earlier handlers back in a loop that calls no `close`."""
+        self._end_alone()
+
+    def _end_alone(self) -> None:
+        if self._run is None and not self._training:
+            self.after_close()
+
+    def _put_back(self) -> None:
+        self._training = False
         before, self._before = self._before, {}
         for number, handler in before.items():
             # What was installed by another language than Python can't be put back, and reads as None.
@@ -121,6 +144,8 @@ class Preemption(Callback):
 
     def after_close(self) -> None:
         """Pass a signal that came too late for the run to its earlier handler, now that all callbacks are closed."""
+        # A second Ctrl-C may have kept `close` from being called.
+        self._put_back()
         late, self._late = self._late, None
         if late is not None:
             signal.raise_signal(late)

@@ -13,6 +13,7 @@ from oncue.callbacks import tensorboard_arguments as arguments
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.contract import HasLearningRate
+from oncue.core.files import reason_of
 from oncue.core.protocols import iterations_of, optimizer_of, optimizers_of, run_state_of, steps_per_execution_of
 from oncue.core.warn import warn
 
@@ -266,7 +267,7 @@ class TensorBoard(Callback):
             except OSError as error:
                 raise type(error)(
                     error.errno,
-                    f"TensorBoard can't write to `log_dir`={self.log_dir!r} ({error.strerror or error}); give a folder "
+                    f"TensorBoard can't write to `log_dir`={self.log_dir!r} ({reason_of(error, self.log_dir)}); give a folder "
                     "that can be written",
                     error.filename,
                 ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -63,12 +64,12 @@ class FolderLock:
         # In a forked process it isn't locked any more.
         if lock is None or not lock.is_locked:
             return
-        try:
+        # A file that can't be removed, in a folder that has become read-only, locks nothing.
+        with suppress(OSError):
             # Removed while still locked, so that a process that has already opened the file sees that it has lost its name.
             if os.name == "posix" and self._is_there(lock.lock_file):
                 os.unlink(lock.lock_file)
-        finally:
-            lock.release()
+        lock.release()
 
     def _identify(self, descriptor: int) -> None:
         self._file = os.fstat(descriptor)

@@ -13,7 +13,7 @@ from typing import Any
 
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import Rule, by_score, kept
-from oncue.core.files import replace_file, sweep
+from oncue.core.files import replace_file, require_file, sweep
 from oncue.core.warn import warn
 
 FORMAT = 1
@@ -54,6 +54,7 @@ class Manifest:
         self._announced: Record | None = None
         if self.folder.is_dir():
             sweep(self.folder, re.escape(self.path.name[:50]))
+        require_file(self.path)
         if self.path.exists():
             self._read()
             self._settle()

@@ -7,11 +7,12 @@ import re
 import stat
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from oncue.checkpoints.lock import FolderLock
-from oncue.core.files import sync_folder
+from oncue.core.files import reason_of, sync_folder
 from oncue.core.warn import warn
 
 _T = TypeVar("_T")
@@ -68,8 +69,8 @@ class Store:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"Nothing can be saved to this folder ({error.strerror}), so training doesn't begin. Give a folder that "
-                "can be written to",
+                f"Nothing can be saved to this folder ({reason_of(error, self.folder)}), so training doesn't "
+                "begin. Give a folder that can be written to",
                 str(self.folder),
             ) from None
 
@@ -143,15 +144,18 @@ class Store:
         self._good = None
 
     def clear(self) -> None:
-        """Delete all states, the newest last, and the folder if nothing else is in it."""
-        if not self.folder.is_dir():
-            return
+        """Delete all states, the newest last, and the folder if nothing else is in it and it can be deleted.
+
+        What can't be deleted stays, with a warning for a state: a run that has ended well isn't to fail because of it.
+        """
         for number in sorted(self._numbers()):
-            self._remove(number)
+            self._remove(number, " The next run would continue from it; delete it yourself.")
         self._good = self._known = None
-        self._sweep()
+        with suppress(OSError):
+            self._sweep()
         self.release()
-        if not any(self.folder.iterdir()):
+        # Other files may be in it; it may be a link, a mount point, the current folder, or in a folder that is read-only.
+        with suppress(OSError):
             self.folder.rmdir()
 
     def _numbers(self) -> list[int]:
@@ -168,7 +172,7 @@ class Store:
         self._temporaries += 1
         return os.path.join(self.folder, f".state-{self._token}{self._temporaries}.tmp")
 
-    def _remove(self, number: int) -> bool:
+    def _remove(self, number: int, advice: str = "") -> bool:
         """Delete a state; return whether it is gone."""
         path = self._path(number)
         try:
@@ -177,11 +181,12 @@ class Store:
             # Another process has deleted it.
             return True
         except OSError as error:
-            warn(f"'{path}' could not be deleted ({error}).")
+            warn(f"'{path}' could not be deleted ({error}).{advice}")
             return False
         return True
 
     def _sweep(self) -> None:
         for name in os.listdir(self.folder):
             if _TEMPORARY.fullmatch(name):
-                (self.folder / name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    (self.folder / name).unlink()

@@ -14,7 +14,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -64,11 +64,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.fspath(path))
     check_target(target)
     mode = target.stat().st_mode & 0o777 if target.exists() else None
-    # Names have an end (255 bytes on most systems), so that a long one is cut.
-    prefix = f".{target.name[:50]}.{_host()}-{os.getpid()}-"
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary_beside(target)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -79,6 +75,74 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def try_beside(path: str | os.PathLike[str]) -> None:
+    """Find out whether a file can be written somewhere; a kill leaves nothing there that `sweep` doesn't find.
+
+    Args:
+        path: The file; its folder exists.
+
+    Raises:
+        OSError: When it can't.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try_beside(Path(folder) / "model.keras")
+    """
+    _temporary_beside(Path(path)).unlink()
+
+
+def _temporary_beside(target: Path) -> Path:
+    # Names have an end (255 bytes on most systems), so that a long one is cut.
+    prefix = f".{target.name[:50]}.{_host()}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
+    os.close(handle)
+    return Path(name)
+
+
+def reason_of(error: OSError, path: str | os.PathLike[str]) -> str:
+    """Return why something can't be written in a folder, in words that say more than the system's.
+
+    Args:
+        error: What the system said.
+        path: The folder, or a file in it.
+
+    Example:
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     try:
+        ...         os.mkdir(file.name)
+        ...     except FileExistsError as error:
+        ...         reason_of(error, file.name) == f"'{file.name}' is a file"
+        True
+    """
+    place = Path(path)
+    for one in (place, *place.parents):
+        if one.is_dir():
+            break
+        if one.is_symlink() and not one.exists():
+            return f"'{one}' is a link to {os.readlink(one)!r}, which isn't there"
+        if one.exists() and isinstance(error, (FileExistsError, NotADirectoryError)):
+            return f"'{one}' is a file"
+    if isinstance(error, FileNotFoundError) and not place.parent.is_dir():
+        return f"the folder '{place.parent}' isn't there"
+    return str(error.strerror or error)
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Refuse to read or continue what is there and is no file, such as a pipe, which would be waited for.
+
+    Raises:
+        OSError: With what it is instead.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        kind, number = (IsADirectoryError, errno.EISDIR) if stat.S_ISDIR(mode) else (FileExistsError, errno.EEXIST)
+        raise kind(number, f"This must be the path of a file, and there is {what}. Give another name", os.fspath(path))
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
@@ -136,8 +200,10 @@ def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:
         if found is None or not entry.is_file(follow_symlinks=False):
             continue
         if re.fullmatch(names, found["name"], re.DOTALL) and not _is_alive(int(found["process"])):
-            os.unlink(entry.path)
-            removed.append(entry.name)
+            # One that is another user's stays: it is in nobody's way.
+            with suppress(OSError):
+                os.unlink(entry.path)
+                removed.append(entry.name)
     return removed
 
 
