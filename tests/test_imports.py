@@ -357,6 +357,7 @@ def _is_class(node: ast.expr) -> bool:
 ASKS_FOR_HOOKS = {
     "core.protocols": "the one place",
     "callbacks.roles": "sorts callbacks by them, once for each run",
+    "feeding.epoch_hooks": "calls those of a PyDataset",
     "feeding.py_dataset": "Keras's PyDataset has methods of the same names",
 }
 

@@ -29,6 +29,7 @@ import oncue
 from helpers import PowerCut, batches_of
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback
+from oncue.feeding.rows import Rows
 
 X = torch.as_tensor(np.random.default_rng(3).normal(size=(24, 4)).astype("float32"))
 Y = X.sum(dim=1, keepdim=True)
@@ -150,7 +151,11 @@ def test_arrays_resume_without_touching_earlier_batches(shuffle: Any, monkeypatc
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_fit_reads_the_samples_that_are_left(tmp_path: Path, workers: int) -> None:
+def test_a_resumed_fit_reads_the_samples_that_are_left(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Those that are read to see whether the data are the same are the same few for any position.
+    monkeypatch.setattr(Rows, "contents", lambda self: {})
     datasets: list[Counting] = []
 
     def make() -> Any:

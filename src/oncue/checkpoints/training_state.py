@@ -16,6 +16,7 @@ from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 FORMAT = 3
 """The version of the file format."""
 _READABLE = (2, FORMAT)
+_DATA = {"data": "training data", "validation_data": "validation data"}
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
 
@@ -30,6 +31,8 @@ class TrainingState:
         stopped: Whether the run had been asked to stop, so that there is nothing to continue.
         redone: The batches of that epoch that are trained a second time, because the epoch is restarted.
         parts: The weights, the optimizer's state and so on, by name: plain containers, numbers and tensors.
+        exact: Whether the run must go on as it would have gone on then; not with what was adopted, or left out. It is no part
+            of the file.
 
     Example:
         >>> import tempfile
@@ -45,6 +48,7 @@ class TrainingState:
     stopped: bool = False
     redone: int = 0
     parts: dict[str, Any] = field(default_factory=dict)
+    exact: bool = True
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a file, and flush it to disk; see `oncue.checkpoints.state_file`.
@@ -97,12 +101,12 @@ class TrainingState:
         """
         left = {"metrics", *without, *(["data"] if self.batch else [])}
         parts = {**self.parts, **dict.fromkeys(left)}
-        return replace(self, batch=0, redone=self.batch or self.redone, parts=parts)
+        return replace(self, batch=0, redone=self.batch or self.redone, parts=parts, exact=False)
 
     def changed(self, fingerprint: dict[str, Any]) -> list[str]:
         """Return the names of what differs from another setup."""
         names = [*self.fingerprint, *(name for name in fingerprint if name not in self.fingerprint)]
-        return [name for name in names if self.fingerprint.get(name) != fingerprint.get(name)]
+        return [name for name in names if _differ(name, self.fingerprint.get(name), fingerprint.get(name))]
 
     def check(self, fingerprint: dict[str, Any], folder: str | os.PathLike[str]) -> None:
         """Refuse to resume with another setup.
@@ -115,6 +119,8 @@ class TrainingState:
             ValueError: If the setups differ; the message names the first difference, with both values.
         """
         for name in self.changed(fingerprint):
+            if name in _DATA:
+                raise ValueError(_other_data(name, self.fingerprint[name], fingerprint[name], os.fspath(folder)))
             before, now = _difference(self.fingerprint.get(name), fingerprint.get(name))
             raise ValueError(
                 f"The run can't resume from the backup in '{os.fspath(folder)}', because `{name}` has changed: in the "
@@ -168,8 +174,11 @@ class TrainingState:
             }
             missing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
             left.append(f"the states of {', '.join(missing)}")
-        state = replace(self, fingerprint=fingerprint, parts=parts)
-        if self.batch or "batches" in changed or "batch_size" in changed:
+        if "validation_data" in changed:
+            parts["validation"] = None
+            left.append("the place in the validation data")
+        state = replace(self, fingerprint=fingerprint, parts=parts, exact=False)
+        if self.batch or {"batches", "batch_size", "data"} & set(changed):
             state = replace(state.at_epoch(without=["data", "validation"]), redone=self.batch)
             left.append("the place in the data")
         return state, left
@@ -207,6 +216,29 @@ class FrozenState:
         tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
         parts = {name: decode(part, tensors) for name, part in self.plain["parts"].items()}
         return TrainingState(parts=parts, **{name: self.plain[name] for name in _PLAIN})
+
+
+def _differ(name: str, before: Any, now: Any) -> bool:
+    return bool(_of_data(before, now)) if name in _DATA else bool(before != now)
+
+
+def _of_data(before: dict[str, str] | None, now: dict[str, str] | None) -> list[str]:
+    if before is None or now is None:
+        # An older state has no description of its data, and validation may be added.
+        return []
+    # Not all rows are read in every run.
+    return [part for part in before if part in now and before[part] != now[part]]
+
+
+def _other_data(name: str, before: dict[str, str], now: dict[str, str], folder: str) -> str:
+    part = _of_data(before, now)[0]
+    return (
+        f"The run can't resume from the backup in '{folder}', because the {_DATA[name]} have changed: in the backup `{part}` "
+        f"is {before[part]}, now it is {now[part]}. A folder is for one run: give each run of its own data another one, as "
+        f"backup_dir='{folder}/fold_1' for the first fold of a cross-validation. Or put the data back as they were. Or, to "
+        "start over, delete the folder or use on_mismatch='restart'; to keep what was learned from the other data, "
+        "on_mismatch='adopt'."
+    )
 
 
 def _difference(before: Any, now: Any) -> tuple[str, str]:

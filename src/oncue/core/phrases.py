@@ -169,7 +169,8 @@ def _rolled_back(data: Data) -> str:
 def _resumed(data: Data) -> str:
     text = "has nothing to do: the run had been stopped" if data["stopped"] else "resumed from a backup"
     again = f"; the epoch's first {data['redone']} batches are done again" if data["redone"] else ""
-    return text + again
+    changed = "".join(f"; {how}" for how in data.get("changed", ()))
+    return text + again + changed
 
 
 def _two_set_the_rate(data: Data) -> str:

@@ -9,7 +9,9 @@ import torch
 
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.class_weights import ClassWeights
+from oncue.feeding.digest import batch_digest
 from oncue.feeding.order import BatchOrder, Shuffle
+from oncue.feeding.rows import spread
 from oncue.feeding.staging import StagingBuffers
 from oncue.feeding.tensors import to_tensors, wanted_dtype
 from oncue.nested import first_leaf, is_nested, map_leaves, named_leaves
@@ -101,6 +103,24 @@ class ArrayBatches(Batches):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the order of a saved pass for the next `epoch(position)`."""
         self._order.load_state_dict(state)
+
+    def contents(self) -> dict[str, str]:
+        """Return type, shape and a digest of some rows of each array."""
+        return {name: self._described(leaf, spread(self.num_samples)) for name, leaf in self._named()}
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few rows of each array; empty for copies on a device, which nobody else can change."""
+        rows = spread(self.num_samples, 3)
+        return {name: self._described(leaf, rows) for name, leaf in self._named() if leaf.device.type == "cpu"}
+
+    def _named(self) -> list[tuple[str, torch.Tensor]]:
+        parts = zip(("x", "y", "sample_weight"), self._data, strict=True)
+        return [pair for name, part in parts for pair in named_leaves(part, name)]
+
+    def _described(self, leaf: torch.Tensor, rows: list[int]) -> str:
+        some = move(leaf.index_select(0, torch.tensor(rows, device=leaf.device)), torch.device("cpu"))
+        kind = str(some.dtype).removeprefix("torch.")
+        return f"{kind} {tuple(leaf.shape)}, with rows of the digest {batch_digest(some)}"
 
     def _walk(self, start: int, order: torch.Tensor | None) -> Iterator[Batch]:
         size, progress = self.batch_size, self._order

@@ -67,6 +67,17 @@ class Batches(ABC):
     def epoch_ends(self) -> None:  # noqa: B027
         """Notify the source that an epoch has ended, when passes come from `one_pass`."""
 
+    def contents(self) -> dict[str, str]:
+        """Return what the data are, by name: types, shapes, digests of some rows; empty for what can't be read by index.
+
+        Another run with equal data returns equal values, but perhaps not for all names.
+        """
+        return {}
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few rows as they are now, by name; empty for what can't be read by index."""
+        return {}
+
     def keep_position(self) -> None:  # noqa: B027
         """Prepare for calls of `state_dict` within passes; called before the first pass."""
 

@@ -46,6 +46,7 @@ class ClassWeights:
             if number is None or not math.isfinite(number) or number < 0:
                 raise ValueError(f"`class_weight[{key!r}]` must be a finite number of at least 0; got {weight!r}.")
             weights[index] = float(number)
+        self.by_class = weights
         self._lowest, self._highest = min(weights), max(weights)
         self._classes = torch.tensor(sorted(weights), dtype=torch.int64)
         self._weights = torch.tensor([weights[key] for key in sorted(weights)], dtype=float_dtype())

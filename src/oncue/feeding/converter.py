@@ -56,6 +56,14 @@ class BatchConverter:
                 f"Batch {index} of the {self.kind} can't be used: {error} It was {describe(data)}."
             ) from error
 
+    def contents(self) -> dict[str, str]:
+        """Return what is added to the source's own data: the class weights, if any."""
+        return (
+            {}
+            if self.class_weights is None
+            else {"class_weight": str(dict(sorted(self.class_weights.by_class.items())))}
+        )
+
     def _to_batch(self, data: Any) -> Batch:
         parts = unpack_x_y_sample_weight(data)
         if first_leaf(parts[0]) is None:

@@ -21,21 +21,28 @@ class DataState:
     Example:
         >>> from oncue.feeding.arrays import ArrayBatches
         >>> sorted(DataState(ArrayBatches([1, 2], batch_size=1, device="cpu")).capture())
-        ['data', 'data_sets', 'generators']
+        ['data', 'data_sets', 'generators', 'rows']
     """
 
     def __init__(self, batches: Batches, name: str = "training") -> None:
         self.batches = batches
         self._name = name
+        self._rows: tuple[Any, dict[str, str]] | None = None
 
-    def capture(self) -> dict[str, Any]:
+    def capture(self, moment: Any = None) -> dict[str, Any]:
         """Return the state of this moment.
+
+        Args:
+            moment: What the data are taken not to change in, apart from their position; such as an epoch.
 
         Returns:
             "data", the position; "generators", the states of random generators that are attributes of the source or of
-            what it reads from; "data_sets", what data sets with `state_dict` returned, by name.
+            what it reads from; "data_sets", what data sets with `state_dict` returned, by name; "rows", digests of a few rows.
         """
+        if self._rows is None or moment is None or self._rows[0] != moment:
+            self._rows = (moment, self.batches.few_rows())
         return {
+            "rows": self._rows[1],
             "data": self.batches.state_dict(),
             "generators": [generator_state(one) for one in self._generators()],
             "data_sets": {name: one.state_dict() for name, one in self._data_sets().items()},
@@ -73,6 +80,27 @@ class DataState:
             # What is read again draws its numbers again.
             for generator, state in zip(self._generators(), saved.get("generators") or (), strict=False):
                 set_generator_state(generator, state)
+
+    def changed(self, saved: Mapping[str, Any]) -> str | None:
+        """Return that rows aren't those of a saved state, as a sentence; None when they are, as far as one can see.
+
+        Args:
+            saved: What `capture` returned.
+        """
+        before = saved.get("rows") or {}
+        now = self.batches.few_rows() if before else {}
+        for name in before:
+            if name in now and before[name] != now[name]:
+                kind = type(self.batches.source).__name__
+                return (
+                    f"the {self._name} data ({kind}) are not what they were when the state was saved: {name} is another"
+                )
+        return None
+
+    @property
+    def numbered(self) -> bool:
+        """Whether data sets have `set_epoch`, so that they are taken to depend on nothing but the epoch."""
+        return any(hasattr(part, "set_epoch") for part in parts_of(self.batches.source))
 
     def _generators(self) -> list[Any]:
         return generators_of(parts_of(self.batches.source))

@@ -12,6 +12,7 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.order import BatchOrder, Shuffle
 from oncue.feeding.parts import generators_of, is_stateful, parts_of
+from oncue.feeding.rows import Rows
 from oncue.random_state import preserved_random_state
 
 
@@ -55,6 +56,8 @@ class IndexedBatches(Batches):
         self.data_sets = [part for part in parts_of(dataset) if is_stateful(part)]
         self._fetch = fetch
         self._convert = convert
+        kind = f"{convert.kind} {type(dataset).__name__}"
+        self._rows = Rows(kind, samples, lambda row: fetch([row]), parts_of(dataset))
         self._order = BatchOrder(samples, self.batch_size, shuffle)
         self.num_batches = self._order.num_batches
 
@@ -66,6 +69,14 @@ class IndexedBatches(Batches):
         """Return the first samples, unshuffled."""
         with preserved_random_state(*generators_of(parts_of(self.source))):
             return self._convert(self._fetch(list(range(min(self.batch_size or 1, self._order.num_samples)))), 0)
+
+    def contents(self) -> dict[str, str]:
+        """Return the number of samples and digests of some."""
+        return {"samples": str(self._order.num_samples), **self._rows.contents(), **self._convert.contents()}
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few samples."""
+        return self._rows.few()
 
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` of the current pass."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -25,6 +25,7 @@ from oncue.feeding.huggingface import is_huggingface, split_columns
 from oncue.feeding.order import Shuffle
 from oncue.feeding.parts import generators_of, is_stateful, parts_of
 from oncue.feeding.resumable_sampler import ResumableSampler
+from oncue.feeding.rows import Rows
 from oncue.feeding.stream import StreamBatches
 from oncue.feeding.worker_states import ReportingCollate, WorkerInit, WorkerStates
 from oncue.random_state import (
@@ -76,8 +77,11 @@ class LoaderBatches(Batches):
         if not self.exact_position:
             self.obstacle = f"the loader, a {type(loader).__name__}, doesn't iterate as torch's DataLoader does"
         of_samples = parts_of(loader.dataset) + parts_of(loader.collate_fn)
-        self.data_sets = [part for part in of_samples if is_stateful(part)]
+        # Workers that stay have copies of the data set as it was when they began.
+        stays = loader.num_workers and loader.persistent_workers
+        self.data_sets = [] if stays else [part for part in of_samples if is_stateful(part)]
         self._of_samples = of_samples
+        self._rows = _rows(loader)
         self._convert = convert
         self._arrange = _unchanged if arrange is None else arrange
         self._passes = 0
@@ -99,6 +103,15 @@ class LoaderBatches(Batches):
     def keep_position(self) -> None:
         """Record what `state_dict` needs from now on."""
         self._keeps_position = self.exact_position
+
+    def contents(self) -> dict[str, str]:
+        """Return the number of samples that the loader's sampler may give, and digests of some."""
+        return {**({} if self._rows is None else self._rows.contents()), **self._convert.contents()}
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few samples; empty where workers that stay have copies of the data set."""
+        stays = self.source.num_workers and self.source.persistent_workers
+        return {} if self._rows is None or stays else self._rows.few()
 
     def first(self) -> Batch:
         """Return the batch that the sampler would start with, loaded in this process."""
@@ -292,7 +305,27 @@ def loader_batches(
     # The copies of a data set in other processes can't be asked; the state of Hugging Face's leaves out its shuffle buffer.
     asked = is_stateful(loader.dataset) and not loader.num_workers and not is_huggingface(loader.dataset)
     place = loader.dataset if asked and not is_stateful(loader) else None
-    return StreamBatches(loader, convert, lambda number: map(arrange, iter(loader)), loader.batch_size, place=place)
+    rows = None if isinstance(loader.dataset, IterableDataset) else _rows(loader)
+    return StreamBatches(
+        loader, convert, lambda number: map(arrange, iter(loader)), loader.batch_size, place=place, rows=rows
+    )
+
+
+def _rows(loader: DataLoader[Any]) -> Rows | None:
+    """Return the samples that a loader gives, if its sampler is one of torch's, whose indices are numbers."""
+    batch_sampler: Any = loader.batch_sampler
+    sampler: Any = loader.sampler if batch_sampler is None else getattr(batch_sampler, "sampler", None)
+    data_set: Any = loader.dataset
+    if isinstance(sampler, SubsetRandomSampler):
+        indices: Sequence[int] = sampler.indices
+    elif isinstance(sampler, WeightedRandomSampler):
+        indices = sampler.weights.nonzero().flatten().tolist()
+    elif isinstance(sampler, (RandomSampler, SequentialSampler)):
+        indices = range(len(sampler.data_source))
+    else:
+        return None
+    kind = f"data set of the DataLoader, a {type(data_set).__name__},"
+    return Rows(kind, len(indices), lambda row: data_set[indices[row]], parts_of(data_set)) if len(indices) else None
 
 
 def iterable_dataset_batches(

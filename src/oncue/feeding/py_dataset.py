@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from oncue.feeding.batch import Batch, Batches, unpack_x_y_sample_weight
 from oncue.feeding.converter import BatchConverter
+from oncue.feeding.epoch_hooks import EpochHooks
 from oncue.feeding.order import BatchOrder
 from oncue.feeding.parts import generators_of, is_stateful
+from oncue.feeding.rows import Rows
 from oncue.feeding.tensors import to_tensors
 from oncue.random_state import preserved_random_state
 
@@ -65,8 +67,10 @@ class PyDatasetBatches(Batches):
         self._ahead = max(1, int(getattr(dataset, "max_queue_size", 10)))
         self._threads: ThreadPoolExecutor | None = None
         self._order: BatchOrder | None = None
+        self._hooks = EpochHooks(dataset)
         if self.num_batches == 0:
             raise ValueError(f"The {convert.kind} {type(dataset).__name__} has no batches: its length is 0.")
+        self._rows = Rows(f"PyDataset {type(dataset).__name__}", self.num_batches or 3, dataset.__getitem__, [dataset])
 
     @property
     def num_batches(self) -> int | None:  # type: ignore[override]  # a property: a data set may grow between epochs
@@ -80,7 +84,8 @@ class PyDatasetBatches(Batches):
     def epoch(self, start: int = 0) -> Iterator[Batch]:
         """Return one pass from batch `start`, between the data set's `on_epoch_begin` and `on_epoch_end`."""
         if start and start == self.num_batches:
-            # The pass was over, its hooks included, when the state was saved.
+            # The pass was over when the state was saved, but perhaps for its hook.
+            self.epoch_ends()
             return
         self.epoch_begins()
         yield from self.one_pass(start)
@@ -95,13 +100,23 @@ class PyDatasetBatches(Batches):
 
     def epoch_begins(self) -> None:
         """Call the data set's `on_epoch_begin`."""
-        begin = getattr(self.source, "on_epoch_begin", None)
-        if begin is not None:
-            begin()
+        self._hooks.begin()
 
     def epoch_ends(self) -> None:
         """Call the data set's `on_epoch_end`."""
-        self.source.on_epoch_end()
+        self._hooks.end()
+
+    def contents(self) -> dict[str, str]:
+        """Return digests of some batches."""
+        return {**self._rows.contents(), **self._convert.contents()}
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few batches."""
+        return self._rows.few()
+
+    def keep_position(self) -> None:
+        """Record what the data set's hooks draw from now on."""
+        self._hooks.records = not self.data_sets
 
     def first(self) -> Batch:
         """Return batch 0, loaded in this thread."""
@@ -109,15 +124,21 @@ class PyDatasetBatches(Batches):
             return self._convert(self.source[0], 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return `order_seed` and `position` of the current pass; empty before the first one."""
-        return {} if self._order is None else self._order.state_dict()
+        """Return `order_seed` and `position` of the current pass, if there was one, and the calls of the hooks."""
+        return {**({} if self._order is None else self._order.state_dict()), "hooks": self._hooks.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the order of a saved pass for the next `epoch(position)`."""
+        """Restore the order of a saved pass for the next `epoch(position)`.
+
+        The hooks of a data set without a state of its own are called as they were before, if none was called yet.
+        """
+        order = {key: value for key, value in state.items() if key != "hooks"}
+        if "hooks" in state:
+            self._hooks.load_state_dict(state["hooks"], replay=not self.data_sets)
         number = self.num_batches
-        if state and number is not None:
+        if order and number is not None:
             self._order = BatchOrder(number, 1, self._shuffle)
-            self._order.load_state_dict(state)
+            self._order.load_state_dict(order)
 
     def close(self) -> None:
         """Stop the worker threads."""

@@ -45,7 +45,8 @@ class StepBatches(Batches):
     def epoch(self, start: int = 0) -> Iterator[Batch]:
         """Return up to `steps - start` batches."""
         if start >= self._steps:
-            # The epoch was over, the hooks of the source included, when the state was saved.
+            # The epoch was over when the state was saved, but perhaps for the hook of the source.
+            self.batches.epoch_ends()
             return
         self.batches.epoch_begins()
         began_here = self._pass is None and start == 0 and self._taken == 0
@@ -80,6 +81,14 @@ class StepBatches(Batches):
     def first(self) -> Batch:
         """Return one batch of the source."""
         return self.batches.first()
+
+    def contents(self) -> dict[str, str]:
+        """Return what the data of the source are."""
+        return self.batches.contents()
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few rows of the source."""
+        return self.batches.few_rows()
 
     def keep_position(self) -> None:
         """Have the source record its position."""

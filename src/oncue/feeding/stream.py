@@ -12,6 +12,7 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import is_stateful
+from oncue.feeding.rows import Rows
 from oncue.random_state import preserved_random_state, random_state, set_random_state
 
 _END = object()
@@ -38,6 +39,7 @@ class StreamBatches(Batches):
         numbered: Whether a pass depends on its number alone, so that earlier passes needn't be read again.
         place: The object with `state_dict` and `load_state_dict` that knows the position. Default: the source, if it has
             them.
+        rows: Some of the data, where they can also be read by index.
 
     Example:
         >>> import torch
@@ -56,9 +58,11 @@ class StreamBatches(Batches):
         batch_size: int | None = None,
         numbered: bool = False,
         place: Any = None,
+        rows: Rows | None = None,
     ) -> None:
         """See the class."""
         self.source = source
+        self._rows = rows
         self.restartable = not isinstance(source, Iterator)
         self.batch_size = batch_size
         self.num_batches = _length(source)
@@ -109,6 +113,10 @@ class StreamBatches(Batches):
                 "be read again (a list of batches, a DataLoader, a PyDataset), or a generator that never ends together "
                 "with `steps_per_epoch`."
             )
+
+    def contents(self) -> dict[str, str]:
+        """Return what the rows say that it was given for this; batches themselves are compared when they are read again."""
+        return {**({} if self._rows is None else self._rows.contents()), **self._convert.contents()}
 
     def keep_position(self) -> None:
         """Hash some of the batches from now on."""

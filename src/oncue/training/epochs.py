@@ -83,7 +83,7 @@ def train_epochs(
             callbacks.on_epoch_begin(epoch)
             if pending is not None and start:
                 # The state was saved after this hook had run.
-                run_state.restore(pending)
+                run_state.restore(pending, begun=True)
             model.train()
             with training:
                 steps, result = run_batches("train", one_pass, training, callbacks, model, start)

@@ -6,12 +6,14 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
+from oncue.core.console import print_message
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
@@ -60,6 +62,10 @@ class RunState:
         self._measured: tuple[int, dict[str, Any]] | None = None
         self._setup: dict[str, Any] | None = None
         self._settings: Settings | None = None
+        # What the data are, where a callback may save or resume the run.
+        self._contents: dict[str, dict[str, str]] = {}
+        # In which ways the data of a state that was restored have changed.
+        self._changed: list[str] = []
         self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
@@ -82,8 +88,10 @@ class RunState:
         asked = self._callbacks.roles.resuming
         if asked:
             self._batches.keep_position()
+            self._contents["data"] = self._batches.contents()
             if self._validation is not None:
                 self._validation.batches.keep_position()
+                self._contents["validation_data"] = self._validation.batches.contents()
             # A callback may declare fields, or change the optimizer, when training begins.
             self.fingerprint()
         # A mock object has whatever it is asked for.
@@ -145,6 +153,7 @@ class RunState:
             "batches": self._batches.num_batches,
             "batch_size": self._batches.batch_size,
             "callbacks": {key: list(callback.state_fields) for key, callback in self._callbacks.roles.stateful.items()},
+            **self._contents,
         }
 
     def capture(self) -> TrainingState:
@@ -161,7 +170,7 @@ class RunState:
             "metrics": [metric.get_state() for metric in model.metrics] if inside else None,
             "layers": layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
-            **self._data_parts(),
+            **self._data_parts((epoch, inside)),
         }
         if self._measured is not None:
             batch, before = self._measured
@@ -174,10 +183,14 @@ class RunState:
             parts=parts,
         )
 
-    def _data_parts(self) -> dict[str, Any]:
-        """Return the parts that drawing and reading data change; validation changes them, too."""
-        validation = None if self._validation is None else self._validation.capture()
-        return {**self._data.capture(), "validation": validation, "random": random_state()}
+    def _data_parts(self, moment: tuple[int, bool]) -> dict[str, Any]:
+        """Return the parts that drawing and reading data change; validation changes them, too.
+
+        Args:
+            moment: The epoch, and whether its batches are under way.
+        """
+        validation = None if self._validation is None else self._validation.capture(moment)
+        return {**self._data.capture(moment), "validation": validation, "random": random_state()}
 
     @contextmanager
     def measuring(self, steps: int) -> Iterator[None]:
@@ -188,7 +201,8 @@ class RunState:
         """
         if self._callbacks.savers and _metrics_can_be_saved(self._model):
             metrics = [metric.get_state() for metric in self._model.metrics]
-            self._measured = steps, copy.deepcopy({"metrics": metrics, **self._data_parts()})
+            epoch = self._callbacks.progress.epoch or 0
+            self._measured = steps, copy.deepcopy({"metrics": metrics, **self._data_parts((epoch, True))})
         try:
             yield
         finally:
@@ -196,12 +210,22 @@ class RunState:
 
     # Restoring ----------------------------------------------------------------------------------------------------
 
-    def restore(self, state: TrainingState) -> None:
-        """Restore a state, all but the position in the data; its fingerprint was compared before."""
+    def restore(self, state: TrainingState, begun: bool = False) -> None:
+        """Restore a state, all but the position in the data; its fingerprint was compared before.
+
+        Args:
+            state: The state.
+            begun: Whether its epoch was under way, and has begun again, with the hooks of all callbacks.
+
+        Raises:
+            ValueError: If the data have changed.
+        """
         settings = state.parts.get("settings")
         if self.restored is None and settings is not None:
             self._own_settings().compare(settings, state.parts["optimizer"])
         self._restore_parts(state)
+        if begun:
+            self._check_data(state, begun)
         # What is noted before the next epoch begins, or when none is left, belongs to the last one that ended.
         done = state.epoch if state.batch else state.epoch - 1
         self._callbacks.progress.epoch = done if done >= 0 else None
@@ -211,7 +235,11 @@ class RunState:
             epoch=state.epoch,
             batch=state.batch or None,
             kind="resume",
-            data={"stopped": state.stopped, "redone": state.redone},
+            data={
+                "stopped": state.stopped,
+                "redone": state.redone,
+                **({"changed": self._changed} if self._changed else {}),
+            },
         )
         self.restored = state
 
@@ -224,7 +252,9 @@ class RunState:
         """Restore the state that a callback has asked for; return it, or None when none has."""
         if self.rollback is None:
             return None
-        (state, then), self.rollback = self.rollback, None
+        (asked, then), self.rollback = self.rollback, None
+        # Data that can't be taken back are no reason to end the run.
+        state = replace(asked, exact=False)
         self._restore_parts(state)
         self.restore_data(state)
         self._model.stop_training = False
@@ -271,6 +301,26 @@ class RunState:
         validation = state.parts.get("validation")
         if self._validation is not None and validation is not None:
             self._validation.restore(validation)
+        if not state.batch:
+            self._check_data(state, begun=False)
+
+    def _check_data(self, state: TrainingState, begun: bool) -> None:
+        """Refuse data that have changed, or say so where going on with them was asked for."""
+        self._changed = []
+        for data, saved in ((self._data, state.parts), (self._validation, state.parts.get("validation"))):
+            # The hooks of the epoch that begins next may arrange data for it.
+            if data is not None and saved is not None and (begun or not data.numbered):
+                found = data.changed(saved)
+                self._changed += [] if found is None else [found]
+        if not self._changed:
+            return
+        if state.exact:
+            raise ValueError(
+                f"The run can't be resumed where it stopped, because {self._changed[0]}. Give a data set that changes between "
+                "epochs `state_dict` and `load_state_dict`: they are asked then. Or go on with the data as they are now, with "
+                "`BackupAndRestore(..., resume='epoch')`; or delete the backup, to start over."
+            )
+        print_message(f"Epoch {state.epoch + 1} begins with other data than before: {'; '.join(self._changed)}.")
 
     # Helpers ------------------------------------------------------------------------------------------------------
 
