@@ -182,3 +182,23 @@ def set_value(x: Any, value: Any) -> None:
         f"`set_value` needs something that can be set: a weight, `optimizer.learning_rate` or a tensor; got {x!r} of "
         f"type {type(x).__name__}. To set the learning rate use `model.optimizer.learning_rate = value`."
     )
+
+
+def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:
+    """Return torch's type for a name such as "float32"; `floatx()` for None.
+
+    Raises:
+        ValueError: For a name that isn't a torch type.
+
+    Example:
+        >>> torch_dtype("int32")
+        torch.int32
+    """
+    import torch
+
+    if isinstance(name, torch.dtype):
+        return name
+    found = getattr(torch, floatx() if name is None else str(name), None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"`dtype` must be the name of a dtype such as 'float32'; got {name!r}.")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -9,52 +10,147 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oncue.backend import floatx
+from oncue import initializers, naming
+from oncue.backend import device, torch_dtype as torch_dtype
+from oncue.torch_private import own_tensors
+
+
+def _unary(apply: Callable[[Any], Any]) -> Callable[[Variable], Any]:
+    return lambda self: apply(self._shown())
+
+
+def _binary(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Any]:
+    return lambda self, other: apply(self._shown(), self._other(other))
+
+
+def _reflected(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Any]:
+    return lambda self, other: apply(self._other(other), self._shown())
 
 
 class Variable:
-    """One weight of a layer: a view of a torch parameter or buffer under Keras's names, order of axes and methods.
+    """A number, or an array of them, that training or your own code changes: one weight of a model.
 
-    The tensor itself stays where torch wants it (`layer.kernel` is a `torch.nn.Parameter`), so optimizers and compiled
-    steps see plain torch. Convolution kernels are kept in torch's order of axes and shown in Keras's.
+    Make one yourself for what isn't a layer's kernel: a temperature, the weight of a term of the loss that a callback
+    anneals. As an attribute of a layer or a model it belongs to its weights: it is trained if `trainable`, saved, loaded,
+    backed up, and copied. It can be used in arithmetic, and by torch's functions, in place of its value.
+
+    The weights of layers are shown as Variables too: views of torch's parameters and buffers under Keras's names, order of
+    axes and methods. The tensor stays where torch wants it (`layer.kernel` is a `torch.nn.Parameter`), so optimizers and
+    compiled steps see plain torch. Convolution kernels are kept in torch's order of axes and shown in Keras's.
 
     Args:
-        module: The module that owns the tensor.
-        attribute: The name of the parameter or buffer in that module.
-        axes: The permutation that turns the stored tensor into Keras's order of axes, or None when both are the same.
-        name: The name to show; the attribute's name by default.
-        path: `layer/weight`, the name in the whole model; the name by default.
+        initializer: The first value (a number, array, tensor or nested list); or a name, an initializer, or a function of
+            (shape, dtype).
+        shape: The shape, for an initializer.
+        dtype: The type, such as "float32"; by default that of an array, `floatx()` for floats, int32 for ints.
+        trainable: Whether the optimizer updates it.
+        autocast: For compatibility with Keras: mixed policies cast in the operations.
+        aggregation: For compatibility with Keras.
+        synchronization: For compatibility with Keras.
+        name: Its name; "variable" with a number by default.
+
+    Raises:
+        ValueError: For an initializer without a `shape`, or a value that isn't of that shape.
 
     Example:
-        >>> linear = torch.nn.Linear(2, 1)
-        >>> bias = Variable(linear, "bias")
-        >>> bias.assign([0.5])
-        >>> bias.shape, bias.numpy()
-        ((1,), array([0.5], dtype=float32))
+        >>> beta = Variable(0.0, trainable=False, name="beta")
+        >>> _ = beta.assign_add(0.5)
+        >>> beta.numpy(), float(2 * beta), beta
+        (array(0.5, dtype=float32), 1.0, <Variable path=beta, shape=(), dtype=float32>)
     """
+
+    # NumPy leaves arithmetic with one to it.
+    __array_priority__ = 100
 
     def __init__(
         self,
+        initializer: Any,
+        shape: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        aggregation: str | None = "none",
+        synchronization: str | None = "auto",
+        name: str | None = None,
+    ) -> None:
+        name = naming.auto_name("variable") if name is None else name
+        if not isinstance(name, str) or "/" in name:
+            raise ValueError(f"`name` of a Variable must be a string without '/'; got {name!r}.")
+        value = _first_value(initializer, shape, dtype).to(device())
+        # A module of its own has it until it becomes the attribute of a layer.
+        self._show(torch.nn.Module(), "value", None, name, name)
+        self.made_alone = self._is_free = True
+        _register(self._module, "value", _as_trained(value, bool(trainable)))
+
+    @classmethod
+    def of(
+        cls,
         module: torch.nn.Module,
         attribute: str,
         *,
         axes: tuple[int, ...] | None = None,
         name: str | None = None,
         path: str | None = None,
+    ) -> Variable:
+        """Return a view of a module's parameter or buffer.
+
+        Args:
+            module: The module that owns the tensor.
+            attribute: The name of the parameter or buffer in that module.
+            axes: The permutation that turns the stored tensor into Keras's order of axes, or None when both are the same.
+            name: The name to show; the attribute's name by default.
+            path: `layer/weight`, the name in the whole model; the name by default.
+
+        Example:
+            >>> linear = torch.nn.Linear(2, 1)
+            >>> bias = Variable.of(linear, "bias")
+            >>> _ = bias.assign([0.5])
+            >>> bias.shape, bias.numpy()
+            ((1,), array([0.5], dtype=float32))
+        """
+        view = cls.__new__(cls)
+        name = attribute if name is None else name
+        view._show(module, attribute, axes, name, name if path is None else path)
+        return view
+
+    def _show(
+        self, module: torch.nn.Module, attribute: str, axes: tuple[int, ...] | None, name: str, path: str
     ) -> None:
         self._module = module
         self._attribute = attribute
         self._axes = axes
-        self.name = attribute if name is None else name
-        self.path = self.name if path is None else path
+        self.name = name
+        self.path = path
+        self.made_alone = self._is_free = False
+        """Whether it was made by itself, and not to show a layer's weight."""
         self.constraint: Callable[[torch.Tensor], torch.Tensor] | None = None
         """The projection that the optimizer applies to the stored tensor after each update."""
 
     @property
+    def is_free(self) -> bool:
+        """Whether it was made by itself and belongs to no layer yet."""
+        return self._is_free
+
+    def belong(self, module: torch.nn.Module, attribute: str) -> None:
+        """Become a weight of a module, under a name at which nothing is.
+
+        Args:
+            module: The module.
+            attribute: The name of the parameter, or of the buffer if it isn't trained.
+        """
+        tensor = self.value
+        if self._is_free:
+            self._module, self._attribute, self._is_free = module, attribute, False
+        _register(module, attribute, tensor)
+
+    @property
     def value(self) -> torch.Tensor:
         """The stored tensor (a `torch.nn.Parameter` where the weight is trained), in torch's order of axes."""
-        tensor: torch.Tensor = getattr(self._module, self._attribute)
-        return tensor
+        found: torch.Tensor | Variable = getattr(self._module, self._attribute)
+        if isinstance(found, Variable):
+            # A layer shows it in place of its tensor.
+            found = self._module.__getattr__(self._attribute)  # type: ignore[assignment]
+        return found  # type: ignore[return-value]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,7 +175,14 @@ class Variable:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self.value.requires_grad_(bool(value))
+        tensor = self.value
+        if value and self.made_alone and not isinstance(tensor, torch.nn.Parameter):
+            shown = self._module.__dict__.pop(self._attribute, None)
+            _register(self._module, self._attribute, _as_trained(tensor, True))
+            if shown is not None:
+                self._module.__dict__[self._attribute] = shown
+        else:
+            tensor.requires_grad_(bool(value))
 
     def to_keras(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a tensor laid out as this weight is stored (a gradient, an optimizer's slot) in Keras's order."""
@@ -102,17 +205,21 @@ class Variable:
         tensor = self.to_keras(self.value.detach())
         return np.array(tensor.to(numpy_kind(tensor.dtype, self.path)).cpu().numpy(), order="C")
 
-    def assign(self, value: Any) -> None:
+    def assign(self, value: Any) -> torch.Tensor:
         """Set the value in place.
 
         Args:
             value: An array, tensor or nested list of this weight's shape (in Keras's order of axes).
+
+        Returns:
+            The new value.
 
         Raises:
             ValueError: When the shape is another, or it has no numbers that this weight can hold.
         """
         with torch.no_grad():
             self.value.copy_(self.converted(value))
+        return self._shown()
 
     def converted(self, value: Any) -> torch.Tensor:
         """Return a value laid out as this weight is stored; what it returns can be copied into the weight.
@@ -143,13 +250,22 @@ class Variable:
             )
         return self.from_keras(value.detach())
 
-    def assign_add(self, value: Any) -> None:
-        """Add to the value in place."""
-        self.assign(self.to_keras(self.value.detach()) + torch.as_tensor(value, device=self.value.device))
+    def assign_add(self, value: Any) -> torch.Tensor:
+        """Add to the value in place, and return the new one."""
+        return self.assign(self._shown().detach() + self._other(value))
 
-    def assign_sub(self, value: Any) -> None:
-        """Subtract from the value in place."""
-        self.assign(self.to_keras(self.value.detach()) - torch.as_tensor(value, device=self.value.device))
+    def assign_sub(self, value: Any) -> torch.Tensor:
+        """Subtract from the value in place, and return the new one."""
+        return self.assign(self._shown().detach() - self._other(value))
+
+    def _shown(self) -> torch.Tensor:
+        return self.to_keras(self.value)
+
+    def _other(self, value: Any) -> Any:
+        """Return the other side of an operation: a tensor on this device, or a number."""
+        if isinstance(value, Variable):
+            return value._shown()
+        return torch.as_tensor(value, device=self.value.device) if isinstance(value, (np.ndarray, list)) else value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
@@ -157,6 +273,61 @@ class Variable:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._shown()[index]
+
+    def __int__(self) -> int:
+        return int(self._shown().detach())
+
+    def __float__(self) -> float:
+        return float(self._shown().detach())
+
+    def __bool__(self) -> bool:
+        return bool(self._shown().detach())
+
+    # It is a key, and a member of lists, as a tensor is: as itself.
+    def __hash__(self) -> int:
+        return id(self)
+
+    __neg__ = _unary(operator.neg)
+    __pos__ = _unary(operator.pos)
+    __abs__ = _unary(abs)
+    __invert__ = _unary(operator.invert)
+    __eq__ = _binary(operator.eq)
+    __ne__ = _binary(operator.ne)
+    __lt__ = _binary(operator.lt)
+    __le__ = _binary(operator.le)
+    __gt__ = _binary(operator.gt)
+    __ge__ = _binary(operator.ge)
+    __add__ = _binary(operator.add)
+    __radd__ = _reflected(operator.add)
+    __sub__ = _binary(operator.sub)
+    __rsub__ = _reflected(operator.sub)
+    __mul__ = _binary(operator.mul)
+    __rmul__ = _reflected(operator.mul)
+    __truediv__ = _binary(operator.truediv)
+    __rtruediv__ = _reflected(operator.truediv)
+    __floordiv__ = _binary(operator.floordiv)
+    __rfloordiv__ = _reflected(operator.floordiv)
+    __mod__ = _binary(operator.mod)
+    __rmod__ = _reflected(operator.mod)
+    __pow__ = _binary(operator.pow)
+    __rpow__ = _reflected(operator.pow)
+    __matmul__ = _binary(operator.matmul)
+    __rmatmul__ = _reflected(operator.matmul)
+    __and__ = _binary(operator.and_)
+    __rand__ = _reflected(operator.and_)
+    __or__ = _binary(operator.or_)
+    __ror__ = _reflected(operator.or_)
+    __xor__ = _binary(operator.xor)
+    __rxor__ = _reflected(operator.xor)
+
+    def __round__(self, digits: int | None = None) -> torch.Tensor:
+        return torch.round(self._shown(), decimals=digits or 0)
+
+    def __format__(self, form: str) -> str:
+        return format(self._shown().item() if form else repr(self), form)
 
     def __repr__(self) -> str:
         return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}>"
@@ -168,12 +339,59 @@ class Variable:
         # torch.norm(variable) and the like work on the tensor, as Keras's variables do on its torch backend.
         def unwrap(item: Any) -> Any:
             if isinstance(item, Variable):
-                return item.to_keras(item.value)
+                return item._shown()
             if isinstance(item, (list, tuple)):
                 return type(item)(unwrap(part) for part in item)
             return item
 
         return func(*unwrap(args), **{key: unwrap(item) for key, item in (kwargs or {}).items()})
+
+
+def _as_trained(tensor: torch.Tensor, trainable: bool) -> torch.Tensor:
+    # Only floats have gradients.
+    return torch.nn.Parameter(tensor, tensor.is_floating_point() or tensor.is_complex()) if trainable else tensor
+
+
+def _register(module: torch.nn.Module, attribute: str, tensor: torch.Tensor) -> None:
+    if attribute in own_tensors(module):
+        delattr(module, attribute)
+    if isinstance(tensor, torch.nn.Parameter):
+        module.register_parameter(attribute, tensor)
+    else:
+        module.register_buffer(attribute, tensor)
+
+
+def _first_value(initializer: Any, shape: Any, dtype: Any) -> torch.Tensor:
+    kind = None if dtype is None else torch_dtype(dtype)
+    if isinstance(initializer, str):
+        initializer = initializers.get(initializer)
+    if isinstance(initializer, Variable):
+        initializer = initializer._shown()
+    if callable(initializer) and not isinstance(initializer, torch.Tensor):
+        if shape is None:
+            raise ValueError(
+                f"A Variable with an initializer needs a `shape`, such as `Variable({initializer!r}, shape=(2,))`."
+            )
+        sizes = (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+        kind = torch_dtype(None) if kind is None else kind
+        return torch.as_tensor(initializer(sizes, dtype=kind), dtype=kind).detach().clone()
+    if isinstance(initializer, torch.Tensor):
+        value = initializer.detach().clone()
+    else:
+        array = np.asarray(initializer)
+        if array.dtype.kind not in "biufc":
+            raise ValueError(
+                "The first value of a Variable must be a number, an array of numbers, or the name of an initializer with a "
+                f"`shape`; got {initializer!r}."
+            )
+        value = torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+        typed = isinstance(initializer, (np.ndarray, np.generic)) and not isinstance(initializer, float)
+        if kind is None and not typed and array.dtype.kind in "if":
+            # Python's own numbers are of no type; float64 numbers of NumPy are Python's.
+            kind = torch_dtype(None) if value.is_floating_point() else torch.int32
+    if shape is not None and tuple(np.atleast_1d(shape)) != tuple(value.shape):
+        raise ValueError(f"The first value of a Variable with `shape={shape}` has the shape {tuple(value.shape)}.")
+    return value if kind is None else value.to(kind)
 
 
 def numpy_kind(kind: torch.dtype, name: str) -> torch.dtype:
@@ -213,21 +431,3 @@ _WIDER = {
     ),
     torch.float8_e8m0fnu: torch.float32,
 }
-
-
-def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:
-    """Return torch's type for a name such as "float32"; `floatx()` for None.
-
-    Raises:
-        ValueError: For a name that isn't a torch type.
-
-    Example:
-        >>> torch_dtype("int32")
-        torch.int32
-    """
-    if isinstance(name, torch.dtype):
-        return name
-    found = getattr(torch, floatx() if name is None else str(name), None)
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"`dtype` must be the name of a dtype such as 'float32'; got {name!r}.")
-    return found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from oncue import objects
+from oncue.backend import torch_dtype
 from oncue.initializers.constant import Constant, Identity, Ones, Zeros
 from oncue.initializers.initializer import Initializer
 from oncue.initializers.random import Orthogonal, RandomNormal, RandomUniform, TruncatedNormal
@@ -23,7 +24,6 @@ from oncue.initializers.variance_scaling import (
 )
 from oncue.legacy import NAMES
 from oncue.naming import to_snake_case
-from oncue.variable import torch_dtype
 
 # Other spellings, of Keras 1 and 2 too.
 constant, identity, ones, zeros, one, zero = Constant, Identity, Ones, Zeros, Ones, Zeros

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from oncue.backend import torch_dtype
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.initializers.initializer import Initializer
-from oncue.variable import torch_dtype
 
 
 @builtin

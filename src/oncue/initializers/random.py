@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from oncue.backend import torch_dtype
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain, whole_of
 from oncue.initializers.initializer import Initializer
-from oncue.variable import torch_dtype
 
 
 class RandomInitializer(Initializer):

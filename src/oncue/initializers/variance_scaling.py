@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 
+from oncue.backend import torch_dtype
 from oncue.core.builtin import builtin
 from oncue.core.numbers import number_of
 from oncue.core.suggest import unknown
 from oncue.initializers.random import RandomInitializer
-from oncue.variable import torch_dtype
 
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")

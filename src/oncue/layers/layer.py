@@ -438,7 +438,7 @@ class Layer(torch.nn.Module):
         else:
             tensor = value
             self.register_buffer(attribute, tensor)
-        variable = Variable(self, attribute, axes=axes, name=name or attribute)
+        variable = Variable.of(self, attribute, axes=axes, name=name or attribute)
         self._variables[attribute] = variable
         if regularizer is not None:
             self._regularizers[attribute] = regularizers.get(regularizer)
@@ -475,6 +475,12 @@ class Layer(torch.nn.Module):
         return attribute
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(self.__dict__.get(name), Variable) and self.__dict__[name] is not value:
+            del self._variables[name], self.__dict__[name]
+            delattr(self, name)
+        if isinstance(value, Variable) and value.made_alone:
+            self._take_variable(name, value)
+            return
         # `self.w = self.add_weight(...)` moves the weight to the attribute that the author chose.
         if isinstance(value, torch.Tensor):
             for held in (self.__dict__.get("_parameters", {}), self.__dict__.get("_buffers", {})):
@@ -498,8 +504,23 @@ class Layer(torch.nn.Module):
         elif name == "compute_mask":
             self._makes_masks = True
 
+    def _take_variable(self, name: str, variable: Variable) -> None:
+        """Make a Variable of the user's own a weight, which is still seen at the attribute."""
+        if "_variables" not in self.__dict__:
+            raise AttributeError(
+                f"Call `super().__init__()` in {type(self).__name__}.__init__ before `self.{name} = Variable(...)`."
+            )
+        self.__dict__.pop(name, None)
+        placed = self._placed()
+        if placed is not None and placed != variable.value.device:
+            variable.value.data = variable.value.data.to(placed)
+        variable.belong(self, name)
+        if not self._trainable:
+            variable.value.requires_grad_(False)
+        self._variables[name] = self.__dict__[name] = variable
+
     def _track_containers(self) -> None:
-        """Register layers kept in plain lists, tuples and dicts, which Keras tracks and torch doesn't."""
+        """Register layers and Variables kept in plain lists, tuples and dicts, which Keras tracks and torch doesn't."""
         known = {id(module) for module in self.modules()}
         for attribute, value in list(self.__dict__.items()):
             if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
@@ -509,6 +530,8 @@ class Layer(torch.nn.Module):
                     self.add_module(f"{attribute}_{index}", leaf)
                     leaf.train(self.training)
                     known.update(id(module) for module in leaf.modules())
+                elif isinstance(leaf, Variable) and leaf.is_free:
+                    self._take_variable(f"{attribute}_{index}", leaf)
 
     @property
     def weights(self) -> list[Variable]:
@@ -640,12 +663,14 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
     table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
     for attribute in torch_private.own_tensors(module):
         tensor = getattr(module, attribute)
+        variable = table.get(attribute)
+        if isinstance(tensor, Variable):
+            tensor = tensor.value
         if tensor is None or id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        variable = table.get(attribute)
         if variable is None:
-            variable = Variable(module, attribute)
+            variable = Variable.of(module, attribute)
             if isinstance(module, Layer):
                 table[attribute] = variable
         variable.path = f"{prefix}/{variable.name}" if prefix else variable.name

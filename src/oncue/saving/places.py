@@ -128,8 +128,10 @@ def _own(module: torch.nn.Module, tensors: set[int]) -> list[Variable]:
     own: list[Variable] = []
     for attribute in torch_private.own_tensors(module):
         tensor = getattr(module, attribute)
+        if isinstance(tensor, Variable):
+            tensor = tensor.value
         if tensor is None or id(tensor) in tensors:
             continue
         tensors.add(id(tensor))
-        own.append(table[attribute] if attribute in table else Variable(module, attribute))
+        own.append(table[attribute] if attribute in table else Variable.of(module, attribute))
     return own
