@@ -22,6 +22,17 @@ def _both(y_true: Any, y_pred: Any) -> tuple[Tensor, Tensor]:
     return as_tensor(y_true, "y_true", device=y_pred.device), y_pred
 
 
+def best_class(scores: Tensor, axis: int = -1) -> Tensor:
+    """Return the index of the largest value along an axis, also of truth values.
+
+    Example:
+        >>> best_class(torch.tensor([[False, True], [True, False]]))
+        tensor([1, 0])
+    """
+    # Torch has no argmax of truth values.
+    return (scores.to(torch.uint8) if scores.dtype == torch.bool else scores).argmax(axis)
+
+
 # The metrics sum up truth values as they are; only the public functions turn them into floats, as Keras's do.
 def _equal(y_true: Any, y_pred: Any) -> Tensor:
     true, pred = match_ranks(*_both(y_true, y_pred))
@@ -35,7 +46,7 @@ def _same_side(y_true: Any, y_pred: Any, threshold: float) -> Tensor:
 
 def _same_class(y_true: Any, y_pred: Any) -> Tensor:
     true, pred = _both(y_true, y_pred)
-    return torch.eq(true.argmax(-1), pred.argmax(-1))
+    return torch.eq(best_class(true), best_class(pred))
 
 
 def _right_label(y_true: Any, y_pred: Any) -> Tensor:
@@ -43,7 +54,7 @@ def _right_label(y_true: Any, y_pred: Any) -> Tensor:
     if true.ndim == pred.ndim and true.shape[-1] == 1:
         true = true.squeeze(-1)
     # Integers beside floats are compared as they are: torch promotes them without a copy.
-    return torch.eq(pred.argmax(-1), true)
+    return torch.eq(best_class(pred), true)
 
 
 def accuracy(y_true: Any, y_pred: Any) -> Tensor:
@@ -140,7 +151,7 @@ def top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5) -> Tensor:
         tensor([0.])
     """
     true, pred = _both(y_true, y_pred)
-    return _among_best(true.argmax(-1), pred, k)
+    return _among_best(best_class(true), pred, k)
 
 
 def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from_sorted_ids: bool = False) -> Tensor:

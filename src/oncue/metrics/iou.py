@@ -14,6 +14,7 @@ from oncue.backend import epsilon
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain, whole
 from oncue.losses.shapes import as_tensor
+from oncue.metrics.accuracies import best_class
 from oncue.metrics.metric import Metric
 
 
@@ -75,8 +76,8 @@ class IoU(Metric):
         """
         y_pred = as_tensor(y_pred, "y_pred")
         y_true = as_tensor(y_true, "y_true", device=y_pred.device)
-        labels = (y_true if self.sparse_y_true else y_true.argmax(self.axis)).reshape(-1).long()
-        found = (y_pred if self.sparse_y_pred else y_pred.argmax(self.axis)).reshape(-1).long()
+        labels = (y_true if self.sparse_y_true else best_class(y_true, self.axis)).reshape(-1).long()
+        found = (y_pred if self.sparse_y_pred else best_class(y_pred, self.axis)).reshape(-1).long()
         inside = (labels >= 0) & (labels < self.num_classes) & (found >= 0) & (found < self.num_classes)
         if self.ignore_class is not None:
             inside = inside & (labels != self.ignore_class)

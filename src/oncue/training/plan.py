@@ -74,7 +74,9 @@ class Plan:
         self.probed = False
         """Whether a batch was run to learn the shapes of the outputs and to build losses and metrics."""
         self.outputs: Any = None
-        """The outputs for that batch."""
+        """The outputs for the last batch that was run, or shown: of those that were run before, without values."""
+        self.known_outputs: dict[Any, Any] = {}
+        """The outputs without values, by the shapes of the inputs without the batch axis."""
         self.owner = ""
         """The name of the model's class."""
         self.overridden: frozenset[str] = frozenset()

@@ -11,6 +11,7 @@ import torch
 from oncue.feeding.batch import Batch
 from oncue.feeding.tensors import to_tensors
 from oncue.layers.trial import Trial
+from oncue.nested import map_leaves, named_leaves
 
 if TYPE_CHECKING:
     from oncue.training.plan import Forward, Plan
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _TARGETS = ("y", "label", "labels", "target", "targets")
 """Names under which data sets keep their targets, in small letters."""
+# For inputs of so many shapes the outputs' shapes are remembered.
+_MOST_SHAPES = 64
 
 
 def probe(model: Trainer, plan: Plan, batch: Batch) -> None:
@@ -29,7 +32,7 @@ def probe(model: Trainer, plan: Plan, batch: Batch) -> None:
         batch: The batch.
     """
     x, y, weight = batch
-    y_pred = plan.outputs = trial(model, plan.forward, x)
+    y_pred = learn_outputs(model, plan, x, again=True)
     if plan.losses is not None and y is not None and not plan.losses.built:
         # The means of several outputs' losses must be there before the meter is made.
         plan.losses.build(y, y_pred)
@@ -55,8 +58,35 @@ def probe_validation(model: Trainer, plan: Plan, batch: Batch, y: Any) -> None:
         targets = y if y is not None else batch[1]
         if targets is None:
             require_targets(model, batch[0], "fit", "validation_data")
-        plan.outputs = trial(model, plan.forward, batch[0])
+        learn_outputs(model, plan, batch[0], again=True)
         check_targets(model, plan, targets)
+
+
+def learn_outputs(model: Trainer, plan: Plan, x: Any, again: bool = False) -> Any:
+    """Learn the outputs' shapes for inputs of these shapes; sequences of another length give others.
+
+    Args:
+        model: A prepared model.
+        plan: Its plan; gets the outputs.
+        x: The inputs.
+        again: Whether to run the model even where it was run on such inputs before: it may have been changed.
+
+    Returns:
+        The outputs; without values where they were known.
+    """
+    shapes = tuple([(name, leaf.shape[1:]) for name, leaf in named_leaves(x, "") if isinstance(leaf, torch.Tensor)])
+    if again:
+        plan.known_outputs.clear()
+    elif shapes in plan.known_outputs:
+        plan.outputs = plan.known_outputs[shapes]
+        return plan.outputs
+    y_pred = plan.outputs = trial(model, plan.forward, x)
+    if len(plan.known_outputs) >= _MOST_SHAPES:
+        plan.known_outputs.clear()
+    plan.known_outputs[shapes] = map_leaves(
+        lambda leaf: torch.empty_like(leaf, device="meta") if isinstance(leaf, torch.Tensor) else leaf, y_pred
+    )
+    return y_pred
 
 
 def trial(model: Trainer, forward: Forward, x: Any) -> Any:

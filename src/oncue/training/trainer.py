@@ -32,7 +32,7 @@ from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.plan import OVERRIDABLE, Forward, Plan
 from oncue.training.precision import Precision, in_float32, inference_forward
-from oncue.training.probe import check_targets, mode, probe, probe_validation, require_targets, trial
+from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
 from oncue.training.step import make_step, own_step, unpacked
 from oncue.training.steps import Steps
 from oncue.variable import Variable
@@ -599,8 +599,8 @@ class Trainer(Layer):
         probes = not plan.probed and "train_step" not in plan.overridden
         if probes:
             probe(self, plan, batch)
-        elif again and plan.probed:
-            plan.outputs = trial(self, plan.forward, x)
+        elif plan.probed:
+            learn_outputs(self, plan, x, again)
         if "train_step" not in plan.overridden:
             check_targets(self, plan, targets)
         plan.meter = Meter(plan.named_metrics(self))
