@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from oncue.feeding.digest import batch_digest
 from oncue.feeding.order import BatchOrder, Shuffle
 from oncue.feeding.rows import spread
 from oncue.feeding.staging import StagingBuffers
-from oncue.feeding.tensors import to_tensors, wanted_dtype
+from oncue.feeding.tensors import Floats, to_tensors, wanted_dtype
 from oncue.nested import first_leaf, is_nested, map_leaves, named_leaves
 
 _DEFAULT_BATCH_SIZE = 32
@@ -24,7 +25,7 @@ class ArrayBatches(Batches):
     """Batches of arrays held in memory.
 
     On the CPU, memory is shared with the arrays. For another device the data is moved once if it fits in half of the
-    free memory, and batch by batch otherwise. Floats become floatx; other types stay as they are.
+    free memory, and batch by batch otherwise. Floats become `floats`; other types stay as they are.
 
     Args:
         x: Inputs: arrays of shape `(samples, ...)`, or nested lists, tuples and dicts of them.
@@ -35,6 +36,7 @@ class ArrayBatches(Batches):
         steps: Batches per epoch; only sets the default of `batch_size`, as in Keras 3.
         class_weight: Weight per class index, for a single output without `sample_weight`.
         device: Where batches go.
+        floats: The float types that the model takes; floatx by default.
 
     Raises:
         ValueError: If lengths differ, there are no samples, or an array is not numeric.
@@ -60,6 +62,7 @@ class ArrayBatches(Batches):
         steps: int | None = None,
         class_weight: Mapping[int, float] | None = None,
         device: torch.device | str,
+        floats: Floats | None = None,
     ) -> None:
         """See the class."""
         if class_weight is not None and sample_weight is not None:
@@ -81,7 +84,8 @@ class ArrayBatches(Batches):
             batch_size = -(-self.num_samples // steps) if steps is not None else _DEFAULT_BATCH_SIZE
         self.batch_size: int = batch_size
         self._device = torch.device(device)
-        self._staging: dict[int, StagingBuffers] = {}
+        self._floats = Floats.of() if floats is None else floats
+        self._staging: dict[tuple[int, torch.dtype], StagingBuffers] = {}
         self._place()
         devices = {leaf.device for _, leaf in named_leaves(self._data, "data")}
         order_device = devices.pop() if len(devices) == 1 else torch.device("cpu")
@@ -139,27 +143,37 @@ class ArrayBatches(Batches):
                 yield x.index_select(0, rows), None if y is None else y.index_select(0, rows), None
 
     def _batch(self, rows: slice | torch.Tensor) -> Batch:
-        def take(leaf: torch.Tensor) -> torch.Tensor:
+        def take(leaf: torch.Tensor, floats: torch.dtype) -> torch.Tensor:
             if self._device.type == "cuda" and leaf.device.type == "cpu":
-                staging = self._staging.setdefault(id(leaf), StagingBuffers(self._device, wanted_dtype(leaf.dtype)))
+                dtype = wanted_dtype(leaf.dtype, floats)
+                staging = self._staging.setdefault((id(leaf), dtype), StagingBuffers(self._device, dtype))
                 return staging.send(leaf, rows)
             if isinstance(rows, slice):
                 part = leaf[rows]
             else:
                 part = leaf.index_select(0, rows if rows.device == leaf.device else rows.to(leaf.device))
-            return part if self._ready else move(part, self._device)
+            return part if self._ready else move(part, self._device, floats)
 
-        x, y, weight = (map_leaves(take, part) for part in self._data)
+        x, y, weight = self._map(take)
         return x, y, weight
 
     def _place(self) -> None:
         leaves = [leaf for _, leaf in named_leaves(self._data, "data")]
         away = [leaf for leaf in leaves if leaf.device != self._device]
         if away and self._fits(away):
-            x, y, weight = (map_leaves(lambda leaf: move(leaf, self._device), part) for part in self._data)
-            self._data = (x, y, weight)
-            leaves = [leaf for _, leaf in named_leaves(self._data, "data")]
-        self._ready = all(leaf.device == self._device and leaf.dtype == wanted_dtype(leaf.dtype) for leaf in leaves)
+            self._data = self._map(lambda leaf, floats: move(leaf, self._device, floats))
+        ready = self._map(
+            lambda leaf, floats: leaf.device == self._device and leaf.dtype == wanted_dtype(leaf.dtype, floats)
+        )
+        self._ready = all(fits for _, fits in named_leaves(ready, "data"))
+
+    def _map(self, function: Callable[..., Any]) -> Batch:
+        """Apply a function to every tensor and the float type that the model takes there."""
+        x, y, weight = (
+            map_leaves(partial(function, floats=floats), part)
+            for part, floats in zip(self._data, self._floats.parts, strict=True)
+        )
+        return x, y, weight
 
     def _fits(self, leaves: list[torch.Tensor]) -> bool:
         if self._device.type != "cuda":
@@ -168,9 +182,9 @@ class ArrayBatches(Batches):
         return sum(leaf.numel() * leaf.element_size() for leaf in leaves) <= free * _SHARE_OF_FREE_MEMORY
 
 
-def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return the tensor on the device, floats as floatx; the tensor itself if it already is."""
-    dtype = wanted_dtype(tensor.dtype)
+def move(tensor: torch.Tensor, device: torch.device, floats: torch.dtype | None = None) -> torch.Tensor:
+    """Return the tensor on the device, floats as `floats` (floatx by default); the tensor itself if it already is."""
+    dtype = wanted_dtype(tensor.dtype, floats)
     if tensor.dtype == dtype and tensor.device == device:
         return tensor
     # MPS has no float64, so the cast comes before the move; elsewhere it comes after, which saves the host a copy.

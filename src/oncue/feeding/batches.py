@@ -21,7 +21,7 @@ from oncue.feeding.order import Shuffle
 from oncue.feeding.py_dataset import PyDatasetBatches, is_py_dataset
 from oncue.feeding.steps import StepBatches
 from oncue.feeding.stream import StreamBatches
-from oncue.feeding.tensors import is_arrays, is_batch_list
+from oncue.feeding.tensors import Floats, is_arrays, is_batch_list
 from oncue.feeding.validation_split import split_validation
 from oncue.nested import named_leaves
 
@@ -45,6 +45,7 @@ def as_batches(
     steps: int | None = None,
     class_weight: Mapping[int, float] | None = None,
     device: torch.device | str,
+    dtype: torch.dtype | None = None,
     method: str = "fit",
 ) -> Batches:
     """Return batches of arrays or of any other data source.
@@ -67,6 +68,7 @@ def as_batches(
         steps: Batches per epoch, each of which continues where the last one stopped. Default: a whole pass.
         class_weight: Weight per class index; can't be combined with sample weights.
         device: Where batches go.
+        dtype: The type that floats become; floatx by default. Targets are never of 16 bits.
         method: The method that takes the data, for messages: "fit", "evaluate", "predict", or "validation", which
             suppresses the warning about `batch_size`.
 
@@ -85,7 +87,7 @@ def as_batches(
     batch_size, steps = _whole("batch_size", batch_size), _whole("steps", steps)
     if shuffle not in (True, False, "batch"):
         raise ValueError(f'`shuffle` must be True, False or "batch"; got {shuffle!r}.')
-    device = torch.device(device)
+    device, floats = torch.device(device), Floats.of(dtype)
     listed = method != "predict" and y is None and sample_weight is None and is_batch_list(x)
     arrays = not listed and not isinstance(x, Batches) and x is not None
     if arrays and is_arrays(x) and is_arrays(y) and is_arrays(sample_weight):
@@ -98,10 +100,11 @@ def as_batches(
             steps=steps,
             class_weight=class_weight,
             device=device,
+            floats=floats,
         )
     else:
         weights = None if class_weight is None else ClassWeights(class_weight)
-        batches = _from_source(x, y, sample_weight, batch_size, shuffle, weights, device, method)
+        batches = _from_source(x, y, sample_weight, batch_size, shuffle, weights, device, floats, method)
     return batches if steps is None or steps == batches.num_batches else StepBatches(batches, steps)
 
 
@@ -184,6 +187,7 @@ def _from_source(
     shuffle: Shuffle,
     weights: ClassWeights | None,
     device: torch.device,
+    floats: Floats,
     method: str,
 ) -> Batches:
     source = next((source for source in SOURCES if source.matches(x)), None)
@@ -198,7 +202,7 @@ def _from_source(
             )
     if source.warns and batch_size is not None and method != "validation":
         warn(f"`batch_size={batch_size}` is ignored: `x` is a {kind}, which decides the size of its batches itself.")
-    return source.make(x, BatchConverter(kind, device, weights), batch_size, shuffle)
+    return source.make(x, BatchConverter(kind, device, weights, floats), batch_size, shuffle)
 
 
 def _unusable(x: Any, y: Any, sample_weight: Any, method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from oncue.feeding.arrays import common_length, move
 from oncue.feeding.batch import Batch, describe, unpack_x_y_sample_weight
 from oncue.feeding.class_weights import ClassWeights
-from oncue.feeding.tensors import to_tensors
+from oncue.feeding.tensors import Floats, to_tensors
 from oncue.nested import first_leaf, map_leaves
 
 
@@ -20,17 +21,25 @@ class BatchConverter:
         kind: The name of the source in error messages, such as "generator".
         device: Where batches go.
         class_weights: Class weights that become sample weights, or None.
+        floats: The float types that the model takes; floatx by default.
 
     Example:
         >>> BatchConverter("generator", torch.device("cpu"))(([[1.0]], [0]), 0)
         (tensor([[1.]]), tensor([0]), None)
     """
 
-    def __init__(self, kind: str, device: torch.device, class_weights: ClassWeights | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        device: torch.device,
+        class_weights: ClassWeights | None = None,
+        floats: Floats | None = None,
+    ) -> None:
         """See the class."""
         self.kind = kind
         self.device = device
         self.class_weights = class_weights
+        self.floats = Floats.of() if floats is None else floats
 
     def __call__(self, data: Any, index: int) -> Batch:
         """Return the batch.
@@ -48,7 +57,7 @@ class BatchConverter:
         if type(data) in (tuple, list) and len(data) == 2 and self.class_weights is None:
             x, y = data
             if type(x) is torch.Tensor and type(y) is torch.Tensor and x.ndim and x.shape[0:1] == y.shape[0:1]:
-                return move(x, self.device), move(y, self.device), None
+                return move(x, self.device, self.floats.inputs), move(y, self.device, self.floats.targets), None
         try:
             return self._to_batch(data)
         except ValueError as error:
@@ -70,8 +79,8 @@ class BatchConverter:
             raise ValueError("it has no inputs.")
         names = ("x", "y", "sample_weight")
         tensors = [
-            map_leaves(lambda leaf: move(leaf, self.device), to_tensors(_with_numpy(part), name))
-            for part, name in zip(parts, names, strict=True)
+            map_leaves(partial(move, device=self.device, floats=floats), to_tensors(_with_numpy(part), name))
+            for part, name, floats in zip(parts, names, self.floats.parts, strict=True)
         ]
         batch = (tensors[0], tensors[1], tensors[2])
         common_length(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,39 @@ def float_dtype() -> torch.dtype:
     return dtype
 
 
-def wanted_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which a model receives data of `dtype`: floatx for floats, otherwise `dtype` itself."""
-    return float_dtype() if dtype.is_floating_point else dtype
+class Floats(NamedTuple):
+    """The types in which a model receives data of any float type; data of other types stay as they are.
+
+    Attributes:
+        inputs: For the inputs.
+        targets: For targets and sample weights, which losses are computed from: never of 16 bits.
+    """
+
+    inputs: torch.dtype
+    targets: torch.dtype
+
+    @classmethod
+    def of(cls, dtype: torch.dtype | None = None) -> Floats:
+        """Return the types for a model that computes in `dtype`; None stands for floatx.
+
+        Example:
+            >>> Floats.of(torch.float64).targets, Floats.of(torch.bfloat16).targets
+            (torch.float64, torch.float32)
+        """
+        inputs = float_dtype() if dtype is None else dtype
+        return cls(inputs, inputs if inputs in (torch.float32, torch.float64) else float_dtype())
+
+    @property
+    def parts(self) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+        """Those for the three parts of a batch."""
+        return self.inputs, self.targets, self.targets
+
+
+def wanted_dtype(dtype: torch.dtype, floats: torch.dtype | None = None) -> torch.dtype:
+    """Return the dtype in which a model receives data of `dtype`: `floats` (floatx by default) for floats, else itself."""
+    if not dtype.is_floating_point:
+        return dtype
+    return float_dtype() if floats is None else floats
 
 
 def is_numbers(data: Any) -> bool:

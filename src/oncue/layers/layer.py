@@ -267,9 +267,13 @@ class Layer(torch.nn.Module):
         if isinstance(value, (np.ndarray, np.generic)):
             tensor = torch.as_tensor(np.asarray(value))
             if tensor.is_floating_point():
-                tensor = tensor.to(self._dtype)
+                tensor = tensor.to(self._array_dtype())
             return tensor.to(self._placed() or backend.device())
         return value
+
+    def _array_dtype(self) -> torch.dtype:
+        """The type that floating arrays become when the layer is called on them."""
+        return self._dtype
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run `call` in the mode that the module is in; torch's entry point."""

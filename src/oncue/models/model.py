@@ -15,7 +15,7 @@ from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.layers.trial import Trial
 from oncue.legacy import renamed
-from oncue.models.module_call import ModuleCall
+from oncue.models.module_call import ModuleCall, check_module, wrong_inputs
 from oncue.nested import flatten, map_leaves
 from oncue.training.probe import mode
 from oncue.training.trainer import Trainer, is_unready
@@ -43,7 +43,7 @@ class Model(Trainer):
         **kwargs: `trainable` and `dtype`, as for every layer.
 
     Raises:
-        TypeError: When `inputs` is neither a module nor symbolic.
+        TypeError: When `inputs` is neither a module nor symbolic, or a module that `torch.jit` or `torch.export` made.
 
     Example:
         >>> model = Model(torch.nn.Linear(2, 1))
@@ -77,14 +77,12 @@ class Model(Trainer):
         if module is not None:
             if outputs is not None:
                 raise TypeError("`Model(module)` takes no `outputs`: the module says what it gives.")
+            check_module(module, "Model")
             self.module = module
             self._module_call = ModuleCall(module)
         elif inputs is not None or outputs is not None:
             if not has_symbolic(inputs) or not has_symbolic(outputs):
-                raise TypeError(
-                    f"`Model` takes a torch.nn.Module, or `inputs` and `outputs` made from `Input(shape)`; got "
-                    f"inputs={inputs!r} and outputs={outputs!r}."
-                )
+                raise wrong_inputs(inputs, outputs)
             from oncue.models.functional import Graph
 
             self._graph = Graph(inputs, outputs)

@@ -75,6 +75,56 @@ class ModuleCall:
         )
 
 
+def check_module(module: torch.nn.Module, owner: str) -> None:
+    """Refuse modules that aren't Python code any more, and so can't be looked into, copied and trained as others are.
+
+    Args:
+        module: The module.
+        owner: Who takes it.
+
+    Raises:
+        TypeError: For what `torch.jit` or `torch.export` made, also inside the module.
+    """
+    kind = ""
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        kind = "a scripted or traced module of `torch.jit`"
+    elif any(isinstance(part, torch.fx.GraphModule) and not _has_modes(part) for part in module.modules()):
+        kind = "an exported module of `torch.export`, which knows no training mode"
+    if kind:
+        raise TypeError(
+            f"`{owner}` can't train {kind}. Pass the module that it was made from; `compile(jit_compile=True)` compiles "
+            "whole steps."
+        )
+
+
+def _has_modes(module: torch.nn.Module) -> bool:
+    before = [(part, part.training) for part in module.modules()]
+    try:
+        module.train(module.training)
+    except NotImplementedError:
+        return False
+    for part, training in before:
+        part.training = training
+    return True
+
+
+def wrong_inputs(inputs: Any, outputs: Any) -> TypeError:
+    """Return the error for what is neither a module nor symbolic."""
+    hint = ""
+    if isinstance(inputs, type) and issubclass(inputs, torch.nn.Module):
+        hint = f" That is a class: make a module with `{inputs.__name__}(...)`."
+    elif isinstance(inputs, torch.export.ExportedProgram):
+        hint = " An exported program can't be trained: pass the module that it was made from."
+    elif callable(inputs):
+        hint = (
+            " A function has no weights to train: call it in the `forward` of a module, or in the `call` of a `Model`."
+        )
+    return TypeError(
+        f"`Model` takes a torch.nn.Module, or `inputs` and `outputs` made from `Input(shape)`; got inputs={inputs!r:.200} "
+        f"and outputs={outputs!r:.200}.{hint}"
+    )
+
+
 _COUNTED = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,

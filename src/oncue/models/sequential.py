@@ -16,6 +16,7 @@ from oncue.layers.layer import Layer
 from oncue.models.feed import Feed
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
+from oncue.models.module_call import check_module
 from oncue.nested import first_leaf, flatten, is_nested, map_leaves
 
 
@@ -82,6 +83,7 @@ class Sequential(Model):
                 f"the class {layer.__name__}; use `{layer.__name__}(...)`" if isinstance(layer, type) else repr(layer)
             )
             raise TypeError(f"A Sequential model takes layers and torch modules; got {what}.")
+        check_module(layer, "Sequential")
         name = layer.name if isinstance(layer, Layer) else naming.auto_name(naming.to_snake_case(type(layer).__name__))
         if name in self._names:
             raise ValueError(f"All layers of a model need unique names; there are two called '{name}'.")

@@ -93,7 +93,10 @@ def training_forward(
     """
     if precision is not None:
         return forward
-    if not any(isinstance(part, Layer) and part.compute_dtype in ("float16", "bfloat16") for part in model.modules()):
+    narrow = model.input_dtype in _TYPES.values() or any(
+        isinstance(part, Layer) and part.compute_dtype in ("float16", "bfloat16") for part in model.modules()
+    )
+    if not narrow:
         return forward
     return lambda x: in_float32(forward(x))
 

@@ -35,10 +35,12 @@ from oncue.training.precision import Precision, in_float32, inference_forward
 from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
 from oncue.training.step import make_step, own_step, unpacked
 from oncue.training.steps import Steps
-from oncue.variable import Variable
+from oncue.variable import Variable, torch_dtype
 
 _COUNTED = frozenset(("optimizer", "loss", "jit_compile", "run_eagerly", "steps_per_execution", *OVERRIDABLE))
 """The attributes that a step is made from: one that is assigned, in a hook too, counts from the next step."""
+
+_COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # Held while runs are counted, which may be those of several threads.
 _counting = threading.Lock()
@@ -221,6 +223,7 @@ class Trainer(Layer):
             steps=steps_per_epoch,
             class_weight=class_weight,
             device=device,
+            dtype=self.input_dtype,
         )
         validation, val_y = None, None
         if validation_data is not None:
@@ -233,6 +236,7 @@ class Trainer(Layer):
                 batch_size=validation_batch_size or batch_size,
                 steps=validation_steps,
                 device=device,
+                dtype=self.input_dtype,
                 method="validation",
             )
         try:
@@ -292,7 +296,14 @@ class Trainer(Layer):
         self._require_compiled("evaluate")
         verbose = check_verbose(verbose)
         batches = as_batches(
-            x, y, sample_weight, batch_size=batch_size, steps=steps, device=self._place(), method="evaluate"
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            steps=steps,
+            device=self._place(),
+            dtype=self.input_dtype,
+            method="evaluate",
         )
         with self._preserving_run(batches):
             self._prepare(batches.first(), "evaluate", host=(x, y))
@@ -328,7 +339,8 @@ class Trainer(Layer):
         """
         self._take_old_arguments("predict", kwargs)
         verbose = check_verbose(verbose)
-        batches = as_batches(x, batch_size=batch_size, steps=steps, device=self._place(), method="predict")
+        device, dtype = self._place(), self.input_dtype
+        batches = as_batches(x, batch_size=batch_size, steps=steps, device=device, dtype=dtype, method="predict")
         with self._preserving_run(batches):
             self._prepare_predict(batches.first())
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
@@ -408,7 +420,14 @@ class Trainer(Layer):
         leaf = first_leaf(x)
         size = len(leaf) if hasattr(leaf, "__len__") else None
         return as_batches(
-            x, y, weight, batch_size=size or None, class_weight=class_weight, device=self._place(), method=method
+            x,
+            y,
+            weight,
+            batch_size=size or None,
+            class_weight=class_weight,
+            device=self._place(),
+            dtype=self.input_dtype,
+            method=method,
         ).first()
 
     # What a subclass may override --------------------------------------------------------------------------------
@@ -768,6 +787,23 @@ class Trainer(Layer):
             return self._chosen_device
         placed = next((tensor.device for tensor in self.parameters() if tensor.device.type != "cpu"), None)
         return backend.device() if placed is None else placed
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The type in which the model gets inputs of any float type.
+
+        It is that of the first weight where this belongs to a torch module, which casts nothing itself; else floatx.
+        """
+        for module in self.modules():
+            for parameter in module.parameters(recurse=False):
+                if parameter.dtype in _COMPUTED:
+                    casts = isinstance(module, Layer) and not module._holds_layers
+                    return torch_dtype(None) if casts else parameter.dtype
+        return torch_dtype(None)
+
+    def _array_dtype(self) -> torch.dtype:
+        dtype = self.input_dtype
+        return super()._array_dtype() if dtype == torch_dtype(None) else dtype
 
     @property
     def _device_type(self) -> str:
