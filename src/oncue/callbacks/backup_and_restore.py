@@ -114,6 +114,10 @@ class BackupAndRestore(Callback):
         self._postponed = False
         self.seconds = 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has neither the folder nor what is being written.
+        return {**super().__getstate__(), "_store": None, "_writer": None, "_snapshot": None, "_postponed": False}
+
     @property
     def waited(self) -> dict[str, Any]:
         """How much of the period has passed: what a resumed run gets back."""

@@ -31,6 +31,8 @@ class BaseLogger(Callback):
         {'loss': 2.0}
     """
 
+    later_fields = ("seen", "totals")
+
     def __init__(self, stateful_metrics: Iterable[str] | None = None) -> None:
         super().__init__()
         self.stateful_metrics = set(stateful_metrics or ())

@@ -43,6 +43,7 @@ class LearningRateScheduler(Callback):
         [0.5, 0.25, 0.125]
     """
 
+    later_fields = ("_set",)
     writes_learning_rate = True
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:

@@ -40,6 +40,8 @@ class RemoteMonitor(Callback):
 
     makes_way = True
 
+    later_fields = ("_failures",)
+
     def __init__(
         self,
         root: str = "http://localhost:9000",

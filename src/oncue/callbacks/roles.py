@@ -142,8 +142,9 @@ def _by_key(callbacks: Iterable[Any]) -> dict[str, HasState]:
     counts: dict[str, int] = {}
     for callback in callbacks:
         fields = getattr(callback, "state_fields", ())
+        later = getattr(callback, "later_fields", ())
         # A mock object has something else there.
-        if isinstance(fields, (tuple, list)) and fields:
+        if any(isinstance(names, (tuple, list)) and names for names in (fields, later)):
             name = type(callback).__name__
             counts[name] = counts.get(name, 0) + 1
             found[name if counts[name] == 1 else f"{name}#{counts[name]}"] = callback

@@ -109,7 +109,7 @@ class TensorBoard(Callback):
         self._left_out: set[str] = set()
         self._epoch_seconds: float | None = None
         self._epoch_begun = self._batch_written = 0.0
-        self._step_written = 0
+        self._step_written = self._step_begun = 0
         self._steps_per_execution = 1
         self._label = "0"
 
@@ -127,7 +127,7 @@ class TensorBoard(Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open the files, so that a folder which can't be written is known now, and write the graph."""
         self.close()
-        self.global_step = self.step_at_epoch_begin = self._step_written = 0
+        self.global_step = self.step_at_epoch_begin = self._step_written = self._step_begun = 0
         self._left_out.clear()
         self._steps_per_execution = steps_per_execution_of(self.model)
         self._label = uuid.uuid4().hex[:12]
@@ -151,6 +151,7 @@ class TensorBoard(Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Start the clocks."""
         self._epoch_begun = self._batch_written = time.perf_counter()
+        self._step_begun = self.global_step
         self._epoch_seconds = None
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -199,7 +200,7 @@ class TensorBoard(Callback):
         numbers = self._numbers("epoch_{}", trained)
         if self.write_steps_per_second:
             self._stop_clock()
-            done = self.global_step - self.step_at_epoch_begin
+            done = self.global_step - self._step_begun
             numbers["epoch_steps_per_second"] = _per_second(done, self._epoch_seconds or 0.0)
         self.step_at_epoch_begin = self._step_written = self.global_step
         self._write("train", epoch, numbers)
@@ -236,6 +237,8 @@ class TensorBoard(Callback):
         if "://" in self.log_dir:
             return
         self.close()
+        # The clocks of a resumed epoch have been running since it was taken up.
+        self._step_begun = self._step_written = self.global_step
         self._label = state["label"]
         from oncue.tensorboard.event_file import EventFile
 

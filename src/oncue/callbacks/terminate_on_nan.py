@@ -59,6 +59,8 @@ class TerminateOnNaN(Callback):
         Batch 1: Invalid loss, terminating training
     """
 
+    later_fields = ("_unseen",)
+
     def __init__(
         self,
         raise_error: bool = False,
@@ -93,6 +95,10 @@ class TerminateOnNaN(Callback):
         self._good: FrozenState | None = None
         self._snapshots: list[Snapshot] = []
         self._tried = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no state of a run to go back to.
+        return {**super().__getstate__(), "_good": None, "_snapshots": []}
 
     @property
     def raise_error(self) -> bool:
@@ -132,7 +138,8 @@ class TerminateOnNaN(Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the state that a resumed run begins with as the good one."""
         restored = self._needed_state().restored if self.action == "rollback" else None
-        if restored is not None and (self._good is None or self._good.plain["epoch"] < restored.epoch):
+        # The one that was kept when training began, before the restored state was there, is of another place in the data.
+        if restored is not None and (self._good is None or self._good.plain["epoch"] <= restored.epoch):
             self._good = restored.freeze(self._snapshot())
 
     def on_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -26,10 +26,12 @@ class Stateful:
     """
 
     state_fields: ClassVar[tuple[str, ...]] = ()
+    later_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that the class got later: a state that was saved before has none of them, and they stay as they are."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fields' values."""
-        return {name: getattr(self, name) for name in self.state_fields}
+        return {name: getattr(self, name) for name in (*self.state_fields, *self.later_fields)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over values that `state_dict` returned.
@@ -40,8 +42,9 @@ class Stateful:
         Raises:
             ValueError: For a missing or an unknown field; nothing is changed then.
         """
-        check_fields(type(self).__name__, self.state_fields, state)
-        for name in self.state_fields:
+        later = [name for name in self.later_fields if name in state]
+        check_fields(type(self).__name__, (*self.state_fields, *later), state)
+        for name in (*self.state_fields, *later):
             setattr(self, name, state[name])
 
 

@@ -152,7 +152,11 @@ class RunState:
             "optimizer": _described(self._model.optimizer),
             "batches": self._batches.num_batches,
             "batch_size": self._batches.batch_size,
-            "callbacks": {key: list(callback.state_fields) for key, callback in self._callbacks.roles.stateful.items()},
+            "callbacks": {
+                key: list(callback.state_fields)
+                for key, callback in self._callbacks.roles.stateful.items()
+                if callback.state_fields
+            },
             **self._contents,
         }
 
