@@ -182,6 +182,22 @@ class BackupAndRestore(Callback):
         print_message(f"BackupAndRestore: {words}. Not taken over: {'; '.join(left)}.")
         return adopted
 
+    def marks(self) -> dict[str, Any] | None:
+        """Return where files ended before a run that saved no state; the loop asks after `pending_state`."""
+        return None if self._store is None else self._store.marks()
+
+    def keep_marks(self, marks: dict[str, Any]) -> None:
+        """Keep where files end, until the first state is saved.
+
+        Args:
+            marks: By callback what its `mark_files` returned.
+
+        Raises:
+            OSError: When it can't be kept.
+        """
+        if self._store is not None:
+            self._store.keep_marks(marks)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the period begin.
 

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -83,6 +84,54 @@ class CSVLogger(Callback):
         rows = _rows(value, self.sep)
         self.keys = rows[0][1:] if rows else None
         self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
+
+    def mark_files(self) -> dict[str, Any] | None:
+        """Return what the file that is appended to has before this run."""
+        if not self.append:
+            return None
+        path = Path(self.filename)
+        # A torn row is removed when the file is opened.
+        whole = _whole_rows(_text(path.read_bytes() if path.exists() else b""))
+        content, rows = whole.encode("utf-8"), _rows(whole, self.sep)
+        return {
+            "file": os.path.abspath(self.filename),
+            "exists": path.exists(),
+            "size": len(content),
+            "crc32": zlib.crc32(content),
+            "rows": len(rows),
+            "columns": len(rows[0]) if rows else 0,
+        }
+
+    def take_back(self, mark: dict[str, Any]) -> None:
+        """Remove the rows of a run that begins anew; those before them stay as they were.
+
+        Args:
+            mark: What `mark_files` returned when that run began.
+        """
+        path = Path(self.filename)
+        if mark["file"] != os.path.abspath(self.filename) or not path.exists():
+            return
+        self.close()
+        content = path.read_bytes()
+        kept = content[: mark["size"]]
+        rows = _rows(_whole_rows(_text(content)), self.sep)
+        if zlib.crc32(kept) != mark["crc32"]:
+            # A new column has been written into the older rows too.
+            lines = [self._line(row[: mark["columns"]]) for row in rows[: mark["rows"]]]
+            kept = "".join(lines).encode("utf-8")
+        if kept == content:
+            return
+        # The first row of a file that was empty has the names.
+        added = [row[0] for row in rows[max(mark["rows"], 1) :]]
+        if zlib.crc32(kept) != mark["crc32"] or not _follow_each_other(added):
+            warn(
+                f"`{self.filename}` has changed since the run began that was interrupted before its first backup: the rows "
+                "which that run wrote can't be told from others, and stay."
+            )
+        elif mark["exists"]:
+            replace_file(path, kept)
+        else:
+            path.unlink()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open the file; a path that can't be written is reported now.
@@ -185,6 +234,16 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) or getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable):
         return value
     return f'"[{", ".join(map(str, value))}]"'
+
+
+def _text(content: bytes) -> str:
+    # What is no text was not written here; it is refused when the file is opened.
+    return content.decode("utf-8", errors="replace")
+
+
+def _follow_each_other(epochs: list[str]) -> bool:
+    numbers = [int(epoch) if epoch.isdigit() else -1 for epoch in epochs]
+    return -1 not in numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
 
 
 def _rows(text: str, separator: str) -> list[list[str]]:

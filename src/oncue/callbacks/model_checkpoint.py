@@ -124,6 +124,7 @@ class ModelCheckpoint(MonitorCallback):
         self.resume_best = resume_best
         self.asynchronous = asynchronous
         self.run_id = uuid.uuid4().hex
+        self._begun_again: str | None = None
         self._epoch = 0
         self._names_logged: frozenset[str] = frozenset()
         self._saver = CheckpointSaver(asynchronous)
@@ -165,6 +166,21 @@ class ModelCheckpoint(MonitorCallback):
     def records(self, records: list[dict[str, Any]]) -> None:
         if self._saver.manifest is not None:
             self._saver.manifest.take_back(records, self.run_id)
+
+    def mark_files(self) -> dict[str, Any] | None:
+        """Return under which name the files of this run are recorded, for `keep` to delete those that go."""
+        if not self._rules or self.resume_best:
+            return None
+        return {"manifest": os.path.abspath(self._manifest_path), "run": self.run_id}
+
+    def take_back(self, mark: dict[str, Any]) -> None:
+        """Let this run be the one that begins anew: it saves the files of that run again, and `keep` counts them.
+
+        Args:
+            mark: What `mark_files` returned when that run began.
+        """
+        if mark["manifest"] == os.path.abspath(self._manifest_path):
+            self.run_id = self._begun_again = mark["run"]
 
     def listens_to(self, hook: str) -> bool:
         """Skip the batches when the period is one of epochs."""
@@ -334,9 +350,15 @@ class ModelCheckpoint(MonitorCallback):
 
     # What an earlier run left -------------------------------------------------------------------------------------
 
+    @property
+    def _manifest_path(self) -> str:
+        return os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
+
     def _open_manifest(self) -> None:
-        path = os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
-        manifest = self._saver.open_manifest(path)
+        manifest = self._saver.open_manifest(self._manifest_path)
+        if self._begun_again is not None:
+            manifest.take_back([], self._begun_again)
+            self._begun_again = None
         if self.resume_best:
             self._take_best(manifest)
 

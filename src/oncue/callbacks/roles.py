@@ -11,8 +11,10 @@ from typing import Any
 
 from oncue.core.builtin import is_builtin
 from oncue.core.protocols import (
+    AddsToFiles,
     ExpectsLogs,
     HasState,
+    KeepsMarks,
     KeepsState,
     ResumesRun,
     Run,
@@ -36,6 +38,7 @@ class Roles:
     Attributes:
         expecting: Need to know what the run is going to log.
         resuming: Have the state of an earlier run.
+        marking: Keep what is marked when a run begins.
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.
         setting_rate: Set the learning rate.
@@ -50,6 +53,7 @@ class Roles:
     def __init__(self, callbacks: Sequence[Any]) -> None:
         self.expecting: list[ExpectsLogs] = _having(callbacks, "expect")
         self.resuming: list[ResumesRun] = _having(callbacks, "pending_state")
+        self.marking: list[KeepsMarks] = _having(callbacks, "marks", "keep_marks")
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
@@ -62,6 +66,12 @@ class Roles:
         They are looked up each time, because a callback may set `state_fields` as late as in `on_train_begin`.
         """
         return _by_key(self._all)
+
+
+    @property
+    def adding(self) -> dict[str, AddsToFiles]:
+        """Those that add to files which were there before, by key as in `stateful`."""
+        return _numbered(_having(self._all, "mark_files", "take_back"))
 
 
 def give_params(callbacks: Iterable[Any], params: dict[str, Any]) -> None:
@@ -138,14 +148,21 @@ def _says(callback: Any, name: str) -> bool:
 
 
 def _by_key(callbacks: Iterable[Any]) -> dict[str, HasState]:
-    found: dict[str, HasState] = {}
-    counts: dict[str, int] = {}
+    found = []
     for callback in callbacks:
         fields = getattr(callback, "state_fields", ())
         later = getattr(callback, "later_fields", ())
         # A mock object has something else there.
         if any(isinstance(names, (tuple, list)) and names for names in (fields, later)):
-            name = type(callback).__name__
-            counts[name] = counts.get(name, 0) + 1
-            found[name if counts[name] == 1 else f"{name}#{counts[name]}"] = callback
+            found.append(callback)
+    return _numbered(found)
+
+
+def _numbered(callbacks: Iterable[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    for callback in callbacks:
+        name = type(callback).__name__
+        counts[name] = counts.get(name, 0) + 1
+        found[name if counts[name] == 1 else f"{name}#{counts[name]}"] = callback
     return found

@@ -112,6 +112,7 @@ class TensorBoard(Callback):
         self._step_written = self._step_begun = 0
         self._steps_per_execution = 1
         self._label = "0"
+        self._next_label: str | None = None
 
     def listens_to(self, hook: str) -> bool:
         """Return whether a hook is needed: no batch is, unless something is written or counted there."""
@@ -130,7 +131,7 @@ class TensorBoard(Callback):
         self.global_step = self.step_at_epoch_begin = self._step_written = self._step_begun = 0
         self._left_out.clear()
         self._steps_per_execution = steps_per_execution_of(self.model)
-        self._label = uuid.uuid4().hex[:12]
+        self._label, self._next_label = self._next_label or uuid.uuid4().hex[:12], None
         # A run that is resumed continues its files, which it is about to get back.
         run_state = run_state_of(self._run)
         resumes = run_state is not None and run_state.waiting is not None
@@ -252,11 +253,30 @@ class TensorBoard(Callback):
                 continue
             self._files[run] = EventFile(os.path.join(self.log_dir, run), resume=(name, size))
         # Files that the run started after its state was captured.
+        self._remove_files(self._label)
+
+    def mark_files(self) -> dict[str, Any] | None:
+        """Return the label in the names of the event files that this run is going to start."""
+        self._next_label = uuid.uuid4().hex[:12]
+        return None if "://" in self.log_dir else {"folder": os.path.abspath(self.log_dir), "label": self._next_label}
+
+    def take_back(self, mark: dict[str, Any]) -> None:
+        """Remove the event files of a run that begins anew.
+
+        Args:
+            mark: What `mark_files` returned when that run began.
+        """
+        if "://" not in self.log_dir and mark["folder"] == os.path.abspath(self.log_dir):
+            self.close()
+            self._remove_files(mark["label"])
+
+    def _remove_files(self, label: str) -> None:
+        """Remove the event files with a label, but for those that are open."""
         for run in ("train", "validation"):
             folder = os.path.join(self.log_dir, run)
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
                 known = run in self._files and self._files[run].path == os.path.join(folder, name)
-                if name.endswith(f".{self._label}.v2") and not known:
+                if name.endswith(f".{label}.v2") and not known:
                     os.unlink(os.path.join(folder, name))
 
     # Writing -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -9,14 +10,15 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from oncue.checkpoints.lock import FolderLock
-from oncue.core.files import reason_of, sync_folder
+from oncue.core.files import reason_of, replace_file, sync_folder
 from oncue.core.warn import warn
 
 _T = TypeVar("_T")
 _STATE = re.compile(r"state-(\d+)\.safetensors")
+_MARKS = "beginning.json"
 _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}\d+\.tmp")
 
 
@@ -42,6 +44,7 @@ class Store:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self._good: int | None = None
+        self._marked = False
         self._lock = FolderLock(folder)
         # The numbers of the existing states, once they have been listed, and what makes this store's temporary names unique.
         self._known: list[int] | None = None
@@ -104,6 +107,9 @@ class Store:
         self._known = [*known, number]
         # Nothing is deleted before the new name has reached the disk too.
         sync_folder(self.folder)
+        if self._marked:
+            self._marked = False
+            (self.folder / _MARKS).unlink(missing_ok=True)
         before, self._good = self._good, number
         self._known = [one for one in self._known if one in (number, before) or not self._remove(one)]
 
@@ -139,6 +145,37 @@ class Store:
             )
         return None
 
+    def keep_marks(self, marks: dict[str, Any]) -> None:
+        """Keep what is to be known of a run until its first state is saved, and replace what was kept before.
+
+        Args:
+            marks: What JSON can express; empty for nothing.
+
+        Raises:
+            OSError: When it can't be kept.
+        """
+        self._marked = bool(marks)
+        if marks:
+            # A state that is newer than these marks makes them void, also when it was saved right before a kill.
+            kept = {"after": max(self._numbers(), default=0), "marks": marks}
+            replace_file(self.folder / _MARKS, json.dumps(kept).encode("utf-8"))
+        else:
+            (self.folder / _MARKS).unlink(missing_ok=True)
+
+    def marks(self) -> dict[str, Any] | None:
+        """Return the marks of a run that has saved no state since; None when there are none."""
+        try:
+            text = (self.folder / _MARKS).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            kept = json.loads(text)
+            after, marks = kept["after"], kept["marks"]
+        except (ValueError, KeyError, TypeError) as error:
+            warn(f"'{self.folder / _MARKS}' is damaged ({error}): what an interrupted run has written stays in its files.")
+            return None
+        return marks if after == max(self._numbers(), default=0) and isinstance(marks, dict) else None
+
     def start_over(self) -> None:
         """Let the next state replace all existing ones, instead of all but the newest."""
         self._good = None
@@ -151,7 +188,9 @@ class Store:
         for number in sorted(self._numbers()):
             self._remove(number, " The next run would continue from it; delete it yourself.")
         self._good = self._known = None
+        self._marked = False
         with suppress(OSError):
+            (self.folder / _MARKS).unlink(missing_ok=True)
             self._sweep()
         self.release()
         # Other files may be in it; it may be a link, a mount point, the current folder, or in a folder that is read-only.

@@ -179,6 +179,34 @@ class ResumesRun(Protocol):
         ...
 
 
+class AddsToFiles(Protocol):
+    """Adds to files that were there before, so that a run which is killed before its first state leaves things behind."""
+
+    def mark_files(self) -> dict[str, Any] | None:
+        """Return where its files end before this run adds to them, as JSON can have it; None when it adds to none."""
+        ...
+
+    def take_back(self, mark: dict[str, Any]) -> None:
+        """Take back what a run added since; the loop asks before `on_train_begin`.
+
+        Args:
+            mark: What `mark_files` returned when that run began.
+        """
+        ...
+
+
+class KeepsMarks(Protocol):
+    """Keeps the marks of files from the beginning of a run until its first state is saved."""
+
+    def marks(self) -> dict[str, Any] | None:
+        """Return those of a run that saved no state; None when there was none."""
+        ...
+
+    def keep_marks(self, marks: dict[str, Any]) -> None:
+        """Keep those of the run that begins."""
+        ...
+
+
 class SavesRun(Protocol):
     """Saves the state of the run when another callback asks for it.
 

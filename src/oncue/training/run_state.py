@@ -96,16 +96,34 @@ class RunState:
             self.fingerprint()
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
+        self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
+        self._mark_files()
         others = _other_optimizers(self._model)
         if asked and others:
             warn(
                 f"The state of the optimizer given to `compile` is backed up; {', '.join(f'`{name}`' for name in others)} of "
                 f"{type(self._model).__name__} would start from scratch after an interruption."
             )
-        self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
         if self.waiting is not None and not self.waiting.stopped:
             self.restore_data(self.waiting)
         return self.waiting
+
+    def _mark_files(self) -> None:
+        """Take back what a run added to files that was killed before its first state, and mark where they end now."""
+        keepers, adding = self._callbacks.roles.marking, self._callbacks.roles.adding
+        if not keepers:
+            return
+        for keeper in keepers:
+            found = keeper.marks()
+            for key, mark in found.items() if isinstance(found, dict) else ():
+                if key in adding:
+                    adding[key].take_back(mark)
+        # What is about to be restored brings back its files by itself.
+        restored = {} if self.waiting is None else self.waiting.parts["callbacks"]
+        returning = {id(one) for key, one in self._callbacks.roles.stateful.items() if key in restored}
+        marks = {key: one.mark_files() for key, one in adding.items() if id(one) not in returning}
+        for keeper in keepers:
+            keeper.keep_marks({key: mark for key, mark in marks.items() if isinstance(mark, dict)})
 
     def begin(self) -> None:
         """Take note of the settings that the run begins with, once callbacks have reset themselves."""
