@@ -81,7 +81,9 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     "LearningRateScheduler": lambda: [built_in.LearningRateScheduler(lambda epoch, rate: rate * 0.5), SetsRate()],
     "ModelCheckpoint": lambda: [
         built_in.ModelCheckpoint("best.weights.h5", "loss", save_best_only=True, save_weights_only=True),
-        built_in.ModelCheckpoint("{epoch}-{batch}.weights.h5", "loss", save_weights_only=True, save_freq=4, keep="best 2"),
+        built_in.ModelCheckpoint(
+            "{epoch}-{batch}.weights.h5", "loss", save_weights_only=True, save_freq=4, keep="best 2"
+        ),
     ],
     "Preemption": lambda: [built_in.Preemption()],
     "ProgbarLogger": lambda: [built_in.ProgbarLogger()],

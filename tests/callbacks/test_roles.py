@@ -61,7 +61,8 @@ def test_oncue_s_own_are_sorted(tmp_path: Path) -> None:
     assert roles.resuming == callbacks.savers == [backup]
     assert roles.keeping == [nan]
     assert roles.setting_rate == [rate, plateau]
-    assert list(roles.stateful.values()) == [backup, saver, csv, early, plateau, history]
+    assert list(roles.stateful.values()) == [backup, saver, csv, early, nan, rate, plateau, history]
+    assert roles.marking == [backup] and list(roles.adding) == ["ModelCheckpoint", "CSVLogger"]
 
 
 class Foreign:

@@ -67,7 +67,6 @@ class Roles:
         """
         return _by_key(self._all)
 
-
     @property
     def adding(self) -> dict[str, AddsToFiles]:
         """Those that add to files which were there before, by key as in `stateful`."""

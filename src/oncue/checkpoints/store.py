@@ -172,7 +172,9 @@ class Store:
             kept = json.loads(text)
             after, marks = kept["after"], kept["marks"]
         except (ValueError, KeyError, TypeError) as error:
-            warn(f"'{self.folder / _MARKS}' is damaged ({error}): what an interrupted run has written stays in its files.")
+            warn(
+                f"'{self.folder / _MARKS}' is damaged ({error}): what an interrupted run has written stays in its files."
+            )
             return None
         return marks if after == max(self._numbers(), default=0) and isinstance(marks, dict) else None
 
