@@ -65,7 +65,7 @@ def children_of(module: torch.nn.Module) -> dict[str, torch.nn.Module | None]:
 
 
 def identities(owners: Sequence[Any]) -> list[list[int]]:
-    """Return the identity of every attribute's value, of every module's tensors, and whether weights are trained.
+    """Return the identity of every attribute's value, of every module's tensors and of their memory, and what is trained.
 
     Names: `Module._parameters`, `Module._buffers`. Between two compiled steps with a callback in between it must be seen
     whether a weight was replaced; `Module.parameters()` tells, too, in five times the time. Without the names, a clear
@@ -91,8 +91,10 @@ def identities(owners: Sequence[Any]) -> list[list[int]]:
     try:
         for owner in owners:
             if isinstance(owner, torch.nn.Module):
-                found.append([id(p) + p.requires_grad for p in owner._parameters.values() if p is not None])
-                found.append(list(map(id, owner._buffers.values())))
+                weights = [weight for weight in owner._parameters.values() if weight is not None]
+                tensors = weights + [buffer for buffer in owner._buffers.values() if buffer is not None]
+                found.append([id(weight) + weight.requires_grad for weight in weights])
+                found.append([address for tensor in tensors for address in (id(tensor), tensor.data_ptr())])
     except AttributeError as error:
         raise _gone("nn.Module._parameters", "see whether a weight was replaced between compiled steps") from error
     return found

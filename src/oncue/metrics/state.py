@@ -116,7 +116,7 @@ class MetricVariable:
         source = self._source(value)
         tensor = self._tensor
         if tensor is None:
-            tensor = self._tensor = self._place(torch.zeros(self.shape), source.device)
+            tensor = self._tensor = self._place(torch.zeros(self.shape, device=source.device), source.device)
         elif tensor.device != source.device:
             if tensor.device.type == "cpu":
                 tensor = self._tensor = self._place(tensor, source.device)
@@ -134,11 +134,14 @@ class MetricVariable:
         """Keep the value in a tensor from here on, as a compiled step needs it; what was added so far stays.
 
         Args:
-            device: Where, unless it is in a tensor already.
+            device: Where.
         """
         if self._tensor is None:
             number, self._number = self._number, 0
-            self._tensor = self._place(torch.tensor([float(number)]), device)
+            self._tensor = self._place(torch.full((1,), float(number), device=device), device)
+        elif self._tensor.device != device:
+            # A state that was restored came from the host.
+            self._tensor = self._place(self._tensor, device)
 
     def zero(self) -> None:
         """Set everything to zero in place."""

@@ -135,7 +135,7 @@ def count(
         above = y_pred > thresholds[0]
         found = (true * above).sum(0, keepdim=True), (false * above).sum(0, keepdim=True)
     else:
-        marks = torch.tensor(thresholds, dtype=dtype, device=y_pred.device)
+        marks = torch.tensor(thresholds, dtype=dtype).to(y_pred.device, non_blocking=True)
         above = (y_pred > marks.view(-1, 1, 1)).to(dtype)
         found = (above * true).sum(1), (above * false).sum(1)
     counts = Counts(*found, true.sum(0), false.sum(0))

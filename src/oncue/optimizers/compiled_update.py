@@ -27,12 +27,13 @@ class CompiledUpdate(ABC):
         width: How many numbers an update takes.
 
     Attributes:
-        weights: The parameters, detached.
+        weights: The parameters, detached; always the same list.
     """
 
     def __init__(self, optimizer: Optimizer, width: int) -> None:
         self.optimizer = optimizer
         self.weights = [parameter.detach() for parameter in optimizer._parameters]
+        self._slots: list[Slots] = [{} for _ in self.weights]
         first = optimizer._parameters[0]
         self.numbers = torch.zeros(width, device=first.device)
         # On the CPU, a write through NumPy's view costs a tenth of one through torch.
@@ -60,11 +61,28 @@ class CompiledUpdate(ABC):
         """Write the count of updates to where the torch optimizer keeps it."""
 
     @abstractmethod
-    def is_current(self) -> bool:
-        """Return whether the state that it updates is still the optimizer's."""
+    def slots_now(self) -> list[Slots]:
+        """Return the optimizer's state of each parameter."""
 
-    def refresh(self) -> None:  # noqa: B027  # where all is kept by the optimizer there is nothing to read
-        """Read what may have been set from outside since the last update."""
+    def follow(self) -> None:
+        """Take the tensors that the optimizer has now: some may have been replaced, or lie in other memory."""
+        for place, (weight, parameter) in enumerate(zip(self.weights, self.optimizer._parameters, strict=True)):
+            if weight.data_ptr() != parameter.data_ptr() or weight.dtype != parameter.dtype:
+                self.weights[place] = parameter.detach()
+        for held, slots in zip(self._slots, self.slots_now(), strict=True):
+            held.clear()
+            held.update(slots)
+
+    def is_current(self) -> bool:
+        """Return whether the optimizer's settings still are those of an update like this."""
+        return _kind_of(self.optimizer) is type(self)
+
+    def begin(self) -> None:  # noqa: B027  # where all is kept by the optimizer there is nothing to read
+        """Read what may have been set from outside, before steps that are compiled."""
+
+    def end(self) -> None:
+        """Leave everything as eager steps expect it."""
+        self.settle()
 
     def _write(self, place: int, value: float) -> None:
         if self._view is not None:
@@ -93,16 +111,8 @@ class KerasUpdate(CompiledUpdate):
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer, optimizer.compiled_width + 1)
-        named = optimizer.slots()
-        self._decays = decays = bool(optimizer.weight_decay)
-        self._parts: list[tuple[Tensor, Slots, bool]] = [
-            (
-                weight,
-                {name: tensors[place] for name, tensors in named.items()},
-                decays and parameter not in optimizer._undecayed,
-            )
-            for place, (weight, parameter) in enumerate(zip(self.weights, optimizer._parameters, strict=True))
-        ]
+        self._decayed = [parameter not in optimizer._undecayed for parameter in optimizer._parameters]
+        self.follow()
 
     def apply(self, gradients: list[Tensor]) -> None:
         """Update parameters and state in place; see `CompiledUpdate`."""
@@ -110,10 +120,18 @@ class KerasUpdate(CompiledUpdate):
         if optimizer._clip is not None:
             optimizer._clip(gradients)
         numbers = list(self.numbers.unbind())
-        for (parameter, slots, decays), gradient in zip(self._parts, gradients, strict=True):
-            if decays:
+        decays = bool(optimizer._weight_decay)
+        for parameter, slots, decayed, gradient in zip(
+            self.weights, self._slots, self._decayed, gradients, strict=True
+        ):
+            if decays and decayed:
                 parameter.mul_(numbers[-1])
             optimizer.compiled_rule(parameter, gradient, slots, numbers)
+
+    def slots_now(self) -> list[Slots]:
+        """Return the optimizer's state of each parameter."""
+        named = self.optimizer.slots()
+        return [{name: tensors[place] for name, tensors in named.items()} for place in range(len(self.weights))]
 
     def before(self) -> None:
         """Put the numbers of the coming update where the graph reads them."""
@@ -141,15 +159,6 @@ class KerasUpdate(CompiledUpdate):
         """Write the count of updates to where the torch optimizer keeps it."""
         self.optimizer._count_changed()
 
-    def is_current(self) -> bool:
-        """Return whether the state that it updates is still the optimizer's."""
-        named = self.optimizer.slots()
-        return self._decays == bool(self.optimizer.weight_decay) and all(
-            tensors[place] is slots[name]
-            for place, (_, slots, _) in enumerate(self._parts)
-            for name, tensors in named.items()
-        )
-
 
 class TorchUpdate(CompiledUpdate):
     """The update of an optimizer of `torch.optim`, for those that `RULES` knows.
@@ -159,7 +168,7 @@ class TorchUpdate(CompiledUpdate):
         >>> optimizer = TorchOptimizer(torch.optim.SGD([weight], lr=0.5))
         >>> optimizer.build([weight])
         >>> update = TorchUpdate(optimizer)
-        >>> update.refresh()
+        >>> update.begin()
         >>> update.before()
         >>> update.apply([torch.tensor([1.0])])
         >>> weight.data
@@ -168,16 +177,13 @@ class TorchUpdate(CompiledUpdate):
 
     def __init__(self, optimizer: TorchOptimizer) -> None:
         inner = optimizer.torch_optimizer
-        self._inner = inner
+        self._torch_optimizer, self._inner = optimizer, inner
         self._rule = RULES[type(inner)]
         super().__init__(optimizer, len(inner.param_groups) * self._rule.width)
         group_of = {id(p): place for place, group in enumerate(inner.param_groups) for p in group["params"]}
-        self._parts = []
-        for weight, parameter in zip(self.weights, optimizer._parameters, strict=True):
-            group = group_of[id(parameter)]
-            slots = self._rule.slots(inner, inner.param_groups[group], parameter)
-            self._parts.append((weight, slots, group))
+        self._group_of = [group_of[id(parameter)] for parameter in optimizer._parameters]
         self._count = 0
+        self.follow()
 
     def apply(self, gradients: list[Tensor]) -> None:
         """Update parameters and state in place; see `CompiledUpdate`."""
@@ -185,7 +191,7 @@ class TorchUpdate(CompiledUpdate):
             self.optimizer._clip(gradients)
         width = self._rule.width
         numbers = list(self.numbers.unbind())
-        for (parameter, slots, place), gradient in zip(self._parts, gradients, strict=True):
+        for parameter, slots, place, gradient in zip(self.weights, self._slots, self._group_of, gradients, strict=True):
             group = self._inner.param_groups[place]
             own = numbers[place * width : (place + 1) * width]
             self._rule.update(group, parameter, -gradient if group["maximize"] else gradient, slots, own)
@@ -206,25 +212,35 @@ class TorchUpdate(CompiledUpdate):
         self._count += 1
         super().after()
 
-    def refresh(self) -> None:
-        """Read the count, which a state that was loaded may have set."""
+    def begin(self) -> None:
+        """Read the count, which a state that was loaded may have set, and be asked for it when it is wanted."""
         counts = {int(state["step"]) for state in self._inner.state.values() if "step" in state}
         self._count = counts.pop() if counts else self.optimizer._iterations
+        self._torch_optimizer.counted = self.settle
 
     def settle(self) -> None:
         """Write the count of updates to the torch optimizer's state."""
-        for state in self._inner.state.values():
-            if "step" in state:
-                state["step"].fill_(self._count)
+        steps = [state["step"] for state in self._inner.state.values() if "step" in state]
+        if steps:
+            torch._foreach_zero_(steps)
+            torch._foreach_add_(steps, float(self._count))
+
+    def end(self) -> None:
+        """Leave everything as eager steps expect it."""
+        super().end()
+        self._torch_optimizer.counted = None
+
+    def slots_now(self) -> list[Slots]:
+        """Return the optimizer's state of each parameter; what its options need is made."""
+        groups = self._inner.param_groups
+        return [
+            self._rule.slots(self._inner, groups[group], parameter)
+            for group, parameter in zip(self._group_of, self.optimizer._parameters, strict=True)
+        ]
 
     def is_current(self) -> bool:
-        """Return whether the state that it updates is still the optimizer's: torch replaces it when one is loaded."""
-        state = self._inner.state
-        return self.optimizer._inner is self._inner and all(
-            state[parameter].get(name) is tensor
-            for parameter, (_, slots, _) in zip(self.optimizer._parameters, self._parts, strict=True)
-            for name, tensor in slots.items()
-        )
+        """Return whether the optimizer's settings still are those of an update like this."""
+        return self.optimizer._inner is self._inner and super().is_current()
 
 
 class _Rule:
@@ -261,6 +277,11 @@ def compiled_update(optimizer: Optimizer) -> CompiledUpdate | None:
         >>> compiled_update(optimizer) is None
         True
     """
+    kind = _kind_of(optimizer)
+    return None if kind is None else kind(optimizer)
+
+
+def _kind_of(optimizer: Any) -> Callable[[Any], CompiledUpdate] | None:
     if optimizer._inner is None or optimizer._accumulators is not None or optimizer.loss_scale_factor is not None:
         return None
     if type(optimizer).step is not Optimizer.step or optimizer._since:
@@ -273,9 +294,9 @@ def compiled_update(optimizer: Optimizer) -> CompiledUpdate | None:
         together = len({_count_of(optimizer._inner, parameter) for parameter in optimizer._parameters}) == 1
         usual = plain and held and together
         suits = rule is not None and usual and all(_ordinary(group) and rule.suits(group) for group in groups)
-        return TorchUpdate(optimizer) if suits else None
+        return TorchUpdate if suits else None
     # Asked of the class itself: a subclass that overrides any part of an update has another arithmetic than its parent.
-    return KerasUpdate(optimizer) if vars(type(optimizer)).get("has_compiled_rule", False) else None
+    return KerasUpdate if vars(type(optimizer)).get("has_compiled_rule", False) else None
 
 
 def _count_of(inner: torch.optim.Optimizer, parameter: Tensor) -> int:

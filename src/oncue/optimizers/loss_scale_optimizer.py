@@ -153,6 +153,9 @@ class LossScaleOptimizer(Optimizer):
         self.built = True
         self._settings_changed()
 
+    def _watched(self) -> list[Any]:
+        return [self._revision, *self.inner_optimizer._watched()]
+
     def _settings_changed(self) -> None:
         # What follows from the inner optimizer's settings it makes itself.
         self._revision = object()

@@ -230,6 +230,10 @@ class Optimizer:
         self._iterations = updates * (steps or 1) + gathered
         self._settings_changed()
 
+    def _watched(self) -> list[Any]:
+        """Return objects of which one is another after a setting was changed, for steps that were made from the old."""
+        return [self._revision]
+
     def _settings_changed(self) -> None:
         """Make what follows from the settings, so that a step needn't look at them."""
         self._revision = object()

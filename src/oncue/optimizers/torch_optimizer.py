@@ -65,6 +65,9 @@ class TorchOptimizer(Optimizer):
     betas = _of_the_groups("betas")
     eps = _of_the_groups("eps")
 
+    counted: Callable[[], None] | None = None
+    """Writes the counts of updates into the torch optimizer's state, while compiled steps keep them elsewhere."""
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | Callable[[list[Tensor]], torch.optim.Optimizer],
@@ -188,12 +191,41 @@ class TorchOptimizer(Optimizer):
     def _rate_state(self) -> float | dict[str, Any] | None:
         return super()._rate_state() if self._rate.moves else self._read_rate()
 
+    def _watched(self) -> list[Any]:
+        if self._inner is None:
+            return super()._watched()
+        groups = self._inner.param_groups
+        # The rate is looked up in each step.
+        options = [value for group in groups for name, value in group.items() if name not in ("params", "lr")]
+        return [self._revision, self._inner.state, *groups, *options]
+
+    @property
+    def torch_optimizer(self) -> torch.optim.Optimizer:
+        """The torch optimizer.
+
+        Raises:
+            ValueError: Before `build`, where it is made by a function.
+        """
+        self._count_up()
+        return super().torch_optimizer
+
+    def _count_up(self) -> None:
+        if self.counted is not None:
+            self.counted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._count_up()
+        return {**vars(self), "counted": None}
+
     def _inner_state(self) -> dict[str, Any]:
+        self._count_up()
         return {} if self._inner is None else self._inner.state_dict()
 
     def _load_inner_state(self, state: dict[str, Any]) -> None:
         if self._inner is not None:
             self._inner.load_state_dict(state)
+            # The counts are those of the state now.
+            self.counted = None
             self._groups = self._inner.param_groups
 
     def get_config(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from oncue.core.logs import Source
 from oncue.feeding.batch import Batch, unpack_x_y_sample_weight
 from oncue.nested import first_leaf, map_leaves
+from oncue.optimizers import Optimizer
 from oncue.training.meter import Reading
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
     compute = objective(plan)
     zero_grad = optimizer.zero_grad if training else None
     update = optimizer.step if training and plan.trains else None
-    scale = optimizer.scale_loss if training and getattr(optimizer, "loss_scale_factor", None) is not None else None
+    scales = training and optimizer is not None and type(optimizer).scale_loss is not Optimizer.scale_loss
     measure = None if plan.metrics is None else plan.metrics.update_detached
     own_measure = plan.compute_metrics
 
@@ -43,7 +44,9 @@ def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
             zero_grad()
         y_pred, loss = compute(x, y, weight)
         if update is not None:
-            (loss if scale is None else scale(loss)).backward()
+            # The factor may be set between two steps.
+            scaled = scales or optimizer._loss_scale_factor is not None
+            (optimizer.scale_loss(loss) if scaled else loss).backward()
             update()
         track(loss, samples_of(x))
         if own_measure is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from oncue.training.graph import recorded
+from helpers import on_the_same_memory
 from oncue.training.graph.compiled_region import CompiledRegion
+from oncue.training.graph.recorded import Graph, RecordedGraph
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -74,26 +75,15 @@ def test_one_tensor_for_two_parts_of_a_batch_is_not_learnt_from() -> None:
     assert module.total.item() == 4 * 4.0 + 2.0
 
 
-def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_are_replayed_on_the_memory_that_was_recorded() -> None:
     runs = []
 
-    def record(run: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
-        # As a CUDA graph does: nothing runs while it is recorded, and every replay writes to the same outputs.
-        module = recorded_for
-        before = module.total.clone()
-        outputs = run()
-        module.total.copy_(before)
-        runs.append(run)
+    def record(graph: Graph, memory: Sequence[Tensor]) -> Any:
+        runs.append(graph)
+        return on_the_same_memory(graph, memory)
 
-        def replay() -> None:
-            for output, value in zip(outputs, run(), strict=True):
-                output.copy_(value)
-
-        return replay, outputs
-
-    monkeypatch.setattr(recorded, "record_cuda", record)
-    recorded_for = module = Scale()
-    region = region_of(module, records=True)
+    module = Scale()
+    region = region_of(module, record=record)
     for count in range(1, 6):
         (result,) = region(*ones(count))
         assert result.tolist() == [2.0 * count, 2.0 * count]
@@ -105,12 +95,11 @@ def test_recordings_are_replayed_on_the_memory_that_was_recorded(monkeypatch: py
     assert len(runs) == 1
 
 
-def test_a_step_that_cannot_be_recorded_runs_without_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    def record(run: Any) -> Any:
+def test_a_step_that_cannot_be_recorded_runs_without_recording() -> None:
+    def record(graph: Graph, memory: Sequence[Tensor]) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(recorded, "record_cuda", record)
-    region = region_of(Scale(), records=True)
+    region = region_of(Scale(), record=record)
     region(*ones())
     with pytest.warns(UserWarning, match="runs without CUDA graphs: operation not permitted"):
         region(*ones())
@@ -118,10 +107,12 @@ def test_a_step_that_cannot_be_recorded_runs_without_recording(monkeypatch: pyte
     assert region.direct_calls == 1
 
 
-def test_a_step_that_reads_a_number_of_another_device_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_reads_a_number_of_another_device_is_not_recorded() -> None:
     # The kernels of a recording would go on with the number as it was.
-    monkeypatch.setattr(recorded, "record_cuda", lambda run: (run, run()))
+    def record(graph: Graph, memory: Sequence[Tensor]) -> Any:
+        return lambda: graph(*memory), graph(*memory)
+
     there = torch.ones(2, device="meta")
     with pytest.raises(RuntimeError, match="a tensor on another device"):
-        recorded.RecordedGraph(lambda factor, x: (x * factor,), [torch.tensor(2.0), there], [1])
-    assert recorded.RecordedGraph(lambda factor, x: (x * factor,), [there, there], [1])(there, there)
+        RecordedGraph(lambda factor, x: (x * factor,), [torch.tensor(2.0), there], [1], record)
+    assert RecordedGraph(lambda factor, x: (x * factor,), [there, there], [1], record)(there, there)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batch
 from oncue.training.graph.compiled_step import CompiledStep, Signature, Step, signature_of
+from oncue.training.graph.recorded import Recorder
 
 if TYPE_CHECKING:
     from oncue.training.plan import Plan
@@ -38,6 +39,8 @@ class GraphChoice:
         """Whether steps are compiled."""
         self.steps: dict[str, CompiledStep] = {}
         """The compiled steps, by "train", "test" and "predict"."""
+        self.record: Recorder | None = None
+        """Records graphs in place of `record_cuda`, and on any device; None for CUDA graphs where there is CUDA."""
         self.warned = False
         """Whether there was a warning that something can't be compiled."""
         self._typical: dict[str, Signature] = {}
@@ -113,7 +116,7 @@ class GraphChoice:
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither copies nor files can have graphs.
-        return {**vars(self), "steps": {}, "warned": False}
+        return {**vars(self), "steps": {}, "record": None, "warned": False}
 
 
 def worth_compiling(jit_compile: bool | str, steps: int | None) -> bool:

@@ -14,7 +14,7 @@ from oncue import torch_private
 from oncue.core.warn import warn
 from oncue.layers.lstm_in_graph import WholeLSTMs
 from oncue.layers.quick_dropout import dropout
-from oncue.training.graph.recorded import RecordedGraph
+from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import reason_of
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -43,7 +43,9 @@ class CompiledRegion:
         owners: The objects whose attributes the function reads or sets. A function that sets some at every call (a
             counter, say) is always called with all checks, because the graph alone wouldn't set them.
         check: Called with the tensors that a graph is about to get, in calls with all checks; it raises to refuse.
-        records: Whether graphs are recorded as CUDA graphs; then what a call returns is overwritten by the next one.
+        follow: Called before each call with all checks, to take tensors that have replaced others.
+        record: Records graphs, as `RecordedGraph` takes it; then what a call returns is overwritten by the next one. None
+            to run them each time.
 
     Example:
         >>> double = CompiledRegion(lambda x: (x * 2,), {}, [])
@@ -57,7 +59,8 @@ class CompiledRegion:
         options: dict[str, Any],
         owners: Iterable[Any],
         check: Callable[[Sequence[Tensor]], None] | None = None,
-        records: bool = False,
+        follow: Callable[[], None] | None = None,
+        record: Recorder | None = None,
     ) -> None:
         self.alone = False
         """Whether nothing but calls of this region happens between one call and the next."""
@@ -69,7 +72,7 @@ class CompiledRegion:
         """How many calls went to the graph itself."""
         self.seconds = 0.0
         """How long the calls took in which graphs were made."""
-        self._options, self._check = options, check
+        self._options, self._check, self._follow = options, check, follow
         self._owners = list(owners)
         self._lstms = WholeLSTMs(self._owners)
         # The compiler keeps its graphs with a function's code, and only a few for each: those of one model must not
@@ -84,7 +87,8 @@ class CompiledRegion:
         self._places: list[tuple[int, int]] = []
         self._results: list[int] | None = None
         self._attributes: list[list[int]] = []
-        self._records = records
+        self._held: list[list[Any]] = []
+        self._record = record
         self._recorded: RecordedGraph | None = None
 
     def __call__(self, *leaves: Tensor) -> tuple[Tensor, ...]:
@@ -109,10 +113,12 @@ class CompiledRegion:
 
     def renew(self) -> None:
         """Have the next call checked, and release the last batch."""
-        self._graph, self._results, self._inputs, self._outputs = None, None, [], ()
+        self._graph, self._results, self._inputs, self._outputs, self._held = None, None, [], (), []
 
     def _call_checked(self, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         made, self._graph, self._results, self.ran = self.graphs, None, None, False
+        if self._follow is not None:
+            self._follow()
         before, began = _python_state(self._owners), perf_counter()
         with torch_private.quiet_tracing(), self._lstms.put_in():
             results: tuple[Tensor, ...] = self._checked(*leaves)
@@ -122,8 +128,10 @@ class CompiledRegion:
         if made == self.graphs and self._graph is not None and before == _python_state(self._owners):
             self._results = self._learn(leaves, results)
             self._attributes = torch_private.identities(self._owners)
-            if self._records and self._results is not None:
-                self._record()
+            # As long as the values are held, no other can get the identity of one of them.
+            self._held = [list(vars(owner).values()) for owner in self._owners]
+            if self._record is not None and self._results is not None:
+                self._put_recording(self._record)
         self._outputs = ()
         return results
 
@@ -138,15 +146,15 @@ class CompiledRegion:
             return None
         return [outputs[id(result)] for result in results]
 
-    def _record(self) -> None:
+    def _put_recording(self, record: Recorder) -> None:
         assert self._graph is not None
         changing = [place for place, _ in self._places]
         recorded = self._recorded
         if recorded is None or not recorded.is_for(self._graph, self._inputs, changing):
             try:
-                recorded = self._recorded = RecordedGraph(self._graph, self._inputs, changing)
+                recorded = self._recorded = RecordedGraph(self._graph, self._inputs, changing, record)
             except RuntimeError as error:
-                self._records, self._recorded = False, None
+                self._record, self._recorded = None, None
                 warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
                 return
         self._graph = recorded

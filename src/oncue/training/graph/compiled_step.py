@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,6 +63,8 @@ class CompiledStep:
         self._update: CompiledUpdate | None = None
         self._parameters: list[tuple[int, bool]] | None = None
         self._optimizer: Any = None
+        # What the optimizer's settings were when they were looked at last.
+        self._settings: list[Any] = []
 
     @property
     def graphs(self) -> int:
@@ -96,11 +99,13 @@ class CompiledStep:
         self._eager, self._alone, self.eager_batches = eager, alone, 0
         if self._kind == "train":
             optimizer = self._plan.optimizer
-            parameters = [(id(parameter), parameter.requires_grad) for parameter in optimizer._parameters]
+            held = [*optimizer._parameters, *self._model.parameters()]
+            parameters = [(id(parameter), parameter.requires_grad) for parameter in held]
             other = self._optimizer is not optimizer or self._parameters != parameters
             self._optimizer = optimizer
             if other or (self._update is not None and not self._update.is_current()):
                 self._graphs, self._update, self.refusal, self._parameters = {}, None, None, parameters
+            self._settings = optimizer._watched()
         shapes = None if typical is None else _shapes(typical)
         if shapes is not None and shapes not in self._typical and len(self._typical) < _MOST_SHAPES:
             self._typical.append(shapes)
@@ -108,13 +113,14 @@ class CompiledStep:
             graph.region.renew()
             graph.region.alone = alone
         if self._update is not None:
-            self._update.refresh()
+            self._update.begin()
         self._signature, self._graph = None, None
         return self
 
     def end(self) -> None:
         """End a pass: user code may run from here on."""
-        self._settle()
+        if self._update is not None:
+            self._update.end()
         if self.refusal is None and self.eager_batches > _MANY_OTHERS:
             self._warn(
                 f"`jit_compile` compiles `{_METHODS[self._kind]}` for batches of the first one's shape; {self.eager_batches} "
@@ -134,6 +140,8 @@ class CompiledStep:
 
     def __call__(self, batch: Batch) -> Any:
         """Run the step on a batch and return what the eager step does: the meter, or the outputs."""
+        if not self._alone and self._kind == "train":
+            self._look()
         leaves = leaves_of(batch)
         signature = signature_of(batch, leaves)
         if signature != self._signature:
@@ -153,6 +161,8 @@ class CompiledStep:
             return self(batch)
         if update is not None:
             update.after()
+            if not self._alone:
+                update.settle()
         if graph.region.graphs > _MOST_GRAPHS:
             self._refuse(f"what it depends on kept changing, so that it was compiled {graph.region.graphs} times")
         return self._plan.meter if graph.rest is None else graph.rest(batch, results)
@@ -163,8 +173,24 @@ class CompiledStep:
         self._settle()
         source = self._eager(batch)
         if self._update is not None:
-            self._update.refresh()
+            self._update.begin()
         return source
+
+    def _look(self) -> None:
+        """Let the next step be made anew where user code has changed a setting of the optimizer since the last one."""
+        settings = self._plan.optimizer._watched()
+        if len(settings) == len(self._settings) and all(map(is_, settings, self._settings)):
+            return
+        self._settings = settings
+        update = self._update
+        if update is not None and not update.is_current():
+            update.end()
+            self._graphs, self._update, self._signature = {}, None, None
+            return
+        if update is not None:
+            update.begin()
+        for graph in self._graphs.values():
+            graph.region.renew()
 
     # Graphs -------------------------------------------------------------------------------------------------------
 
@@ -179,7 +205,7 @@ class CompiledStep:
             if self._kind == "train" and self._update is None:
                 self._update = compiled_update(self._plan.optimizer)
                 if self._update is not None:
-                    self._update.refresh()
+                    self._update.begin()
             self._make(batch, signature, measures=True)
         return self._graphs[signature]
 

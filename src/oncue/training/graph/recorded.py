@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Graph = Callable[..., Sequence[Tensor]]
-Recorder = Callable[[Callable[[], Sequence[Tensor]]], tuple[Callable[[], None], Sequence[Tensor]]]
+Recorder = Callable[[Graph, Sequence[Tensor]], tuple[Callable[[], None], Sequence[Tensor]]]
 
 
 class RecordedGraph:
@@ -22,12 +22,13 @@ class RecordedGraph:
         graph: A function of tensors that changes some of them in place, and that has run before.
         inputs: The tensors it was called with.
         changing: The places among them that hold the batch.
-        record: Records what a function does; by default as a CUDA graph.
+        record: Gets a graph and its inputs, and returns what runs it again on their memory and what it gives each time;
+            by default it is recorded as a CUDA graph.
 
     Example:
         >>> total = torch.zeros(1)
-        >>> def record(run):
-        ...     return run, run()
+        >>> def record(graph, memory):
+        ...     return lambda: graph(*memory), graph(*memory)
         >>> add = RecordedGraph(lambda total, x: (total.add_(x),), [total, torch.ones(1)], [1], record)
         >>> add(total, torch.full((1,), 5.0))
         (tensor([6.]),)
@@ -42,11 +43,11 @@ class RecordedGraph:
         self._graph = graph
         self._addresses = [tensor.data_ptr() for tensor in inputs]
         self._changing = list(changing)
-        memory = list(inputs)
+        # Held by tensors of its own: memory that something else replaces isn't given away while kernels may write to it.
+        self._memory = [tensor.detach() for tensor in inputs]
         for place in self._changing:
-            memory[place] = inputs[place].clone()
-        self._memory = memory
-        self._replay, self._outputs = (record or record_cuda)(lambda: graph(*memory))
+            self._memory[place] = inputs[place].detach().clone()
+        self._replay, self._outputs = (record or record_cuda)(graph, self._memory)
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """Run the graph on another batch."""
@@ -67,14 +68,15 @@ class RecordedGraph:
         )
 
 
-def record_cuda(run: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
-    """Record the kernels that a function starts, without running them.
+def record_cuda(graph: Graph, memory: Sequence[Tensor]) -> tuple[Callable[[], None], Sequence[Tensor]]:
+    """Record the kernels that a graph starts, without running them.
 
     Args:
-        run: The function; it must not wait for the device.
+        graph: The graph; it must not wait for the device.
+        memory: Its inputs.
 
     Returns:
-        What replays them, and what the function returned.
+        What replays them, and what the graph returned.
 
     Raises:
         RuntimeError: When it waits for the device, or does what can't be recorded.
@@ -82,5 +84,5 @@ def record_cuda(run: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None]
     recorded: Any = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     with torch.cuda.graph(recorded):
-        outputs = run()
+        outputs = graph(*memory)
     return recorded.replay, outputs

@@ -14,6 +14,7 @@ from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.compiled_update import CompiledUpdate
 from oncue.torch_private import compiler_options
 from oncue.training.graph.compiled_region import CompiledRegion
+from oncue.training.graph.recorded import record_cuda
 from oncue.training.probe import trial
 from oncue.training.step import detached, measured, objective, samples_of
 
@@ -57,6 +58,7 @@ class StepGraph:
         self._measured_after = own or (has_metrics and not self._measured_inside)
         self._gradients_follow = kind == "train" and update is None
         self._form: Any = None
+        self._follow_tensors: Callable[[], None] | None = None
         self.rest: Callable[[Batch, Results], Any] | None = None
         """What is to be done eagerly with a batch and the graph's results; None when that is nothing."""
         if kind == "predict":
@@ -75,8 +77,9 @@ class StepGraph:
             compiler_options(model.device),
             owners,
             check,
+            self._follow_tensors,
             # What is predicted is kept, and would be overwritten.
-            records=model.device.type == "cuda" and kind != "predict",
+            None if kind == "predict" else plan.graphs.record or (record_cuda if model.device.type == "cuda" else None),
         )
 
     def _train(self, like: Batch) -> Callable[..., Results]:
@@ -86,10 +89,18 @@ class StepGraph:
         names_of = {id(parameter): name for name, parameter in module.named_parameters()}
         names = [names_of[id(parameter)] for parameter in optimizer._parameters]
         # The tensors of the update themselves: for two that share their memory, torch makes both again at every call.
-        weights = [p.detach() for p in optimizer._parameters] if update is None else update.weights
-        parameters = dict(zip(names, weights, strict=True))
-        buffers = dict(module.named_buffers())
-        scale = optimizer.scale_loss if optimizer.loss_scale_factor is not None else None
+        parameters: dict[str, Tensor] = {}
+        buffers: dict[str, Tensor] = {}
+        scale = optimizer.scale_loss
+
+        def follow() -> None:
+            if update is not None:
+                update.follow()
+            weights = [p.detach() for p in optimizer._parameters] if update is None else update.weights
+            parameters.update(zip(names, weights, strict=True))
+            buffers.update(module.named_buffers())
+
+        self._follow_tensors = follow
         parts, samples = [] if plan.losses is None else plan.losses.metrics, samples_of(like[0])
         sum_up = self._summing(like)
 
@@ -98,7 +109,7 @@ class StepGraph:
 
             def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, Any]:
                 y_pred, loss, held = torch.func.functional_call(module, (parameters, buffers), (x, y, weight))
-                return (loss if scale is None else scale(loss)), (loss, y_pred, held)
+                return scale(loss), (loss, y_pred, held)
 
             by_name, (loss, y_pred, held) = torch.func.grad(loss_of, has_aux=True)(parameters, buffers)
             gradients = [by_name[name] for name in names]
