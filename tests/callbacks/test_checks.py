@@ -190,7 +190,7 @@ def _decorated() -> Any:
 
 FINE: dict[str, tuple[Callable[[], Any], list[Any]]] = {
     "a duck": (Duck, [0]),
-    "a duck with setters": (DuckWithSetters, [1, "Sequential", 0]),
+    "a duck with setters": (DuckWithSetters, ["Sequential", 1, 0]),
     "extra optional arguments": (lambda: make(on_epoch_end=lambda self, e, logs=None, more=1: heard.append(e)), [0]),
     "stars": (lambda: make(on_epoch_end=lambda self, *a: heard.append(a[0])), [0]),
     "stars and keywords": (lambda: make(on_epoch_end=lambda self, *a, **k: heard.append(a[0])), [0]),

@@ -113,9 +113,9 @@ def test_a_foreign_object_takes_part_in_all() -> None:
     foreign = Foreign()
     fit([foreign, TimeLimit(50.0, clock=lambda: next(times, 200.0))], epochs=2)
     assert list(dict.fromkeys(foreign.seen)) == [
-        "params 2",
         "model Sequential",
         "run CallbackList",
+        "params 2",
         "expect loss,learning_rate",
         "pending_state",
         "on_train_begin",

@@ -372,6 +372,15 @@ def test_scaled(keras: Any, tmp_path: Path) -> None:
     assert counts[1][0] > 0 and counts[1][1] == counts[1][0]
 
 
+@row("`TensorBoard`'s pictures of a `Conv2D` kernel")
+def test_pictures() -> None:
+    # Keras writes pictures by TensorFlow, which isn't here.
+    from oncue.tensorboard.images import pictures
+
+    width, height, *found = pictures("kernel/image", np.ones((2, 5, 3, 2))).tensor.string_val
+    assert (int(width), int(height), len(found)) == (5, 2, 2)
+
+
 @row("The optimizer")
 def test_torch_optimizer(keras: Any) -> None:
     module = torch.nn.Linear(2, 1)

@@ -174,13 +174,13 @@ def test_images_of_the_weights(tmp_path: Path, read: Read) -> None:
     sizes = {tag: [int(text) for text in value[:2]] for tag, value in written.items()}
     assert sizes == {
         "m/colour/kernel/image": [2, 2],
-        "m/colour/bias/image": [5, 1],
-        "m/deep/bias/image": [4, 1],
-        "m/d/kernel/image": [36, 1],
+        "m/colour/bias/image": [1, 5],
+        "m/deep/bias/image": [1, 4],
+        "m/d/kernel/image": [1, 36],
         "m/d/bias/image": [1, 1],
     }
     assert len(written["m/colour/kernel/image"]) == 2 + 3
-    pixels = decoded(written["m/d/kernel/image"][2])[0, :, 0]
+    pixels = decoded(written["m/d/kernel/image"][2])[:, 0, 0]
     kernel = built.layers[-1].get_weights()[0][:, 0]
     assert (pixels[kernel.argmin()], pixels[kernel.argmax()]) == (0, 255)
     colours = built.layers[0].get_weights()[0][:, :, :, 1]

@@ -91,8 +91,9 @@ class CallbackList(Callback):
         self._announced = False
         # When the run began, and when it ended.
         self._clock: tuple[float | None, float | None] = None, None
-        self.set_params(params)
+        self._begun: set[str] = set()
         self.set_model(model)
+        self.set_params(params)
         self._listen()
 
     def append(self, callback: Any) -> None:
@@ -100,9 +101,9 @@ class CallbackList(Callback):
         check("callback", callback)
         check_twins((f"callbacks[{index}]", item) for index, item in enumerate([*self.callbacks, callback]))
         self.callbacks.append(callback)
+        self._introduce([callback])
         if self.params:
             give_params([callback], self.params)
-        self._introduce([callback])
         self._listen()
 
     def set_params(self, params: dict[str, Any]) -> None:
@@ -259,6 +260,7 @@ class CallbackList(Callback):
         """
         failure: BaseException | None = None
         self.paused = None
+        self._begun.clear()
         # A list that is used again counts the costs of this run only.
         self._listen()
         self._clock = perf_counter(), None
@@ -300,7 +302,15 @@ class CallbackList(Callback):
 
 
 def _plain(hook: str) -> Callable[..., None]:
+    what, begins = hook.removesuffix("_begin").removesuffix("_end"), hook.endswith("_begin")
+
     def call(self: CallbackList, logs: Any = None) -> None:
+        if begins:
+            self._begun.add(what)
+        elif what not in self._begun:
+            raise ValueError(f"`{hook}` was called without `{what}_begin`, which must come first.")
+        else:
+            self._begun.remove(what)
         self.progress.batch = None
         if hook == "on_train_begin":
             self.progress.enter(None, begins=True)

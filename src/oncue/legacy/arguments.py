@@ -124,6 +124,10 @@ def renamed(owner: str, given: dict[str, Any], warns: bool = True) -> dict[str, 
     return found
 
 
+class UnknownArgumentError(TypeError, ValueError):
+    """A method has no such argument: a TypeError, as everywhere, and the ValueError that Keras's `evaluate` raises."""
+
+
 def take_old_arguments(method: str, known: Collection[str], given: dict[str, Any]) -> dict[str, Any]:
     """Translate the old arguments among a method's further ones, and refuse those that no version had.
 
@@ -136,7 +140,7 @@ def take_old_arguments(method: str, known: Collection[str], given: dict[str, Any
         The values under today's names.
 
     Raises:
-        TypeError: For an unknown argument, with the nearest known one.
+        UnknownArgumentError: For an unknown argument, with the nearest known one.
 
     Example:
         >>> take_old_arguments("fit", ["epochs"], {"workers": 2})
@@ -150,7 +154,7 @@ def take_old_arguments(method: str, known: Collection[str], given: dict[str, Any
         if name not in table:
             guess = nearest(name, known)
             hint = f" Did you mean `{guess}`?" if guess is not None else f" It takes: {', '.join(known)}."
-            raise TypeError(f"`{method}` has no argument `{name}`.{hint}")
+            raise UnknownArgumentError(f"`{method}` has no argument `{name}`.{hint}")
         new = table[name]
         warn_once(name, new)
         if new:

@@ -18,7 +18,7 @@ _COLOURS = {1: 0, 3: 2, 4: 6}  # PNG's numbers for grey, red-green-blue, and the
 def pictures(tag: str, weight: NDArray[Any]) -> Any:
     """Return a weight as an image summary, or None when it has no shape for one.
 
-    A vector is one row; a matrix is shown with its longer side across; of three axes the last counts the pictures, of four
+    A vector is one column; a matrix is shown with its longer side across; of three axes the last counts the pictures, of four
     the third is the colours and the last counts the pictures. At most 3 pictures are shown, as in Keras.
 
     Args:
@@ -45,7 +45,7 @@ def _stacked(weight: NDArray[Any]) -> NDArray[Any] | None:
     if weight.ndim == 0:
         return weight.reshape(1, 1, 1, 1)
     if weight.ndim == 1:
-        return weight.reshape(1, 1, -1, 1)
+        return weight.reshape(1, -1, 1, 1)
     if weight.ndim == 2:
         return (weight.T if weight.shape[0] > weight.shape[1] else weight)[None, :, :, None]
     if weight.ndim == 3:
