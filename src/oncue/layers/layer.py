@@ -63,6 +63,8 @@ class Layer(torch.nn.Module):
     _forward_accepts_training: ClassVar[bool] = False
     # Whether the layer is a model, which leaves casting to the layers in it.
     _holds_layers: ClassVar[bool] = False
+    # Whether the weights are on another device than the CPU, so that tensors that come from there are to be moved.
+    _off_cpu: bool = False
     # Whether a layer of oncue takes several tensors in a list or dict. Those of the user's own may always.
     _takes_several: ClassVar[bool] = False
 
@@ -190,6 +192,7 @@ class Layer(torch.nn.Module):
                 self.built = True
                 self._built_for = input_shape
                 self._track_containers()
+                self._note_device()
 
     def __getattr__(self, name: str) -> torch.Tensor | torch.nn.Module:
         state = self.__dict__
@@ -207,7 +210,11 @@ class Layer(torch.nn.Module):
     # Calling ------------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the layer on tensors, arrays, or the symbolic tensors of a functional model."""
+        """Run the layer on tensors, arrays, or the symbolic tensors of a functional model.
+
+        Arrays, and tensors from the CPU, are moved to the layer's weights; those of a layer alone are on
+        `backend.device()`. A layer without weights leaves tensors where they are.
+        """
         if (
             self.built
             and not kwargs
@@ -215,6 +222,7 @@ class Layer(torch.nn.Module):
             and type(args[0]) is torch.Tensor
             and not self._makes_masks
             and getattr(args[0], "_keras_mask", None) is None
+            and not (self._off_cpu and args[0].is_cpu)
         ):
             # Nearly all calls: one tensor without a mask.
             if self._is_mixed or running.mixed:
@@ -229,6 +237,9 @@ class Layer(torch.nn.Module):
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
         if not self.built:
             self.ensure_built(_shapes(args[0] if args else first_leaf(kwargs)))
+        if self._off_cpu:
+            device = self._placed()
+            args = tuple([map_leaves(lambda leaf: _on_device(leaf, device), arg) for arg in args])
         mask, masked = None, _has_mask(args)
         if masked:
             mask = getattr(first_leaf(args), "_keras_mask", None)
@@ -455,6 +466,10 @@ class Layer(torch.nn.Module):
             tensor.assign_add = variable.assign_add  # type: ignore[attr-defined]  # as above
             tensor.assign_sub = variable.assign_sub  # type: ignore[attr-defined]  # as above
         return tensor
+
+    def _note_device(self) -> None:
+        placed = self._placed()
+        self._off_cpu = placed is not None and placed.type != "cpu"
 
     def _placed(self) -> torch.device | None:
         tensor: torch.Tensor | None = next(iter(self.parameters()), None)
@@ -690,6 +705,7 @@ def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
         with building(self):
             result = build(self, *args, **kwargs)
             self.built = True
+            self._note_device()
         return result
 
     return marked
@@ -704,6 +720,15 @@ def _has_mask(inputs: Any) -> bool:
         elif getattr(value, "_keras_mask", None) is not None:
             return True
     return False
+
+
+def _on_device(value: Any, device: torch.device | None) -> Any:
+    if not isinstance(value, torch.Tensor) or value.device == device:
+        return value
+    moved, mask = value.to(device), getattr(value, "_keras_mask", None)
+    if mask is not None:
+        moved._keras_mask = mask.to(device)  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
+    return moved
 
 
 def is_several(shape: Any) -> bool:

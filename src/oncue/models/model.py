@@ -79,6 +79,7 @@ class Model(Trainer):
                 raise TypeError("`Model(module)` takes no `outputs`: the module says what it gives.")
             check_module(module, "Model")
             self.module = module
+            self._off_cpu = any(not tensor.is_cpu for tensor in module.parameters())
             self._module_call = ModuleCall(module)
         elif inputs is not None or outputs is not None:
             if not has_symbolic(inputs) or not has_symbolic(outputs):

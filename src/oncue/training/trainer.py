@@ -816,7 +816,7 @@ class Trainer(Layer):
             self.to(device)
         for module in self.modules():
             if isinstance(module, Layer):
-                module._device = device
+                module._device, module._off_cpu = device, device.type != "cpu"
         return device
 
     def _place_part(self, part: torch.nn.Module) -> None:
@@ -824,6 +824,10 @@ class Trainer(Layer):
         device = self._chosen_device or backend.device()
         if device.type != "cpu" and any(t.device.type == "cpu" for t in (*part.parameters(), *part.buffers())):
             part.to(device)
+        if any(not tensor.is_cpu for tensor in part.parameters()):
+            for module in (self, *part.modules()):
+                if isinstance(module, Layer):
+                    module._off_cpu = True
 
     def _build_on(self, x: Any) -> None:
         """Make the weights by running the model once, where they are not there yet."""
