@@ -114,12 +114,35 @@ def scheduled() -> Any:
     return keras_model(optimizers.SGD(optimizers.schedules.ExponentialDecay(0.05, 2, 0.9)))
 
 
+def some_frozen() -> Any:
+    model = keras_model(optimizers.Adam(0.05, use_ema=True, gradient_accumulation_steps=2))
+    model.layers[0].trainable = model.layers[1].trainable = False
+    model.compile(model.optimizer, "mse")
+    return model
+
+
+def unfrozen(model: Any) -> None:
+    model.layers[1].trainable = True
+
+
+def torch_frozen() -> Any:
+    model = torch_model()
+    model.module[0].requires_grad_(False)
+    return model
+
+
+def torch_unfrozen(model: Any) -> None:
+    model.module[0].requires_grad_(True)
+
+
 CHANGES: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (keras_model, of_layers),
     (torch_model, of_modules),
     (keras_model, of_optimizer),
     (keras_model, behind_optimizer),
     (keras_model, schedule),
+    (some_frozen, unfrozen),
+    (torch_frozen, torch_unfrozen),
     (scheduled, schedule),
 ]
 changes = pytest.mark.parametrize(("build", "change"), CHANGES, ids=lambda function: function.__name__)
@@ -129,8 +152,11 @@ def train(build: Callable[[], Any], *callbacks: Any, epochs: int = 3) -> Any:
     model = build()
     history = model.fit(X, Y, epochs=epochs, batch_size=8, verbose=0, callbacks=list(callbacks))
     settings = json.loads(Settings(model).state()["begin"])
-    weights = [to_numpy(tensor).tolist() for tensor in model.state_dict().values()]
-    return list(settings.values()), history.history["loss"], weights
+    weights = [to_numpy(tensor).tolist() for tensor in (*model.state_dict().values(), *model.optimizer.variables)]
+    journal = [
+        (entry.epoch, entry.text) for entry in history.journal if entry.kind not in ("resume", "stop", "rollback")
+    ]
+    return list(settings.values()), history.history["loss"], weights, journal
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
@@ -176,6 +202,48 @@ def test_a_setting_that_was_changed_in_an_epoch_that_is_undone_is_as_before(buil
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def compiled(model: Any) -> None:
+    model.compile(optimizers.SGD(0.01), "mae")
+
+
+@pytest.mark.parametrize("again", [compiled, lambda model: setattr(model, "loss", oncue.losses.MeanSquaredError())])
+def test_what_a_hook_replaced_in_an_epoch_that_is_undone_is_as_before(again: Any) -> None:
+    def build() -> Any:
+        return keras_model(optimizers.SGD(0.05))
+
+    class Once(At):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            super().on_epoch_begin(epoch, logs)
+            self.at = -1 if epoch == self.at else self.at
+
+    back = TerminateOnNaN(action="rollback", factor=1.0)
+    assert train(build, back, Once(1, again), Diverges(1), epochs=2) == train(build, epochs=2)
+
+
+def test_what_a_hook_replaced_is_said_when_the_run_resumes(tmp_path: Path) -> None:
+    loss = At(1, lambda model: setattr(model, "loss", oncue.losses.MeanSquaredError()))
+    for name, change in (("loss", loss), ("optimizer", At(1, compiled))):
+        with pytest.raises(ConnectionError):
+            train(keras_model, BackupAndRestore(tmp_path / name), change, PowerCut(2))
+    with pytest.warns(UserWarning, match="had replaced `loss` of the model, which a backup can't keep"):
+        train(keras_model, BackupAndRestore(tmp_path / "loss"))
+    with pytest.raises(ValueError, match="had replaced the optimizer by SGD, and the script's is Adam"):
+        train(keras_model, BackupAndRestore(tmp_path / "optimizer"))
+
+
+def test_the_name_of_a_loss_is_a_setting(tmp_path: Path) -> None:
+    def build() -> Any:
+        model = keras_model()
+        model.compile(optimizers.SGD(0.05), "mse")
+        return model
+
+    change = At(1, lambda model: setattr(model, "loss", "mae"))
+    whole = train(build, change)
+    with pytest.raises(ConnectionError):
+        train(build, BackupAndRestore(tmp_path / "backup"), change, PowerCut(2))
+    assert train(build, BackupAndRestore(tmp_path / "backup")) == whole
+
+
 def test_a_list_that_others_hold_stays_theirs(tmp_path: Path) -> None:
     held: list[Any] = []
 

@@ -178,6 +178,11 @@ class LossScaleOptimizer(Optimizer):
         else:
             super().__setattr__(name, value)
 
+    def _release(self, gone: list[Tensor]) -> None:
+        inner = self.inner_optimizer
+        inner._release(gone)
+        self._parameters, self._labels, self._inner = inner._parameters, inner._labels, inner._inner
+
     def exclude_from_weight_decay(
         self, var_list: Iterable[Any] | None = None, var_names: Iterable[str] | None = None
     ) -> None:

@@ -426,6 +426,32 @@ class Optimizer:
             inner.add_param_group(group)
         inner.state.update(made.state)
 
+    def _release(self, gone: list[Tensor]) -> None:
+        """Let go of parameters that joined, as if they never had."""
+        identities = {id(p) for p in gone}
+        places = [place for place, p in enumerate(self._parameters) if id(p) not in identities]
+        self._release_from_torch_optimizer(identities)
+        for parameter in gone:
+            self.torch_optimizer.state.pop(parameter, None)
+            self._since.pop(parameter, None)
+            # Nobody drops it any more, and a torch optimizer that still holds the parameter would use it.
+            parameter.grad = None
+        self._groups = self.torch_optimizer.param_groups
+        parameters = [self._parameters[place] for place in places]
+        if self._average is not None:
+            self._average.values = [self._average.values[place] for place in places]
+            self._average.parameters = parameters
+        if self._accumulators is not None:
+            self._accumulators = [self._accumulators[place] for place in places]
+        self._parameters, self._labels = parameters, [self._labels[place] for place in places]
+        self._count_changed()
+
+    def _release_from_torch_optimizer(self, gone: set[int]) -> None:
+        groups = self.torch_optimizer.param_groups
+        for group in groups:
+            group["params"] = [p for p in group["params"] if id(p) not in gone]
+        groups[:] = [group for group in groups if group["params"]]
+
     def _join_since(self, since: list[int]) -> None:
         """Say of each parameter after how many updates it joined, and give those of one count a group of their own."""
         self._since = {p: count for p, count in zip(self._parameters, since, strict=True) if count}

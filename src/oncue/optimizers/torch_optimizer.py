@@ -153,6 +153,11 @@ class TorchOptimizer(Optimizer):
         made.state.update(before.state)
         self._inner = made
 
+    def _release_from_torch_optimizer(self, gone: set[int]) -> None:
+        # One that was given as it is has had them from the beginning.
+        if self._make is not None:
+            super()._release_from_torch_optimizer(gone)
+
     def _read_rate(self) -> float:
         if self._rate.moves:
             return super()._read_rate()

@@ -72,6 +72,8 @@ def train_epochs(
             first = pending.epoch
             # Callbacks reset themselves when training begins, so their state is restored after that.
             run_state.restore(pending)
+            training.restored()
+            testing.restored()
             epochs = first if pending.stopped else epochs
         epoch = first
         while epoch < epochs:
@@ -84,6 +86,8 @@ def train_epochs(
             if pending is not None and start:
                 # The state was saved after this hook had run.
                 run_state.restore(pending, begun=True)
+                training.restored()
+                testing.restored()
             model.train()
             with training:
                 steps, result = run_batches("train", one_pass, training, callbacks, model, start)
@@ -103,6 +107,8 @@ def train_epochs(
                 callbacks.on_epoch_end(epoch, dict(logs))
             again = run_state.take_rollback()
             if again is not None:
+                training.restored()
+                testing.restored()
                 pending, epoch = again, again.epoch
                 continue
             run_state.keep()

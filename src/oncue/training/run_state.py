@@ -244,6 +244,7 @@ class RunState:
         """
         settings = state.parts.get("settings")
         if self.restored is None and settings is not None:
+            self._own_settings().check_replaced(settings, state.parts["optimizer"])
             self._own_settings().compare(settings, state.parts["optimizer"])
         self._restore_parts(state)
         if begun:
@@ -290,11 +291,15 @@ class RunState:
         weights, settings = parts["weights"], parts.get("settings")
         if settings is not None:
             # The optimizer's state belongs to the weights that were trained, with the averages and sums that it kept.
+            self._own_settings().put_compiled(settings)
             self._own_settings().put(settings)
         if parts["optimizer"] is not None:
             if settings is not None:
+                self._own_settings().put_parameters(settings)
                 self._own_settings().put_rate(settings, parts["optimizer"]["learning_rate"])
             model.optimizer.load_state_dict(parts["optimizer"])
+            # A script that was edited may train more than before.
+            model.optimizer.build(model._optimized())
         if settings is not None:
             self._own_settings().put_groups(settings)
         with torch.no_grad():

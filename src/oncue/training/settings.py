@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from oncue.metrics.metric import Metric
 from oncue.nested import flatten
 from oncue.optimizers import schedules
 from oncue.optimizers.rate_source import RateSource
+from oncue.training.plan import OVERRIDABLE
 
 _MISSING = object()
 _SCALARS = frozenset({bool, int, float, str, type(None)})
@@ -76,6 +78,10 @@ class Settings:
         optimizer = optimizer_of(model)
         self._optimizers = [_Owner(key, thing, known) for key, thing in _optimizers(optimizer)]
         self._groups = _group_settings(optimizer)
+        self._seen = len(model._changes)
+        # What hooks replaced, for a run that goes back; another run has other objects.
+        self._token = uuid.uuid4().hex
+        self._versions = [_Compiled(model)]
         self._trained = self._trained_now()
         source = _rate_source(optimizer)
         self._source, self._rate = None if source is None else source.source, _rate(optimizer)
@@ -92,14 +98,40 @@ class Settings:
 
         Returns:
             "begin": all settings that the run began with, as JSON; "changed": those that are others now; "trained": for
-            each parameter whether it needs a gradient; "groups": what is changed in torch's parameter groups.
+            each parameter whether it needs a gradient; "held": for each whether the optimizer has it; "groups": what is
+            changed in torch's parameter groups; "replaced": what hooks replaced, by name.
         """
-        changed = {owner.key: found for owner in (*self._owners, *self._optimizers) if (found := owner.changed())}
+        compiled = _Compiled(self._model)
+        if compiled != self._versions[-1]:
+            self._versions.append(compiled)
+        owners = (*self._owners, *self._of_optimizer())
+        changed = {owner.key: found for owner in owners if (found := owner.changed())}
         groups = [
             {name: value for name, value in now.items() if _differ(value, before.get(name, _MISSING))}
             for now, before in _paired(_group_settings(optimizer_of(self._model)), self._groups)
         ]
-        return {"begin": self._text, "changed": changed, "trained": self._trained_now(), "groups": groups}
+        return {
+            "begin": self._text,
+            "changed": changed,
+            "trained": self._trained_now(),
+            "held": self._held_now(),
+            "groups": groups,
+            "replaced": self._replaced(),
+            "optimizer": _kind(optimizer_of(self._model)),
+            "version": [self._token, len(self._versions) - 1],
+        }
+
+    def put_compiled(self, state: dict[str, Any]) -> None:
+        """Put back the optimizer, the loss and whatever else a hook has replaced since, in the run that it happened in.
+
+        Args:
+            state: What `state` returned.
+        """
+        token, version = state["version"]
+        wanted = self._versions[version if token == self._token else 0]
+        if wanted != _Compiled(self._model):
+            wanted.put(self._model)
+        del self._versions[version + 1 :]
 
     def put(self, state: dict[str, Any]) -> None:
         """Put settings back: those that had been changed by then, and all others as this run began with them.
@@ -107,7 +139,7 @@ class Settings:
         Args:
             state: What `state` returned, in this run or an earlier one.
         """
-        for owner in (*self._owners, *self._optimizers):
+        for owner in (*self._owners, *self._of_optimizer()):
             owner.put(state["changed"].get(owner.key, {}))
         # After `trainable` of all layers, which sets it for all parameters inside.
         before = json.loads(state["begin"])[_GRADIENT].values()
@@ -116,6 +148,26 @@ class Settings:
             needed = own == "1" if was is (then == "1") else then == "1"
             if parameter.requires_grad is not needed:
                 parameter.requires_grad_(needed)
+
+    def put_parameters(self, state: dict[str, Any]) -> None:
+        """Let the optimizer have the parameters that it had; those that joined since leave it, those it lacks join.
+
+        Args:
+            state: What `state` returned.
+        """
+        optimizer, parameters = self._model.optimizer, list(self._model.parameters())
+        wanted = {id(p) for p, flag in zip(parameters, state["held"], strict=False) if flag == "1"}
+        held = {id(p) for p in optimizer._parameters}
+        if gone := [p for p in optimizer._parameters if id(p) not in wanted]:
+            optimizer._release(gone)
+        new = [(p, p.requires_grad) for p in parameters if id(p) in wanted - held]
+        for parameter, _ in new:
+            # It may have been frozen again.
+            parameter.requires_grad_(True)
+        if new:
+            optimizer.build([one for one in self._model.weights if id(one.value) in wanted])
+        for parameter, needed in new:
+            parameter.requires_grad_(needed)
 
     def put_rate(self, state: dict[str, Any], saved: Any) -> None:
         """Put back where the learning rate comes from: a number, a schedule or a function.
@@ -195,26 +247,99 @@ class Settings:
                 "script's settings from the start, delete the folder of the backup; to go on as before, put them back."
             )
 
+    def check_replaced(self, state: dict[str, Any], saved: dict[str, Any] | None) -> None:
+        """Warn of what hooks of the interrupted run had replaced, which a state can't keep.
+
+        Args:
+            state: The settings of that run.
+            saved: The state of the optimizer; None when it isn't taken over.
+
+        Raises:
+            ValueError: When they had put an optimizer of another class into the model, whose state fits no other.
+        """
+        kind = _kind(optimizer_of(self._model))
+        if saved is not None and state["optimizer"] != kind:
+            raise ValueError(
+                f"The run can't resume: a callback of it had replaced the optimizer by {state['optimizer']}, and the script's "
+                f"is {kind}. Give the model that one from the start, or use on_mismatch='restart' or 'adopt' with it."
+            )
+        if state["replaced"]:
+            names = ", ".join(f"`{name}`" for name in state["replaced"])
+            warn(
+                f"Callbacks of the interrupted run had replaced {names} of the model, which a backup can't keep: the run goes "
+                "on with those of the script. Let the callback replace them again, in `on_epoch_begin` of every epoch from "
+                "then on."
+            )
+
+    def _of_optimizer(self) -> list[_Owner]:
+        """Return the owners of the present optimizer, with the settings that the run began with."""
+        before = {owner.key: owner for owner in self._optimizers}
+        owners = []
+        for key, thing in _optimizers(optimizer_of(self._model)):
+            owner = before.get(key)
+            if owner is None or owner.thing is not thing:
+                begin, owner = {} if owner is None else owner.begin, _Owner(key, thing, {})
+                owner.begin = begin
+            owners.append(owner)
+        return owners
+
+    def _replaced(self) -> list[str]:
+        names = dict.fromkeys(self._model._changes[self._seen :])
+        # A name of a loss is a setting, which is put back.
+        kept = _OF_THE_RUN | ({"loss"} if isinstance(self._model.loss, str) and "compile" not in names else set())
+        return [name for name in names if name not in kept]
+
+    def _held_now(self) -> str:
+        optimizer = optimizer_of(self._model)
+        held = {id(p) for p in optimizer._parameters} if optimizer is not None else set()
+        return "".join("1" if id(p) in held else "0" for p in self._model.parameters())
+
     def _trained_now(self) -> str:
         return "".join("1" if parameter.requires_grad else "0" for parameter in self._model.parameters())
+
+
+class _Compiled:
+    """What `compile` and assignments gave to a model: objects, which only the run that has them can put back."""
+
+    _NAMES = ("optimizer", "loss", *OVERRIDABLE)
+
+    def __init__(self, model: Any) -> None:
+        self.plan = model._plan
+        self.own = {name: vars(model)[name] for name in self._NAMES if name in vars(model)}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Compiled) or self.plan is not other.plan or self.own.keys() != other.own.keys():
+            return False
+        return all(value is other.own[name] for name, value in self.own.items())
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, and is no key
+
+    def put(self, model: Any) -> None:
+        for name in self._NAMES:
+            if name in vars(model) and name not in self.own:
+                delattr(model, name)
+        model._put_plan(self.plan, "compile")
+        for name, value in self.own.items():
+            # Past the checks of what is assigned, and the plan that a loss would make.
+            object.__setattr__(model, name, value)
 
 
 class _Owner:
     """An object with settings, and what they were when the run began."""
 
     def __init__(self, key: str, thing: Any, known: dict[type, tuple[str, ...]]) -> None:
-        self.key, self._thing = key, thing
+        self.key, self.thing = key, thing
         if type(thing) not in known:
             known[type(thing)] = _properties(type(thing))
         self._properties = known[type(thing)]
         self.begin = {name: _copied(value) for name, value in self._now() if _is_short(value)}
 
     def _now(self) -> Iterator[tuple[str, Any]]:
-        for name, value in vars(self._thing).items():
+        for name, value in vars(self.thing).items():
             if name[0] != "_" and (type(value) in _SCALARS or _is_plain(value)) and name not in _OF_THE_RUN:
                 yield name, value
         for name in self._properties:
-            value = _read(self._thing, name)
+            value = _read(self.thing, name)
             if value is not _MISSING and _is_plain(value):
                 yield name, value
 
@@ -227,8 +352,10 @@ class _Owner:
         }
 
     def put(self, changed: dict[str, Any]) -> None:
-        for name, value in {**self.begin, **changed}.items():
-            current = _read(self._thing, name)
+        wanted = {**self.begin, **changed}
+        # Of several clips only one may be set at a time.
+        for name, value in sorted(wanted.items(), key=lambda pair: pair[1] is not None):
+            current = _read(self.thing, name)
             if not _differ(value, current):
                 continue
             value = _copied(value)
@@ -239,7 +366,7 @@ class _Owner:
                 current.clear()
                 current.update(value)
             else:
-                setattr(self._thing, name, value)
+                setattr(self.thing, name, value)
 
 
 # Where settings are ---------------------------------------------------------------------------------------------------
@@ -301,6 +428,12 @@ def _properties(kind: type) -> tuple[str, ...]:
 def _groups(optimizer: Any) -> list[dict[str, Any]]:
     inner = getattr(inner_optimizer_of(optimizer), "_inner", None)
     return [] if inner is None else inner.param_groups
+
+
+def _kind(optimizer: Any) -> str:
+    inner = inner_optimizer_of(optimizer)
+    names = [type(one).__name__ for one in (optimizer, inner, getattr(inner, "_inner", None))]
+    return " of ".join(dict.fromkeys(names))
 
 
 def _rate(optimizer: Any) -> Any:

@@ -41,6 +41,7 @@ class Steps:
         self._model, self._kind, self._callbacks, self._around = model, kind, callbacks, around
         self._watch = Watch(model)
         self._eager: Step | None = None
+        self._stale = False
         self._pass = ExitStack()
         self.plan: Plan = model._plan
         """The plan that the last step was made from."""
@@ -55,6 +56,12 @@ class Steps:
     def __exit__(self, *error: Any) -> None:
         self._pass.close()
 
+    def restored(self) -> None:
+        """Take note that what the model is now was restored, which is no change by a hook."""
+        if self._watch.changed():
+            self._watch.look()
+            self._stale = True
+
     def make(self, batch: Batch) -> Step:
         """Return the step for a batch and those after it, until a hook changes the model.
 
@@ -66,13 +73,15 @@ class Steps:
         """
         self._pass.close()
         model = self._model
-        if self._watch.changed():
+        changed = self._watch.changed()
+        if changed or self._stale:
             names = self._watch.what()
             model._prepare_again(batch, self._kind)
-            if not _SETTINGS.issuperset(names):
+            if self._stale or not _SETTINGS.issuperset(names):
                 model._plan.graphs.drop()
             self._watch.look()
-            self._eager = None
+            self._eager, self._stale = None, False
+        if changed:
             self._callbacks.journal.write(
                 "CallbackList", what="changed_in_hook", kind="change", data={"names": names, "steps": self._kind}
             )
