@@ -145,14 +145,11 @@ def test_a_signal_while_it_waits_for_data_or_saves(where: str, tmp_path: Path, m
 
 
 def test_data_that_cannot_be_resumed_within_an_epoch_keeps_the_backup_before(tmp_path: Path) -> None:
-    class OwnWay(torch.utils.data.DataLoader):  # type: ignore[type-arg]
-        def __iter__(self) -> Any:
-            return iter([(torch.as_tensor(X[:4]), torch.as_tensor(Y[:4]))] * 4)
-
     def run(*callbacks: Any) -> Any:
         model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
         model.compile("sgd", loss="mse")
-        loader = OwnWay(torch.utils.data.TensorDataset(torch.as_tensor(X[:16]), torch.as_tensor(Y[:16])), batch_size=4)
+        pairs = torch.utils.data.TensorDataset(torch.as_tensor(X[:16]), torch.as_tensor(Y[:16]))
+        loader = torch.utils.data.DataLoader(pairs, batch_size=4, num_workers=1, in_order=False)
         return model.fit(loader, epochs=3, verbose=0, callbacks=list(callbacks))
 
     with pytest.raises(Preempted, match="was not saved"):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 import oncue
 from helpers import damage, normal
@@ -150,6 +151,21 @@ def a_generator_that_ends(folder: Path, patch: pytest.MonkeyPatch) -> None:
 @case
 def fewer_batches_than_steps(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().fit(iter([(X, Y)] * 2), steps_per_epoch=3, verbose=0)
+
+
+@case
+def a_data_set_with_a_hidden_memory(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Counts(Dataset[Any]):
+        number = 0
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:
+            Counts.number += 1
+            return X[index] * Counts.number, Y[index]
+
+    dense().fit(Counts(), verbose=0, callbacks=[BackupAndRestore(folder)])
 
 
 @case

@@ -195,8 +195,15 @@ def test_epochs_of_steps_resume_exactly() -> None:
     assert [x.tolist() for x, _, _ in resumed.epoch(2)] == expected
 
 
-def test_more_steps_than_batches_end_the_epoch_with_a_warning() -> None:
+def test_more_steps_than_batches_go_on_with_the_next_pass() -> None:
     batches = batches_of(np.arange(4), batch_size=2, steps=5)
+    assert rows_of(batches) == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    assert rows_of(batches) == [2, 3, 0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["validation", "evaluate", "predict"])
+def test_where_samples_would_count_twice_the_epoch_ends_with_a_warning(method: str) -> None:
+    batches = batches_of(np.arange(4), batch_size=2, steps=5, method=method)
     for _ in range(2):
         with pytest.warns(UserWarning, match="ran out of data after 2 of 5 steps"):
             assert rows_of(batches) == [0, 1, 2, 3]

@@ -28,7 +28,7 @@ from torch.utils.data import (
 import oncue
 from helpers import PowerCut, batches_of
 from oncue import layers
-from oncue.callbacks import BackupAndRestore, Callback
+from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback
 from oncue.feeding.rows import Rows
 
 X = torch.as_tensor(np.random.default_rng(3).normal(size=(24, 4)).astype("float32"))
@@ -231,6 +231,73 @@ class HiddenOrder(OwnOrder):
 
     def __iter__(self) -> Iterator[int]:
         yield from self._next()
+
+
+@pytest.mark.parametrize("steps", [3, 8, 14])
+@pytest.mark.parametrize("kind", ["arrays", "data set", "loader", "PyDataset", "iterable"])
+def test_epochs_of_steps_whatever_a_pass_has(tmp_path: Path, kind: str, steps: int) -> None:
+    class Whole(oncue.utils.PyDataset):
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> Any:
+            return X[index * 4 : index * 4 + 4], Y[index * 4 : index * 4 + 4]
+
+    make: Any = {
+        "arrays": lambda: X,
+        "data set": lambda: TensorDataset(X, Y),
+        "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True),
+        "PyDataset": Whole,
+        "iterable": lambda: Again(own=True),
+    }[kind]
+    options = {"y": Y, "batch_size": 4} if kind == "arrays" else {"batch_size": 4} if kind == "data set" else {}
+    done: list[int] = []
+    count = LambdaCallback(on_train_batch_end=lambda batch, logs: done.append(batch))
+    at = [PowerCut(0, 2), PowerCut(1, None), PowerCut(1, min(6, steps - 1)), PowerCut(2, steps - 1)]
+    run(tmp_path / "c", make, steps_per_epoch=steps, callbacks=[count], **options)
+    assert done == [*range(steps)] * 3
+    survives(tmp_path, make, at, steps_per_epoch=steps, **options)
+
+
+class Reversed(DataLoader[Any]):
+    """Iterates in its own way."""
+
+    def __iter__(self) -> Any:
+        yield from reversed(list(super().__iter__()))
+
+
+def test_a_loader_with_an_iter_of_its_own_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    survives(tmp_path, lambda: Reversed(TensorDataset(X, Y), batch_size=4, shuffle=True), cuts())
+    assert "is read again" in capsys.readouterr().out
+
+
+def test_batches_in_any_order_can_be_resumed_at_the_beginning_of_an_epoch_only(tmp_path: Path) -> None:
+    make = of_loader(num_workers=1, in_order=False)
+    with pytest.raises(ValueError, match=r"in_order=False.*resume='epoch'"):
+        run(tmp_path, make)
+    run(tmp_path, make, save_freq="epoch")
+
+
+def test_an_error_in_a_generator_is_the_users_own_and_the_run_goes_on(tmp_path: Path) -> None:
+    def make(fails: bool) -> Callable[[], Any]:
+        def batches() -> Iterator[Any]:
+            for number, batch in enumerate(generator()):
+                if fails and number == 9:
+                    raise FileNotFoundError("shard 9")
+                yield batch
+
+        return batches
+
+    whole = run(tmp_path / "a", make(False), steps_per_epoch=6)
+    with pytest.raises(FileNotFoundError, match="^shard 9$"):
+        run(tmp_path / "b", make(True), steps_per_epoch=6)
+    assert run(tmp_path / "b", make(False), steps_per_epoch=6) == whole
+
+
+def test_one_iterator_is_not_for_training_and_validation(tmp_path: Path) -> None:
+    batches = generator()
+    with pytest.raises(ValueError, match="`x` and `validation_data` are the same generator"):
+        run(tmp_path, lambda: batches, steps_per_epoch=2, validation_data=batches, validation_steps=2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

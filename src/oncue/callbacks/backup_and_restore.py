@@ -155,7 +155,9 @@ class BackupAndRestore(Callback):
             state = self._fitting(state, run)
         if self.resume == "epoch":
             return None if state is None else state.at_epoch(without=run.read_again)
-        inside = self.every.unit != "epoch" or (state is not None and state.batch > 0)
+        # One that was saved in validation has the results of the epoch's steps, all of which are done.
+        amid = state is not None and state.batch > 0 and state.parts.get("results") is None
+        inside = self.every.unit != "epoch" or amid
         obstacle = run.obstacle() if inside else None
         if obstacle is not None:
             raise ValueError(

@@ -29,6 +29,7 @@ __all__ = [
     "Batch",
     "Batches",
     "as_batches",
+    "check_apart",
     "class_weight_to_sample_weights",
     "split_validation",
     "unpack_x_y_sample_weight",
@@ -65,7 +66,8 @@ def as_batches(
             gives `steps` batches. Sources that yield whole batches ignore it, with a warning.
         shuffle: True for a new random order per epoch, "batch" to shuffle whole batches. Loaders and streams ignore it:
             they shuffle themselves. A PyDataset's batches are kept whole in any case.
-        steps: Batches per epoch, each of which continues where the last one stopped. Default: a whole pass.
+        steps: Batches per epoch, each of which continues where the last one stopped. Default: a whole pass. Only with the
+            method "fit" an epoch may be longer than a pass.
         class_weight: Weight per class index; can't be combined with sample weights.
         device: Where batches go.
         dtype: The type that floats become; floatx by default. Targets are never of 16 bits.
@@ -105,7 +107,22 @@ def as_batches(
     else:
         weights = None if class_weight is None else ClassWeights(class_weight)
         batches = _from_source(x, y, sample_weight, batch_size, shuffle, weights, device, floats, method)
-    return batches if steps is None or steps == batches.num_batches else StepBatches(batches, steps)
+    if steps is None or steps == batches.num_batches:
+        return batches
+    return StepBatches(batches, steps, repeats=method == "fit")
+
+
+def check_apart(batches: Batches, validation: Batches) -> None:
+    """Refuse one iterator as both training and validation data: each of its batches would be used for one of them only.
+
+    Raises:
+        ValueError: If it is the same object.
+    """
+    if batches.source is validation.source and not batches.restartable:
+        raise ValueError(
+            f"`x` and `validation_data` are the same {type(batches.source).__name__}. Each of its batches can be used once, so "
+            "they would take turns. Pass two of them, one for each."
+        )
 
 
 class MakeBatches(Protocol):

@@ -73,9 +73,11 @@ class LoaderBatches(Batches):
         self.source = loader
         self.batch_size = loader.batch_size
         self.num_batches = _length(loader)
-        self.exact_position = type(loader).__iter__ is DataLoader.__iter__ and getattr(loader, "in_order", True)
+        self.exact_position = bool(getattr(loader, "in_order", True) or not loader.num_workers)
         if not self.exact_position:
-            self.obstacle = f"the loader, a {type(loader).__name__}, doesn't iterate as torch's DataLoader does"
+            self.obstacle = (
+                "the loader has in_order=False: the order of its batches depends on how fast its workers are"
+            )
         of_samples = parts_of(loader.dataset) + parts_of(loader.collate_fn)
         # Workers that stay have copies of the data set as it was when they began.
         stays = loader.num_workers and loader.persistent_workers
@@ -291,8 +293,9 @@ def loader_batches(
         shuffle: Ignored: the loader decides.
 
     Returns:
-        A `LoaderBatches`, or a `StreamBatches` for an `IterableDataset`, which may be readable only once, and for a
-        stateful loader, which saves its own position. A stateful `IterableDataset` is asked for its position, too.
+        A `LoaderBatches`, or a `StreamBatches` for an `IterableDataset`, which may be readable only once, for a stateful
+        loader, which saves its own position, and for one with an `__iter__` of its own. A stateful `IterableDataset` is asked
+        for its position, too.
 
     Example:
         >>> loader = DataLoader(torch.arange(4.0), batch_size=2)
@@ -300,7 +303,8 @@ def loader_batches(
         2
     """
     arrange = split_columns if is_huggingface(loader.dataset) else _unchanged
-    if not isinstance(loader.dataset, IterableDataset) and not is_stateful(loader):
+    as_torch_does = type(loader).__iter__ is DataLoader.__iter__
+    if as_torch_does and not isinstance(loader.dataset, IterableDataset) and not is_stateful(loader):
         return LoaderBatches(loader, convert, arrange)
     # The copies of a data set in other processes can't be asked; the state of Hugging Face's leaves out its shuffle buffer.
     asked = is_stateful(loader.dataset) and not loader.num_workers and not is_huggingface(loader.dataset)

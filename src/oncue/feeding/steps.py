@@ -12,13 +12,15 @@ from oncue.feeding.batch import Batch, Batches
 class StepBatches(Batches):
     """Epochs of `steps` batches, as `steps_per_epoch` asks for.
 
-    An epoch continues where the last one stopped. When a pass ends within an epoch, a new pass begins, unless the
-    ended pass began in the same epoch: then there are fewer batches than steps, and the epoch ends early with a
-    warning. (Keras 3 ends the epoch early in either case.)
+    An epoch continues where the last one stopped. When a pass ends within an epoch, a new pass begins. Where that would count
+    samples twice, as in validation, it doesn't begin within the epoch that the ended pass began in: there are fewer batches
+    than steps, and the epoch ends early with a warning, as it does when a source has nothing left. (Keras 3 ends the epoch
+    early in all these cases.)
 
     Args:
         batches: The source.
         steps: Batches per epoch.
+        repeats: Whether an epoch may have several whole passes.
 
     Example:
         >>> from oncue.feeding.arrays import ArrayBatches
@@ -27,7 +29,7 @@ class StepBatches(Batches):
         ([0, 1], [2, 0])
     """
 
-    def __init__(self, batches: Batches, steps: int) -> None:
+    def __init__(self, batches: Batches, steps: int, repeats: bool = True) -> None:
         """See the class."""
         self.batches = batches
         self.source = batches.source
@@ -39,6 +41,7 @@ class StepBatches(Batches):
         self.reads_again = batches.reads_again
         self.data_sets = batches.data_sets
         self._steps = steps
+        self._repeats = repeats
         self._pass: Iterator[Batch] | None = None
         self._taken = 0
 
@@ -54,7 +57,7 @@ class StepBatches(Batches):
             # Without a loaded position, the epoch is taken to have begun at the first batch of a pass.
             self._taken = self._taken or start
             self._pass = self.batches.one_pass(self._taken)
-        step = start
+        step = begun = start
         while step < self._steps:
             batch = next(self._pass, None)
             if batch is not None:
@@ -62,7 +65,8 @@ class StepBatches(Batches):
                 step += 1
                 yield batch
                 continue
-            if began_here or not self.batches.restartable:
+            nothing_new = began_here and (step == begun or not self._repeats)
+            if nothing_new or not self.batches.restartable:
                 warn(
                     f"Your input ran out of data after {step} of {self._steps} steps, so the epoch ends here. Make "
                     "sure that it can give as many batches as there are steps in all epochs, or don't set the number "
@@ -70,7 +74,7 @@ class StepBatches(Batches):
                 )
                 self._pass, self._taken = None, 0
                 break
-            began_here = True
+            began_here, begun = True, step
             self._pass, self._taken = self.batches.one_pass(), 0
         if self._pass is not None and self._taken == self.batches.num_batches:
             # Exhaust the source's iterator, so that its saved position says that the pass is over.

@@ -94,12 +94,13 @@ def train_epochs(
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:
-                # A run resumed after the last batch of an epoch has the sums of its batches, and no batch left.
+                # A run resumed after the last batch of an epoch has no batch left, but the values, or else the sums.
+                known = pending.parts.get("results") if pending is not None and 0 < start == steps else None
                 result = model._plan.meter if result is None and start else result
-                logs = _results(model, training.plan, "train_step", steps, result)
+                logs = dict(known) if known else _results(model, training.plan, "train_step", steps, result)
                 model.eval()
                 if validation is not None and _validates(epoch, validation_freq):
-                    with run_state.measuring(steps):
+                    with run_state.measuring(steps, logs):
                         measured = test_batches(model, testing, validation, callbacks)
                     if callbacks.paused is not None:
                         break

@@ -91,6 +91,8 @@ class OutputLosses:
         self._only_weight: float | Tensor | None = None
         self.parts: list[OutputLoss] = []
         """The single losses; empty before the first batch."""
+        # What a resumed run has for the running means before they are made.
+        self._restored: list[Any] = []
         self._wanted: list[bool] = []
         self._names: list[str] | None = None
         self.held: list[Tensor] | None = None
@@ -142,6 +144,17 @@ class OutputLosses:
         if not several and not is_nested(y_pred):
             self._only, self._only_weight = self.parts[0].loss, self.parts[0].weight
         self.built = True
+        self.set_state(self._restored)
+
+    def get_state(self) -> list[Any]:
+        """Return what the running means have gathered, as `set_state` takes it."""
+        return [metric.get_state() for metric in self.metrics] if self.built else self._restored
+
+    def set_state(self, state: list[Any]) -> None:
+        """Let the running means continue from a state that `get_state` returned, as soon as the first batch has made them."""
+        self._restored = state
+        for metric, part in zip(self.metrics, state, strict=False):
+            metric.set_state(part)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Return the total loss of a batch.

@@ -53,6 +53,8 @@ class OutputMetrics:
         self._weighted: list[list[Metric]] = []
         self._names: list[str] | None = None
         self._single = False
+        # What a resumed run has for the metrics before they are made.
+        self._restored: list[Any] = []
 
     def build(self, y_true: Any, y_pred: Any) -> None:
         """Decide which metrics belong to which output; done by the first `update_state`.
@@ -84,6 +86,8 @@ class OutputMetrics:
         self._plain = [[_resolve(m, *pair) for m in spec] for spec, pair in zip(plain, pairs, strict=True)]
         self._weighted = [[_resolve(m, *pair) for m in spec] for spec, pair in zip(weighted, pairs, strict=True)]
         self.built = True
+        if self._restored:
+            self.set_state(self._restored)
 
     def _specs(self, given: Any, y_pred: Any, count: int, argument: str) -> list[list[Any]]:
         if given is None:
@@ -136,10 +140,13 @@ class OutputMetrics:
 
     def get_state(self) -> list[dict[str, Any]]:
         """Return what was gathered, as `set_state` takes it."""
-        return [metric.get_state() for metric in self.metrics]
+        return [metric.get_state() for metric in self.metrics] if self.built else self._restored
 
     def set_state(self, state: list[dict[str, Any]]) -> None:
-        """Continue from a state that `get_state` returned."""
+        """Continue from a state that `get_state` returned, as soon as the first batch has made the metrics."""
+        if not self.built:
+            self._restored = state
+            return
         if not state:
             # There was nothing yet when the state was taken.
             self.reset_state()
@@ -149,6 +156,7 @@ class OutputMetrics:
 
     def reset_state(self) -> None:
         """Forget all batches."""
+        self._restored = []
         for metric in self.metrics:
             metric.reset_state()
 

@@ -143,13 +143,19 @@ class RunState:
 
     def obstacle(self) -> str | None:
         """Return why a run can't be resumed exactly in the middle of an epoch, or None when it can."""
+        if self._measured is not None:
+            # The epoch's steps are done.
+            return None
         model = self._model
         if not self._batches.exact_position:
             return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be resumed in the middle of an epoch"
             )
-        if model._overrides("train_step") and model._plan.metrics is not None:
-            return "the model has a `train_step` of its own, whose metrics are made by its first batch"
+        batch = self._callbacks.progress.batch
+        if model._overrides("train_step") and batch is not None and batch + 1 == self._batches.num_batches:
+            return (
+                "the epoch's last batch is done, and what a `train_step` of the model's own returned for it isn't kept"
+            )
         unsavable = [type(metric).__name__ for metric in model.metrics if not _can_be_saved(metric)]
         return f"the state of the metric {unsavable[0]} can't be saved" if unsavable else None
 
@@ -189,7 +195,7 @@ class RunState:
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
-            "metrics": [metric.get_state() for metric in model.metrics] if inside else None,
+            "metrics": [metric.get_state() for metric in _measures(model)] if inside else None,
             "layers": layer_states(model),
             "journal": self._callbacks.journal.state_dict(),
             **self._data_parts((epoch, inside)),
@@ -215,16 +221,17 @@ class RunState:
         return {**self._data.capture(moment), "validation": validation, "random": random_state()}
 
     @contextmanager
-    def measuring(self, steps: int) -> Iterator[None]:
+    def measuring(self, steps: int, results: dict[str, Any]) -> Iterator[None]:
         """Mark that the model is validated in the block: a state captured there is that of the end of the epoch's steps.
 
         Args:
             steps: The epoch's batches, all of them done.
+            results: What they have measured.
         """
-        if self._callbacks.savers and _metrics_can_be_saved(self._model):
-            metrics = [metric.get_state() for metric in self._model.metrics]
+        if self._callbacks.savers:
             epoch = self._callbacks.progress.epoch or 0
-            self._measured = steps, copy.deepcopy({"metrics": metrics, **self._data_parts((epoch, True))})
+            before = {"metrics": None, "results": results, **self._data_parts((epoch, True))}
+            self._measured = steps, copy.deepcopy(before)
         try:
             yield
         finally:
@@ -312,7 +319,7 @@ class RunState:
             if key in parts["callbacks"]:
                 callback.load_state_dict(parts["callbacks"][key])
         if parts["metrics"] is not None:
-            for metric, saved in zip(model.metrics, parts["metrics"], strict=True):
+            for metric, saved in zip(_measures(model), parts["metrics"], strict=True):
                 metric.set_state(saved)
         set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
@@ -379,8 +386,12 @@ def _described(optimizer: Any) -> dict[str, Any] | None:
     }
 
 
-def _metrics_can_be_saved(model: Trainer) -> bool:
-    return all(_can_be_saved(metric) for metric in model.metrics)
+def _measures(model: Trainer) -> list[Any]:
+    """Return the metrics; of single losses that the first batch of a `train_step` of the model's own makes, all as one."""
+    found, losses = model.metrics, model._plan.losses
+    if losses is None or not model._overrides("train_step"):
+        return found
+    return [*(one for one in found if not any(one is metric for metric in losses.metrics)), losses]
 
 
 def _can_be_saved(metric: Any) -> bool:

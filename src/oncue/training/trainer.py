@@ -16,7 +16,7 @@ from oncue.callbacks import CallbackList
 from oncue.core.builtin import builtin, is_builtin
 from oncue.core.numbers import number_of, whole
 from oncue.feeding.batch import Batch, Batches
-from oncue.feeding.batches import as_batches, split_validation, unpack_x_y_sample_weight
+from oncue.feeding.batches import as_batches, check_apart, split_validation, unpack_x_y_sample_weight
 from oncue.feeding.tensors import is_batch_list
 from oncue.layers.layer import Layer
 from oncue.layers.trial import Trial
@@ -239,6 +239,7 @@ class Trainer(Layer):
                 dtype=self.input_dtype,
                 method="validation",
             )
+            check_apart(batches, validation)
         try:
             with self._running():
                 self._prepare(batches.first(), "fit", host=(x, y))
