@@ -150,6 +150,14 @@ def test_persistent_buffers_without_the_name() -> None:
     assert torch_private.own_tensors(module) == torch_private.own_tensors(Held()) == ["weight", "kept"]
 
 
+def test_tables_without_the_names() -> None:
+    module = Held()
+    public: Any = Public(module)
+    tables = torch_private.tensor_tables(public)
+    assert [list(table) for table in tables] == [["weight"], ["hidden", "kept"]]
+    assert tables[0]["weight"] is torch_private.tensor_tables(module)[0]["weight"] is module.weight
+
+
 def test_a_module_with_two_names() -> None:
     module = Held()
     module.again = module.inside

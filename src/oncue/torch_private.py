@@ -48,6 +48,22 @@ def own_tensors(module: torch.nn.Module) -> list[str]:
         return parameters + [name for name in buffers if name in kept]
 
 
+def tensor_tables(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """Return the tables in which a module itself has its parameters and its buffers, by name.
+
+    Names: `Module._parameters`, `Module._buffers`. Without them copies of the tables are made: a tensor that was replaced
+    can't be put back by writing to one.
+
+    Example:
+        >>> [list(table) for table in tensor_tables(torch.nn.BatchNorm1d(2, affine=False))]
+        [['weight', 'bias'], ['running_mean', 'running_var', 'num_batches_tracked']]
+    """
+    try:
+        return [module._parameters, module._buffers]
+    except AttributeError:
+        return [dict(module.named_parameters(recurse=False)), dict(module.named_buffers(recurse=False))]
+
+
 def children_of(module: torch.nn.Module) -> dict[str, torch.nn.Module | None]:
     """Return the modules that a module has as attributes, under every name.
 

@@ -27,6 +27,15 @@ def _reflected(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], An
     return lambda self, other: apply(self._other(other), self._shown())
 
 
+def _in_place(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Variable]:
+    def changed(self: Variable, other: Any) -> Variable:
+        # Otherwise `layer.kernel *= 2` would put a plain tensor in the place of the weight.
+        self.assign(apply(self._shown().detach(), self._other(other)))
+        return self
+
+    return changed
+
+
 class Variable:
     """A number, or an array of them, that training or your own code changes: one weight of a model.
 
@@ -35,8 +44,9 @@ class Variable:
     backed up, and copied. It can be used in arithmetic, and by torch's functions, in place of its value.
 
     The weights of layers are shown as Variables too: views of torch's parameters and buffers under Keras's names, order of
-    axes and methods. The tensor stays where torch wants it (`layer.kernel` is a `torch.nn.Parameter`), so optimizers and
-    compiled steps see plain torch. Convolution kernels are kept in torch's order of axes and shown in Keras's.
+    axes and methods. The tensor stays where torch wants it (`dense.kernel` is a `torch.nn.Parameter`), so optimizers and
+    compiled steps see plain torch. The kernels of convolutions and recurrent cells are kept in torch's order of axes; at the
+    layer's attribute, as everywhere, they are shown in Keras's.
 
     Args:
         initializer: The first value (a number, array, tensor or nested list); or a name, an initializer, or a function of
@@ -130,6 +140,11 @@ class Variable:
     def is_free(self) -> bool:
         """Whether it was made by itself and belongs to no layer yet."""
         return self._is_free
+
+    @property
+    def attribute(self) -> str:
+        """The name of the parameter or buffer in its module."""
+        return self._attribute
 
     def belong(self, module: torch.nn.Module, attribute: str) -> None:
         """Become a weight of a module, under a name at which nothing is.
@@ -277,6 +292,49 @@ class Variable:
     def __getitem__(self, index: Any) -> torch.Tensor:
         return self._shown()[index]
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        with torch.no_grad():
+            self._shown()[index] = self._other(value)
+
+    def __getattr__(self, name: str) -> Any:
+        # What torch code asks of a weight: `device`, `detach()`, `mul_(2)` write and read through a view.
+        if name.startswith("_") or not hasattr(torch.Tensor, name):
+            raise AttributeError(f"'Variable' object has no attribute {name!r}")
+        return getattr(self._shown(), name)
+
+    @property
+    def requires_grad(self) -> bool:
+        """The same as `trainable`, as torch calls it."""
+        return self.trainable
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.trainable = value
+
+    def requires_grad_(self, requires_grad: bool = True) -> Variable:
+        """Set `trainable`, and return this weight."""
+        self.trainable = requires_grad
+        return self
+
+    @property
+    def grad(self) -> torch.Tensor | None:
+        """The gradient in Keras's order of axes; None before a backward pass."""
+        gradient = self.value.grad
+        return None if gradient is None else self.to_keras(gradient)
+
+    @grad.setter
+    def grad(self, value: torch.Tensor | None) -> None:
+        self.value.grad = None if value is None else self.from_keras(value)
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The values in Keras's order of axes, which can be changed in place without a gradient."""
+        return self.to_keras(self.value.data)
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        self.value.data = self.from_keras(value)
+
     def __int__(self) -> int:
         return int(self._shown().detach())
 
@@ -322,6 +380,11 @@ class Variable:
     __ror__ = _reflected(operator.or_)
     __xor__ = _binary(operator.xor)
     __rxor__ = _reflected(operator.xor)
+
+    __iadd__ = _in_place(operator.add)
+    __isub__ = _in_place(operator.sub)
+    __imul__ = _in_place(operator.mul)
+    __itruediv__ = _in_place(operator.truediv)
 
     def __round__(self, digits: int | None = None) -> torch.Tensor:
         return torch.round(self._shown(), decimals=digits or 0)

@@ -203,5 +203,5 @@ def test_initializers_see_keras_order_of_axes() -> None:
     lstm.build((None, 6, 4))
     assert seen == [(2, 3, 4, 5), (4, 20)]
     np.testing.assert_array_equal(conv.get_weights()[0].ravel(), np.arange(120.0))
-    assert tuple(conv.kernel.shape) == (5, 4, 2, 3)
+    assert tuple(conv.kernel.shape) == (2, 3, 4, 5) and tuple(conv.stored("kernel").shape) == (5, 4, 2, 3)
     np.testing.assert_array_equal(lstm.get_weights()[0].ravel(), np.arange(80.0))

@@ -33,7 +33,7 @@ def test_same_padding_is_tensorflows(size: int, stride: int, window: int) -> Non
     layer = layers.Conv1D(1, window, strides=stride, padding="same", use_bias=False)
     found = layer(x)
     padded = F.pad(x.movedim(-1, 1), (total // 2, total - total // 2))
-    expected = F.conv1d(padded, layer.kernel, stride=stride).movedim(1, -1)
+    expected = F.conv1d(padded, layer.stored("kernel"), stride=stride).movedim(1, -1)
     assert found.shape[1] == out
     torch.testing.assert_close(found, expected)
 

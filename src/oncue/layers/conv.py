@@ -94,7 +94,7 @@ class _Conv(Layer):
         if inputs.dim() != self.rank + 2:
             arguments.check_rank(self.name, inputs.shape, self.rank + 2, windows.AXES[self.rank][self.data_format])
         arguments.check_size(self.name, inputs.shape, self._channel_axis, self._channels)
-        kernel = self.kernel
+        kernel = self.stored("kernel")
         # The view of a channels-last array is a tensor in torch's channels_last memory format: nothing is copied.
         x = windows.channels_first(arguments.like_weight(inputs, kernel), self.data_format)
         x, padding = windows.padded(x, self.padding, self._extent, self.strides)

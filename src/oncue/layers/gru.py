@@ -97,7 +97,7 @@ class GRUCell(RecurrentCell):
     def project(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the part of all gates that depends on the inputs only; for all steps at once."""
         bias = self.bias if self.bias is None or not self.reset_after else self.bias[0]
-        return F.linear(inputs, self.kernel, bias)
+        return F.linear(inputs, self.stored("kernel"), bias)
 
     def step(
         self, projected: torch.Tensor, states: list[torch.Tensor], kept: torch.Tensor | None
@@ -107,15 +107,15 @@ class GRUCell(RecurrentCell):
         units = self.units
         if self.reset_after:
             bias = None if self.bias is None else self.bias[1]
-            product = F.linear(before, self.recurrent_kernel, bias)
+            product = F.linear(before, self.stored("recurrent_kernel"), bias)
             gates, new = product[:, : 2 * units], product[:, 2 * units :]
         else:
-            gates = F.linear(before, self.recurrent_kernel[: 2 * units])
+            gates = F.linear(before, self.stored("recurrent_kernel")[: 2 * units])
         update, reset = self.recurrent_activation(projected[:, : 2 * units] + gates).chunk(2, 1)
         if self.reset_after:
             new = reset * new
         else:
-            new = F.linear(reset * before, self.recurrent_kernel[2 * units :])
+            new = F.linear(reset * before, self.stored("recurrent_kernel")[2 * units :])
         new = self.activation(projected[:, 2 * units :] + new)
         return [update * states[0] + (1 - update) * new]
 
@@ -127,7 +127,7 @@ class GRUCell(RecurrentCell):
             or self.recurrent_activation is not activations.sigmoid
         ):
             return None
-        parameters = [self.kernel, self.recurrent_kernel]
+        parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
         if self.bias is not None:
             parameters += [self.bias[0], self.bias[1]]
         swapped = []

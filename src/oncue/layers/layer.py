@@ -419,7 +419,7 @@ class Layer(torch.nn.Module):
         name: str | None = None,
         *,
         axes: tuple[int, ...] | None = None,
-    ) -> torch.Tensor:
+    ) -> Any:
         """Make a weight: a `torch.nn.Parameter` when trainable, else a buffer.
 
         Args:
@@ -434,7 +434,7 @@ class Layer(torch.nn.Module):
                 one into Keras's.
 
         Returns:
-            The stored tensor.
+            The stored tensor; with `axes` its Variable, in Keras's order.
         """
         shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
         count_weight(shape)
@@ -465,7 +465,10 @@ class Layer(torch.nn.Module):
             tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
             tensor.assign_add = variable.assign_add  # type: ignore[attr-defined]  # as above
             tensor.assign_sub = variable.assign_sub  # type: ignore[attr-defined]  # as above
-        return tensor
+        if axes is None:
+            return tensor
+        self.__dict__[attribute] = variable
+        return variable
 
     def _note_device(self) -> None:
         placed = self._placed()
@@ -497,24 +500,22 @@ class Layer(torch.nn.Module):
         if isinstance(self.__dict__.get(name), Variable) and self.__dict__[name] is not value:
             del self._variables[name], self.__dict__[name]
             delattr(self, name)
-        if isinstance(value, Variable) and value.made_alone:
-            self._take_variable(name, value)
-            return
+        if isinstance(value, Variable):
+            if value.made_alone:
+                self._take_variable(name, value)
+                return
+            if self.__dict__.get("_variables", {}).get(value.attribute) is value:
+                # What `add_weight` returned for one with axes in another order.
+                self._move_weight(value.attribute, name)
+                self.__dict__[name] = value
+                return
         # `self.w = self.add_weight(...)` moves the weight to the attribute that the author chose.
         if isinstance(value, torch.Tensor):
             for held in (self.__dict__.get("_parameters", {}), self.__dict__.get("_buffers", {})):
                 old = next((key for key, tensor in held.items() if tensor is value), None)
                 if old is not None:
-                    if old != name and old in self._variables:
-                        self.__dict__.pop(name, None)
-                        held[name] = held.pop(old)
-                        variable = self._variables.pop(old)
-                        variable._attribute = name
-                        if variable.name == "weight":
-                            variable.name = variable.path = name
-                        self._variables[name] = variable
-                        if old in self._regularizers:
-                            self._regularizers[name] = self._regularizers.pop(old)
+                    if old in self._variables:
+                        self._move_weight(old, name)
                     return
         super().__setattr__(name, value)
         if isinstance(value, torch.nn.Module) and not isinstance(value, Layer) and value.training != self.training:
@@ -522,6 +523,30 @@ class Layer(torch.nn.Module):
             value.train(self.training)
         elif name == "compute_mask":
             self._makes_masks = True
+
+    def _move_weight(self, old: str, name: str) -> None:
+        """Keep a weight under the attribute that the author of the layer chose."""
+        if old == name:
+            return
+        self.__dict__.pop(name, None)
+        self.__dict__.pop(old, None)
+        tables: list[dict[str, Any]] = [self._parameters, self._buffers]
+        for held in tables:
+            if old in held:
+                held[name] = held.pop(old)
+        variable = self._variables.pop(old)
+        variable._attribute = name
+        if variable.name == "weight":
+            variable.name = variable.path = name
+        self._variables[name] = variable
+        if old in self._regularizers:
+            self._regularizers[name] = self._regularizers.pop(old)
+
+    def stored(self, name: str) -> torch.Tensor:
+        """Return a trained weight as it is kept, in torch's order of axes."""
+        tensor = self._parameters[name]
+        assert tensor is not None
+        return tensor
 
     def _take_variable(self, name: str, variable: Variable) -> None:
         """Make a Variable of the user's own a weight, which is still seen at the attribute."""

@@ -110,7 +110,7 @@ class LSTMCell(RecurrentCell):
     ) -> list[torch.Tensor]:
         """Return output and memory after a step."""
         before = states[0] if kept is None else states[0] * kept
-        gates = projected + F.linear(before, self.recurrent_kernel)
+        gates = projected + F.linear(before, self.stored("recurrent_kernel"))
         let_in, forget, new, out = gates.chunk(4, 1)
         gate = self.recurrent_activation
         memory = gate(forget) * states[1] + gate(let_in) * self.activation(new)
@@ -128,7 +128,7 @@ class LSTMCell(RecurrentCell):
         if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16:
             # The CPU has no such kernel for float16.
             return None
-        parameters = [self.kernel, self.recurrent_kernel]
+        parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
         if self.bias is not None:
             parameters += [self.bias, torch.zeros_like(self.bias)]
         compiled = torch.compiler.is_compiling() and weights_are_usual(parameters)

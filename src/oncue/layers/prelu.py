@@ -56,7 +56,7 @@ class PReLU(Layer):
             1 if axis in shared else arguments.known_size(self.name, input_shape, axis)
             for axis in range(1, len(input_shape))
         ]
-        self.alpha = self.add_weight(
+        self.alpha: torch.Tensor = self.add_weight(
             shape,
             self.alpha_initializer,
             regularizer=self.alpha_regularizer,

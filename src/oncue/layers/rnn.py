@@ -149,7 +149,7 @@ class RNN(Layer):
         training: bool,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         arguments.check_size(self.name, x.shape, -1, cell.features)
-        x = arguments.like_weight(x, cell.kernel)
+        x = arguments.like_weight(x, cell.stored("kernel"))
         if training and cell.dropout:
             # One mask for all steps of a sample (Gal & Ghahramani, 2016).
             x = x * F.dropout(torch.ones_like(x[:, :1]), cell.dropout)

@@ -96,7 +96,7 @@ class RecurrentCell(Layer):
 
     def project(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the part of all gates that depends on the inputs only; for all steps at once."""
-        return F.linear(inputs, self.kernel, self.bias)
+        return F.linear(inputs, self.stored("kernel"), self.bias)
 
     def step(
         self, projected: torch.Tensor, states: list[torch.Tensor], kept: torch.Tensor | None
@@ -121,7 +121,7 @@ class RecurrentCell(Layer):
     def call(self, inputs: torch.Tensor, states: Any, training: bool = False) -> tuple[torch.Tensor, Any]:
         """Compute one step: return the output and the new states."""
         before = list(states) if isinstance(states, (list, tuple)) else [states]
-        inputs = arguments.like_weight(inputs, self.kernel)
+        inputs = arguments.like_weight(inputs, self.stored("kernel"))
         if training and self.dropout:
             inputs = F.dropout(inputs, self.dropout)
         after = self.step(self.project(inputs), before, self.recurrent_mask(before[0], training))
@@ -136,7 +136,7 @@ class RecurrentCell(Layer):
     def get_initial_state(self, batch_size: int) -> list[torch.Tensor]:
         """Return zeros for each state."""
         sizes = self.state_size if isinstance(self.state_size, list) else [self.state_size]
-        return [self.kernel.new_zeros(batch_size, size) for size in sizes]
+        return [self.stored("kernel").new_zeros(batch_size, size) for size in sizes]
 
     def own_config(self) -> dict[str, Any]:
         """Return the arguments of the cell, which are also the layer's."""

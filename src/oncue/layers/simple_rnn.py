@@ -53,14 +53,14 @@ class SimpleRNNCell(RecurrentCell):
     ) -> list[torch.Tensor]:
         """Return the state after a step."""
         before = states[0] if kept is None else states[0] * kept
-        return [self.activation(projected + F.linear(before, self.recurrent_kernel))]
+        return [self.activation(projected + F.linear(before, self.stored("recurrent_kernel")))]
 
     def fused(self, inputs: torch.Tensor, states: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
         """Run torch's kernel where the activation is tanh or relu."""
         run = {activations.tanh: torch.rnn_tanh, activations.relu: torch.rnn_relu}.get(self.activation)
         if run is None:
             return None
-        parameters = [self.kernel, self.recurrent_kernel]
+        parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
         if self.bias is not None:
             parameters += [self.bias, torch.zeros_like(self.bias)]
         outputs, last = run(

@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from oncue.core.builtin import is_builtin
 from oncue.random import SeedGenerator
 from oncue.random_state import generator_state, is_generator, rewinder, set_generator_state
+from oncue.torch_private import children_of, tensor_tables
 
 PutBack = Callable[[], object]
 
@@ -145,20 +146,17 @@ class _Module:
         self._module = module
         self._parts = self._parts_now()
         # What stands in the tables may be replaced as well as changed.
-        self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (table, dict(table)) for table in (module._parameters, module._buffers)
-        ]
+        self._tables = [(table, dict(table)) for table in tensor_tables(module)]
         of_torch = "built" not in vars(module)
-        copied = [tensor for tensor in module._buffers.values() if tensor is not None]
+        copied = [buffer for buffer in self._tables[1][1].values() if buffer is not None]
         if not is_builtin(type(module)):
-            weights = (weight for weight in module._parameters.values() if weight is not None)
+            weights = (weight for weight in self._tables[0][1].values() if weight is not None)
             copied += [weight for weight in weights if not (of_torch and weight.requires_grad)]
         self._values = [put_back for put_back in map(_tensor, copied) if put_back is not None]
         self._attributes = _attributes_of(module)
 
     def _parts_now(self) -> tuple[Any, ...]:
-        module = self._module
-        return dict(module._modules), set(module._parameters), set(module._buffers)
+        return children_of(self._module), *map(set, tensor_tables(self._module))
 
     def put_back(self) -> bool:
         """Put them back, and return whether parts were made meanwhile, which stay."""
