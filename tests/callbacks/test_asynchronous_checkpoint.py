@@ -214,3 +214,22 @@ def test_a_torch_module(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     assert torch.equal(tensor(load_file(tmp_path / "m.safetensors")["weight"]), module.module.weight)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_any_callback_finds_the_last_file_at_the_end_of_the_run(
+    first: bool, tmp_path: Path, slow_disk: threading.Event
+) -> None:
+    class Upload(keras.callbacks.Callback):
+        found: Any = None
+
+        def on_train_end(self, logs: Any = None) -> None:
+            other = model()
+            other.load_weights(tmp_path / "last.safetensors")
+            self.found = same_arrays(other.get_weights(), self.model.get_weights())
+
+    saver = keras.callbacks.ModelCheckpoint(tmp_path / "last.safetensors", save_weights_only=True, asynchronous=True)
+    upload = Upload()
+    threading.Timer(0.05, slow_disk.set).start()
+    model().fit(X, Y, epochs=2, verbose=0, callbacks=[upload, saver] if first else [saver, upload])
+    assert upload.found

@@ -26,6 +26,7 @@ from oncue.callbacks import (
     Callback,
     CSVLogger,
     EarlyStopping,
+    LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
     ReduceLROnPlateau,
@@ -230,6 +231,18 @@ def an_old_backup_that_cant_be_deleted(folder: Path, patch: pytest.MonkeyPatch) 
 
     patch.setattr(os, "unlink", refuse)
     dense().fit(X, Y, epochs=4, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def a_log_that_is_removed(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    remove = LambdaCallback(on_epoch_end=lambda epoch, logs: os.unlink(folder / "log.csv"))
+    dense().fit(X, Y, verbose=0, callbacks=[CSVLogger(folder / "log.csv"), remove])
+
+
+@case
+def a_value_that_is_no_number(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    add = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(v="high"))
+    dense().fit(X, Y, verbose=0, callbacks=[add, EarlyStopping("v", mode="min")])
 
 
 @case

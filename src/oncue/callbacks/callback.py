@@ -44,6 +44,8 @@ class Callback(Stateful):
         model: The model, once the callback belongs to a list.
         makes_way: Set to True in a subclass that saves or reports, and needs no place of its own in the list: at an end those
             of oncue that decide, such as `EarlyStopping`, are called first.
+        finishes_files: Set to True in a subclass whose `on_train_end` only finishes files that were written in the background:
+            it is called before all others there.
         runs_last: Set to True in a subclass that must be called after all others at an end.
         saves_run: Set to True in a subclass that saves the state of all others: it is called after those that run last.
         ends_run: Set to True in a subclass that may end the process: it is called after all of these.
@@ -64,6 +66,7 @@ class Callback(Stateful):
     model: Any = None
     validation_data: Any = None
     makes_way: ClassVar[bool] = False
+    finishes_files: ClassVar[bool] = False
     runs_last: ClassVar[bool] = False
     saves_run: ClassVar[bool] = False
     ends_run: ClassVar[bool] = False

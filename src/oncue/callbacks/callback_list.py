@@ -141,7 +141,7 @@ class CallbackList(Callback):
             found = [(callback, own_method(callback, hook)) for callback in self.callbacks if wants(callback, hook)]
             called = [(callback, *method) for callback, method in found if method is not None]
             if hook.endswith("_end"):
-                called = in_turn(called)
+                called = in_turn(called, hook)
             pairs = [(callback, method) for callback, method, _ in called]
             listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in called))
             self._listeners[hook] = listeners

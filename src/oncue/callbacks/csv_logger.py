@@ -90,6 +90,7 @@ class CSVLogger(Callback):
         if not self.append:
             return None
         path = Path(self.filename)
+        require_file(path)
         # A torn row is removed when the file is opened.
         whole = _whole_rows(_text(path.read_bytes() if path.exists() else b""))
         content, rows = whole.encode("utf-8"), _rows(whole, self.sep)
@@ -177,6 +178,9 @@ class CSVLogger(Callback):
             with file:
                 file.flush()
                 os.fsync(file.fileno())
+                lost = not _has_its_name(file, self.filename)
+            if lost:
+                warn(f"`{self.filename}` was removed or replaced during the run; rows that CSVLogger wrote are lost.")
 
     def _write_line(self, cells: Iterable[Any]) -> None:
         if self._file is None:
@@ -221,6 +225,13 @@ class CSVLogger(Callback):
             warn(f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.")
             replace_file(path, whole.encode("utf-8"))
         return rows[0][1:] if rows else None
+
+
+def _has_its_name(file: TextIO, name: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
+    except OSError:
+        return False
 
 
 def _columns(logs: dict[str, Any]) -> list[str]:

@@ -65,7 +65,8 @@ class ModelCheckpoint(MonitorCallback):
             error before the first step, unless `initial_value_threshold` is given. `keep` then also counts earlier files.
         asynchronous: Whether to write in the background: training waits only while the tensors are copied. One file is
             written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk. For a
-            callback of yours that follows in the list, in the same hook, the file is waited for.
+            callback of yours that follows in the list, in the same hook, and for any at the end of the run, the file is waited
+            for; elsewhere it may still be on its way.
         period: The word of Keras 2 for a number of epochs; use `every`.
 
     Every file that is saved as the best has its score in it. With `keep` or `resume_best`, what was saved is recorded beside
@@ -92,6 +93,7 @@ class ModelCheckpoint(MonitorCallback):
     """
 
     makes_way = True
+    finishes_files = True
     state_fields = ("best", "waited", "run_id", "records")
     _without = "it can't tell the best, and saves every time as long as it knows of none"
 

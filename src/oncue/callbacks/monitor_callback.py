@@ -108,6 +108,9 @@ class MonitorCallback(Callback):
         if not self._warned and not self._skipped(logs):
             self._warned = True
             known = ", ".join(logs or ()) or "nothing"
+            if value is not None:
+                warn(f"{type(self).__name__} watches `{self.monitor}`, whose value {value!r} is no number.")
+                return None
             said = (
                 f"{type(self).__name__} watches `{self.monitor}`, which is not available; this epoch logged: {known}."
             )

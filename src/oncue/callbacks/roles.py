@@ -100,15 +100,17 @@ def wants(callback: Any, hook: str) -> bool:
     return True if listens_to is None else bool(listens_to(hook))
 
 
-def in_turn(called: Sequence[Called]) -> list[Called]:
+def in_turn(called: Sequence[Called], hook: str = "on_epoch_end") -> list[Called]:
     """Return those that have a hook in the order in which they are called at an end.
 
     A user's code keeps its place: what stands before it in the list has decided and saved, and what stands after it sees
     what it did. Between two of the user's, those of oncue that save or report make way for those that decide. What saves
-    the state of all others, or may end the process, comes after all.
+    the state of all others, or may end the process, comes after all. At the end of a run, what writes files in the
+    background finishes them before anything else.
 
     Args:
         called: Each callback, its method for the hook, and whether that is oncue's own code; in the order of the list.
+        hook: The hook.
 
     Example:
         >>> from oncue.callbacks import CSVLogger, EarlyStopping, LambdaCallback
@@ -123,7 +125,8 @@ def in_turn(called: Sequence[Called]) -> list[Called]:
         makes_way = _says(callback, "makes_way")
         fixed = not makes_way and not (ours and is_builtin(type(callback)))
         stretch += fixed
-        keys.append([*(_says(callback, name) for name in _LATE), stretch, makes_way])
+        finishes = ours and hook == "on_train_end" and _says(callback, "finishes_files")
+        keys.append([not finishes, *(_says(callback, name) for name in _LATE), stretch, makes_way])
         stretch += fixed
     return [called[place] for place in sorted(range(len(called)), key=keys.__getitem__)]
 

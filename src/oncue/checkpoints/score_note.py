@@ -13,7 +13,7 @@ KEY = "oncue_score"
 """The name of a note in the metadata of a safetensors file."""
 
 _END_OF_FILE = 4096
-_LONGEST_HEADER = 100_000_000
+_LONGEST_HEADER = 16_000_000
 
 
 @dataclass(frozen=True)

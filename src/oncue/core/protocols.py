@@ -134,12 +134,14 @@ class HasPlace(Protocol):
 
     Attributes:
         makes_way: It saves or reports, so that those of oncue's own that decide come first, up to the next of the user's.
+        finishes_files: At the end of a run it only finishes files that it writes in the background, before all others.
         runs_last: It comes after all that don't declare that.
         saves_run: It saves the state of all others, so that they come first.
         ends_run: It may end the process, so that those that save come first.
     """
 
     makes_way: bool
+    finishes_files: bool
     runs_last: bool
     saves_run: bool
     ends_run: bool
