@@ -177,3 +177,38 @@ def test_parses_back_to_the_logs(tmp_path_factory: pytest.TempPathFactory, epoch
         assert read.pop("epoch") == str(epoch)
         assert {name: float(cell) for name, cell in read.items()} == logs
         assert all(math.isfinite(float(cell)) or "inf" in cell for cell in read.values())
+
+
+def test_the_state_is_what_is_in_the_file_and_reads_what_was_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "log.csv", 0
+    logger = CSVLogger(path)
+    logger.on_train_begin()
+
+    def whole(self: Path) -> bytes:
+        nonlocal read
+        read += 1
+        with open(self, "rb") as file:
+            return file.read()
+
+    monkeypatch.setattr(Path, "read_bytes", whole)
+
+    def state_is_right() -> bool:
+        with open(path, newline="", encoding="utf-8") as file:
+            return str(logger.state_dict()["text"]) == file.read()
+
+    for epoch in range(300):
+        logger.on_epoch_end(epoch, {"loss": epoch / 7, "who": "\u00e9\n"})
+        assert state_is_right()
+    assert read == 1
+    # A new column, a row of somebody else's, and a file that was written anew in its place.
+    logger.on_epoch_end(300, {"loss": 0.0, "who": "", "more": 1})
+    assert state_is_right()
+    with open(path, "a", encoding="utf-8") as other:
+        other.write("301,1,2,3\n")
+    assert state_is_right()
+    with open(path, "r+", encoding="utf-8") as other:
+        other.write("x" * 20_000)
+    assert state_is_right()
+    logger.close()

@@ -85,7 +85,7 @@ def tensors(weight: torch.Tensor) -> TensorBlocks:
     ["", "[]", '{"format": 9}', '{"format": 2}', '{"format": 2, "parts": {"a": {"$tensor": "7"}}}', "[" * 100_000],
 )
 def test_a_file_that_is_no_state_is_refused(tmp_path: Path, text: str) -> None:
-    write_state(tmp_path / "state", text.encode(), tensors(torch.ones(2)))
+    write_state(tmp_path / "state", [text.encode()], tensors(torch.ones(2)))
     with pytest.raises(ValueError, match="can't be read as the state of a run"):
         TrainingState.read(tmp_path / "state")
 
@@ -121,7 +121,7 @@ def test_other_programs_can_read_it(tmp_path: Path, size: int) -> None:
 
 def test_an_unknown_mark_is_refused(tmp_path: Path) -> None:
     text = b'{"format": 2, "fingerprint": {}, "parts": {"a": {"$call": 1}}}'
-    write_state(tmp_path / "state", text, tensors(torch.ones(2)))
+    write_state(tmp_path / "state", [text], tensors(torch.ones(2)))
     with pytest.raises(ValueError, match=r"\$call"):
         TrainingState.read(tmp_path / "state")
 

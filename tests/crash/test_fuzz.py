@@ -483,7 +483,7 @@ def test_states(part: str, tmp_path: Path) -> None:
         if part == "json":
             # With a right checksum.
             text = json.dumps(data.draw(changed_json(copy.deepcopy(frozen.plain)))).encode()
-            write_state(path, text, frozen.blocks())
+            write_state(path, [text], frozen.blocks())
         else:
             path.write_bytes(data.draw(changed(good)))
         ends_well(action)

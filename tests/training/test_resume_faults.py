@@ -81,7 +81,7 @@ def cut(path: Path) -> None:
 
 def wrong_json(path: Path) -> None:
     # With the right checksum: what a later version of the library, or a fault in it, may have written.
-    write_state(path, json.dumps({"format": 2, "parts": {}}).encode(), blocks_of({}))
+    write_state(path, [json.dumps({"format": 2, "parts": {}}).encode()], blocks_of({}))
 
 
 @pytest.mark.parametrize("damage", [damage, cut, wrong_json])

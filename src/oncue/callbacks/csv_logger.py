@@ -14,9 +14,12 @@ from typing import Any, TextIO
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, replace_file, require_file, sweep
+from oncue.core.growing import GrowingText
 from oncue.core.warn import warn
 
 _MISSING = "NA"
+# So much of the end of what was read shows that a file was only appended to.
+_KNOWN = 4096
 
 
 @builtin
@@ -62,28 +65,47 @@ class CSVLogger(Callback):
         self.append = append
         self.keys: list[str] | None = None
         self._file: TextIO | None = None
-        self._read: tuple[tuple[int, int, int], str] | None = None
+        self._read: tuple[tuple[int, int, int], GrowingText] | None = None
+        self._end = b""
 
     @property
-    def text(self) -> str:
+    def text(self) -> GrowingText:
         """What is in the file: a resumed run continues it, whatever was written after its state was saved."""
         try:
             found = os.stat(self.filename)
         except FileNotFoundError:
-            return ""
-        # States are saved more often than rows are written.
+            return GrowingText()
+        # States are saved more often than rows are written, and rows are appended.
         now = (found.st_size, found.st_mtime_ns, found.st_ino)
         if self._read is None or self._read[0] != now:
-            self._read = now, Path(self.filename).read_bytes().decode("utf-8")
+            text = self._appended(found.st_ino)
+            if text is None:
+                content = Path(self.filename).read_bytes()
+                text, self._end = GrowingText(content.decode("utf-8")), content[-_KNOWN:]
+            self._read = now, text
         return self._read[1]
 
     @text.setter
-    def text(self, value: str) -> None:
+    def text(self, value: GrowingText | str) -> None:
+        value = str(value)
         self.close()
         replace_file(self.filename, value.encode("utf-8"))
         rows = _rows(value, self.sep)
         self.keys = rows[0][1:] if rows else None
         self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
+
+    def _appended(self, inode: int) -> GrowingText | None:
+        """Return what was read, with what was appended to it since; None if that isn't all that has happened."""
+        if self._read is None or self._read[0][2] != inode or not self._end:
+            return None
+        with open(self.filename, "rb") as file:
+            file.seek(self._read[0][0] - len(self._end))
+            content = file.read()
+        if not content.startswith(self._end):
+            return None
+        self._read[1].append(content[len(self._end) :].decode("utf-8"))
+        self._end = content[-_KNOWN:]
+        return self._read[1]
 
     def mark_files(self) -> dict[str, Any] | None:
         """Return what the file that is appended to has before this run."""

@@ -12,6 +12,7 @@ from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending, explain
 from oncue.core.builtin import builtin
 from oncue.core.costs import added
+from oncue.core.growing import Growing
 from oncue.core.journal import Journal
 from oncue.core.logs import ByLogName
 from oncue.core.preempted import Preempted
@@ -57,7 +58,7 @@ class History(Callback):
     def _reset(self) -> None:
         self.history: dict[str, list[Any]] = ByLogName()
         self.logged_in: dict[str, list[int]] = ByLogName()
-        self.epoch: list[int] = []
+        self.epoch: list[int] = Growing()
         self._ending = Ending()
         self._steps = ""
         self._began = time.perf_counter()
@@ -75,7 +76,9 @@ class History(Callback):
         # Older states have neither.
         earlier = fields.pop("seconds", 0.0), fields.pop("costs", {})
         super().load_state_dict(fields)
-        self.history, self.logged_in = ByLogName(self.history), ByLogName(self.logged_in)
+        self.epoch = Growing(self.epoch)
+        self.history = ByLogName({name: Growing(values) for name, values in self.history.items()})
+        self.logged_in = ByLogName({name: Growing(epochs) for name, epochs in self.logged_in.items()})
         if self._run is not None and self._run.progress.epoch is None:
             # Going back to an earlier state of the same run doesn't turn back the clock.
             self._earlier = earlier
@@ -88,8 +91,8 @@ class History(Callback):
         """Keep the epoch's logs."""
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(value)
-            self.logged_in.setdefault(name, []).append(epoch)
+            self.history.setdefault(name, Growing()).append(value)
+            self.logged_in.setdefault(name, Growing()).append(epoch)
         if self.model is not None:
             self.model.history = self
 

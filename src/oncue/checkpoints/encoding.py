@@ -6,11 +6,14 @@ jsonpickle, import classes that the file names.
 
 from __future__ import annotations
 
+import json
 import math
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from oncue.checkpoints.tensors_file import is_known
+from oncue.core.growing import Growing, GrowingText
 
 _MARKS = ("$tensor", "$complex", "$array", "$scalar", "$tuple", "$dict", "$float")
 
@@ -79,11 +82,52 @@ def _encoded_pairs(value: Mapping[Any, Any], tensors: dict[str, Any]) -> Any:
     return {"$dict": [[_encoded(key, tensors), part] for key, part in found.items()]}
 
 
+class Written:
+    """A long list, or a long text, that is JSON already.
+
+    Args:
+        pieces: The JSON of a list without brackets, in pieces that are to be joined by commas; of a text without quotation
+            marks.
+        is_text: Whether it is that of a text.
+    """
+
+    def __init__(self, pieces: list[bytes], is_text: bool = False) -> None:
+        self._pieces = pieces
+        self._form = (b'"', b"", b'"') if is_text else (b"[", b",", b"]")
+
+    def text(self) -> bytes:
+        """Return the JSON of it."""
+        begin, between, end = self._form
+        return begin + between.join(self._pieces) + end
+
+
+def _text_of(item: Any) -> bytes | None:
+    """Return the JSON of a plain value; None for other values, which may be changed."""
+    kind = type(item)
+    if item is None or kind in (bool, int, str) or (kind is float and math.isfinite(item)):
+        return json.dumps(item).encode("ascii")
+    return json.dumps({"$float": str(item)}).encode("ascii") if kind is float else None
+
+
+def _text_of_fixed(item: Any) -> bytes | None:
+    """Return the JSON of a value without tensors that is never changed; None for others."""
+    tensors: dict[str, Any] = {}
+    try:
+        found = _encoded(item, tensors)
+    except _UnencodableError:
+        return None
+    return None if tensors else json.dumps(found, allow_nan=False).encode("ascii")
+
+
 def _encoded_items(value: list[Any] | tuple[Any, ...], tensors: dict[str, Any]) -> Any:
+    if isinstance(value, Growing):
+        texts = value.texts(_text_of_fixed if value.fixed else _text_of)
+        if texts is not None:
+            return Written(texts)
     if type(value) is list:
         kinds = set(map(type, value))
         if kinds in ({str}, {int}) or (kinds == {float} and math.isfinite(sum(value))):
-            # A long History or journal.
+            # A long one.
             return value.copy()
     parts: list[Any] = []
     try:
@@ -99,6 +143,8 @@ def _encoded_other(value: Any, tensors: dict[str, Any]) -> Any:
     import numpy as np
     import torch
 
+    if isinstance(value, GrowingText):
+        return Written(value.texts(), is_text=True)
     if isinstance(value, torch.Tensor):
         if not is_known(value.dtype) and not value.is_complex():
             raise _UnencodableError(f"Tensor of {value.dtype}")
@@ -130,6 +176,8 @@ def decode(value: Any, tensors: Mapping[str, Any]) -> Any:
         >>> decode({"$tuple": [1, {"$float": "nan"}]}, {})
         (1, nan)
     """
+    if isinstance(value, Written):
+        value = json.loads(value.text())
     if isinstance(value, list):
         return [decode(part, tensors) for part in value]
     if not isinstance(value, dict):
@@ -154,6 +202,29 @@ def decode(value: Any, tensors: Mapping[str, Any]) -> Any:
     if mark == "$float":
         return float(content)
     raise ValueError(f"the mark {mark!r} is none of {', '.join(_MARKS)}")
+
+
+def json_of(value: Any) -> list[bytes]:
+    """Return the JSON of what `encode` returned, in pieces.
+
+    Example:
+        >>> b"".join(json_of({"a": [1, "b"], "rows": Written([b"0.5,0.25", b"0.75"])}))
+        b'{"a": [1, "b"], "rows": [0.5,0.25,0.75]}'
+    """
+    written: list[Written] = []
+    # Stands where a list that is JSON already belongs; nobody can have written this text.
+    mark = secrets.token_hex(16)
+
+    def placed(part: Written) -> str:
+        written.append(part)
+        return mark
+
+    text = json.dumps(value, allow_nan=False, default=placed).encode("ascii")
+    first, *others = text.split(f'"{mark}"'.encode("ascii"))
+    pieces = [first]
+    for one, other in zip(written, others, strict=True):
+        pieces += [one.text(), other]
+    return pieces
 
 
 def _encoded_tensor(tensor: Any, tensors: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, read_tensors, seal
@@ -49,12 +49,12 @@ def blocks_of(tensors: Mapping[str, torch.Tensor]) -> TensorBlocks:
     return TensorBlocks(entries_of(tensors), sum(map(len, blocks)), blocks)
 
 
-def write_state(path: str | os.PathLike[str], text: bytes, tensors: TensorBlocks) -> None:
+def write_state(path: str | os.PathLike[str], text: Sequence[bytes], tensors: TensorBlocks) -> None:
     """Write a state, with a checksum of all of it, and let it reach the disk.
 
     Args:
         path: The file; one that is there is written over.
-        text: The state's JSON.
+        text: The state's JSON, in pieces.
         tensors: Its tensors.
 
     Raises:
@@ -63,18 +63,19 @@ def write_state(path: str | os.PathLike[str], text: bytes, tensors: TensorBlocks
     Example:
         >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_state(f"{folder}/a.safetensors", b"{}", blocks_of({"weight": torch.ones(2)}))
+        ...     write_state(f"{folder}/a.safetensors", [b"{}"], blocks_of({"weight": torch.ones(2)}))
         ...     read_state(f"{folder}/a.safetensors")
         ({}, {'weight': tensor([1., 1.])})
     """
     import torch
 
-    own = entries_of({TEXT: torch.empty(len(text), dtype=torch.uint8, device="meta")}, tensors.size)
+    own = entries_of({TEXT: torch.empty(sum(map(len, text)), dtype=torch.uint8, device="meta")}, tensors.size)
     with WriteBehind(path) as file:
         file.write(header_of(tensors.entries, own))
         for block in tensors.blocks:
             file.write(block)
-        file.write(text)
+        for piece in text:
+            file.write(piece)
         seal(file)
         file.synchronise()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from oncue.checkpoints.encoding import decode, encode
+from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.checkpoints.format_2 import upgraded_journal
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
@@ -209,7 +208,7 @@ class FrozenState:
         Raises:
             OSError: If it can't be written.
         """
-        write_state(path, json.dumps(self.plain, allow_nan=False).encode("utf-8"), self.blocks())
+        write_state(path, json_of(self.plain), self.blocks())
 
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""

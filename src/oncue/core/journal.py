@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from oncue.core import phrases
+from oncue.core.growing import Growing, Watched
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,16 @@ class Entry:
             where += f", batch {self.batch + 1}"
         return f"{where}: {self.callback}: {self.text}"
 
-    def kept(self) -> str | dict[str, Any]:
-        """Return it as JSON, made once for the many states of a run; as a dict where JSON would lose something."""
-        found: str | dict[str, Any] | None = vars(self).get("_kept")
-        if found is None:
-            found = asdict(self)
-            if self.what is not None:
-                # The words are made again from the data.
-                del found["text"]
-            try:
-                text = json.dumps(found, allow_nan=False)
-                if json.loads(text) == found:
-                    found = text
-            except (TypeError, ValueError):
-                # The data aren't only numbers and strings.
-                pass
-            object.__setattr__(self, "_kept", found)
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain data, from which `Entry(**data)` makes it again."""
+        found = asdict(self)
+        if self.what is not None:
+            # The words are made again from the data.
+            del found["text"]
         return found
 
 
-class Journal(list[Entry]):
+class Journal(Watched[Entry]):
     """The decisions of a run, in order: a list, which prints readably.
 
     It is bounded: after `limit` entries, those that are written make the oldest plain notes go.
@@ -94,6 +85,17 @@ class Journal(list[Entry]):
         super().__init__()
         self.limit = limit
         self.dropped = 0
+        # The entries as plain data, and before which index there is no plain note.
+        self._plain: Growing[dict[str, Any]] | None = None
+        self._searched = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (list(self), self.limit, self.dropped)
+
+    def changed(self) -> None:
+        """Forget what is known of the entries."""
+        self._plain = None
+        self._searched = 0
 
     def write(
         self,
@@ -121,10 +123,23 @@ class Journal(list[Entry]):
             The entry.
         """
         if len(self) >= self.limit:
-            del self[next((index for index, entry in enumerate(self) if entry.kind == "note"), 0)]
-            self.dropped += 1
+            self._make_room()
         self.append(Entry(time.time(), epoch, batch, callback, text, kind, data, what))
         return self[-1]
+
+    def _make_room(self) -> None:
+        while self._searched < len(self) and self[self._searched].kind != "note":
+            self._searched += 1
+        index = self._searched
+        if index == len(self):
+            # Decisions alone.
+            index = 0
+            self._searched -= 1
+        list.__delitem__(self, index)
+        if self._plain is not None:
+            if index < len(self._plain):
+                self._plain.drop(index)
+        self.dropped += 1
 
     def of(self, *kinds: str) -> list[Entry]:
         """Return the entries of some kinds."""
@@ -136,14 +151,25 @@ class Journal(list[Entry]):
         self.dropped = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the entries as plain data."""
-        return {"dropped": self.dropped, "entries": [entry.kept() for entry in self]}
+        """Return the entries as plain data; each is made into that once, for the many states of a run."""
+        if self._plain is None:
+            self._plain = Growing(fixed=True)
+        self._plain.extend(entry.plain() for entry in self[len(self._plain) :])
+        return {"dropped": self.dropped, "entries": self._plain}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over entries that `state_dict` returned."""
         self.dropped = int(state["dropped"])
+        # Older states have them as texts.
         kept = (json.loads(entry) if isinstance(entry, str) else entry for entry in state["entries"])
         self[:] = [Entry(**entry) for entry in kept]
 
     def __repr__(self) -> str:
         return "\n".join(str(entry) for entry in self) or "<empty journal>"
+
+
+def _made_again(entries: list[Entry], limit: int, dropped: int) -> Journal:
+    journal = Journal(limit)
+    journal.extend(entries)
+    journal.dropped = dropped
+    return journal
