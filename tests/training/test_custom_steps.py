@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import oncue
 import oncue as keras
 from oncue.callbacks import LambdaCallback
 
@@ -293,3 +294,39 @@ def test_an_own_compute_metrics_is_asked_in_every_step() -> None:
         assert len(history[f"{prefix}mae"]) == 2
     assert set(made.evaluate(x, y, verbose=0, return_dict=True)) == {"loss", "mae", "twice"}
     assert set(made.train_on_batch(x, y, return_dict=True)) == {"loss", "mae", "twice"}
+
+
+class Bare(oncue.Sequential):
+    """Trains in its own way, and leaves the loss and the metrics given to `compile` alone."""
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        self.optimizer.zero_grad()
+        loss = self.compute_loss(y=y, y_pred=self(x))
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss}
+
+
+def test_metrics_are_measured_beside_a_train_step_that_leaves_them_alone() -> None:
+    def bare() -> Any:
+        oncue.utils.set_random_seed(0)
+        model = Bare([oncue.layers.Input((3,)), oncue.layers.Dense(1)])
+        model.compile("sgd", "mse", metrics=["mae"])
+        return model
+
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    y = x.sum(1, keepdims=True)
+    model = bare()
+    first = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert set(first) == {"loss", "mae"}
+    history = bare().fit(x, y, epochs=2, verbose=0, validation_data=(x, y), batch_size=16).history
+    assert list(history) == ["loss", "val_loss", "val_mae"]
+    assert history["loss"] == pytest.approx([first["loss"], history["val_loss"][0]], rel=1e-5)
+
+
+def test_a_loss_that_a_step_returns_is_logged_where_no_metric_was_given_it() -> None:
+    model = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.train_step = lambda data: {"loss": torch.tensor(7.0)}
+    assert model.fit(np.ones((4, 3)), np.ones((4, 1)), epochs=2, verbose=0).history == {"loss": [7.0, 7.0]}

@@ -16,6 +16,7 @@ from oncue.core.builtin import builtin, is_builtin
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
+from oncue.layers.modes import switch_on, take_in
 from oncue.layers.policy_scope import run_in_policy, running
 from oncue.layers.trial import Trial, building
 from oncue.layers.weight_limit import count_weight
@@ -249,7 +250,10 @@ class Layer(torch.nn.Module):
             outputs = self._run_in_policy(super().__call__, args, kwargs)
         else:
             before = [(module, module.training) for module in self.modules()]
-            self.train(bool(training))
+            if training:
+                switch_on(self)
+            else:
+                self.eval()
             try:
                 outputs = self._run_in_policy(super().__call__, args, kwargs)
             finally:
@@ -518,9 +522,9 @@ class Layer(torch.nn.Module):
                         self._move_weight(old, name)
                     return
         super().__setattr__(name, value)
-        if isinstance(value, torch.nn.Module) and not isinstance(value, Layer) and value.training != self.training:
-            # Torch's modules begin in training mode; inside a layer they work in the layer's mode.
-            value.train(self.training)
+        if isinstance(value, torch.nn.Module) and not isinstance(value, Layer):
+            # Inside a layer they work in the layer's mode.
+            take_in(value, self.training)
         elif name == "compute_mask":
             self._makes_masks = True
 
@@ -572,7 +576,7 @@ class Layer(torch.nn.Module):
             for index, leaf in enumerate(flatten(value)):
                 if isinstance(leaf, torch.nn.Module) and id(leaf) not in known:
                     self.add_module(f"{attribute}_{index}", leaf)
-                    leaf.train(self.training)
+                    take_in(leaf, self.training)
                     known.update(id(module) for module in leaf.modules())
                 elif isinstance(leaf, Variable) and leaf.is_free:
                     self._take_variable(f"{attribute}_{index}", leaf)

@@ -13,6 +13,7 @@ from oncue.core.builtin import builtin
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
+from oncue.layers.modes import take_in
 from oncue.layers.trial import Trial
 from oncue.legacy import renamed
 from oncue.models.module_call import ModuleCall, check_module, wrong_inputs
@@ -98,8 +99,7 @@ class Model(Trainer):
             key += "_layer"
         self._modules[key] = layer
         self._layer_losses = None
-        if layer.training != self.training:
-            layer.train(self.training)
+        take_in(layer, self.training)
         self._place_part(layer)
 
     # Running -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 
 from oncue.callbacks import CallbackList, History
 from oncue.feeding.batch import Batch, Batches
+from oncue.layers.modes import switch_off, switch_on
 from oncue.nested import flatten
 from oncue.training.loop import Result, run_batches
 from oncue.training.run_state import RunState
@@ -88,8 +89,9 @@ def train_epochs(
                 run_state.restore(pending, begun=True)
                 training.restored()
                 testing.restored()
-            model.train()
-            with training:
+            switch_on(model)
+            # The hook of a validation in which a model is trained is called without gradients.
+            with torch.enable_grad(), training:
                 steps, result = run_batches("train", one_pass, training, callbacks, model, start)
             if callbacks.paused is not None:
                 break
@@ -98,7 +100,7 @@ def train_epochs(
                 known = pending.parts.get("results") if pending is not None and 0 < start == steps else None
                 result = model._plan.meter if result is None and start else result
                 logs = dict(known) if known else _results(model, training.plan, "train_step", steps, result)
-                model.eval()
+                switch_off(model)
                 if validation is not None and _validates(epoch, validation_freq):
                     with run_state.measuring(steps, logs):
                         measured = test_batches(model, testing, validation, callbacks)
@@ -197,7 +199,8 @@ def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result
     if {method, "compute_metrics"} & plan.overridden:
         own = model.get_metrics_result()
         if own and set(own) == set(values):
-            return own
+            # A step of the user's needn't give its loss to the mean that all models have.
+            return own if "loss" not in own or model._measures_loss() else {**own, "loss": values["loss"]}
     return values
 
 

@@ -12,6 +12,7 @@ from oncue.feeding.batch import Batch
 from oncue.feeding.tensors import to_tensors
 from oncue.layers.trial import Trial
 from oncue.nested import map_leaves, named_leaves
+from oncue.training.meter import Meter
 
 if TYPE_CHECKING:
     from oncue.training.plan import Forward, Plan
@@ -54,12 +55,19 @@ def probe_validation(model: Trainer, plan: Plan, batch: Batch, y: Any) -> None:
         ValueError: When the targets don't suit the losses.
     """
     plan.graphs.expect("test", batch)
-    if plan.probed and "test_step" not in plan.overridden:
-        targets = y if y is not None else batch[1]
-        if targets is None:
-            require_targets(model, batch[0], "fit", "validation_data")
+    if "test_step" in plan.overridden:
+        return
+    targets = y if y is not None else batch[1]
+    if targets is None:
+        require_targets(model, batch[0], "fit", "validation_data")
+    if not plan.probed:
+        # Training has a step of its own, which may leave losses and metrics alone.
+        probe(model, plan, batch)
+        plan.meter = Meter(plan.named_metrics(model))
+        model.reset_metrics()
+    else:
         learn_outputs(model, plan, batch[0], again=True)
-        check_targets(model, plan, targets)
+    check_targets(model, plan, targets)
 
 
 def learn_outputs(model: Trainer, plan: Plan, x: Any, again: bool = False) -> Any:
@@ -158,12 +166,15 @@ def mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
         >>> layer.training
         True
     """
-    before = module.training
     # A module inside may be in another mode than the one around it.
-    if any(part.training != training for part in module.modules()):
+    before = [(part, part.training) for part in module.modules()]
+    root = module.training
+    if any(was != training for _, was in before):
         module.train(training)
     try:
         yield
     finally:
-        if module.training != before:
-            module.train(before)
+        if any(part.training != was for part, was in before):
+            module.train(root)
+            for part, was in before:
+                part.training = was

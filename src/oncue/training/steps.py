@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from oncue.callbacks import CallbackList
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
+from oncue.layers.modes import switch_on
 from oncue.training.step import make_step, own_step, pack
 from oncue.training.watch import Watch
 
@@ -77,6 +78,8 @@ class Steps:
         if changed or self._stale:
             names = self._watch.what()
             model._prepare_again(batch, self._kind)
+            if self._kind == "train":
+                switch_on(model)
             if self._stale or not _SETTINGS.issuperset(names):
                 model._plan.graphs.drop()
             self._watch.look()

@@ -19,6 +19,7 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, check_apart, split_validation, unpack_x_y_sample_weight
 from oncue.feeding.tensors import is_batch_list
 from oncue.layers.layer import Layer
+from oncue.layers.modes import switch_off, switch_on, take_trainable
 from oncue.layers.trial import Trial
 from oncue.legacy import methods as old_methods, take_old_arguments
 from oncue.metrics.metric import Metric
@@ -41,6 +42,9 @@ _COUNTED = frozenset(("optimizer", "loss", "jit_compile", "run_eagerly", "steps_
 """The attributes that a step is made from: one that is assigned, in a hook too, counts from the next step."""
 
 _COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_REQUESTS = ("stop_evaluating", "stop_predicting")
+"""What a run resets in the model, besides its running values and its mode."""
 
 # Held while runs are counted, which may be those of several threads.
 _counting = threading.Lock()
@@ -72,8 +76,8 @@ class Trainer(Layer):
     _takes_several = True
     _chosen_device: torch.device | None = None
     _initial_epoch: int | None = None
-    # How many runs are under way: nested ones, and those of other threads.
-    _runs: int = 0
+    # The runs that are under way, each as its method and its thread: one inside another, and predictions of several threads.
+    _runs: tuple[tuple[str, int], ...] = ()
     # Who may add losses, and whether that was found for the run under way, of this model or of one around it. Outside of runs
     # it is looked up in each call, because layers may have changed.
     _layer_losses: _LayerLosses | None = None
@@ -241,9 +245,8 @@ class Trainer(Layer):
             )
             check_apart(batches, validation)
         try:
-            with self._running():
+            with self._running("fit"), self._left_in_inference_mode():
                 self._prepare(batches.first(), "fit", host=(x, y))
-                self._changes = []
                 if validation is not None:
                     probe_validation(self, self._plan, validation.first(), val_y)
                 run = make_callbacks(
@@ -255,12 +258,12 @@ class Trainer(Layer):
                 self.stop_training = False
                 with run.run():
                     train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
+                history = self.history
         finally:
-            self.eval()
             batches.close()
             if validation is not None:
                 validation.close()
-        return self.history
+        return history
 
     def evaluate(
         self,
@@ -306,7 +309,7 @@ class Trainer(Layer):
             dtype=self.input_dtype,
             method="evaluate",
         )
-        with self._preserving_run(batches):
+        with self._preserving_run("evaluate", batches):
             self._prepare(batches.first(), "evaluate", host=(x, y))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
@@ -342,7 +345,7 @@ class Trainer(Layer):
         verbose = check_verbose(verbose)
         device, dtype = self._place(), self.input_dtype
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=device, dtype=dtype, method="predict")
-        with self._preserving_run(batches):
+        with self._preserving_run("predict", batches):
             self._prepare_predict(batches.first())
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
@@ -387,7 +390,7 @@ class Trainer(Layer):
     def predict_on_batch(self, x: Any) -> Any:
         """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
         batch = self._one_batch((x, None, None), None, "predict_on_batch")
-        with self._preserving_run(None):
+        with self._preserving_run("predict"):
             self._prepare_predict(batch)
             forward = self._predict_forward()
             with torch.no_grad():
@@ -398,7 +401,7 @@ class Trainer(Layer):
         method = f"{kind}_on_batch"
         self._require_compiled(method)
         batch = self._one_batch(data, class_weight, method)
-        with self._preserving_run(None):
+        with self._preserving_run(method):
             self._prepare(batch, method, host=data[:2])
             if reset:
                 self.reset_metrics()
@@ -407,9 +410,9 @@ class Trainer(Layer):
             name = f"{kind}_step"
             eager = own_step(plan, name, own) if name in plan.overridden else make_step(plan, training)
             if training:
-                self.train()
+                switch_on(self)
             with (
-                nullcontext() if training else torch.no_grad(),
+                torch.enable_grad() if training else torch.no_grad(),
                 plan.graphs.stepping(self, plan, kind, eager, alone=False) as step,
             ):
                 result: Any = step(batch)
@@ -442,15 +445,34 @@ class Trainer(Layer):
         Returns:
             The values to log.
         """
-        return self._returned(make_step(self._resolve(), training=True)(unpacked(data)))
+        return self._by_name("train", data)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measure one batch; a subclass may override it, as in Keras. Takes and returns what `train_step` does."""
-        return self._returned(make_step(self._resolve(), training=False)(unpacked(data)))
+        return self._by_name("test", data)
 
     def predict_step(self, data: Any) -> Any:
         """Compute the outputs for one batch; a subclass may override it."""
-        return self._predict_forward()(unpacked(data)[0])
+        if self._runs:
+            return self._predict_forward()(unpacked(data)[0])
+        batch = self._one_batch(unpacked(data), None, "predict_step")
+        with mode(self, False):
+            self._prepare_predict(batch)
+            return self._predict_forward()(batch[0])
+
+    def _by_name(self, kind: str, data: Any) -> dict[str, Any]:
+        """Run the step that all models have, called by its name: in a method that overrides it, or in a loop of the user's."""
+        training = kind == "train"
+        if self._runs:
+            return self._returned(make_step(self._resolve(), training)(unpacked(data)))
+        self._require_compiled(f"{kind}_step")
+        batch = self._one_batch(unpacked(data), None, f"{kind}_step")
+        with self._preserving_run(f"{kind}_step"):
+            self._prepare(batch, f"{kind}_on_batch", host=batch[:2])
+            if training:
+                switch_on(self)
+            with torch.enable_grad() if training else torch.no_grad():
+                return self._returned(make_step(self._plan, training)(batch))
 
     def compute_loss(
         self,
@@ -528,6 +550,13 @@ class Trainer(Layer):
         values = meter.read()
         return dict(zip(meter.names, values, strict=True))
 
+    def _measures_loss(self) -> bool:
+        """Return whether any metric called "loss" was given something since it was reset."""
+        plan = self._plan
+        named = [metric for name, metric in plan.named_metrics(self) if name == "loss"]
+        _, count = plan.loss_tracker.peek()
+        return len(named) > 1 or isinstance(count, torch.Tensor) or bool(count)
+
     def _results(self) -> dict[str, Any]:
         # The first batch may have brought metrics that no meter knew of.
         return Meter(self._plan.named_metrics(self)).snapshot().results()
@@ -565,35 +594,69 @@ class Trainer(Layer):
         return take_old_arguments(method, known, kwargs)
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
-        self._count_run(1)
-        try:
-            yield
-        finally:
-            if self._count_run(-1) == 0:
-                self._plan.release()
-                for model in (self, *(self._layer_losses.models if self._layer_losses is not None else ())):
-                    model._layer_losses_kept = False
-
-    def _count_run(self, change: int) -> int:
-        with _counting:
-            self._runs += change
-            return self._runs
-
-    @contextmanager
-    def _preserving_run(self, batches: Batches | None) -> Iterator[None]:
-        """Enclose an evaluation or a prediction; one inside a run leaves its mode, running values and requests as they were."""
-        inside = self._runs > 0
+    def _running(self, method: str) -> Iterator[None]:
+        """Enclose a run. One inside another leaves that one's mode, running values, requests and history as they were."""
+        inside = self._enter_run(method)
+        if not inside:
+            self._changes = []
         kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
-        requests = self.stop_evaluating, self.stop_predicting
+        names = (*_REQUESTS, "stop_training", "history") if method == "fit" else _REQUESTS
+        around = {name: getattr(self, name) for name in names} if inside else {}
         try:
-            with mode(self, False), self._running():
+            with mode(self, self.training) if inside else nullcontext():
                 yield
         finally:
             for metric, state in kept:
                 metric.set_state(state)
-            if inside:
-                self.stop_evaluating, self.stop_predicting = requests
+            for name, value in around.items():
+                setattr(self, name, value)
+            if self._leave_run(method):
+                self._plan.release()
+                for model in (self, *(self._layer_losses.models if self._layer_losses is not None else ())):
+                    model._layer_losses_kept = False
+
+    @contextmanager
+    def _left_in_inference_mode(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            switch_off(self)
+
+    def _enter_run(self, method: str) -> bool:
+        """Count a run that begins; return whether it is inside another.
+
+        Raises:
+            RuntimeError: When another thread has a run of the model that it would disturb, or be disturbed by.
+        """
+        here = threading.get_ident()
+        with _counting:
+            for other, there in self._runs:
+                # Predictions keep nothing in the model, and have it in the same mode.
+                if there != here and not method == other == "predict":
+                    raise RuntimeError(
+                        f"`{method}` of '{self.name}' was called while its `{other}` runs in another thread: they would "
+                        "change each other's mode and running values. Give the thread a model of its own: `copy = "
+                        "oncue.models.clone_model(model); copy.set_weights(model.get_weights())`."
+                    )
+            inside = bool(self._runs)
+            self._runs = (*self._runs, (method, here))
+            return inside
+
+    def _leave_run(self, method: str) -> bool:
+        """Count a run that ends; return whether it was the last."""
+        with _counting:
+            runs = list(self._runs)
+            runs.remove((method, threading.get_ident()))
+            self._runs = tuple(runs)
+            return not runs
+
+    @contextmanager
+    def _preserving_run(self, method: str, batches: Batches | None = None) -> Iterator[None]:
+        """Enclose an evaluation or a prediction, which runs in inference mode and leaves the mode as it was."""
+        try:
+            with self._running(method), mode(self, False):
+                yield
+        finally:
             if batches is not None:
                 batches.close()
 
@@ -613,10 +676,11 @@ class Trainer(Layer):
         if targets is None:
             require_targets(self, x, method)
         self._build_on(x)
+        take_trainable(self)
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
         if training or self.optimizer is not None:
             self.optimizer.build(self._optimized())
-        probes = not plan.probed and "train_step" not in plan.overridden
+        probes = not plan.probed and ("train_step" if training else "test_step") not in plan.overridden
         if probes:
             probe(self, plan, batch)
         elif plan.probed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 from oncue import torch_private
@@ -17,6 +17,7 @@ _trained = attrgetter("requires_grad")
 _regularizer = attrgetter("activity_regularizer")
 _constraint = attrgetter("constraint")
 _frozen = attrgetter("_trainable")
+_assigned = methodcaller("get", "trainable")
 
 
 class Watch:
@@ -58,6 +59,10 @@ class Watch:
         self._parameters = list(model.parameters())
         self._trained = list(map(_trained, self._parameters))
         self._frozen = list(map(_frozen, self._layers))
+        # Those that a user gets at as layers of the model.
+        held = chain.from_iterable(part.children() for part in (*self._layers, *model.children()))
+        self._parts = [vars(part) for part in held if not isinstance(part, Layer)]
+        self._assigned = list(map(_assigned, self._parts))
         self._regularizers = list(map(_regularizer, self._layers))
         self._constraints = list(map(_constraint, self._variables))
         self._seen = len(model._changes)
@@ -68,6 +73,7 @@ class Watch:
             len(self._model._changes) != self._seen
             or list(map(_trained, self._parameters)) != self._trained
             or list(map(_frozen, self._layers)) != self._frozen
+            or list(map(_assigned, self._parts)) != self._assigned
             or list(map(_regularizer, self._layers)) != self._regularizers
             or list(map(_constraint, self._variables)) != self._constraints
             or list(map(id, _values(self._tables))) != self._identities
@@ -76,8 +82,11 @@ class Watch:
     def what(self) -> list[str]:
         """Return the names of what has changed."""
         names = list(dict.fromkeys(self._model._changes[self._seen :]))
-        trained = list(map(_trained, self._parameters)) != self._trained
-        if trained or list(map(_frozen, self._layers)) != self._frozen:
+        if (
+            list(map(_trained, self._parameters)) != self._trained
+            or list(map(_frozen, self._layers)) != self._frozen
+            or list(map(_assigned, self._parts)) != self._assigned
+        ):
             names.append("trainable")
         if list(map(_regularizer, self._layers)) != self._regularizers:
             names.append("activity_regularizer")
