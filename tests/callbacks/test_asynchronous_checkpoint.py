@@ -221,15 +221,20 @@ def test_any_callback_finds_the_last_file_at_the_end_of_the_run(
     first: bool, tmp_path: Path, slow_disk: threading.Event
 ) -> None:
     class Upload(keras.callbacks.Callback):
-        found: Any = None
+        found = b""
 
         def on_train_end(self, logs: Any = None) -> None:
-            other = model()
-            other.load_weights(tmp_path / "last.safetensors")
-            self.found = same_arrays(other.get_weights(), self.model.get_weights())
+            self.found = (tmp_path / "last.safetensors").read_bytes()
 
     saver = keras.callbacks.ModelCheckpoint(tmp_path / "last.safetensors", save_weights_only=True, asynchronous=True)
     upload = Upload()
-    threading.Timer(0.05, slow_disk.set).start()
-    model().fit(X, Y, epochs=2, verbose=0, callbacks=[upload, saver] if first else [saver, upload])
-    assert upload.found
+    slow_disk.set()
+
+    def slow_from_here(epoch: int, logs: Any) -> None:
+        if epoch == 1:
+            slow_disk.clear()
+            threading.Timer(0.1, slow_disk.set).start()
+
+    slow = keras.callbacks.LambdaCallback(on_epoch_end=slow_from_here)
+    model().fit(X, Y, epochs=2, verbose=0, callbacks=[slow, *([upload, saver] if first else [saver, upload])])
+    assert upload.found == (tmp_path / "last.safetensors").read_bytes()
