@@ -148,7 +148,11 @@ def test_pandas_frames_become_matrices() -> None:
     assert got[0][0].tolist() == [1.0, 0.5, 1.0]
     assert got[0][1].isnan().tolist() == [False, True, False]
     nullable = pd.DataFrame({"a": pd.array([1, None], dtype="Int64")})
-    assert batches_of(nullable).first()[0].isnan().tolist() == [[False], [True]]
+    with pytest.raises(ValueError, match=r"missing values \(NA\) in 'a'; fill them.*fillna.*astype"):
+        batches_of(nullable)
+    with pytest.raises(ValueError, match=r"`x` is a pandas Series with missing values \(NA\); fill"):
+        batches_of(nullable["a"])
+    assert batches_of(nullable.astype("float32")).first()[0].isnan().tolist() == [[False], [True]]
     with pytest.raises(ValueError, match=r"'city'.*get_dummies"):
         batches_of(pd.DataFrame({"city": ["Bern", "Ulm"], "n": [1, 2]}))
 

@@ -209,3 +209,15 @@ class TestGet:
         with pytest.raises(ValueError, match="Squared"):
             losses.deserialize(written)
         assert isinstance(losses.deserialize(written, {"Squared": Squared}), Squared)
+
+
+def test_weights_have_an_axis_for_each_of_the_losses() -> None:
+    # As many steps as samples: broadcasting would weigh the steps.
+    y_true, y_pred = tensor([[[1.0], [0.0]], [[0.0], [0.0]]]), tensor([[[0.0], [0.0]], [[0.0], [3.0]]])
+    loss = losses.MeanSquaredError()
+    assert float(loss(y_true, y_pred, sample_weight=[1.0, 0.0])) == 0.25
+    assert float(loss(y_true, y_pred, sample_weight=[[1.0, 0.0], [0.0, 1.0]])) == 2.5
+    assert float(loss(y_true, y_pred, sample_weight=[[1.0], [0.0]])) == 0.25
+    for weights in ([1.0, 2.0, 3.0], [[1.0, 2.0, 3.0]] * 2, [[[[1.0]]], [[[1.0]]]]):
+        with pytest.raises(ValueError, match="`sample_weight` of shape"):
+            loss(y_true, y_pred, sample_weight=weights)

@@ -207,15 +207,17 @@ def _from_source(
     floats: Floats,
     method: str,
 ) -> Batches:
-    source = next((source for source in SOURCES if source.matches(x)), None)
+    # Arrays come here as a list of batches, or because what is beside them can't be fed.
+    wrong = is_arrays(x) and not (y is None and sample_weight is None)
+    source = None if wrong else next((source for source in SOURCES if source.matches(x)), None)
     if source is None:
         raise ValueError(_unusable(x, y, sample_weight, method))
     kind = source.kind.format(type=type(x).__name__)
     for name, given in (("y", y), ("sample_weight", sample_weight)):
         if given is not None:
             raise ValueError(
-                f"`x` is a {kind}, which gives `{name}` itself, so `{name}` must not be passed to `{method}`; got "
-                f"{describe(given)}. Let each batch be `(x, y)` or `(x, y, sample_weight)`."
+                f"`x` is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, which gives `{name}` itself, so `{name}` must not be "
+                f"passed to `{method}`; got {describe(given)}. Let each batch be `(x, y)` or `(x, y, sample_weight)`."
             )
     if source.warns and batch_size is not None and method != "validation":
         warn(f"`batch_size={batch_size}` is ignored: `x` is a {kind}, which decides the size of its batches itself.")
@@ -223,6 +225,7 @@ def _from_source(
 
 
 def _unusable(x: Any, y: Any, sample_weight: Any, method: str) -> str:
+    method = "fit" if method == "validation" else method
     if x is None:
         return f"`{method}` needs data: `x` is None."
     for name, part in (("x", x), ("y", y), ("sample_weight", sample_weight)):

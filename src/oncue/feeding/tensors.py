@@ -148,6 +148,8 @@ def _numbers_as_arrays(data: Any, name: str) -> Any:
 def _to_tensor(name: str, value: Any) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         tensor = value.detach()
+        if tensor.is_nested:
+            raise ValueError(f"`{name}` is a nested tensor; pass `torch.nested.to_padded_tensor({name}, 0.0)`.")
         if tensor.layout != torch.strided:
             raise ValueError(f"`{name}` is a sparse tensor ({tensor.layout}); pass `{name}.to_dense()`.")
     elif _is_sparse(value):
@@ -167,6 +169,11 @@ def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index)):
         return _from_pandas(name, value)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(
+            f"`{name}` is a masked array with {int(np.ma.getmaskarray(value).sum())} masked entries, which would be used with "
+            f"what is below the mask; pass `{name}.filled(0)`."
+        )
     return np.asarray(value)
 
 
@@ -186,10 +193,20 @@ def _from_pandas(name: str, value: Any) -> np.ndarray[Any, Any]:
     if all(isinstance(dtype, np.dtype) for dtype in columns):
         return np.asarray(value.to_numpy(dtype=np.result_type(*columns) if len(columns) else None))
     # Nullable dtypes (Int64, boolean, Float64) become object arrays unless a NumPy dtype is asked for.
-    missing = bool(np.asarray(value.isna()).any())
+    gaps = np.atleast_1d(np.asarray(value.isna()).any(axis=0))
+    if gaps.any():
+        where = (
+            f" in {', '.join(repr(label) for label, gap in zip(labels, gaps, strict=True) if gap)}"
+            if value.ndim == 2
+            else ""
+        )
+        raise ValueError(
+            f"`{name}` is a pandas {type(value).__name__} with missing values (NA){where}; fill them, for "
+            f'example `{name}.fillna(0)`, or pass `{name}.astype("float32")` to train on NaN.'
+        )
     kinds = {dtype.kind for dtype in columns}
-    dtype = backend.floatx() if missing or "f" in kinds else ("bool" if kinds == {"b"} else "int64")
-    return np.asarray(value.to_numpy(dtype=dtype, na_value=np.nan) if missing else value.to_numpy(dtype=dtype))
+    dtype = backend.floatx() if "f" in kinds else ("bool" if kinds == {"b"} else "int64")
+    return np.asarray(value.to_numpy(dtype=dtype))
 
 
 def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -152,6 +152,11 @@ def like_weight(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return x in the dtype of a weight, as Keras casts inputs; autocast does its own casting."""
     if x.dtype == weight.dtype or (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
         return x
+    if x.is_complex() and not weight.is_complex():
+        raise ValueError(
+            "The input holds complex numbers, of which only the real part would count; pass `torch.view_as_real(x)`, or its "
+            "absolute values."
+        )
     return x.to(weight.dtype)
 
 

@@ -24,7 +24,9 @@ def _same_shape(y_true: Tensor, y_pred: Tensor) -> Tensor | None:
             y_true = y_true.unsqueeze(1)
         if y_true.shape != y_pred.shape:
             return None
-    return y_true if y_true.dtype == y_pred.dtype else y_true.to(y_pred.dtype)
+    if y_true.dtype == y_pred.dtype:
+        return y_true
+    return None if y_true.is_complex() else y_true.to(y_pred.dtype)
 
 
 def clipped_bce(target: Tensor, output: Tensor, reduction: str) -> Tensor:

@@ -67,6 +67,21 @@ def mask_weights(sample_weight: Any, mask: Any, dtype: torch.dtype, reduction: s
     return given * weights
 
 
+def _aligned(weights: Tensor, values: Tensor) -> Tensor:
+    """Return weights with an axis for each of the losses', or refuse them; broadcasting would pair other axes."""
+    if values.ndim == 0:
+        return weights
+    aligned = weights.reshape(*weights.shape, *[1] * (values.ndim - weights.ndim))
+    if aligned.ndim > values.ndim or any(
+        mine not in (1, other) for mine, other in zip(aligned.shape, values.shape, strict=True)
+    ):
+        raise ValueError(
+            f"`sample_weight` of shape {tuple(weights.shape)} doesn't fit losses of shape {tuple(values.shape)}: give one "
+            "weight for each sample, of shape (samples,), or one for each loss."
+        )
+    return aligned
+
+
 def reduce_weighted(values: Tensor, sample_weight: Any, mask: Any, reduction: str | None) -> Tensor:
     """Weigh the losses of the samples and reduce them, as Keras does.
 
@@ -91,6 +106,8 @@ def reduce_weighted(values: Tensor, sample_weight: Any, mask: Any, reduction: st
         if weights.device != values.device:
             weights = weights.to(values.device)
         values, weights = match_ranks(values, weights)
+        if weights.shape != values.shape:
+            weights = _aligned(weights, values)
         values = values * weights
     if reduction is None or reduction == "none" or values.ndim == 0:
         return values

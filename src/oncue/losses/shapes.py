@@ -50,11 +50,25 @@ def _from_numpy(value: Any, argument: str) -> Tensor:
     return torch.as_tensor(array)
 
 
+def refuse_complex(tensor: Tensor, argument: str) -> None:
+    """Refuse complex numbers, which a cast would take for real ones.
+
+    Raises:
+        ValueError: With what to pass instead.
+    """
+    if tensor.is_complex():
+        raise ValueError(
+            f"`{argument}` holds complex numbers, of which only the real part would count; pass "
+            f"`torch.view_as_real({argument})`, or its absolute values."
+        )
+
+
 def floats(value: Any, argument: str, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """Return `value` as a tensor of the float type `dtype`; a mask on it stays on it."""
     tensor = as_tensor(value, argument, device=device)
     if tensor.dtype == dtype:
         return tensor
+    refuse_complex(tensor, argument)
     cast, mask = tensor.to(dtype), getattr(tensor, "_keras_mask", None)
     if mask is not None:
         cast._keras_mask = mask  # type: ignore[attr-defined]  # Keras's way to hand a mask on

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oncue.losses.lookup import FUNCTIONS, get
 from oncue.losses.loss import LossFunctionWrapper
-from oncue.losses.shapes import as_tensor
+from oncue.losses.shapes import as_tensor, refuse_complex
 from oncue.losses.structure import is_nested, several
 from oncue.losses.torch_loss import TorchLoss
 
@@ -47,6 +47,7 @@ def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None]) ->
     if name is None:
         return
     target, shape = as_tensor(y_true, "y_true"), tuple(y_pred_shape)
+    refuse_complex(target, "y_true")
     if name == "sparse_categorical_crossentropy":
         _check_labels(name, target, shape, options.get("axis", -1), options.get("ignore_class"))
         return

@@ -85,6 +85,11 @@ class Feed:
         expected = self._inputs[index].shape
         tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
         kind = self._types[index]
+        if tensor.is_complex() and not kind.is_complex:
+            raise ValueError(
+                f"The input '{self._names[index]}' takes {str(kind).removeprefix('torch.')}; got complex numbers, of which "
+                "only the real part would count. Pass `torch.view_as_real(x)`, or its absolute values."
+            )
         if tensor.is_floating_point() != kind.is_floating_point and not tensor.is_complex():
             tensor = tensor.to(kind)
         rank = tensor.dim()

@@ -37,6 +37,11 @@ def probe(model: Trainer, plan: Plan, batch: Batch) -> None:
     if plan.losses is not None and y is not None and not plan.losses.built:
         # The means of several outputs' losses must be there before the meter is made.
         plan.losses.build(y, y_pred)
+    if plan.losses is not None and y is not None and any(leaf.ndim > 1 for _, leaf in named_leaves(weight, "")):
+        # Whether weights of several axes fit, only the losses can tell.
+        plan.losses.held = []
+        plan.losses(y, y_pred, weight)
+        plan.losses.held = None
     if plan.metrics is not None and y is not None:
         plan.metrics.update_state(y, y_pred, weight)
     plan.probed = True

@@ -233,16 +233,19 @@ class Trainer(Layer):
         if validation_data is not None:
             listed = y is None and is_batch_list(x)
             val_x, val_y, val_weight = _validation_parts(validation_data, listed)
-            validation = as_batches(
-                val_x,
-                val_y,
-                val_weight,
-                batch_size=validation_batch_size or batch_size,
-                steps=validation_steps,
-                device=device,
-                dtype=self.input_dtype,
-                method="validation",
-            )
+            try:
+                validation = as_batches(
+                    val_x,
+                    val_y,
+                    val_weight,
+                    batch_size=validation_batch_size or batch_size,
+                    steps=validation_steps,
+                    device=device,
+                    dtype=self.input_dtype,
+                    method="validation",
+                )
+            except ValueError as error:
+                raise ValueError(f"`validation_data` can't be used: {error}") from error
             check_apart(batches, validation)
         try:
             with self._running("fit"), self._left_in_inference_mode():
