@@ -216,7 +216,7 @@ class TorchUpdate(CompiledUpdate):
         """Read the count, which a state that was loaded may have set, and be asked for it when it is wanted."""
         counts = {int(state["step"]) for state in self._inner.state.values() if "step" in state}
         self._count = counts.pop() if counts else self.optimizer._iterations
-        self._torch_optimizer.counted = self.settle
+        self._torch_optimizer._writes_counts = self.settle
 
     def settle(self) -> None:
         """Write the count of updates to the torch optimizer's state."""
@@ -228,7 +228,7 @@ class TorchUpdate(CompiledUpdate):
     def end(self) -> None:
         """Leave everything as eager steps expect it."""
         super().end()
-        self._torch_optimizer.counted = None
+        self._torch_optimizer._writes_counts = None
 
     def slots_now(self) -> list[Slots]:
         """Return the optimizer's state of each parameter; what its options need is made."""

@@ -65,8 +65,8 @@ class TorchOptimizer(Optimizer):
     betas = _of_the_groups("betas")
     eps = _of_the_groups("eps")
 
-    counted: Callable[[], None] | None = None
-    """Writes the counts of updates into the torch optimizer's state, while compiled steps keep them elsewhere."""
+    # Writes the counts of updates into the torch optimizer's state, while compiled steps keep them elsewhere.
+    _writes_counts: Callable[[], None] | None = None
 
     def __init__(
         self,
@@ -215,12 +215,12 @@ class TorchOptimizer(Optimizer):
         return super().torch_optimizer
 
     def _count_up(self) -> None:
-        if self.counted is not None:
-            self.counted()
+        if self._writes_counts is not None:
+            self._writes_counts()
 
     def __getstate__(self) -> dict[str, Any]:
         self._count_up()
-        return {**vars(self), "counted": None}
+        return {**vars(self), "_writes_counts": None}
 
     def _inner_state(self) -> dict[str, Any]:
         self._count_up()
@@ -230,7 +230,7 @@ class TorchOptimizer(Optimizer):
         if self._inner is not None:
             self._inner.load_state_dict(state)
             # The counts are those of the state now.
-            self.counted = None
+            self._writes_counts = None
             self._groups = self._inner.param_groups
 
     def get_config(self) -> dict[str, Any]:
