@@ -135,6 +135,20 @@ def torch_unfrozen(model: Any) -> None:
     model.module[0].requires_grad_(True)
 
 
+def accumulating() -> Any:
+    model = keras_model()
+    optimizer = optimizers.SGD(0.1, clipvalue=0.01, gradient_accumulation_steps=2)
+    model.compile(optimizer, "mse")
+    return model
+
+
+def the_other_clip_and_more_steps(model: Any) -> None:
+    # Either is refused while the other is there, and 3 gathered gradients are too many for 2 steps.
+    model.optimizer.clipvalue = None
+    model.optimizer.clipnorm = 0.01
+    model.optimizer.gradient_accumulation_steps = 7
+
+
 CHANGES: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (keras_model, of_layers),
     (torch_model, of_modules),
@@ -144,6 +158,7 @@ CHANGES: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
     (some_frozen, unfrozen),
     (torch_frozen, torch_unfrozen),
     (scheduled, schedule),
+    (accumulating, the_other_clip_and_more_steps),
 ]
 changes = pytest.mark.parametrize(("build", "change"), CHANGES, ids=lambda function: function.__name__)
 

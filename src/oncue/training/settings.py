@@ -139,6 +139,10 @@ class Settings:
         Args:
             state: What `state` returned, in this run or an earlier one.
         """
+        optimizer = optimizer_of(self._model)
+        if optimizer is not None:
+            # Gradients that are gathered for an update which is undone keep their number from no other value.
+            optimizer.iterations = int(optimizer.iterations)
         for owner in (*self._owners, *self._of_optimizer()):
             owner.put(state["changed"].get(owner.key, {}))
         # After `trainable` of all layers, which sets it for all parameters inside.
