@@ -82,8 +82,6 @@ def _fresh() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    # A step that was compiled with `-ffast-math` has turned it on for the whole process.
-    torch.set_flush_denormal(False)
     legacy_warning._warned.clear()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers import on_the_same_memory
+from oncue import torch_private
 from oncue.training.graph.compiled_region import CompiledRegion
 from oncue.training.graph.recorded import Graph, RecordedGraph
 
@@ -61,6 +63,25 @@ def test_a_changed_attribute_is_seen_at_once_unless_the_region_is_alone() -> Non
     region.renew()
     assert region(*ones())[0].tolist() == [5.0, 5.0]
     assert region.graphs in (2, 3)  # a float that changed once may have become an argument of the graph
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor can't flush denormal numbers")
+@pytest.mark.parametrize("flushes", [False, True])
+def test_small_numbers_stay_what_they_were(flushes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_graph = torch_private.compile_graph
+
+    def loading(*arguments: Any) -> Any:
+        # As shared libraries do that a C++ compiler has linked with `-ffast-math`.
+        torch.set_flush_denormal(True)
+        return compile_graph(*arguments)
+
+    monkeypatch.setattr(torch_private, "compile_graph", loading)
+    try:
+        torch.set_flush_denormal(flushes)
+        region_of(Scale())(*ones())
+        assert (math.ulp(0.0) * 1.0 == 0.0) is flushes
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_one_tensor_for_two_parts_of_a_batch_is_not_learnt_from() -> None:

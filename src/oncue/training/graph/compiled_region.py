@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from types import FunctionType
@@ -119,9 +120,15 @@ class CompiledRegion:
         made, self._graph, self._results, self.ran = self.graphs, None, None, False
         if self._follow is not None:
             self._follow()
-        before, began = _python_state(self._owners), perf_counter()
-        with torch_private.quiet_tracing(), self._lstms.put_in():
-            results: tuple[Tensor, ...] = self._checked(*leaves)
+        before, began, flushes = _python_state(self._owners), perf_counter(), _flushes_denormals()
+        try:
+            with torch_private.quiet_tracing(), self._lstms.put_in():
+                results: tuple[Tensor, ...] = self._checked(*leaves)
+        finally:
+            if _flushes_denormals() != flushes:
+                # Code that was compiled with `-ffast-math` sets it for the whole thread as soon as it is loaded, and eager
+                # numbers after it would be others than before.
+                torch.set_flush_denormal(flushes)
         if made != self.graphs:
             self.seconds += perf_counter() - began
         # The call that compiles runs the function's Python code as well, so that only the next one can be learnt from.
@@ -174,6 +181,10 @@ class CompiledRegion:
             return outputs
 
         return call
+
+
+def _flushes_denormals() -> bool:
+    return math.ulp(0.0) * 1.0 == 0.0
 
 
 def _rewrite(module: torch.fx.GraphModule) -> None:
