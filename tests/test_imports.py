@@ -164,7 +164,7 @@ ROOMS = {
     "regularizers": "core objects",
     "losses": "backend core legacy naming nested objects variable",
     "metrics": "backend core legacy losses naming objects variable",
-    "optimizers": "backend core legacy naming torch_private",
+    "optimizers": "backend core legacy naming torch_private variable",
     "mixed_precision": "dtype_policies legacy optimizers",
     "layers": (
         "activations backend constraints core dtype_policies initializers legacy naming nested objects random random_state "

@@ -391,6 +391,35 @@ def test_torch_optimizer(keras: Any) -> None:
         model(keras).compile(optimizer=torch.optim.SGD(module.parameters(), lr=0.1), loss="mse")
 
 
+def trained(k: Any, optimizer: Any) -> Any:
+    made = model(k)
+    made.compile(optimizer=optimizer, loss="mse")
+    fit(k, made=made)
+    return made
+
+
+@row("A setting of the optimizer that is set after the first step")
+def test_settings(keras: Any) -> None:
+    for name, kinds in (("amsgrad", "Adam"), ("momentum", "RMSprop")):
+        theirs, ours = (
+            trained(keras, getattr(keras.optimizers, kinds)()),
+            trained(oncue, getattr(oncue.optimizers, kinds)()),
+        )
+        setattr(theirs.optimizer, name, True if name == "amsgrad" else 0.5)
+        with pytest.raises(Exception, match="has no|index|object"):
+            theirs.fit(X, Y, verbose=0)
+        with pytest.raises(ValueError, match=f"`{name}` of {kinds} can't be set"):
+            setattr(ours.optimizer, name, True if name == "amsgrad" else 0.5)
+
+
+@row("A method of an optimizer class that isn't called any more, such as `get_updates` of Keras 1")
+def test_old_methods(keras: Any) -> None:
+    methods = {"get_updates": lambda *_: 1 / 0}
+    trained(keras, type("Mine", (keras.optimizers.SGD,), methods)())
+    with pytest.raises(TypeError, match="`Mine.get_updates` would never be called: override `update_step"):
+        type("Mine", (oncue.optimizers.SGD,), methods)
+
+
 def test_every_row_of_the_page_is_tested_here() -> None:
     rows = re.findall(r"^\| ([^|]+?) \|.*\|.*\|.*\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == TESTED

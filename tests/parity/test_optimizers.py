@@ -198,3 +198,57 @@ def test_an_infinite_global_norm_makes_all_weights_nan(keras: ModuleType) -> Non
     pair.step(0)
     pair.check()
     assert bool(torch.isnan(pair.parameters[1]).all())
+
+
+def classes(optimizers: Any) -> dict[str, Any]:
+    """Return the same classes, written as Keras's documentation says, for either package."""
+
+    class Momentum(optimizers.Optimizer):
+        def build(self, variables: Any) -> None:
+            super().build(variables)
+            self.velocities = [self.add_variable_from_reference(variable, name="velocity") for variable in variables]
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            velocity = self.velocities[self._get_variable_index(variable)]
+            self.assign(velocity, velocity * 0.9 - gradient * float(learning_rate) / (float(self.iterations) + 1.0))
+            self.assign_add(variable, velocity)
+
+    class Pairs(optimizers.Optimizer):
+        def build(self, variables: Any) -> None:
+            super().build(variables)
+            self.means, self.squares = self.add_optimizer_variables(variables, ["mean", "square"], ["zeros", "ones"])
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            place = self._get_variable_index(variable)
+            self.assign_add(self.means[place], (gradient - self.means[place]) * 0.5)
+            self.assign_add(self.squares[place], gradient * gradient)
+            self.assign_sub(variable, self.means[place] / self.squares[place] * float(learning_rate))
+
+    class Halved(optimizers.Adam):
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            super().update_step(gradient * 0.5, variable, learning_rate)
+
+    class Applied(optimizers.RMSprop):
+        def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+            super().apply([gradient * 0.5 for gradient in grads], trainable_variables)
+
+    return {kind.__name__: kind for kind in (Momentum, Pairs, Halved, Applied)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clipnorm": 0.5, "weight_decay": 0.2},
+        {"gradient_accumulation_steps": 2, "use_ema": True, "ema_momentum": 0.6, "ema_overwrite_frequency": 2},
+    ],
+    ids=["plain", "clipped", "accumulated"],
+)
+@pytest.mark.parametrize("name", ["Momentum", "Pairs", "Halved", "Applied"])
+def test_classes_of_ones_own(keras: ModuleType, name: str, options: dict[str, Any]) -> None:
+    pair = Pair(keras, "SGD", {})
+    pair.theirs = classes(keras.optimizers)[name](learning_rate=0.1, **options)
+    pair.ours = classes(optimizers)[name](learning_rate=0.1, **options)
+    for number in range(6):
+        pair.step(number)
+    pair.check()

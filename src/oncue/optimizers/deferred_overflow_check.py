@@ -41,6 +41,8 @@ class DeferredOverflowCheck:
     @staticmethod
     def suits(optimizer: Optimizer) -> bool:
         """Return whether the kernel of an optimizer can leave the weights alone, and nothing around it changes any."""
+        if optimizer._has_own_update():
+            return False
         if optimizer._inner is None or optimizer._average is not None or optimizer._accumulators is not None:
             return False
         decays = bool(optimizer.weight_decay) and not optimizer._torch_decays

@@ -191,6 +191,8 @@ class LossScaleOptimizer(Optimizer):
 
     # Stepping.
 
+    step = Optimizer.step
+
     def scale_loss(self, loss: Tensor) -> Tensor:
         """Return the loss times the factor."""
         return loss * (self.initial_scale if self._scale is None else self._scale.scale)
@@ -204,7 +206,11 @@ class LossScaleOptimizer(Optimizer):
         else:
             self._settle()
             if not found.item():
-                self.inner_optimizer._advance(missing)
+                inner = self.inner_optimizer
+                if type(inner).step is Optimizer.step:
+                    inner._advance(missing)
+                else:
+                    inner.step()
         self._scale.update(found)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Any]]) -> Iterations:

@@ -19,10 +19,12 @@ from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
 from oncue.optimizers.clipping import Clip, make_clip
 from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate
+from oncue.optimizers.overrides import check_overrides
 from oncue.optimizers.rate_source import RateSource
 from oncue.optimizers.schedules import LearningRateSchedule
 from oncue.optimizers.setting import count, factor, limit, rate, setting, share, switch
 from oncue.optimizers.weight_average import WeightAverage
+from oncue.variable import Variable
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 """The settings of which at most one clips."""
@@ -32,7 +34,7 @@ class Optimizer:
     """Updates parameters by their gradients; an inner torch optimizer does the arithmetic.
 
     The training loop calls `build` once, then `step` after each backward pass. To write an optimizer of your own,
-    define `make_torch_optimizer`.
+    define `make_torch_optimizer`; or, as in Keras, `update_step`, with variables of its own made in `build`.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments that returns a number.
@@ -60,6 +62,13 @@ class Optimizer:
         >>> optimizer.step()
         >>> weight.data, optimizer.iterations
         (tensor([-0.5000]), 1)
+
+        >>> class Sign(Optimizer):
+        ...     def update_step(self, gradient, variable, learning_rate):
+        ...         variable.assign_sub(learning_rate * torch.sign(gradient))
+        >>> Sign(0.25).apply([torch.tensor([7.0])], [weight])
+        >>> weight.data
+        tensor([-0.7500])
     """
 
     # Whether the torch optimizer applies weight decay in its own kernel (from the group's "weight_decay").
@@ -74,6 +83,10 @@ class Optimizer:
     _accumulators: list[Tensor] | None = None
     _parameters: Sequence[Tensor] = ()
     _labels: Sequence[str] = ()
+    # The same as variables, for methods of a subclass that get them.
+    _targets_given: Sequence[Any] = ()
+    # What `add_variable` made.
+    _made_variables: Sequence[Variable] = ()
     _constraints: Sequence[tuple[Tensor, Any]] = ()
     _clip: Clip | None = None
     _gradient_accumulation_steps: int | None = None
@@ -272,6 +285,126 @@ class Optimizer:
 
     # What a subclass provides.
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        by_steps = cls.update_step is not Optimizer.update_step
+        check_overrides(cls, by_steps)
+        if by_steps:
+            cls._update = Optimizer._update_each  # type: ignore[method-assign]  # so that others needn't ask
+            # The kernel that would do it isn't called.
+            cls._torch_decays = False
+        applies = "apply" in vars(cls) or "apply_gradients" in vars(cls)
+        if applies and "step" not in vars(cls):
+            cls.step = Optimizer._step_by_apply  # type: ignore[method-assign]  # the same
+
+    @classmethod
+    def _has_own_update(cls) -> bool:
+        return cls.update_step is not Optimizer.update_step or cls.step is not Optimizer.step
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
+        """Update one variable, as Keras's optimizers do; a subclass that overrides it is called for each of them.
+
+        Clipping, weight decay, accumulation, averages and constraints are applied around it.
+
+        Args:
+            gradient: Its gradient, in the variable's order of axes.
+            variable: A `Variable`, to be changed by `assign`, `assign_add` or `assign_sub`.
+            learning_rate: The rate of this update, a float that has `.value` too.
+
+        Raises:
+            NotImplementedError: When neither the subclass nor its parent says how.
+        """
+        kind = next((one for one in type(self).__mro__ if vars(one).get("has_compiled_rule")), None)
+        if kind is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define `update_step(gradient, variable, learning_rate)`; its parent has none "
+                "to be called."
+            )
+        parameter, place = tensor_of(variable), self._get_variable_index(variable)
+        slots = {name: tensors[place] for name, tensors in self.slots().items()}
+        if isinstance(variable, Variable):
+            gradient = variable.from_keras(gradient)
+        numbers: Any = self.compiled_numbers(float(learning_rate))
+        self.compiled_rule(parameter.detach(), gradient, slots, numbers)
+
+    # For those that override `update_step`.
+
+    def add_variable(
+        self,
+        shape: Any,
+        initializer: Any = "zeros",
+        dtype: Any = None,
+        aggregation: str | None = "none",
+        layout: Any = None,
+        name: str | None = None,
+    ) -> Variable:
+        """Make a variable that belongs to the state of an optimizer with an `update_step` of its own.
+
+        Args:
+            shape: Its shape.
+            initializer: Its first value, as for `Variable`.
+            dtype: Its type; `floatx()` by default.
+            aggregation: For compatibility with Keras.
+            layout: For compatibility with Keras.
+            name: Its name.
+        """
+        made = Variable(initializer, shape=tuple(shape), dtype=dtype, trainable=False, name=name)
+        self._made_variables = [*self._made_variables, made]
+        return made
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Variable:
+        """Make a variable of the shape and type of another, such as the momentum of a weight.
+
+        Args:
+            reference_variable: The other one.
+            name: The beginning of its name.
+            initializer: Its first value, as for `Variable`.
+        """
+        path = getattr(reference_variable, "path", None) or getattr(reference_variable, "name", None) or "variable"
+        dtype = str(reference_variable.dtype).removeprefix("torch.")
+        name = f"{str(path).replace('/', '_')}_{name or 'var'}"
+        return self.add_variable(reference_variable.shape, initializer, dtype, name=name)
+
+    def add_optimizer_variables(self, trainable_variables: Sequence[Any], name: Any, initializer: Any = "zeros") -> Any:
+        """Make a variable for each of others.
+
+        Args:
+            trainable_variables: The others.
+            name: The beginning of their names; or several, for a list of variables for each name.
+            initializer: Their first value; or one for each name.
+
+        Returns:
+            A list of variables, or a tuple of lists for several names.
+        """
+        if isinstance(name, str):
+            return [self.add_variable_from_reference(variable, name, initializer) for variable in trainable_variables]
+        firsts = initializer if isinstance(initializer, (list, tuple)) else [initializer] * len(name)
+        pairs = list(zip(name, firsts, strict=True))
+        # Those of a weight come one after another, as in Keras, and so they are in files.
+        rows = [
+            [self.add_variable_from_reference(variable, *pair) for pair in pairs] for variable in trainable_variables
+        ]
+        return tuple(list(column) for column in zip(*rows, strict=True)) if rows else tuple([] for _ in pairs)
+
+    def assign(self, variable: Any, value: Any) -> None:
+        """Set a variable in place."""
+        variable.assign(value)
+
+    def assign_add(self, variable: Any, value: Any) -> None:
+        """Add to a variable in place."""
+        variable.assign_add(value)
+
+    def assign_sub(self, variable: Any, value: Any) -> None:
+        """Subtract from a variable in place."""
+        variable.assign_sub(value)
+
+    def _get_variable_index(self, variable: Any) -> int:
+        """Return the place of a variable among those that the optimizer was built for."""
+        parameter = tensor_of(variable)
+        return next(place for place, one in enumerate(self._parameters) if one is parameter)
+
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return the torch optimizer that does the arithmetic, with all its state already there.
 
@@ -280,9 +413,15 @@ class Optimizer:
             learning_rate: The rate of the first step.
 
         Raises:
-            NotImplementedError: Unless a subclass defines it.
+            NotImplementedError: Unless a subclass defines it, or `update_step`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `make_torch_optimizer(groups, learning_rate)`.")
+        if type(self).update_step is not Optimizer.update_step:
+            # It holds the groups, and steps never.
+            return torch.optim.SGD(groups, lr=learning_rate)
+        raise NotImplementedError(
+            f"{type(self).__name__} must define `update_step(gradient, variable, learning_rate)`, or "
+            "`make_torch_optimizer(groups, learning_rate)`."
+        )
 
     def _hyperparameters(self) -> dict[str, Any]:
         """What the coming update writes into every parameter group, besides the learning rate."""
@@ -382,6 +521,9 @@ class Optimizer:
             if getattr(variable, "constraint", None) is not None and parameter.requires_grad
         ]
         self._exclude_by_name(variables, parameters)
+        if self._has_own_update():
+            pairs = zip(variables, labels, strict=True)
+            self._targets_given = [_as_variable(variable, label) for variable, label in pairs]
         if self._parameters:
             if len(parameters) > len(self._parameters):
                 self._extend(parameters, labels)
@@ -400,6 +542,11 @@ class Optimizer:
     def _extend(self, parameters: list[Tensor], labels: list[str]) -> None:
         """Take in parameters that are new among others, all of them in the order that is wanted."""
         assert self._inner is not None
+        if self._made_variables:
+            raise ValueError(
+                f"This {type(self).__name__} made variables of its own for {len(self._parameters)} parameters, and can't "
+                f"take {len(parameters) - len(self._parameters)} more. Compile the model again with a new optimizer."
+            )
         held = {id(p): place for place, p in enumerate(self._parameters)}
         new = [p for p in parameters if id(p) not in held]
         self._extend_torch_optimizer(parameters, new)
@@ -545,8 +692,11 @@ class Optimizer:
 
     def _advance(self, missing: list[Tensor]) -> None:
         if self._inner is None:
-            if not self.built:
-                raise ValueError(f"This {type(self).__name__} is not built. Call `build(variables)` first.")
+            if not self.built or self._parameters is Optimizer._parameters:
+                raise ValueError(
+                    f"This {type(self).__name__} is not built. Call `build(variables)` first, and `super().build(variables)` "
+                    "in a `build` of your own."
+                )
         elif self._plain:
             self._update(self._inner, missing)
         else:
@@ -610,6 +760,26 @@ class Optimizer:
         inner.step()
         if missing:
             self._skipped(missing)
+
+    @torch.no_grad()
+    def _update_each(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
+        rate = self._rate.at(self._updates)
+        if self._rate.moves:
+            self._write_rate(rate)
+        given = LearningRate(rate, self._assign_rate)
+        for variable, parameter in zip(self._targets_given, self._parameters, strict=True):
+            gradient = parameter.grad
+            if gradient is not None:
+                self.update_step(
+                    variable.to_keras(gradient) if isinstance(variable, Variable) else gradient, variable, given
+                )
+
+    def _step_by_apply(self) -> None:
+        gradients = [parameter.grad for parameter in self._parameters]
+        if type(self).apply is not Optimizer.apply:
+            self.apply(gradients, self._targets_given)
+        else:
+            self.apply_gradients(zip(gradients, self._targets_given, strict=True))
 
     # Stepping by gradients that are given.
 
@@ -781,7 +951,9 @@ class Optimizer:
             for position in range(len(self._parameters))
             for name in (block if self._inner is not None else ())
         ]
-        return numbers + (self.ema_variables or []) + (self._accumulators or []) + interleaved + self._own_variables()
+        made = [variable.value for variable in self._made_variables]
+        kept = (self.ema_variables or []) + (self._accumulators or [])
+        return numbers + kept + interleaved + made + self._own_variables()
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all state from arrays in the order of `variables`.
@@ -879,10 +1051,11 @@ class Optimizer:
         self._set_numbers(numbers)
 
     def _inner_state(self) -> dict[str, Any]:
-        return self.slots()
+        made = [variable.value for variable in self._made_variables]
+        return {**self.slots(), **({"variables": made} if made else {})}
 
     def _load_inner_state(self, state: dict[str, Any]) -> None:
-        current = self.slots()
+        current = self._inner_state()
         _check_keys("state['state']", state, current)
         pairs = [pair for name in current for pair in _matched(name, state[name], current[name])]
         for target, source in pairs:
@@ -952,6 +1125,14 @@ class Optimizer:
     def __repr__(self) -> str:
         """Name the class and the learning rate."""
         return f"<{type(self).__name__} name={self.name} learning_rate={self._rate.source!r}>"
+
+
+def _as_variable(variable: Any, label: str) -> Any:
+    if not isinstance(variable, Tensor):
+        return variable
+    holder = torch.nn.Module()
+    holder.value = variable
+    return Variable.of(holder, "value", name=label)
 
 
 def _check_keys(what: str, got: dict[str, Any], wanted: dict[str, Any]) -> None:
