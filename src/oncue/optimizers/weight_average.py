@@ -17,10 +17,10 @@ class WeightAverage:
         overwrite_frequency: Put the average in place of the parameters every that many updates; None for never.
 
     Example:
-        >>> parameter = torch.tensor([1.0])
+        >>> parameter = torch.nn.Parameter(torch.tensor([1.0]))
         >>> average = WeightAverage([parameter], momentum=0.5, overwrite_frequency=None)
         >>> average.update(0)
-        >>> parameter.fill_(3.0)
+        >>> parameter.data.fill_(3.0)
         tensor([3.])
         >>> average.update(1)
         >>> average.values
@@ -39,9 +39,12 @@ class WeightAverage:
     def update(self, iteration: int) -> None:
         """Take the parameters in after the update number `iteration`, counted from 0."""
         values, parameters = self._moving()
-        if iteration == 0:
+        if not values:
+            # All are frozen.
+            pass
+        elif iteration == 0:
             torch._foreach_copy_(values, parameters)
-        elif values:
+        else:
             torch._foreach_lerp_(values, parameters, 1.0 - self.momentum)
         if self.overwrite_frequency is not None and (iteration + 1) % self.overwrite_frequency == 0:
             self.overwrite()
