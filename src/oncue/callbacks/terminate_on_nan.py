@@ -210,7 +210,7 @@ class TerminateOnNaN(Callback):
         """Take the state of the run as the good one; the loop calls it after the `on_epoch_end` of all callbacks."""
         if self.action == "rollback" and not self._fired:
             self._tried = 0
-            self._good = self._needed_state().capture().freeze(self._snapshot())
+            self._good = self._needed_state().capture(returns=True).freeze(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
         from oncue.checkpoints.snapshot import Snapshot

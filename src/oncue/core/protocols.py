@@ -68,8 +68,8 @@ class TellsState(Protocol):
     restored: TrainingState | None
     rollback: tuple[TrainingState, Callable[[], None]] | None
 
-    def capture(self) -> TrainingState:
-        """Return the state of this moment."""
+    def capture(self, returns: bool = False) -> TrainingState:
+        """Return the state of this moment; one that the run may go back to if it `returns`."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:

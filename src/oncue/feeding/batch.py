@@ -81,6 +81,9 @@ class Batches(ABC):
     def keep_position(self) -> None:  # noqa: B027
         """Prepare for calls of `state_dict` within passes; called before the first pass."""
 
+    def keep_batches(self) -> None:  # noqa: B027
+        """Prepare for `load_state_dict` with the present state, later in this run."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to continue in the same order; empty if nothing."""
         return {}

@@ -19,6 +19,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from oncue.core.console import print_message
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.huggingface import is_huggingface, split_columns
@@ -106,6 +107,11 @@ class LoaderBatches(Batches):
         """Record what `state_dict` needs from now on."""
         self._keeps_position = self.exact_position
 
+    def keep_batches(self) -> None:
+        """Record what `state_dict` needs of workers that stay."""
+        if self.source.num_workers and self.source.persistent_workers:
+            self.keep_position()
+
     def contents(self) -> dict[str, str]:
         """Return the number of samples that the loader's sampler may give, and digests of some."""
         return {**({} if self._rows is None else self._rows.contents()), **self._convert.contents()}
@@ -156,6 +162,8 @@ class LoaderBatches(Batches):
                 for _ in range(state["passes"] - (state["begun"] is not None)):
                     # Such a sampler may remember earlier passes.
                     deque(self._sampler(), maxlen=0)
+        elif self._passes:
+            self._go_back(state)
         self._load_samplers(state["samplers"])
         self._loaded_state, self._passes = state, state["passes"]
 
@@ -163,6 +171,23 @@ class LoaderBatches(Batches):
         """Stop persistent workers, whose batches carry random states that the loader's next user doesn't expect."""
         if self._workers is not None and self.source.persistent_workers:
             drop_workers(self.source)
+
+    def _go_back(self, state: dict[str, Any]) -> None:
+        """Prepare for a state of this process."""
+        inner = self._inner_sampler()
+        if (
+            state["passes"] < self._passes
+            and not self._repeats_passes()
+            and not generators_of([inner, self._sampler()])
+        ):
+            print_message(
+                f"The {type(inner).__name__} of the {self._convert.kind} may not go back to where it was: it has no random "
+                "generator as an attribute, and neither `state_dict` nor `set_epoch`."
+            )
+        if self._workers is not None:
+            # Workers that stay have the random states of now.
+            drop_workers(self.source)
+            self._workers = self._resumable = None
 
     # A pass --------------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,10 @@ class StepBatches(Batches):
         """Have the source record its position."""
         self.batches.keep_position()
 
+    def keep_batches(self) -> None:
+        """Have the source prepare for a way back."""
+        self.batches.keep_batches()
+
     def state_dict(self) -> dict[str, Any]:
         """Return `taken`, the position in the current pass, and the state of the source."""
         return {"taken": self._taken, "batches": self.batches.state_dict()}

@@ -13,6 +13,7 @@ from oncue.feeding.converter import BatchConverter
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import is_stateful
 from oncue.feeding.rows import Rows
+from oncue.feeding.tape import Tape
 from oncue.random_state import preserved_random_state, random_state, set_random_state
 
 _END = object()
@@ -85,6 +86,7 @@ class StreamBatches(Batches):
         self._begun: dict[str, Any] | None = None
         # Whether the source is already at the position where the next epoch starts.
         self._positioned = False
+        self._tape: Tape | None = None
 
     def first(self) -> Batch:
         """Return the first batch and keep it for the next pass."""
@@ -100,6 +102,9 @@ class StreamBatches(Batches):
         """Return one pass; skips the first `start` batches by reading them, unless `load_state_dict` already did."""
         before, self._begun_passes = self._begun_passes, self._begun_passes + 1
         positioned, self._positioned = self._positioned, False
+        if self.restartable and not positioned and self._peeked is _END and not self._plays:
+            # A pass that was given up is over.
+            self._passes, self._in_pass, self._iterator = self._passes + bool(self._in_pass), 0, None
         taken = start
         for data in self._raw() if positioned else islice(self._raw(), start, None):
             yield self._convert(data, taken)
@@ -122,6 +127,16 @@ class StreamBatches(Batches):
         """Hash some of the batches from now on."""
         self._keeps_position = True
 
+    def keep_batches(self) -> None:
+        """Keep what the stream gives from now on, so that `load_state_dict` can go back to here; at most 1 GiB."""
+        if self._stateful:
+            return
+        state = self.state_dict()
+        if self._tape is None:
+            self._tape = Tape(state["passes"], state["taken"])
+        else:
+            self._tape.begin(state["passes"], state["taken"])
+
     # Position -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -143,7 +158,7 @@ class StreamBatches(Batches):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position, for the next `epoch(start)`.
 
-        A generator that was already read in this process can't go back: it continues where it is.
+        One that was already read in this process goes back as far as `keep_batches` allows. Where it can't, a message says so.
 
         Raises:
             ValueError: If the source ends before that position, or yields other batches than before.
@@ -158,10 +173,13 @@ class StreamBatches(Batches):
             self._load_counts(state)
         elif not used:
             self._read_again(state)
-        elif self.restartable:
-            self._iterator, self._peeked = None, _END
+        elif self._tape is not None and self._tape.rewind(state["passes"], state["taken"]):
+            self._load_counts(state)
+            self._positioned = bool(state["in_pass"]) or not self.restartable
         else:
-            self._positioned = True
+            print_message(f"The {self._convert.kind} can't go back to where it was: it gives what comes next.")
+            self._iterator = self._iterator if not self.restartable else None
+            self._positioned = not self.restartable
 
     def _load_counts(self, state: dict[str, Any]) -> None:
         self._passes, self._in_pass, self._taken = state["passes"], state["in_pass"], state["taken"]
@@ -200,15 +218,9 @@ class StreamBatches(Batches):
             self._iterator = self._opened_pass()
 
     def _skip(self, number: int | None) -> None:
-        if self._iterator is None:
-            self._iterator = self._opened_pass()
-        iterator = self._iterator
         skipped = sum(1 for _ in islice(self._raw(), number))
-        if number is not None:
-            if skipped < number:
-                raise ValueError(self._mismatch(f"it ended after {skipped} batches"))
-            # `_raw` let go of the iterator of a restartable source, but the pass continues.
-            self._iterator = iterator
+        if number is not None and skipped < number:
+            raise ValueError(self._mismatch(f"it ended after {skipped} batches"))
 
     @property
     def reads_again(self) -> bool:  # type: ignore[override]  # not the same for every source
@@ -234,22 +246,31 @@ class StreamBatches(Batches):
             self._begun = random_state(cuda=False)
         return self._open(self._passes)
 
+    @property
+    def _plays(self) -> bool:
+        return self._tape is not None and self._tape.left
+
     def _raw(self) -> Iterator[Any]:
-        iterator = self._iterator if self._iterator is not None else self._opened_pass()
-        self._iterator = None if self.restartable else iterator
         # Not `yield from`: that would close the user's generator when a pass is abandoned.
         while True:
-            number, before, expected = self._taken, None, self._expected
-            hashed = self._keeps_position and (number % _CHECK_INTERVAL == 0 or not self._in_pass)
-            if self._peeked is not _END:
-                data, self._peeked = self._peeked, _END
+            number, before, expected, played = self._taken, None, self._expected, self._plays
+            if self._iterator is None and not played:
+                self._iterator = self._opened_pass()
+            hashed = self._keeps_position and not played and (number % _CHECK_INTERVAL == 0 or not self._in_pass)
+            if self._tape is not None and played:
+                item = self._tape.play()
+            elif self._peeked is not _END:
+                item, self._peeked = (self._peeked,), _END
             else:
                 if expected is not None and expected["batch"] == number and expected["before"] is not None:
                     set_random_state(expected["before"])
                 before = random_state(cuda=False) if hashed else None
-                data = next(iterator, _END)
-            if data is _END:
+                item = self._read()
+            if self._tape is not None and not played:
+                self._tape.record(item)
+            if item is None:
                 return
+            (data,) = item
             if hashed:
                 self._digest = {"batch": number, "before": before, "digest": batch_digest(data)}
             if expected is not None and expected["batch"] == number and expected["digest"] != batch_digest(data):
@@ -257,6 +278,15 @@ class StreamBatches(Batches):
             self._taken += 1
             self._in_pass += 1
             yield data
+
+    def _read(self) -> tuple[Any] | None:
+        assert self._iterator is not None
+        data = next(self._iterator, _END)
+        if data is not _END:
+            return (data,)
+        if self.restartable:
+            self._iterator = None
+        return None
 
 
 def _length(source: Any) -> int | None:

@@ -184,8 +184,16 @@ class RunState:
             **self._contents,
         }
 
-    def capture(self) -> TrainingState:
-        """Return the state of this moment, after a batch or an epoch; tensors are the run's own, not copies."""
+    def capture(self, returns: bool = False) -> TrainingState:
+        """Return the state of this moment, after a batch or an epoch; tensors are the run's own, not copies.
+
+        Args:
+            returns: Whether this run may go back to it, so that streams must keep what they give from now on.
+        """
+        if returns:
+            for data in (self._data, self._validation):
+                if data is not None:
+                    data.batches.keep_batches()
         progress, model = self._callbacks.progress, self._model
         epoch = -1 if progress.epoch is None else progress.epoch
         inside = progress.batch is not None or self._measured is not None

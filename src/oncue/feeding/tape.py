@@ -1,0 +1,73 @@
+"""What a stream has given since a certain place, so that a run can go back there."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from oncue.nested import flatten
+
+LIMIT = 1 << 30
+"""So many bytes are kept at most."""
+
+
+class Tape:
+    """Keeps the batches of a stream and the ends of its passes, and gives them once more after `rewind`.
+
+    Args:
+        passes: The number of passes that had ended when it began.
+        taken: The number of batches that had been read.
+
+    Example:
+        >>> tape = Tape(passes=0, taken=5)
+        >>> tape.record(("a",)), tape.record(("b",)), tape.record(None)
+        (None, None, None)
+        >>> tape.rewind(passes=0, taken=6), tape.left, tape.play(), tape.play(), tape.left
+        (True, True, ('b',), None, False)
+    """
+
+    def __init__(self, passes: int, taken: int) -> None:
+        self._given: list[tuple[Any] | None] = []
+        self._next = self._bytes = 0
+        self._full = False
+        self.begin(passes, taken)
+
+    @property
+    def left(self) -> bool:
+        """Whether there is something to play."""
+        return self._next < len(self._given)
+
+    def begin(self, passes: int, taken: int) -> None:
+        """Let the tape begin at the present place, and forget what was before it."""
+        self._given = self._given[self._next :]
+        self._next, self._full = 0, False
+        self._bytes = sum(_size(item) for item in self._given)
+        self._passes, self._taken = passes, taken
+
+    def record(self, item: tuple[Any] | None) -> None:
+        """Keep a copy of a batch, given as `(batch,)`, or None, the end of a pass."""
+        self._bytes += _size(item)
+        self._full = self._full or self._bytes > LIMIT
+        if self._full:
+            self._given.clear()
+        else:
+            # A generator may fill the same arrays each time.
+            self._given.append(copy.deepcopy(item))
+        self._next = len(self._given)
+
+    def play(self) -> tuple[Any] | None:
+        """Return the next thing that the stream had given."""
+        self._next += 1
+        return self._given[self._next - 1]
+
+    def rewind(self, passes: int, taken: int) -> bool:
+        """Go back to a place, and return whether it is on the tape."""
+        place = (passes - self._passes) + (taken - self._taken)
+        if self._full or not 0 <= place <= len(self._given):
+            return False
+        self._next = place
+        return True
+
+
+def _size(item: tuple[Any] | None) -> int:
+    return 0 if item is None else sum(int(getattr(leaf, "nbytes", 0)) for leaf in flatten(item))
