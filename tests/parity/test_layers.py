@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import oncue
 from helpers import tensor, to_numpy
 from oncue import layers, naming
 
@@ -369,3 +370,35 @@ def test_automatic_names(keras: ModuleType) -> None:
     bare = keras.layers.Bidirectional(keras.layers.GRU(2)), layers.Bidirectional(layers.GRU(2))
     assert bare[1].name == bare[0].name
     assert bare[1].backward_layer.name == bare[0].backward_layer.name
+
+
+def test_the_losses_of_layers_outside_a_model_are_those_of_the_last_call(keras: ModuleType) -> None:
+    def found(module: ModuleType) -> list[list[float]]:
+        class Adds(module.layers.Layer):  # type: ignore[misc,name-defined]  # of either
+            def call(self, inputs: Any) -> Any:
+                self.add_loss(inputs.sum() * 0 + 1.0)
+                self.add_loss(inputs.sum() * 0 + 2.0)
+                return inputs
+
+        class Outer(module.layers.Layer):  # type: ignore[misc,name-defined]  # of either
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner = Adds()
+
+            def call(self, inputs: Any) -> Any:
+                self.add_loss(inputs.sum() * 0 + 5.0)
+                return self.inner(self.inner(inputs))
+
+        x = tensor(torch.ones(2, 3))
+        outer, dense = Outer(), module.layers.Dense(1, activity_regularizer="l2", kernel_initializer="ones")
+        outer.inner(x)
+        parts: list[Any] = [outer.inner, outer, dense, module.Sequential([module.Input((3,)), Outer()])]
+        results = []
+        for part in parts:
+            for _ in range(3):
+                part(x)
+            results.append([loss.item() for loss in part.losses])
+        outer.inner(x)
+        return [*results, [loss.item() for loss in outer.losses]]
+
+    assert found(oncue) == found(keras)

@@ -189,3 +189,24 @@ def test_losses_of_a_layer_that_a_hook_changed_do_not_pile_up() -> None:
     model.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=Regularize())
     # The step took them.
     assert found == [0] * 8
+
+
+def test_a_layer_that_is_called_twice_in_a_step_adds_both_losses() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = AddsOne()
+            self.head = torch.nn.Linear(3, 1)
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return self.head(self.shared(self.shared(inputs)) * 0)
+
+    model = oncue.Model(Twice())
+    model.compile(oncue.optimizers.SGD(0.0), "mse", jit_compile=False)
+    torch.nn.init.zeros_(model.module.head.bias)
+    assert model.fit(X, 0 * Y, epochs=2, verbose=0).history["loss"] == [2.0, 2.0]
+    assert model.evaluate(X, 0 * Y, verbose=0) == 2.0
+    shared = model.module.shared
+    for _ in range(3):
+        shared(tensor(X))
+        assert added(shared) == [1.0]

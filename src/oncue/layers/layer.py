@@ -64,6 +64,10 @@ class Layer(torch.nn.Module):
     _forward_accepts_training: ClassVar[bool] = False
     # Whether the layer is a model, which leaves casting to the layers in it.
     _holds_layers: ClassVar[bool] = False
+    # Whether the layer, or one inside, may add losses when it is called; a model finds that out by itself.
+    _may_add_losses: bool = False
+    # Whether a call of a model, or of a layer around it, is under way or expected, so that its next call begins no new pass.
+    _in_pass: bool = False
     # Whether the weights are on another device than the CPU, so that tensors that come from there are to be moved.
     _off_cpu: bool = False
     # Whether a layer of oncue takes several tensors in a list or dict. Those of the user's own may always.
@@ -103,6 +107,8 @@ class Layer(torch.nn.Module):
         self._added_losses: list[torch.Tensor] = []
         self._input_shape_arg = first_layer_shape(kwargs)
         self.autocast = bool(kwargs.pop("autocast", True))
+        if not (self._holds_layers or is_builtin(type(self))):
+            self.__dict__["_may_add_losses"] = True
         if activity_regularizer is not None:
             activity_regularizer = regularizers.get(activity_regularizer)
         self.activity_regularizer = activity_regularizer
@@ -216,6 +222,8 @@ class Layer(torch.nn.Module):
         Arrays, and tensors from the CPU, are moved to the layer's weights; those of a layer alone are on
         `backend.device()`. A layer without weights leaves tensors where they are.
         """
+        if self._may_add_losses and not self._in_pass:
+            return self._call_alone(args, kwargs)
         if (
             self.built
             and not kwargs
@@ -230,6 +238,18 @@ class Layer(torch.nn.Module):
                 return run_in_policy(self, super().__call__, args, kwargs)
             return super().__call__(args[0])
         return self._call_carefully(args, kwargs)
+
+    def _call_alone(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the layer outside of a model: the losses that it and layers inside have afterwards are those of this call."""
+        layers = [module for module in self.modules() if isinstance(module, Layer)]
+        for layer in layers:
+            layer._added_losses.clear()
+            layer.__dict__["_in_pass"] = True
+        try:
+            return self(*args, **kwargs)
+        finally:
+            for layer in layers:
+                layer.__dict__["_in_pass"] = False
 
     def _call_carefully(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if has_symbolic(args) or (kwargs and has_symbolic(kwargs)):
@@ -527,6 +547,10 @@ class Layer(torch.nn.Module):
             take_in(value, self.training)
         elif name == "compute_mask":
             self._makes_masks = True
+        if (name == "activity_regularizer" and value is not None) or (
+            isinstance(value, Layer) and value._may_add_losses
+        ):
+            self.__dict__["_may_add_losses"] = True
 
     def _move_weight(self, old: str, name: str) -> None:
         """Keep a weight under the attribute that the author of the layer chose."""
@@ -676,7 +700,7 @@ class Layer(torch.nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of one layer must not drag along the whole graph of symbolic tensors before it.
-        return {key: value for key, value in self.__dict__.items() if key != "_symbolic"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_symbolic", "_in_pass")}
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this layer."""

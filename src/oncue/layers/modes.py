@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from oncue.layers.real_keras import refuse_real_keras
+
 _STATISTICS = (
     torch.nn.BatchNorm1d,
     torch.nn.BatchNorm2d,
@@ -39,6 +41,9 @@ def take_in(part: torch.nn.Module, training: bool) -> None:
         part: The module.
         training: The layer's mode.
 
+    Raises:
+        TypeError: When a layer of the real Keras is in it.
+
     Example:
         >>> part = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5).eval())
         >>> take_in(part, training=False)
@@ -46,6 +51,7 @@ def take_in(part: torch.nn.Module, training: bool) -> None:
         >>> [module.training for module in part]
         [True, False]
     """
+    refuse_real_keras(part)
     for module in part.modules():
         # One that has it was a part of a layer before, and may be in inference mode for that reason. Layers begin in it.
         vars(module).setdefault(_TRAINS, module.training or "_trainable" in vars(module))
@@ -139,3 +145,24 @@ def take_trainable(model: torch.nn.Module) -> None:
         if wanted is False or (wanted is True and state.get(_FROZEN)):
             module.requires_grad_(wanted)
             state[_FROZEN] = not wanted
+
+
+def left_in_eval(model: torch.nn.Module) -> str:
+    """Return for each module of a model whether the user has left it in inference mode, as "1" or "0"."""
+    if model.training:
+        see(model)
+    return "".join("1" if vars(module).get(_TRAINS) is False else "0" for module in model.modules())
+
+
+def leave_in_eval(model: torch.nn.Module, state: str) -> None:
+    """Leave the parts of a model in inference mode that `left_in_eval` told of; the others are trained as all else is.
+
+    Args:
+        model: A model of the same modules.
+        state: What it returned.
+    """
+    training = model.training
+    for module, flag in zip(model.modules(), state, strict=False):
+        if module is not model and (flag == "1") is not (vars(module).get(_TRAINS) is False):
+            vars(module)[_TRAINS] = flag == "0"
+            module.training = training and flag == "0"

@@ -606,7 +606,7 @@ class Optimizer:
             parts: dict[int, list[Tensor]] = {}
             for parameter in group["params"]:
                 parts.setdefault(self._since.get(parameter, 0), []).append(parameter)
-            (first, group["params"]), *others = parts.items()
+            (first, group["params"]), *others = sorted(parts.items())
             group["since"] = first
             self._groups += [{**group, "params": part, "since": count} for count, part in others]
 

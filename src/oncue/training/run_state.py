@@ -17,6 +17,7 @@ from oncue.core.console import print_message
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
+from oncue.layers.modes import leave_in_eval, left_in_eval
 from oncue.optimizers.optimizer import Optimizer
 from oncue.random_state import random_state, set_random_state
 from oncue.training.layer_states import layer_states, set_layer_states
@@ -200,6 +201,7 @@ class RunState:
         batch = 0 if progress.batch is None else progress.batch + 1
         parts = {
             "settings": self._own_settings().state(),
+            "in_eval": left_in_eval(model),
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
@@ -317,6 +319,7 @@ class RunState:
             model.optimizer.build(model._optimized())
         if settings is not None:
             self._own_settings().put_groups(settings)
+        leave_in_eval(model, parts.get("in_eval", ""))
         with torch.no_grad():
             saved_weights = weights.values() if isinstance(weights, dict) else weights
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):

@@ -20,6 +20,7 @@ from oncue.feeding.batches import as_batches, check_apart, split_validation, unp
 from oncue.feeding.tensors import is_batch_list
 from oncue.layers.layer import Layer
 from oncue.layers.modes import switch_off, switch_on, take_trainable
+from oncue.layers.real_keras import refuse_real_keras
 from oncue.layers.trial import Trial
 from oncue.legacy import methods as old_methods, take_old_arguments
 from oncue.metrics.metric import Metric
@@ -82,8 +83,6 @@ class Trainer(Layer):
     # it is looked up in each call, because layers may have changed.
     _layer_losses: _LayerLosses | None = None
     _layer_losses_kept: bool = False
-    # Whether the model is run by itself or by a model around it, so that its next call begins no new pass.
-    _in_pass: bool = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -615,8 +614,11 @@ class Trainer(Layer):
                 setattr(self, name, value)
             if self._leave_run(method):
                 self._plan.release()
-                for model in (self, *(self._layer_losses.models if self._layer_losses is not None else ())):
-                    model._layer_losses_kept = False
+                self._layer_losses_kept = False
+                if self._layer_losses is not None:
+                    self._layer_losses.expect_passes(False)
+                    for model in self._layer_losses.models:
+                        model._layer_losses_kept = False
 
     @contextmanager
     def _left_in_inference_mode(self) -> Iterator[None]:
@@ -679,6 +681,8 @@ class Trainer(Layer):
         if targets is None:
             require_targets(self, x, method)
         self._build_on(x)
+        # One may have been put into a part since.
+        refuse_real_keras(self)
         take_trainable(self)
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
         if training or self.optimizer is not None:
@@ -771,15 +775,15 @@ class Trainer(Layer):
         if not found.added:
             return super().__call__(*args, **kwargs)
         self._forget_added_losses()
-        self._in_pass = True
-        for model in found.models:
-            model._in_pass = True
+        # Within a run the layers are told so once for all passes.
+        layers = (self, *found.models) if self._layer_losses_kept else (self, *found.models, *found.adders)
+        for layer in layers:
+            layer.__dict__["_in_pass"] = True
         try:
             return super().__call__(*args, **kwargs)
         finally:
-            self._in_pass = False
-            for model in found.models:
-                model._in_pass = False
+            for layer in layers:
+                layer.__dict__["_in_pass"] = False
 
     def _forward(self, x: Any) -> Any:
         return self(x)
@@ -925,6 +929,8 @@ class Trainer(Layer):
         """Find the layers that may add losses."""
         found, known = _LayerLosses(self), self._layer_losses
         if known is None or found != known:
+            if known is not None and self._layer_losses_kept:
+                known.expect_passes(False)
             # One that is equal stays: compiled graphs were made from it.
             self._layer_losses = known = found
         return known
@@ -934,6 +940,7 @@ class Trainer(Layer):
         found = self._find_layer_losses()
         if self._runs:
             self._layer_losses_kept = True
+            found.expect_passes(True)
             for model in found.models:
                 model._find_layer_losses()
                 model._layer_losses_kept = True
@@ -970,6 +977,16 @@ class _LayerLosses:
                 self.adders.append(module)
             if isinstance(module, Trainer):
                 self.models.append(module)
+
+    def expect_passes(self, expected: bool) -> None:
+        """Tell the layers whether passes of the model around them are to come, in which all of their calls belong together.
+
+        Args:
+            expected: Whether it is so.
+        """
+        for layer in self.adders:
+            if not isinstance(layer, Trainer):
+                layer.__dict__["_in_pass"] = expected
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _LayerLosses) and vars(self) == vars(other)
