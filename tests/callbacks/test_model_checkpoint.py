@@ -534,6 +534,18 @@ def test_a_run_that_ended_without_saying_so_keeps_none_out(tmp_path: Path) -> No
     assert sorted(os.listdir(tmp_path)) == ["m_2.keras", "m_epoch.keras.oncue.json"]
 
 
+@pytest.mark.parametrize("form", ["d", "s", "x", "03d"])
+@pytest.mark.parametrize("others", [(), (keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None),)])
+def test_a_format_that_is_none_for_floats_is_refused_before_the_first_step(
+    form: str, others: Any, tmp_path: Path
+) -> None:
+    saver = ModelCheckpoint(tmp_path / f"{{epoch:02d}}-{{loss:{form}}}.keras")
+    made = scripted_model()
+    with pytest.raises(ValueError, match=rf"\{{loss:{form}\}}, and the values of loss are floats.*loss:\.4f"):
+        made.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[saver, *others])
+    assert os.listdir(tmp_path) == [] and int(made.optimizer.iterations) == 0
+
+
 # resume_best ------------------------------------------------------------------------------------------------------
 
 

@@ -206,6 +206,7 @@ class ModelCheckpoint(MonitorCallback):
         if self._watches:
             super().expect(logged)
         self._names_logged = frozenset([*logged.names, *logged.old_names])
+        self._name.check_numbers(self._names_logged)
         if logged.may_grow:
             return
         hint = "" if logged.validation else " This run has no validation data."

@@ -102,6 +102,23 @@ class FileName:
             if name not in known:
                 raise self._missing(name, known, hint)
 
+    def check_numbers(self, names: Iterable[str]) -> None:
+        """Refuse a format that doesn't fit a number that isn't whole.
+
+        Args:
+            names: The names that stand for such numbers.
+
+        Raises:
+            FileNameError: With the placeholder.
+        """
+        names = set(names)
+        for _, name, form in self._pieces:
+            if name in names and not _fits(0.5, form):
+                raise self._error(
+                    f"has {{{name}:{form}}}, and the values of {name} are floats, which that format can't show. Use "
+                    f"{{{name}:.4f}}."
+                )
+
     def fill(self, values: Mapping[str, Any]) -> str:
         """Return the name with values in place of the placeholders.
 
