@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.backup_arguments import check_choice, folder_of, period_of
@@ -116,7 +117,8 @@ class BackupAndRestore(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has neither the folder nor what is being written.
-        return {**super().__getstate__(), "_store": None, "_writer": None, "_snapshot": None, "_postponed": False}
+        own = {"_store": None, "_writer": None, "_snapshot": None, "_postponed": False}
+        return {**super().__getstate__(), **own, "every": copy(self.every)}
 
     @property
     def waited(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -150,9 +151,16 @@ class CallbackList(Callback):
                 self.__dict__[hook] = listeners.of_batch(self.progress)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
+        kept = {
             name: value for name, value in super().__getstate__().items() if name not in (*HOOKS, "_listeners", "roles")
         }
+        # A copy is in no run, and takes none of the callbacks away from this one.
+        own = {
+            "callbacks": list(map(copy, self.callbacks)),
+            "journal": copy(self.journal),
+            "progress": copy(self.progress),
+        }
+        return {**kept, **own, "model": None, "run_state": None, "_clock": (0.0, self.seconds)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -51,6 +51,10 @@ class CheckpointSaver:
         self._unsaid: Callable[[], None] | None = None
         self._key = ""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy begins anew: it has neither the manifest nor what is being written.
+        return vars(CheckpointSaver(self._asynchronous))
+
     def begin(self, model: Any) -> None:
         """Get ready for a run.
 

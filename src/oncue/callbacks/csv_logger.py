@@ -68,6 +68,10 @@ class CSVLogger(Callback):
         self._read: tuple[tuple[int, int, int], GrowingText] | None = None
         self._end = b""
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no open file.
+        return {**super().__getstate__(), "_file": None, "_read": None, "_end": b""}
+
     @property
     def text(self) -> GrowingText:
         """What is in the file: a resumed run continues it, whatever was written after its state was saved."""

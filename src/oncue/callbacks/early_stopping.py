@@ -82,6 +82,10 @@ class EarlyStopping(MonitorCallback):
         self.stopped_epoch = 0
         self.wait = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no run whose end it waits for.
+        return {**super().__getstate__(), "_running": False}
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self._reset()

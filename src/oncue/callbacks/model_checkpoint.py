@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import uuid
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +145,10 @@ class ModelCheckpoint(MonitorCallback):
     @filepath.setter
     def filepath(self, path: str | os.PathLike[str]) -> None:
         self._name = FileName(read_path(path, self.save_weights_only), type(self).__name__)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy counts its own period, and has nothing that is being written.
+        return {**super().__getstate__(), "every": copy(self.every), "_saver": copy(self._saver)}
 
     @property
     def _watches(self) -> bool:

@@ -78,6 +78,10 @@ class Preemption(Callback):
         self._came: int | None = None
         self._late: int | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy listens to nothing yet.
+        return {**super().__getstate__(), "_training": False, "_before": {}, "_came": None, "_late": None}
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Listen to the signals."""
         self._training = True

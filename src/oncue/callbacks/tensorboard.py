@@ -114,6 +114,11 @@ class TensorBoard(Callback):
         self._label = "0"
         self._next_label: str | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no open files.
+        own: dict[str, Any] = {"_files": {}, "_projector": None, "_trace": None, "_left_out": set(self._left_out)}
+        return {**super().__getstate__(), **own}
+
     def listens_to(self, hook: str) -> bool:
         """Return whether a hook is needed: no batch is, unless something is written or counted there."""
         if hook == "on_train_batch_begin":
