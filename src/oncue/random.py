@@ -9,6 +9,7 @@ import torch
 
 from oncue import backend, naming
 from oncue.core.builtin import builtin
+from oncue.core.numbers import whole_of
 from oncue.seeded_mask import register, seeded_mask
 from oncue.variable import torch_dtype
 
@@ -33,8 +34,8 @@ class SeedGenerator:
     def __init__(self, seed: int | None = None, name: str | None = None) -> None:
         self._check(seed)
         self.name = naming.auto_name("seed_generator") if name is None else name
-        self._initial = seed
-        self._seed = int(torch.randint(2**31, ())) if seed is None else int(seed)
+        self._initial = None if seed is None else whole_of(seed)
+        self._seed = int(torch.randint(2**31, ())) if self._initial is None else self._initial
         self._draws = 0
         self.number = register(self)
 
@@ -45,7 +46,7 @@ class SeedGenerator:
 
     @staticmethod
     def _check(seed: Any) -> None:
-        if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
+        if seed is not None and whole_of(seed) is None:
             raise ValueError(f"`seed` must be a whole number or None; got {seed!r} of type {type(seed).__name__}.")
 
     def next(self) -> tuple[int, int]:

@@ -100,6 +100,15 @@ COUNT_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "batch_size of predict": lambda n: compiled().predict(X, batch_size=n, verbose=0),
     "steps_per_execution": lambda n: compiled(steps_per_execution=n).fit(X, Y, batch_size=4, verbose=0),
     "class_weight's keys": lambda n: compiled().fit(X, np.ones(8, "int64"), class_weight={n: 3.0}, verbose=0),
+    "a seed": lambda n: (
+        keras.utils.set_random_seed(n),
+        keras.random.SeedGenerator(n),
+        initializers.RandomNormal(seed=n),
+    ),
+    "the size of an input": lambda n: keras.Input((n,), batch_size=n),
+    "the size of a weight": lambda n: L.Layer().add_weight(shape=(n,)),
+    "the sizes of old names": lambda n: keras.Sequential([L.Dense(1, input_dim=n)]),
+    "the length of an old name": lambda n: keras.Sequential([L.Embedding(3, 2, input_length=n)]),
     "gradient_accumulation_steps": lambda n: compiled(gradient_accumulation_steps=n).fit(X, Y, batch_size=4, verbose=0),
 }
 
@@ -132,6 +141,8 @@ CONFIGURED: dict[str, Callable[[N, N], Any]] = {
     "ReLU": lambda f, i: L.ReLU(f(6.0), f(0.1), f(0.0)),
     "Concatenate": lambda f, i: L.Concatenate(axis=i(1)),
     "LSTM": lambda f, i: L.LSTM(i(3), dropout=f(0.1)),
+    "Input": lambda f, i: L.InputLayer((i(2), None), batch_size=i(3)),
+    "SeedGenerator": lambda f, i: keras.random.SeedGenerator(i(3)),
     "RandomNormal": lambda f, i: initializers.RandomNormal(f(0.0), f(0.1), seed=i(3)),
     "RandomUniform": lambda f, i: initializers.RandomUniform(f(0.0), f(0.1), seed=i(3)),
     "VarianceScaling": lambda f, i: initializers.VarianceScaling(f(0.5), seed=i(3)),

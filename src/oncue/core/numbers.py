@@ -78,6 +78,19 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "ndim") and hasattr(value, "tolist") else value
 
 
+def sizes_of(shape: Any) -> tuple[Any, ...]:
+    """Return the sizes that a shape stands for, as plain ints where they are whole; one number stands for itself.
+
+    Example:
+        >>> sizes_of(3), sizes_of([None, 2.0])
+        ((3,), (None, 2))
+    """
+    alone = number_of(shape) is not None or getattr(shape, "ndim", 1) == 0
+    sizes = (shape,) if alone else tuple(shape)
+    wholes = [whole_of(size) for size in sizes]
+    return tuple([size if whole is None else whole for size, whole in zip(sizes, wholes, strict=True)])
+
+
 def whole(owner: str, name: str, value: Any, least: int = 0) -> int:
     """Return a count as an int, or say why it can't be one.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.numbers import sizes_of, whole_of
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
 from oncue.legacy import renamed
@@ -64,12 +65,11 @@ class InputLayer(Layer):
         kwargs.pop("trainable", None)
         super().__init__(dtype=dtype, name=name, **kwargs)
         if shape is not None:
-            sample = (shape,) if isinstance(shape, int) else tuple(shape)
-            self.batch_shape: tuple[int | None, ...] = (batch_size, *sample)
+            self.batch_shape: tuple[int | None, ...] = sizes_of((batch_size, *sizes_of(shape)))
         else:
-            self.batch_shape = tuple(batch_shape or ())
+            self.batch_shape = sizes_of(batch_shape or ())
         for size in self.batch_shape:
-            if size is not None and (not hasattr(size, "__index__") or size < 0):
+            if size is not None and (whole_of(size) is None or size < 0):
                 raise ValueError(
                     f"`shape` must hold whole numbers, or None where a size varies; got {self.batch_shape!r}."
                 )

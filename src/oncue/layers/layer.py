@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers, torch_private
 from oncue.core.builtin import builtin, is_builtin
+from oncue.core.numbers import sizes_of, whole
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
@@ -460,7 +461,7 @@ class Layer(torch.nn.Module):
         Returns:
             The stored tensor; with `axes` its Variable, in Keras's order.
         """
-        shape = () if shape is None else (shape,) if isinstance(shape, int) else tuple(int(size) for size in shape)
+        shape = () if shape is None else tuple([whole(self.name, "shape", size) for size in sizes_of(shape)])
         count_weight(shape)
         attribute = self._free_attribute(name or "weight")
         kind = self._dtype if dtype is None else torch_dtype(dtype_policies.get(dtype).variable_dtype)

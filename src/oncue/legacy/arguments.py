@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ParamSpec
 
+from oncue.core.numbers import sizes_of
 from oncue.core.suggest import nearest
 from oncue.legacy.warning import warn_once
 
@@ -317,7 +318,7 @@ def first_layer_shape(given: dict[str, Any]) -> tuple[int | None, ...] | None:
     if batch_shape is not None:
         return tuple(batch_shape)
     if shape is not None:
-        return (None, *((shape,) if isinstance(shape, int) else shape))
+        return (None, *sizes_of(shape))
     if dim is not None:
         return (None, dim) if length is None else (None, length, dim)
     return None
@@ -331,4 +332,4 @@ def sequence_length(given: dict[str, Any]) -> None:
     """
     length = given.pop("input_length", None)
     if length is not None:
-        given.setdefault("input_shape", (length,) if isinstance(length, int) else tuple(length))
+        given.setdefault("input_shape", sizes_of(length))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 from oncue.core.numbers import whole, whole_of
 
 
@@ -25,7 +27,7 @@ def check_verbose(value: Any) -> Any:
     """
     if isinstance(value, str) and value == "auto":
         return value
-    number = int(value) if isinstance(value, bool) else whole_of(value)
+    number = int(value) if isinstance(value, (bool, np.bool_)) else whole_of(value)
     if number in (0, 1, 2):
         return number
     raise ValueError(f'`verbose` must be 0 (silent), 1 (bar), 2 (a line for each epoch) or "auto"; got {value!r}.')

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 import random
 from typing import SupportsIndex
 
 import numpy as np
 import torch
 
+from oncue.core.numbers import whole_of
 
-def set_random_seed(seed: SupportsIndex) -> None:
+
+def set_random_seed(seed: SupportsIndex | float) -> None:
     """Seed the generators of Python, NumPy and torch, the latter on all devices.
 
     Args:
@@ -26,9 +27,9 @@ def set_random_seed(seed: SupportsIndex) -> None:
         >>> torch.equal(first, torch.rand(2))
         True
     """
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, SupportsIndex):
+    number = whole_of(seed)
+    if number is None:
         raise ValueError(f"`seed` must be a whole number; got {seed!r} of type {type(seed).__name__}.")
-    number = operator.index(seed)
     if not 0 <= number < 2**32:
         raise ValueError(f"`seed` must be from 0 to 2**32 - 1; got {number}. Use for example `seed % 2**32`.")
     random.seed(number)
