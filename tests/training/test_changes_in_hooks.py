@@ -445,3 +445,32 @@ def test_weights_that_a_hook_assigns_are_those_of_the_next_step(jit: bool) -> No
     zeros = [np.zeros_like(array) for array in model.get_weights()]
     fit(model, found, At("on_train_batch_end", 1, lambda model: model.set_weights(zeros)), epochs=1)
     assert found.found[2:] == pytest.approx((Y**2).reshape(4, 8).mean(1)[2:], rel=1e-5)
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end"])
+def test_penalties_and_constraints_of_weights_that_a_hook_gives_count(hook: str) -> None:
+    model, other = network(optimizers.SGD(0.0)), network(optimizers.SGD(0.0))
+    found, plain = Losses(), Losses()
+
+    def change(model: Any) -> None:
+        model.layers[0].kernel_regularizer = "l2"
+        model.layers[1].kernel_constraint = "non_neg"
+
+    fit(model, found, At(hook, 0, change), epochs=1)
+    fit(other, plain, epochs=1)
+    penalty = 0.01 * float((weights(other)[0] ** 2).sum())
+    before = [] if hook == "on_train_begin" else [0.0]
+    assert found.found[:1] == pytest.approx([plain.found[0] + (before or [penalty])[0]], rel=1e-5)
+    assert weights(model)[2].min() >= 0.0 > weights(other)[2].min()
+    assert len(model.losses) == 1 and model.layers[0].get_config()["kernel_regularizer"] is not None
+    model.layers[0].kernel_regularizer = None
+    assert not model.losses
+
+
+def test_a_penalty_on_a_weight_that_a_layer_does_not_have_is_refused() -> None:
+    layer = layers.LSTM(2)
+    layer(tensor(np.ones((1, 2, 3), "float32")))
+    with pytest.raises(AttributeError, match="`layer.cell.kernel_regularizer`"):
+        layer.kernel_regularizer = "l2"
+    layer.cell.kernel_regularizer = layer.cell.recurrent_regularizer = "l2"
+    assert len(layer.losses) == 2

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import oncue
-from helpers import to_numpy
+from helpers import tensor, to_numpy
 from oncue import layers
-from oncue.callbacks import Callback
+from oncue.callbacks import Callback, LambdaCallback
 
 X = np.random.default_rng(0).normal(3.0, 2.0, size=(32, 4)).astype("float32")
 Y = X[:, :1]
@@ -231,3 +231,31 @@ def test_buffers_of_a_module_without_weights_are_where_the_model_is() -> None:
     model = Shifts()
     model._place()
     assert {buffer.device.type for buffer in model.buffers()} == {"meta"}
+
+
+def test_a_model_that_is_called_in_a_hook_is_in_inference_mode_as_in_keras() -> None:
+    model = compiled(
+        oncue.Sequential([layers.Input((4,)), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(1)])
+    )
+    x, found = tensor(X), []
+
+    class Looks(Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            before = model.get_weights()[2]
+            found.append(torch.equal(model(x), model(x)) and np.array_equal(model.get_weights()[2], before))
+            assert model.training and all(layer.training for layer in model.layers)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            found.append(not torch.equal(model(x, training=True), model(x, training=True)))
+            # What trains by itself is in training mode.
+            before = model.get_weights()[2]
+            model.train_on_batch(X, Y)
+            model.train_step((X, Y))
+            found.append(not np.array_equal(model.get_weights()[2], before))
+
+    fit(model, Looks())
+    assert found == [True] * 12
+    with pytest.raises(ArithmeticError):
+        fit(model, LambdaCallback(on_train_batch_end=lambda batch, logs: 1 / 0))
+    model.train()
+    assert not torch.equal(model(x), model(x))

@@ -25,6 +25,9 @@ from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
 from oncue.variable import Variable, torch_dtype
 
+_OF_WEIGHTS = ("_regularizer", "_constraint")
+"""How attributes end that say something of a weight: `kernel_regularizer`."""
+
 
 @builtin
 class Layer(torch.nn.Module):
@@ -483,8 +486,7 @@ class Layer(torch.nn.Module):
         if regularizer is not None:
             self._regularizers[attribute] = regularizers.get(regularizer)
         if constraint is not None:
-            project = constraints.get(constraint)
-            variable.constraint = lambda stored: variable.from_keras(project(variable.to_keras(stored)))
+            self._constrain(variable, constraints.get(constraint))
         if not is_builtin(type(self)):
             # Layers written for Keras call these on what add_weight returned.
             tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
@@ -543,6 +545,11 @@ class Layer(torch.nn.Module):
                         self._move_weight(old, name)
                     return
         super().__setattr__(name, value)
+        if name.endswith(_OF_WEIGHTS) and self.__dict__.get("built"):
+            if name == "activity_regularizer":
+                self.__dict__[name] = regularizers.get(value)
+            else:
+                self._change_weight(name, value)
         if isinstance(value, torch.nn.Module) and not isinstance(value, Layer):
             # Inside a layer they work in the layer's mode.
             take_in(value, self.training)
@@ -576,6 +583,36 @@ class Layer(torch.nn.Module):
         tensor = self._parameters[name]
         assert tensor is not None
         return tensor
+
+    def _change_weight(self, name: str, value: Any) -> None:
+        """Let a regularizer or a constraint that is set on a built layer count for the weight that it is named after."""
+        role, _, kind = name.rpartition("_")
+        attribute = next((weight for weight in (role, f"{role}_kernel") if weight in self._variables), None)
+        if attribute is None:
+            if is_builtin(type(self)) and value is not None:
+                hint = (
+                    f" Set it on the cell: `layer.cell.{name}`."
+                    if isinstance(vars(self).get("_modules", {}).get("cell"), Layer)
+                    else ""
+                )
+                raise AttributeError(
+                    f"`{name}` can't be set: {type(self).__name__} '{self.name}' has no such weight.{hint}"
+                )
+            return
+        if kind == "constraint":
+            self.__dict__[name] = project = constraints.get(value)
+            self._constrain(self._variables[attribute], project)
+            return
+        self.__dict__[name] = penalty = regularizers.get(value)
+        self._regularizers.pop(attribute, None)
+        if penalty is not None:
+            self._regularizers[attribute] = penalty
+
+    @staticmethod
+    def _constrain(variable: Variable, project: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        variable.constraint = None
+        if project is not None:
+            variable.constraint = lambda stored: variable.from_keras(project(variable.to_keras(stored)))
 
     def _take_variable(self, name: str, variable: Variable) -> None:
         """Make a Variable of the user's own a weight, which is still seen at the attribute."""

@@ -49,6 +49,9 @@ def run_batches(
     begin, end = callbacks.caller(begin_hook), callbacks.caller(end_hook)
     may_be_kept = callbacks.calls_others(end_hook)
     changed = steps.changed if steps.watched else None
+    # Where code of the user's runs between the steps, the model is told which of both it is that uses it.
+    marks = vars(model) if kind == "train" and steps.watched else {}
+    marks["_in_hook"] = True
     done, following = start, 0
     step: Step | None = None
     result: Result = None
@@ -58,12 +61,14 @@ def run_batches(
             begin(done, BatchLogs(done, batch))
         if step is None or (changed is not None and changed()):
             step, following = steps.make(batch), model.steps_per_execution - 1
+        marks["_in_hook"] = False
         result = step(batch)
         done += 1
         # Each batch is made when its turn comes: a group of them at once would be read from memory, not from the caches.
         for batch in islice(iterator, following):
             result = step(batch)
             done += 1
+        marks["_in_hook"] = True
         if end is not None:
             logs = _logs(result, done - 1, batch)
             end(done - 1, logs)
@@ -76,6 +81,7 @@ def run_batches(
                 del held
         if getattr(model, flag):
             break
+    marks["_in_hook"] = False
     return done, result
 
 

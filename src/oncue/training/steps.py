@@ -21,6 +21,8 @@ Step = Callable[[Batch], Any]
 
 _SETTINGS = frozenset(("jit_compile", "run_eagerly", "steps_per_execution"))
 """What may change without a step being another one."""
+_OBJECTS = frozenset(("activity_regularizer", "regularizer", "constraint"))
+"""Objects that a hook may have put on layers and weights."""
 
 
 class Steps:
@@ -77,6 +79,8 @@ class Steps:
         changed = self._watch.changed()
         if changed or self._stale:
             names = self._watch.what()
+            # A backup says of these, too, that it can't hold them.
+            model._changes += [name for name in names if name in _OBJECTS]
             model._prepare_again(batch, self._kind)
             if self._kind == "train":
                 switch_on(model)

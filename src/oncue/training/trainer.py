@@ -79,6 +79,8 @@ class Trainer(Layer):
     _initial_epoch: int | None = None
     # The runs that are under way, each as its method and its thread: one inside another, and predictions of several threads.
     _runs: tuple[tuple[str, int], ...] = ()
+    # Whether callbacks of the user's are being called between two steps of training.
+    _in_hook: bool = False
     # Who may add losses, and whether that was found for the run under way, of this model or of one around it. Outside of runs
     # it is looked up in each call, because layers may have changed.
     _layer_losses: _LayerLosses | None = None
@@ -465,7 +467,7 @@ class Trainer(Layer):
     def _by_name(self, kind: str, data: Any) -> dict[str, Any]:
         """Run the step that all models have, called by its name: in a method that overrides it, or in a loop of the user's."""
         training = kind == "train"
-        if self._runs:
+        if self._runs and not self._in_hook:
             return self._returned(make_step(self._resolve(), training)(unpacked(data)))
         self._require_compiled(f"{kind}_step")
         batch = self._one_batch(unpacked(data), None, f"{kind}_step")
@@ -604,6 +606,7 @@ class Trainer(Layer):
         kept = [(metric, metric.get_state()) for metric in self.metrics] if inside else []
         names = (*_REQUESTS, "stop_training", "history") if method == "fit" else _REQUESTS
         around = {name: getattr(self, name) for name in names} if inside else {}
+        in_hook, self._in_hook = self._in_hook, False
         try:
             with mode(self, self.training) if inside else nullcontext():
                 yield
@@ -612,6 +615,8 @@ class Trainer(Layer):
                 metric.set_state(state)
             for name, value in around.items():
                 setattr(self, name, value)
+            # A hook that failed didn't come to its end.
+            self._in_hook = inside and in_hook
             if self._leave_run(method):
                 self._plan.release()
                 self._layer_losses_kept = False
@@ -685,8 +690,13 @@ class Trainer(Layer):
         refuse_real_keras(self)
         take_trainable(self)
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
-        if training or self.optimizer is not None:
+        if self.optimizer is not None:
             self.optimizer.build(self._optimized())
+        elif training and plan.trains and "train_step" not in plan.overridden:
+            raise ValueError(
+                f"'{self.name}' has no optimizer, so `{method}` can't train it. Give it one: "
+                '`model.compile(optimizer="adam", ...)`, or `model.optimizer = "adam"`.'
+            )
         probes = not plan.probed and ("train_step" if training else "test_step") not in plan.overridden
         if probes:
             probe(self, plan, batch)
@@ -769,6 +779,10 @@ class Trainer(Layer):
             return in_float32(outputs)
         if self._in_pass:
             return super().__call__(*args, **kwargs)
+        if self._in_hook and self.training and kwargs.get("training") is None:
+            # As in Keras, where a model is in training mode only in its own steps.
+            with mode(self, False):
+                return self(*args, **kwargs)
         found = self._layer_losses if self._layer_losses_kept else None
         if found is None:
             found = self._find_layer_losses()
@@ -847,7 +861,7 @@ class Trainer(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is in no run, even one that is made in a hook.
-        of_the_run = ("_runs", "_layer_losses_kept", "_in_pass")
+        of_the_run = ("_runs", "_in_hook", "_layer_losses_kept")
         return {key: value for key, value in super().__getstate__().items() if key not in of_the_run}
 
     # Devices and building ----------------------------------------------------------------------------------------

@@ -52,7 +52,6 @@ class Watch:
         self._layers = [module for module in modules if isinstance(module, Layer)]
         self._variables = [variable for layer in self._layers for variable in layer._variables.values()]
         self._tables: list[dict[str, Any]] = [table for part in modules for table in torch_private.tables(part)]
-        self._tables += [layer._regularizers for layer in self._layers]
         # Held, so that no other object can get the identity of one of them.
         self._held = list(_values(self._tables))
         self._identities = list(map(id, self._held))
@@ -64,6 +63,8 @@ class Watch:
         self._parts = [vars(part) for part in held if not isinstance(part, Layer)]
         self._assigned = list(map(_assigned, self._parts))
         self._regularizers = list(map(_regularizer, self._layers))
+        self._penalties = [layer._regularizers for layer in self._layers]
+        self._of_weights = list(_values(self._penalties))
         self._constraints = list(map(_constraint, self._variables))
         self._seen = len(model._changes)
 
@@ -75,6 +76,7 @@ class Watch:
             or list(map(_frozen, self._layers)) != self._frozen
             or list(map(_assigned, self._parts)) != self._assigned
             or list(map(_regularizer, self._layers)) != self._regularizers
+            or list(_values(self._penalties)) != self._of_weights
             or list(map(_constraint, self._variables)) != self._constraints
             or list(map(id, _values(self._tables))) != self._identities
         )
@@ -90,6 +92,8 @@ class Watch:
             names.append("trainable")
         if list(map(_regularizer, self._layers)) != self._regularizers:
             names.append("activity_regularizer")
+        if list(_values(self._penalties)) != self._of_weights:
+            names.append("regularizer")
         if list(map(_constraint, self._variables)) != self._constraints:
             names.append("constraint")
         if list(map(id, _values(self._tables))) != self._identities:
