@@ -398,13 +398,6 @@ def test_a_metric_that_cannot_be_written_down_is_refused_within_epochs_only(tmp_
     assert fit([BackupAndRestore(tmp_path)], made()).epoch == [0, 1, 2, 3]
 
 
-def test_a_second_optimizer_is_pointed_out(tmp_path: Path) -> None:
-    made = model()
-    made.other_optimizer = oncue.optimizers.SGD(0.1)
-    with pytest.warns(UserWarning, match="`other_optimizer`.*would start from scratch"):
-        fit([BackupAndRestore(tmp_path)], made)
-
-
 def test_a_loop_without_a_state_is_refused(tmp_path: Path) -> None:
     callbacks = CallbackList([BackupAndRestore(tmp_path)], model=model())
     with pytest.raises(ValueError, match="works in `fit` of oncue's models"):

@@ -119,6 +119,7 @@ def test_a_foreign_object_takes_part_in_all() -> None:
         "expect loss,learning_rate",
         "pending_state",
         "on_train_begin",
+        "keep_state",
         "save_now",
     ]
 
@@ -126,7 +127,7 @@ def test_a_foreign_object_takes_part_in_all() -> None:
 def test_a_foreign_object_keeps_states() -> None:
     foreign = Foreign()
     fit([foreign], epochs=2)
-    assert foreign.seen.count("keep_state") == 2 and "save_now" not in foreign.seen
+    assert foreign.seen.count("keep_state") == 3 and "save_now" not in foreign.seen
 
 
 class OnlyHooks:

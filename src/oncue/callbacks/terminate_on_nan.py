@@ -133,7 +133,7 @@ class TerminateOnNaN(Callback):
         self._good = None
         self._tried = 0
         if self.action == "rollback":
-            self.keep_state()
+            self._needed_state()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the state that a resumed run begins with as the good one."""

@@ -224,7 +224,7 @@ class SavesRun(Protocol):
 
 
 class KeepsState(Protocol):
-    """Keeps the state that each epoch ends with, after the hooks of all callbacks."""
+    """Keeps the state that the run begins with, and that each epoch ends with, after the hooks of all callbacks."""
 
     def keep_state(self) -> None:
         """Take the state of this moment."""

@@ -76,6 +76,8 @@ def train_epochs(
             training.restored()
             testing.restored()
             epochs = first if pending.stopped else epochs
+        else:
+            run_state.keep()
         epoch = first
         while epoch < epochs:
             start = pending.batch if pending is not None and epoch == pending.epoch else 0

@@ -14,12 +14,11 @@ import torch
 from oncue.callbacks import CallbackList
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
-from oncue.core.warn import warn
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
 from oncue.layers.modes import leave_in_eval, left_in_eval
-from oncue.optimizers.optimizer import Optimizer
 from oncue.random_state import random_state, set_random_state
+from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.settings import Settings
 
@@ -63,6 +62,7 @@ class RunState:
         self._measured: tuple[int, dict[str, Any]] | None = None
         self._setup: dict[str, Any] | None = None
         self._settings: Settings | None = None
+        self._objects: KeptObjects | None = None
         # What the data are, where a callback may save or resume the run.
         self._contents: dict[str, dict[str, str]] = {}
         # In which ways the data of a state that was restored have changed.
@@ -99,12 +99,6 @@ class RunState:
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
         self._mark_files()
-        others = _other_optimizers(self._model)
-        if asked and others:
-            warn(
-                f"The state of the optimizer given to `compile` is backed up; {', '.join(f'`{name}`' for name in others)} of "
-                f"{type(self._model).__name__} would start from scratch after an interruption."
-            )
         if self.waiting is not None and not self.waiting.stopped:
             self.restore_data(self.waiting)
         return self.waiting
@@ -127,10 +121,11 @@ class RunState:
             keeper.keep_marks({key: mark for key, mark in marks.items() if isinstance(mark, dict)})
 
     def begin(self) -> None:
-        """Take note of the settings that the run begins with, once callbacks have reset themselves."""
+        """Take note of the settings that the run begins with, and of what has a state, once callbacks have reset themselves."""
         roles = self._callbacks.roles
         if roles.resuming or roles.saving or roles.keeping:
             self._own_settings()
+            self._objects = self._found_objects()
 
     @property
     def read_again(self) -> list[str]:
@@ -207,6 +202,7 @@ class RunState:
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
             "metrics": [metric.get_state() for metric in _measures(model)] if inside else None,
             "layers": layer_states(model),
+            "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
             **self._data_parts((epoch, inside)),
         }
@@ -325,6 +321,7 @@ class RunState:
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
                 if saved is not None:
                     tensor.copy_(saved)
+        self._own_objects().put(parts.get("objects") or {}, say=self.restored is None)
         for key, callback in self._callbacks.roles.stateful.items():
             # A state that was adopted from another setup lacks some.
             if key in parts["callbacks"]:
@@ -368,6 +365,16 @@ class RunState:
         print_message(f"Epoch {state.epoch + 1} begins with other data than before: {'; '.join(self._changed)}.")
 
     # Helpers ------------------------------------------------------------------------------------------------------
+
+    def _own_objects(self) -> KeptObjects:
+        if self._objects is None:
+            self._objects = self._found_objects()
+        return self._objects
+
+    def _found_objects(self) -> KeptObjects:
+        data = {"data": self._data, "validation": self._validation}
+        sources = [found.batches.source for name in self.read_again if (found := data[name]) is not None]
+        return KeptObjects(self._model, self._callbacks.callbacks, sources)
 
     def _own_settings(self) -> Settings:
         if self._settings is None:
@@ -413,12 +420,3 @@ def _can_be_saved(metric: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def _other_optimizers(model: Trainer) -> list[str]:
-    inner = getattr(model.optimizer, "_inner", None)
-    return [
-        name
-        for name, value in vars(model).items()
-        if isinstance(value, (Optimizer, torch.optim.Optimizer)) and value is not model.optimizer and value is not inner
-    ]
