@@ -398,6 +398,18 @@ def test_a_metric_that_cannot_be_written_down_is_refused_within_epochs_only(tmp_
     assert fit([BackupAndRestore(tmp_path)], made()).epoch == [0, 1, 2, 3]
 
 
+def test_a_tensor_that_no_file_can_hold_is_an_error_before_training(tmp_path: Path) -> None:
+    module = torch.nn.Linear(2, 1)
+    module.register_buffer("links", torch.eye(2).to_sparse())
+    made = oncue.Model(module)
+    made.compile("sgd", loss="mse")
+    begun: list[int] = []
+    look = LambdaCallback(on_train_begin=lambda logs: begun.append(1))
+    with pytest.raises(TypeError, match=r"`weights`\['module.links'\] is of type Tensor of torch.sparse_coo"):
+        made.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[look, BackupAndRestore(tmp_path / "b")])
+    assert not begun
+
+
 def test_a_loop_without_a_state_is_refused(tmp_path: Path) -> None:
     callbacks = CallbackList([BackupAndRestore(tmp_path)], model=model())
     with pytest.raises(ValueError, match="works in `fit` of oncue's models"):

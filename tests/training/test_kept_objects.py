@@ -194,6 +194,29 @@ def test_a_resumed_run_has_them_as_they_were(name: str, tmp_path: Path) -> None:
         assert train(build, BackupAndRestore(tmp_path / str(cut.at), save_freq=freq)) == whole
 
 
+def test_a_generator_that_the_data_draw_from_too(tmp_path: Path) -> None:
+    def run(*callbacks: Any) -> Any:
+        model, _ = make_torch()
+        generator = np.random.default_rng(5)
+
+        def batches() -> Any:
+            while True:
+                x = generator.normal(size=(8, 4)).astype("float32")
+                yield x, x.sum(axis=1, keepdims=True)
+
+        class Noise(Callback):
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                self.model.module.bias.data.add_(0.01 * generator.normal())
+
+        return model.fit(batches(), steps_per_epoch=3, epochs=3, verbose=0, callbacks=[Noise(), *callbacks]).history
+
+    whole = run()
+    for cut in (PowerCut(2), PowerCut(1, 2)):
+        with pytest.raises(ConnectionError):
+            run(BackupAndRestore(tmp_path / str(cut.at), save_freq=1), cut)
+        assert run(BackupAndRestore(tmp_path / str(cut.at), save_freq=1)) == whole
+
+
 class DivergesOnce(Callback):
     """Makes the second epoch fail at its first try."""
 

@@ -146,6 +146,8 @@ def _encoded_other(value: Any, tensors: dict[str, Any]) -> Any:
     if isinstance(value, GrowingText):
         return Written(value.texts(), is_text=True)
     if isinstance(value, torch.Tensor):
+        if value.layout is not torch.strided or value.is_meta:
+            raise _UnencodableError("Tensor on meta" if value.is_meta else f"Tensor of {value.layout}")
         if not is_known(value.dtype) and not value.is_complex():
             raise _UnencodableError(f"Tensor of {value.dtype}")
         return _encoded_tensor(value, tensors)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
-from types import CodeType, FunctionType, GeneratorType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,31 +41,29 @@ class KeptObjects:
     Args:
         model: A built model.
         callbacks: The callbacks of the run.
-        data: The sources of the data; generators that are read again come to their states by themselves.
 
     Example:
         >>> import oncue
         >>> class Noise(oncue.callbacks.Callback):
         ...     def __init__(self):
         ...         self.generator = np.random.default_rng(0)
-        >>> kept = KeptObjects(oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)]), [Noise()], [])
+        >>> kept = KeptObjects(oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)]), [Noise()])
         >>> list(kept.state())
         ['Noise.generator']
     """
 
-    def __init__(self, model: Any, callbacks: Iterable[Any], data: Iterable[Any]) -> None:
+    def __init__(self, model: Any, callbacks: Iterable[Any]) -> None:
         self._model = model
         optimizer = optimizer_of(model)
         inner = inner_optimizer_of(optimizer)
         own = {id(one) for one in (optimizer, inner, getattr(inner, "_inner", None))}
-        sources = {id(thing) for one in data for _, thing in _reachable("", one, {}, set()) if _is(thing, _GENERATORS)}
         found: dict[str, Any] = {}
         # The functions of a class are looked at once.
         kinds: set[type] = {torch.nn.Module}
         seen: dict[int, Any] = {id(module): module for module in model.modules()}
         for name, root in _roots(model, callbacks):
             for path, thing in _reachable(name, root, seen, kinds):
-                if _has_state(thing) and id(thing) not in own | sources:
+                if _has_state(thing) and id(thing) not in own:
                     found[path if path not in found else f"{path}#{len(found)}"] = thing
         # Schedulers last: loading an optimizer's state replaces the groups whose rates they set.
         self._things = dict(
@@ -200,11 +198,6 @@ def _parts(path: str, thing: Any, kinds: set[type]) -> Iterator[tuple[str, Any]]
         yield path, thing.__self__
     elif _is(thing, (partial,)):
         yield from ((path, part) for part in (thing.func, *thing.args, *thing.keywords.values()))
-    elif _is(thing, (GeneratorType,)):
-        if thing.gi_frame is not None:
-            names = _names_in(thing.gi_code)
-            yield from ((f"{path}.{name}", part) for name, part in thing.gi_frame.f_locals.items())
-            yield from ((name, thing.gi_frame.f_globals[name]) for name in names if name in thing.gi_frame.f_globals)
     elif _is(thing, (dict,)):
         yield from ((f"{path}.{key}", part) for key, part in islice(thing.items(), _LARGEST))
     elif _is(thing, (list, tuple, set, frozenset)):

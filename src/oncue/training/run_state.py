@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oncue.callbacks import CallbackList
+from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batches
@@ -95,6 +96,8 @@ class RunState:
                 self._contents["validation_data"] = self._validation.batches.contents()
             # A callback may declare fields, or change the optimizer, when training begins.
             self.fingerprint()
+            # What no file can hold is an error now, and not when the first epoch has been trained.
+            encode(self._weights(), {}, "`weights`")
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
@@ -372,9 +375,7 @@ class RunState:
         return self._objects
 
     def _found_objects(self) -> KeptObjects:
-        data = {"data": self._data, "validation": self._validation}
-        sources = [found.batches.source for name in self.read_again if (found := data[name]) is not None]
-        return KeptObjects(self._model, self._callbacks.callbacks, sources)
+        return KeptObjects(self._model, self._callbacks.callbacks)
 
     def _own_settings(self) -> Settings:
         if self._settings is None:
@@ -413,8 +414,6 @@ def _measures(model: Trainer) -> list[Any]:
 
 
 def _can_be_saved(metric: Any) -> bool:
-    from oncue.checkpoints.encoding import encode
-
     try:
         encode(metric.get_state(), {})
     except TypeError:
