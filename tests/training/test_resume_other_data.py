@@ -72,7 +72,7 @@ def test_one_folder_for_several_folds_is_an_error_before_the_first_step(form: st
     interrupted(folder, FORMS[form](fold(1)))
     steps: list[int] = []
     count = LambdaCallback(on_train_batch_begin=lambda batch, logs: steps.append(batch))
-    for number in (0, 2, 3):
+    for number in (0, 2):
         with pytest.raises(ValueError, match=r"training data have changed.*backup_dir='.*backup/fold_1'.*on_mismatch"):
             run(folder, FORMS[form](fold(number)), count)
     assert not steps

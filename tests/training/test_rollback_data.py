@@ -47,7 +47,7 @@ def run(training: Any, validation: Any, *further: Any, **options: Any) -> Any:
     data = training()
     history = model.fit(
         *(data if isinstance(data, tuple) else (data,)),
-        epochs=4,
+        epochs=3,
         verbose=0,
         validation_data=validation(),
         callbacks=[*further, TerminateOnNaN(monitor=["loss", "val_loss"], action="rollback", factor=1.0)],
@@ -60,7 +60,7 @@ def run(training: Any, validation: Any, *further: Any, **options: Any) -> Any:
 
 def comes_back(training: Any, validation: Any = lambda: (X, Y), **options: Any) -> None:
     whole = run(training, validation, **options)
-    for place in ((0, 1), (2, 2), (1, None)):
+    for place in ((2, 2), (1, None)):
         assert run(training, validation, Spoils(*place), **options) == whole, place
 
 
@@ -130,13 +130,15 @@ SOURCES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "iterable")) for name in SOURCES]
+)
 def test_training_data(name: str) -> None:
     source, options = SOURCES[name]
     comes_back(source, steps_per_epoch=options.get("steps"))
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", ["generator", "iterable", "loader"])
 def test_validation_data(name: str) -> None:
     source, options = SOURCES[name]
     comes_back(lambda: (X, Y), source, validation_steps=options.get("steps"), batch_size=6)
