@@ -139,7 +139,7 @@ class MetricVariable:
         if self._tensor is None:
             number, self._number = self._number, 0
             self._tensor = self._place(torch.full((1,), float(number), device=device), device)
-        elif self._tensor.device != device:
+        elif self._tensor.device.type != device.type:
             # A state that was restored came from the host.
             self._tensor = self._place(self._tensor, device)
 

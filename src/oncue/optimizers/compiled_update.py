@@ -80,6 +80,9 @@ class CompiledUpdate(ABC):
     def begin(self) -> None:  # noqa: B027  # where all is kept by the optimizer there is nothing to read
         """Read what may have been set from outside, before steps that are compiled."""
 
+    def between(self) -> None:  # noqa: B027  # Keras's optimizers count by themselves
+        """Leave what user code may read between two compiled steps."""
+
     def end(self) -> None:
         """Leave everything as eager steps expect it."""
         self.settle()
@@ -112,7 +115,14 @@ class KerasUpdate(CompiledUpdate):
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer, optimizer.compiled_width + 1)
         self._decayed = [parameter not in optimizer._undecayed for parameter in optimizer._parameters]
+        self._decays = False
         self.follow()
+
+    def follow(self) -> None:
+        """Take the tensors that the optimizer has now; see `CompiledUpdate`."""
+        super().follow()
+        # How much is decayed is a number, for which no other graph is needed.
+        self._decays = bool(self.optimizer._weight_decay)
 
     def apply(self, gradients: list[Tensor]) -> None:
         """Update parameters and state in place; see `CompiledUpdate`."""
@@ -120,11 +130,10 @@ class KerasUpdate(CompiledUpdate):
         if optimizer._clip is not None:
             optimizer._clip(gradients)
         numbers = list(self.numbers.unbind())
-        decays = bool(optimizer._weight_decay)
         for parameter, slots, decayed, gradient in zip(
             self.weights, self._slots, self._decayed, gradients, strict=True
         ):
-            if decays and decayed:
+            if self._decays and decayed:
                 parameter.mul_(numbers[-1])
             optimizer.compiled_rule(parameter, gradient, slots, numbers)
 
@@ -224,6 +233,10 @@ class TorchUpdate(CompiledUpdate):
         if steps:
             torch._foreach_zero_(steps)
             torch._foreach_add_(steps, float(self._count))
+
+    def between(self) -> None:
+        """Leave what user code may read between two compiled steps: the counts in the torch optimizer that it made."""
+        self.settle()
 
     def end(self) -> None:
         """Leave everything as eager steps expect it."""

@@ -162,7 +162,7 @@ class CompiledStep:
         if update is not None:
             update.after()
             if not self._alone:
-                update.settle()
+                update.between()
         if graph.region.graphs > _MOST_GRAPHS:
             self._refuse(f"what it depends on kept changing, so that it was compiled {graph.region.graphs} times")
         return self._plan.meter if graph.rest is None else graph.rest(batch, results)
