@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from oncue.callbacks import Preempted as Preempted
     from oncue.dtype_policies import DTypePolicy as DTypePolicy
     from oncue.layers import Input as Input, Layer as Layer
+    from oncue.layers.keras_tensor import KerasTensor as KerasTensor
     from oncue.losses import Loss as Loss
     from oncue.metrics import Metric as Metric
     from oncue.models import Model as Model, Sequential as Sequential
@@ -66,6 +67,7 @@ _MODULES = (
 _NAMES = {
     "DTypePolicy": "dtype_policies",
     "Input": "layers",
+    "KerasTensor": "layers.keras_tensor",
     "Layer": "layers",
     "Loss": "losses",
     "Metric": "metrics",

@@ -12,6 +12,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 
 
+@builtin
 class Constraint:
     """A function from a weight to an allowed weight. Subclass it for one of your own.
 

@@ -48,12 +48,34 @@ def to_config(thing: Any, module: str) -> dict[str, Any]:
     if not hasattr(thing, "get_config"):
         raise ValueError(f"{thing!r} can't be saved: {cls.__name__} must define `get_config(self)`.")
     ours = is_builtin(cls)
+    config = thing.get_config()
+    if not ours:
+        _check_arguments(cls, config)
     return {
         "module": module if ours else cls.__module__,
         "class_name": cls.__name__,
-        "config": thing.get_config(),
+        "config": config,
         "registered_name": None if ours else name_of(cls),
     }
+
+
+def _check_arguments(cls: type, config: Any) -> None:
+    """Refuse a configuration of which `from_config` couldn't make an object again, because an argument is missing."""
+    method = getattr(cls, "from_config", None)
+    own = method is not None and not any(is_builtin(parent) for parent in cls.__mro__ if "from_config" in vars(parent))
+    if own or not isinstance(config, Mapping):
+        return
+    for name, parameter in inspect.signature(cls).parameters.items():
+        needed = parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD,
+            parameter.KEYWORD_ONLY,
+        )
+        if needed and name not in config:
+            raise ValueError(
+                f"{cls.__name__} can't be saved, because it couldn't be made again: it needs `{name}`, which its "
+                f"`get_config` doesn't return. Define `{cls.__name__}.get_config(self)` that returns "
+                f"{{**super().get_config(), {name!r}: self.{name}}}."
+            )
 
 
 def resolve(

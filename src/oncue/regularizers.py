@@ -14,6 +14,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import number_of
 
 
+@builtin
 class Regularizer:
     """A function from a tensor to a penalty. Subclass it for one of your own.
 

@@ -142,6 +142,11 @@ class Variable:
         return self._is_free
 
     @property
+    def owner(self) -> torch.nn.Module:
+        """The module that has it."""
+        return self._module
+
+    @property
     def attribute(self) -> str:
         """The name of the parameter or buffer in its module."""
         return self._attribute

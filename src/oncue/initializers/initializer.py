@@ -7,7 +7,10 @@ from typing import Any, Self
 
 import torch
 
+from oncue.core.builtin import builtin
 
+
+@builtin
 class Initializer:
     """What gives a new weight its values. Subclass it and define `__call__(shape, dtype)` for one of your own.
 

@@ -63,9 +63,14 @@ class Layer(torch.nn.Module):
     # Whether `compute_mask` may return a mask for inputs without one. Taken to be True of every class that overrides it,
     # unless that class says False, and of a layer that is given one of its own: else it isn't asked where no mask comes.
     _makes_masks: bool = False
+    _masks_if_defined: ClassVar[bool] = True
     _accepts_training: ClassVar[bool] = False
     _accepts_mask: ClassVar[bool] = False
     _forward_accepts_training: ClassVar[bool] = False
+    # The names of the shapes that `build` takes, where it takes several: those of the arguments of `call`, with "_shape".
+    _build_takes: ClassVar[tuple[str, ...]] = ()
+    # The methods from which these were found; others may be put on the class later.
+    _seen: ClassVar[tuple[Any, ...]] = ()
     # Whether the layer is a model, which leaves casting to the layers in it.
     _holds_layers: ClassVar[bool] = False
     # Whether the layer, or one inside, may add losses when it is called; a model finds that out by itself.
@@ -77,11 +82,25 @@ class Layer(torch.nn.Module):
     # Whether a layer of oncue takes several tensors in a list or dict. Those of the user's own may always.
     _takes_several: ClassVar[bool] = False
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note what a class of the user's own is made with, for `get_config`."""
+        layer = super().__new__(cls)
+        if cls.get_config is Layer.get_config and not is_builtin(cls) and (args or kwargs):
+            layer.__dict__["_made_with"] = (args, kwargs)
+        return layer
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         build = cls.__dict__.get("build")
         if build is not None:
             cls.build = _marks_built(build)  # type: ignore[method-assign]  # so that an explicit build isn't repeated
+        cls._masks_if_defined = cls.__dict__.get("_makes_masks", True)
+        cls._look_at_methods()
+
+    @classmethod
+    def _look_at_methods(cls) -> None:
+        """See which arguments the class's methods take, and whether it makes masks."""
+        cls._seen = (cls.call, cls.forward, cls.compute_mask, cls.build)
         parameters = inspect.signature(cls.call).parameters
         cls._accepts_training = "training" in parameters
         cls._accepts_mask = "mask" in parameters
@@ -89,7 +108,13 @@ class Layer(torch.nn.Module):
             cls.forward is not Layer.forward and "training" in inspect.signature(cls.forward).parameters
         )
         owner = next(kind for kind in cls.__mro__ if "compute_mask" in kind.__dict__)
-        cls._makes_masks = owner.__dict__.get("_makes_masks", True)
+        cls._makes_masks = owner is not Layer and vars(owner).get("_masks_if_defined", True)
+        shapes = [
+            name
+            for name, parameter in list(inspect.signature(cls.build).parameters.items())[1:]
+            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        cls._build_takes = tuple(shapes) if len(shapes) > 1 else ()
 
     def __init__(
         self,
@@ -101,6 +126,9 @@ class Layer(torch.nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        cls = type(self)
+        if cls._seen and cls._seen != (cls.call, cls.forward, cls.compute_mask, cls.build):
+            cls._look_at_methods()
         self.training = False
         self.built = False
         self._name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else str(name)
@@ -199,11 +227,39 @@ class Layer(torch.nn.Module):
                     "Pass the tensor itself, or join several with a layer such as `Concatenate()`."
                 )
             with building(self):
-                self.build(input_shape)
+                if self._build_takes and isinstance(input_shape, dict):
+                    self.build(**input_shape)
+                else:
+                    self.build(input_shape)
                 self.built = True
                 self._built_for = input_shape
                 self._track_containers()
                 self._note_device()
+
+    def _built_on(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the inputs of whose shapes `build` is told."""
+        if not self._build_takes:
+            return args[0] if args else first_leaf(kwargs)
+        given = inspect.signature(self.call).bind(*args, **kwargs).arguments
+        return {name: given[name.removesuffix("_shape")] for name in self._build_takes}
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return what `build_from_config` needs to build this layer again; None before it is built.
+
+        A file has it. What a subclass returns must go into JSON.
+        """
+        shape = self.__dict__.get("_built_for")
+        return None if shape is None else {"input_shape": shape}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Build the layer as `get_build_config` said; a subclass that overrides it is built so when it is loaded.
+
+        Args:
+            config: What it returned.
+        """
+        shape = config.get("input_shape")
+        if shape is not None:
+            self.ensure_built(_as_shapes(shape))
 
     def __getattr__(self, name: str) -> torch.Tensor | torch.nn.Module:
         state = self.__dict__
@@ -261,7 +317,7 @@ class Layer(torch.nn.Module):
         training = kwargs.get("training") if self._forward_accepts_training else kwargs.pop("training", None)
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
         if not self.built:
-            self.ensure_built(_shapes(args[0] if args else first_leaf(kwargs)))
+            self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if self._off_cpu:
             device = self._placed()
             args = tuple([map_leaves(lambda leaf: _on_device(leaf, device), arg) for arg in args])
@@ -337,13 +393,15 @@ class Layer(torch.nn.Module):
     def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
         """Take symbolic inputs and return symbolic outputs that remember this call."""
         if not self.built:
-            inputs = args[0] if args else first_leaf(kwargs)
-            self.ensure_built(map_leaves(lambda leaf: tuple(leaf.shape), inputs))
+            self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if kwargs.get("training", self) is None:
             del kwargs["training"]
-        shape, dtype = self.compute_output_spec(
-            args, {key: value for key, value in kwargs.items() if key != "training"}
-        )
+        rest = {key: value for key, value in kwargs.items() if key != "training"}
+        if type(self).compute_output_spec is not Layer.compute_output_spec:
+            spec = self.compute_output_spec(*args, **rest)
+            shape, dtype = map_leaves(lambda leaf: tuple(leaf.shape), spec), str(first_leaf(spec).dtype)
+        else:
+            shape, dtype = self._output_spec(args, rest)
         # `layer(x, training=False)` holds for every later run of the model, so the history keeps it.
         outputs = symbols(shape, dtype, (self, args, kwargs))
         self.__dict__["_symbolic"] = (args[0] if len(args) == 1 else list(args), outputs)
@@ -388,7 +446,20 @@ class Layer(torch.nn.Module):
             )
         return ends[0 if name == "input" else 1]
 
-    def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Return symbolic outputs for symbolic inputs; a subclass may override it.
+
+        Args:
+            *args: As for `call`.
+            **kwargs: As for `call`.
+
+        Returns:
+            A `KerasTensor`, or several, nested as the outputs are.
+        """
+        shape, dtype = self._output_spec(args, kwargs)
+        return symbols(shape, dtype, (self, args, kwargs))
+
+    def _output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         """Return the shape and the type of the output for symbolic inputs."""
         if args and type(self).compute_output_shape is not Layer.compute_output_shape:
             shapes = map_leaves(lambda leaf: tuple(leaf.shape), args[0])
@@ -703,6 +774,39 @@ class Layer(torch.nn.Module):
             for variable, value in zip(own, stored, strict=True):
                 variable.value.copy_(value)
 
+    def _own_variables(self) -> list[Variable]:
+        held = set(torch_private.own_tensors(self))
+        return [weight for weight in self.weights if weight.owner is self and weight.attribute in held]
+
+    def save_own_variables(self, store: dict[str, Any]) -> None:
+        """Put the layer's own weights, without those of layers inside, into what is saved. A subclass may put in others.
+
+        Args:
+            store: Takes arrays, tensors or numbers by name.
+        """
+        for index, variable in enumerate(self._own_variables()):
+            store[str(index)] = variable
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Set the layer's own weights from what `save_own_variables` put in. A subclass that overrides one overrides both.
+
+        Args:
+            store: Arrays by name.
+
+        Raises:
+            ValueError: When there are others than the layer's weights, or a shape differs; nothing is changed then.
+        """
+        own = self._own_variables()
+        if set(store) != {str(index) for index in range(len(own))}:
+            raise ValueError(
+                f"'{self.name}' has {len(own)} weights of its own; the file has {', '.join(map(repr, store)) or 'none'}. "
+                f"What `{type(self).__name__}.save_own_variables` adds must be read by a `load_own_variables` of its own."
+            )
+        values = [variable.converted(store[str(index)]) for index, variable in enumerate(own)]
+        with torch.no_grad():
+            for variable, value in zip(own, values, strict=True):
+                variable.value.copy_(value)
+
     def count_params(self) -> int:
         """Return how many numbers the weights hold.
 
@@ -746,7 +850,34 @@ class Layer(torch.nn.Module):
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": policy}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
+        if type(self).get_config is Layer.get_config and not is_builtin(type(self)):
+            config = {**config, **self._own_arguments()}
         return config
+
+    def _own_arguments(self) -> dict[str, Any]:
+        """Return what a class without `get_config` was made with, by the names of the arguments.
+
+        Raises:
+            NotImplementedError: For values that can't be written down.
+        """
+        args, kwargs = self.__dict__.get("_made_with", ((), {}))
+        named = inspect.signature(type(self).__init__).bind_partial(self, *args, **kwargs).arguments
+        given: dict[str, Any] = {}
+        for name, parameter in list(inspect.signature(type(self).__init__).parameters.items())[1:]:
+            if name in named and parameter.kind is parameter.VAR_KEYWORD:
+                given |= named[name]
+            elif name in named:
+                given[name] = named[name]
+        given = {name: value for name, value in given.items() if name not in ("name", "trainable", "dtype")}
+        wrong = next((name for name, value in given.items() if not _is_written(value)), None)
+        if wrong is not None:
+            cls = type(self).__name__
+            raise NotImplementedError(
+                f"'{self.name}' can't be saved: `{wrong}` of {cls} is {given[wrong]!r}, which can't be written down. "
+                f"Define `{cls}.get_config(self)` that returns the arguments, as {{**super().get_config(), {wrong!r}: ...}}, "
+                f"and `from_config` if they must be read in another form."
+            )
+        return given
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -788,6 +919,23 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
     for child_name, child in module.named_children():
         label = child.name if isinstance(child, Layer) else child_name
         yield from variables_of(child, f"{prefix}/{label}" if prefix else label, seen)
+
+
+def _as_shapes(value: Any) -> Any:
+    """Return shapes that were read from JSON, which has no tuples."""
+    if isinstance(value, dict):
+        return {key: _as_shapes(item) for key, item in value.items()}
+    sizes = isinstance(value, (list, tuple)) and all(size is None or isinstance(size, int) for size in value)
+    return tuple(value) if sizes else [_as_shapes(item) for item in value]
+
+
+def _is_written(value: Any) -> bool:
+    """Return whether a value goes into a configuration as it is."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_written, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_written(item) for key, item in value.items())
+    return value is None or isinstance(value, (bool, int, float, str, np.generic))
 
 
 def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -834,6 +982,8 @@ def is_several(shape: Any) -> bool:
 
 def _shapes(value: Any) -> Any:
     def shape(leaf: Any) -> Any:
+        if isinstance(leaf, KerasTensor):
+            return tuple(leaf.shape)
         return (None, *leaf.shape[1:]) if isinstance(leaf, torch.Tensor) else leaf
 
     return map_leaves(shape, value)

@@ -16,7 +16,7 @@ from oncue.layers.layer import Layer
 
 
 class _Shaping(Layer):
-    def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+    def _output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         # These keep the dtype of their input, which need not be the layer's; only a mixed policy casts it.
         kind = args[0].dtype
         if "float" in kind and self.compute_dtype != self.variable_dtype:

@@ -60,8 +60,8 @@ def layer_config(layer: Layer) -> dict[str, Any]:
         }
     elif written["class_name"] == "Sequential" and written["registered_name"] is None:
         written["module"] = "keras"
-    shape = layer.__dict__.get("_built_for")
-    return written if shape is None else {**written, "build_config": {"input_shape": shape}}
+    build_config = layer.get_build_config()
+    return written if build_config is None else {**written, "build_config": build_config}
 
 
 def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Any:
@@ -87,10 +87,22 @@ def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
         return Operation(config["class_name"], name=config["config"].get("name"))
     made, key = _made.get(), config.get("shared_object_id")
     if made is None or not isinstance(key, int):
-        return deserialize(config, custom_objects=custom_objects)
+        return _built(deserialize(config, custom_objects=custom_objects), config)
     if key not in made:
-        made[key] = deserialize(config, custom_objects=custom_objects)
+        made[key] = _built(deserialize(config, custom_objects=custom_objects), config)
     return made[key]
+
+
+def _built(layer: Any, config: dict[str, Any]) -> Any:
+    """Return a layer; one whose class says itself how it is built from a file is built."""
+    from oncue.layers.layer import Layer
+
+    build_config = config.get("build_config")
+    own = isinstance(layer, Layer) and type(layer).build_from_config is not Layer.build_from_config
+    if own and build_config and not layer.built:
+        layer.build_from_config(build_config)
+        layer.built = True
+    return layer
 
 
 def graph_to_config(order: Order, inputs: Any, outputs: Any) -> dict[str, Any]:

@@ -241,12 +241,12 @@ class Model(Trainer):
             return self._graph.input_structure if name == "input" else self._graph.output_structure
         return super()._symbolic_end(name)
 
-    def compute_output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+    def _output_spec(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         """Return the shape and the type of the output for symbolic inputs."""
         graph = self._graph
         if graph is not None and [tensor.shape for tensor in flatten(args)] == [x.shape for x in graph.inputs]:
             return map_leaves(lambda tensor: tensor.shape, graph.result_structure), graph.outputs[0].dtype
-        return super().compute_output_spec(args, kwargs)
+        return super()._output_spec(args, kwargs)
 
     @property
     def inputs(self) -> list[Any]:

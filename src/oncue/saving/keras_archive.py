@@ -13,6 +13,7 @@ from typing import Any
 from oncue.checkpoints.score_note import ending
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
+from oncue.models import Model
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.hdf5_file import hdf5_pieces
@@ -40,9 +41,10 @@ def prepare_archive(
     """
     check_describable(model)
     config = model_config(model)
-    compiled = compile_config(model) if include_optimizer else None
+    own = type(model).get_compile_config is not Model.get_compile_config
+    compiled = None if not include_optimizer else model.get_compile_config() if own else compile_config(model)
     config["compile_config"] = compiled
-    if compiled is not None and model._plan.precision is not None:
+    if compiled is not None and not own and model._plan.precision is not None:
         # Not in `compile_config`, where Keras would refuse an unknown key.
         config["precision"] = model._plan.precision.name
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
@@ -86,7 +88,10 @@ def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compi
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
         model = model_from_written(config, path, custom_objects, numbers=guard.count_of_numbers(content, path))
         if compile and isinstance(compiled, dict) and compiled:
-            compile_from_config(model, compiled, custom_objects, precision)
+            if type(model).compile_from_config is not Model.compile_from_config:
+                model.compile_from_config(compiled)
+            else:
+                compile_from_config(model, compiled, custom_objects, precision)
         read_weights(content, model, path)
     return model
 

@@ -25,12 +25,14 @@ class Place:
         name: The layer's name, for messages.
         variables: The layer's weights, without those of nested layers.
         ignored: Whether the group may contain arrays that are not read.
+        owner: The layer, if its class says itself what is saved; else None.
     """
 
     path: str
     name: str
     variables: list[Variable]
     ignored: bool = False
+    owner: Layer | None = None
 
     @property
     def group(self) -> str:
@@ -64,7 +66,8 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
     if id(module) in modules:
         return
     modules.add(id(module))
-    yield Place(path, str(getattr(module, "name", type(module).__name__)), _own(module, tensors))
+    owner = module if isinstance(module, Layer) and saves_by_itself(module) else None
+    yield Place(path, str(getattr(module, "name", type(module).__name__)), _own(module, tensors), owner=owner)
     for name, child in _children(module):
         below = f"{path}/{name}" if path else name
         if isinstance(child, torch.nn.Module):
@@ -73,6 +76,14 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
             yield Place(below, child.name, [], ignored=True)
         else:
             yield from _container(child, below, modules, tensors)
+
+
+def saves_by_itself(layer: Layer) -> bool:
+    """Return whether a layer's class overrides what is saved of it, or loaded."""
+    cls = type(layer)
+    return (
+        cls.save_own_variables is not Layer.save_own_variables or cls.load_own_variables is not Layer.load_own_variables
+    )
 
 
 def _container(items: Any, path: str, modules: set[int], tensors: set[int]) -> Iterator[Place]:
@@ -112,7 +123,7 @@ def _children(module: Any) -> Iterator[tuple[str, Any]]:
             yield name, found[name]
 
 
-_INTERNAL = {"_modules", "_parameters", "_buffers", "_variables", "_tensors", "_symbolic", "_graph"}
+_INTERNAL = {"_made_with", "_modules", "_parameters", "_buffers", "_variables", "_tensors", "_symbolic", "_graph"}
 
 
 def _holds_modules(value: Any, depth: int = 0) -> bool:

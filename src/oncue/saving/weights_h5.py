@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
+
 from oncue.core.warn import warn
+from oncue.layers.layer import Layer
 from oncue.optimizers import LossScaleOptimizer
 from oncue.saving import guard
 from oncue.saving.optimizer_arrays import (
@@ -16,8 +20,9 @@ from oncue.saving.optimizer_arrays import (
     warn_of_count,
 )
 from oncue.saving.places import Place, places_of
-from oncue.saving.tree import Tree
+from oncue.saving.tree import Stored, Tree
 from oncue.saving.values import Values, read_values, set_values, stored
+from oncue.variable import Variable
 
 _OPTIMIZER = "optimizer"
 # Groups that Keras writes besides weights on some backends: random states, which torch stores elsewhere.
@@ -38,6 +43,9 @@ def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
     for place in places_of(model):
         group = content.create_group(place.group)
         group.attrs["name"] = place.name
+        if place.owner is not None:
+            _take_own(place.owner, group)
+            continue
         for index, variable in enumerate(place.variables):
             group[str(index)] = stored(variable)
     if with_optimizer and model.optimizer is not None:
@@ -72,8 +80,15 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
     problems: list[str] = []
     values: Values = []
     places = places_of(model)
+    own: list[tuple[Layer, dict[str, Any]]] = []
     for place in places:
-        if not place.ignored:
+        if place.owner is not None:
+            group = guard.group_at(content, place.group, source)
+            names = [] if group is None else list(group)
+            datasets = {name: guard.dataset_at(group, name, source) for name in names}
+            arrays = {name: guard.read_array(dataset) for name, dataset in datasets.items() if dataset is not None}
+            own.append((place.owner, arrays))
+        elif not place.ignored:
             values += _read_place(content, place, source, problems)
     known = {place.group for place in places}
     ignored = tuple(f"{place.path}/" for place in places if place.ignored)
@@ -87,6 +102,22 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
     apply_state = _optimizer_state(content, model, source)
     apply_state()
     set_values(values)
+    for layer, arrays in own:
+        layer.load_own_variables(arrays)
+
+
+def _take_own(layer: Layer, group: Tree) -> None:
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    for name, value in store.items():
+        if not isinstance(name, str) or "/" in name or name in ("", "."):
+            raise ValueError(
+                f"`{type(layer).__name__}.save_own_variables` must save under names without '/'; got {name!r}."
+            )
+        if isinstance(value, Variable):
+            value = value.to_keras(value.value)
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+        group[name] = Stored(tensor, name=f"{layer.name}/{name}")
 
 
 def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:

@@ -77,6 +77,8 @@ class Plan:
         """The outputs for the last batch that was run, or shown: of those that were run before, without values."""
         self.known_outputs: dict[Any, Any] = {}
         """The outputs without values, by the shapes of the inputs without the batch axis."""
+        self.layer_metrics: list[Metric] = []
+        """The metrics that are attributes of the layers inside, found when a run begins."""
         self.owner = ""
         """The name of the model's class."""
         self.overridden: frozenset[str] = frozenset()
@@ -114,6 +116,7 @@ class Plan:
         self.penalty = penalty
         self.compute_loss = model.compute_loss if "compute_loss" in overridden else None
         self.compute_metrics = model.compute_metrics if "compute_metrics" in overridden else None
+        self.layer_metrics = metrics_of_layers(model)
         self.trains = any(parameter.requires_grad for parameter in model.parameters())
 
     def release(self) -> None:
@@ -133,8 +136,18 @@ class Plan:
         if self.losses is not None:
             named += [(metric.name, metric) for metric in self.losses.metrics]
         known = {id(metric) for _, metric in named}
-        own = (value for value in vars(model).values() if isinstance(value, Metric))
+        own = [value for value in vars(model).values() if isinstance(value, Metric)] + self.layer_metrics
         return named + [(metric.name, metric) for metric in own if id(metric) not in known]
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _OF_THE_MODEL}
+
+
+def metrics_of_layers(model: torch.nn.Module) -> list[Metric]:
+    """Return the metrics that are attributes of the modules inside a model.
+
+    Args:
+        model: The model.
+    """
+    inside = (module for module in model.modules() if module is not model)
+    return [value for module in inside for value in vars(module).values() if isinstance(value, Metric)]

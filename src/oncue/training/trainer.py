@@ -32,7 +32,7 @@ from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, tes
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
-from oncue.training.plan import OVERRIDABLE, Forward, Plan
+from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward
 from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
 from oncue.training.step import make_step, own_step, unpacked
@@ -46,6 +46,8 @@ _COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _REQUESTS = ("stop_evaluating", "stop_predicting")
 """What a run resets in the model, besides its running values and its mode."""
+
+_NEVER_ASKED = ("make_train_function", "make_test_function", "make_predict_function")
 
 # Held while runs are counted, which may be those of several threads.
 _counting = threading.Lock()
@@ -88,6 +90,7 @@ class Trainer(Layer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._refuse_unasked_methods()
         self._plan = Plan()
         # The names of what was assigned of `_COUNTED`, in their order, since the run under way began.
         self._changes: list[str] = []
@@ -532,7 +535,7 @@ class Trainer(Layer):
                 found += plan.metrics.metrics
             if plan.losses is not None:
                 found += plan.losses.metrics
-        own = (value for value in vars(self).values() if isinstance(value, Metric))
+        own = [value for value in vars(self).values() if isinstance(value, Metric)] + metrics_of_layers(self)
         return found + [metric for metric in own if not any(metric is other for other in found)]
 
     @property
@@ -587,6 +590,18 @@ class Trainer(Layer):
         names = [name for name in self._ordered_names() if name in logs]
         values = [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
         return values[0] if len(values) == 1 else values
+
+    def _refuse_unasked_methods(self) -> None:
+        """Refuse a class that overrides what Keras's `fit` asks and ours never would."""
+        cls = type(self)
+        name = next((name for name in _NEVER_ASKED if hasattr(cls, name)), None)
+        if name is None and self._overrides("get_metrics_result"):
+            if self._overrides("train_step") or self._overrides("compute_metrics"):
+                return
+            name = "get_metrics_result"
+        if name is not None:
+            instead = "compute_metrics" if name == "get_metrics_result" else f"{name.split('_')[1]}_step"
+            raise TypeError(f"`{cls.__name__}.{name}` would never be called here. Override `{instead}` instead.")
 
     # Around a run -------------------------------------------------------------------------------------------------
 
