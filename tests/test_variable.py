@@ -149,6 +149,40 @@ def test_in_a_resumed_run(jit: bool, tmp_path: Path) -> None:
     assert found == expected and values(resumed) == values(whole)
 
 
+@pytest.mark.parametrize("held", ["callback", "loss"])
+def test_one_that_belongs_to_no_layer_in_a_resumed_run(held: str, tmp_path: Path) -> None:
+    def run(cut: bool, folder: Path) -> Any:
+        weight = keras.Variable(1.0, trainable=False)
+
+        class Decays(Callback):
+            def __init__(self) -> None:
+                super().__init__()
+                if held == "callback":
+                    self.weight = weight
+
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                if cut and epoch == 2:
+                    raise ConnectionError
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                weight.assign(weight * 0.5)
+
+        def loss(y_true: torch.Tensor, y_pred: torch.Tensor) -> torch.Tensor:
+            return weight * (y_pred - y_true) ** 2
+
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([layers.Input((4,)), layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.02), loss)
+        backup = BackupAndRestore(folder)
+        history = model.fit(samples(4), samples(1), epochs=4, verbose=0, callbacks=[Decays(), backup])
+        return history.history["loss"], float(weight)
+
+    expected = run(False, tmp_path / "whole")
+    with pytest.raises(ConnectionError):
+        run(True, tmp_path / "cut")
+    assert run(False, tmp_path / "cut") == expected and expected[1] == 1 / 16
+
+
 @pytest.mark.parametrize(
     "again", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copy", "pickle"]
 )

@@ -21,6 +21,7 @@ from oncue.core.state import Stateful
 from oncue.core.warn import warn
 from oncue.metrics.metric import Metric
 from oncue.optimizers.optimizer import Optimizer
+from oncue.variable import Variable
 
 _GENERATORS = (np.random.Generator, np.random.RandomState, torch.Generator, random.Random)
 _LARGEST = 1000
@@ -36,7 +37,7 @@ class KeptObjects:
 
     They are found once, when a run begins: in attributes, lists and dicts, in the variables around functions, and in the
     global variables of the file that the methods of callbacks and of the model's classes use. What has `state_dict` and
-    `load_state_dict` is kept, and random generators of Python, NumPy and torch.
+    `load_state_dict` is kept, and Variables that belong to no layer, and random generators of Python, NumPy and torch.
 
     Args:
         model: A built model.
@@ -106,6 +107,8 @@ class KeptObjects:
     def _state_of(self, thing: Any) -> Any:
         if isinstance(thing, _GENERATORS):
             return _state_of_generator(thing)
+        if isinstance(thing, Variable):
+            return thing.value.detach()
         state = thing.state_dict()
         if isinstance(thing, Optimizer):
             optimizer = thing
@@ -117,6 +120,8 @@ class KeptObjects:
     def _put(self, thing: Any, state: Any) -> None:
         if isinstance(thing, _GENERATORS):
             _set_generator(thing, state)
+        elif isinstance(thing, Variable):
+            thing.assign(state)
         elif isinstance(thing, Optimizer):
             if state["held"] is None:
                 return
@@ -159,6 +164,9 @@ def _has_state(thing: Any) -> bool:
     kind = type(thing)
     if _is(thing, _GENERATORS):
         return True
+    if _is(thing, (Variable,)):
+        # Those of layers are among the weights.
+        return bool(thing.is_free)
     # Data are told where they are by what reads them; modules and metrics are parts of models, callbacks name their fields.
     if _is(thing, (torch.nn.Module, Metric, Stateful)) or hasattr(kind, "__iter__"):
         return False
