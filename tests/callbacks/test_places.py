@@ -105,8 +105,7 @@ UNDESCRIBED: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("words", UNDESCRIBED)
-@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
-@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(("name", "asynchronous"), [("m.keras", False), ("m.h5", True)])
 def test_a_model_that_the_file_can_not_hold_is_refused_before_the_first_step(
     words: str, name: str, asynchronous: bool, tmp_path: Path
 ) -> None:
