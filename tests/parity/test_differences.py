@@ -11,6 +11,7 @@ import contextlib
 import io
 import math
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -270,6 +271,117 @@ def test_wrong_arguments(keras: Any) -> None:
         with pytest.raises(TypeError, match="on_train_end|argument"):
             fit(k, [batches, wrong])
         assert bool(heard) is (k is keras)
+
+
+def once(k: Any, change: Callable[[], Any]) -> Any:
+    """Return a callback that changes the model when the second epoch begins."""
+    return k.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: change() if epoch == 1 else None)
+
+
+@row("`compile` in a hook")
+def test_compile_in_a_hook(keras: Any) -> None:
+    def run(k: Any) -> Any:
+        made = model(k)
+        again = once(k, lambda: made.compile(k.optimizers.SGD(0.0), "mae"))
+        return fit(k, [again], made, epochs=3).history["loss"]
+
+    with pytest.raises(TypeError, match="NoneType"):
+        run(keras)
+    losses = run(oncue)
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+
+
+@row("Unfreezing layers after `compile`, or `model.loss = ...`")
+def test_unfreezing(keras: Any) -> None:
+    def frozen(k: Any) -> Any:
+        made = k.Sequential([k.Input((2,)), k.layers.Dense(2), k.layers.Dense(1)])
+        made.layers[0].trainable = False
+        made.compile(k.optimizers.SGD(0.1), "mse")
+        return made
+
+    made = frozen(keras)
+    with pytest.raises(ValueError, match="Unknown variable"):
+        fit(keras, [once(keras, lambda: setattr(made.layers[0], "trainable", True))], made, epochs=2)
+    made = frozen(oncue)
+    before = made.get_weights()[0]
+    fit(oncue, [once(oncue, lambda: setattr(made.layers[0], "trainable", True))], made, epochs=2)
+    assert not np.array_equal(made.get_weights()[0], before)
+    for k, counts in ((keras, False), (oncue, True)):
+        made = model(k)
+        made.compile(k.optimizers.SGD(0.0), "mse")
+        first = fit(k, made=made).history["loss"]
+        made.loss = "mae"
+        assert (fit(k, made=made).history["loss"] != first) == counts
+
+
+@row("`layer.kernel_regularizer = ...`, or a constraint, after the layer is built")
+def test_penalties_of_built_layers(keras: Any) -> None:
+    for k, counts in ((keras, 0), (oncue, 1)):
+        made = model(k)
+        made.layers[0].kernel_regularizer = k.regularizers.L2(0.1)
+        assert len(made.losses) == counts
+
+
+@row('A `train_step` that returns `{"loss": ...}` and updates no metric')
+def test_steps_without_metrics(keras: Any) -> None:
+    for k, logged in ((keras, 0.0), (oncue, 7.0)):
+        made = model(k)
+        made.train_step = lambda data: {"loss": torch.tensor(7.0)}
+        assert fit(k, made=made).history["loss"] == [logged]
+
+
+@row("A layer or model of the real Keras as a part of a model")
+def test_real_layers(keras: Any) -> None:
+    keras.Sequential([model(keras)])
+    with pytest.raises(TypeError, match="of the real Keras"):
+        oncue.Sequential([model(keras)])
+
+
+@row("`eval()` on a part of a model before `fit`")
+def test_parts_in_inference_mode(keras: Any) -> None:
+    norm = keras.layers.BatchNormalization()
+    made = keras.Sequential([keras.Input((2,)), norm, keras.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    norm.eval()
+    fit(keras, made=made)
+    assert np.asarray(norm.get_weights()[3])[0] != 1.0
+    part = torch.nn.BatchNorm1d(2).eval()
+    made = oncue.Sequential([oncue.Input((2,)), part, oncue.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    fit(oncue, made=made)
+    assert torch.equal(part.running_var, torch.ones_like(part.running_var))
+
+
+@row("A batch normalization of torch with frozen weights")
+def test_frozen_statistics() -> None:
+    part = torch.nn.BatchNorm1d(2).requires_grad_(False)
+    part(torch.as_tensor(X, device=part.running_var.device))
+    before = part.running_var.clone()
+    assert not torch.equal(before, torch.ones_like(before))
+    made = oncue.Sequential([oncue.Input((2,)), part, oncue.layers.Dense(1)])
+    made.compile("sgd", "mse")
+    fit(oncue, made=made)
+    assert torch.equal(part.running_var.to(before.device), before)
+
+
+@row("`fit`, `evaluate` or `predict` of a model that is being trained in another thread")
+def test_another_thread(keras: Any) -> None:
+    for k, refused in ((keras, False), (oncue, True)):
+        made, errors = model(k), []
+
+        def predict(made: Any = made, errors: list[Any] = errors) -> None:
+            try:
+                made.predict(X, verbose=0)
+            except RuntimeError as error:
+                errors.append(error)
+
+        def begin(predict: Callable[[], None] = predict) -> None:
+            thread = threading.Thread(target=predict)
+            thread.start()
+            thread.join()
+
+        fit(k, [once(k, begin)], made, epochs=2)
+        assert bool(errors) == refused
 
 
 @row("Columns of `CSVLogger`")
