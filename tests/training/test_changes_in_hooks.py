@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -474,3 +476,18 @@ def test_a_penalty_on_a_weight_that_a_layer_does_not_have_is_refused() -> None:
         layer.kernel_regularizer = "l2"
     layer.cell.kernel_regularizer = layer.cell.recurrent_regularizer = "l2"
     assert len(layer.losses) == 2
+
+
+def test_a_file_says_that_it_cannot_hold_the_counts_of_weights_that_joined_later(tmp_path: Path) -> None:
+    for optimizer, told in ((optimizers.Adam(0.01), True), (optimizers.SGD(0.01, momentum=0.9), False)):
+        model = network()
+        freeze(model)
+        model.compile(optimizer, "mse")
+        fit(model, At("on_epoch_end", 0, lambda model: freeze(model, True)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.save(tmp_path / "model.keras")
+        assert any("one count of updates" in str(one.message) for one in caught) == told
+        assert len(oncue.models.load_model(tmp_path / "model.keras").optimizer.variables) == len(
+            model.optimizer.variables
+        )

@@ -435,6 +435,11 @@ class Optimizer:
         """
         return {}
 
+    @property
+    def counts_apart(self) -> bool:
+        """Whether updates depend on when each parameter joined, which no file of Keras's form has a place for."""
+        return bool(self._since) and bool(self._counted(1))
+
     def _skipped(self, parameters: list[Tensor]) -> None:
         """React to parameters having been left out of an update for lack of a gradient."""
 

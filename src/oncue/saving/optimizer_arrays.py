@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from oncue.core.protocols import inner_optimizer_of
 from oncue.core.warn import warn
 from oncue.optimizers import LossScaleOptimizer
 from oncue.saving import guard
@@ -37,6 +38,12 @@ def optimizer_tensors(model: Any) -> list[Stored]:
     except ValueError:
         # A torch optimizer that hasn't been created yet has no learning rate.
         return []
+    inner = inner_optimizer_of(optimizer)
+    if inner.counts_apart:
+        warn(
+            f"A file has one count of updates for all weights, and {type(inner).__name__} counts those apart that were "
+            "unfrozen later: training that goes on from the file differs a little. A backup by `BackupAndRestore` has them all."
+        )
     owners = _owners(model)
     found: list[Stored] = []
     for tensor in variables:
