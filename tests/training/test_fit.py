@@ -594,3 +594,15 @@ def test_callbacks_are_imported_without_torch_and_numpy() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+
+
+def test_truth_values_are_targets_as_numbers_are() -> None:
+    labels = np.arange(12) % 3
+    x, hot = np.eye(3, dtype="float32")[labels], np.eye(3)[labels]
+    found = []
+    for y in (hot, hot.astype(bool), torch.tensor(hot.astype(bool))):
+        oncue.utils.set_random_seed(0)
+        model = oncue.Sequential([oncue.Input((3,)), oncue.layers.Dense(3, activation="softmax")])
+        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy", "top_k_categorical_accuracy", "auc"])
+        found.append(model.fit(x, y, batch_size=4, shuffle=False, verbose=0, class_weight={0: 2.0}).history)
+    assert found[0] == found[1] == found[2]
