@@ -14,10 +14,10 @@ from helpers import cpu_only, environment
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to spare each run the imports")
 
 
-def campaign(folder: Path, kills: int, seed: int) -> str:
+def campaign(folder: Path, kills: int, seed: int, *names: str) -> str:
     script = str(Path(__file__).with_name("campaign.py"))
-    arguments = [sys.executable, script, str(folder), str(kills), str(seed)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=1800)
+    arguments = [sys.executable, script, str(folder), str(kills), str(seed), *names]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=2700)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -25,11 +25,20 @@ def campaign(folder: Path, kills: int, seed: int) -> str:
 @cpu_only("it forks, and a process that is forked can't use CUDA")
 @pytest.mark.slow
 def test_twenty_kills(tmp_path: Path) -> None:
-    assert "20 kills" in campaign(tmp_path / "runs", 20, 1)
+    assert "20 kills" in campaign(tmp_path / "runs", 20, 1, "everything")
 
 
+@cpu_only("it forks, and a process that is forked can't use CUDA")
 @pytest.mark.crash
-def test_two_hundred_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = campaign(tmp_path / "runs", 200, int(os.environ.get("ONCUE_SEED", "0")))
+def test_two_hundred_kills_of_a_run_with_all_callbacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = campaign(tmp_path / "runs", 200, int(os.environ.get("ONCUE_SEED", "0")), "everything")
+    with capsys.disabled():
+        print(f"\n{line}", end="")
+
+
+@cpu_only("it forks, and a process that is forked can't use CUDA")
+@pytest.mark.crash
+def test_four_hundred_kills_of_all_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = campaign(tmp_path / "runs", 400, int(os.environ.get("ONCUE_SEED", "0")))
     with capsys.disabled():
         print(f"\n{line}", end="")
