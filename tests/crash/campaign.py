@@ -2,8 +2,8 @@
 
     python tests/crash/campaign.py FOLDER KILLS [SEED [NAME ...]]
 
-The names are those of functions in variants.py; by default all of them, in turn. It prints a line that sums up, and exits with 1
-when a run that was killed didn't end as one that was not.
+The names are those of functions in variants.py; by default all of them, in turn. It prints a line that sums up, and exits with
+1 when a run that was killed didn't end as one that was not.
 """
 
 from __future__ import annotations
@@ -219,9 +219,10 @@ def main(root: Path, kills: int, seed: int, names: list[str]) -> int:
         done += of_this
     for line in wrong:
         print(f"seed {seed}: {line}")
+    refusing = ", ".join(sorted(refusals)) or "none"
     print(
-        f"seed {seed}: {done} kills in {runs} runs of {len(variants)} variants; {len(wrong)} differences in the {parts} parts that "
-        f"were compared with those of unbroken runs; refused to go on, as they may: {', '.join(sorted(refusals)) or 'none'}"
+        f"seed {seed}: {done} kills in {runs} runs of {len(variants)} variants; {len(wrong)} differences in the {parts} parts "
+        f"that were compared with those of unbroken runs; refused to go on, as they may: {refusing}"
     )
     return 1 if wrong else 0
 
