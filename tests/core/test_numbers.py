@@ -52,7 +52,7 @@ def test_counts(value: Any) -> None:
     assert found == 2 and type(found) is int
 
 
-@pytest.mark.parametrize("value", REFUSED, ids=repr)
+@pytest.mark.parametrize("value", REFUSED, ids=lambda value: type(value).__name__)
 def test_what_is_no_number(value: Any) -> None:
     assert number_of(value) is None and whole_of(value) is None
 
