@@ -22,7 +22,6 @@ FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.name not in ("helpe
 READS_ITSELF = {
     "optimizers/test_learning_rate.py": "a learning rate has a method `numpy` of its own",
     "training/test_device_reads.py": "it counts such calls",
-    "crash/campaign.py": "it is run by itself, without the helpers",
 }
 FORKS = {
     "checkpoints/test_writer.py": "no tensor is touched in its processes",

@@ -65,6 +65,40 @@ def backed_up(folder: Path, *others: Callback) -> None:
         dense().fit(X, Y, epochs=3, verbose=0, callbacks=[*others, BackupAndRestore(folder), Fail()])
 
 
+def both_files(folder: Path) -> list[Callback]:
+    """Return a log that is appended to and a backup."""
+    return [CSVLogger(folder / "log.csv", append=True), BackupAndRestore(folder / "backup")]
+
+
+def interrupted_at_once(folder: Path) -> None:
+    """Train for a step and fail, so that there is no backup yet."""
+
+    class Fail(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        dense().fit(X, Y, verbose=0, callbacks=[*both_files(folder), Fail()])
+
+
+class Keeps(Callback):
+    """Holds an object with a state of its own."""
+
+    class Part:
+        def __init__(self, state: Any) -> None:
+            self.state = state
+
+        def state_dict(self) -> Any:
+            return self.state
+
+        def load_state_dict(self, state: Any) -> None:
+            self.state = state
+
+    def __init__(self, state: Any) -> None:
+        super().__init__()
+        self.part = self.Part(state)
+
+
 CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {}
 
 
@@ -175,10 +209,55 @@ def a_batch_size_beside_batches(folder: Path, patch: pytest.MonkeyPatch) -> None
 
 
 @case
-def a_second_optimizer(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    model = dense()
-    model.other_optimizer = SGD(0.1)
-    model.fit(X, Y, verbose=0, callbacks=[BackupAndRestore(folder)])
+def a_state_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[Keeps({"value": object()}), BackupAndRestore(folder)])
+
+
+@case
+def a_state_that_has_no_place(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    backed_up(folder, Keeps({"value": 1}))
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def a_setting_that_the_script_has_changed(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    backed_up(folder)
+    dense(optimizer=Adamax(0.5)).fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def a_loss_that_a_hook_had_replaced(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Replaces(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.loss = oncue.losses.MeanAbsoluteError()
+
+    backed_up(folder, Replaces())
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def weights_that_were_unfrozen_later(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(1), layers.Dense(1)])
+    model.layers[0].trainable = False
+    model.compile("adam", "mse")
+    model.fit(X, Y, verbose=0)
+    model.layers[0].trainable = True
+    model.fit(X, Y, verbose=0)
+    model.save_weights(folder / "w.weights.h5")
+
+
+@case
+def a_damaged_note_of_how_a_run_began(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    interrupted_at_once(folder)
+    (folder / "backup" / "beginning.json").write_text("{")
+    dense().fit(X, Y, verbose=0, callbacks=both_files(folder))
+
+
+@case
+def a_log_that_was_changed_before_the_first_backup(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    interrupted_at_once(folder)
+    (folder / "log.csv").write_text("epoch,loss\n7,1.0\n3,1.0\n")
+    dense().fit(X, Y, verbose=0, callbacks=both_files(folder))
 
 
 @case
@@ -370,6 +449,7 @@ def old_words_of_optimizers(folder: Path, patch: pytest.MonkeyPatch) -> None:
 @case
 def old_words_of_layers(folder: Path, patch: pytest.MonkeyPatch) -> None:
     layers.Dense(output_dim=1)
+    layers.Convolution2D(nb_filter=4, nb_row=3, nb_col=3)
 
 
 @case

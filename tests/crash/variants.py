@@ -6,7 +6,6 @@ in them knows of kills.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,7 +155,7 @@ def result(model: Any, history: Any) -> Result:
         "weights": [weight.copy() for weight in model.get_weights()],
     }
     if isinstance(model.optimizer, optimizers.Optimizer):
-        found["optimizer"] = [copy.deepcopy(tensor.detach().numpy()) for tensor in model.optimizer.variables]
+        found["optimizer"] = [np.array(tensor.detach().cpu()) for tensor in model.optimizer.variables]
     return found
 
 

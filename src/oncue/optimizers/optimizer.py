@@ -697,7 +697,7 @@ class Optimizer:
 
     def _advance(self, missing: list[Tensor]) -> None:
         if self._inner is None:
-            if not self.built or self._parameters is Optimizer._parameters:
+            if not self.built or "_parameters" not in vars(self):
                 raise ValueError(
                     f"This {type(self).__name__} is not built. Call `build(variables)` first, and `super().build(variables)` "
                     "in a `build` of your own."
