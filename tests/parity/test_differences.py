@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -201,6 +202,122 @@ def test_order(keras: Any, tmp_path: Path) -> None:
         path = tmp_path / "log.csv"
         fit(k, [k.callbacks.CSVLogger(str(path)), k.callbacks.ReduceLROnPlateau(monitor="loss")])
         assert ("learning_rate" in path.read_text().splitlines()[0]) is (k is oncue)
+
+
+@row("A list of tuples `(x, y)`, passed without `y` to `fit` or `evaluate`")
+def test_lists_of_batches(keras: Any) -> None:
+    batches = [(X[:4], Y[:4]), (X[4:], Y[4:])]
+    for run in (lambda k: model(k).fit(batches, verbose=0), lambda k: model(k).evaluate(batches, verbose=0)):
+        with pytest.raises(ValueError, match="dtype"):
+            run(keras)
+        run(oncue)
+    made = model(oncue)
+    assert made.evaluate(batches, verbose=0) == pytest.approx(made.evaluate(X, Y, batch_size=4, verbose=0))
+
+
+class TakesOne(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Linear(2, 1)
+
+    def forward(self, batch: Any) -> Any:
+        parts = batch.values() if isinstance(batch, dict) else batch
+        return self.inner(sum(parts))
+
+
+@row("A torch module that takes one dict or one list")
+def test_modules_of_one_argument(keras: Any) -> None:
+    with pytest.raises(TypeError, match="argument"):
+        keras.Model(TakesOne())
+    around = keras.Sequential([keras.layers.TorchModuleWrapper(TakesOne())])
+    assert around.predict([X, X], verbose=0).shape == (8, 1)
+    for x in ({"a": X, "b": X}, [X, X]):
+        assert oncue.Model(TakesOne()).predict(x, verbose=0).shape == (8, 1)
+
+
+@row("The type of floating inputs")
+def test_types_of_inputs(keras: Any) -> None:
+    types: list[Any] = []
+
+    class Double(torch.nn.Linear):
+        def forward(self, x: Any) -> Any:
+            types.append(x.dtype)
+            return super().forward(x)
+
+    for x in (X, X.astype("float64")):
+        around = keras.Sequential([keras.layers.TorchModuleWrapper(Double(2, 1, dtype=torch.float64))])
+        with pytest.raises(RuntimeError, match="must have the same dtype"):
+            around.predict(x, verbose=0)
+        assert oncue.Model(Double(2, 1, dtype=torch.float64)).predict(x, verbose=0).dtype == "float64"
+    assert types == [torch.float32, torch.float64] * 2
+    for k in (keras, oncue):
+        assert model(k).predict(X.astype("float64"), verbose=0).dtype == "float32"
+
+
+@row("What `torch.jit` or `torch.export` made")
+def test_scripted_modules(keras: Any) -> None:
+    scripted = torch.jit.trace(torch.nn.Linear(2, 1), torch.zeros(1, 2))
+    around = keras.Sequential([keras.layers.TorchModuleWrapper(scripted)])
+    assert around.predict(X, verbose=0).shape == (8, 1)
+    exported = torch.export.export(torch.nn.Linear(2, 1), (torch.zeros(8, 2),)).module()
+    for made in (scripted, exported):
+        with pytest.raises(TypeError, match="Pass the module that it was made from"):
+            oncue.Model(made)
+
+
+@row(
+    "Data that would be read as something else: masked entries of a masked array, complex numbers for a real model or loss, "
+    "missing values of pandas' nullable types, `sample_weight` with other axes than the losses"
+)
+def test_data_with_two_readings(keras: Any) -> None:
+    frame = pd.DataFrame({"a": pd.array([1.0, None] * 4, dtype="Float64"), "b": pd.array([1.0] * 8, dtype="Float64")})
+    masked = np.ma.masked_array(X, X > 0.5)
+    loss = model(keras).evaluate(masked, Y, verbose=0), model(keras).evaluate(X * (1 + 2j), Y * (1 + 2j), verbose=0)
+    assert np.isfinite(loss).all()
+    with pytest.raises(ValueError, match="dtype"):
+        model(keras).evaluate(frame, Y, verbose=0)
+    for x, y, word in (
+        (masked, Y, r"x.filled\(0\)"),
+        (X, np.ma.masked_array(Y, Y > 0.5), r"y.filled\(0\)"),
+        (X * (1 + 2j), Y, "real part"),
+        (X, Y * (1 + 2j), "real part"),
+        (frame, Y, "missing values"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            model(oncue).evaluate(x, y, verbose=0)
+    # Three samples of three steps, of which one sample counts: for Keras, one step of each.
+    steps = np.arange(9.0).reshape(3, 3, 1)
+    losses = {}
+    for k in (keras, oncue):
+        made = k.Sequential([k.Input((3, 1)), k.layers.Dense(1, kernel_initializer="ones", use_bias=False)])
+        made.compile("sgd", "mse")
+        losses[k] = made.evaluate(steps, 0 * steps, sample_weight=np.array([1.0, 0, 0]), verbose=0)
+    assert losses == pytest.approx({keras: (0 + 9 + 36) / 9, oncue: (0 + 1 + 4) / 9})
+    with pytest.raises(ValueError, match="one weight for each sample"):
+        made.evaluate(steps, 0 * steps, sample_weight=np.ones((3, 2)), verbose=0)
+
+
+@row("Several inputs for a `Sequential` model with one")
+def test_too_many_inputs(keras: Any) -> None:
+    made = model(keras)
+    np.testing.assert_array_equal(made.predict([X, X + 1], verbose=0), made.predict(X, verbose=0))
+    with pytest.raises(ValueError, match="takes 1 input .*got 2"):
+        model(oncue).predict([X, X + 1], verbose=0)
+
+
+@row("An argument that must be a whole number")
+def test_whole_numbers(keras: Any) -> None:
+    def patient(k: Any, number: Any) -> Any:
+        return k.callbacks.EarlyStopping("loss", patience=number)
+
+    fit(keras, [patient(keras, 2.0)])
+    with pytest.raises(TypeError, match="interpreted as an integer"):
+        fit(keras, epochs=2.0)
+    assert len(fit(keras, epochs=True).epoch) == 1
+    for number in (2.0, np.float32(2), np.int8(2), np.array(2), torch.tensor(2.0)):
+        assert len(fit(oncue, [patient(oncue, number)], epochs=number).epoch) == 2
+    with pytest.raises(ValueError, match="`epochs` must be a whole number.*True"):
+        fit(oncue, epochs=True)
 
 
 @row("`steps_per_epoch` when a pass over the data ends within an epoch")
@@ -484,6 +601,32 @@ def test_scaled(keras: Any, tmp_path: Path) -> None:
     assert counts[1][0] > 0 and counts[1][1] == counts[1][0]
 
 
+@row("What a layer of your own does in `call` besides computing, while a model is built and before the first step")
+def test_side_effects_of_building(keras: Any) -> None:
+    found = []
+    for k in (keras, oncue):
+
+        class Counts(k.layers.Layer):  # type: ignore[name-defined, misc]  # the base depends on the loop
+            calls = 0
+
+            def build(self, shape: Any) -> None:
+                self.number = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+            def call(self, inputs: Any) -> Any:
+                self.calls += 1
+                self.number.assign_add(1.0)
+                return inputs
+
+        layer = Counts()
+        made = k.Sequential([k.Input((2,)), layer, k.layers.Dense(1)])
+        made.compile("sgd", "mse")
+        built = layer.calls, float(layer.number)
+        fit(k, made=made, batch_size=4)
+        found.append((*built, layer.calls - built[0], float(layer.number)))
+    assert found[0][0] > 0 and found[0][1] == 0 and found[0][2] > 2 == found[0][3]
+    assert found[1] == (0, 0, 2, 2)
+
+
 @row("`TensorBoard`'s pictures of a `Conv2D` kernel")
 def test_pictures() -> None:
     # Keras writes pictures by TensorFlow, which isn't here.
@@ -491,6 +634,81 @@ def test_pictures() -> None:
 
     width, height, *found = pictures("kernel/image", np.ones((2, 5, 3, 2))).tensor.string_val
     assert (int(width), int(height), len(found)) == (5, 2, 2)
+
+
+@row("Overriding `make_train_function`, `make_test_function`, `make_predict_function`, or `get_metrics_result` alone")
+def test_overrides_that_nothing_calls(keras: Any) -> None:
+    for name, instead in (
+        ("make_train_function", "train_step"),
+        ("make_test_function", "test_step"),
+        ("make_predict_function", "predict_step"),
+        ("get_metrics_result", "compute_metrics"),
+    ):
+        called: list[str] = []
+
+        def made(k: Any, name: str = name, called: list[str] = called) -> Any:
+            def override(self: Any, *args: Any) -> Any:
+                called.append(name)
+                return getattr(k.Sequential, name)(self, *args)
+
+            kind = type("Mine", (k.Sequential,), {name: override})
+            return kind([k.Input((2,)), k.layers.Dense(1)])
+
+        theirs = made(keras)
+        theirs.compile("sgd", "mse")
+        theirs.fit(X, Y, validation_data=(X, Y), verbose=0)
+        theirs.predict(X, verbose=0)
+        assert called
+        with pytest.raises(TypeError, match=f"`Mine.{name}` would never be called here. Override `{instead}`"):
+            made(oncue)
+
+
+def own(k: Any, base: Any) -> Any:
+    """Return a loss, regularizer, constraint or initializer with an argument that its configuration lacks."""
+
+    class Own(base):  # type: ignore[misc]  # the base depends on the caller
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def __call__(self, given: Any, *others: Any, **options: Any) -> Any:
+            if base is k.losses.Loss:
+                return super().__call__(given, *others, **options)
+            if base is k.initializers.Initializer:
+                return k.initializers.Ones()(given, *others, **options)
+            return given if base is k.constraints.Constraint else (given * given).sum()
+
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return ((y_true - y_pred) ** 2).mean(-1)
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    return Own
+
+
+@row("A loss, regularizer, constraint or initializer of your own whose `get_config` lacks an argument")
+def test_configurations_that_lack_an_argument(keras: Any, tmp_path: Path) -> None:
+    for argument in ("kernel_regularizer", "kernel_constraint", "kernel_initializer", "loss"):
+        for k in (keras, oncue):
+            kind = argument.removeprefix("kernel_")
+            home = {"loss": k.losses, "regularizer": k.regularizers, "constraint": k.constraints}.get(
+                kind, k.initializers
+            )
+            part = own(k, getattr(home, kind.title()))
+            layer = k.layers.Dense(1, **({} if kind == "loss" else {argument: part(2.0)}))
+            made, path = k.Sequential([k.Input((2,)), layer]), tmp_path / f"{k.__name__}.keras"
+            made.compile("sgd", part(2.0) if kind == "loss" else "mse")
+            if k is keras:
+                made.save(path)
+                with pytest.raises(TypeError, match="could not be deserialized"):
+                    keras.models.load_model(path, custom_objects={"Own": part})
+            elif kind == "loss":
+                assert any("needs `factor`" in text for text in said(lambda: made.save(path)))  # noqa: B023
+                assert oncue.models.load_model(path).loss is None
+            else:
+                with pytest.raises(ValueError, match="needs `factor`, which its `get_config` doesn't return"):
+                    made.save(path)
 
 
 @row("The optimizer")
