@@ -582,6 +582,27 @@ def test_bfloat16(keras: Any) -> None:
     assert found == ["bfloat16", "float32"]
 
 
+@row("Tensors of another float type that are handed to a layer or model of float32")
+def test_other_floats(keras: Any) -> None:
+    x, found = torch.ones(2, 3, device=oncue.backend.device()), []
+    for k in (keras, oncue):
+        layer = k.layers.Activation("relu")
+        layer(x)
+        behind = k.Sequential([k.Input((3,)), k.layers.Dense(3, dtype="float16"), k.layers.Activation("relu")])
+        found.append([layer(x.double()).dtype, behind(x).dtype])
+    assert found == [[torch.float32, torch.float32], [torch.float64, torch.float32]]
+
+
+@row('Whole numbers of int64 for an `Input(dtype="int32")`')
+def test_large_whole_numbers(keras: Any) -> None:
+    found = []
+    for k in (keras, oncue):
+        inputs = k.Input((1,), dtype="int32")
+        made = k.Model(inputs, k.layers.Reshape((1, 1))(inputs))
+        found.append(np.asarray(made.predict(np.array([[2**40 + 1]]), verbose=0)).ravel().tolist())
+    assert found == [[1], [2**40 + 1]]
+
+
 @row("The file of a model whose optimizer `compile` has wrapped to scale the loss")
 def test_scaled(keras: Any, tmp_path: Path) -> None:
     counts = []

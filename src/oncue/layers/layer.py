@@ -41,7 +41,7 @@ class Layer(torch.nn.Module):
         activity_regularizer: A function from the output to a penalty that is added to the loss.
         trainable: Whether the weights are updated in training.
         dtype: The type of the weights and computations, or a policy of both such as "mixed_float16"; that of
-            `config.dtype_policy()` (float32) by default.
+            `config.dtype_policy()` (float32) by default. Floats that `call` is given are cast to it.
         name: The layer's name; made from the class's name by default.
         **kwargs: `input_shape` (without the batch axis), `input_dim` or `batch_input_shape` of the first layer, as
             Keras 1 and 2 spell it; `autocast=False` to cast neither inputs nor operations under a mixed policy.
@@ -191,6 +191,10 @@ class Layer(torch.nn.Module):
         self._dtype = torch_dtype(self._dtype_policy.variable_dtype)
         self._computed = torch_dtype(self._dtype_policy.compute_dtype)
         self._is_mixed = self._computed != self._dtype
+        # Models of oncue leave it to the layers in them.
+        own = not (is_builtin(_owner(type(self), "call")) and is_builtin(_owner(type(self), "forward")))
+        self._casts_floats = own or (self._computed.is_floating_point and not self._holds_layers)
+        self._looks_at_types = self._is_mixed or (self._casts_floats and self._computed != torch.float32)
         # The outputs of the user's own layers stay as they were computed, as in Keras.
         self._casts_outputs = is_builtin(type(self))
 
@@ -294,7 +298,7 @@ class Layer(torch.nn.Module):
             and not (self._off_cpu and args[0].is_cpu)
         ):
             # Nearly all calls: one tensor without a mask.
-            if self._is_mixed or running.mixed:
+            if self._looks_at_types or running.mixed:
                 return run_in_policy(self, super().__call__, args, kwargs)
             return super().__call__(args[0])
         return self._call_carefully(args, kwargs)
@@ -317,6 +321,7 @@ class Layer(torch.nn.Module):
         training = kwargs.get("training") if self._forward_accepts_training else kwargs.pop("training", None)
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
         if not self.built:
+            self._see_types(args, kwargs)
             self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if self._off_cpu:
             device = self._placed()
@@ -344,7 +349,20 @@ class Layer(torch.nn.Module):
         return outputs
 
     def _run_in_policy(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return run_in_policy(self, run, args, kwargs) if self._is_mixed or running.mixed else run(*args, **kwargs)
+        if self._looks_at_types or running.mixed:
+            return run_in_policy(self, run, args, kwargs)
+        return run(*args, **kwargs)
+
+    def _see_types(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See whether a layer of 32 bits gets other floats, which it is to cast; most never do, so they never look."""
+        if self._looks_at_types or not (self.autocast and self._casts_floats) or self._holds_layers:
+            return
+        given: list[Any] = []
+        map_leaves(given.append, [args, kwargs])
+        kinds = {torch_dtype(leaf.dtype) for leaf in given if isinstance(leaf, (torch.Tensor, KerasTensor))}
+        # Modules of torch in it cast nothing, and are given what they compute in.
+        others = {kind for kind in kinds if kind.is_floating_point and kind != self._computed}
+        self._looks_at_types = bool(others - {weight.dtype for weight in self.parameters()})
 
     def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
         new = self.compute_mask(args[0] if args else None, mask)
@@ -392,6 +410,7 @@ class Layer(torch.nn.Module):
 
     def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
         """Take symbolic inputs and return symbolic outputs that remember this call."""
+        self._see_types(args, kwargs)
         if not self.built:
             self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if kwargs.get("training", self) is None:
@@ -978,6 +997,11 @@ def is_several(shape: Any) -> bool:
         (False, True, True)
     """
     return isinstance(shape, dict) or any(isinstance(part, (tuple, list, dict)) for part in shape)
+
+
+def _owner(cls: type, method: str) -> type:
+    """Return the class that a method of a class comes from."""
+    return next(kind for kind in cls.__mro__ if method in vars(kind))
 
 
 def _shapes(value: Any) -> Any:

@@ -49,6 +49,8 @@ class Operation(Layer):
             raise unknown("operation", kind, _FUNCTIONS)
         super().__init__(name=naming.auto_name(naming.to_snake_case(kind)) if name is None else name)
         self.kind = kind
+        # As in Keras it computes in whatever types it is given.
+        self.autocast = False
         self.built = True
         self._function = _FUNCTIONS[kind]
 

@@ -47,8 +47,7 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
     """
     compute = layer._computed
     mixed = layer._is_mixed and layer.autocast
-    if not mixed and not running.mixed:
-        return run(*args, **kwargs)
+    casts = layer.autocast and layer._casts_floats
 
     def cast(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point() or leaf.dtype == compute:
@@ -59,10 +58,13 @@ def run_in_policy(layer: Layer, run: Callable[..., Any], args: tuple[Any, ...], 
             leaf._keras_mask = mask
         return leaf
 
-    casts = layer.autocast and compute.is_floating_point and not layer._holds_layers
-    if casts:
+    inside = mixed or running.mixed
+    # Under an autocast that was turned on for all layers, torch chooses the types of what else would be in 32 bits.
+    if casts and (inside or compute != torch.float32 or not torch.is_autocast_enabled(_device_type(layer))):
         args = tuple(map_leaves(cast, arg) for arg in args)
         kwargs = {name: map_leaves(cast, value) for name, value in kwargs.items()}
+    if not inside:
+        return run(*args, **kwargs)
     before, running.mixed = running.mixed, True
     try:
         with torch.autocast(_device_type(layer), compute if mixed else None, enabled=mixed):

@@ -90,8 +90,8 @@ class Feed:
                 f"The input '{self._names[index]}' takes {str(kind).removeprefix('torch.')}; got complex numbers, of which "
                 "only the real part would count. Pass `torch.view_as_real(x)`, or its absolute values."
             )
-        if tensor.is_floating_point() != kind.is_floating_point and not tensor.is_complex():
-            tensor = tensor.to(kind)
+        if tensor.dtype != kind:
+            tensor = in_kind(tensor, kind)
         rank = tensor.dim()
         if rank != len(expected):
             # As in Keras, a last axis of size 1 is added or dropped.
@@ -111,6 +111,24 @@ class Feed:
             f"The input '{self._names[index]}' expects the shape {self._inputs[index].shape}, where None matches any "
             f"size; got {_shown(value)}."
         )
+
+
+def in_kind(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """Return a tensor as floats for an input of floats, and as whole numbers, no narrower than the input's, for others.
+
+    Args:
+        tensor: The tensor; complex numbers are left alone.
+        kind: The type of the input.
+
+    Example:
+        >>> in_kind(torch.tensor([200], dtype=torch.uint8), torch.float32) * 2
+        tensor([400.])
+    """
+    if tensor.is_complex() or (tensor.is_floating_point() and kind.is_floating_point):
+        return tensor
+    if kind.is_floating_point or tensor.is_floating_point():
+        return tensor.to(kind)
+    return tensor.to(torch.promote_types(tensor.dtype, kind))
 
 
 def _counted(inputs: int) -> str:

@@ -13,11 +13,12 @@ from oncue.layers.embedding import Embedding
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor, symbols
 from oncue.layers.layer import Layer
-from oncue.models.feed import Feed
+from oncue.models.feed import Feed, in_kind
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
 from oncue.models.module_call import check_module
 from oncue.nested import first_leaf, flatten, is_nested, map_leaves
+from oncue.variable import torch_dtype
 
 
 @builtin
@@ -56,6 +57,7 @@ class Sequential(Model):
         self._input: KerasTensor | None = None
         # The symbolic input, then the output of each layer; empty until the input shape is known.
         self._tensors: list[Any] = []
+        self._know_input()
         if layers is not None:
             if isinstance(layers, torch.nn.Module) or not isinstance(layers, Iterable):
                 layers = [layers]
@@ -77,6 +79,7 @@ class Sequential(Model):
             if self._names or self._input is not None:
                 raise ValueError("An `Input` must come first in a Sequential model.")
             self._input, self._tensors = source, [source]
+            self._know_input()
             return
         if not isinstance(layer, torch.nn.Module):
             what = (
@@ -91,6 +94,7 @@ class Sequential(Model):
             kind = "int32" if isinstance(layer, Embedding) else self.dtype
             self._input = InputLayer(batch_shape=layer._input_shape_arg, dtype=kind).output
             self._tensors = [self._input]
+            self._know_input()
         self._register(name, layer)
         self._names.append(name)
         if self._tensors:
@@ -127,6 +131,7 @@ class Sequential(Model):
         first = next(iter(self._stack()), None)
         kind = "int32" if isinstance(first, Embedding) else self.dtype
         self._tensors = [_symbolic_inputs(input_shape, kind)]
+        self._know_input()
         for layer in self._stack():
             self._extend(layer)
         self.built = True
@@ -146,6 +151,12 @@ class Sequential(Model):
         """Return the tensor of a list of one, or of a dict by the input's name; what the first layer takes whole, as it is."""
         one = bool(self._tensors) and isinstance(self._tensors[0], KerasTensor)
         return self._fitted(inputs, self._tensors[0]) if one and is_nested(inputs) else inputs
+
+    def _know_input(self) -> None:
+        """Keep what each call looks at: the rank of an `Input`, and the type of a single input."""
+        first = self._tensors[0] if self._tensors else None
+        self._rank = None if self._input is None else len(self._input.shape)
+        self._kind = torch_dtype(first.dtype) if isinstance(first, KerasTensor) else None
 
     @staticmethod
     def _fitted(inputs: Any, expected: KerasTensor) -> torch.Tensor:
@@ -176,8 +187,10 @@ class Sequential(Model):
         """Run the layers one after another."""
         if type(inputs) is not torch.Tensor:
             inputs = self._only_input(inputs)
-        elif self._input is not None and inputs.dim() != len(self._input.shape):
-            inputs = self._fitted(inputs, self._input)
+        elif self._rank is not None and inputs.dim() != self._rank:
+            inputs = self._fitted(inputs, self._tensors[0])
+        if self._kind is not None and inputs.dtype is not self._kind:
+            inputs = in_kind(inputs, self._kind)
         for layer in self._modules.values():
             inputs = layer(inputs)  # type: ignore[misc]  # no layer of the stack is None
         return inputs
