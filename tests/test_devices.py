@@ -6,6 +6,7 @@ What fails on a machine with an accelerator alone is looked for in the text of t
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,12 @@ TRAINS = {"backward", "fit", "train", "train_on_batch"}
 
 def named(node: ast.AST) -> str:
     return ast.unparse(node) if isinstance(node, (ast.Name, ast.Attribute)) else ""
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """Return a file as each rule looks at it."""
+    return ast.parse(path.read_text())
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
@@ -177,7 +184,7 @@ def test_no_test_is_for_the_cpu_alone(rule: object) -> None:
     for path in FILES:
         name = path.relative_to(ROOT).as_posix()
         if name not in RULES[rule]:
-            found += [f"{name}:{node.lineno}: {ast.unparse(node)[:90]}" for node in rule(ast.parse(path.read_text()))]
+            found += [f"{name}:{node.lineno}: {ast.unparse(node)[:90]}" for node in rule(tree_of(path))]
     assert not found, "\n".join(found)
 
 
