@@ -8,6 +8,7 @@ from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import finite, whole
+from oncue.core.protocols import own_arrays_of
 
 
 @builtin
@@ -53,6 +54,7 @@ class EarlyStopping(MonitorCallback):
     """
 
     state_fields = ("best", "best_epoch", "best_weights", "stopped_epoch", "wait")
+    later_fields = ("_best_arrays",)
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class EarlyStopping(MonitorCallback):
         self.best: float | None = None
         self.best_epoch = 0
         self.best_weights: Any = None
+        self._best_arrays: dict[str, Any] = {}
         self.stopped_epoch = 0
         self.wait = 0
 
@@ -136,6 +139,7 @@ class EarlyStopping(MonitorCallback):
             # The old copy goes first, so that there are never two. Should copying fail or be interrupted, the run ends
             # with nothing to put back, and the model has these very weights.
             self.best_weights = None
+            self._best_arrays = own_arrays_of(self.model)
             self.best_weights = self.model.get_weights()
             self._decided("best", "best_weights", monitor=self.monitor, value=value, before=self.best)
         self.best = value
@@ -149,4 +153,6 @@ class EarlyStopping(MonitorCallback):
         if self.verbose > 0:
             print_message(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
         self.model.set_weights(self.best_weights)
+        if self._best_arrays:
+            self.model.set_own_arrays(self._best_arrays)
         self._decided("restore", "weights_restored", epoch=self.best_epoch, monitor=self.monitor, value=self.best)

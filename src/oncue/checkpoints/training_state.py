@@ -152,7 +152,7 @@ class TrainingState:
                 known.setdefault(str(one), []).append(weight)
             # Layers of one kind have different names in another setup; they are matched in order.
             parts["weights"] = [known[str(one)].pop(0) if known.get(str(one)) else None for one in new]
-            parts["layers"] = {}
+            parts["layers"] = parts["own_arrays"] = {}
             fitting = sum(weight is not None for weight in parts["weights"])
             left.append(f"{len(new) - fitting} of {len(new)} weights")
         if "weights" in changed or "optimizer" in changed:

@@ -289,6 +289,12 @@ def size_of_save(model: Any, filepath: Any, *, weights_only: bool = False) -> in
     return 0 if estimate is None else estimate(filepath, weights_only=weights_only)
 
 
+def own_arrays_of(model: Any) -> dict[str, Any]:
+    """Return copies of what a model's layers save besides weights; nothing for a model that can't be asked."""
+    ask: Callable[[], dict[str, Any]] | None = getattr(model, "get_own_arrays", None)
+    return {} if ask is None else ask()
+
+
 def needs_score(rule: Any) -> bool:
     """Return whether a rule for the files that are kept declares that it compares their scores."""
     return bool(getattr(rule, "needs_score", False))

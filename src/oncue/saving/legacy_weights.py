@@ -8,6 +8,7 @@ import numpy as np
 
 from oncue.layers.layer import Layer, variables_of
 from oncue.saving import guard
+from oncue.saving.places import refuse_own_arrays
 from oncue.saving.tree import Stored, Tree
 from oncue.saving.values import Values, read_values, set_values, stored
 from oncue.saving.weights_h5 import settle
@@ -22,7 +23,12 @@ _TOP = "top_level_model_weights"
 
 
 def write_weights(group: Tree, model: Any) -> None:
-    """Put a model's weights into a tree, one group for each layer."""
+    """Put a model's weights into a tree, one group for each layer.
+
+    Raises:
+        ValueError: For a layer that saves more than its weights.
+    """
+    refuse_own_arrays(model, ".h5")
     layers, paths = _layers(model), _paths(model)
     _write_names(group, "layer_names", [name for name, _ in layers])
     group.attrs["backend"] = b"torch"

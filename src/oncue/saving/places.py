@@ -10,6 +10,7 @@ import torch
 
 from oncue import torch_private
 from oncue.layers.layer import Layer
+from oncue.layers.own_arrays import besides_weights, saves_by_itself
 from oncue.metrics.metric import Metric
 from oncue.models import Model, Sequential
 from oncue.naming import to_snake_case
@@ -78,12 +79,24 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
             yield from _container(child, below, modules, tensors)
 
 
-def saves_by_itself(layer: Layer) -> bool:
-    """Return whether a layer's class overrides what is saved of it, or loaded."""
-    cls = type(layer)
-    return (
-        cls.save_own_variables is not Layer.save_own_variables or cls.load_own_variables is not Layer.load_own_variables
-    )
+def refuse_own_arrays(module: torch.nn.Module, ending: str) -> None:
+    """Refuse a module whose layers save more than weights, for a format that holds only these.
+
+    Args:
+        module: Any torch module.
+        ending: That of the format's files.
+
+    Raises:
+        ValueError: When there is such a layer.
+    """
+    for part in module.modules():
+        own = besides_weights(part) if isinstance(part, Layer) and saves_by_itself(part) else {}
+        if own:
+            raise ValueError(
+                f"'{part.name}' can't be kept in a {ending} file, which holds only weights: "
+                f"`{type(part).__name__}.save_own_variables` also saves {', '.join(map(repr, own))}. Name the file "
+                "'model.weights.h5', or, for a whole model, 'model.keras'."
+            )
 
 
 def _container(items: Any, path: str, modules: set[int], tensors: set[int]) -> Iterator[Place]:

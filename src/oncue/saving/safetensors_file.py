@@ -15,6 +15,7 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.tensors_file import entries_of, read_tensors, write_tensors
 from oncue.core.files import replacing
 from oncue.saving import guard
+from oncue.saving.places import refuse_own_arrays
 from oncue.saving.values import converted
 from oncue.saving.weights_h5 import settle
 
@@ -76,8 +77,9 @@ def prepare_weights(
         A function that writes the file; if it raises an OSError, the old file is untouched.
 
     Raises:
-        ValueError: For a tensor of a type that the format doesn't have.
+        ValueError: For a tensor of a type that the format doesn't have, and a layer that saves more than its weights.
     """
+    refuse_own_arrays(module, ".safetensors")
     tensors = _without_twins(named_tensors(module))
     entries_of(tensors)
     if snapshot is not None:

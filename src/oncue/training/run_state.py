@@ -18,6 +18,7 @@ from oncue.core.console import print_message
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
 from oncue.layers.modes import leave_in_eval, left_in_eval
+from oncue.layers.own_arrays import own_arrays, put_own_arrays
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
@@ -98,6 +99,7 @@ class RunState:
             self.fingerprint()
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode(self._weights(), {}, "`weights`")
+            encode(own_arrays(self._model), {}, "`save_own_variables`")
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
@@ -205,6 +207,7 @@ class RunState:
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
             "metrics": [metric.get_state() for metric in _measures(model)] if inside else None,
             "layers": layer_states(model),
+            "own_arrays": own_arrays(model),
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
             **self._data_parts((epoch, inside)),
@@ -324,6 +327,7 @@ class RunState:
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
                 if saved is not None:
                     tensor.copy_(saved)
+        put_own_arrays(model, parts.get("own_arrays") or {})
         self._own_objects().put(parts.get("objects") or {}, say=self.restored is None)
         for key, callback in self._callbacks.roles.stateful.items():
             # A state that was adopted from another setup lacks some.
