@@ -158,5 +158,8 @@ def test_bad_arguments(arguments: dict[str, Any], names: list[str]) -> None:
 
 def test_an_optimizer_with_a_schedule_refuses_the_reduction() -> None:
     made = model(oncue.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9))
-    with pytest.raises(TypeError, match="LearningRateSchedule"):
+    with pytest.raises(
+        TypeError, match="ReduceLROnPlateau sets the learning rate, but a LearningRateSchedule sets that"
+    ):
         made.fit(X, Y, epochs=3, verbose=0, callbacks=[script([1.0] * 3), ReduceLROnPlateau(factor=0.5, patience=1)])
+    assert int(made.optimizer.iterations) == 0

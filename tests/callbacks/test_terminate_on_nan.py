@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def targets(bad: int | None, value: float = float("nan")) -> np.ndarray:
     return y
 
 
-def model(metrics: Any = None, rate: float = 0.01) -> Any:
+def model(metrics: Any = None, rate: Any = 0.01) -> Any:
     made = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
     made.compile(oncue.optimizers.SGD(rate), loss="mse", metrics=metrics)
     return made
@@ -243,3 +244,25 @@ def test_a_rollback_in_a_loop_that_cannot() -> None:
     guard = keras.callbacks.TerminateOnNaN(action="rollback")
     with pytest.raises(ValueError, match=r"works in `fit` of oncue's models"):
         keras.callbacks.CallbackList([guard]).on_train_begin()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_rollback_that_would_have_to_set_the_rate_of_a_schedule(wrapped: bool) -> None:
+    def run(**options: Any) -> Any:
+        schedule = oncue.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)
+        made = model(rate=schedule)
+        if wrapped:
+            made.optimizer = oncue.optimizers.LossScaleOptimizer(made.optimizer)
+        guard = TerminateOnNaN(action="rollback", limit=2, **options)
+        y = targets(3)
+        with (
+            pytest.raises(TypeError, match=r"factor=0\.5\) sets the learning rate, but a .*use `factor=1\.0`")
+            if not options
+            else contextlib.nullcontext()
+        ):
+            made.fit(X, y, batch_size=2, shuffle=False, verbose=0, callbacks=[guard])
+        return made
+
+    assert int(run().optimizer.iterations) == 0
+    undone = [entry for entry in run(factor=1.0).history.journal if entry.kind == "rollback"]
+    assert undone[-1].data["rollback"] == 2

@@ -491,3 +491,27 @@ def test_a_file_says_that_it_cannot_hold_the_counts_of_weights_that_joined_later
         assert len(oncue.models.load_model(tmp_path / "model.keras").optimizer.variables) == len(
             model.optimizer.variables
         )
+
+
+@pytest.mark.parametrize(
+    ("hook", "index", "steps", "epoch", "batch"),
+    [
+        ("on_train_batch_end", 5, "train", 1, 2),
+        ("on_epoch_end", 0, "train", 1, 0),
+        ("on_train_batch_begin", 4, "train", 1, 0),
+        ("on_test_begin", 1, "test", 1, None),
+    ],
+)
+def test_the_journal_says_when_a_change_counts(
+    hook: str, index: int, steps: str, epoch: int, batch: int | None
+) -> None:
+    model = network()
+
+    def freeze(model: Any) -> None:
+        model.layers[0].trainable = False
+
+    history = model.fit(
+        X, Y, batch_size=8, epochs=3, verbose=0, validation_data=(X, Y), callbacks=[At(hook, index, freeze)]
+    )
+    found = [(entry.data["steps"], entry.epoch, entry.batch) for entry in history.journal if entry.kind == "change"]
+    assert (steps, epoch, batch) in found

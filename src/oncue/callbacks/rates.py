@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from oncue.core.protocols import optimizers_of
+from oncue.core.protocols import follows_schedule, optimizers_of
 
 
 def log_rates(model: Any, logs: dict[str, Any] | None) -> None:
@@ -23,6 +23,26 @@ def log_rates(model: Any, logs: dict[str, Any] | None) -> None:
         key = f"learning_rate_{name}" if name else "learning_rate"
         if key not in logs:
             logs[key] = float(optimizer.learning_rate)
+
+
+def require_settable(model: Any, needs: str, instead: str) -> None:
+    """Refuse an optimizer whose rate no callback can set, before the first step.
+
+    Args:
+        model: The model.
+        needs: What needs to set it.
+        instead: What to type instead, beside a number as the rate.
+
+    Raises:
+        TypeError: When a `LearningRateSchedule` sets the rate.
+    """
+    for name, optimizer in optimizers_of(model):
+        if follows_schedule(optimizer):
+            whose = f" of the optimizer '{name}'" if name else ""
+            raise TypeError(
+                f"{needs} sets the learning rate, but a LearningRateSchedule sets that{whose}. Give the optimizer a number "
+                f"as `learning_rate`, with a callback such as `LearningRateScheduler` for the schedule; or {instead}."
+            )
 
 
 def same_rate(one: float, other: float) -> bool:

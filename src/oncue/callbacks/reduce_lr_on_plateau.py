@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oncue.callbacks.monitor_callback import MonitorCallback
-from oncue.callbacks.rates import log_rates, same_rate
+from oncue.callbacks.rates import log_rates, require_settable, same_rate
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import finite, whole
@@ -42,6 +42,7 @@ class ReduceLROnPlateau(MonitorCallback):
     Raises:
         ValueError: For a `factor` that is not between 0 and 1, a negative `patience`, `cooldown` or `min_lr`, or an
             argument that is not known.
+        TypeError: Before the first step, where a `LearningRateSchedule` sets the rate.
 
     Example:
         >>> import numpy as np, oncue
@@ -96,6 +97,7 @@ class ReduceLROnPlateau(MonitorCallback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self._reset()
+        require_settable(self.model, type(self).__name__, "leave out the callback")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the epoch's rate, look at the value, and reduce when it has not improved for too long."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.callback import Callback
+from oncue.callbacks.rates import require_settable
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.monitor import Logged, as_number, find_monitor
@@ -47,6 +48,7 @@ class TerminateOnNaN(Callback):
     Raises:
         ValueError: For a `monitor` that isn't a name, an `every` or a `limit` below 1, another `action` or `factor`. Before
             the first step, for a name that the run can't log, and for "rollback" in a loop that can't capture its state.
+        TypeError: Before the first step, for "rollback" with a `factor` below 1 where a `LearningRateSchedule` sets the rate.
         RuntimeError: With "raise", when a value is not finite.
 
     Example:
@@ -134,6 +136,12 @@ class TerminateOnNaN(Callback):
         self._tried = 0
         if self.action == "rollback":
             self._needed_state()
+            if self.factor != 1:
+                require_settable(
+                    self.model,
+                    f"TerminateOnNaN(action='rollback', factor={self.factor})",
+                    "use `factor=1.0`, which goes back without another rate",
+                )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Take the state that a resumed run begins with as the good one."""

@@ -357,6 +357,11 @@ def optimizers_of(model: Any) -> list[tuple[str, Any]]:
     return [("", optimizer)] if parts is None else [(str(part.name), part) for part in parts]
 
 
+def follows_schedule(optimizer: Any) -> bool:
+    """Return whether an optimizer's rate is that of a schedule, which no number can replace; False where it doesn't say."""
+    return getattr(optimizer, "has_schedule", False) is True
+
+
 def directions_of(model: Any) -> dict[str, str]:
     """Return "up" or "down" by name for those of a model's metrics, in groups too, that declare which way is better.
 

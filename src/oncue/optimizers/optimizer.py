@@ -171,6 +171,11 @@ class Optimizer:
     def learning_rate(self, value: Any) -> None:
         self._assign_rate(value)
 
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the learning rate is that of a `LearningRateSchedule`, which no number can replace."""
+        return isinstance(self._rate.source, LearningRateSchedule)
+
     lr = old_property("optimizer", "lr", "learning_rate")
 
     def _read_rate(self) -> float:

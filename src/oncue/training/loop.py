@@ -60,7 +60,7 @@ def run_batches(
         if begin is not None:
             begin(done, BatchLogs(done, batch))
         if step is None or (changed is not None and changed()):
-            step, following = steps.make(batch), model.steps_per_execution - 1
+            step, following = steps.make(batch, done), model.steps_per_execution - 1
         marks["_in_hook"] = False
         result = step(batch)
         done += 1

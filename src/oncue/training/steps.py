@@ -65,11 +65,12 @@ class Steps:
             self._watch.look()
             self._stale = True
 
-    def make(self, batch: Batch) -> Step:
+    def make(self, batch: Batch, index: int) -> Step:
         """Return the step for a batch and those after it, until a hook changes the model.
 
         Args:
             batch: The batch that is next.
+            index: Its index in the pass.
 
         Raises:
             ValueError: When what a hook has made of the model can't be trained.
@@ -90,7 +91,13 @@ class Steps:
             self._eager, self._stale = None, False
         if changed:
             self._callbacks.journal.write(
-                "CallbackList", what="changed_in_hook", kind="change", data={"names": names, "steps": self._kind}
+                "CallbackList",
+                what="changed_in_hook",
+                epoch=self._callbacks.progress.epoch,
+                # Entries count the batches of training.
+                batch=index if self._kind == "train" else None,
+                kind="change",
+                data={"names": names, "steps": self._kind},
             )
         self.plan = model._plan
         if self._eager is None:
