@@ -175,7 +175,7 @@ def test_a_data_set_that_takes_long_is_read_in_few_places(monkeypatch: pytest.Mo
             return 1000
 
         def __getitem__(self, index: int) -> Any:
-            now[0] += 0.02
+            now[0] += 0.03
             return torch.zeros(2), index
 
     assert list(batches_of(Slow()).contents()) == ["samples", "row 0", "row 999"]

@@ -193,3 +193,19 @@ def test_a_pass_that_is_given_up_is_over() -> None:
         assert batches.state_dict()["passes"] == number
     assert len(list(batches.epoch())) == 4
     assert {key: batches.state_dict()[key] for key in ("passes", "in_pass")} == {"passes": 4, "in_pass": 0}
+
+
+def test_a_stream_of_what_a_model_computes_goes_back_too() -> None:
+    embed = torch.nn.Linear(4, 4)
+
+    def stream() -> Iterator[Any]:
+        while True:
+            for start in range(0, 24, 6):
+                yield embed(torch.as_tensor(X[start : start + 6])), torch.as_tensor(Y[start : start + 6])
+
+    def once(*further: Any) -> Any:
+        torch.manual_seed(0)
+        embed.reset_parameters()
+        return run(stream, lambda: (X, Y), *further, steps_per_epoch=4)
+
+    assert once(Spoils(1, 2)) == once()

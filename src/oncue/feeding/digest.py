@@ -32,9 +32,10 @@ def batch_digest(data: Any) -> str:
 def _add(digest: Any, data: Any) -> None:
     if isinstance(data, Mapping):
         digest.update(f"dict {len(data)}".encode())
-        for key, part in data.items():
-            digest.update(repr(key).encode())
-            _add(digest, part)
+        # A dict that is made from a set has its keys in another order in each process.
+        for key in sorted(data, key=_named):
+            digest.update(_named(key).encode())
+            _add(digest, data[key])
     elif isinstance(data, (list, tuple)):
         digest.update(f"list {len(data)}".encode())
         for part in data[:_PREFIX]:
@@ -48,7 +49,10 @@ def _add(digest: Any, data: Any) -> None:
         digest.update(f"{data.dtype} {data.shape}".encode())
         if data.dtype.kind in "biufc":
             digest.update(np.ascontiguousarray(np.asarray(data).reshape(-1)[:_PREFIX]).view(np.uint8).data)
-    elif data is None or isinstance(data, (bool, int, float, str, bytes)):
-        digest.update(repr(data).encode())
     else:
-        digest.update(type(data).__qualname__.encode())
+        digest.update(_named(data).encode())
+
+
+def _named(data: Any) -> str:
+    # What else there is may show its address.
+    return repr(data) if data is None or isinstance(data, (bool, int, float, str, bytes)) else type(data).__qualname__

@@ -341,20 +341,27 @@ def loader_batches(
 
 
 def _rows(loader: DataLoader[Any]) -> Rows | None:
-    """Return the samples that a loader gives, if its sampler is one of torch's, whose indices are numbers."""
+    """Return the samples that a loader gives, if its samplers are torch's own: others may give anything as an index."""
     batch_sampler: Any = loader.batch_sampler
-    sampler: Any = loader.sampler if batch_sampler is None else getattr(batch_sampler, "sampler", None)
+    if batch_sampler is not None and type(batch_sampler) is not BatchSampler:
+        return None
+    sampler: Any = loader.sampler if batch_sampler is None else batch_sampler.sampler
     data_set: Any = loader.dataset
-    if isinstance(sampler, SubsetRandomSampler):
+    if type(sampler) is SubsetRandomSampler:
         indices: Sequence[int] = sampler.indices
-    elif isinstance(sampler, WeightedRandomSampler):
+    elif type(sampler) is WeightedRandomSampler:
         indices = sampler.weights.nonzero().flatten().tolist()
-    elif isinstance(sampler, (RandomSampler, SequentialSampler)):
-        indices = range(len(sampler.data_source))
+    elif type(sampler) in (RandomSampler, SequentialSampler):
+        indices = range(_length(sampler.data_source) or 0)
     else:
         return None
+    read_many = None if batch_sampler is None else getattr(data_set, "__getitems__", None)
+
+    def read(row: int) -> Any:
+        return data_set[indices[row]] if read_many is None else read_many([indices[row]])
+
     kind = f"data set of the DataLoader, a {type(data_set).__name__},"
-    return Rows(kind, len(indices), lambda row: data_set[indices[row]], parts_of(data_set)) if len(indices) else None
+    return Rows(kind, len(indices), read, parts_of(data_set)) if len(indices) else None
 
 
 def iterable_dataset_batches(

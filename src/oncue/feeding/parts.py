@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch.utils.data import BatchSampler, ChainDataset, ConcatDataset, DataLoader, StackDataset, Subset
 
 from oncue.random_state import is_generator
+
+_DEEPEST = 3
+"""How far to look for generators: in attributes of a data set, of its transform, and of what this is composed of."""
+_MOST = 32
+"""How many things in a container are looked at: more are data."""
 
 
 def is_stateful(source: Any) -> bool:
@@ -45,26 +53,55 @@ def parts_of(source: Any) -> list[Any]:
 
 
 def generators_of(parts: Iterable[Any]) -> list[Any]:
-    """Return the random generators that are attributes of objects, each once.
+    """Return the random generators that are attributes of objects, or of what these have as attributes, each once.
 
     Args:
         parts: The objects.
 
     Example:
         >>> import numpy as np
-        >>> class Noisy:
+        >>> class Noise:
         ...     def __init__(self):
         ...         self.draw = np.random.default_rng(0)
+        >>> class Noisy:
+        ...     def __init__(self):
+        ...         self.transforms = [Noise()]
         >>> noisy = Noisy()
-        >>> generators_of([noisy, noisy]) == [noisy.draw]
+        >>> generators_of([noisy, noisy]) == [noisy.transforms[0].draw]
         True
     """
     found: list[Any] = []
-    for part in parts:
-        for value in getattr(part, "__dict__", {}).values():
-            if is_generator(value) and not any(value is other for other in found):
-                found.append(value)
+    looked: dict[int, Any] = {}
+    objects = list(parts)
+    for _ in range(_DEEPEST):
+        values = [value for one in objects for value in _values(one)]
+        found += [value for value in _each(values, looked) if is_generator(value)]
+        objects = [value for value in values if not is_generator(value)]
     return found
+
+
+def _values(thing: Any) -> Iterator[Any]:
+    """Give the values of an object's attributes, and what is in those that are short containers."""
+    if isinstance(thing, (type, ModuleType, FunctionType)):
+        return
+    if isinstance(thing, partial):
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif isinstance(thing, MethodType):
+        yield thing.__self__
+    for value in list(getattr(thing, "__dict__", {}).values()):
+        if isinstance(value, dict):
+            yield from islice(list(value.values()), _MOST)
+        elif isinstance(value, (list, tuple)):
+            yield from islice(value, _MOST)
+        else:
+            yield value
+
+
+def _each(values: list[Any], seen: dict[int, Any]) -> Iterator[Any]:
+    for value in values:
+        if id(value) not in seen:
+            seen[id(value)] = value
+            yield value
 
 
 def _inside(part: Any) -> list[Any]:

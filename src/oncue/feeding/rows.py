@@ -6,21 +6,24 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from oncue.core.warn import warn
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import generators_of, is_stateful
-from oncue.random_state import fixed_random_state
+from oncue.random_state import fixed_random_state, generator_state, preserved_random_state, random_state
 
 _NUMBER = 18
 _FEW = 3
 _SECONDS = 0.05
 """No further rows are read when those before took so long."""
+_SLOW = 0.02
+"""Of data where one row takes so long, two are read, once, when the run begins."""
 
 
 class Rows:
-    """Reads rows outside of a pass, without a trace: with random numbers of their own, and data sets as they were.
+    """Reads rows outside of a pass, without a trace: random generators are put back, and data sets that have a state.
 
     Args:
         kind: What the data are, for messages.
@@ -39,42 +42,91 @@ class Rows:
         self._number = number
         self._read = read
         self._parts = parts
-        self._repeats: bool | None = None
+        # The rows to read again, once it is known which say something.
+        self._few: list[int] | None = None
 
     def contents(self) -> dict[str, str]:
-        """Return digests of some rows by name; none, with a warning, when reading a row twice doesn't give the same."""
-        with _restored(self._parts):
-            digests = {row: {self._digest(row), self._digest(row)} for row in self._in_time(_NUMBER)}
-        changed = [row for row, found in digests.items() if len(found) > 1]
+        """Return digests of some rows by name.
+
+        None, with a warning, when reading a row twice doesn't give the same; and none of rows that can't be read.
+        """
+        self._few = []
         stateful = any(is_stateful(part) for part in self._parts)
+        try:
+            with _restored(self._parts):
+                looks = self._look()
+        except Exception:
+            # Only a pass shows what can be read: a data set may refuse, with any error, what no sampler asks it for. What is
+            # wrong with a row that is needed shows when its batch is read.
+            return {}
+        changed = [look.row for look in looks if not look.repeats]
         # The state of those that have one says how they have changed.
-        self._repeats = not changed and not stateful
-        if not changed:
-            return {f"row {row}": next(iter(found)) for row, found in digests.items()}
-        if not stateful:
+        if not changed and not stateful and not any(look.slow for look in looks):
+            self._few = [look.row for look in looks][:_FEW]
+        if changed and not stateful:
             warn(
-                f"The {self._kind} gives another row {changed[0]} when it is read twice with the same random numbers. A run "
-                "that is interrupted and resumed therefore gets other data than one that is not. Keep random generators in "
-                "attributes of the data set, or give it `state_dict` and `load_state_dict`."
+                f"The {self._kind} gives another row {changed[0]} when it is read twice with the same random numbers, or keeps "
+                "what it has drawn. A run that is interrupted and resumed therefore gets other data than one that is not. "
+                "Keep random generators in attributes of the data set, and draw anew for each sample; or give the data set "
+                "`state_dict` and `load_state_dict`."
             )
-        return {}
+        return {} if changed else {f"row {look.row}": look.digest for look in looks}
 
     def few(self) -> dict[str, str]:
         """Return digests of a few rows, as they are now; none when they would be others the next time."""
-        if self._repeats is None:
+        if self._few is None:
             self.contents()
-        return {f"row {row}": self._digest(row) for row in self._in_time(_FEW)} if self._repeats else {}
+        try:
+            return {f"row {row}": self._digest(row)[0] for row in self._few or ()}
+        except Exception:
+            # As in `contents`. Nothing is read again after that.
+            self._few = []
+            return {}
 
-    def _in_time(self, number: int) -> Iterator[int]:
-        began = time.perf_counter()
-        for row in spread(self._number, number):
-            yield row
+    def _look(self) -> list[_Look]:
+        began, looks = time.perf_counter(), list[_Look]()
+        for row in spread(self._number):
+            looks.append(self._first_look(row))
+            if looks[-1].slow and (len(looks) == 2 or looks[-1].drew):
+                return looks
             if time.perf_counter() - began > _SECONDS:
-                return
+                break
+        for look in looks:
+            digest, drew = self._digest(look.row)
+            look.repeats = look.digest == digest and look.drew == drew
+        return looks
 
-    def _digest(self, row: int) -> str:
+    def _first_look(self, row: int) -> _Look:
+        began = time.perf_counter()
+        # What a data set keeps of a row must not come from other random numbers than those of the run.
+        with preserved_random_state(*generators_of(self._parts)):
+            before = self._random()
+            digest = batch_digest(self._read(row))
+            drew = batch_digest(before) != batch_digest(self._random())
+        look = _Look(row, digest, drew, slow=time.perf_counter() - began > _SLOW)
+        if drew:
+            # Another run may have other seeds.
+            look.digest = self._digest(row)[0]
+        return look
+
+    def _digest(self, row: int) -> tuple[str, bool]:
+        """Return the digest of a row with the same random numbers each time, and whether any were drawn."""
         with fixed_random_state(*generators_of(self._parts)):
-            return batch_digest(self._read(row))
+            before = self._random()
+            digest = batch_digest(self._read(row))
+            return digest, batch_digest(before) != batch_digest(self._random())
+
+    def _random(self) -> Any:
+        return random_state(cuda=False), [generator_state(one) for one in generators_of(self._parts)]
+
+
+@dataclass
+class _Look:
+    row: int
+    digest: str
+    drew: bool
+    slow: bool
+    repeats: bool = True
 
 
 def spread(length: int, number: int = _NUMBER) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
+
 from oncue.nested import flatten
 
 LIMIT = 1 << 30
@@ -52,7 +54,7 @@ class Tape:
             self._given.clear()
         else:
             # A generator may fill the same arrays each time.
-            self._given.append(copy.deepcopy(item))
+            self._given.append(copy.deepcopy(item, _copies(item)))
         self._next = len(self._given)
 
     def play(self) -> tuple[Any] | None:
@@ -67,6 +69,12 @@ class Tape:
             return False
         self._next = place
         return True
+
+
+def _copies(item: tuple[Any] | None) -> dict[int, Any]:
+    """Return copies of the tensors by their identities: one that a model has computed can't be copied with its graph."""
+    tensors = [] if item is None else [leaf for leaf in flatten(item) if isinstance(leaf, torch.Tensor)]
+    return {id(tensor): tensor.detach().clone() for tensor in tensors}
 
 
 def _size(item: tuple[Any] | None) -> int:

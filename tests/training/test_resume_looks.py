@@ -1,0 +1,147 @@
+"""What a backup looks at in the data never ends a run that would have gone well, and leaves no trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+import oncue
+from helpers import PowerCut
+from oncue import layers
+from oncue.callbacks import BackupAndRestore
+from oncue.feeding.digest import batch_digest
+
+X = np.random.default_rng(3).normal(size=(24, 3)).astype("float32")
+Y = X.sum(axis=1, keepdims=True)
+
+
+class Samples(Dataset[Any]):
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: Any) -> Any:
+        return X[index], Y[index]
+
+
+class Tagged(Samples):
+    def __getitem__(self, index: Any) -> Any:
+        mosaic, row = index
+        return super().__getitem__(row)
+
+
+class Gaps(Samples):
+    def __getitem__(self, index: Any) -> Any:
+        if index % 2:
+            raise FileNotFoundError(f"{index}.png")
+        return super().__getitem__(index)
+
+
+class ManyOnly(Dataset[Any]):
+    def __len__(self) -> int:
+        return 24
+
+    def __getitems__(self, rows: list[int]) -> Any:
+        return [(X[row], Y[row]) for row in rows]
+
+
+class Tags(BatchSampler):
+    def __iter__(self) -> Iterator[Any]:
+        for rows in super().__iter__():
+            yield [(True, row) for row in rows]
+
+
+class Doubles(BatchSampler):
+    def __iter__(self) -> Iterator[Any]:
+        for rows in super().__iter__():
+            yield [row * 2 for row in rows]
+
+
+class Evens(RandomSampler):
+    def __iter__(self) -> Iterator[int]:
+        return (row - row % 2 for row in super().__iter__())
+
+
+class Aug:
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(5)
+
+    def __call__(self, x: Any) -> Any:
+        return x * np.float32(self.rng.normal())
+
+
+class Composed:
+    def __init__(self) -> None:
+        self.transforms = [Aug()]
+
+
+class Augmented(Samples):
+    def __init__(self) -> None:
+        self.transform = Composed()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.transform.transforms[0](X[index]), Y[index]
+
+
+def train(folder: Path, data: Any, *further: Any, backup: bool = True, **options: Any) -> Any:
+    oncue.utils.set_random_seed(1)
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(4), layers.Dropout(0.3), layers.Dense(1)])
+    model.compile(oncue.optimizers.Adam(0.05), loss="mse")
+    callbacks = [BackupAndRestore(folder, save_freq=2)] if backup else []
+    options = {"epochs": 3, "verbose": 0, **options}
+    return model.fit(data, callbacks=[*callbacks, *further], **options).history
+
+
+DATA: dict[str, Any] = {
+    "pairs as indices": lambda: DataLoader(Tagged(), batch_sampler=Tags(RandomSampler(range(24)), 6, False)),
+    "indices of its own": lambda: DataLoader(Gaps(), batch_sampler=Doubles(RandomSampler(range(12)), 3, False)),
+    "a sampler of its own": lambda: DataLoader(Gaps(), batch_size=6, sampler=Evens(range(24))),
+    "only many at once": lambda: DataLoader(ManyOnly(), batch_size=6, shuffle=True),
+    "a generator in a transform": lambda: DataLoader(Augmented(), batch_size=6, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_backup_changes_nothing_and_resumes(name: str, tmp_path: Path) -> None:
+    whole = train(tmp_path / "none", DATA[name](), backup=False)
+    assert train(tmp_path / "a", DATA[name]()) == whole
+    with pytest.raises(ConnectionError):
+        train(tmp_path / "b", DATA[name](), PowerCut(1, 2))
+    assert train(tmp_path / "b", DATA[name]()) == whole
+
+
+def test_rows_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    class Short(Samples):
+        def __getitem__(self, index: Any) -> Any:
+            if index > 20:
+                raise FileNotFoundError(f"{index}.png")
+            return super().__getitem__(index)
+
+    # No epoch gets to them.
+    loader = DataLoader(Short(), batch_size=6)
+    assert len(train(tmp_path, loader, steps_per_epoch=1)["loss"]) == 3
+    with pytest.raises(FileNotFoundError, match=r"21\.png"):
+        train(tmp_path, loader)
+
+
+def test_what_a_data_set_keeps_of_random_numbers_is_pointed_out(tmp_path: Path) -> None:
+    class Cached(Samples):
+        def __init__(self) -> None:
+            self.kept: dict[int, Any] = {}
+
+        def __getitem__(self, index: Any) -> Any:
+            if index not in self.kept:
+                self.kept[index] = X[index] + np.float32(np.random.normal())
+            return self.kept[index], Y[index]
+
+    with pytest.warns(UserWarning, match="keeps what it has drawn"):
+        train(tmp_path, DataLoader(Cached(), batch_size=6))
+
+
+def test_the_order_of_keys_is_no_difference() -> None:
+    assert batch_digest({"a": [1], "b": {2: 3}}) == batch_digest({"b": {2: 3}, "a": [1]})
+    assert batch_digest({"a": 1, "b": 2}) != batch_digest({"a": 2, "b": 1})
