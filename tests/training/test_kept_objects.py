@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ import oncue
 from helpers import PowerCut, to_numpy
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler, TerminateOnNaN
+from oncue.training.kept_objects import KeptObjects
 
 X = np.random.default_rng(0).normal(size=(24, 4)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
@@ -254,7 +257,7 @@ def test_what_cannot_be_kept_is_named_before_training(tmp_path: Path) -> None:
         callback.factor = Opaque()
         return make_torch()[0], callback
 
-    with pytest.warns(UserWarning, match="`OwnState.factor`.*is of type object.*would begin anew"):
+    with pytest.warns(UserWarning, match="`OwnState.factor`.*would begin anew.*is of type object"):
         train(build, BackupAndRestore(tmp_path / "backup"))
 
 
@@ -263,3 +266,176 @@ def test_what_is_gone_is_named(tmp_path: Path) -> None:
         train(CASES["a state of its own"], BackupAndRestore(tmp_path / "backup"), PowerCut(2))
     with pytest.warns(UserWarning, match=r"state of `OwnState.factor` \(a Factor\), which the script hasn't"):
         train(lambda: (make_torch()[0],), BackupAndRestore(tmp_path / "backup"))
+
+
+class Holds(Callback):
+    """Holds something, and calls it when an epoch begins."""
+
+    def __init__(self, held: Any, use: Callable[[Any, int], Any] = lambda held, epoch: None) -> None:
+        super().__init__()
+        self.held, self.use = held, use
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        drawn = self.use(self.held, epoch)
+        if drawn is not None:
+            self.model.module.bias.data.add_(0.01 * drawn)
+
+
+class Refuses:
+    def state_dict(self) -> Any:
+        raise NotImplementedError("there is none")
+
+    def load_state_dict(self, state: Any) -> None:
+        raise NotImplementedError("there is none")
+
+
+class BeginsLater:
+    def state_dict(self) -> Any:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: Any) -> None:
+        self.count = state["count"]
+
+
+class TakesArguments:
+    def __init__(self) -> None:
+        self.inside = random.Random(0)
+
+    def state_dict(self, model: Any) -> Any:
+        return {}
+
+    def load_state_dict(self, state: Any, model: Any) -> None:
+        pass
+
+
+class StandsForAnother:
+    @property
+    def __dict__(self) -> Any:
+        raise RuntimeError("working outside of a context")
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of a context")
+
+
+class Fails(list[Any]):
+    def __iter__(self) -> Any:
+        raise OSError("the file is gone")
+
+
+def of_held(make: Callable[[], Any], use: Callable[[Any, int], Any] = lambda held, epoch: None) -> Callable[[], Any]:
+    return lambda: (make_torch()[0], Holds(make(), use))
+
+
+def counts(held: Any, epoch: int) -> None:
+    held.count = epoch
+
+
+@pytest.mark.parametrize(
+    ("make", "use", "said"),
+    [
+        (Refuses, lambda held, epoch: None, "NotImplementedError: there is none"),
+        (BeginsLater, counts, "'BeginsLater' object has no attribute 'count'"),
+        (TakesArguments, lambda held, epoch: held.inside.random(), None),
+        (StandsForAnother, lambda held, epoch: None, None),
+        (lambda: Fails([random.Random(0)]), lambda held, epoch: list.__getitem__(held, 0).random(), None),
+        (lambda: {object(): random.Random(0)}, lambda held, epoch: next(iter(held.values())).random(), None),
+        (lambda: {random.Random(0)}, lambda held, epoch: next(iter(held)).random(), None),
+    ],
+)
+def test_no_object_of_another_kind_ends_a_run(make: Any, use: Any, said: str | None, tmp_path: Path) -> None:
+    build = of_held(make, use)
+    whole = train(build, epochs=3)
+    for cut in ([PowerCut(1)], []):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                assert train(build, BackupAndRestore(tmp_path / "backup"), *cut, epochs=3) == whole
+            except ConnectionError:
+                assert cut
+        texts = [str(one.message) for one in caught]
+        assert len(texts) == (said is not None) and all(said in text and "`Holds.held`" in text for text in texts)
+
+
+def test_a_state_that_cannot_be_kept_any_more_is_left_out(tmp_path: Path) -> None:
+    class Seen(OwnState.Factor):
+        def state_dict(self) -> Any:
+            return dict(vars(self))
+
+    def changes(held: Any, epoch: int) -> float:
+        held[0].best = Path("best")
+        return float(held[1].normal())
+
+    build = of_held(lambda: [Seen(), np.random.default_rng(0)], changes)
+    whole = train(build, epochs=4)
+    with (
+        pytest.warns(
+            UserWarning, match=r"state of `Holds.held\[0\]` \(a Seen\) is left out.*is of type PosixPath"
+        ) as caught,
+        pytest.raises(ConnectionError),
+    ):
+        train(build, BackupAndRestore(tmp_path / "backup"), PowerCut(2))
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match=r"`Holds.held\[0\]`"):
+        assert train(build, BackupAndRestore(tmp_path / "backup"), epochs=4) == whole
+
+
+def test_a_state_that_is_not_taken_is_named(tmp_path: Path) -> None:
+    class Edited(OwnState.Factor):
+        def load_state_dict(self, state: Any) -> None:
+            self.value = state["rate"]
+
+    def build(kind: type) -> Any:
+        kind.__name__ = "Factor"
+        return make_torch()[0], Holds(kind())
+
+    with pytest.raises(ConnectionError):
+        train(lambda: build(OwnState.Factor), BackupAndRestore(tmp_path / "backup"), PowerCut(1))
+    with pytest.warns(UserWarning, match=r"`Holds.held` \(a Factor\) can't be put back.*begins anew: KeyError: 'rate'"):
+        train(lambda: build(Edited), BackupAndRestore(tmp_path / "backup"))
+
+
+def test_an_optimizer_of_other_weights_that_is_not_built_begins_anew(tmp_path: Path) -> None:
+    def build() -> Any:
+        probe = layers.Dense(1)
+        probe.build((None, 4))
+
+        def update(optimizer: Any, epoch: int) -> None:
+            optimizer.apply([torch.ones_like(one.value) for one in probe.weights], probe.weights)
+
+        return make_torch()[0], Holds(oncue.optimizers.Adam(name="of_probe"), update)
+
+    whole = train(build)
+    with pytest.raises(ConnectionError):
+        train(build, BackupAndRestore(tmp_path / "backup"), PowerCut(2))
+    with pytest.warns(
+        UserWarning, match="`Holds.held`.*begins anew.*`of_probe` updates weights that aren't the model's"
+    ):
+        assert train(build, BackupAndRestore(tmp_path / "backup")) == whole
+
+
+def test_a_set_of_several_is_named_before_training(tmp_path: Path) -> None:
+    build = of_held(lambda: {random.Random(0), random.Random(1)})
+    with pytest.warns(UserWarning, match="`Holds.held` is a set of several .* Hold them in a list"):
+        train(build, BackupAndRestore(tmp_path / "backup"), epochs=1)
+
+
+def test_many_plain_things_are_not_looked_at() -> None:
+    model, _ = make_torch()
+    texts = [str(number) for number in range(1000)]
+    held = [[[*texts] for _ in range(300)] for _ in range(2)]
+    callbacks = [Holds(held), Holds(np.random.default_rng(0))]
+    assert list(KeptObjects(model, callbacks).state()) == ["Holds#2.held"]
+    calls = 0
+
+    def count(*event: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        KeptObjects(model, callbacks)
+    finally:
+        sys.setprofile(None)
+    # Of 600,000.
+    assert calls < 200_000
