@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,48 @@ def rewinder() -> Callable[[], None]:
             torch.cuda.set_rng_state(state, index)
 
     return rewind
+
+
+def draws() -> Callable[[], Callable[[], None] | None]:
+    """Return a function that tells what the global generators have given since now.
+
+    It returns None where none was used; else a function that puts those that were used to where they are at that time.
+
+    Example:
+        >>> since = draws()
+        >>> since() is None
+        True
+        >>> _ = random.random()
+        >>> again, next_one = since(), random.random()
+        >>> again()
+        >>> random.random() == next_one
+        True
+    """
+    python, default = random.getstate(), torch.get_rng_state()
+    _, words, *rest = np.random.get_state(legacy=True)
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's, without types
+    devices = torch.cuda.get_rng_state_all() if in_use else []
+
+    def since() -> Callable[[], None] | None:
+        puts: list[Callable[[], object]] = []
+        if (state := random.getstate()) != python:
+            puts.append(partial(random.setstate, state))
+        name, now, *others = np.random.get_state(legacy=True)
+        if others != rest or not np.array_equal(now, words):
+            puts.append(partial(np.random.set_state, (name, now, *others)))
+        if not torch.equal(given := torch.get_rng_state(), default):
+            puts.append(partial(torch.set_rng_state, given))
+        for index, one in enumerate(devices):
+            if not torch.equal(given := torch.cuda.get_rng_state(index), one):
+                puts.append(partial(torch.cuda.set_rng_state, given, index))
+
+        def put() -> None:
+            for one in puts:
+                one()
+
+        return put if puts else None
+
+    return since
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Tens
 import oncue
 from helpers import batches_of
 from oncue import layers
-from oncue.callbacks import Callback, TerminateOnNaN
+from oncue.callbacks import BackupAndRestore, Callback, TerminateOnNaN
 
 X = np.random.default_rng(3).normal(size=(24, 4)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)
@@ -41,6 +43,12 @@ class Spoils(Callback):
 
 
 def run(training: Any, validation: Any, *further: Any, **options: Any) -> Any:
+    history, weights, undone = run_with(training, validation, *further, **options)
+    assert undone == len(further)
+    return history, weights
+
+
+def run_with(training: Any, validation: Any, *further: Any, **options: Any) -> Any:
     oncue.utils.set_random_seed(1)
     model = oncue.Sequential([layers.Input((4,)), layers.Dense(4), layers.Dropout(0.3), layers.Dense(1)])
     model.compile(oncue.optimizers.Adam(0.05), loss="mse")
@@ -54,8 +62,7 @@ def run(training: Any, validation: Any, *further: Any, **options: Any) -> Any:
         **options,
     )
     undone = [entry for entry in history.journal if entry.kind == "rollback"]
-    assert len(undone) == len(further)
-    return history.history, [weight.tobytes() for weight in model.get_weights()]
+    return history.history, [weight.tobytes() for weight in model.get_weights()], len(undone)
 
 
 def comes_back(training: Any, validation: Any = lambda: (X, Y), **options: Any) -> None:
@@ -114,6 +121,29 @@ class Remembers(Sampler[int]):
         yield from self.draw.permutation(24).tolist()
 
 
+GLOBAL: dict[str, Callable[[], float]] = {
+    "numpy": np.random.normal,
+    "python": random.random,
+    "torch": lambda: float(torch.randn(())),
+}
+
+
+def drawing(draw: Callable[[], float]) -> Iterator[Any]:
+    """Draw from a generator that all share."""
+    while True:
+        yield X[:6] * np.float32(draw()), Y[:6]
+
+
+class Draws:
+    """Draws when a pass begins, for each batch, and when the pass ends."""
+
+    def __iter__(self) -> Iterator[Any]:
+        order = np.random.permutation(24)
+        for start in range(0, 24, 6):
+            yield X[order[start : start + 6]] * np.float32(random.random()), Y[order[start : start + 6]]
+        np.random.normal()
+
+
 def loader(data: Callable[[], Any] = lambda: PAIRS, **options: Any) -> Callable[[], Any]:
     return lambda: DataLoader(
         data(), batch_size=6, **{key: value() if callable(value) else value for key, value in options.items()}
@@ -136,6 +166,39 @@ SOURCES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 def test_training_data(name: str) -> None:
     source, options = SOURCES[name]
     comes_back(source, steps_per_epoch=options.get("steps"))
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_data_that_draw_from_a_generator_that_all_share(name: str) -> None:
+    comes_back(lambda: drawing(GLOBAL[name]), steps_per_epoch=3)
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_passes_that_draw_from_generators_that_all_share(steps: int | None) -> None:
+    comes_back(Draws, steps_per_epoch=steps)
+
+
+def test_validation_data_that_draw_from_a_generator_that_all_share() -> None:
+    comes_back(lambda: (X, Y), lambda: drawing(np.random.normal), validation_steps=3, batch_size=6)
+
+
+def test_a_rollback_goes_on_as_a_resumed_run_does(tmp_path: Path) -> None:
+    class Stops(Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if self.model.optimizer.iterations == 5:
+                raise KeyboardInterrupt
+
+    def go(*further: Any) -> Any:
+        return run(lambda: drawing(np.random.normal), lambda: (X, Y), *further, steps_per_epoch=3)
+
+    def resumed(*further: Any) -> Any:
+        backup = BackupAndRestore(tmp_path)
+        return run_with(lambda: drawing(np.random.normal), lambda: (X, Y), backup, *further, steps_per_epoch=3)
+
+    with pytest.raises(KeyboardInterrupt):
+        resumed(Stops())
+    weights = resumed()[1]
+    assert go(Spoils(1, 1))[1] == weights == go()[1]
 
 
 @pytest.mark.parametrize("name", ["generator", "iterable", "loader"])

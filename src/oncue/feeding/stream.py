@@ -14,7 +14,7 @@ from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import is_stateful
 from oncue.feeding.rows import Rows
 from oncue.feeding.tape import Tape
-from oncue.random_state import preserved_random_state, random_state, set_random_state
+from oncue.random_state import draws, preserved_random_state, random_state, set_random_state
 
 _END = object()
 _KEYS = {"passes", "in_pass", "taken", "seen", "begun", "source"}
@@ -254,6 +254,7 @@ class StreamBatches(Batches):
         # Not `yield from`: that would close the user's generator when a pass is abandoned.
         while True:
             number, before, expected, played = self._taken, None, self._expected, self._plays
+            since = None if self._tape is None or played else draws()
             if self._iterator is None and not played:
                 self._iterator = self._opened_pass()
             hashed = self._keeps_position and not played and (number % _CHECK_INTERVAL == 0 or not self._in_pass)
@@ -266,8 +267,8 @@ class StreamBatches(Batches):
                     set_random_state(expected["before"])
                 before = random_state(cuda=False) if hashed else None
                 item = self._read()
-            if self._tape is not None and not played:
-                self._tape.record(item)
+            if self._tape is not None and since is not None:
+                self._tape.record(item, since())
             if item is None:
                 return
             (data,) = item

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +12,16 @@ from oncue.nested import flatten
 
 LIMIT = 1 << 30
 """So many bytes are kept at most."""
+_STATES = 1 << 15
+"""About so many bytes have the states of random generators."""
+
+PutBack = Callable[[], None]
 
 
 class Tape:
     """Keeps the batches of a stream and the ends of its passes, and gives them once more after `rewind`.
+
+    What the stream drew from the global random generators counts as drawn once more, too.
 
     Args:
         passes: The number of passes that had ended when it began.
@@ -29,7 +36,8 @@ class Tape:
     """
 
     def __init__(self, passes: int, taken: int) -> None:
-        self._given: list[tuple[Any] | None] = []
+        # Each with what puts the random generators that were used to where they were afterwards, if any was.
+        self._given: list[tuple[tuple[Any] | None, PutBack | None]] = []
         self._next = self._bytes = 0
         self._full = False
         self.begin(passes, taken)
@@ -43,24 +51,32 @@ class Tape:
         """Let the tape begin at the present place, and forget what was before it."""
         self._given = self._given[self._next :]
         self._next, self._full = 0, False
-        self._bytes = sum(_size(item) for item in self._given)
+        self._bytes = sum(_size(*given) for given in self._given)
         self._passes, self._taken = passes, taken
 
-    def record(self, item: tuple[Any] | None) -> None:
-        """Keep a copy of a batch, given as `(batch,)`, or None, the end of a pass."""
-        self._bytes += _size(item)
+    def record(self, item: tuple[Any] | None, drawn: PutBack | None = None) -> None:
+        """Keep a copy of a batch.
+
+        Args:
+            item: The batch as `(batch,)`, or None, the end of a pass.
+            drawn: Puts the random generators to where they are now; None where none was used.
+        """
+        self._bytes += _size(item, drawn)
         self._full = self._full or self._bytes > LIMIT
         if self._full:
             self._given.clear()
         else:
             # A generator may fill the same arrays each time.
-            self._given.append(copy.deepcopy(item, _copies(item)))
+            self._given.append((copy.deepcopy(item, _copies(item)), drawn))
         self._next = len(self._given)
 
     def play(self) -> tuple[Any] | None:
         """Return the next thing that the stream had given."""
         self._next += 1
-        return self._given[self._next - 1]
+        item, drawn = self._given[self._next - 1]
+        if drawn is not None:
+            drawn()
+        return item
 
     def rewind(self, passes: int, taken: int) -> bool:
         """Go back to a place, and return whether it is on the tape."""
@@ -77,5 +93,6 @@ def _copies(item: tuple[Any] | None) -> dict[int, Any]:
     return {id(tensor): tensor.detach().clone() for tensor in tensors}
 
 
-def _size(item: tuple[Any] | None) -> int:
-    return 0 if item is None else sum(int(getattr(leaf, "nbytes", 0)) for leaf in flatten(item))
+def _size(item: tuple[Any] | None, drawn: PutBack | None) -> int:
+    states = 0 if drawn is None else _STATES
+    return states if item is None else states + sum(int(getattr(leaf, "nbytes", 0)) for leaf in flatten(item))
