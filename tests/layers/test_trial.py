@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import oncue
-from helpers import tensor, to_numpy
+from helpers import cpu_only, tensor, to_numpy
 from oncue import layers
 from oncue.layers.trial import Trial
 
@@ -213,3 +214,145 @@ def test_gradients_of_before_can_still_be_taken() -> None:
         layer(tensor(X), training=True)
     outputs.sum().backward()
     assert scale.grad is not None
+
+
+class Holder(nn.Module):
+    """A module around a line, with what a test puts in it."""
+
+    def __init__(self, **held: Any) -> None:
+        super().__init__()
+        self.line = nn.Linear(4, 1)
+        for name, value in held.items():
+            setattr(self, name, value)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.line(x)
+
+
+@cpu_only("a file is mapped into the memory of the host")
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_memory_that_can_only_be_read_is_not_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "vectors.npy", np.full((10, 4), np.nan, "float32"))
+
+    def mapped() -> torch.Tensor:
+        return torch.from_numpy(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+
+    frozen = nn.Embedding.from_pretrained(mapped(), freeze=True)
+    module = Holder(plain=mapped(), buffer=nn.Buffer(mapped()), frozen=frozen, array=mapped().numpy())
+    model = oncue.Model(module)
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    assert torch.isnan(module.plain).all()
+
+
+def test_large_things_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untouched(list[Any]):
+        def copy(self) -> Any:
+            raise AssertionError
+
+        __iter__ = None  # type: ignore[assignment]  # nothing may look at the items
+
+    cloned: list[int] = []
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(
+        torch.Tensor, "clone", lambda self, **given: cloned.append(self.numel()) or clone(self, **given)
+    )
+    vectors = nn.Embedding(2**17, 4)
+    vectors.requires_grad_(False)
+    many = [nn.Buffer(torch.zeros(2**17)) for _ in range(40)]
+    module = Holder(items=Untouched(range(200_000)), vectors=vectors, small=torch.zeros(3))
+    for index, buffer in enumerate(many):
+        module.register_buffer(f"buffer_{index}", buffer)
+    with Trial(module):
+        module(tensor(X))
+    assert sorted(set(cloned)) == [3, 2**17] and sum(cloned) * 4 <= 2**24 + 12
+
+
+def test_large_containers_get_their_items_back() -> None:
+    numbers, words = list(range(5000)), {f"word {index}": index for index in range(5000)}
+    module = Holder(numbers=numbers, words=words)
+    with Trial(module):
+        numbers[7], words["word 7"] = 0, 0
+        numbers.append(1)
+        words["new"] = 1
+    assert numbers == list(range(5000)) and words == {f"word {index}": index for index in range(5000)}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_containers_may_contain_themselves_and_tensors_be_nested() -> None:
+    around: list[Any] = [1]
+    around.append(around)
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    module = Holder(around=around, nested=nested, table={"around": around})
+    with Trial(module):
+        around.append(2)
+        module.late = around
+    assert len(around) == 2 and around[1] is around and not hasattr(module, "late")
+
+
+class MakesInList(oncue.Model):  # type: ignore[misc]  # imported when first asked for
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.made, self.others = layers.Dense(4), False, []
+
+    def call(self, inputs: torch.Tensor) -> Any:
+        inputs = self.first(inputs)
+        if not self.made:
+            self.others += [layers.Dense(4), layers.Dense(1)]
+            self.made = True
+        for layer in self.others:
+            inputs = layer(inputs)
+        return inputs
+
+
+def test_layers_that_the_first_call_puts_in_a_list_are_made_once_and_trained() -> None:
+    model = MakesInList()
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    assert len(model.others) == 2 and len(model.trainable_variables) == 6
+
+    class Inner(layers.Layer):  # type: ignore[misc]  # imported when first asked for
+        def __init__(self) -> None:
+            super().__init__()
+            self.lines, self.size = [], None
+
+        def call(self, inputs: torch.Tensor) -> Any:
+            if self.size is None:
+                self.size = inputs.shape[-1]
+                self.lines = [layers.Dense(self.size)]
+            return self.lines[0](inputs)
+
+    for way in WAYS.values():
+        inner = Inner()
+        outer = way(inner)
+        outer.compile("sgd", "mse")
+        outer.fit(X, Y, verbose=0)
+        assert inner.size == 4 and len(outer.trainable_variables) == 4
+
+
+def test_parts_that_the_first_call_puts_in_a_container_of_modules_are_made_once() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.ready = nn.ModuleList(), False
+
+        def forward(self, x: torch.Tensor) -> Any:
+            if not self.ready:
+                self.heads.append(nn.Linear(4, 1).to(x.device))
+                self.ready = True
+            return self.heads[0](x)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line, self.inner, self.first = nn.Linear(4, 4), Inner(), True
+
+        def forward(self, x: torch.Tensor) -> Any:
+            self.first = False
+            return self.inner(self.line(x))
+
+    module = Outer()
+    model = oncue.Model(module)
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+    assert len(module.inner.heads) == 1 and module.inner.ready and not module.first

@@ -125,7 +125,7 @@ class Bidirectional(Layer):
 
     reset_states = reset_state
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return the mask where all steps are returned."""
         mask = previous_mask if self.return_sequences else None
         return [mask, mask] if self.merge_mode is None else mask

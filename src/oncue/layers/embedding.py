@@ -92,7 +92,7 @@ class Embedding(Layer):
             inputs = inputs.to(torch.int64)
         return F.embedding(inputs, self.embeddings)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return where the input is not 0, if 0 means nothing."""
         return inputs != 0 if self.mask_zero else None
 

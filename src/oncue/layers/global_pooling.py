@@ -63,7 +63,7 @@ class GlobalAveragePooling1D(_GlobalPooling):
         total = (inputs * weights).sum(self._axes, keepdim=self.keepdims)
         return total / weights.sum(self._axes, keepdim=self.keepdims)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """Return None: the masked axis is gone."""
 
 

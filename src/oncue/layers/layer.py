@@ -320,7 +320,8 @@ class Layer(torch.nn.Module):
             return self.symbolic_call(*args, **kwargs)
         training = kwargs.get("training") if self._forward_accepts_training else kwargs.pop("training", None)
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
-        if not self.built:
+        first = not self.built
+        if first:
             self._see_types(args, kwargs)
             self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if self._off_cpu:
@@ -344,6 +345,8 @@ class Layer(torch.nn.Module):
             finally:
                 for module, mode in before:
                     module.training = mode
+        if first:
+            self._track_containers()
         if masked or self._makes_masks:
             self._pass_mask_on(args, outputs, mask)
         return outputs
@@ -372,7 +375,7 @@ class Layer(torch.nn.Module):
             if part is not None and isinstance(leaf, torch.Tensor) and getattr(leaf, "_keras_mask", None) is None:
                 leaf._keras_mask = part  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return the mask of the output: the input's if the layer supports masking, else None."""
         return previous_mask if self.supports_masking else None
 
@@ -506,7 +509,11 @@ class Layer(torch.nn.Module):
 
             with torch.no_grad(), Trial(self):
                 probed = map_leaves(zeros, args)
-                return self(*probed, **{key: map_leaves(zeros, value) for key, value in kwargs.items()}, training=False)
+                outputs = self(
+                    *probed, **{key: map_leaves(zeros, value) for key, value in kwargs.items()}, training=False
+                )
+                self._track_containers()
+                return outputs
 
         one, two = run(2), run(3)
 

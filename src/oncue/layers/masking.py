@@ -35,7 +35,7 @@ class Masking(Layer):
         """Return the inputs, with zeros in the skipped steps."""
         return inputs * (inputs != self.mask_value).any(-1, keepdim=True)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return which steps hold something."""
         return (inputs != self.mask_value).any(-1)
 

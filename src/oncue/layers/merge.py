@@ -56,7 +56,7 @@ class _Merge(Layer):
             sizes.append(b if a == 1 else a if b == 1 or b is None or a == b else b if a is None else a)
         return tuple(sizes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return where any of the inputs holds something, if all have masks."""
         masks = [_mask_of(part) for part in inputs]
         present = [mask for mask in masks if mask is not None]
@@ -194,7 +194,7 @@ class Concatenate(_Merge):
         first[axis] = None if None in sizes else sum(sizes)
         return tuple(first)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return the masks joined likewise; an input without one counts as full."""
         masks = [_mask_of(part) for part in inputs]
         if all(mask is None for mask in masks):

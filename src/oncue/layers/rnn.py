@@ -194,7 +194,7 @@ class RNN(Layer):
         outputs.append(torch.where(here, output, skipped))
         return [torch.where(here, after, before) for after, before in zip(new, old, strict=True)]
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return the mask where all steps are returned; no mask for states."""
         mask = previous_mask if self.return_sequences else None
         return [mask, None] if self.return_state else mask
