@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, Dataset, RandomSampler, Subset
 
 import oncue
 from helpers import PowerCut
 from oncue import layers
-from oncue.callbacks import BackupAndRestore
+from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, TerminateOnNaN
 from oncue.feeding.digest import batch_digest
 
 X = np.random.default_rng(3).normal(size=(24, 3)).astype("float32")
@@ -145,3 +145,99 @@ def test_what_a_data_set_keeps_of_random_numbers_is_pointed_out(tmp_path: Path) 
 def test_the_order_of_keys_is_no_difference() -> None:
     assert batch_digest({"a": [1], "b": {2: 3}}) == batch_digest({"b": {2: 3}, "a": [1]})
     assert batch_digest({"a": 1, "b": 2}) != batch_digest({"a": 2, "b": 1})
+
+
+# Attributes that callbacks set -----------------------------------------------------------------------------------------
+
+
+class Leveled(Samples):
+    level = 0.0
+
+    def __getitem__(self, index: Any) -> Any:
+        return X[index] * np.float32(1 - self.level), Y[index]
+
+
+class LeveledBatches(oncue.utils.PyDataset):
+    level = 0.0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        at = slice(index * 6, index * 6 + 6)
+        return X[at] * np.float32(1 - self.level), Y[at]
+
+
+def levels(data_set: Any, hook: str, more: bool) -> LambdaCallback:
+    """Set the level from the epoch, or from the level before."""
+
+    def hooked(epoch: int, logs: Any) -> None:
+        data_set.level = data_set.level + 0.1 if more else 0.1 * epoch
+
+    return LambdaCallback(**{hook: hooked})
+
+
+SETS: dict[str, Any] = {
+    "loader": lambda one: DataLoader(Subset(one, range(24)), batch_size=6, shuffle=True),
+    "workers": lambda one: DataLoader(ConcatDataset([one]), batch_size=6, num_workers=1),
+    "PyDataset": lambda one: one,
+}
+
+
+@pytest.mark.parametrize("cut", [PowerCut(2), PowerCut(2, 2)], ids=["epoch", "batch"])
+@pytest.mark.parametrize(
+    ("name", "hook", "more"),
+    [
+        ("loader", "on_epoch_begin", False),
+        ("loader", "on_epoch_end", True),
+        pytest.param("workers", "on_epoch_begin", True, marks=pytest.mark.slow),
+        ("PyDataset", "on_epoch_begin", True),
+    ],
+)
+def test_what_a_callback_sets_is_set_again(name: str, hook: str, more: bool, cut: PowerCut, tmp_path: Path) -> None:
+    def once(folder: Path, *further: Any) -> Any:
+        one: Any = LeveledBatches() if name == "PyDataset" else Leveled()
+        measured = Leveled()
+        validation = DataLoader(measured, batch_size=12)
+        further = (levels(one, hook, more), levels(measured, "on_epoch_end", more), *further)
+        return train(folder, SETS[name](one), *further, validation_data=validation)
+
+    whole = once(tmp_path / "a")
+    with pytest.raises(ConnectionError):
+        once(tmp_path / "b", cut)
+    assert once(tmp_path / "b") == whole
+
+
+def test_a_rollback_sets_it_back(tmp_path: Path) -> None:
+    one, seen = Leveled(), list[float]()
+    look = LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(round(one.level, 3)))
+    further = levels(one, "on_epoch_begin", True), look, Spoils(), TerminateOnNaN(action="rollback", factor=1.0)
+    train(tmp_path, DataLoader(one, batch_size=6), *further, backup=False)
+    assert seen == [0.1, 0.2, 0.2, 0.3]
+
+
+class Spoils(Callback):
+    done = False
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._run is not None and self._run.progress.epoch == 1 and not self.done:
+            self.done, logs["loss"] = True, float("nan")
+
+
+def test_what_a_data_set_notes_while_it_is_read_stays_its_own(tmp_path: Path) -> None:
+    class Shards(Samples):
+        """Has one file open at a time, and knows by a number which."""
+
+        def __init__(self) -> None:
+            self.shard, self.rows = 0, X[:6]
+
+        def __getitem__(self, index: Any) -> Any:
+            if index // 6 != self.shard:
+                self.shard, self.rows = index // 6, X[index // 6 * 6 :][:6]
+            return self.rows[index % 6], Y[index]
+
+    whole = train(tmp_path / "a", DataLoader(Shards(), batch_size=6))
+    for number in range(1, 3):
+        with pytest.raises(ConnectionError):
+            train(tmp_path / f"b{number}", DataLoader(Shards(), batch_size=6), PowerCut(1, number))
+        assert train(tmp_path / f"b{number}", DataLoader(Shards(), batch_size=6)) == whole

@@ -178,7 +178,7 @@ class TrainingState:
             left.append("the place in the validation data")
         state = replace(self, fingerprint=fingerprint, parts=parts, exact=False)
         if self.batch or {"batches", "batch_size", "data"} & set(changed):
-            state = replace(state.at_epoch(without=["data", "validation"]), redone=self.batch)
+            state = replace(state.at_epoch(without=["data", "validation", "data_settings"]), redone=self.batch)
             left.append("the place in the data")
         return state, left
 

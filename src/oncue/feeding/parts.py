@@ -52,6 +52,32 @@ def parts_of(source: Any) -> list[Any]:
     return found
 
 
+def data_sets_of(source: Any) -> list[Any]:
+    """Return the data sets that a source reads from, and its collate function, as far as callbacks may change them.
+
+    Those of workers that stay are left out, as they have copies; and those that have `state_dict` or `set_epoch`, which say by
+    themselves what they depend on.
+
+    Args:
+        source: Anything that can be fed.
+
+    Example:
+        >>> class Level:
+        ...     def __getitem__(self, index):
+        ...         return index
+        >>> level = Level()
+        >>> data_sets_of(DataLoader(Subset(level, [0, 1])))[1] is level
+        True
+    """
+    roots = [source]
+    if isinstance(source, DataLoader):
+        roots = [] if source.num_workers and source.persistent_workers else [source.dataset, source.collate_fn]
+    parts = [part for root in roots for part in parts_of(root)]
+    return [
+        part for part in parts if not is_stateful(part) and not hasattr(part, "set_epoch") and hasattr(part, "__dict__")
+    ]
+
+
 def generators_of(parts: Iterable[Any]) -> list[Any]:
     """Return the random generators that are attributes of objects, or of what these have as attributes, each once.
 

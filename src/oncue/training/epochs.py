@@ -66,7 +66,8 @@ def train_epochs(
     logs: dict[str, Any] = {}
     with RunState(model, batches, callbacks, validation) as run_state:
         pending = run_state.pending()
-        callbacks.on_train_begin()
+        with run_state.hooks():
+            callbacks.on_train_begin()
         run_state.begin()
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
         if pending is not None:
@@ -85,7 +86,8 @@ def train_epochs(
             if one_pass is None:
                 break
             model.reset_metrics()
-            callbacks.on_epoch_begin(epoch)
+            with run_state.hooks():
+                callbacks.on_epoch_begin(epoch)
             if pending is not None and start:
                 # The state was saved after this hook had run.
                 run_state.restore(pending, begun=True)
@@ -109,7 +111,8 @@ def train_epochs(
                     if callbacks.paused is not None:
                         break
                     logs.update((f"val_{name}", value) for name, value in measured.items())
-                callbacks.on_epoch_end(epoch, dict(logs))
+                with run_state.hooks():
+                    callbacks.on_epoch_end(epoch, dict(logs))
             again = run_state.take_rollback()
             if again is not None:
                 training.restored()

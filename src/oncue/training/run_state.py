@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
+from oncue.feeding.parts import data_sets_of
 from oncue.layers.modes import leave_in_eval, left_in_eval
 from oncue.layers.own_arrays import own_arrays, put_own_arrays
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
-from oncue.training.settings import Settings
+from oncue.training.settings import DataSettings, Settings
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -64,6 +65,7 @@ class RunState:
         self._measured: tuple[int, dict[str, Any]] | None = None
         self._setup: dict[str, Any] | None = None
         self._settings: Settings | None = None
+        self._data_settings: DataSettings | None = None
         self._objects: KeptObjects | None = None
         # What the data are, where a callback may save or resume the run.
         self._contents: dict[str, dict[str, str]] = {}
@@ -100,6 +102,10 @@ class RunState:
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode(self._weights(), {}, "`weights`")
             encode(own_arrays(self._model), {}, "`save_own_variables`")
+        roles = self._callbacks.roles
+        if asked or roles.saving or roles.keeping:
+            # What is read for the first time above may have been opened only then.
+            self._data_settings = DataSettings(self._data_sets())
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
@@ -107,6 +113,16 @@ class RunState:
         if self.waiting is not None and not self.waiting.stopped:
             self.restore_data(self.waiting)
         return self.waiting
+
+    def _data_sets(self) -> dict[str, list[Any]]:
+        validation = self._validation
+        found = {"data": self._batches, **({} if validation is None else {"validation_data": validation.batches})}
+        # What is read again changes by itself as it did.
+        return {name: data_sets_of(one.source) for name, one in found.items() if not one.reads_again}
+
+    def hooks(self) -> AbstractContextManager[None]:
+        """Return a block in which hooks of callbacks are called, which may change data sets between epochs."""
+        return nullcontext() if self._data_settings is None else self._data_settings.hooks()
 
     def _mark_files(self) -> None:
         """Take back what a run added to files that was killed before its first state, and mark where they end now."""
@@ -229,8 +245,15 @@ class RunState:
         Args:
             moment: The epoch, and whether its batches are under way.
         """
-        validation = None if self._validation is None else self._validation.capture(moment)
-        return {**self._data.capture(moment), "validation": validation, "random": random_state()}
+        settings = {} if self._data_settings is None else self._data_settings.state()
+        exactly = (*moment, str(settings))
+        validation = None if self._validation is None else self._validation.capture(exactly)
+        return {
+            **self._data.capture(exactly),
+            "validation": validation,
+            "data_settings": settings,
+            "random": random_state(),
+        }
 
     @contextmanager
     def measuring(self, steps: int, results: dict[str, Any]) -> Iterator[None]:
@@ -338,6 +361,7 @@ class RunState:
                 metric.set_state(saved)
         set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
+        self._put_data_settings(state)
         self._data.restore_objects(parts)
         if self._validation is not None and parts.get("validation") is not None:
             self._validation.restore_objects(parts["validation"])
@@ -350,8 +374,15 @@ class RunState:
         validation = state.parts.get("validation")
         if self._validation is not None and validation is not None:
             self._validation.restore(validation)
+        # Hooks of data sets that were called again have begun with the settings of the script.
+        self._put_data_settings(state)
         if not state.batch:
             self._check_data(state, begun=False)
+
+    def _put_data_settings(self, state: TrainingState) -> None:
+        saved = state.parts.get("data_settings")
+        if self._data_settings is not None and saved is not None:
+            self._data_settings.put(saved)
 
     def _check_data(self, state: TrainingState, begun: bool) -> None:
         """Refuse data that have changed, or say so where going on with them was asked for."""

@@ -6,7 +6,8 @@ import copy
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -302,6 +303,60 @@ class Settings:
         return "".join("1" if parameter.requires_grad else "0" for parameter in self._model.parameters())
 
 
+class DataSettings:
+    """The plain attributes of data sets that callbacks change between epochs, such as the level of a curriculum.
+
+    Only what changes while hooks of callbacks are called is taken for such: a data set that is read may note in a number which
+    of its files is open, and must not be told another.
+
+    Args:
+        data_sets: The data sets, by the name of what they are for.
+
+    Example:
+        >>> class Level:
+        ...     level = 0.0
+        >>> data = Level()
+        >>> settings = DataSettings({"data": [data]})
+        >>> with settings.hooks():
+        ...     data.level = 0.5
+        >>> state = settings.state()
+        >>> data.level = 0.7
+        >>> settings.put(state)
+        >>> data.level
+        0.5
+    """
+
+    def __init__(self, data_sets: Mapping[str, Sequence[Any]]) -> None:
+        self._owners = [
+            _DataSet(f"{name}.{type(one).__name__}#{number}", one)
+            for name, found in data_sets.items()
+            for number, one in enumerate(found)
+        ]
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Take note of what is changed in the block, in which callbacks are called."""
+        for owner in self._owners:
+            owner.before = owner.changed()
+        try:
+            yield
+        finally:
+            for owner in self._owners:
+                owner.note()
+                owner.before = None
+
+    def state(self) -> dict[str, Any]:
+        """Return what callbacks have changed, by data set."""
+        return {owner.key: found for owner in self._owners if (found := owner.by_callbacks())}
+
+    def put(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` returned, in this run or an earlier one; the rest as this run began with it."""
+        for owner in self._owners:
+            found = state.get(owner.key, {})
+            owner.names.update(found)
+            owner.put(found)
+
+
 class _Compiled:
     """What `compile` and assignments gave to a model: objects, which only the run that has them can put back."""
 
@@ -371,6 +426,39 @@ class _Owner:
                 current.update(value)
             else:
                 setattr(self.thing, name, value)
+
+
+class _DataSet(_Owner):
+    """A data set, of which those attributes are settings that callbacks have changed."""
+
+    def __init__(self, key: str, thing: Any) -> None:
+        self._defaults = {name: value for kind in reversed(type(thing).__mro__) for name, value in vars(kind).items()}
+        super().__init__(key, thing, {type(thing): ()})
+        self.names: set[str] = set()
+        self.before: dict[str, Any] | None = None
+
+    def _now(self) -> Iterator[tuple[str, Any]]:
+        for name, value in {**self._defaults, **vars(self.thing)}.items():
+            if name[0] != "_" and not isinstance(value, (list, dict)) and _is_plain(value):
+                yield name, value
+
+    def note(self) -> None:
+        if self.before is not None:
+            now = self.changed()
+            names = (name for name in {**self.before, **now} if _differ(self.before.get(name), now.get(name)))
+            self.names.update(names)
+
+    def by_callbacks(self) -> dict[str, Any]:
+        self.note()
+        return {name: value for name, value in self.changed().items() if name in self.names}
+
+    def put(self, changed: dict[str, Any]) -> None:
+        wanted = {**self.begin, **changed}
+        for name in self.names:
+            if name not in wanted:
+                vars(self.thing).pop(name, None)
+            elif _differ(wanted[name], _read(self.thing, name)):
+                setattr(self.thing, name, wanted[name])
 
 
 # Where settings are ---------------------------------------------------------------------------------------------------
