@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +43,7 @@ class KL(layers.Layer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.strength, self.table, self.schedule = 0.5, {"mean": 0.0}, [0.1, 0.2]
+        self.strength, self.schedule = 0.5, (0.1, 0.2)
         self._hidden = 1.0
 
     @property
@@ -52,7 +55,7 @@ class KL(layers.Layer):
         self._hidden = value
 
     def call(self, inputs: Any) -> Any:
-        return inputs * self.strength * self.schedule[1] * self.hidden + self.table["mean"]
+        return inputs * self.strength * self.schedule[1] * self.hidden
 
 
 def keras_model(optimizer: Any = None) -> Any:
@@ -87,7 +90,7 @@ def of_layers(model: Any) -> None:
     inner.layers[0].bias.requires_grad_(True)
     inner.layers[1].momentum = 0.1
     first.kernel_regularizer.l2 = 1.0
-    own.strength, own.hidden, own.schedule[1], own.table["mean"] = 0.9, 0.2, 0.7, 0.3
+    own.strength, own.hidden, own.schedule = 0.9, 0.2, (0.1, 0.7)
     dropout.rate = 0.1
 
 
@@ -259,18 +262,147 @@ def test_the_name_of_a_loss_is_a_setting(tmp_path: Path) -> None:
     assert train(build, BackupAndRestore(tmp_path / "backup")) == whole
 
 
-def test_a_list_that_others_hold_stays_theirs(tmp_path: Path) -> None:
-    held: list[Any] = []
+def test_what_hooks_gather_is_no_setting() -> None:
+    model = keras_model()
+    model.layers[2].table, model.step_losses = {"mean": 0.0}, []
+
+    class Gathers(Callback):
+        sizes: list[int] = []
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.model.step_losses.append(logs["loss"])
+            self.model.layers[2].table[str(len(self.model.step_losses))] = 0.1
+            self.sizes.append(len(str(self._run.run_state.capture().parts["settings"])))
+
+    model.fit(X, Y, epochs=30, batch_size=8, verbose=0, callbacks=[Gathers()])
+    assert len(model.step_losses) == len(model.layers[2].table) - 1 == 90
+    # The epsilon of torch's Adam is another in each step.
+    assert max(Gathers.sizes) - min(Gathers.sizes) < 100
+
+
+def test_what_was_no_setting_any_more_when_an_epoch_began_stays() -> None:
+    def gather(model: Any) -> None:
+        model.layers[2].strength = [0.3]
 
     def build() -> Any:
         model = keras_model()
-        held.append(model.layers[2].schedule)
+        model.layers[2].call = lambda inputs: inputs
         return model
 
+    models: list[Any] = []
+    for diverges in (1, 2):
+        models.append(build())
+        back = TerminateOnNaN(action="rollback", factor=1.0)
+        hooks = [back, At(1, gather), Diverges(diverges)]
+        models[-1].fit(X, Y, epochs=3, batch_size=8, verbose=0, callbacks=hooks)
+        assert models[-1].layers[2].strength == [0.3]
+
+
+class Odd(layers.Layer):
+    """A layer with properties that can't be read, or can't be set any more."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error, self._level, self.sealed = (error,), 1.0, {"is": False}
+
+    @property
+    def unset(self) -> float:
+        raise self.error[0]
+
+    @unset.setter
+    def unset(self, value: float) -> None: ...
+
+    @property
+    def level(self) -> float:
+        return self._level
+
+    @level.setter
+    def level(self, value: float) -> None:
+        if self.sealed["is"]:
+            raise OSError("it is sealed")
+        self._level = value
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.level
+
+
+def odd(error: Exception) -> Any:
+    oncue.utils.set_random_seed(0)
+    model = oncue.Sequential([layers.Input((4,)), Odd(error), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("error", [KeyError("rate"), TypeError(), AssertionError(), ZeroDivisionError()])
+def test_a_property_that_cannot_be_read_is_passed(error: Exception, tmp_path: Path) -> None:
+    whole = train(lambda: odd(error))
     with pytest.raises(ConnectionError):
-        train(build, BackupAndRestore(tmp_path / "backup"), At(1, of_layers), PowerCut(2))
-    train(build, BackupAndRestore(tmp_path / "backup"))
-    assert held[-1] == [0.1, 0.7]
+        train(lambda: odd(error), BackupAndRestore(tmp_path), PowerCut(1))
+    assert train(lambda: odd(error), BackupAndRestore(tmp_path)) == whole
+
+
+def test_a_property_that_cannot_be_set_is_named(tmp_path: Path) -> None:
+    def build(sealed: bool) -> Any:
+        model = odd(KeyError())
+        model.layers[0].sealed["is"] = sealed
+        return model
+
+    change = At(0, lambda model: setattr(model.layers[0], "level", 0.5))
+    with pytest.raises(ConnectionError):
+        train(lambda: build(False), BackupAndRestore(tmp_path), change, PowerCut(1))
+    with pytest.warns(UserWarning, match="`odd.level` can't be set back to 0.5: OSError: it is sealed"):
+        train(lambda: build(True), BackupAndRestore(tmp_path))
+
+
+class Made(layers.Layer):
+    """Notes when and where it was made, beside its settings."""
+
+    def __init__(self, folder: str, strength: float = 1.0) -> None:
+        super().__init__()
+        self.folder, self.strength, self.made, self.process = folder, strength, time.time(), random.random()
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.strength
+
+
+class MadeOfTorch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.only, self.drop, self.made = nn.Linear(4, 1), nn.Dropout(0.5), time.time()
+
+    def forward(self, inputs: Any) -> Any:
+        return self.drop(self.only(inputs))
+
+
+@pytest.mark.parametrize("kind", [Made, MadeOfTorch])
+def test_when_and_where_something_was_made_is_no_setting(kind: type, tmp_path: Path) -> None:
+    def build(number: float = 1.0) -> Any:
+        oncue.utils.set_random_seed(0)
+        if kind is Made:
+            made = Made(str(time.time()), number)
+            model: Any = oncue.Sequential([layers.Input((4,)), made, layers.Dense(1)])
+        else:
+            module: Any = MadeOfTorch()
+            model, module.drop.p = oncue.Model(module), number / 2
+        model.compile("sgd", "mse")
+        model.started, model.log_path = time.time(), f"runs/{time.time()}"
+        return model
+
+    started: list[Any] = []
+    change = At(1, lambda model: setattr(model, "started", 5.0))
+    look = At(2, lambda model: started.append(model.started))
+    with pytest.raises(ConnectionError):
+        train(build, BackupAndRestore(tmp_path / "backup"), change, PowerCut(2))
+    shutil.copytree(tmp_path / "backup", tmp_path / "again")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(build, BackupAndRestore(tmp_path / "backup"), look)
+    # A hook had changed it.
+    assert started == [5.0]
+    with pytest.warns(
+        UserWarning, match="other settings than the interrupted run began with: `[^`]*(drop.p|strength)` was [^`]*$"
+    ):
+        train(lambda: build(0.5), BackupAndRestore(tmp_path / "again"))
 
 
 def test_an_edited_script_is_told_which_value_counts(tmp_path: Path) -> None:

@@ -6,15 +6,16 @@ import copy
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
+from oncue.core.builtin import is_builtin
 from oncue.core.protocols import inner_optimizer_of, optimizer_of
-from oncue.core.warn import warn
+from oncue.core.warn import kept, warn
 from oncue.metrics.metric import Metric
 from oncue.nested import flatten
 from oncue.optimizers import schedules
@@ -22,9 +23,9 @@ from oncue.optimizers.rate_source import RateSource
 from oncue.training.plan import OVERRIDABLE
 
 _MISSING = object()
-_SCALARS = frozenset({bool, int, float, str, type(None)})
-_LARGEST = 100
-"""How many values a list may have to be taken for a setting and not for data, such as a vocabulary."""
+_NUMBERS = frozenset({bool, int, float, type(None)})
+_LONGEST, _LARGEST = 1000, 100
+"""How long a string, and how large a tuple, may be to be taken for a setting and not for data, such as a vocabulary."""
 _OF_THE_RUN = frozenset(
     {
         "built",
@@ -52,8 +53,8 @@ class Settings:
     """The settings of a model and its optimizer: plain attributes of modules, losses, regularizers and optimizers.
 
     It is made when a run begins, and says at any moment of it which settings are others than then. Plain are bools,
-    numbers, strings, None, and short lists, tuples and dicts of them, whose names don't begin with `_`; `trainable` and
-    `requires_grad` are settings too.
+    numbers, strings, None, and short tuples of them, whose names don't begin with `_`; `trainable` and `requires_grad` are
+    settings too. Lists and dicts aren't: hooks gather results in them.
 
     Args:
         model: A built model.
@@ -98,22 +99,26 @@ class Settings:
         """Return the settings of this moment, for `put`.
 
         Returns:
-            "begin": all settings that the run began with, as JSON; "changed": those that are others now; "trained": for
-            each parameter whether it needs a gradient; "held": for each whether the optimizer has it; "groups": what is
-            changed in torch's parameter groups; "replaced": what hooks replaced, by name.
+            "begin": all settings that the run began with, as JSON; "changed": those that are others now; "left": the names
+            of those that are no settings any more; "trained": for each parameter whether it needs a gradient; "held": for
+            each whether the optimizer has it; "groups": what is changed in torch's parameter groups; "replaced": what hooks
+            replaced, by name.
         """
         compiled = _Compiled(self._model)
         if compiled != self._versions[-1]:
             self._versions.append(compiled)
         owners = (*self._owners, *self._of_optimizer())
-        changed = {owner.key: found for owner in owners if (found := owner.changed())}
+        now = {owner.key: dict(owner.now()) for owner in owners}
         groups = [
             {name: value for name, value in now.items() if _differ(value, before.get(name, _MISSING))}
             for now, before in _paired(_group_settings(optimizer_of(self._model)), self._groups)
         ]
         return {
             "begin": self._text,
-            "changed": changed,
+            "changed": {owner.key: found for owner in owners if (found := owner.changed(now[owner.key]))},
+            "left": {
+                owner.key: gone for owner in owners if (gone := sorted(owner.begin.keys() - now[owner.key].keys()))
+            },
             "trained": self._trained_now(),
             "held": self._held_now(),
             "groups": groups,
@@ -145,7 +150,7 @@ class Settings:
             # Gradients that are gathered for an update which is undone keep their number from no other value.
             optimizer.iterations = int(optimizer.iterations)
         for owner in (*self._owners, *self._of_optimizer()):
-            owner.put(state["changed"].get(owner.key, {}))
+            owner.put(state["changed"].get(owner.key, {}), state.get("left", {}).get(owner.key, ()))
         # After `trainable` of all layers, which sets it for all parameters inside.
         before = json.loads(state["begin"])[_GRADIENT].values()
         flags = zip(self._model.parameters(), self._trained, before, state["trained"], strict=False)
@@ -222,13 +227,18 @@ class Settings:
             saved: The state of the optimizer; None when it isn't taken over.
         """
         before, now = json.loads(state["begin"]), json.loads(self._text)
+        things = {owner.key: owner.thing for owner in self._owners}
         said = []
         # Without the state of its optimizer another one begins from scratch, which was said.
         keys = [key for key in before if saved is not None or not key.startswith("optimizer")]
         for key in [key for key in keys if key in now]:
             for name, was in before[key].items():
                 new = now[key].get(name, _MISSING)
-                if new is _MISSING or not _differ(was, new):
+                if (
+                    new is _MISSING
+                    or not _differ(was, new)
+                    or (key in things and not _is_proper(things[key], name, new))
+                ):
                     continue
                 where = f"{key}.{name}" if name else key
                 if key == _GRADIENT:
@@ -337,7 +347,7 @@ class DataSettings:
     def hooks(self) -> Iterator[None]:
         """Take note of what is changed in the block, in which callbacks are called."""
         for owner in self._owners:
-            owner.before = owner.changed()
+            owner.before = owner.changed_now()
         try:
             yield
         finally:
@@ -391,41 +401,40 @@ class _Owner:
         if type(thing) not in known:
             known[type(thing)] = _properties(type(thing))
         self._properties = known[type(thing)]
-        self.begin = {name: _copied(value) for name, value in self._now() if _is_short(value)}
+        self.begin = dict(self.now())
 
-    def _now(self) -> Iterator[tuple[str, Any]]:
-        for name, value in vars(self.thing).items():
-            if name[0] != "_" and (type(value) in _SCALARS or _is_plain(value)) and name not in _OF_THE_RUN:
+    def now(self) -> Iterator[tuple[str, Any]]:
+        """Give the settings of this moment."""
+        for name, value in _attributes(self.thing).items():
+            if (type(value) in _NUMBERS or _is_setting(value)) and name[0] != "_" and name not in _OF_THE_RUN:
                 yield name, value
         for name in self._properties:
             value = _read(self.thing, name)
-            if value is not _MISSING and _is_plain(value):
+            if value is not _MISSING and _is_setting(value):
                 yield name, value
 
-    def changed(self) -> dict[str, Any]:
+    def changed(self, now: dict[str, Any]) -> dict[str, Any]:
+        """Return which of them are others than when the run began."""
         begin = self.begin
-        return {
-            name: _copied(value)
-            for name, value in self._now()
-            if _differ(value, begin.get(name, _MISSING)) and (name in begin or _is_short(value))
-        }
+        return {name: value for name, value in now.items() if _differ(value, begin.get(name, _MISSING))}
 
-    def put(self, changed: dict[str, Any]) -> None:
-        wanted = {**self.begin, **changed}
+    def changed_now(self) -> dict[str, Any]:
+        return self.changed(dict(self.now()))
+
+    def put(self, changed: dict[str, Any], left: Collection[str] = ()) -> None:
+        """Put back those of a moment, of which some were changed, and others had been left to something else."""
+        wanted = {name: value for name, value in {**self.begin, **changed}.items() if name not in left}
         # Of several clips only one may be set at a time.
         for name, value in sorted(wanted.items(), key=lambda pair: pair[1] is not None):
-            current = _read(self.thing, name)
-            if not _differ(value, current):
-                continue
-            value = _copied(value)
-            # Other code may hold the same list.
-            if isinstance(current, list) and isinstance(value, list):
-                current[:] = value
-            elif isinstance(current, dict) and isinstance(value, dict):
-                current.clear()
-                current.update(value)
-            else:
-                setattr(self.thing, name, value)
+            self._set(name, value)
+
+    def _set(self, name: str, value: Any) -> None:
+        if not _differ(value, _read(self.thing, name)):
+            return
+        try:
+            setattr(self.thing, name, value)
+        except Exception as error:
+            warn(f"`{self.key}.{name}` can't be set back to {_brief(value)}: {type(error).__name__}: {error}")
 
 
 class _DataSet(_Owner):
@@ -437,28 +446,28 @@ class _DataSet(_Owner):
         self.names: set[str] = set()
         self.before: dict[str, Any] | None = None
 
-    def _now(self) -> Iterator[tuple[str, Any]]:
-        for name, value in {**self._defaults, **vars(self.thing)}.items():
-            if name[0] != "_" and not isinstance(value, (list, dict)) and _is_plain(value):
+    def now(self) -> Iterator[tuple[str, Any]]:
+        for name, value in {**self._defaults, **_attributes(self.thing)}.items():
+            if name[0] != "_" and _is_setting(value):
                 yield name, value
 
     def note(self) -> None:
         if self.before is not None:
-            now = self.changed()
+            now = self.changed_now()
             names = (name for name in {**self.before, **now} if _differ(self.before.get(name), now.get(name)))
             self.names.update(names)
 
     def by_callbacks(self) -> dict[str, Any]:
         self.note()
-        return {name: value for name, value in self.changed().items() if name in self.names}
+        return {name: value for name, value in self.changed_now().items() if name in self.names}
 
-    def put(self, changed: dict[str, Any]) -> None:
+    def put(self, changed: dict[str, Any], left: Collection[str] = ()) -> None:
         wanted = {**self.begin, **changed}
         for name in self.names:
             if name not in wanted:
                 vars(self.thing).pop(name, None)
-            elif _differ(wanted[name], _read(self.thing, name)):
-                setattr(self.thing, name, wanted[name])
+            else:
+                self._set(name, wanted[name])
 
 
 # Where settings are ---------------------------------------------------------------------------------------------------
@@ -468,7 +477,7 @@ def _holders(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     # A layer stands before those inside it, which its `trainable` changes too.
     for path, module in model.named_modules():
         yield path or "model", module
-        for name, part in vars(module).items():
+        for name, part in _attributes(module).items():
             if name[0] != "_" and _is_described(part):
                 yield f"{path or 'model'}.{name}", part
     for number, part in enumerate(flatten(getattr(model, "loss", None))):
@@ -478,8 +487,10 @@ def _holders(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _is_described(part: Any) -> bool:
     """Return whether an object is a regularizer, a constraint, a loss or the like, by Keras's way to describe one."""
-    described = callable(part) and callable(getattr(type(part), "get_config", None))
-    return described and not isinstance(part, (torch.nn.Module, Metric, type))
+    kind = type(part)
+    # `isinstance` would ask an object that stands for another.
+    described = callable(part) and callable(getattr(kind, "get_config", None))
+    return described and not issubclass(kind, (torch.nn.Module, Metric, type))
 
 
 def _keyed(holders: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -540,7 +551,11 @@ def _rate_source(optimizer: Any) -> RateSource | None:
 
 def _group_settings(optimizer: Any) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in group.items() if name != "params" and _is_plain(value)}
+        {
+            name: copy.copy(value)
+            for name, value in group.items()
+            if name != "params" and _is_setting(tuple(value) if type(value) is list else value)
+        }
         for group in _groups(optimizer)
     ]
 
@@ -553,31 +568,55 @@ def _paired(now: list[dict[str, Any]], before: list[dict[str, Any]]) -> Iterator
 # What a setting is ----------------------------------------------------------------------------------------------------
 
 
+def _attributes(thing: Any) -> dict[str, Any]:
+    try:
+        found = vars(thing)
+    except Exception:
+        # It has slots, or stands for another that isn't there at present.
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _read(thing: Any, name: str) -> Any:
     try:
         return getattr(thing, name)
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+    except Exception:
         # A property that can't be read at present, as before a layer is built, has nothing to keep.
         return _MISSING
 
 
-def _is_plain(value: Any) -> bool:
+def _is_setting(value: Any) -> bool:
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in _NUMBERS:
         return True
-    if kind in (list, tuple):
-        return all(map(_is_plain, value))
-    if kind is dict:
-        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
-    return isinstance(value, np.generic) and value.dtype.kind in "biuf"
+    if kind is str:
+        return len(value) <= _LONGEST
+    if kind is tuple:
+        return len(value) <= _LARGEST and all(map(_is_setting, value))
+    # `isinstance` would ask an object that stands for another.
+    return issubclass(kind, np.generic) and value.dtype.kind in "biuf"
 
 
-def _copied(value: Any) -> Any:
-    return value if type(value) in _SCALARS else copy.deepcopy(value)
-
-
-def _is_short(value: Any) -> bool:
-    return not isinstance(value, (list, tuple, dict)) or len(value) <= _LARGEST
+def _is_proper(thing: Any, name: str, value: Any) -> bool:
+    """Return whether an attribute is declared as a setting, and isn't a time or a folder that is another in each process."""
+    if name in ("loss", "trainable"):
+        return True
+    kinds = type(thing).__mro__
+    try:
+        # torch's modules declare theirs by this.
+        if any(name in vars(kind).get("__constants__", ()) for kind in kinds):
+            return True
+        describing = next((kind for kind in kinds if "get_config" in vars(kind)), None)
+        if describing is None:
+            return False
+        with kept([]):
+            described = name in thing.get_config()
+    except Exception:
+        # A class of the user's that describes nothing.
+        return False
+    # What `__init__` was given is taken for the description where a class has none of its own: folders, too.
+    automatic = is_builtin(describing) and not is_builtin(type(thing))
+    return described and not (automatic and isinstance(value, str))
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -586,8 +625,6 @@ def _differ(one: Any, other: Any) -> bool:
     kind = type(one)
     if kind is not type(other):
         return True
-    if kind is dict:
-        return bool(one.keys() != other.keys() or any(_differ(value, other[key]) for key, value in one.items()))
     if kind in (list, tuple):
         return len(one) != len(other) or any(map(_differ, one, other))
     return bool(one != other and not (one != one and other != other))
