@@ -172,3 +172,39 @@ def test_a_policy_does_not_depend_on_the_file_of_a_class(monkeypatch: pytest.Mon
     monkeypatch.setattr(layers.Dense, "__module__", "elsewhere")
     monkeypatch.setattr(Mine, "__module__", "oncue.layers.dense")
     assert types == [cls(2, activation="softmax", dtype="mixed_bfloat16")(x).dtype for cls in (layers.Dense, Mine)]
+
+
+class MeanOfMasked(layers.Layer):  # type: ignore[misc]  # imported when first asked for
+    """Can't be run without a mask."""
+
+    def call(self, inputs: torch.Tensor, mask: Any = None) -> torch.Tensor:
+        weight = mask.to(inputs.dtype)[..., None]
+        return (inputs * weight).sum(1) / weight.sum(1)
+
+
+class MakesMask(layers.Layer):  # type: ignore[misc]  # imported when first asked for
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers.Embedding(10, 4)
+
+    def call(self, inputs: torch.Tensor) -> Any:
+        return self.inner(inputs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return inputs != 0
+
+
+@pytest.mark.parametrize("first", [lambda: layers.Embedding(10, 4, mask_zero=True), MakesMask])
+def test_a_layer_that_needs_its_mask_is_built_behind_one_that_makes_it(first: Any) -> None:
+    inputs = layers.Input((None,), dtype="int32")
+    functional = oncue.Model(inputs, MeanOfMasked()(layers.Dropout(0.5)(first()(inputs))))
+    sequential = oncue.Sequential([first(), MeanOfMasked()])
+    for model in (functional, sequential):
+        one = model.predict(np.array([[1, 2, 0, 0]]), verbose=0)
+        np.testing.assert_allclose(one, model.predict(np.array([[1, 2]]), verbose=0), rtol=1e-6)
+
+
+def test_compute_mask_needs_no_mask_before() -> None:
+    found = layers.Embedding(10, 4, mask_zero=True).compute_mask(np.array([[1, 0]]))
+    np.testing.assert_array_equal(found, [[True, False]])
+    assert layers.LSTM(2, return_sequences=True).compute_mask(np.zeros((1, 2, 3))) is None

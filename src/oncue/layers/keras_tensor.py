@@ -42,6 +42,8 @@ class KerasTensor:
         # are told apart by that.
         self.output_index = 0
         self.is_alone = True
+        # How many axes a mask has that comes with the values; None where none comes.
+        self.mask_ndim: int | None = None
         self.serial = next(_serials)
 
     @property

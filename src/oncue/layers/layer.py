@@ -426,6 +426,7 @@ class Layer(torch.nn.Module):
             shape, dtype = self._output_spec(args, rest)
         # `layer(x, training=False)` holds for every later run of the model, so the history keeps it.
         outputs = symbols(shape, dtype, (self, args, kwargs))
+        self._see_masks(args, outputs)
         self.__dict__["_symbolic"] = (args[0] if len(args) == 1 else list(args), outputs)
         return outputs
 
@@ -498,14 +499,10 @@ class Layer(torch.nn.Module):
 
     def _probe_shapes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
         """Find the output's shape by running the layer on zeros of two sizes where a size is not known."""
-        device = self._placed() or backend.device()
 
         def run(unknown: int) -> Any:
             def zeros(leaf: Any) -> Any:
-                if not isinstance(leaf, KerasTensor):
-                    return leaf
-                size = [unknown if part is None else part for part in leaf.shape]
-                return torch.zeros(size, dtype=torch_dtype(leaf.dtype), device=device)
+                return self._zeros(leaf, unknown)
 
             with torch.no_grad(), Trial(self):
                 probed = map_leaves(zeros, args)
@@ -530,6 +527,30 @@ class Layer(torch.nn.Module):
             return [placed(item) for item in part] if isinstance(part, (list, tuple)) else next(shapes)
 
         return placed(one), dtype
+
+    def _zeros(self, leaf: Any, unknown: int) -> Any:
+        """Return zeros for a symbolic tensor, and with them a full mask where one comes; anything else as it is."""
+        if not isinstance(leaf, KerasTensor):
+            return leaf
+        size = [unknown if part is None else part for part in leaf.shape]
+        device = self._placed() or backend.device()
+        made = torch.zeros(size, dtype=torch_dtype(leaf.dtype), device=device)
+        if leaf.mask_ndim is not None:
+            mask = torch.ones(size[: leaf.mask_ndim], dtype=torch.bool, device=device)
+            made._keras_mask = mask  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
+        return made
+
+    def _see_masks(self, args: tuple[Any, ...], outputs: Any) -> None:
+        """See which symbolic outputs come with a mask, which layers behind this one may use."""
+        given = [leaf for leaf in flatten(args) if isinstance(leaf, KerasTensor)]
+        if not self._makes_masks and all(leaf.mask_ndim is None for leaf in given):
+            return
+        with torch.no_grad(), Trial(self):
+            inputs = map_leaves(lambda leaf: self._zeros(leaf, 2), args[0] if args else None)
+            masks = self.compute_mask(inputs, getattr(first_leaf(inputs), "_keras_mask", None))
+        for leaf, mask in zip(flatten(outputs), flatten(masks), strict=False):
+            if mask is not None:
+                leaf.mask_ndim = mask.ndim
 
     # Weights ------------------------------------------------------------------------------------------------------
 
