@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,78 @@ def test_what_a_data_set_notes_while_it_is_read_stays_its_own(tmp_path: Path) ->
         with pytest.raises(ConnectionError):
             train(tmp_path / f"b{number}", DataLoader(Shards(), batch_size=6), PowerCut(1, number))
         assert train(tmp_path / f"b{number}", DataLoader(Shards(), batch_size=6)) == whole
+
+
+# What others than the epoch decide -------------------------------------------------------------------------------------
+
+
+def test_hooks_that_use_the_model_are_refused_rather_than_repeated(tmp_path: Path) -> None:
+    class Hardest(oncue.utils.PyDataset):
+        """Sorts samples by what the model makes of them, but none in the batches that are looked at."""
+
+        model: Any = None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.order = np.arange(30) % 24
+
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> Any:
+            rows = self.order[index * 6 : index * 6 + 6]
+            return X[rows], Y[rows]
+
+        def on_epoch_end(self) -> None:
+            errors = np.abs(self.model.predict(X, verbose=0) - Y)[:, 0]
+            self.order[6:12] = np.argsort(errors)[-6:]
+
+    class Gives(Callback):
+        def set_model(self, model: Any) -> None:
+            super().set_model(model)
+            data.model = model
+
+    data = Hardest()
+    with pytest.raises(ConnectionError):
+        train(tmp_path, data, Gives(), PowerCut(2))
+    data = Hardest()
+    with pytest.raises(ValueError, match=r"training data .* are not what they were.*`order` is another.*`state_dict`"):
+        train(tmp_path, data, Gives())
+    data = Hardest()
+    assert len(train(tmp_path, data, Gives(), BackupAndRestore(tmp_path, resume="epoch"), backup=False)["loss"]) == 3
+
+
+def test_hooks_that_note_the_time_are_no_difference(tmp_path: Path) -> None:
+    class Timed(LeveledBatches):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seconds = [0.0]
+
+        def on_epoch_end(self) -> None:
+            self.seconds.append(time.perf_counter())
+            self.ended = time.time()
+
+    whole = train(tmp_path / "a", Timed())
+    with pytest.raises(ConnectionError):
+        train(tmp_path / "b", Timed(), PowerCut(1))
+    assert train(tmp_path / "b", Timed()) == whole
+
+
+def test_arrays_that_a_callback_sets_in_place_by_the_epoch_go_on_with_resume_epoch(tmp_path: Path) -> None:
+    def once(folder: Path, *further: Any, resume: str = "exact") -> Any:
+        x = X.copy()
+
+        def arrange(epoch: int, logs: Any) -> None:
+            x[:] = X + 0.01 * epoch
+
+        backup = BackupAndRestore(folder, resume=resume)
+        callbacks = (backup, LambdaCallback(on_epoch_begin=arrange), *further)
+        return train(folder, x, *callbacks, backup=False, y=Y, batch_size=6)
+
+    whole = once(tmp_path / "a")
+    with pytest.raises(ConnectionError):
+        once(tmp_path / "b", PowerCut(2))
+    if oncue.backend.device().type == "cpu":
+        with pytest.raises(ValueError, match="x is another.*resume='epoch'"):
+            once(tmp_path / "b")
+    assert once(tmp_path / "b", resume="epoch") == whole

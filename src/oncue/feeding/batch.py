@@ -10,6 +10,10 @@ Batch: TypeAlias = tuple[Any, Any, Any]
 """`(x, y, sample_weight)`: tensors on the device, or nested tuples, lists and dicts of them; None for what is absent."""
 
 
+class OtherDataError(ValueError):
+    """Data that were read again are not what they were."""
+
+
 class Batches(ABC):
     """A source of batches that can be read in several passes and resumed within one.
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from oncue.feeding.batch import Batches
+from oncue.feeding.batch import Batches, OtherDataError
 from oncue.feeding.parts import generators_of, parts_of
 from oncue.random_state import generator_state, set_generator_state
 
@@ -55,6 +55,7 @@ class DataState:
             saved: What `capture` returned, or the part of it that an older backup has.
 
         Raises:
+            OtherDataError: When the source gives other data than it did.
             ValueError: When the source can't go there.
         """
         self.restore_objects(saved)
@@ -63,7 +64,8 @@ class DataState:
         try:
             self.batches.load_state_dict(saved["data"])
         except ValueError as error:
-            raise ValueError(f"{self._name.capitalize()} data: {error}") from error
+            kind = OtherDataError if isinstance(error, OtherDataError) else ValueError
+            raise kind(f"{self._name.capitalize()} data: {error}") from error
 
     def restore_objects(self, saved: Mapping[str, Any]) -> None:
         """Restore data sets and generators, and leave the position: hooks may have changed them since `restore`.

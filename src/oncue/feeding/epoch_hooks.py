@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
+
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import generators_of
 from oncue.random_state import (
@@ -46,6 +49,7 @@ class EpochHooks:
         """Whether to remember which random numbers the calls draw from now on."""
         self._calls = ""
         self._drawn: dict[int, Any] = {}
+        self._changed: set[str] = set()
         self._inside = False
         # Whether the next epoch to begin is one that had begun when the state was saved.
         self._resumed = False
@@ -62,6 +66,10 @@ class EpochHooks:
         if self._inside:
             self._call("e", self.data_set.on_epoch_end)
         self._inside = self._resumed = False
+
+    def digests(self) -> dict[str, str]:
+        """Return digests of the arrays and lists that the calls have changed, by name: another call may give others."""
+        return {f"`{name}`": digest for name, digest in self._arrays().items() if name in self._changed}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the calls so far, and the states of the random generators before those that drew numbers."""
@@ -95,15 +103,33 @@ class EpochHooks:
                     set_generator_state(generator, saved)
             hook = getattr(self.data_set, "on_epoch_begin" if call == "b" else "on_epoch_end", None)
             if hook is not None:
-                hook()
+                self._watched(hook)
 
     def _call(self, name: str, hook: Callable[[], Any] | None) -> None:
         if hook is not None:
             before = self._random() if self.records else None
-            hook()
+            if self.records:
+                self._watched(hook)
+            else:
+                hook()
             if before is not None and batch_digest(before) != batch_digest(self._random()):
                 self._drawn[len(self._calls)] = before
         self._calls += name
 
+    def _watched(self, hook: Callable[[], Any]) -> None:
+        before = self._arrays()
+        hook()
+        self._changed.update(name for name, digest in self._arrays().items() if before.get(name) != digest)
+
+    def _arrays(self) -> dict[str, str]:
+        attributes = getattr(self.data_set, "__dict__", {}).items()
+        return {name: batch_digest(value) for name, value in list(attributes) if _is_data(value)}
+
     def _random(self) -> tuple[Any, list[Any]]:
         return random_state(cuda=False), [generator_state(one) for one in generators_of([self.data_set])]
+
+
+def _is_data(value: Any) -> bool:
+    # A list of floats may be one of times, which are others in each run.
+    listed = isinstance(value, list) and bool(value) and isinstance(value[0], (int, str))
+    return listed or isinstance(value, (np.ndarray, torch.Tensor))

@@ -111,8 +111,8 @@ class PyDatasetBatches(Batches):
         return {**self._rows.contents(), **self._convert.contents()}
 
     def few_rows(self) -> dict[str, str]:
-        """Return digests of a few batches."""
-        return self._rows.few()
+        """Return digests of a few batches, and of what the data set's hooks have changed."""
+        return {**self._rows.few(), **self._hooks.digests()}
 
     def keep_position(self) -> None:
         """Record what the data set's hooks draw from now on."""

@@ -61,7 +61,7 @@ class Rows:
             return {}
         changed = [look.row for look in looks if not look.repeats]
         # The state of those that have one says how they have changed.
-        if not changed and not stateful and not any(look.slow for look in looks):
+        if not changed and not stateful and not _slow(looks):
             self._few = [look.row for look in looks][:_FEW]
         if changed and not stateful:
             warn(
@@ -87,7 +87,8 @@ class Rows:
         began, looks = time.perf_counter(), list[_Look]()
         for row in spread(self._number):
             looks.append(self._first_look(row))
-            if looks[-1].slow and (len(looks) == 2 or looks[-1].drew):
+            # The first one may have opened a file.
+            if _slow(looks) and (len(looks) == 2 or looks[-1].drew):
                 return looks
             if time.perf_counter() - began > _SECONDS:
                 break
@@ -97,16 +98,17 @@ class Rows:
         return looks
 
     def _first_look(self, row: int) -> _Look:
-        began = time.perf_counter()
         # What a data set keeps of a row must not come from other random numbers than those of the run.
         with preserved_random_state(*generators_of(self._parts)):
-            before = self._random()
-            digest = batch_digest(self._read(row))
-            drew = batch_digest(before) != batch_digest(self._random())
-        look = _Look(row, digest, drew, slow=time.perf_counter() - began > _SLOW)
-        if drew:
+            before, began = self._random(), time.perf_counter()
+            data = self._read(row)
+            seconds = time.perf_counter() - began
+            look = _Look(row, batch_digest(data), batch_digest(before) != batch_digest(self._random()), seconds)
+        if look.drew:
             # Another run may have other seeds.
+            began = time.perf_counter()
             look.digest = self._digest(row)[0]
+            look.seconds = min(seconds, time.perf_counter() - began)
         return look
 
     def _digest(self, row: int) -> tuple[str, bool]:
@@ -125,8 +127,12 @@ class _Look:
     row: int
     digest: str
     drew: bool
-    slow: bool
+    seconds: float
     repeats: bool = True
+
+
+def _slow(looks: list[_Look]) -> bool:
+    return min(look.seconds for look in looks) > _SLOW
 
 
 def spread(length: int, number: int = _NUMBER) -> list[int]:

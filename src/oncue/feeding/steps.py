@@ -110,8 +110,9 @@ class StepBatches(Batches):
         """Restore a saved position for the next `epoch(start)`."""
         if set(state) != {"taken", "batches"}:
             raise ValueError(f"The state of `StepBatches` has the keys ['batches', 'taken']; got {sorted(state)}.")
-        self._pass, self._taken = None, state["taken"]
+        self._pass, self._taken = None, 0
         self.batches.load_state_dict(state["batches"])
+        self._taken = state["taken"]
 
     def close(self) -> None:
         """Close the source."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from oncue.core.console import print_message
 from oncue.core.warn import warn
-from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.batch import Batch, Batches, OtherDataError
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import is_stateful
@@ -161,7 +161,8 @@ class StreamBatches(Batches):
         One that was already read in this process goes back as far as `keep_batches` allows. Where it can't, a message says so.
 
         Raises:
-            ValueError: If the source ends before that position, or yields other batches than before.
+            OtherDataError: If the source ends before that position, or yields other batches than before.
+            ValueError: If keys are missing or unknown.
         """
         if set(state) != _KEYS:
             raise ValueError(f"The state of a stream has the keys {sorted(_KEYS)}; got {sorted(state)}.")
@@ -195,18 +196,22 @@ class StreamBatches(Batches):
                 "skipped. To avoid this, give it `state_dict` and `load_state_dict`, or use resume='epoch'."
             )
         keeps_position, self._keeps_position, self._expected = self._keeps_position, False, state["seen"]
-        with preserved_random_state():
-            if not self.restartable:
-                self._skip(total)
-            else:
-                while self._passes < passes:
-                    self._reopen(state)
-                    self._skip(None)
-                    self._passes, self._in_pass, self._iterator = self._passes + 1, 0, None
-                if in_pass:
-                    self._reopen(state)
-                    self._skip(in_pass)
-        self._keeps_position, self._expected, self._digest = keeps_position, None, state["seen"]
+        try:
+            with preserved_random_state():
+                if not self.restartable:
+                    self._skip(total)
+                else:
+                    while self._passes < passes:
+                        self._reopen(state)
+                        self._skip(None)
+                        self._passes, self._in_pass, self._iterator = self._passes + 1, 0, None
+                    if in_pass:
+                        self._reopen(state)
+                        self._skip(in_pass)
+        finally:
+            # A run may go on with a stream of validation that isn't what it was.
+            self._keeps_position, self._expected = keeps_position, None
+        self._digest = state["seen"]
         self._load_counts(state)
         self._positioned = bool(in_pass) or not self.restartable
 
@@ -220,7 +225,7 @@ class StreamBatches(Batches):
     def _skip(self, number: int | None) -> None:
         skipped = sum(1 for _ in islice(self._raw(), number))
         if number is not None and skipped < number:
-            raise ValueError(self._mismatch(f"it ended after {skipped} batches"))
+            raise OtherDataError(self._mismatch(f"it ended after {skipped} batches"))
 
     @property
     def reads_again(self) -> bool:  # type: ignore[override]  # not the same for every source
@@ -275,7 +280,7 @@ class StreamBatches(Batches):
             if hashed:
                 self._digest = {"batch": number, "before": before, "digest": batch_digest(data)}
             if expected is not None and expected["batch"] == number and expected["digest"] != batch_digest(data):
-                raise ValueError(self._mismatch(f"batch {number}, counted over all epochs, is not what it was"))
+                raise OtherDataError(self._mismatch(f"batch {number}, counted over all epochs, is not what it was"))
             self._taken += 1
             self._in_pass += 1
             yield data

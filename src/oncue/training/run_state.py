@@ -15,7 +15,8 @@ from oncue.callbacks import CallbackList
 from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
-from oncue.feeding.batch import Batches
+from oncue.core.warn import warn
+from oncue.feeding.batch import Batches, OtherDataError
 from oncue.feeding.data_state import DataState
 from oncue.feeding.parts import data_sets_of
 from oncue.layers.modes import leave_in_eval, left_in_eval
@@ -373,7 +374,13 @@ class RunState:
         self._data.restore(state.parts)
         validation = state.parts.get("validation")
         if self._validation is not None and validation is not None:
-            self._validation.restore(validation)
+            try:
+                self._validation.restore(validation)
+            except OtherDataError as error:
+                # Steps of training don't depend on it.
+                warn(
+                    f"{error} The run goes on: training is exact, but validation gets other batches than it would have got."
+                )
         # Hooks of data sets that were called again have begun with the settings of the script.
         self._put_data_settings(state)
         if not state.batch:
