@@ -73,6 +73,7 @@ def fit(model: Any, *callbacks: Any, **arguments: Any) -> None:
     model.fit(X, Y, batch_size=8, verbose=0, callbacks=list(callbacks), **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:.* stays in inference mode because")
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_a_part_that_came_in_inference_mode_stays_in_it(holder: str) -> None:
     part = backbone()
@@ -110,6 +111,7 @@ def test_a_whole_that_came_in_inference_mode_is_trained_all_the_same() -> None:
     assert moves()
 
 
+@pytest.mark.filterwarnings("ignore:.* stays in inference mode because")
 @pytest.mark.parametrize(
     "copied",
     [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
@@ -259,3 +261,25 @@ def test_a_model_that_is_called_in_a_hook_is_in_inference_mode_as_in_keras() -> 
         fit(model, LambdaCallback(on_train_batch_end=lambda batch, logs: 1 / 0))
     model.train()
     assert not torch.equal(model(x), model(x))
+
+
+def test_a_part_that_is_trained_in_inference_mode_is_named() -> None:
+    class Net(nn.Module):
+        def __init__(self, part: nn.Module) -> None:
+            super().__init__()
+            self.backbone, self.head = part, nn.Linear(4, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.head(self.backbone(x))
+
+    part = backbone()
+    model = compiled(oncue.Model(Net(part)))
+    with pytest.warns(
+        UserWarning, match=r"^`backbone` stays in inference mode because of an `eval\(\)`.*`train\(\)`"
+    ) as given:
+        fit(model, epochs=2)
+    assert len(given) == 1
+    part.train()
+    fit(model)
+    for quiet in (backbone().requires_grad_(False), nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval()):
+        fit(compiled(oncue.Model(Net(quiet))))

@@ -21,6 +21,15 @@ _STATISTICS = (
     torch.nn.InstanceNorm3d,
 )
 
+_DROPOUT = (
+    torch.nn.Dropout,
+    torch.nn.Dropout1d,
+    torch.nn.Dropout2d,
+    torch.nn.Dropout3d,
+    torch.nn.AlphaDropout,
+    torch.nn.FeatureAlphaDropout,
+)
+
 _TRAINS = "_trains_in_fit"
 """The attribute of a module that is False where the user put it in inference mode, and True where oncue did so."""
 
@@ -109,6 +118,42 @@ def _left(model: torch.nn.Module) -> list[torch.nn.Module]:
     ends = [module for module in inside if next(module.children(), None) is None]
     # `eval()` on the whole of a module is what one calls before using it, and not meant to outlast a `fit`.
     return left if any(vars(module).get(_TRAINS) is not False for module in ends) else []
+
+
+def half_trained(model: torch.nn.Module) -> list[str]:
+    """Return the parts that are left in inference mode although their weights are trained, where that makes a difference.
+
+    A dropout or a batch normalization that alone was put in inference mode is meant so.
+
+    Args:
+        model: A model that `switch_on` has put in training mode.
+
+    Returns:
+        The paths of the outermost ones; those in a module that a model was made around without the model's part of it.
+
+    Example:
+        >>> backbone = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5)).eval()
+        >>> model = torch.nn.Sequential(backbone, torch.nn.Linear(2, 1))
+        >>> take_in(model, training=False)
+        >>> switch_on(model)
+        >>> half_trained(model)
+        ['0']
+        >>> _ = backbone.requires_grad_(False)
+        >>> half_trained(model)
+        []
+    """
+    found: list[str] = []
+    inside: set[int] = set()
+    left = {id(module) for module in _left(model)}
+    for path, module in model.named_modules() if left else ():
+        if id(module) not in left or id(module) in inside:
+            continue
+        parts = list(module.modules())
+        inside.update(map(id, parts))
+        differ = [part for part in parts[1:] if isinstance(part, _DROPOUT + _STATISTICS) and not part.training]
+        if differ and any(parameter.requires_grad for parameter in module.parameters()):
+            found.append(path.removeprefix("module."))
+    return found
 
 
 def _frozen_statistics(model: torch.nn.Module) -> list[torch.nn.Module]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from oncue.callbacks import CallbackList, History
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
-from oncue.layers.modes import switch_off, switch_on
+from oncue.layers.modes import half_trained, switch_off, switch_on
 from oncue.nested import flatten
 from oncue.training.loop import Result, run_batches
 from oncue.training.run_state import RunState
@@ -94,6 +95,8 @@ def train_epochs(
                 training.restored()
                 testing.restored()
             switch_on(model)
+            if epoch == first:
+                _tell_of_half_trained(model)
             # The hook of a validation in which a model is trained is called without gradients.
             with torch.enable_grad(), training:
                 steps, result = run_batches("train", one_pass, training, callbacks, model, start)
@@ -193,6 +196,20 @@ def as_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor as a NumPy array; bfloat16, which NumPy lacks, as float32."""
     tensor = tensor.detach()
     return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
+
+
+def _tell_of_half_trained(model: Trainer) -> None:
+    parts = half_trained(model)
+    if parts:
+        names = ", ".join([f"`{part}`" for part in parts[:3]]) + (
+            f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+        )
+        warn(
+            f"{names} {'stays' if len(parts) == 1 else 'stay'} in inference mode because of an `eval()`, while the weights are "
+            "trained: without dropout, and with the averages of batch normalization. If that isn't meant, call `train()` of "
+            "each before `fit`; else freeze the weights with `requires_grad_(False)`, or leave this warning out with "
+            "`warnings.filterwarnings`."
+        )
 
 
 def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result) -> dict[str, Any]:
