@@ -220,6 +220,42 @@ def a_state_that_has_no_place(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @case
+def a_state_that_is_not_taken(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    backed_up(folder, Keeps({"value": 1}))
+    patch.setattr(Keeps.Part, "load_state_dict", lambda part, state: state["rate"])
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=[Keeps({"value": 1}), BackupAndRestore(folder)])
+
+
+@case
+def a_set_of_objects_with_states(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    several = Keeps(None)
+    several.part = {Keeps.Part({"value": 1}), Keeps.Part({"value": 2})}
+    dense().fit(X, Y, verbose=0, callbacks=[several, BackupAndRestore(folder)])
+
+
+@case
+def a_setting_that_cant_be_set(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Level:
+        level = property(lambda layer: layer._level, lambda layer, value: layer.put(value))
+
+    def model(put: Any) -> Any:
+        made = dense()
+        made.layers[0].__class__ = type("Dense", (Level, layers.Dense), {"_level": 1.0, "put": put})
+        return made
+
+    class Fail(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.model.layers[0].level = 0.5
+            if epoch == 1:
+                raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        first = model(lambda layer, value: setattr(layer, "_level", value))
+        first.fit(X, Y, epochs=2, verbose=0, callbacks=[BackupAndRestore(folder), Fail()])
+    model(lambda layer, value: 1 / 0).fit(X, Y, epochs=2, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
 def a_setting_that_the_script_has_changed(folder: Path, patch: pytest.MonkeyPatch) -> None:
     backed_up(folder)
     dense(optimizer=Adamax(0.5)).fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(folder)])
