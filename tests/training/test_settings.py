@@ -431,6 +431,20 @@ def test_an_edited_script_is_told_which_value_counts(tmp_path: Path) -> None:
     assert (found[3].rate, found[1].layers[1].momentum) == (0.25, 0.1)
 
 
+def test_other_weights_of_losses_are_named(tmp_path: Path) -> None:
+    def build(weights: Any) -> Any:
+        model = keras_model()
+        model.compile("sgd", ["mse"], loss_weights=weights)
+        return model
+
+    with pytest.raises(ConnectionError):
+        train(lambda: build([0.5]), BackupAndRestore(tmp_path / "backup"), PowerCut(1))
+    with pytest.warns(
+        UserWarning, match=r"began with: `loss_weights` was \[0.5\], is \[0.7\] \(the script's counts\)\. To"
+    ):
+        train(lambda: build([0.7]), BackupAndRestore(tmp_path / "backup"))
+
+
 def test_the_same_script_is_told_nothing(tmp_path: Path) -> None:
     for cut in ([PowerCut(1)], []):
         # A second model of a process has other names.

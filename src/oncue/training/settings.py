@@ -43,7 +43,7 @@ _OF_THE_RUN = frozenset(
 """What says how a run goes, and not what it computes."""
 _STATE_OF_OPTIMIZERS = frozenset({"average_in_model", "iterations", "learning_rate", "lr"})
 """What the state of an optimizer has already."""
-_RATE, _GRADIENT = "optimizer.learning_rate", "requires_grad"
+_RATE, _WEIGHTS, _GRADIENT = "optimizer.learning_rate", "loss_weights", "requires_grad"
 _SAID = 12
 """How many differences a warning names."""
 _NOT_SETTINGS = _OF_THE_RUN | _STATE_OF_OPTIMIZERS | {"dtype_policy", "input", "output"}
@@ -93,7 +93,8 @@ class Settings:
         needed = {
             f"{name}#{place}": flag == "1" for place, (name, flag) in enumerate(zip(names, self._trained, strict=True))
         }
-        self._text = json.dumps({**begin, _RATE: {"": self._rate}, _GRADIENT: needed}, default=_as_number)
+        further = {_RATE: {"": self._rate}, _WEIGHTS: {"": _loss_weights(model)}, _GRADIENT: needed}
+        self._text = json.dumps({**begin, **further}, default=_as_number)
 
     def state(self) -> dict[str, Any]:
         """Return the settings of this moment, for `put`.
@@ -253,7 +254,7 @@ class Settings:
                     which = "the script's counts"
                 said.append(f"`{where}` was {_brief(was)}, is {_brief(new)} ({which})")
         missing = [f"`{key}` is gone" for key in keys if key not in now]
-        said += missing + [f"`{key}` is new" for key in now if key not in before and saved is not None]
+        said += missing + [f"`{key}` is new" for key in now if key not in (*before, _WEIGHTS) and saved is not None]
         if len(said) > _SAID:
             said[_SAID:] = [f"and {len(said) - _SAID} more"]
         if said:
@@ -542,6 +543,13 @@ def _kind(optimizer: Any) -> str:
 def _rate(optimizer: Any) -> Any:
     """Return the learning rate as the state of an optimizer has it."""
     return None if optimizer is None else optimizer.state_dict().get("learning_rate")
+
+
+def _loss_weights(model: Any) -> Any:
+    """Return the factors of losses; None where a tensor is among them, whose value is the callbacks' own."""
+    losses = model._plan.losses
+    weights = None if losses is None else losses.weights
+    return weights if all(map(_is_setting, flatten(weights))) else None
 
 
 def _rate_source(optimizer: Any) -> RateSource | None:
