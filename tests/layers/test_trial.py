@@ -354,5 +354,10 @@ def test_parts_that_the_first_call_puts_in_a_container_of_modules_are_made_once(
     module = Outer()
     model = oncue.Model(module)
     model.compile("sgd", "mse")
-    model.fit(X, Y, verbose=0)
+    begins: list[torch.Tensor] = []
+    begin = oncue.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: begins.append(module.inner.heads[0].weight.detach().clone())
+    )
+    model.fit(X, Y, verbose=0, callbacks=[begin])
     assert len(module.inner.heads) == 1 and module.inner.ready and not module.first
+    assert not torch.equal(begins[0], module.inner.heads[0].weight)

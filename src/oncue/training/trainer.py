@@ -714,7 +714,14 @@ class Trainer(Layer):
             )
         probes = not plan.probed and ("train_step" if training else "test_step") not in plan.overridden
         if probes:
+            weights = set(self.parameters())
             probe(self, plan, batch)
+            if set(self.parameters()) != weights:
+                # A module that makes weights in its first call.
+                self._place()
+                plan = self._resolve()
+                if self.optimizer is not None:
+                    self.optimizer.build(self._optimized())
         elif plan.probed:
             learn_outputs(self, plan, x, again)
         if "train_step" not in plan.overridden:
