@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+import torch
 from torch.utils.data import BatchSampler, ChainDataset, ConcatDataset, DataLoader, StackDataset, Subset
 
 from oncue.random_state import is_generator
 
 _DEEPEST = 3
 """How far to look for generators: in attributes of a data set, of its transform, and of what this is composed of."""
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None), np.ndarray, torch.Tensor})
 _MOST = 32
 """How many things in a container are looked at: more are data."""
 
@@ -97,12 +100,20 @@ def generators_of(parts: Iterable[Any]) -> list[Any]:
         True
     """
     found: list[Any] = []
-    looked: dict[int, Any] = {}
+    seen: dict[int, Any] = {}
     objects = list(parts)
     for _ in range(_DEEPEST):
-        values = [value for one in objects for value in _values(one)]
-        found += [value for value in _each(values, looked) if is_generator(value)]
-        objects = [value for value in values if not is_generator(value)]
+        following = []
+        for value in chain.from_iterable(map(_values, objects)):
+            if type(value) in _ATOMS or id(value) in seen:
+                continue
+            # Held, so that no other object gets its identity.
+            seen[id(value)] = value
+            if is_generator(value):
+                found.append(value)
+            elif not _is_model(value):
+                following.append(value)
+        objects = following
     return found
 
 
@@ -115,19 +126,20 @@ def _values(thing: Any) -> Iterator[Any]:
     elif isinstance(thing, MethodType):
         yield thing.__self__
     for value in list(getattr(thing, "__dict__", {}).values()):
-        if isinstance(value, dict):
+        kind = type(value)
+        if kind in _ATOMS:
+            continue
+        if kind is dict:
             yield from islice(list(value.values()), _MOST)
-        elif isinstance(value, (list, tuple)):
+        elif kind in (list, tuple):
             yield from islice(value, _MOST)
         else:
             yield value
 
 
-def _each(values: list[Any], seen: dict[int, Any]) -> Iterator[Any]:
-    for value in values:
-        if id(value) not in seen:
-            seen[id(value)] = value
-            yield value
+def _is_model(value: Any) -> bool:
+    # What a model holds has its place in a state already; a transform may be a module, too.
+    return isinstance(value, torch.nn.Module) and next(value.parameters(), None) is not None
 
 
 def _inside(part: Any) -> list[Any]:
