@@ -238,7 +238,12 @@ def test_memory_that_can_only_be_read_is_not_written(tmp_path: Path) -> None:
         return torch.from_numpy(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
 
     frozen = nn.Embedding.from_pretrained(mapped(), freeze=True)
-    module = Holder(plain=mapped(), buffer=nn.Buffer(mapped()), frozen=frozen, array=to_numpy(mapped()))
+    module = Holder(
+        plain=mapped(),
+        buffer=nn.Buffer(mapped()),
+        frozen=frozen,
+        array=np.load(tmp_path / "vectors.npy", mmap_mode="r"),
+    )
     model = oncue.Model(module)
     model.compile("sgd", "mse")
     model.fit(X, Y, verbose=0)

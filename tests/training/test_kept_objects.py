@@ -439,3 +439,23 @@ def test_many_plain_things_are_not_looked_at() -> None:
         sys.setprofile(None)
     # Of 600,000.
     assert calls < 200_000
+
+
+def test_a_tensor_in_loss_weights_has_the_value_that_a_callback_gave_it(tmp_path: Path) -> None:
+    def fit(folder: str, *further: Callback) -> Any:
+        oncue.utils.set_random_seed(0)
+        inputs, factor = layers.Input((4,)), torch.tensor(1.0)
+        model = oncue.Model(inputs, [layers.Dense(1, name="a")(inputs), layers.Dense(1, name="b")(inputs)])
+        model.compile("sgd", ["mse", "mse"], loss_weights=[factor, 1.0])
+
+        def anneal(epoch: int, logs: Any) -> None:
+            if epoch == 1:
+                factor.fill_(0.1)
+
+        callbacks = [BackupAndRestore(tmp_path / folder), LambdaCallback(on_epoch_begin=anneal), *further]
+        return model.fit(X, [Y, Y], epochs=4, verbose=0, callbacks=callbacks).history
+
+    whole = fit("whole")
+    with pytest.raises(ConnectionError):
+        fit("cut", PowerCut(2))
+    assert fit("cut") == whole

@@ -21,6 +21,7 @@ from oncue.feeding.data_state import DataState
 from oncue.feeding.parts import data_sets_of
 from oncue.layers.modes import leave_in_eval, left_in_eval
 from oncue.layers.own_arrays import own_arrays, put_own_arrays
+from oncue.nested import flatten
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
@@ -225,6 +226,7 @@ class RunState:
             "metrics": [metric.get_state() for metric in _measures(model)] if inside else None,
             "layers": layer_states(model),
             "own_arrays": own_arrays(model),
+            "loss_weights": _tensors_in_loss_weights(model),
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
             **self._data_parts((epoch, inside)),
@@ -351,6 +353,10 @@ class RunState:
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
                 if saved is not None:
                     tensor.copy_(saved)
+            factors, saved_factors = _tensors_in_loss_weights(model), parts.get("loss_weights") or []
+            if len(factors) == len(saved_factors):
+                for factor, saved in zip(factors, saved_factors, strict=True):
+                    factor.copy_(saved)
         put_own_arrays(model, parts.get("own_arrays") or {})
         self._own_objects().put(parts.get("objects") or {}, say=self.restored is None)
         for key, callback in self._callbacks.roles.stateful.items():
@@ -453,6 +459,12 @@ def _measures(model: Trainer) -> list[Any]:
     if losses is None or not model._overrides("train_step"):
         return found
     return [*(one for one in found if not any(one is metric for metric in losses.metrics)), losses]
+
+
+def _tensors_in_loss_weights(model: Trainer) -> list[torch.Tensor]:
+    """Return the factors of losses that a callback can fill with other numbers."""
+    losses = model._plan.losses
+    return [] if losses is None else [part for part in flatten(losses.weights) if isinstance(part, torch.Tensor)]
 
 
 def _can_be_saved(metric: Any) -> bool:
