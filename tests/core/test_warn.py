@@ -189,6 +189,41 @@ def fewer_batches_than_steps(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @case
+def validation_without_a_seed(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def drawn() -> Iterator[Any]:
+        own = np.random.default_rng()
+        while True:
+            yield own.normal(size=(4, 3)).astype("float32"), Y[:4]
+
+    class Fail(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1 and not given:
+                raise ConnectionError
+
+    given: list[int] = []
+    for _ in range(2):
+        with contextlib.suppress(ConnectionError):
+            dense().fit(
+                X,
+                Y,
+                epochs=2,
+                verbose=0,
+                validation_data=drawn(),
+                validation_steps=2,
+                callbacks=[BackupAndRestore(folder), Fail()],
+            )
+        given.append(1)
+
+
+@case
+def a_part_that_is_trained_in_inference_mode(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    part = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout()).eval()
+    model = oncue.Model(torch.nn.Sequential(part, torch.nn.Linear(3, 1)))
+    model.compile("sgd", "mse")
+    model.fit(X, Y, verbose=0)
+
+
+@case
 def a_data_set_with_a_hidden_memory(folder: Path, patch: pytest.MonkeyPatch) -> None:
     class Counts(Dataset[Any]):
         number = 0

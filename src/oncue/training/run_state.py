@@ -385,7 +385,8 @@ class RunState:
             except OtherDataError as error:
                 # Steps of training don't depend on it.
                 warn(
-                    f"{error} The run goes on: training is exact, but validation gets other batches than it would have got."
+                    f"{error} The run goes on: the batches of training are those that would have come next, but those of "
+                    "validation aren't, and neither is what callbacks decide by them."
                 )
         # Hooks of data sets that were called again have begun with the settings of the script.
         self._put_data_settings(state)
