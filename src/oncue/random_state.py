@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+"""The classes of random generators whose states can be kept."""
+
 
 def random_state(cuda: bool = True) -> dict[str, Any]:
     """Return the state of the global generators, as plain containers, numbers and tensors.
@@ -59,7 +62,7 @@ def is_generator(value: Any) -> bool:
         >>> is_generator(np.random.default_rng(0)), is_generator(0)
         (True, False)
     """
-    return isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random))
+    return isinstance(value, GENERATORS)
 
 
 def generator_state(generator: Any) -> Any:
@@ -101,8 +104,11 @@ def set_generator_state(generator: Any, state: Any) -> None:
         generator.setstate((state[0], tuple(state[1]), state[2]))
 
 
-def rewinder() -> Callable[[], None]:
+def rewinder(cuda: bool = True) -> Callable[[], None]:
     """Return a function that puts the global generators, also of CUDA where it is in use, back to where they are now.
+
+    Args:
+        cuda: False to leave out the devices, which worker processes of a DataLoader must not touch. Default: True.
 
     Example:
         >>> rewind = rewinder()
@@ -112,7 +118,7 @@ def rewinder() -> Callable[[], None]:
         True
     """
     python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's, without types
+    in_use = cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's, without types
     devices = torch.cuda.get_rng_state_all() if in_use else []
 
     def rewind() -> None:
@@ -184,14 +190,12 @@ def preserved_random_state(*generators: Any) -> Iterator[None]:
         >>> torch.equal(before, torch.get_rng_state())
         True
     """
-    python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    rewind = rewinder(cuda=False)
     own = [(generator, generator_state(generator)) for generator in generators]
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(default)
+        rewind()
         for generator, state in own:
             set_generator_state(generator, state)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import random
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -24,9 +23,9 @@ from oncue.core.state import Stateful
 from oncue.core.warn import warn
 from oncue.metrics.metric import Metric
 from oncue.optimizers.optimizer import Optimizer
+from oncue.random_state import GENERATORS, generator_state, set_generator_state
 from oncue.variable import Variable
 
-_GENERATORS = (np.random.Generator, np.random.RandomState, torch.Generator, random.Random)
 _LARGEST = 1000
 """How many items of a list are looked at."""
 _FARTHEST = 6
@@ -116,7 +115,7 @@ class KeptObjects:
         kind = type(thing).__name__
         try:
             state = self._state_of(thing)
-            if not isinstance(thing, (*_GENERATORS, Variable, Optimizer)):
+            if not isinstance(thing, (*GENERATORS, Variable, Optimizer)):
                 encode(state, {}, f"`{name}`")
         except Exception as error:
             if name not in self._named:
@@ -129,8 +128,8 @@ class KeptObjects:
         return [kind, state]
 
     def _state_of(self, thing: Any) -> Any:
-        if isinstance(thing, _GENERATORS):
-            return _state_of_generator(thing)
+        if isinstance(thing, GENERATORS):
+            return generator_state(thing)
         if isinstance(thing, Variable):
             return thing.value.detach()
         state = thing.state_dict()
@@ -142,8 +141,8 @@ class KeptObjects:
         return state
 
     def _put(self, thing: Any, state: Any) -> None:
-        if isinstance(thing, _GENERATORS):
-            _set_generator(thing, state)
+        if isinstance(thing, GENERATORS):
+            set_generator_state(thing, state)
         elif isinstance(thing, Variable):
             thing.assign(state)
         elif isinstance(thing, Optimizer):
@@ -219,7 +218,7 @@ class _Roles(dict[type, _Role]):
 
 
 def _role_of(kind: type) -> _Role:
-    if issubclass(kind, (*_GENERATORS, Variable)):
+    if issubclass(kind, (*GENERATORS, Variable)):
         return _Role.KEPT
     if issubclass(kind, _PLAIN):
         # Modules and metrics are parts of models, callbacks name their fields.
@@ -367,32 +366,6 @@ def _names_in(code: CodeType) -> Iterator[str]:
     for part in code.co_consts:
         if isinstance(part, CodeType):
             yield from _names_in(part)
-
-
-# Their states -----------------------------------------------------------------------------------------------------------
-
-
-def _state_of_generator(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state(legacy=False)
-    version, words, gauss = generator.getstate()
-    return [version, np.array(words, dtype=np.int64), gauss]
-
-
-def _set_generator(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(torch.as_tensor(state))
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(state)
-    else:
-        version, words, gauss = state
-        generator.setstate((version, tuple(int(word) for word in words), gauss))
 
 
 def _as_before(current: Any, saved: Any) -> Any:
