@@ -178,7 +178,7 @@ ROOMS = {
     "feeding": "backend core nested random_state torch_private",
     "training": (
         "backend callbacks checkpoints core feeding layers legacy losses metrics naming nested optimizers random "
-        "random_state torch_private variable"
+        "random_state seeded_mask torch_private variable"
     ),
     # What is made of them.
     "utils": "core feeding layers legacy nested objects",

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 _MASK = "oncue::seeded_mask"
 
@@ -38,7 +39,9 @@ def register(seeds: Any) -> int:
 
 
 def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -> Tensor:
-    """Draw ones and zeros; the n-th mask depends only on the seed and n, in a compiled graph on the CPU too.
+    """Draw ones and zeros; the n-th mask depends only on the seed and n.
+
+    A mode for torch's functions sees a call of this function as one.
 
     Args:
         seeds: The seed and its count of draws.
@@ -55,11 +58,40 @@ def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -
         >>> torch.equal(first, seeded_mask(SeedGenerator(3), (2, 3), 0.5, torch.ones(1)))
         True
     """
-    # On a GPU the graph is recorded and replayed, and would repeat the same mask in every step.
+    if has_torch_function_unary(like):
+        seen: Tensor = handle_torch_function(seeded_mask, (like,), seeds, shape, keep, like)
+        return seen
     if like.device.type == "cpu" and torch.compiler.is_compiling():
-        found: Tensor = torch.ops.oncue.seeded_mask.default(seeds.number, list(shape), keep, like.dtype)
-        return found
+        return seeded_mask_in_graph(seeds, shape, keep, like)
     return _draw(seeds, shape, keep, like.dtype, like.device)
+
+
+def seeded_mask_in_graph(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -> Tensor:
+    """Do as `seeded_mask`, by an operation that draws and counts when a graph runs, not when it is traced.
+
+    Args:
+        seeds: The seed and its count of draws.
+        shape: The mask's shape.
+        keep: The probability of a one.
+        like: A tensor with the mask's dtype and device.
+
+    Returns:
+        The same mask.
+
+    Raises:
+        RuntimeError: On another device than the CPU.
+
+    Example:
+        >>> from oncue.random import SeedGenerator
+        >>> like, seeds = torch.ones(1), [SeedGenerator(3), SeedGenerator(3)]
+        >>> torch.equal(*[way(seeds.pop(), (2, 3), 0.5, like) for way in (seeded_mask, seeded_mask_in_graph)])
+        True
+    """
+    if like.device.type != "cpu":
+        # There a graph is recorded and replayed.
+        raise RuntimeError("a mask from a seed of its own would be the same in every step of a recorded graph")
+    found: Tensor = torch.ops.oncue.seeded_mask.default(seeds.number, list(shape), keep, like.dtype)
+    return found
 
 
 def _draw(seeds: Seeds, shape: Sequence[int], keep: float, dtype: torch.dtype, device: torch.device) -> Tensor:

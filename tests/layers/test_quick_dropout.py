@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oncue.layers.quick_dropout import dropout
+from oncue.layers.quick_dropout import dropout, dropout_in_graph
 
 Dropout = Callable[[Tensor, float], Tensor]
-dropout_in_graph = partial(dropout, in_graph=True)
 WAYS = [dropout, dropout_in_graph]
 NUMBER = 2**20
 

@@ -328,3 +328,21 @@ def test_class_labels_for_a_metric_of_one_hot_targets_are_refused() -> None:
         metrics.F1Score().update_state(torch.tensor([0, 1]), torch.rand(2, 3))
     with pytest.raises(ValueError, match="to_categorical"):
         metrics.AUC().update_state(torch.tensor([0, 1]), torch.rand(2, 3))
+
+
+def test_numbers_go_into_the_tensor_once_there_is_to_be_one() -> None:
+    count = metrics.Metric(name="of").add_variable(shape=(), initializer="zeros", name="count")
+    count.assign_add(3)
+    assert count.peek() == 3 and not isinstance(count.peek(), Tensor)
+    count.materialize(torch.device("cpu"))
+    held = count.peek()
+    for change, value in [
+        (lambda: None, 3.0),
+        (lambda: count.assign_add(4), 7.0),
+        (lambda: count.assign_sub(2), 5.0),
+        (lambda: count.assign(2.5), 2.5),
+        (count.zero, 0.0),
+    ]:
+        change()
+        assert isinstance(held, Tensor) and float(held) == float(count) == value
+    assert count.peek().data_ptr() == held.data_ptr()

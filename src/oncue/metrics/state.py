@@ -41,6 +41,7 @@ class MetricVariable:
         self._dtype = torch_dtype("int32" if dtype == "int" else dtype)
         self._number: Number = 0
         self._tensor: Tensor | None = None
+        self._numbers_too = False
         initial = _initial(initializer, self.shape, self._dtype)
         if isinstance(initial, Tensor) or self.shape:
             self._tensor = self._place(initial, torch.device("cpu"))
@@ -86,6 +87,9 @@ class MetricVariable:
             ValueError: When the shape is another.
         """
         if isinstance(value, (int, float)) and not self.shape:
+            if self._numbers_too and self._tensor is not None:
+                self._tensor.fill_(value)
+                return
             if self._tensor is not None:
                 self._tensor.zero_()
             self._number = value
@@ -107,8 +111,7 @@ class MetricVariable:
             scale: A number to multiply it with, at no cost.
         """
         if isinstance(value, (int, float)) and not self.shape:
-            if torch.compiler.is_compiling() and self._tensor is not None:
-                # In a graph a Python number would be a constant, or a new graph for each value.
+            if self._numbers_too and self._tensor is not None:
                 self._tensor.add_(value * scale)
             else:
                 self._number += value * scale
@@ -131,17 +134,20 @@ class MetricVariable:
         self.assign_add(value, -1)
 
     def materialize(self, device: torch.device) -> None:
-        """Keep the value in a tensor from here on, as a compiled step needs it; what was added so far stays.
+        """Keep the value in a tensor from here on, Python numbers too, as a graph needs it; what was added so far stays.
 
         Args:
             device: Where.
         """
+        self._numbers_too = True
         if self._tensor is None:
-            number, self._number = self._number, 0
-            self._tensor = self._place(torch.full((1,), float(number), device=device), device)
+            self._tensor = self._place(torch.zeros(self.shape, device=device), device)
         elif self._tensor.device.type != device.type:
             # A state that was restored came from the host.
             self._tensor = self._place(self._tensor, device)
+        if self._number:
+            self._tensor.add_(self._number)
+            self._number = 0
 
     def zero(self) -> None:
         """Set everything to zero in place."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from oncue import torch_private
 from oncue.core.warn import warn
 from oncue.layers.lstm_in_graph import WholeLSTMs
-from oncue.layers.quick_dropout import dropout
+from oncue.layers.quick_dropout import dropout_in_graph
 from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import reason_of
 
@@ -197,8 +197,7 @@ def _rewrite(module: torch.fx.GraphModule) -> None:
             )
             arguments = {} if given is None else given.kwargs
             if arguments.get("training") is True and not arguments.get("inplace"):
-                node.target, node.args = dropout, (arguments["input"], arguments["p"])
-                node.kwargs = {"in_graph": True}
+                node.target, node.args, node.kwargs = dropout_in_graph, (arguments["input"], arguments["p"]), {}
     module.recompile()
 
 

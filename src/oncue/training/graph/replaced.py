@@ -1,0 +1,45 @@
+"""Which functions of torch and of oncue become others in a traced step, and which can't be part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from oncue.layers.quick_dropout import dropout, dropout_in_graph
+from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
+from oncue.training.graph.lstm import lstm
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    if not training or inplace:
+        return F.dropout(input, p, training, inplace)
+    return dropout_in_graph(input, p)
+
+
+def _lstm(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    if "batch_sizes" in kwargs or (len(args) > 1 and isinstance(args[1], Tensor)):
+        raise RuntimeError("a packed sequence would be unrolled over all steps by `torch.lstm`")
+    return lstm(*args, **kwargs)
+
+
+def _unrolled(function: Callable[..., Any]) -> Callable[..., NoReturn]:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError(f"`torch.{function.__name__}` would be unrolled over all steps of its sequences")
+
+    return refuse
+
+
+REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
+    dropout: dropout_in_graph,
+    F.dropout: _dropout,
+    seeded_mask: seeded_mask_in_graph,
+    torch.lstm: _lstm,
+    torch.gru: _unrolled(torch.gru),
+    torch.rnn_tanh: _unrolled(torch.rnn_tanh),
+    torch.rnn_relu: _unrolled(torch.rnn_relu),
+}
+"""What is called instead of a function, with the same arguments; what can't be part of a graph raises a RuntimeError."""

@@ -1,0 +1,119 @@
+"""What becomes another function in a traced step, and what is refused there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from helpers import cpu_only
+from oncue import layers
+from oncue.layers.quick_dropout import dropout, dropout_in_graph
+from oncue.random import SeedGenerator
+from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
+from oncue.training.graph.replaced import REPLACED
+
+
+class Replacing(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return REPLACED.get(func, func)(*args, **(kwargs or {}))
+
+
+def within(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    with Replacing():
+        return function(*given)
+
+
+def in_trace(function: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    with Replacing():
+        graph = make_fx(function, tracing_mode="fake")(*given)
+    torch.manual_seed(0)
+    found: Tensor = graph(*given)
+    return found
+
+
+WAYS = [within, in_trace]
+X = torch.ones(8, 400)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: dropout(x, 0.3),
+        lambda x: F.dropout(x, 0.3),
+        lambda x: F.dropout(x, p=0.3, training=True),
+        nn.Dropout(0.3),
+        lambda x: layers.Dropout(0.3)(x, training=True),
+    ],
+)
+@cpu_only("there its masks are torch's own")
+def test_dropout_gets_the_form_for_graphs(way: Any, function: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    expected = dropout_in_graph(X, 0.3)
+    assert torch.equal(way(function, X), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.dropout(x, 0.3, training=False),
+        lambda x: F.dropout(x.clone(), 0.3, inplace=True),
+        nn.Dropout(0.3).eval(),
+        nn.Dropout(0.3, inplace=True),
+        lambda x: F.dropout(x[:1], 0.3),
+    ],
+)
+def test_other_dropout_stays_torchs(way: Any, function: Callable[..., Tensor]) -> None:
+    torch.manual_seed(0)
+    expected = function(X.clone())
+    assert torch.equal(way(function, X.clone()), expected)
+
+
+def test_dropout_is_itself_without_a_mode() -> None:
+    torch.manual_seed(0)
+    found = dropout(torch.ones(5000), 0.3)
+    torch.manual_seed(0)
+    assert not torch.equal(found, dropout_in_graph(torch.ones(5000), 0.3))
+
+
+@cpu_only("elsewhere it is refused")
+def test_masks_from_a_seed_are_drawn_when_the_graph_runs() -> None:
+    seeds, alone = SeedGenerator(3), SeedGenerator(3)
+    with Replacing():
+        graph = make_fx(lambda x: x * seeded_mask(seeds, x.shape, 0.5, x), tracing_mode="fake")(X)
+    for _ in range(3):
+        assert torch.equal(graph(X), seeded_mask(alone, X.shape, 0.5, X))
+
+
+def test_masks_from_a_seed_are_refused_where_a_graph_is_recorded() -> None:
+    with pytest.raises(RuntimeError, match="seed of its own"):
+        seeded_mask_in_graph(SeedGenerator(3), (2,), 0.5, torch.ones(1, device="meta"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("recurrent", "name"),
+    [(nn.GRU(3, 4), "gru"), (nn.RNN(3, 4), "rnn_tanh"), (nn.RNN(3, 4, nonlinearity="relu"), "rnn_relu")],
+)
+def test_what_would_be_unrolled_is_refused_by_name(way: Any, recurrent: nn.RNNBase, name: str) -> None:
+    with pytest.raises(RuntimeError, match=rf"`torch.{name}` would be unrolled over all steps of its sequences"):
+        way(lambda x: recurrent(x)[0], torch.ones(6, 2, 3))
+    assert recurrent(torch.ones(6, 2, 3))[0].shape == (6, 2, 4)
+
+
+def test_packed_sequences_are_refused() -> None:
+    lstm, packed = nn.LSTM(3, 4), nn.utils.rnn.pack_sequence([torch.ones(2, 3)])
+    with pytest.raises(RuntimeError, match="packed sequence"), Replacing():
+        lstm(packed)
+    assert lstm(packed)[0].data.shape == (2, 4)
