@@ -134,6 +134,7 @@ class Public:
     def __init__(self, module: torch.nn.Module) -> None:
         self.named_parameters, self.named_buffers = module.named_parameters, module.named_buffers
         self.named_children, self.state_dict = module.named_children, module.state_dict
+        self.named_modules = module.named_modules
 
 
 class Held(torch.nn.Module):
@@ -164,6 +165,15 @@ def test_a_module_with_two_names() -> None:
     assert list(torch_private.children_of(module)) == ["inside", "again"]
     public: Any = Public(module)
     assert list(torch_private.children_of(public)) == ["inside"]
+
+
+def test_all_modules_without_the_name() -> None:
+    module = Held()
+    module.around = torch.nn.Sequential(module.inside, torch.nn.Sequential(torch.nn.Tanh(), module.inside))
+    module.register_module("nothing", None)
+    public: Any = Public(module)
+    found = torch_private.modules_of(module)
+    assert found == torch_private.modules_of(public) == list(module.modules()) and len(found) == 5
 
 
 def test_identities_without_the_name() -> None:

@@ -80,6 +80,31 @@ def children_of(module: torch.nn.Module) -> dict[str, torch.nn.Module | None]:
         return dict(module.named_children())
 
 
+def modules_of(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return a module and all modules inside, each once, in the order of `Module.modules()`.
+
+    Name: `Module._modules`. `Module.modules()` makes the path of each as well, in five times the time, which counts where a
+    model is looked at before each call of `predict`. Without it, that method is used.
+
+    Example:
+        >>> module = torch.nn.Sequential(torch.nn.Sequential(torch.nn.ReLU()), torch.nn.Tanh())
+        >>> modules_of(module) == list(module.modules())
+        True
+    """
+    found: dict[int, torch.nn.Module] = {}
+    waiting: list[torch.nn.Module | None] = [module]
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part is not None and id(part) not in found:
+                found[id(part)] = part
+                if inside := part._modules:
+                    waiting += [*inside.values()][::-1]
+    except AttributeError:
+        return list(torch.nn.Module.modules(module))
+    return list(found.values())
+
+
 def identities(owners: Sequence[Any]) -> list[list[int]]:
     """Return the identity of every attribute's value, of every module's tensors and of their memory, and what is trained.
 

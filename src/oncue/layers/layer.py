@@ -212,6 +212,25 @@ class Layer(torch.nn.Module):
         for parameter in self.parameters():
             parameter.requires_grad_(value)
 
+    # Looking inside -----------------------------------------------------------------------------------------------
+
+    def modules(self) -> Iterator[torch.nn.Module]:
+        """Yield the layer and all modules inside, each once, as torch does, but without making their paths."""
+        return iter(torch_private.modules_of(self))
+
+    def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]:
+        """Yield the parameters, each once; with `recurse=False` only the layer's own."""
+        return iter(self._in_tables(0, recurse))
+
+    def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]:
+        """Yield the buffers, each once; with `recurse=False` only the layer's own."""
+        return iter(self._in_tables(1, recurse))
+
+    def _in_tables(self, table: int, recurse: bool) -> list[Any]:
+        parts = torch_private.modules_of(self) if recurse else [self]
+        tensors = [tensor for part in parts for tensor in torch_private.tensor_tables(part)[table].values()]
+        return list({id(tensor): tensor for tensor in tensors if tensor is not None}.values())
+
     # Building -----------------------------------------------------------------------------------------------------
 
     def build(self, input_shape: Any) -> None:
@@ -642,6 +661,10 @@ class Layer(torch.nn.Module):
         return attribute
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training" and name in self.__dict__:
+            # Each `train()` and `eval()` of a model comes here for each layer.
+            self.__dict__[name] = value
+            return
         if isinstance(self.__dict__.get(name), Variable) and self.__dict__[name] is not value:
             del self._variables[name], self.__dict__[name]
             delattr(self, name)
@@ -949,11 +972,10 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
     """
     seen = set() if seen is None else seen
     table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
+    weights, buffers = torch_private.tensor_tables(module)
     for attribute in torch_private.own_tensors(module):
-        tensor = getattr(module, attribute)
+        tensor = weights[attribute] if attribute in weights else buffers[attribute]
         variable = table.get(attribute)
-        if isinstance(tensor, Variable):
-            tensor = tensor.value
         if tensor is None or id(tensor) in seen:
             continue
         seen.add(id(tensor))
@@ -963,7 +985,9 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
                 table[attribute] = variable
         variable.path = f"{prefix}/{variable.name}" if prefix else variable.name
         yield variable
-    for child_name, child in module.named_children():
+    for child_name, child in torch_private.children_of(module).items():
+        if child is None:
+            continue
         label = child.name if isinstance(child, Layer) else child_name
         yield from variables_of(child, f"{prefix}/{label}" if prefix else label, seen)
 

@@ -115,6 +115,8 @@ def see(model: torch.nn.Module) -> None:
 def _left(model: torch.nn.Module) -> list[torch.nn.Module]:
     inside = [module for module in model.modules() if module is not model]
     left = [module for module in inside if vars(module).get(_TRAINS) is False]
+    if not left:
+        return []
     ends = [module for module in inside if next(module.children(), None) is None]
     # `eval()` on the whole of a module is what one calls before using it, and not meant to outlast a `fit`.
     return left if any(vars(module).get(_TRAINS) is not False for module in ends) else []

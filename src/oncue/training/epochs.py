@@ -63,7 +63,8 @@ def train_epochs(
         initial_epoch: The index of the first epoch.
         validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
     """
-    training, testing = Steps(model, "train", callbacks), Steps(model, "test", callbacks)
+    training = Steps(model, "train", callbacks)
+    testing = training if validation is None else Steps(model, "test", callbacks)
     logs: dict[str, Any] = {}
     with RunState(model, batches, callbacks, validation) as run_state:
         pending = run_state.pending()

@@ -149,5 +149,13 @@ def metrics_of_layers(model: torch.nn.Module) -> list[Metric]:
     Args:
         model: The model.
     """
-    inside = (module for module in model.modules() if module is not model)
-    return [value for module in inside for value in vars(module).values() if isinstance(value, Metric)]
+    found: list[Metric] = []
+    # A module has dozens of attributes, of few classes.
+    known: dict[type, bool] = {}
+    for module in model.modules():
+        values = vars(module).values()
+        kinds = set(map(type, values))
+        known.update({kind: issubclass(kind, Metric) for kind in kinds - known.keys()})
+        if module is not model and any(map(known.__getitem__, kinds)):
+            found += [value for value in values if isinstance(value, Metric)]
+    return found

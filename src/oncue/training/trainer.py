@@ -608,9 +608,7 @@ class Trainer(Layer):
     @staticmethod
     def _take_old_arguments(method: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of arguments of older generations under their new names; refuse unknown ones."""
-        signature = inspect.signature(getattr(Trainer, method))
-        known = [name for name in signature.parameters if name not in ("self", "kwargs")]
-        return take_old_arguments(method, known, kwargs)
+        return take_old_arguments(method, _arguments_of(method), kwargs) if kwargs else {}
 
     @contextmanager
     def _running(self, method: str) -> Iterator[None]:
@@ -756,7 +754,8 @@ class Trainer(Layer):
     def _optimized(self) -> list[Variable]:
         """Return the variables that the optimizer is for, in the model's order: those to train, and those it has already."""
         held = {id(parameter) for parameter in self.optimizer._parameters} if self.optimizer is not None else set()
-        return [variable for variable in self.weights if variable.trainable or id(variable.value) in held]
+        pairs = [(variable, variable.value) for variable in self.weights]
+        return [variable for variable, tensor in pairs if tensor.requires_grad or id(tensor) in held]
 
     def _predict_forward(self) -> Forward:
         return inference_forward(self, self._forward, self._plan.precision)
@@ -922,9 +921,10 @@ class Trainer(Layer):
         # Those of a lazy module, too: they get their values where they are.
         if any(tensor.device != device for tensor in (*self.parameters(), *self.buffers())):
             self.to(device)
+        wanted = {"_device": device, "_off_cpu": device.type != "cpu"}
         for module in self.modules():
             if isinstance(module, Layer):
-                module._device, module._off_cpu = device, device.type != "cpu"
+                module.__dict__.update(wanted)
         return device
 
     def _place_part(self, part: torch.nn.Module) -> None:
@@ -1028,6 +1028,11 @@ class _LayerLosses:
         return isinstance(other, _LayerLosses) and vars(self) == vars(other)
 
     __hash__ = None  # type: ignore[assignment]  # it is compared, and is no key
+
+
+def _arguments_of(method: str) -> list[str]:
+    signature = inspect.signature(getattr(Trainer, method))
+    return [name for name in signature.parameters if name not in ("self", "kwargs")]
 
 
 def is_unready(tensor: torch.Tensor) -> bool:
