@@ -94,10 +94,10 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "global_clipnorm": lambda made: keras.optimizers.SGD(0.05, global_clipnorm=0.1),
     "average": lambda made: keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=4),
     "schedule": lambda made: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
+    "scaled loss": lambda made: keras.optimizers.SGD(0.05, loss_scale_factor=8.0),
 }
 FOLLOWING: dict[str, Callable[[Any], Any]] = {
     "accumulation": lambda made: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2),
-    "scaled loss": lambda made: keras.optimizers.SGD(0.05, loss_scale_factor=8.0),
     "torch RMSprop": lambda made: keras.optimizers.TorchOptimizer(torch.optim.RMSprop),
 }
 TORCH: dict[str, Callable[[Any], Any]] = {

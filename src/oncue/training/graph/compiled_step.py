@@ -17,7 +17,7 @@ from oncue.layers.masking import Masking
 from oncue.layers.rnn import RNN
 from oncue.layers.trial import Trial
 from oncue.nested import named_leaves
-from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
+from oncue.optimizers.graph_update import GraphUpdate, graph_update
 from oncue.training.graph.refusal import reason_of
 from oncue.training.graph.step_graph import StepGraph
 from oncue.training.step import objective
@@ -60,7 +60,7 @@ class CompiledStep:
         self._signature: Signature | None = None
         self._graph: StepGraph | None = None
         self._alone = False
-        self._update: CompiledUpdate | None = None
+        self._update: GraphUpdate | None = None
         self._parameters: list[tuple[int, bool]] | None = None
         self._optimizer: Any = None
         # What the optimizer's settings were when they were looked at last.
@@ -203,7 +203,9 @@ class CompiledStep:
                 self._refuse(obstacle)
                 return None
             if self._kind == "train" and self._update is None:
-                self._update = compiled_update(self._plan.optimizer)
+                optimizer = self._plan.optimizer
+                # A graph of this kind can't be another one in some of the steps.
+                self._update = graph_update(optimizer) if optimizer.gradient_accumulation_steps is None else None
                 if self._update is not None:
                     self._update.begin()
             self._make(batch, signature, measures=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
 from oncue.nested import map_leaves, named_leaves
-from oncue.optimizers.compiled_update import CompiledUpdate
+from oncue.optimizers.graph_update import GraphUpdate
 from oncue.torch_private import compiler_options
 from oncue.training.graph.compiled_region import CompiledRegion
 from oncue.training.graph.recorded import record_cuda
@@ -45,7 +45,7 @@ class StepGraph:
         plan: Plan,
         like: Batch,
         eager: Callable[[Batch], Any],
-        update: CompiledUpdate | None,
+        update: GraphUpdate | None,
         *,
         kind: str,
         measures: bool,
@@ -96,6 +96,10 @@ class StepGraph:
         def follow() -> None:
             if update is not None:
                 update.follow()
+                for place, (weight, parameter) in enumerate(zip(update.weights, optimizer._parameters, strict=True)):
+                    same = weight.data_ptr() == parameter.data_ptr() and weight.dtype == parameter.dtype
+                    if weight.requires_grad or not same:
+                        update.weights[place] = parameter.detach()
             weights = [p.detach() for p in optimizer._parameters] if update is None else update.weights
             parameters.update(zip(names, weights, strict=True))
             buffers.update(module.named_buffers())
