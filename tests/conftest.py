@@ -28,7 +28,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from helpers import uncompiled  # noqa: E402
 from oncue.legacy import warning as legacy_warning  # noqa: E402
+from oncue.training.graph.choice import GraphChoice  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("oncue", deadline=None, derandomize=True)
@@ -54,18 +56,12 @@ def pytest_unconfigure() -> None:
     socket.socket.connect = _connect  # type: ignore[method-assign]  # as it was
 
 
-# The one example in a docstring that waits for a compiler.
-COMPILES = "oncue.training.graph.compiled_region.CompiledRegion"
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the parity tests by where they lie, and skip what needs an accelerator that isn't there."""
     no_gpu = pytest.mark.skip(reason="needs an accelerator")
     for item in items:
         if "parity" in item.path.parts:
             item.add_marker(pytest.mark.parity)
-        if item.name == COMPILES:
-            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
             item.add_marker(no_gpu)
 
@@ -75,6 +71,12 @@ def _float32() -> None:
     """Let cuDNN compute in float32: its recurrent kernels and convolutions round to TF32's 10 bits by default."""
     if torch.cuda.is_available():
         torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave traced graphs as they are: the C++ compiler takes seconds for each."""
+    monkeypatch.setattr(GraphChoice, "compiler", staticmethod(uncompiled))
 
 
 @pytest.fixture(autouse=True)

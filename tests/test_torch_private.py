@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
-import traceback
 import warnings
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ import torch
 from oncue import Sequential, layers, torch_private
 from oncue.optimizers import SGD, Adam, sgd
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
-from oncue.training.graph.compiled_region import CompiledRegion
-from oncue.training.graph.refusal import reason_of
 
 PACKAGE = Path(__file__).parents[1] / "src" / "oncue"
 
@@ -176,31 +172,6 @@ def test_all_modules_without_the_name() -> None:
     assert found == torch_private.modules_of(public) == list(module.modules()) and len(found) == 5
 
 
-def test_identities_without_the_name() -> None:
-    module = torch.nn.Linear(2, 1)
-    del vars(module)["_parameters"]
-    with pytest.raises(
-        RuntimeError, match=r"has no `nn.Module._parameters`, which oncue needs to see whether a weight"
-    ):
-        torch_private.identities([module])
-
-
-def test_what_identities_tell() -> None:
-    module, thing = Held(), Public(Held())
-    owners = [module, thing]
-    seen = [torch_private.identities(owners)]
-    module.weight = torch.nn.Parameter(torch.ones(1))
-    seen.append(torch_private.identities(owners))
-    module.weight.requires_grad = False
-    seen.append(torch_private.identities(owners))
-    module.kept = torch.zeros(1)
-    seen.append(torch_private.identities(owners))
-    thing.state_dict = module.state_dict
-    seen.append(torch_private.identities(owners))
-    assert seen[-1] == torch_private.identities(owners)
-    assert all(one != other for one, other in pairwise(seen))
-
-
 def test_a_compiled_module_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: Any = torch.compile(torch.nn.Linear(2, 1))
     monkeypatch.setattr(torch_private, "_COMPILED", "_renamed")
@@ -310,26 +281,24 @@ def test_lstms_with_other_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_step_with_an_lstm_runs_eagerly_without_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oncue.layers.lstm_in_graph._HAS_KERNEL", False)
-    assert "would unroll `LSTM`" in _reason([layers.Input((3, 2)), layers.LSTM(2), layers.Dense(1)])
+    monkeypatch.setattr("oncue.training.graph.lstm._HAS_KERNEL", False)
+    assert "`torch.lstm` would be unrolled" in _reason([layers.Input((3, 2)), layers.LSTM(2), layers.Dense(1)])
 
 
 def test_the_compiler_without_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch._dynamo
-
-    graph = torch.fx.symbolic_trace(torch.nn.Identity())
+    graph, cpu = torch_private.traced(lambda x: [x + 1], [torch.ones(1)]), torch.device("cpu")
+    monkeypatch.setattr(torch_private, "compiler_options", lambda device: {"renamed": True})
     with pytest.raises(
         RuntimeError, match=r"has no `_inductor.config.renamed`, which oncue needs to compile a training"
     ):
-        torch_private.compile_graph("inductor", graph, [torch.ones(1)], {"renamed": True})
-    monkeypatch.delattr(torch._dynamo, "lookup_backend")
-    with pytest.raises(RuntimeError, match=r"has no `_dynamo.lookup_backend`, which oncue needs to compile a training"):
-        torch_private.compile_graph("eager", graph, [torch.ones(1)], {})
+        torch_private.compile_traced(graph, [torch.ones(1)], cpu)
+    monkeypatch.delattr(torch._inductor, "compile")
+    with pytest.raises(RuntimeError, match=r"has no `_inductor.compile`, which oncue needs to compile a training"):
+        torch_private.compile_traced(graph, [torch.ones(1)], cpu)
 
 
 def test_a_step_runs_eagerly_where_a_setting_of_the_compiler_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Where it is used, it was imported by name.
-    monkeypatch.setattr("oncue.training.graph.step_graph.compiler_options", lambda device: {"renamed": True})
+    monkeypatch.setattr(torch_private, "compiler_options", lambda device: {"renamed": True})
     assert "has no `_inductor.config.renamed`" in _reason([layers.Input((2,)), layers.Dense(1)])
 
 
@@ -342,75 +311,9 @@ def _reason(parts: list[Any]) -> str:
     return " ".join(str(one.message) for one in caught)
 
 
-def test_a_graph_without_the_switch() -> None:
-    def graph() -> int:
-        return 1
-
-    graph._torchdynamo_orig_callable = len  # type: ignore[attr-defined]
-    assert torch_private.without_switch(graph) is len
-    del graph._torchdynamo_orig_callable  # type: ignore[attr-defined]
-    assert torch_private.without_switch(graph) is graph
-
-
-def test_rnns_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch._dynamo
-
-    class Config:
-        pass
-
-    monkeypatch.setattr(torch._dynamo, "config", Config())
-    with torch_private.rnns_traced():
-        assert not hasattr(torch._dynamo.config, "allow_rnn")
-
-
 def test_the_log_is_as_it_was_after_tracing() -> None:
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     with pytest.raises(ValueError, match="untraced"), torch_private.quiet_tracing():
         assert logger.disabled
         raise ValueError("untraced")
     assert not logger.disabled
-
-
-def test_the_cause_of_a_wrapped_error() -> None:
-    error: Any = RuntimeError("outer")
-    assert torch_private.cause_of(error) is error
-    error.inner_exception = ValueError("inner")
-    assert torch_private.cause_of(error) is error.inner_exception
-
-
-def test_the_cause_of_a_graph_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch._dynamo
-
-    class Break(Exception):
-        pass
-
-    monkeypatch.setattr(torch._dynamo.exc, "Unsupported", Break)
-    outer, middle, first = Break("outer"), Break("middle"), Break("first")
-    outer.__cause__, middle.__cause__, first.__cause__ = middle, first, ValueError("not a break")
-    assert torch_private.cause_of(outer) is first
-    monkeypatch.delattr(torch._dynamo.exc, "Unsupported")
-    assert torch_private.cause_of(outer) is outer
-
-
-def test_the_line_of_a_graph_break() -> None:
-    error: Any = RuntimeError("a break")
-    error.real_stack = traceback.extract_stack()
-    file, _, code = torch_private.traced_lines(error)[-1]
-    assert file == __file__ and code == "error.real_stack = traceback.extract_stack()"
-    assert reason_of(error).startswith(f"a break, at `{code}` (test_torch_private.py, line ")
-    del error.real_stack
-    assert torch_private.traced_lines(error) == [] and reason_of(error) == "a break"
-
-
-def test_a_region_is_compiled_through_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    compile_graph = torch_private.compile_graph
-
-    def noted(backend: str, *rest: Any) -> Any:
-        asked.append(backend)
-        return compile_graph(backend, *rest)
-
-    monkeypatch.setattr(torch_private, "compile_graph", noted)
-    monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
-    assert CompiledRegion(lambda x: (x + 1,), {}, [])(torch.ones(1)) == (torch.tensor([2.0]),)
-    assert asked == ["eager"]

@@ -61,8 +61,6 @@ def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -
     if has_torch_function_unary(like):
         seen: Tensor = handle_torch_function(seeded_mask, (like,), seeds, shape, keep, like)
         return seen
-    if like.device.type == "cpu" and torch.compiler.is_compiling():
-        return seeded_mask_in_graph(seeds, shape, keep, like)
     return _draw(seeds, shape, keep, like.dtype, like.device)
 
 

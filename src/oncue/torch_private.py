@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -103,42 +103,6 @@ def modules_of(module: torch.nn.Module) -> list[torch.nn.Module]:
     except AttributeError:
         return list(torch.nn.Module.modules(module))
     return list(found.values())
-
-
-def identities(owners: Sequence[Any]) -> list[list[int]]:
-    """Return the identity of every attribute's value, of every module's tensors and of their memory, and what is trained.
-
-    Names: `Module._parameters`, `Module._buffers`. Between two compiled steps with a callback in between it must be seen
-    whether a weight was replaced; `Module.parameters()` tells, too, in five times the time. Without the names, a clear
-    error, and with it eager steps.
-
-    Args:
-        owners: Any objects, modules among them.
-
-    Returns:
-        Numbers that are equal to those of an earlier call when nothing was set to another object in between.
-
-    Raises:
-        RuntimeError: When the names are gone.
-
-    Example:
-        >>> module = torch.nn.Linear(2, 1)
-        >>> before = identities([module])
-        >>> module.bias.requires_grad = False
-        >>> identities([module]) == before
-        False
-    """
-    found = [list(map(id, vars(owner).values())) for owner in owners]
-    try:
-        for owner in owners:
-            if isinstance(owner, torch.nn.Module):
-                weights = [weight for weight in owner._parameters.values() if weight is not None]
-                tensors = weights + [buffer for buffer in owner._buffers.values() if buffer is not None]
-                found.append([id(weight) + weight.requires_grad for weight in weights])
-                found.append([address for tensor in tensors for address in (id(tensor), tensor.data_ptr())])
-    except AttributeError as error:
-        raise _gone("nn.Module._parameters", "see whether a weight was replaced between compiled steps") from error
-    return found
 
 
 def tables(module: torch.nn.Module) -> list[dict[str, Any]]:
@@ -460,74 +424,6 @@ def compiler_options(device: torch.device) -> dict[str, Any]:
     return {"cpp_wrapper": True, "fallback_random": True} if device.type == "cpu" else {}
 
 
-def compile_graph(
-    backend: str, module: torch.fx.GraphModule, inputs: list[Any], options: dict[str, Any]
-) -> Callable[..., Any]:
-    """Compile a graph that torch's compiler has traced, as `torch.compile(backend=...)` would.
-
-    Names: `torch._dynamo.lookup_backend`, `torch._inductor.config`, the backend's argument `config_patches`. `torch.compile`
-    doesn't hand out the compiled graph, which is called here without the compiler's checks. Without them, a clear error,
-    and with it eager steps.
-
-    Args:
-        backend: The backend's name; only "inductor" has settings.
-        module: The graph.
-        inputs: What it was traced with.
-        options: Settings of inductor by name.
-
-    Returns:
-        A function of the graph's inputs that returns its outputs.
-
-    Raises:
-        RuntimeError: When a name is gone.
-    """
-    try:
-        find: Any = torch._dynamo.lookup_backend
-    except AttributeError as error:
-        raise _gone("_dynamo.lookup_backend", "compile a training step") from error
-    if backend != "inductor":
-        compiled: Callable[..., Any] = find(backend)(module, inputs)
-        return compiled
-    import torch._inductor.config as known
-
-    for name in options:
-        if not hasattr(known, name):
-            raise _gone(f"_inductor.config.{name}", "compile a training step")
-    compiled = find(backend)(module, inputs, config_patches=options)
-    return compiled
-
-
-def without_switch(graph: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a compiled graph without the switch around it that keeps torch from compiling what it calls.
-
-    Name: `_torchdynamo_orig_callable`. Only calls from within compiled code need the switch, which takes an eighth of a
-    tiny step. Without the name, the graph as it is.
-
-    Example:
-        >>> without_switch(len) is len
-        True
-    """
-    inner: Callable[..., Any] = getattr(graph, "_torchdynamo_orig_callable", graph)
-    return inner
-
-
-def rnns_traced() -> AbstractContextManager[Any]:
-    """Return a context in which torch's compiler looks into modules that are an RNN.
-
-    Name: `torch._dynamo.config.allow_rnn`. Without it, the compiler decides by itself; when it refuses such modules, steps
-    run eagerly.
-
-    Example:
-        >>> with rnns_traced():
-        ...     torch._dynamo.config.allow_rnn
-        True
-    """
-    if not hasattr(torch._dynamo.config, "allow_rnn"):
-        return nullcontext()
-    context: AbstractContextManager[Any] = torch._dynamo.config.patch(allow_rnn=True)
-    return context
-
-
 @contextmanager
 def quiet_tracing() -> Iterator[None]:
     """Keep torch's compiler from logging what it can't trace, in a hundred lines, before it raises it.
@@ -547,40 +443,114 @@ def quiet_tracing() -> Iterator[None]:
         logger.disabled = before
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """Return the error of torch's compiler that another part of it wrapped, or that led to it; other errors as they are.
-
-    Names: `torch._dynamo.exc.Unsupported`, `torch._dynamo.exc.BackendCompilerFailed.inner_exception`. In torch 2.9 a graph
-    break within a `with` is an error of the `with`, whose cause is the break. Without the names, the reason given for an
-    eager step is that of the outer error.
-
-    Example:
-        >>> cause_of(ValueError("as it is"))
-        ValueError('as it is')
-    """
-    inner = getattr(error, "inner_exception", None)
-    if isinstance(inner, BaseException):
-        return inner
-    unsupported = getattr(getattr(torch._dynamo, "exc", None), "Unsupported", ())
-    while isinstance(error, unsupported) and isinstance(error.__cause__, unsupported):
-        error = error.__cause__
-    return error
+# Tracing ------------------------------------------------------------------------------------------------------------
 
 
-def traced_lines(error: BaseException) -> list[tuple[str, int, str]]:
-    """Return the lines of code that torch's compiler was tracing when it raised an error, the innermost last.
+def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.GraphModule:
+    """Run a function once on stand-ins without values, and return what it did with them as a graph.
 
-    Name: `torch._dynamo.exc.TorchDynamoException.real_stack`. Without it, none: the reason given for an eager step may
-    lack the user's line.
+    Names: `torch.fx.experimental.proxy_tensor.make_fx`, which torch doesn't promise to keep. Without it, a clear error, and
+    with it eager steps.
 
     Args:
-        error: Any error.
+        function: Takes tensors and returns a list of tensors; may change those that it takes.
+        inputs: Tensors of the shapes that it is for.
 
     Returns:
-        For each line its file, its number and its code.
+        A module that does the same to tensors of these shapes.
+
+    Raises:
+        RuntimeError: When the name is gone.
+        Exception: Whatever the function raises.
 
     Example:
-        >>> traced_lines(ValueError("not the compiler's"))
-        []
+        >>> graph = traced(lambda x: [x + 1], [torch.zeros(2)])
+        >>> graph(torch.ones(2))
+        [tensor([2., 2.])]
     """
-    return [(line.filename, line.lineno, line.line or "") for line in getattr(error, "real_stack", None) or ()]
+    try:
+        from torch.fx.experimental.proxy_tensor import make_fx
+    except ImportError as error:
+        raise _gone("fx.experimental.proxy_tensor.make_fx", "trace a training step") from error
+    with quiet_tracing():
+        return make_fx(function, tracing_mode="fake")(*inputs)
+
+
+def compile_traced(
+    graph: torch.fx.GraphModule, inputs: Sequence[Tensor], device: torch.device
+) -> Callable[..., Sequence[Tensor]]:
+    """Compile a graph of `traced` by torch's compiler.
+
+    Names: `torch._inductor.compile`, and the settings of `compiler_options`. Without them, a clear error, and with it eager
+    steps.
+
+    Args:
+        graph: The graph.
+        inputs: Tensors such as it will be called with.
+        device: Where they are.
+
+    Returns:
+        A function that does the same.
+
+    Raises:
+        RuntimeError: When a name is gone.
+        Exception: Whatever the compiler raises.
+    """
+    try:
+        import torch._inductor.config as known
+
+        make = torch._inductor.compile
+    except (ImportError, AttributeError) as error:
+        raise _gone("_inductor.compile", "compile a training step") from error
+    options = compiler_options(device)
+    for name in options:
+        if not hasattr(known, name):
+            raise _gone(f"_inductor.config.{name}", "compile a training step")
+    with torch.no_grad():
+        compiled: Callable[..., Sequence[Tensor]] = make(graph, list(inputs), options=options)
+    return compiled
+
+
+def tracing_problem(error: BaseException) -> str | None:
+    """Return in plain words what a tracer's error means; None for other errors.
+
+    Names: `torch._subclasses.fake_tensor.DataDependentOutputException`, `DynamicOutputShapeException`,
+    `UnsupportedOperatorException`, and the text about tensors that aren't stand-ins. Without them, the error's own text is
+    shown.
+
+    Example:
+        >>> tracing_problem(ValueError("other")) is None
+        True
+    """
+    kind = type(error).__name__
+    if kind == "DataDependentOutputException":
+        return "Python code reads the value of a tensor, which a graph doesn't have"
+    if kind == "DynamicOutputShapeException":
+        return "the shape of a result depends on the values of a tensor"
+    if kind == "GuardOnDataDependentSymNode":
+        return "Python code decides by the value of a tensor, which a graph doesn't have"
+    if "convert all Tensors to FakeTensors" in str(error):
+        return "it uses a tensor that is made outside of torch's functions in each step"
+    return None
+
+
+def has_hooks(owner: torch.nn.Module | Tensor) -> bool:
+    """Return whether a module or a parameter has hooks of a forward or a backward pass.
+
+    Names: `Module._forward_hooks`, `_forward_pre_hooks`, `_backward_hooks`, `_backward_pre_hooks`, `Tensor._backward_hooks`,
+    `_post_accumulate_grad_hooks`. Without them, there seem to be none: the trial of a graph may still show a difference.
+
+    Example:
+        >>> layer = torch.nn.Linear(1, 1)
+        >>> before, _ = has_hooks(layer), layer.register_forward_hook(print)
+        >>> before, has_hooks(layer)
+        (False, True)
+    """
+    names = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_post_accumulate_grad_hooks",
+    )
+    return any(bool(getattr(owner, name, None)) for name in names)

@@ -83,9 +83,8 @@ def test_a_bare_step_stays_within_its_budget() -> None:
     assert 0 < calls_per_step() <= BARE
 
 
-def test_a_compiled_step_stays_within_its_budget_and_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What runs inside the graph is the compiler's affair; torch's own way of running it makes it quickly.
-    monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
+@pytest.mark.usefixtures("quick")
+def test_a_compiled_step_stays_within_its_budget_and_is_one_graph() -> None:
     made = model()
     made.compile("adam", "mse", metrics=["accuracy"], jit_compile=True)
     made.fit(X[:40], Y[:40], batch_size=4, verbose=0)
@@ -94,31 +93,27 @@ def test_a_compiled_step_stays_within_its_budget_and_is_one_graph(monkeypatch: p
         with Calls() as calls:
             made.fit(X[: 4 * steps], Y[: 4 * steps], batch_size=4, verbose=0)
         counts.append(calls.count)
-    region = next(iter(made._plan.graphs.steps["train"]._graphs.values())).region
-    assert region.graphs == 1
-    # All but the first call ever and the first of each pass.
-    assert region.direct_calls == 10 + 100 + 200 - 4
+    assert made._plan.graphs.steps["train"].graphs == 1
+    assert made._plan.graphs.steps["train"].eager_batches == 0
     assert 0 < (counts[1] - counts[0]) / 100 <= COMPILED
-    torch._dynamo.reset()
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("optimizer", ["adam", "torch"])
-def test_no_two_inputs_of_a_graph_share_memory(monkeypatch: pytest.MonkeyPatch, optimizer: str) -> None:
+def test_no_two_inputs_of_a_graph_share_memory(optimizer: str) -> None:
     # torch makes such tensors again, as views of one, in every call: 4 microseconds for each weight.
-    monkeypatch.setattr("oncue.training.graph.compiled_region.BACKEND", "eager")
     made, pointers = model(), list[int]()
     chosen = optimizer if optimizer == "adam" else torch.optim.Adam(made.parameters(), lr=0.001)
     made.compile(chosen, "mse", metrics=["accuracy"], jit_compile=True)
 
     class Look(Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            region = next(iter(made._plan.graphs.steps["train"]._graphs.values())).region
-            pointers[:] = [tensor.untyped_storage().data_ptr() for tensor in region._inputs]
+            graph = next(iter(made._plan.graphs.steps["train"]._graphs.values()))
+            pointers[:] = [tensor.untyped_storage().data_ptr() for tensor in graph.state]
 
     made.fit(X[:40], Y[:40], batch_size=4, verbose=0, callbacks=[Look()])
     assert len(pointers) > len(list(made.parameters()))
     assert len(pointers) == len(set(pointers))
-    torch._dynamo.reset()
 
 
 def test_a_step_that_is_listened_to_stays_within_its_budget() -> None:

@@ -59,6 +59,9 @@ class Layer(torch.nn.Module):
         torch.Size([1, 2])
     """
 
+    of_the_run: frozenset[str] = frozenset({"_added_losses", "_device", "_in_pass"})
+    """Attributes that say how a run goes, and not what is computed."""
+
     supports_masking: bool = False
     # Whether `compute_mask` may return a mask for inputs without one. Taken to be True of every class that overrides it,
     # unless that class says False, and of a layer that is given one of its own: else it isn't asked where no mask comes.

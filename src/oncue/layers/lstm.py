@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from oncue import activations, regularizers
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
-from oncue.layers.lstm_in_graph import lstm_in_graph, weights_are_usual
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
 from oncue.legacy import accepts_old_arguments
@@ -131,8 +130,7 @@ class LSTMCell(RecurrentCell):
         parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
         if self.bias is not None:
             parameters += [self.bias, torch.zeros_like(self.bias)]
-        compiled = torch.compiler.is_compiling() and weights_are_usual(parameters)
-        outputs, last, memory = (lstm_in_graph if compiled else torch.lstm)(
+        outputs, last, memory = torch.lstm(
             inputs,
             [state[None] for state in states],
             one_chunk(parameters),

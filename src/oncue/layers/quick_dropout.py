@@ -36,8 +36,6 @@ def dropout(inputs: Tensor, rate: float) -> Tensor:
     if has_torch_function_unary(inputs):
         seen: Tensor = handle_torch_function(dropout, (inputs,), inputs, rate)
         return seen
-    if torch.compiler.is_compiling():
-        return dropout_in_graph(inputs, rate)
     count = _words(inputs, rate, _LEAST)
     if count is None:
         return F.dropout(inputs, rate)

@@ -43,7 +43,7 @@ class AdamW(Adam):
 
     weight_decay: float = setting("weight_decay", _decay, "Decoupled weight decay.")
 
-    update_rule = staticmethod(Adam.update_rule)
+    has_compiled_rule = True  # Adam's
 
     def __init__(
         self,

@@ -88,6 +88,24 @@ class Trainer(Layer):
     _layer_losses: _LayerLosses | None = None
     _layer_losses_kept: bool = False
 
+    of_the_run = Layer.of_the_run | {
+        "_changes",
+        "_in_hook",
+        "_layer_losses",
+        "_layer_losses_kept",
+        "_plan",
+        "_runs",
+        "compiled",
+        "history",
+        "jit_compile",
+        "loss",
+        "optimizer",
+        "run_eagerly",
+        "steps_per_execution",
+        *_REQUESTS,
+        "stop_training",
+    }
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._refuse_unasked_methods()

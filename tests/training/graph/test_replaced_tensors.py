@@ -101,7 +101,7 @@ def assert_followed(
         np.testing.assert_allclose(to_numpy(other), to_numpy(one), rtol=1e-3, atol=1e-4)
     step = model._plan.graphs.steps["train"]
     assert step.eager_batches == 0
-    assert next(iter(step._graphs.values())).region._recorded is not None
+    assert next(iter(step._graphs.values()))._recorded is not None
     return step
 
 

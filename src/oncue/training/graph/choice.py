@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from oncue import torch_private
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batch
-from oncue.training.graph.compiled_step import CompiledStep, Signature, Step, signature_of
 from oncue.training.graph.recorded import Recorder
+from oncue.training.graph.traced_graph import Compiler
+from oncue.training.graph.traced_step import Signature, Step, TracedStep, signature_of
 
 if TYPE_CHECKING:
     from oncue.training.plan import Plan
@@ -34,10 +36,13 @@ class GraphChoice:
         False
     """
 
+    compiler: Compiler = staticmethod(torch_private.compile_traced)
+    """Makes a graph that was traced a quick one."""
+
     def __init__(self, jit_compile: bool | str = False) -> None:
         self.on = jit_compile is True
         """Whether steps are compiled."""
-        self.steps: dict[str, CompiledStep] = {}
+        self.steps: dict[str, TracedStep] = {}
         """The compiled steps, by "train", "test" and "predict"."""
         self.record: Recorder | None = None
         """Records graphs in place of `record_cuda`, and on any device; None for CUDA graphs where there is CUDA."""
@@ -107,7 +112,7 @@ class GraphChoice:
             yield eager
             return
         if kind not in self.steps:
-            self.steps[kind] = CompiledStep(model, plan, kind)
+            self.steps[kind] = TracedStep(model, plan, kind)
         step = self.steps[kind].renew(eager, self._typical.get(kind), alone)
         try:
             yield step

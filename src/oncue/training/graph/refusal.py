@@ -1,31 +1,46 @@
-"""Why something can't be compiled, in a sentence."""
+"""Why something can't become a graph, in a sentence."""
 
 from __future__ import annotations
 
-import re
+import linecache
+import traceback
+from pathlib import Path
+from types import TracebackType
 
-from oncue.torch_private import cause_of, traced_lines
+import torch
+
+from oncue import torch_private
+
+_NOT_THE_USERS = tuple(f"{Path(file).parent}/" for file in (torch.__file__, torch_private.__file__))
+
+
+class RefusalError(RuntimeError):
+    """A step can't be a graph; its text says why, as the end of a sentence."""
 
 
 def reason_of(error: BaseException) -> str:
-    r"""Return what an error of torch's compiler says, with the line of the user's code that it is about.
+    r"""Return why a step can't be a graph, with the line of the user's code that it is about.
 
     Args:
-        error: What was raised while a graph was made.
+        error: What was raised while the step was traced or compiled.
 
     Example:
-        >>> reason_of(RuntimeError("Unsupported call\n  Explanation: none.\n"))
+        >>> reason_of(RuntimeError("Unsupported call\nMore about it"))
         'Unsupported call'
     """
-    error = cause_of(error)
     text = str(error).strip() or type(error).__name__
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    context = re.search(r"Developer debug context: (.+)", text)
-    places = re.findall(r'File "([^"]+)", line (\d+), in \S+\n\s+(.+)', text) or traced_lines(error)
-    reason = lines[0].rstrip(".")
-    if context is not None and context.group(1).strip() not in ("", reason):
-        reason += f" ({context.group(1).strip()[:200]})"
-    if places:
-        file, line, code = places[-1]
-        reason += f", at `{code.strip()}` ({file.rsplit('/', 1)[-1]}, line {line})"
-    return reason
+    if not isinstance(error, RefusalError):
+        text = torch_private.tracing_problem(error) or text.splitlines()[0].rstrip(".")
+    line = _line_of(error.__traceback__)
+    return f"{text}, at {line}" if line else text
+
+
+def _line_of(trace: TracebackType | None) -> str | None:
+    """Return the innermost line of a traceback that belongs to neither torch nor oncue."""
+    for frame in reversed(traceback.extract_tb(trace)):
+        if frame.filename.startswith(_NOT_THE_USERS) or not frame.lineno:
+            continue
+        code = linecache.getline(frame.filename, frame.lineno).strip()
+        if code:
+            return f"`{code}` ({Path(frame.filename).name}, line {frame.lineno})"
+    return None

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from oncue.layers.quick_dropout import dropout, dropout_in_graph
 from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
 from oncue.training.graph.lstm import lstm
+from oncue.training.graph.refusal import RefusalError
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -22,13 +23,13 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
 
 def _lstm(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
     if "batch_sizes" in kwargs or (len(args) > 1 and isinstance(args[1], Tensor)):
-        raise RuntimeError("a packed sequence would be unrolled over all steps by `torch.lstm`")
+        raise RefusalError("a packed sequence would be unrolled over all steps by `torch.lstm`")
     return lstm(*args, **kwargs)
 
 
 def _unrolled(function: Callable[..., Any]) -> Callable[..., NoReturn]:
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise RuntimeError(f"`torch.{function.__name__}` would be unrolled over all steps of its sequences")
+        raise RefusalError(f"`torch.{function.__name__}` would be unrolled over all steps of its sequences")
 
     return refuse
 
@@ -42,4 +43,4 @@ REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.rnn_tanh: _unrolled(torch.rnn_tanh),
     torch.rnn_relu: _unrolled(torch.rnn_relu),
 }
-"""What is called instead of a function, with the same arguments; what can't be part of a graph raises a RuntimeError."""
+"""What is called instead of a function, with the same arguments; what can't be part of a graph raises a RefusalError."""

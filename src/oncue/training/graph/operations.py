@@ -1,0 +1,160 @@
+"""What stands between a step's Python code and torch while the step becomes a graph: tensors are found, or stood for."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from oncue.training.graph.refusal import RefusalError
+from oncue.training.graph.replaced import REPLACED
+
+_LARGE_ARRAY = 2**16
+"""How many bytes of a NumPy array may become constants of a graph; smaller ones are watched."""
+
+
+class _Operations(TorchFunctionMode):
+    """Sees the tensors that functions of torch get, and puts other functions in place of some."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = self._each(args), self._each(dict(kwargs or {}))
+        return REPLACED.get(func, func)(*given[0], **given[1])
+
+    @abstractmethod
+    def _one(self, tensor: Tensor) -> Tensor:
+        """Return what a function gets in place of a tensor."""
+
+    def _each(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._one(value)
+        kind = type(value)
+        if kind is tuple:
+            return tuple([self._each(item) for item in value])
+        if kind is list:
+            return [self._each(item) for item in value]
+        if kind is dict:
+            return {key: self._each(item) for key, item in value.items()}
+        if kind is np.ndarray and value.nbytes > _LARGE_ARRAY:
+            raise RefusalError(
+                f"it reads a NumPy array of shape {value.shape}, whose values would be fixed (keep it as a buffer: "
+                "`self.register_buffer(name, torch.as_tensor(array))`)"
+            )
+        if hasattr(kind, "__torch_function__") and hasattr(kind, "value"):
+            # A variable, of a metric say, which would itself be asked to call the function, out of sight.
+            with self:
+                held = value.value
+            return self._one(held) if isinstance(held, Tensor) else value
+        return value
+
+
+class Finding(_Operations):
+    """Finds the tensors from outside that functions of torch get while the block runs, and keeps their values.
+
+    Args:
+        batch: The tensors of the batch, which are no state.
+
+    Example:
+        >>> weight = torch.ones(2)
+        >>> with Finding([]) as finding:
+        ...     _ = weight.mul_(torch.tensor(2.0))
+        >>> [(found.tensor is weight, found.before) for found in finding.found.values()]
+        [(True, tensor([1., 1.]))]
+    """
+
+    def __init__(self, batch: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.found: dict[int, FoundTensor] = {}
+        """What was found, by the identity of the tensor."""
+        self._known = {id(tensor) for tensor in batch}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        self._know(result)
+        return result
+
+    def _one(self, tensor: Tensor) -> Tensor:
+        if id(tensor) not in self._known:
+            self._known.add(id(tensor))
+            self.found[id(tensor)] = FoundTensor(tensor)
+        return tensor
+
+    def _know(self, value: Any) -> None:
+        if isinstance(value, Tensor):
+            self._known.add(id(value))
+        elif isinstance(value, (tuple, list)):
+            for item in value:
+                self._know(item)
+
+    def put_back(self) -> dict[int, Tensor]:
+        """Put the values back that were changed, and return what they were changed to, by the tensors' identities."""
+        return {key: now for key, found in self.found.items() if (now := found.put_back()) is not None}
+
+
+class FoundTensor:
+    """A tensor that a step was seen to use, and its value before.
+
+    Args:
+        tensor: The tensor.
+
+    Example:
+        >>> tensor = torch.zeros(1)
+        >>> found = FoundTensor(tensor)
+        >>> _ = tensor.add_(1.0)
+        >>> found.put_back(), tensor
+        (tensor([1.]), tensor([0.]))
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.before = tensor.detach().clone()
+
+    @torch.no_grad()
+    def put_back(self) -> Tensor | None:
+        """Return a copy of what the tensor was changed to, after which it is as before; None when it wasn't changed."""
+        now = self.tensor.detach()
+        if now.shape == self.before.shape and _same(now, self.before):
+            return None
+        changed = now.clone()
+        # Past autograd and its count of changes.
+        if now.shape != self.before.shape:
+            self.tensor.data = self.before.clone()
+        else:
+            self.tensor.data.copy_(self.before)
+        return changed
+
+
+class Standing(_Operations):
+    """Lets other tensors stand for some while the block runs, by whatever road code reaches them.
+
+    Args:
+        table: What stands for a tensor, by its identity; may be changed while the block runs.
+
+    Example:
+        >>> weight = torch.ones(2)
+        >>> with Standing({id(weight): torch.zeros(2)}):
+        ...     found = weight + 1
+        >>> found
+        tensor([1., 1.])
+    """
+
+    def __init__(self, table: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.table = table
+
+    def _one(self, tensor: Tensor) -> Tensor:
+        return self.table.get(id(tensor), tensor)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.is_floating_point() or one.is_complex():
+        return bool(torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True))
+    return torch.equal(one, other)

@@ -1,0 +1,150 @@
+"""StepFunction: one step on batches of one signature, as a function that can be run eagerly and be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from oncue.core.logs import Source
+from oncue.feeding.batch import Batch
+from oncue.nested import map_leaves, named_leaves
+from oncue.optimizers.compiled_update import CompiledUpdate
+from oncue.training.probe import trial
+from oncue.training.step import detached, measured, objective, samples_of
+
+if TYPE_CHECKING:
+    from oncue.training.plan import Plan
+    from oncue.training.trainer import Trainer
+
+Gradients = list[Tensor | None]
+
+
+class Outcome(NamedTuple):
+    """What a step computes, besides what it changes."""
+
+    needed: list[Tensor]
+    """What follows the step gets: outputs, gradients."""
+    loss: Tensor | None
+    outputs: list[Tensor]
+    gradients: Gradients
+
+
+class StepFunction:
+    """The part of a step that becomes a graph, and what follows it eagerly.
+
+    Args:
+        model: A prepared model.
+        plan: Its plan.
+        like: A batch of the signature that it is for.
+        eager: The eager step.
+        update: The optimizer's update when it is to be in the graph; None leaves `optimizer.step` to follow.
+        kind: "train", "test" or "predict".
+        measures: Whether the metrics are in the graph.
+    """
+
+    def __init__(
+        self,
+        model: Trainer,
+        plan: Plan,
+        like: Batch,
+        eager: Callable[[Batch], Any],
+        update: CompiledUpdate | None,
+        *,
+        kind: str,
+        measures: bool,
+    ) -> None:
+        self.model, self.plan, self.kind, self.update, self.measures = model, plan, kind, update, measures
+        has_metrics, own = plan.metrics is not None, "compute_metrics" in plan.overridden
+        self._measured_inside = measures and has_metrics and not own
+        self._measured_after = own or (has_metrics and not self._measured_inside)
+        self._gradients_follow = kind == "train" and update is None
+        self._eager = eager
+        self._form: Any = None
+        self.present: list[bool] = []
+        """Which of the optimizer's parameters got a gradient when the step was run last."""
+        self.batch_of = _apart(like)
+        self.rest: Callable[[Batch, Sequence[Tensor]], Any] | None = None
+        """What is to be done eagerly with a batch and what the graph gives; None when that is nothing."""
+        if kind == "predict":
+            self._form, self.rest = trial(model, eager, like), self._predicted
+            return
+        if self._gradients_follow or self._measured_after:
+            self.rest = self._follow
+        for _, metric in plan.named_metrics(model):
+            for variable in metric.variables:
+                variable.materialize(model.device)
+        self._compute = objective(plan)
+
+    def run(self, batch: Batch, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
+        """Do the step.
+
+        Args:
+            batch: The batch.
+            derive: Returns the loss's gradients with respect to the optimizer's parameters, in their order.
+            update: Whether to update the weights; without it all else is done.
+
+        Returns:
+            What it computes.
+        """
+        if self.kind == "predict":
+            outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
+            return Outcome(outputs, None, [], [])
+        x, y, weight = batch
+        gradients: Gradients = []
+        if self.kind == "train":
+            with torch.enable_grad():
+                y_pred, loss = self._compute(x, y, weight)
+                gradients = derive(self.plan.optimizer.scale_loss(loss))
+                self.present = [gradient is not None for gradient in gradients]
+            y_pred, loss = detached(y_pred), loss.detach()
+        else:
+            y_pred, loss = self._compute(x, y, weight)
+        if update and self.update is not None:
+            # Clipping changes what it is given.
+            given, gradients = gradients, [None if one is None else one.clone() for one in gradients]
+            self.update.apply(given)
+        self.plan.loss_tracker.update_state(loss, samples_of(x))
+        if self._measured_inside:
+            assert self.plan.metrics is not None
+            self.plan.metrics.update_detached(y, y_pred, weight)
+        outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
+        needed = [gradient for gradient in gradients if gradient is not None] if self._gradients_follow else []
+        return Outcome([*needed, *(outputs if self._measured_after else [])], loss, outputs, gradients)
+
+    def _predicted(self, batch: Batch, given: Sequence[Tensor]) -> Any:
+        if isinstance(self._form, Tensor):
+            return given[0]
+        leaves = iter(given)
+        return map_leaves(lambda leaf: next(leaves), self._form)
+
+    def _follow(self, batch: Batch, given: Sequence[Tensor]) -> Source:
+        plan, leaves = self.plan, iter(given)
+        if self._gradients_follow:
+            optimizer = plan.optimizer
+            for parameter, present in zip(optimizer._parameters, self.present, strict=True):
+                parameter.grad = next(leaves) if present else None
+            optimizer.step()
+        if not self._measured_after:
+            return plan.meter
+        y_pred = detached(map_leaves(lambda leaf: next(leaves), plan.outputs))
+        if plan.compute_metrics is not None:
+            return measured(plan, plan.compute_metrics, batch, y_pred)
+        assert plan.metrics is not None
+        _, y, weight = batch
+        plan.metrics.update_detached(y, y_pred, weight)
+        return plan.meter
+
+
+def _apart(like: Batch) -> Callable[[tuple[Tensor, ...]], Batch]:
+    """Return the function that makes a batch of its tensors, in the order of `named_leaves`."""
+    form = map_leaves(lambda leaf: True, like)
+
+    def batch_of(leaves: tuple[Tensor, ...]) -> Batch:
+        rest = iter(leaves)
+        x, y, weight = map_leaves(lambda leaf: next(rest), form)
+        return x, y, weight
+
+    return batch_of

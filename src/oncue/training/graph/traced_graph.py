@@ -1,0 +1,428 @@
+"""TracedGraph: a step as a function of its whole state, traced once, tried beside the step itself, and compiled."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from operator import is_, itemgetter
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oncue import torch_private
+from oncue.core.builtin import is_builtin
+from oncue.core.warn import warn
+from oncue.layers.trial import Trial
+from oncue.random_state import rewinder
+from oncue.training.graph.operations import Finding, FoundTensor, Standing
+from oncue.training.graph.recorded import RecordedGraph, Recorder
+from oncue.training.graph.refusal import RefusalError, reason_of
+from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
+from oncue.training.graph.watched import Watched
+
+Graph = Callable[..., Sequence[Tensor]]
+Key = tuple[Any, ...]
+Compiler = Callable[[torch.fx.GraphModule, Sequence[Tensor], torch.device], Graph]
+
+MOST_NODES = 8000
+"""A graph of more operations takes minutes to compile."""
+
+_ROUNDING = 1e-4
+"""By how much of its largest number a tensor may differ between the step and its trace: both run the same kernels."""
+_COMPILED_ROUNDING = 2e-2
+"""The same of what the compiled graph gives, whose sums are added up in another order."""
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class TracedGraph:
+    """A step as one graph: called with all tensors that it reads and changes, and with the tensors of a batch.
+
+    Before it is used, the batch runs once as Python code, and once through the graph, on copies of the state and with equal
+    random numbers. Where both don't come to the same, the step isn't what the graph says, and is refused.
+
+    Args:
+        function: The step.
+        leaves: The tensors of a batch.
+        compiler: Compiles what was traced.
+        compiled: Gets what was compiled, by what it was compiled from; a graph that is there already isn't compiled again.
+        record: Records graphs, as `RecordedGraph` takes it; None to run them each time.
+
+    Raises:
+        RefusalError: When the step can't be a graph.
+        Exception: Whatever the step's code raises while it is traced, and the compiler.
+    """
+
+    def __init__(
+        self,
+        function: StepFunction,
+        leaves: Sequence[Tensor],
+        compiler: Compiler,
+        compiled: dict[Key, Graph],
+        record: Recorder | None,
+    ) -> None:
+        began = perf_counter()
+        self.function = function
+        self.state: list[Tensor] = []
+        """The tensors that the graph gets besides those of a batch; it changes some of them in place."""
+        self._names = _names_of(function)
+        self._record = record
+        self._recorded: RecordedGraph | None = None
+        self._compiler, self._compiled = compiler, compiled
+        self._graph = self._made(list(leaves))
+        self._call: Callable[..., Sequence[Tensor]] | None = None
+        self._watched = Watched(_owners_of(function))
+        self._updated = self._tensors_of_update()
+        self.seconds = perf_counter() - began
+        """How long it took to make."""
+
+    def __call__(self, *leaves: Tensor) -> Sequence[Tensor]:
+        """Run the step on the tensors of a batch, and return what it gives to what follows it."""
+        with torch.no_grad():
+            if self._call is None:
+                self._call = self._graph
+                found = self._graph(*self.state, *leaves)
+                self._put_recording(leaves)
+                return found
+            return self._call(*self.state, *leaves)
+
+    def changed(self) -> bool:
+        """Return whether what the graph was made from has changed; after that, recordings are looked at again."""
+        self._call = None
+        updated = self._tensors_of_update()
+        return (
+            len(updated) != len(self._updated)
+            or not all(map(is_, updated, self._updated))
+            or (self._watched.changed() is not None)
+        )
+
+    def _tensors_of_update(self) -> list[Tensor]:
+        return [] if self.function.update is None else self.function.update.tensors
+
+    # Making ----------------------------------------------------------------------------------------------------------
+
+    def _made(self, leaves: list[Tensor]) -> Graph:
+        function = self.function
+        model, plan = function.model, function.plan
+        _refuse_hooks(model)
+        losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
+        metrics = [] if function.kind == "predict" else [metric for _, metric in plan.named_metrics(model)]
+        # Ours have nothing but variables, which are put back as all tensors are.
+        sums = [(metric, metric.get_state()) for metric in metrics if not is_builtin(type(metric))]
+        flushes = _flushes_denormals()
+        trial = partial(self._as_before, losses, rewinder())
+        try:
+            with trial():
+                found, changed, expected = self._run(leaves)
+            self._list_state(found)
+            with trial():
+                traced, outcome = self._trace(leaves)
+            with trial():
+                copies = self._copies()
+                given = traced(*copies, *leaves)
+            self._compare(expected, _outcome_like(outcome, given), changed, found, copies, _ROUNDING)
+            traced, inputs = _trimmed(traced, len(outcome.needed)), [*self.state, *leaves]
+            key = _key(traced, inputs)
+            if key in self._compiled:
+                return self._compiled[key]
+            graph = self._compiler(traced, inputs, model.device)
+            with trial():
+                copies = self._copies()
+                given = graph(*copies, *leaves)
+            partly = Outcome(list(given), None, [], [])
+            self._compare(Outcome(expected.needed, None, [], []), partly, changed, found, copies, _COMPILED_ROUNDING)
+            self._compiled[key] = graph
+        finally:
+            for metric, state in sums:
+                metric.set_state(state)
+            if _flushes_denormals() != flushes:
+                # Code that was compiled with `-ffast-math` sets it for the whole thread as soon as it is loaded, and eager
+                # numbers after it would be others than before.
+                torch.set_flush_denormal(flushes)
+        return graph
+
+    @contextmanager
+    def _as_before(self, losses: Sequence[Any], rewind: Callable[[], None]) -> Iterator[None]:
+        """Enclose a run of which nothing is to stay: not what modules and losses hold, and no random numbers drawn."""
+        try:
+            with torch.no_grad(), Trial(self.function.model, *losses):
+                yield
+        finally:
+            rewind()
+
+    def _run(self, leaves: list[Tensor]) -> tuple[dict[int, FoundTensor], dict[int, Tensor], Outcome]:
+        """Run the step without its update, and return the tensors it used, what it changed them to, and what it gives."""
+        function = self.function
+        parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
+        kept = [(parameter, parameter.grad) for parameter in parameters]
+
+        def derive(loss: Tensor) -> Gradients:
+            for parameter in parameters:
+                parameter.grad = None
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            return [parameter.grad for parameter in parameters]
+
+        watched = Watched(_owners_of(function))
+        drawn = _python_generators()
+        try:
+            with Finding(leaves) as finding:
+                outcome = function.run(function.batch_of(tuple(leaves)), derive, update=False)
+        finally:
+            for parameter, gradient in kept:
+                parameter.grad = gradient
+            changed = finding.put_back()
+        written = watched.changed()
+        if written is not None:
+            raise RefusalError(f"each step sets {written}, which a graph would set once")
+        if _python_generators() != drawn:
+            raise RefusalError("each step draws random numbers of Python or NumPy, which a graph would draw once")
+        for parameter in parameters:
+            if id(parameter) in changed:
+                raise RefusalError(f"the forward pass itself changes {self._name(parameter)}")
+        return finding.found, changed, outcome
+
+    def _list_state(self, found: dict[int, FoundTensor]) -> None:
+        function = self.function
+        state = {key: one.tensor for key, one in found.items()}
+        if function.kind == "train":
+            trained = function.plan.optimizer._parameters
+            state |= {id(tensor): tensor for tensor in trained}
+            if function.update is not None:
+                state |= {id(tensor): tensor for tensor in function.update.tensors}
+            known = {id(parameter) for parameter in trained}
+            for key, tensor in state.items():
+                if tensor.requires_grad and key not in known:
+                    if not tensor.is_leaf:
+                        raise RefusalError(
+                            f"it uses a tensor of shape {tuple(tensor.shape)} that was computed from weights before the step"
+                        )
+        self.state = list(state.values())
+
+    def _trace(self, leaves: list[Tensor]) -> tuple[torch.fx.GraphModule, Outcome]:
+        function, state = self.function, self.state
+        parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
+        outcomes: list[Outcome] = []
+
+        def flat(*inputs: Tensor) -> list[Tensor]:
+            table = {id(tensor): given for tensor, given in zip(state, inputs, strict=False)}
+            for tensor in state:
+                # One that isn't trained may still be asked for its gradient, which goes nowhere.
+                if tensor.requires_grad:
+                    table[id(tensor)] = table[id(tensor)].detach().requires_grad_()
+            plain = dict(zip(map(id, state), inputs, strict=False))
+
+            def derive(loss: Tensor) -> Gradients:
+                wanted = [table[id(parameter)] for parameter in parameters]
+                asked = [leaf for leaf in wanted if leaf.requires_grad]
+                given = iter(
+                    torch.autograd.grad(loss, asked, allow_unused=True) if loss.requires_grad and asked else ()
+                )
+                gradients = [next(given, None) if leaf.requires_grad else None for leaf in wanted]
+                table.update(plain)
+                return gradients
+
+            with Standing(table):
+                batch = function.batch_of(tuple(inputs[len(state) :]))
+                outcome = function.run(batch, derive, update=True)
+            outcomes.append(outcome)
+            return _flattened(outcome)
+
+        given = [tensor.detach() for tensor in (*state, *leaves)]
+        traced = torch_private.traced(flat, given)
+        nodes = len(traced.graph.nodes)
+        if nodes > MOST_NODES:
+            raise RefusalError(
+                f"its graph has {nodes:,} operations (of more than {MOST_NODES:,}, compiling takes longer than it saves)"
+            )
+        return self._pruned(traced), outcomes[-1]
+
+    def _pruned(self, traced: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        """Drop what the trace doesn't use from the state."""
+        places = [node for node in traced.graph.nodes if node.op == "placeholder"]
+        used = []
+        for tensor, node in zip(self.state, places, strict=False):
+            if node.users:
+                used.append(tensor)
+            else:
+                traced.graph.erase_node(node)
+        self.state = used
+        traced.recompile()
+        _refuse_shared_memory(used)
+        return traced
+
+    # Trying ----------------------------------------------------------------------------------------------------------
+
+    def _copies(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self.state]
+
+    def _compare(
+        self,
+        expected: Outcome,
+        given: Outcome,
+        changed: dict[int, Tensor],
+        found: dict[int, FoundTensor],
+        copies: list[Tensor],
+        rounding: float,
+    ) -> None:
+        """Refuse a graph that doesn't come to what the step itself came to."""
+        function = self.function
+        parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
+        gradients = list(zip(parameters, expected.gradients, given.gradients, strict=False))
+        lost = [parameter for parameter, one, other in gradients if (one is None) != (other is None)]
+        if lost:
+            raise RefusalError(f"the gradient of {self._name(lost[0])} gets lost in a graph")
+        pairs: list[tuple[str, Tensor, Tensor]] = []
+        if expected.loss is not None and given.loss is not None:
+            pairs.append(("the loss", expected.loss, given.loss))
+        pairs += [("an output", one, other) for one, other in zip(expected.outputs, given.outputs, strict=False)]
+        if rounding == _COMPILED_ROUNDING:
+            pairs += [("a result", one, other) for one, other in zip(expected.needed, given.needed, strict=False)]
+        for parameter, one, other in gradients:
+            if one is not None and other is not None:
+                pairs.append((f"the gradient of {self._name(parameter)}", one, other))
+        updated = set() if function.update is None else {id(tensor) for tensor in function.update.tensors}
+        for tensor, copy in zip(self.state, copies, strict=True):
+            key = id(tensor)
+            if key not in updated:
+                pairs.append((self._name(tensor), changed.get(key, tensor.detach()), copy))
+        unseen = set(changed) - {id(tensor) for tensor in self.state}
+        if unseen:
+            raise RefusalError(
+                f"each step changes {self._name(found[unseen.pop()].tensor)}, which a graph would leave alone"
+            )
+        for name, one, other in pairs:
+            if not _close(one, other, rounding):
+                raise RefusalError(f"{name} comes out as other numbers in a graph than from the step itself")
+
+    def _name(self, tensor: Tensor) -> str:
+        return self._names.get(id(tensor), f"a tensor of shape {tuple(tensor.shape)}")
+
+    # Recording -------------------------------------------------------------------------------------------------------
+
+    def _put_recording(self, leaves: Sequence[Tensor]) -> None:
+        if self._record is None:
+            return
+        inputs = [*self.state, *leaves]
+        changing = range(len(self.state), len(inputs))
+        if self._recorded is None or not self._recorded.is_for(self._graph, inputs, changing):
+            try:
+                self._recorded = RecordedGraph(self._graph, inputs, changing, self._record)
+            except RuntimeError as error:
+                self._record, self._recorded = None, None
+                warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
+                return
+        self._call = self._recorded
+
+
+def _flattened(outcome: Outcome) -> list[Tensor]:
+    loss = [] if outcome.loss is None else [outcome.loss]
+    gradients = [gradient for gradient in outcome.gradients if gradient is not None]
+    return [*outcome.needed, *loss, *outcome.outputs, *gradients]
+
+
+def _outcome_like(outcome: Outcome, given: Sequence[Tensor]) -> Outcome:
+    rest = iter(given)
+    needed = [next(rest) for _ in outcome.needed]
+    loss = None if outcome.loss is None else next(rest)
+    outputs = [next(rest) for _ in outcome.outputs]
+    return Outcome(needed, loss, outputs, [None if one is None else next(rest) for one in outcome.gradients])
+
+
+def _trimmed(traced: torch.fx.GraphModule, needed: int) -> torch.fx.GraphModule:
+    """Return a graph that gives only its first results."""
+    output = next(node for node in traced.graph.nodes if node.op == "output")
+    output.args = (list(output.args[0])[:needed],)
+    traced.graph.lint()
+    traced.recompile()
+    return traced
+
+
+def _key(traced: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Key:
+    """Return what a compiled graph depends on: operations, constants, and what it is called with."""
+    names = [str(node.target) for node in traced.graph.nodes if node.op == "get_attr"]
+    constants = [(name, repr(getattr(traced, name).tolist())) for name in names]
+    places = [(tensor.shape, tensor.stride(), tensor.dtype, tensor.device) for tensor in inputs]
+    return traced.code, tuple(constants), tuple(places)
+
+
+def _close(one: Tensor, other: Tensor, rounding: float) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other) if rounding == _ROUNDING else True
+    if one.numel() == 0:
+        return True
+    finite = one.isfinite()
+    if not torch.equal(finite, other.isfinite()):
+        return False
+    if one.dtype in _HALF:
+        rounding = max(rounding, 0.02)
+    one, other = one[finite].double(), other[finite].double()
+    if one.numel() == 0:
+        return True
+    return bool((one - other).abs().max() <= rounding * one.abs().max() + 1e-7)
+
+
+def _python_generators() -> Any:
+    name, words, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), name, np.asarray(words).tobytes(), rest
+
+
+def _flushes_denormals() -> bool:
+    return math.ulp(0.0) * 1.0 == 0.0
+
+
+def _refuse_hooks(model: torch.nn.Module) -> None:
+    for name, module in model.named_modules():
+        if torch_private.has_hooks(module):
+            raise RefusalError(f"`{name or type(module).__name__}` has hooks, which a graph would call once")
+    for name, parameter in model.named_parameters():
+        if torch_private.has_hooks(parameter):
+            raise RefusalError(f"the weight `{name}` has hooks, which a graph would not call")
+
+
+def _refuse_shared_memory(state: Sequence[Tensor]) -> None:
+    """Refuse tensors that share memory: a compiler takes each for the only one that it changes."""
+    places: dict[int, list[tuple[int, int, Tensor]]] = {}
+    for tensor in state:
+        if tensor.layout is torch.strided and tensor.numel():
+            items = 1 + sum([(size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)])
+            first = tensor.data_ptr()
+            place = (first, first + items * tensor.element_size(), tensor)
+            places.setdefault(tensor.untyped_storage().data_ptr(), []).append(place)
+    for ranges in places.values():
+        ranges.sort(key=itemgetter(0))
+        for (_, end, one), (start, _, other) in pairwise(ranges):
+            if start < end:
+                raise RefusalError(
+                    f"two of its tensors, of shapes {tuple(one.shape)} and {tuple(other.shape)}, share memory"
+                )
+
+
+def _names_of(function: StepFunction) -> dict[int, str]:
+    model, plan = function.model, function.plan
+    names: dict[int, str] = {}
+    if function.kind != "predict":
+        for name, metric in plan.named_metrics(model):
+            names |= {
+                id(variable._tensor): f"`{variable.name}` of the metric `{name}`" for variable in metric.variables
+            }
+    names |= {id(buffer): f"the buffer `{name}`" for name, buffer in model.named_buffers()}
+    return names | {id(parameter): f"the weight `{name}`" for name, parameter in model.named_parameters()}
+
+
+def _owners_of(function: StepFunction) -> Iterable[Any]:
+    model, plan = function.model, function.plan
+    owners: list[Any] = list(model.modules())
+    if function.kind == "predict":
+        return owners
+    losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
+    metrics = [metric for _, metric in plan.named_metrics(model)] if function.measures else [plan.loss_tracker]
+    return [*owners, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]

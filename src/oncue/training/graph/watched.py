@@ -1,0 +1,241 @@
+"""Watched: the Python values that a graph was made from, and whether they are still the same objects."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from oncue.layers.layer import Layer
+from oncue.random import SeedGenerator
+from oncue.random_state import is_generator
+
+_CONSTANT = (type(None), bool, int, float, complex, str, bytes, range, slice, np.generic, torch.dtype, torch.device)
+_NOT_FOLLOWED = (*_CONSTANT, type, ModuleType, BuiltinFunctionType, torch.Tensor, torch.Size, SeedGenerator)
+
+_DEPTH, _ITEMS, _FUNCTIONS = 4, 1000, 2000
+"""How deep containers and objects are looked into, how many items one may have, and how many functions are read."""
+_ARRAY = 2**16
+"""How many bytes an array may have whose values are compared, and not only its identity."""
+_LIBRARIES = frozenset({"keras", "numpy", "oncue", "torch"})
+"""Packages whose functions and objects aren't looked into: what they read of themselves is no setting of a user's."""
+
+
+class Watched:
+    """Remembers what a function of some objects could read, and names what has changed since.
+
+    That is each attribute of the objects, the items of containers and plain objects in them, the values of small arrays, and
+    the globals and closures that the methods of their classes, and functions that these call, refer to.
+
+    Args:
+        owners: The objects; modules without the modules inside.
+
+    Example:
+        >>> module = torch.nn.Dropout(0.5)
+        >>> watched = Watched([module])
+        >>> watched.changed() is None
+        True
+        >>> module.p = 0.25
+        >>> watched.changed()
+        'Dropout.p'
+    """
+
+    def __init__(self, owners: Iterable[Any]) -> None:
+        self._tables: list[_Table] = []
+        self._arrays: list[tuple[str, np.ndarray[Any, Any], bytes]] = []
+        self._seen: dict[int, Any] = {}
+        self._codes: set[CodeType] = set()
+        self._classes: set[type] = set()
+        for owner in owners:
+            self._look_into(owner, type(owner).__name__, 0)
+        self._tensors = [value for table in self._tables for value in table.values if isinstance(value, torch.Tensor)]
+        self._described = list(map(_described, self._tensors))
+
+    def changed(self) -> str | None:
+        """Return the name of something that is another object now, or has another value; None when nothing is."""
+        for table in self._tables:
+            if table.now() != table.before:
+                return table.what()
+        for label, array, before in self._arrays:
+            if array.tobytes() != before:
+                return label
+        if list(map(_described, self._tensors)) != self._described:
+            return "the shape or the place of a tensor"
+        return None
+
+    # Looking -----------------------------------------------------------------------------------------------------
+
+    def _first(self, value: Any) -> bool:
+        if id(value) in self._seen:
+            return False
+        # Held, so that no other object can get its identity.
+        self._seen[id(value)] = value
+        return True
+
+    def _look_into(self, value: Any, label: str, depth: int) -> None:
+        if isinstance(value, _NOT_FOLLOWED) or is_generator(value) or depth > _DEPTH:
+            return
+        if depth and (isinstance(value, torch.nn.Module) or _is_of_library(type(value))):
+            # Those that count are owners of their own.
+            return
+        if not self._first(value):
+            return
+        if isinstance(value, np.ndarray):
+            if value.nbytes <= _ARRAY and value.dtype != object:
+                self._arrays.append((label, value, value.tobytes()))
+        elif isinstance(value, FunctionType):
+            self._read(value, label)
+        elif isinstance(value, (partial, MethodType)):
+            self._look_into(value.func if isinstance(value, partial) else value.__func__, label, depth + 1)
+            held = [value.args, value.keywords] if isinstance(value, partial) else [value.__self__]
+            self._look_into(held, label, depth + 1)
+        elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
+            self._look_at_items(value, label, depth)
+        else:
+            self._look_at_object(value, label, depth)
+
+    def _look_at_items(self, value: Any, label: str, depth: int) -> None:
+        if not isinstance(value, (tuple, frozenset)):
+            self._tables.append(_Table(label, value))
+        if len(value) <= _ITEMS:
+            for item in value.values() if isinstance(value, dict) else value:
+                self._look_into(item, label, depth + 1)
+
+    def _look_at_object(self, value: Any, label: str, depth: int) -> None:
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict):
+            return
+        skipped = value.of_the_run if isinstance(value, Layer) else frozenset()
+        self._tables.append(_Table(label, attributes, skipped))
+        self._look_at_class(type(value), label)
+        for name, item in list(attributes.items()):
+            if name not in skipped:
+                self._look_into(item, f"{label}.{name}", depth + 1)
+
+    def _look_at_class(self, kind: type, label: str) -> None:
+        for cls in kind.__mro__[:-1]:
+            if cls in self._classes or _is_of_library(cls):
+                continue
+            self._classes.add(cls)
+            for value in list(vars(cls).values()):
+                function = getattr(value, "__func__", value)
+                if isinstance(function, FunctionType):
+                    self._read(function, label)
+
+    # Reading functions ---------------------------------------------------------------------------------------------
+
+    def _read(self, function: FunctionType, label: str) -> None:
+        """Watch what a function refers to by names of its module, and from functions around it."""
+        function = getattr(function, "__wrapped__", function)
+        if not isinstance(function, FunctionType) or function.__code__ in self._codes or len(self._codes) >= _FUNCTIONS:
+            return
+        if _is_of_library(function):
+            return
+        self._codes.add(function.__code__)
+        where = f"{label}, {function.__name__}"
+        if function.__closure__:
+            cells = list(function.__closure__)
+            self._tables.append(_Cells(f"what {function.__qualname__} closes over", cells))
+            for cell in cells:
+                self._look_into(_content(cell), where, 2)
+        for values in (function.__defaults__, function.__kwdefaults__):
+            self._look_into(values, where, 2)
+        names = _names(function.__code__)
+        self._refer(function.__globals__, names, function.__qualname__)
+        for name in names:
+            value = function.__globals__.get(name)
+            if isinstance(value, ModuleType) and not _is_of_library(value):
+                self._refer(vars(value), names, name)
+
+    def _refer(self, space: dict[str, Any], names: set[str], label: str) -> None:
+        used = {name: space[name] for name in names if name in space}
+        plain = [name for name, value in used.items() if not isinstance(value, (type, ModuleType, BuiltinFunctionType))]
+        if plain:
+            self._tables.append(_Named(label, space, sorted(plain)))
+        for name in plain:
+            self._look_into(used[name], f"{label}.{name}", 2)
+
+
+class _Table:
+    """The values of a dict or the items of another container, of which none may become another object."""
+
+    def __init__(self, label: str, container: Any, skipped: frozenset[str] = frozenset()) -> None:
+        self.label, self._container, self._skipped = label, container, skipped
+        self._names = list(container) if isinstance(container, dict) else []
+        self.values = self._values()
+        self.before = list(map(id, self.values))
+
+    def _values(self) -> list[Any]:
+        container = self._container
+        if not isinstance(container, dict):
+            return list(container)
+        if not self._skipped:
+            return list(container.values())
+        return [value for name, value in container.items() if name not in self._skipped]
+
+    def now(self) -> list[int]:
+        return list(map(id, self._values()))
+
+    def what(self) -> str:
+        """Return the name of what has changed."""
+        container = self._container
+        if isinstance(container, dict):
+            before = dict(zip([name for name in self._names if name not in self._skipped], self.before, strict=True))
+            for name, value in container.items():
+                if name not in self._skipped and before.get(name) != id(value):
+                    return f"{self.label}.{name}"
+        return self.label
+
+
+class _Named(_Table):
+    """Values of a module by some names."""
+
+    def __init__(self, label: str, space: dict[str, Any], names: list[str]) -> None:
+        self._wanted = names
+        super().__init__(label, space)
+
+    def _values(self) -> list[Any]:
+        return [self._container.get(name) for name in self._wanted]
+
+    def what(self) -> str:
+        for name, before, now in zip(self._wanted, self.before, self.now(), strict=True):
+            if before != now:
+                return f"the global `{name}`"
+        return self.label
+
+
+class _Cells(_Table):
+    """The contents of a closure."""
+
+    def _values(self) -> list[Any]:
+        return [_content(cell) for cell in self._container]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        # Not filled yet: a function that refers to itself, say.
+        return None
+
+
+def _names(code: CodeType) -> set[str]:
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _names(constant)
+    return found
+
+
+def _is_of_library(thing: type | FunctionType | ModuleType) -> bool:
+    name = thing.__name__ if isinstance(thing, ModuleType) else thing.__module__ or ""
+    return thing is not np.ndarray and name.partition(".")[0] in _LIBRARIES
+
+
+def _described(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
