@@ -184,6 +184,7 @@ ROOMS = {
     "utils": "core feeding layers legacy nested objects",
     "models": "core layers legacy naming nested torch_private training utils variable",
     "saving": "checkpoints core layers legacy losses metrics models naming objects optimizers torch_private variable",
+    "with_keras": "core feeding losses metrics models nested optimizers training variable",
     "datasets": "core utils",
     "cli": "checkpoints plots",
 }
@@ -192,6 +193,7 @@ ROOMS = {
 LOOKS_BELOW = {
     ("activations", "layers"): "the configuration of an activation may name a layer",
     ("models", "saving"): "`model.save` is a method, and the files are their own room",
+    ("models", "with_keras"): "`Model(keras_model)` makes a `KerasModel`",
     ("tensorboard", "models"): "a graph is drawn of a symbolic model only",
 }
 """The imports the other way, each inside a function that needs it."""

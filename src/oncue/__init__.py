@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         regularizers as regularizers,
         saving as saving,
         utils as utils,
+        with_keras as with_keras,
     )
     from oncue.callbacks import Preempted as Preempted
     from oncue.dtype_policies import DTypePolicy as DTypePolicy
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from oncue.losses import Loss as Loss
     from oncue.metrics import Metric as Metric
     from oncue.models import Model as Model, Sequential as Sequential
+    from oncue.models.fit import fit as fit
     from oncue.optimizers import Optimizer as Optimizer
     from oncue.plots import plot_csv as plot_csv
     from oncue.variable import Variable as Variable
@@ -63,6 +65,7 @@ _MODULES = (
     "regularizers",
     "saving",
     "utils",
+    "with_keras",
 )
 _NAMES = {
     "DTypePolicy": "dtype_policies",
@@ -75,6 +78,7 @@ _NAMES = {
     "Optimizer": "optimizers",
     "Preempted": "callbacks",
     "Sequential": "models",
+    "fit": "models.fit",
     "plot_csv": "plots",
     "Variable": "variable",
 }

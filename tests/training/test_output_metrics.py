@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import oncue
 from oncue import metrics
 from oncue.training.output_metrics import OutputMetrics
 
@@ -111,3 +113,13 @@ def test_empty_lists_mean_no_metrics() -> None:
     measured = OutputMetrics([], {})
     measured.update_state(COLUMN, CHANCES)
     assert (measured.metrics, measured.names_before_build()) == ([], [])
+
+
+def test_masks_count_for_metrics_while_a_model_is_trained() -> None:
+    layers = oncue.layers
+    model = oncue.Sequential([layers.Input((4,)), layers.Embedding(5, 3, mask_zero=True), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[lambda y_true, y_pred: y_true[..., 0]])
+    model.optimizer.learning_rate = 0.0
+    y = np.arange(4, dtype="float32").reshape(1, 4, 1)
+    # Of the targets 0 to 3 the first is masked.
+    assert model.train_on_batch([[0, 1, 2, 3]], y)[1] == model.test_on_batch([[0, 1, 2, 3]], y)[1] == 2.0

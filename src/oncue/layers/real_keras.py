@@ -1,14 +1,26 @@
-"""Layers of the real Keras, which are modules of torch where torch is its backend, and can't be parts of oncue's."""
+"""The real Keras: how its models and layers are recognized, without importing it."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 
 
+def is_keras_model(thing: Any) -> bool:
+    """Return whether an object is a model of the real Keras, of any backend.
+
+    Example:
+        >>> is_keras_model(torch.nn.Linear(2, 1))
+        False
+    """
+    kind = getattr(sys.modules.get("keras"), "Model", None)
+    return isinstance(kind, type) and isinstance(thing, kind)
+
+
 def refuse_real_keras(part: torch.nn.Module) -> None:
-    """Refuse a layer of the real Keras.
+    """Refuse a layer of the real Keras inside a model of oncue.
 
     As a module it works, but for what Keras's own `fit` does with it: it isn't told that it is being trained, so that dropout
     and batch normalization would be off, and its regularizers and constraints would count for nothing.
@@ -22,16 +34,14 @@ def refuse_real_keras(part: torch.nn.Module) -> None:
     Example:
         >>> refuse_real_keras(torch.nn.Linear(2, 1))
     """
-    keras = sys.modules.get("keras")
-    kind = getattr(keras, "Layer", None)
+    kind = getattr(sys.modules.get("keras"), "Layer", None)
     if not isinstance(kind, type):
         return
     found = next((module for module in part.modules() if isinstance(module, kind)), None)
     if found is not None:
         raise TypeError(
-            f"{found.name!r}, a {type(found).__name__} of the real Keras, can't be trained in a model of oncue: dropout and "
-            "batch normalization would not be told that it is trained, and regularizers and constraints would "
-            "not count. Train it by its own `fit`, which takes oncue's callbacks, as in `model.fit(x, y, callbacks=["
-            'oncue.callbacks.EarlyStopping()])`; or save it, and load it as a model of oncue: `model.save("model.keras")`, '
-            'then `oncue.models.load_model("model.keras")`.'
+            f"{found.name!r}, a {type(found).__name__} of the real Keras, can't be a part of a model of oncue's layers: "
+            "dropout and batch normalization would not be told that they are trained, and regularizers and constraints would "
+            "not count. Make the whole model of Keras's layers, and train that one with oncue: "
+            "`oncue.Model(keras.Sequential([...]))`; or take oncue's layers, which have the same names and arguments."
         )

@@ -15,6 +15,7 @@ from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.layers.modes import take_in
 from oncue.layers.own_arrays import own_arrays, put_own_arrays
+from oncue.layers.real_keras import is_keras_model
 from oncue.layers.trial import Trial
 from oncue.legacy import renamed
 from oncue.models.module_call import ModuleCall, check_module, wrong_inputs
@@ -31,7 +32,8 @@ class Model(Trainer):
     """A network that can be trained.
 
     There are three ways to one: `Model(module)` around any `torch.nn.Module`; `Model(inputs, outputs)` of symbolic
-    tensors, the functional way; and a subclass with `call` (or `forward`).
+    tensors, the functional way; and a subclass with `call` (or `forward`). `Model(keras_model)` around a model of the real
+    Keras, on its torch backend, is an `oncue.with_keras.KerasModel`.
 
     A module gets a tuple or list of inputs as its arguments, and a dict as its keywords. One whose `forward` has a single
     parameter gets several inputs whole: the list or tuple, or the dict if no key is the parameter's name.
@@ -53,6 +55,15 @@ class Model(Trainer):
         >>> model.predict([[1.0, 2.0]], verbose=0).shape
         (1, 1)
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make the object; for a model of the real Keras, that of the class for those."""
+        given = args[0] if args else kwargs.get("inputs")
+        if cls is Model and is_keras_model(given):
+            from oncue.with_keras.model import KerasModel
+
+            return KerasModel.__new__(KerasModel, given)  # type: ignore[return-value]  # a subclass
+        return super().__new__(cls, *args, **kwargs)
 
     def __init__(
         self,

@@ -143,7 +143,10 @@ def samples_of(x: Any) -> int:
 
 
 def detached(y_pred: Any) -> Any:
-    """Return outputs that carry no graph."""
-    if type(y_pred) is torch.Tensor:
-        return y_pred.detach()
-    return map_leaves(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, y_pred)
+    """Return outputs that carry no graph; masks on them stay."""
+    if isinstance(y_pred, torch.Tensor):
+        output, mask = y_pred.detach(), getattr(y_pred, "_keras_mask", None)
+        if mask is not None:
+            output._keras_mask = mask  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
+        return output
+    return map_leaves(lambda leaf: detached(leaf) if isinstance(leaf, torch.Tensor) else leaf, y_pred)

@@ -1,0 +1,179 @@
+"""Losses and metrics of Keras as oncue's: built-in ones become ours of the same numbers, others are used as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from oncue import losses, metrics
+from oncue.losses.lookup import CLASSES, FUNCTIONS
+from oncue.losses.loss import Loss, LossFunctionWrapper
+from oncue.metrics.lookup import KNOWN
+from oncue.metrics.mean import MeanMetricWrapper
+from oncue.metrics.metric import Metric
+from oncue.nested import map_leaves
+
+_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
+
+_LOSSES = {**FUNCTIONS, **CLASSES}
+_METRICS = {**FUNCTIONS, **KNOWN}
+
+
+class KerasLoss(Loss):
+    """A loss of the user's own, derived from `keras.losses.Loss`, called as Keras calls it.
+
+    Args:
+        loss: The object.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__(name=loss.name, reduction=loss.reduction)
+        self.keras_loss = loss
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> torch.Tensor:
+        """Return the loss of a batch, with weights, masks and the reduction as Keras applies them."""
+        value: torch.Tensor = self.keras_loss(y_true, y_pred, sample_weight)
+        return value
+
+
+class KerasMetric(Metric):
+    """A metric of Keras, used as it is; its variables stay its own.
+
+    Args:
+        metric: The object.
+    """
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__(name=metric.name)
+        self.keras_metric = metric
+
+    def update_state(self, *args: Any, **kwargs: Any) -> None:
+        """Add a batch."""
+        self.keras_metric.update_state(*args, **kwargs)
+
+    def result(self) -> Any:
+        """Return the value so far; a dict for a metric that has several."""
+        import keras
+
+        value = self.keras_metric.result()
+        return map_leaves(keras.ops.convert_to_tensor, value)
+
+    def reset_state(self) -> None:
+        """Forget all batches."""
+        self.keras_metric.reset_state()
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of the metric."""
+        return list(self.keras_metric.variables)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return copies of what was gathered."""
+        return {"variables": [variable.value.detach().clone() for variable in self.variables], "attributes": {}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        for variable, value in zip(self.variables, state["variables"], strict=True):
+            variable.assign(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the metric's arguments."""
+        config: dict[str, Any] = self.keras_metric.get_config()
+        return config
+
+
+def translated_losses(given: Any) -> Any:
+    """Return losses, nested as Keras's `compile` takes them, for oncue's.
+
+    Args:
+        given: Names, losses and functions of Keras or the user's.
+
+    Returns:
+        The same, in which objects and functions of Keras's are oncue's where those give the same numbers, and else stand in
+        a `KerasLoss`.
+    """
+    return map_leaves(_loss, given)
+
+
+def translated_metrics(given: Any, pairs: list[tuple[Any, Metric]]) -> Any:
+    """Return metrics, nested as Keras's `compile` takes them, for oncue's.
+
+    Args:
+        given: Names, metrics and functions of Keras or the user's.
+        pairs: Gets each object of Keras's with the metric of oncue's that gathers in its place.
+
+    Returns:
+        The same, in which objects of Keras's are oncue's where those give the same numbers, and else stand in a `KerasMetric`.
+    """
+    return map_leaves(lambda metric: _metric(metric, pairs), given)
+
+
+def _loss(loss: Any) -> Any:
+    import keras
+
+    if isinstance(loss, str):
+        if loss.lower() in _BY_SHAPE or loss in _LOSSES:
+            return loss
+        found = _loss(keras.losses.get(loss))
+        if isinstance(found, Loss):
+            return found
+        function: Any = losses.get(found)
+        return LossFunctionWrapper(function, name=loss)
+    if isinstance(loss, type) and issubclass(loss, keras.losses.Loss):
+        loss = loss()
+    if not isinstance(loss, keras.losses.Loss):
+        return _function(loss, keras.losses, _LOSSES)
+    name = type(loss).__name__
+    if type(loss) is not getattr(keras.losses, name, None) or name not in _LOSSES:
+        return KerasLoss(loss)
+    ours = losses.deserialize({"class_name": name, "config": {**loss.get_config(), "dtype": loss.dtype}})
+    ours.name = loss.name
+    return ours
+
+
+def _metric(metric: Any, pairs: list[tuple[Any, Metric]]) -> Any:
+    import keras
+
+    if isinstance(metric, str):
+        if metric.lower() in _BY_SHAPE or metric in _METRICS:
+            return metric
+        found = _metric(keras.metrics.get(metric), pairs)
+        if not isinstance(found, Metric):
+            return MeanMetricWrapper(metrics.get(found), name=metric)
+        found.name = metric
+        return found
+    if isinstance(metric, type) and issubclass(metric, keras.metrics.Metric):
+        metric = metric()
+    if not isinstance(metric, keras.metrics.Metric):
+        return _function(metric, keras.metrics, _METRICS)
+    name = type(metric).__name__
+    if type(metric) is not getattr(keras.metrics, name, None) or name in _OF_FUNCTIONS or name not in _METRICS:
+        return KerasMetric(metric)
+    ours = metrics.deserialize({"class_name": name, "config": metric.get_config()})
+    ours.name = metric.name
+    pairs.append((metric, ours))
+    return ours
+
+
+_OF_FUNCTIONS = ("MeanMetricWrapper", "Metric")
+"""Classes whose configurations don't tell what they compute."""
+
+
+def _function(given: Any, theirs: Any, known: dict[str, Any]) -> Any:
+    """Return the name of a function of Keras's that oncue has too; anything else as it is."""
+    name = getattr(given, "__name__", None)
+    return name if name in known and getattr(theirs, name, None) is given else given
+
+
+def give_back(pairs: list[tuple[Any, Metric]]) -> None:
+    """Let Keras's metrics have what those of oncue's have gathered in their place.
+
+    Args:
+        pairs: What `translated_metrics` noted.
+    """
+    for theirs, ours in pairs:
+        variables = ours.variables
+        if [tuple(variable.shape) for variable in theirs.variables] == [tuple(v.shape) for v in variables]:
+            for theirs_variable, variable in zip(theirs.variables, variables, strict=True):
+                theirs_variable.assign(variable.value)

@@ -1,0 +1,295 @@
+"""Optimizers of Keras as oncue's: built-in ones by arithmetic of ours on Keras's own state, others by their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oncue import optimizers
+from oncue.core.warn import warn
+from oncue.optimizers.built_parameters import tensor_of
+from oncue.optimizers.optimizer import Optimizer
+from oncue.with_keras import keras_private
+
+_TRANSLATED = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta")
+_SETTINGS = (
+    *("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum"),
+    *("ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"),
+)
+
+
+def _of_keras(name: str) -> Any:
+    def read(optimizer: KerasOptimizer) -> Any:
+        return getattr(optimizer.keras_optimizer, name)
+
+    def assign(optimizer: KerasOptimizer, value: Any) -> None:
+        setattr(optimizer.keras_optimizer, name, value)
+
+    return property(read, assign, doc=f"`{name}` of Keras's optimizer.")
+
+
+class KerasOptimizer(Optimizer):
+    """Lets an optimizer of Keras update by its own `apply`, with all of its state in its own variables.
+
+    Args:
+        optimizer: The object: of a class that oncue hasn't, or derived by the user.
+    """
+
+    weight_decay = _of_keras("weight_decay")
+    clipnorm = _of_keras("clipnorm")
+    clipvalue = _of_keras("clipvalue")
+    global_clipnorm = _of_keras("global_clipnorm")
+    use_ema = _of_keras("use_ema")
+    ema_momentum = _of_keras("ema_momentum")
+    ema_overwrite_frequency = _of_keras("ema_overwrite_frequency")
+    loss_scale_factor = _of_keras("loss_scale_factor")
+    gradient_accumulation_steps = _of_keras("gradient_accumulation_steps")
+
+    def __init__(self, optimizer: Any) -> None:
+        self.keras_optimizer = optimizer
+        super().__init__(
+            learning_rate=0.0, name=optimizer.name, **{name: getattr(optimizer, name) for name in _SETTINGS}
+        )
+        self._of_model: list[Any] = []
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the learning rate is that of a schedule, which no number can replace."""
+        import keras
+
+        source = keras_private.rate_source(_inner(self.keras_optimizer))
+        return isinstance(source, keras.optimizers.schedules.LearningRateSchedule)
+
+    def _read_rate(self) -> float:
+        import keras
+
+        return float(keras.ops.convert_to_tensor(self.keras_optimizer.learning_rate))
+
+    def _assign_rate(self, value: Any) -> None:
+        self.keras_optimizer.learning_rate = value
+
+    @property
+    def _updates(self) -> int:
+        return int(self.keras_optimizer.iterations)
+
+    def _restore_count(self, steps: int) -> None:
+        _inner(self.keras_optimizer).variables[0].assign(steps)
+
+    def build(self, variables: Iterable[Any]) -> None:
+        """Take the variables to train, and let Keras's optimizer make its state for them.
+
+        Raises:
+            ValueError: When it is built for others, and lacks one that is trained now.
+        """
+        self._of_model = list(variables)
+        if not self.keras_optimizer.built:
+            self.keras_optimizer.build(self._of_model)
+        held = {id(variable) for variable in keras_private.trained_by(_inner(self.keras_optimizer))}
+        missing = [variable.path for variable in self._of_model if id(variable) not in held and variable.trainable]
+        if missing:
+            raise ValueError(
+                f"The optimizer {type(self.keras_optimizer).__name__} was built before {', '.join(missing)} were trained. "
+                "Compile the Keras model again, with a new optimizer."
+            )
+        self._parameters = [tensor_of(variable) for variable in self._of_model]
+        self._labels = [variable.path for variable in self._of_model]
+        self.built = True
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Return the loss times the optimizer's factor."""
+        scaled: Tensor = self.keras_optimizer.scale_loss(loss)
+        return scaled
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update by the gradients of the variables that are trained."""
+        trained = [variable for variable in self._of_model if variable.trainable]
+        self.keras_optimizer.apply([variable.value.grad for variable in trained], trained)
+
+    def finalize_variable_values(self, variables: Sequence[Any]) -> None:
+        """Put the moving average in place of the weights, if one is kept."""
+        self.keras_optimizer.finalize_variable_values(variables)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of Keras's optimizer."""
+        return list(self.keras_optimizer.variables)
+
+    def slots(self) -> dict[str, list[Tensor]]:
+        """Return nothing: the state is in `variables`."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the variables' values, with the count and the rate by name."""
+        return {
+            "iterations": int(self.iterations),
+            "learning_rate": self._read_rate(),
+            "state": {"variables": [variable.value.detach() for variable in self.variables]},
+            "ema": None,
+            "gradient_accumulators": None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the variables to what `state_dict` returned.
+
+        Raises:
+            ValueError: When the optimizer has others.
+        """
+        saved, own = state["state"]["variables"], self.variables
+        shapes = [[tuple(one.shape) for one in some] for some in (saved, own)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"`state` must have variables of the shapes {shapes[1]}; got {shapes[0]}.")
+        for variable, value in zip(own, saved, strict=True):
+            variable.assign(value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of Keras's optimizer."""
+        config: dict[str, Any] = self.keras_optimizer.get_config()
+        return config
+
+
+class TakenOver:
+    """An optimizer of Keras's and the one of oncue's that computes in its place, on one state.
+
+    The slots are one memory for both. The numbers, such as the learning rate and the count of updates, are read from
+    Keras's optimizer when they were changed there, and written to it by `give`.
+
+    Args:
+        theirs: A built-in optimizer of Keras.
+        ours: The one of oncue's with the same settings.
+    """
+
+    def __init__(self, theirs: Any, ours: Optimizer) -> None:
+        self.theirs, self.ours = theirs, ours
+        self._settings = settings_of(theirs)
+        # The places of the variables that are numbers, and what they were when both sides had the same.
+        self._places = [place for place, variable in enumerate(theirs.variables) if variable.ndim == 0][:2]
+        self._seen = self._numbers()
+        self._shared = self._told = False
+
+    def is_current(self, theirs: Any) -> bool:
+        """Return whether it is this optimizer, and has the settings that ours was made with."""
+        return theirs is self.theirs and settings_of(theirs) == self._settings
+
+    def build(self, variables: list[Any]) -> None:
+        """Build both for the variables that are trained, and let them share their state.
+
+        Args:
+            variables: The variables that are trained now.
+        """
+        if not self.theirs.built:
+            self.theirs.build(variables)
+        held = keras_private.trained_by(self.theirs)
+        known = {id(variable) for variable in held}
+        frozen = [] if self.ours.built else [variable.value for variable in held if not variable.value.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        self.ours.build(held + [variable for variable in variables if id(variable) not in known])
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        if not self._shared:
+            self._share()
+        self.take()
+
+    def _share(self) -> None:
+        rate = None if self.ours.has_schedule else float(self.ours.learning_rate)
+        self.ours.set_weights([variable.value.detach() for variable in self.theirs.variables])
+        if rate is not None and self._numbers() == self._seen:
+            # Only ours may have been set since.
+            self.ours.learning_rate = rate
+        self._places = []
+        pairs = zip(self.theirs.variables, self.ours.variables, self.ours.variables, strict=True)
+        for place, (variable, tensor, again) in enumerate(pairs):
+            if tensor.data_ptr() == again.data_ptr():
+                variable.value.data = tensor
+            else:
+                self._places.append(place)
+        self._seen, self._shared = self._numbers(), True
+
+    def take(self) -> None:
+        """Let ours have the numbers of Keras's where they were changed there."""
+        if self._shared and self._matches() and self._numbers() != self._seen:
+            self.ours.set_weights([variable.value.detach() for variable in self.theirs.variables])
+            self._seen = self._numbers()
+
+    def give(self) -> None:
+        """Write the numbers of ours into Keras's optimizer."""
+        if not self._shared:
+            return
+        if not self._matches():
+            if not self._told:
+                self._told = True
+                warn(
+                    f"Weights were trained that '{self.theirs.name}', the optimizer of the Keras model, was not built for, "
+                    "so that it doesn't get the state of this training. Compile the Keras model again after weights are "
+                    "unfrozen."
+                )
+            return
+        for variable, tensor in zip(self.theirs.variables, self.ours.variables, strict=True):
+            if variable.value.data_ptr() != tensor.data_ptr():
+                variable.assign(tensor.to(variable.value.dtype))
+        self._seen = self._numbers()
+
+    def _matches(self) -> bool:
+        shapes = [tuple(variable.shape) for variable in self.theirs.variables]
+        return shapes == [tuple(tensor.shape) for tensor in self.ours.variables]
+
+    def _numbers(self) -> list[Any]:
+        variables = self.theirs.variables
+        return [variables[place].value.item() for place in self._places]
+
+
+def translated(optimizer: Any, variables: list[Any]) -> TakenOver | None:
+    """Return an optimizer of oncue's that computes what a built-in one of Keras does; None where there is none.
+
+    Args:
+        optimizer: An optimizer of Keras's.
+        variables: What it trains.
+    """
+    import keras
+
+    name = type(optimizer).__name__
+    public = getattr(keras.optimizers, name, None)
+    if name not in _TRANSLATED or public is None or _schedule_of(optimizer) is _UNKNOWN:
+        return None
+    config = optimizer.get_config()
+    # The class on torch is another one than the public class, and a user's may have its name.
+    if type(public.from_config({"learning_rate": 0.1})) is not type(optimizer):
+        return None
+    if any(
+        variable.dtype != "float32" or getattr(variable, "overwrite_with_gradient", False) for variable in variables
+    ):
+        return None
+    ours = optimizers.deserialize({"class_name": name, "config": config})
+    if optimizer.weight_decay is not None:
+        ours.exclude_from_weight_decay(list(keras_private.undecayed(optimizer, variables)))
+    return TakenOver(optimizer, ours)
+
+
+def settings_of(optimizer: Any) -> dict[str, Any]:
+    """Return the arguments of an optimizer of Keras's, but for a learning rate that is a number."""
+    config: dict[str, Any] = optimizer.get_config()
+    return {name: value for name, value in config.items() if name != "learning_rate" or isinstance(value, dict)}
+
+
+_UNKNOWN = object()
+
+
+def _schedule_of(optimizer: Any) -> Any:
+    """Return the schedule of an optimizer, None for a number, and `_UNKNOWN` for what oncue can't compute itself."""
+    import keras
+
+    source = keras_private.rate_source(_inner(optimizer))
+    if isinstance(source, keras.Variable):
+        return None
+    known = getattr(keras.optimizers.schedules, type(source).__name__, None)
+    return source if type(source) is known else _UNKNOWN
+
+
+def _inner(optimizer: Any) -> Any:
+    import keras
+
+    return optimizer.inner_optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
