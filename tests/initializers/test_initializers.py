@@ -48,6 +48,12 @@ def test_orthogonal_of_a_wide_and_of_a_tall_matrix() -> None:
         torch.testing.assert_close(small @ small.T, 4 * torch.eye(len(small)), atol=1e-5, rtol=0)
 
 
+def test_orthogonal_in_half_the_precision_is_that_of_float32_rounded() -> None:
+    precise, half = (initializers.Orthogonal(seed=1)((4, 3), dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half, precise.to(torch.bfloat16))
+
+
 def test_arrays_functions_and_classes_are_initializers() -> None:
     values = np.arange(6.0).reshape(2, 3)
     layer = layers.Dense(

@@ -143,6 +143,18 @@ def test_a_stateful_layer_refuses_another_batch_size_until_reset() -> None:
     layer(tensor(torch.randn(2, 5, 2)))
 
 
+def test_a_stateful_layer_that_was_run_for_predictions_is_reset_in_place() -> None:
+    layer = layers.GRU(3, stateful=True)
+    x = tensor(torch.randn(4, 5, 2))
+    with torch.inference_mode():
+        first = layer(x).clone()
+    kept = layer.states
+    assert kept is not None and bool(kept[0].any())
+    layer.reset_state()
+    assert layer.states is kept and not kept[0].any()
+    torch.testing.assert_close(layer(x, training=True), first.clone())
+
+
 def test_a_stateful_layer_trains_over_batches() -> None:
     layer = layers.LSTM(3, stateful=True)
     for _ in range(2):

@@ -156,12 +156,15 @@ class Orthogonal(RandomInitializer):
         if len(shape) < 2:
             raise ValueError(f"Orthogonal makes matrices, so `shape` must have 2 axes or more; got {tuple(shape)}.")
         rows, columns = math.prod(shape[:-1]), shape[-1]
-        draws = self._normal((max(rows, columns), min(rows, columns)), torch_dtype(dtype), 0.0, 1.0)
+        wanted = torch_dtype(dtype)
+        # torch has no decomposition for half the precision.
+        precise = wanted if wanted in (torch.float32, torch.float64) else torch.float32
+        draws = self._normal((max(rows, columns), min(rows, columns)), precise, 0.0, 1.0)
         q, r = torch.linalg.qr(draws)
         # Without the signs of R's diagonal, Q would not be uniformly distributed over the orthogonal matrices.
         q = q * torch.diagonal(r).sign()
         matrix: torch.Tensor = q.T if rows < columns else q
-        return self.gain * matrix.reshape(tuple(shape))
+        return (self.gain * matrix.reshape(tuple(shape))).to(wanted)
 
     def get_config(self) -> dict[str, Any]:
         """Return seed and gain."""

@@ -114,19 +114,29 @@ class RNN(Layer):
 
     def _first_states(self, sequences: torch.Tensor, initial_state: Any) -> list[torch.Tensor]:
         batch = sequences.shape[0]
-        if self.stateful and self._kept_states is None:
-            self._kept_states = self._zeros(sequences, batch)
+        if self.stateful and self._starts_anew(batch):
+            # Made in inference mode, they couldn't be written in training.
+            with torch.inference_mode(False):
+                self._kept_states = self._zeros(sequences, batch)
         if initial_state is not None:
             return list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state]
         if self._kept_states is None:
             return self._zeros(sequences, batch)
-        if self._kept_states[0].shape[0] != batch:
-            raise ValueError(
-                f"'{self.name}' is stateful and keeps the states of {self._kept_states[0].shape[0]} samples; got a "
-                f"batch of {batch}. Give batches of one size, or call `reset_state()` between."
-            )
         # Copies, because what is kept is overwritten before the backward pass.
         return [state.clone() for state in self._kept_states]
+
+    def _starts_anew(self, batch: int) -> bool:
+        if self._kept_states is None:
+            return True
+        kept = self._kept_states[0].shape[0]
+        if kept == batch:
+            return False
+        if any(bool(state.any()) for state in self._kept_states):
+            raise ValueError(
+                f"'{self.name}' is stateful and keeps the states of {kept} samples; got a batch of {batch}. Give batches of "
+                "one size, or call `reset_state()` between."
+            )
+        return True
 
     def _zeros(self, sequences: torch.Tensor, batch: int) -> list[torch.Tensor]:
         if isinstance(self.cell, RecurrentCell):
@@ -135,8 +145,10 @@ class RNN(Layer):
         return [sequences.new_zeros(batch, size) for size in (sizes if isinstance(sizes, (list, tuple)) else [sizes])]
 
     def reset_state(self) -> None:
-        """Forget the states kept from the last batch."""
-        self._kept_states = None
+        """Forget the states kept from the last batch: the next one starts from zeros, and may have another size."""
+        # In place, because a graph may hold them.
+        for state in self._kept_states or ():
+            state.zero_()
 
     reset_states = reset_state
 

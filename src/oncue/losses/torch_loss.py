@@ -73,8 +73,13 @@ class TorchLoss(Loss):
 
             self.name = to_snake_case(type(module).__name__)
         self.module = module
-        self._device: torch.device | None = None
-        self._each: nn.Module | None = None
+        tensors = [*module.parameters(), *module.buffers()]
+        self._device = tensors[0].device if tensors else None
+        self._each: Any = None
+        if hasattr(module, "reduction"):
+            # It shares the module's tensors.
+            self._each = copy.copy(module)
+            self._each.reduction = "none"
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Return the loss of a batch.
@@ -89,10 +94,10 @@ class TorchLoss(Loss):
         """
         y_pred = as_tensor(y_pred, "y_pred")
         y_true = self._target(as_tensor(y_true, "y_true", device=y_pred.device), y_pred)
-        if self._device != y_pred.device:
+        if self._device is not None and self._device != y_pred.device:
             # Class weights are buffers of the module.
             self.module.to(y_pred.device)
-            self._device, self._each = y_pred.device, None
+            self._device = y_pred.device
         if sample_weight is None:
             value: Tensor = self.module(y_pred, y_true)
             return value if value.ndim == 0 else value.mean()
@@ -116,14 +121,10 @@ class TorchLoss(Loss):
 
     def _weighted(self, y_true: Tensor, y_pred: Tensor, sample_weight: Any) -> Tensor:
         if self._each is None:
-            if not hasattr(self.module, "reduction"):
-                raise TypeError(
-                    f"`sample_weight` can't be used with {type(self.module).__name__}: it has no `reduction` that "
-                    f"could "
-                    "be set to 'none' to get one loss for each sample."
-                )
-            self._each = copy.copy(self.module)
-            self._each.reduction = "none"  # type: ignore[assignment]  # nn.Module types every attribute as a module
+            raise TypeError(
+                f"`sample_weight` can't be used with {type(self.module).__name__}: it has no `reduction` that could be set "
+                "to 'none' to get one loss for each sample."
+            )
         values: Tensor = self._each(y_pred, y_true)
         weights = as_tensor(sample_weight, "sample_weight", device=values.device).to(values.dtype)
         while 0 < weights.ndim < values.ndim:
