@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oncue.optimizers.foreach import Number, add_scaled_, add_square_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import setting, share, small_number
 
@@ -15,7 +16,7 @@ from oncue.optimizers.setting import setting, share, small_number
 class Adadelta(Optimizer):
     """Gradient descent whose step is the ratio of two running root mean squares: of past changes and of the gradient.
 
-    Source: Zeiler 2012 (arXiv:1212.5701). The arithmetic is torch's.
+    Source: Zeiler 2012 (arXiv:1212.5701).
 
     Args:
         learning_rate: See `Optimizer`; 1.0 is the paper's form.
@@ -37,7 +38,7 @@ class Adadelta(Optimizer):
     rho: float = setting("rho", share, "The share of the mean squares that each step keeps.")
     epsilon: float = setting("epsilon", small_number, "Added under both roots.")
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _rho: float
     _epsilon: float
 
@@ -75,35 +76,33 @@ class Adadelta(Optimizer):
         self.rho = rho
         self.epsilon = small_number("epsilon", epsilon)
 
-    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """Return torch's Adadelta."""
-        inner = torch.optim.Adadelta(groups, lr=learning_rate, rho=self._rho, eps=self._epsilon, foreach=True)
-        for group in groups:
-            for parameter in group["params"]:
-                inner.state[parameter] = {
-                    "step": torch.zeros(()),
-                    "square_avg": torch.zeros_like(parameter, requires_grad=False),
-                    "acc_delta": torch.zeros_like(parameter, requires_grad=False),
-                }
-        return inner
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        squares, changes = slots["accumulated_grad"], slots["accumulated_delta_var"]
+        rho, new, epsilon = numbers["rho"], numbers["new_square"], numbers["epsilon"]
+        torch._foreach_mul_(squares, rho)
+        add_square_(squares, gradients, new)
+        change, denominators = plus(changes, epsilon), plus(squares, epsilon)
+        torch._foreach_sqrt_(change)
+        torch._foreach_sqrt_(denominators)
+        torch._foreach_div_(change, denominators)
+        torch._foreach_mul_(change, gradients)
+        torch._foreach_mul_(changes, rho)
+        add_square_(changes, change, new)
+        add_scaled_(parameters, change, -numbers["rate"])
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {"rho": self._rho, "eps": self._epsilon}
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`."""
+        return {"rate": rate, "rho": self._rho, "new_square": 1.0 - self._rho, "epsilon": self._epsilon}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
-        return [{"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"}]
-
-    has_compiled_rule = True
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        squares, changes = slots["accumulated_grad"], slots["accumulated_delta_var"]
-        squares.mul_(self._rho).addcmul_(gradient, gradient, value=1.0 - self._rho)
-        change = (changes + self._epsilon).sqrt() / (squares + self._epsilon).sqrt() * gradient
-        changes.mul_(self._rho).addcmul_(change, change, value=1.0 - self._rho)
-        weight.sub_(numbers[0] * change)
+        return [{name: name for name in ("accumulated_grad", "accumulated_delta_var")}]
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.foreach import Number, add_quotient_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import non_negative, setting, small_number
 
@@ -44,7 +44,7 @@ class Adagrad(Optimizer):
     )
     epsilon: float = setting("epsilon", small_number, "Added under the root.")
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _initial_accumulator_value: float
     _epsilon: float
 
@@ -82,39 +82,31 @@ class Adagrad(Optimizer):
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = small_number("epsilon", epsilon)
 
-    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """Return an Adagrad with Keras's epsilon."""
-        slots = {"accumulator": self._initial_accumulator_value}
-        return _Adagrad(groups, {"lr": learning_rate, **self._hyperparameters()}, slots)
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        accumulator = slots["accumulator"]
+        torch._foreach_addcmul_(accumulator, gradients, gradients)
+        denominators = plus(accumulator, numbers["epsilon"])
+        torch._foreach_sqrt_(denominators)
+        add_quotient_(parameters, gradients, denominators, -numbers["rate"])
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {"eps": self._epsilon}
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`."""
+        return {"rate": rate, "epsilon": self._epsilon}
+
+    def _first_slots(self) -> dict[str, float]:
+        return {"accumulator": self._initial_accumulator_value}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"accumulator": "accumulator"}]
-
-    has_compiled_rule = True
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        accumulator = slots["accumulator"]
-        accumulator.addcmul_(gradient, gradient)
-        weight.sub_(numbers[0] * gradient / (accumulator + self._epsilon).sqrt())
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
         return {**super().get_config(), **own}
-
-
-class _Adagrad(ForeachOptimizer):
-    def update(
-        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
-    ) -> None:
-        accumulator = slots["accumulator"]
-        torch._foreach_addcmul_(accumulator, gradients, gradients)
-        denominators = list(torch._foreach_add(accumulator, group["eps"]))
-        torch._foreach_sqrt_(denominators)
-        torch._foreach_addcdiv_(parameters, gradients, denominators, value=-group["lr"])

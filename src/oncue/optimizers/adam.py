@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oncue.optimizers.foreach import Number, add_, add_quotient_, add_square_, lerp_
 from oncue.optimizers.foreach_optimizer import can_fuse
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import decaying_share, setting, small_number, switch
+
+
+def adam_numbers(
+    update: int, rate: float, beta_1: float, beta_2: float, epsilon: float, epsilon_hat: bool
+) -> dict[str, float]:
+    """Return the numbers of Adam's rule.
+
+    Args:
+        update: The number of the update, from 1.
+        rate: The learning rate.
+        beta_1: The share of the first moment that is kept.
+        beta_2: The share of the second moment that is kept.
+        epsilon: Added to the root of the second moment.
+        epsilon_hat: Whether it is added before the bias correction, as Keras does, or after it, as torch does.
+
+    Example:
+        >>> numbers = adam_numbers(1, 1.0, 0.0, 0.75, 0.5, epsilon_hat=False)
+        >>> numbers["rate"], numbers["epsilon"]
+        (0.5, 0.25)
+    """
+    correction = math.sqrt(1.0 - beta_2**update)
+    return {
+        "rate": rate * correction / (1.0 - beta_1**update),
+        "new_momentum": 1.0 - beta_1,
+        "beta_2": beta_2,
+        "new_square": 1.0 - beta_2,
+        "epsilon": epsilon if epsilon_hat else epsilon * correction,
+    }
 
 
 class Adam(Optimizer):
@@ -41,6 +70,7 @@ class Adam(Optimizer):
     """
 
     _torch_decays = True
+    _counts_updates = True
 
     beta_1: float = setting("beta_1", decaying_share, "The share of the first moment that each step keeps.")
     beta_2: float = setting("beta_2", decaying_share, "The share of the second moment that each step keeps.")
@@ -52,7 +82,7 @@ class Adam(Optimizer):
         fixed="the largest moments are kept of all or none of the training",
     )
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _beta_1: float
     _beta_2: float
     _epsilon: float
@@ -96,6 +126,25 @@ class Adam(Optimizer):
         self.epsilon = small_number("epsilon", epsilon)
         self.amsgrad = amsgrad
 
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        mean, square = slots["momentum"], slots["velocity"]
+        lerp_(mean, gradients, numbers["new_momentum"])
+        torch._foreach_mul_(square, numbers["beta_2"])
+        add_square_(square, gradients, numbers["new_square"])
+        if "velocity_hat" in slots:
+            square = slots["velocity_hat"]
+            torch._foreach_maximum_(square, slots["velocity"])
+        denominators = list(torch._foreach_sqrt(square))
+        add_(denominators, numbers["epsilon"])
+        add_quotient_(parameters, mean, denominators, -numbers["rate"])
+
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's Adam with decoupled weight decay, fused where it can be."""
         fused = all(can_fuse(group["params"]) for group in groups)
@@ -111,12 +160,13 @@ class Adam(Optimizer):
                 inner.state[parameter] = {"step": step, **slots}
         return inner
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {"betas": (self._beta_1, self._beta_2), **self._counted(self._updates + 1)}
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`. Both bias corrections are in "rate"."""
+        return adam_numbers(update, rate, self._beta_1, self._beta_2, self._epsilon, epsilon_hat=True)
 
-    def _counted(self, update: int) -> dict[str, Any]:
-        # torch adds epsilon to sqrt(v / correction), Keras to sqrt(v).
-        return {"eps": self._epsilon / math.sqrt(1.0 - self._beta_2**update)}
+    def _group_options(self, update: int, rate: float) -> dict[str, Any]:
+        # torch's kernel adds epsilon to sqrt(v / correction), Keras to sqrt(v).
+        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon / math.sqrt(1.0 - self._beta_2**update)}
 
     def _count_changed(self) -> None:
         if self._inner is not None:
@@ -132,26 +182,6 @@ class Adam(Optimizer):
     def _slot_blocks(self) -> list[dict[str, str]]:
         blocks = [{"momentum": "exp_avg", "velocity": "exp_avg_sq"}]
         return [*blocks, {"velocity_hat": "max_exp_avg_sq"}] if self._amsgrad else blocks
-
-    has_compiled_rule = True
-
-    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
-        """Return the learning rate with both bias corrections in it."""
-        update = self._updates + 1
-        return (rate * math.sqrt(1.0 - self._beta_2**update) / (1.0 - self._beta_1**update),)
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        mean, square = slots["momentum"], slots["velocity"]
-        mean.lerp_(gradient, 1.0 - self._beta_1)
-        square.mul_(self._beta_2).addcmul_(gradient, gradient, value=1.0 - self._beta_2)
-        if self._amsgrad:
-            largest = slots["velocity_hat"]
-            largest.copy_(torch.maximum(largest, square))
-            square = largest
-        weight.sub_(numbers[0] * mean / (square.sqrt() + self._epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.foreach import Number, add_quotient_, lerp_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import decaying_share, setting, share, small_number
 
@@ -38,11 +38,13 @@ class Adamax(Optimizer):
         tensor([0.7500])
     """
 
+    _counts_updates = True
+
     beta_1: float = setting("beta_1", decaying_share, "The share of the first moment that each step keeps.")
     beta_2: float = setting("beta_2", share, "The share of the norm that each step keeps.")
     epsilon: float = setting("epsilon", small_number, "Added to the norm.")
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _beta_1: float
     _beta_2: float
     _epsilon: float
@@ -83,48 +85,32 @@ class Adamax(Optimizer):
         self.beta_2 = beta_2
         self.epsilon = small_number("epsilon", epsilon)
 
-    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """Return an Adamax with Keras's epsilon."""
-        return _Adamax(groups, {"lr": learning_rate, **self._hyperparameters()}, {"momentum": 0.0, "norm": 0.0})
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        momentum, norm = slots["momentum"], slots["norm"]
+        lerp_(momentum, gradients, numbers["new_momentum"])
+        torch._foreach_mul_(norm, numbers["beta_2"])
+        torch._foreach_maximum_(norm, torch._foreach_abs(gradients))
+        add_quotient_(parameters, momentum, plus(norm, numbers["epsilon"]), -numbers["rate"])
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon, **self._counted(self._updates + 1)}
-
-    def _counted(self, update: int) -> dict[str, Any]:
-        return {"t": update}
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`. The bias correction is in "rate"."""
+        return {
+            "rate": rate / (1.0 - self._beta_1**update),
+            "new_momentum": 1.0 - self._beta_1,
+            "beta_2": self._beta_2,
+            "epsilon": self._epsilon,
+        }
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "norm": "norm"}]
 
-    has_compiled_rule = True
-
-    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
-        """Return the learning rate with the bias correction in it."""
-        return (rate / (1.0 - self._beta_1 ** (self._updates + 1)),)
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        momentum, norm = slots["momentum"], slots["norm"]
-        momentum.lerp_(gradient, 1.0 - self._beta_1)
-        norm.copy_(torch.maximum(norm * self._beta_2, gradient.abs()))
-        weight.sub_(numbers[0] * momentum / (norm + self._epsilon))
-
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
-
-
-class _Adamax(ForeachOptimizer):
-    def update(
-        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
-    ) -> None:
-        beta_1, beta_2 = group["betas"]
-        momentum, norm = slots["momentum"], slots["norm"]
-        torch._foreach_lerp_(momentum, gradients, 1.0 - beta_1)
-        torch._foreach_mul_(norm, beta_2)
-        torch._foreach_maximum_(norm, list(torch._foreach_abs(gradients)))
-        denominators = list(torch._foreach_add(norm, group["eps"]))
-        rate = group["lr"] / (1.0 - beta_1 ** group["t"])
-        torch._foreach_addcdiv_(parameters, momentum, denominators, value=-rate)

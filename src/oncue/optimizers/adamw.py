@@ -43,7 +43,7 @@ class AdamW(Adam):
 
     weight_decay: float = setting("weight_decay", _decay, "Decoupled weight decay.")
 
-    has_compiled_rule = True  # Adam's
+    update_rule = staticmethod(Adam.update_rule)
 
     def __init__(
         self,

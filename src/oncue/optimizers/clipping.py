@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from oncue.core.numbers import number_of
+from oncue.optimizers.foreach import Number, clamp_max_, clamp_min_, norms
 
-Clip = Callable[[list[Tensor]], None]
 
-
-def clip_by_norm(gradients: list[Tensor], limit: float) -> None:
+def clip_by_norm(gradients: list[Tensor], limit: Number) -> None:
     """Scale each gradient so that its own L2 norm is at most `limit`.
 
     Formula: `g * limit / max(norm(g), limit)` (Keras, `clipnorm`).
@@ -28,14 +27,14 @@ def clip_by_norm(gradients: list[Tensor], limit: float) -> None:
         >>> gradient
         tensor([0.6000, 0.8000])
     """
-    norms = list(torch._foreach_norm(gradients))
-    torch._foreach_clamp_min_(norms, limit)
-    torch._foreach_reciprocal_(norms)
-    torch._foreach_mul_(norms, limit)
-    torch._foreach_mul_(gradients, norms)
+    scales = norms(gradients, in_graph=isinstance(limit, Tensor))
+    clamp_min_(scales, limit)
+    torch._foreach_reciprocal_(scales)
+    torch._foreach_mul_(scales, limit)
+    torch._foreach_mul_(gradients, scales)
 
 
-def clip_by_global_norm(gradients: list[Tensor], limit: float) -> None:
+def clip_by_global_norm(gradients: list[Tensor], limit: Number) -> None:
     """Scale all gradients by one number so that the norm of them together is at most `limit`.
 
     Formula: `g * limit / max(norm(all), limit)`; a norm that is not finite makes every gradient NaN, as in Keras
@@ -51,12 +50,12 @@ def clip_by_global_norm(gradients: list[Tensor], limit: float) -> None:
         >>> gradients
         [tensor([0.6000]), tensor([0.8000])]
     """
-    norm = torch.linalg.vector_norm(torch.stack(list(torch._foreach_norm(gradients))))
+    norm = torch.linalg.vector_norm(torch.stack(norms(gradients, in_graph=isinstance(limit, Tensor))))
     scale = limit / norm.clamp_min(limit) + (norm - norm)
     torch._foreach_mul_(gradients, scale)
 
 
-def clip_by_value(gradients: list[Tensor], limit: float) -> None:
+def clip_by_value(gradients: list[Tensor], limit: Number) -> None:
     """Clip every element to `[-limit, limit]`.
 
     Args:
@@ -69,12 +68,30 @@ def clip_by_value(gradients: list[Tensor], limit: float) -> None:
         >>> gradient
         tensor([ 1.0000, -0.5000])
     """
-    torch._foreach_clamp_min_(gradients, -limit)
-    torch._foreach_clamp_max_(gradients, limit)
+    clamp_min_(gradients, -limit)
+    clamp_max_(gradients, limit)
+
+
+class Clip(NamedTuple):
+    """How gradients are clipped, in place.
+
+    Example:
+        >>> gradient = torch.tensor([3.0])
+        >>> Clip(clip_by_value, 1.0)([gradient])
+        >>> gradient
+        tensor([1.])
+    """
+
+    function: Callable[[list[Tensor], Number], None]
+    limit: float
+
+    def __call__(self, gradients: list[Tensor]) -> None:
+        """Clip gradients to the limit."""
+        self.function(gradients, self.limit)
 
 
 def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: float | None) -> Clip | None:
-    """Return the function that clips gradients as the three arguments of an optimizer say.
+    """Return what clips gradients as the three arguments of an optimizer say.
 
     Args:
         clipnorm: The largest norm of each gradient.
@@ -82,7 +99,7 @@ def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: 
         global_clipnorm: The largest norm of all gradients together.
 
     Returns:
-        A function that clips a list in place, or None when nothing is to be clipped (0 means that, as in Keras).
+        What clips a list in place, or None when nothing is to be clipped (0 means that, as in Keras).
 
     Raises:
         ValueError: When more than one is given, or one is negative or not a number.
@@ -107,5 +124,5 @@ def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: 
         raise ValueError(f"`{name}` must be a number above 0, or None to clip nothing; got {limit!r}.")
     if number == 0:
         return None
-    clip = {"clipnorm": clip_by_norm, "clipvalue": clip_by_value, "global_clipnorm": clip_by_global_norm}[name]
-    return partial(clip, limit=float(number))
+    function = {"clipnorm": clip_by_norm, "clipvalue": clip_by_value, "global_clipnorm": clip_by_global_norm}[name]
+    return Clip(function, float(number))

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.optimizers.foreach import Rule
+
 
 def can_fuse(parameters: list[Tensor]) -> bool:
     """Return whether torch's fused optimizers take these parameters.
@@ -27,32 +29,39 @@ def can_fuse(parameters: list[Tensor]) -> bool:
 
 
 class ForeachOptimizer(torch.optim.Optimizer):
-    """Updates all parameters together by `torch._foreach_*` calls; a subclass writes `update`.
+    """Updates all parameters together by a rule, in `torch._foreach_*` calls.
 
     Args:
-        groups: Parameter groups.
+        groups: Parameter groups, which have the numbers of the rule as hyper-parameters.
         defaults: Hyper-parameters of groups that don't say otherwise, `lr` among them.
         slots: The name of each per-parameter state and the number that fills it at first.
+        rule: What changes parameters and slots in place; see `Rule`.
 
     Example:
-        >>> class Plain(ForeachOptimizer):
-        ...     def update(self, parameters, gradients, slots, group):
-        ...         torch._foreach_add_(parameters, gradients, alpha=-group["lr"])
+        >>> def plain(parameters, gradients, slots, numbers):
+        ...     torch._foreach_add_(parameters, gradients, alpha=-numbers["lr"])
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
         >>> weight.grad = torch.tensor([2.0])
-        >>> Plain([{"params": [weight]}], {"lr": 0.25}, {}).step()
+        >>> ForeachOptimizer([{"params": [weight]}], {"lr": 0.25}, {}, plain).step()
         >>> weight.data
         tensor([0.5000])
     """
 
-    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any], slots: Mapping[str, float]) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], defaults: dict[str, Any], slots: Mapping[str, float], rule: Rule
+    ) -> None:
         super().__init__(groups, defaults)
+        self._rule = rule
         for group in self.param_groups:
             for parameter in group["params"]:
                 # A full_like keeps the memory format, which lets the foreach kernels run as one.
                 self.state[parameter] = {
                     name: torch.full_like(parameter, value, requires_grad=False) for name, value in slots.items()
                 }
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's has its own attributes only.
+        return {**super().__getstate__(), "_rule": self._rule}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no optimizer here takes a closure
@@ -61,22 +70,5 @@ class ForeachOptimizer(torch.optim.Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 states = [self.state[p] for p in parameters]
-                # The names are read from the state: torch's copies and pickles keep that and no attribute.
                 slots = {name: [state[name] for state in states] for name in states[0]}
-                self.update(parameters, [p.grad for p in parameters], slots, group)
-
-    def update(
-        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
-    ) -> None:
-        """Change `parameters` and `slots` in place.
-
-        Args:
-            parameters: The parameters that have a gradient.
-            gradients: Their gradients, not to be changed.
-            slots: Their states by name.
-            group: The hyper-parameters.
-
-        Raises:
-            NotImplementedError: Unless a subclass writes it.
-        """
-        raise NotImplementedError
+                self._rule(parameters, [p.grad for p in parameters], slots, group)

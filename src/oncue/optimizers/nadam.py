@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.foreach import Number, add_, add_quotient_, add_square_, lerp_
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import decaying_share, setting, small_number
 
@@ -39,11 +39,13 @@ class Nadam(Optimizer):
         tensor([0.7500])
     """
 
+    _counts_updates = True
+
     beta_1: float = setting("beta_1", decaying_share, "The share of the first moment that each step keeps.")
     beta_2: float = setting("beta_2", decaying_share, "The share of the second moment that each step keeps.")
     epsilon: float = setting("epsilon", small_number, "Added to the root of the second moment.")
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _beta_1: float
     _beta_2: float
     _epsilon: float
@@ -89,33 +91,53 @@ class Nadam(Optimizer):
         self._mixed = False
         self._late_products: dict[int, float] = {}
 
-    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """Return a Nadam with one schedule of momenta for all parameters."""
-        return _Nadam(groups, {"lr": learning_rate}, {"momentum": 0.0, "velocity": 0.0})
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        momentum, velocity = slots["momentum"], slots["velocity"]
+        lerp_(momentum, gradients, numbers["new_momentum"])
+        torch._foreach_mul_(velocity, numbers["beta_2"])
+        add_square_(velocity, gradients, numbers["new_square"])
+        denominators = list(torch._foreach_div(velocity, numbers["correction"]))
+        torch._foreach_sqrt_(denominators)
+        add_(denominators, numbers["epsilon"])
+        add_quotient_(parameters, momentum, denominators, -numbers["momentum_rate"])
+        add_quotient_(parameters, gradients, denominators, -numbers["gradient_rate"])
+
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`."""
+        product = self._product_with(update)
+        now, following = self._momentum_at(update), self._momentum_at(update + 1)
+        return {
+            "momentum_rate": rate * following / (1.0 - product * following),
+            "gradient_rate": rate * (1.0 - now) / (1.0 - product),
+            "correction": 1.0 - self._beta_2**update,
+            "new_momentum": 1.0 - self._beta_1,
+            "beta_2": self._beta_2,
+            "new_square": 1.0 - self._beta_2,
+            "epsilon": self._epsilon,
+        }
 
     def _momentum_at(self, update: int) -> float:
         return float(self._beta_1 * (1.0 - 0.5 * 0.96**update))
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        update = self._updates + 1
-        product = self._u_product() * self._momentum_at(update)
-        self._coming = update, product
-        return {"betas": (self._beta_1, self._beta_2), "eps": self._epsilon, **self._shares(update, product)}
-
-    def _counted(self, update: int) -> dict[str, Any]:
-        # The products of the updates before, for each count at which parameters joined.
-        before = self._late_products.pop(update - 1, None)
-        product = self._from_the_count(update - 1) if before is None else before
-        self._late_products[update] = product = product * self._momentum_at(update)
-        return self._shares(update, product)
-
-    def _shares(self, update: int, product: float) -> dict[str, float]:
-        now, following = self._momentum_at(update), self._momentum_at(update + 1)
-        return {
-            "correction": 1.0 - self._beta_2**update,
-            "momentum_share": following / (1.0 - product * following),
-            "gradient_share": (1.0 - now) / (1.0 - product),
-        }
+    def _product_with(self, update: int) -> float:
+        """Return the product of the momenta up to an update that is about to be made."""
+        now = self._momentum_at(update)
+        if update == self._updates + 1:
+            product = self._u_product() * now
+            self._coming = update, product
+            return product
+        # One of parameters that joined later, whose updates began then.
+        before = self._late_products.get(update - 1)
+        self._late_products.pop(update - 2, None)
+        self._late_products[update] = product = (self._from_the_count(update - 1) if before is None else before) * now
+        return product
 
     def _u_product(self) -> float:
         """Return the product of the momenta of all updates done, each with the `beta_1` of its time."""
@@ -163,41 +185,7 @@ class Nadam(Optimizer):
         return [{"momentum": "momentum", "velocity": "velocity"}]
 
     _optional_numbers = ("u_product",)
-    has_compiled_rule = True
-    compiled_width = 3
-
-    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
-        """Return the two shares times the learning rate, and the bias correction."""
-        now = self._hyperparameters()
-        return rate * now["momentum_share"], rate * now["gradient_share"], now["correction"]
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        momentum, velocity = slots["momentum"], slots["velocity"]
-        momentum.lerp_(gradient, 1.0 - self._beta_1)
-        velocity.mul_(self._beta_2).addcmul_(gradient, gradient, value=1.0 - self._beta_2)
-        denominator = (velocity / numbers[2]).sqrt() + self._epsilon
-        weight.sub_((numbers[0] * momentum + numbers[1] * gradient) / denominator)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
-
-
-class _Nadam(ForeachOptimizer):
-    def update(
-        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
-    ) -> None:
-        beta_1, beta_2 = group["betas"]
-        momentum, velocity = slots["momentum"], slots["velocity"]
-        torch._foreach_lerp_(momentum, gradients, 1.0 - beta_1)
-        torch._foreach_mul_(velocity, beta_2)
-        torch._foreach_addcmul_(velocity, gradients, gradients, value=1.0 - beta_2)
-        denominators = list(torch._foreach_div(velocity, group["correction"]))
-        torch._foreach_sqrt_(denominators)
-        torch._foreach_add_(denominators, group["eps"])
-        rate = group["lr"]
-        torch._foreach_addcdiv_(parameters, momentum, denominators, value=-rate * group["momentum_share"])
-        torch._foreach_addcdiv_(parameters, gradients, denominators, value=-rate * group["gradient_share"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,8 @@ from oncue.legacy import old_property, translate_optimizer_arguments
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
 from oncue.optimizers.clipping import Clip, make_clip
+from oncue.optimizers.foreach import Number
+from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate
 from oncue.optimizers.overrides import check_overrides
 from oncue.optimizers.rate_source import RateSource
@@ -75,6 +77,8 @@ class Optimizer:
     _torch_decays = False
     # Whether a step is nothing but the torch optimizer's.
     _plain = False
+    # Whether the arithmetic depends on how many updates a parameter has had.
+    _counts_updates = False
     # Names of numbers that a state may have besides the count and the rate.
     _optional_numbers: Sequence[str] = ()
     _undecayed_names: re.Pattern[str] | None = None
@@ -319,18 +323,17 @@ class Optimizer:
         Raises:
             NotImplementedError: When neither the subclass nor its parent says how.
         """
-        kind = next((one for one in type(self).__mro__ if vars(one).get("has_compiled_rule")), None)
-        if kind is None:
+        if not self._has_rule():
             raise NotImplementedError(
                 f"{type(self).__name__} must define `update_step(gradient, variable, learning_rate)`; its parent has none "
                 "to be called."
             )
         parameter, place = tensor_of(variable), self._get_variable_index(variable)
-        slots = {name: tensors[place] for name, tensors in self.slots().items()}
+        slots = {name: [tensors[place]] for name, tensors in self.slots().items()}
         if isinstance(variable, Variable):
             gradient = variable.from_keras(gradient)
-        numbers: Any = self.compiled_numbers(float(learning_rate))
-        self.compiled_rule(parameter.detach(), gradient, slots, numbers)
+        numbers = self.update_numbers(self._updates - self._since.get(parameter, 0) + 1, float(learning_rate))
+        self.update_rule([parameter.detach()], [gradient], slots, numbers)
 
     # For those that override `update_step`.
 
@@ -411,15 +414,18 @@ class Optimizer:
         return next(place for place, one in enumerate(self._parameters) if one is parameter)
 
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """Return the torch optimizer that does the arithmetic, with all its state already there.
+        """Return the torch optimizer that does the arithmetic, with all its state already there: by default, `update_rule`.
 
         Args:
             groups: Parameter groups in torch's form.
             learning_rate: The rate of the first step.
 
         Raises:
-            NotImplementedError: Unless a subclass defines it, or `update_step`.
+            NotImplementedError: Unless a subclass defines it, or `update_step`, or has an `update_rule`.
         """
+        if self._has_rule():
+            defaults = {"lr": learning_rate, **self._group_options(1, learning_rate)}
+            return ForeachOptimizer(groups, defaults, self._first_slots(), self.update_rule)
         if type(self).update_step is not Optimizer.update_step:
             # It holds the groups, and steps never.
             return torch.optim.SGD(groups, lr=learning_rate)
@@ -428,22 +434,23 @@ class Optimizer:
             "`make_torch_optimizer(groups, learning_rate)`."
         )
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        """What the coming update writes into every parameter group, besides the learning rate."""
-        return {}
-
-    def _counted(self, update: int) -> dict[str, Any]:
-        """The part of `_hyperparameters` that depends on the number of the update, for a parameter that joined later.
+    def _group_options(self, update: int, rate: float) -> dict[str, Any]:
+        """What an update writes into a parameter group of the torch optimizer, besides the learning rate.
 
         Args:
-            update: The number of the parameter's coming update, from 1.
+            update: The number of the update, from 1 for the first one of the group's parameters.
+            rate: The group's learning rate.
         """
-        return {}
+        return self.update_numbers(update, rate)
+
+    def _first_slots(self) -> dict[str, float]:
+        """The names of an `update_rule`'s slots, and the number that fills each at first."""
+        return {name: 0.0 for block in self._slot_blocks() for name in block}
 
     @property
     def counts_apart(self) -> bool:
         """Whether updates depend on when each parameter joined, which no file of Keras's form has a place for."""
-        return bool(self._since) and bool(self._counted(1))
+        return bool(self._since) and self._counts_updates
 
     def _skipped(self, parameters: list[Tensor]) -> None:
         """React to parameters having been left out of an update for lack of a gradient."""
@@ -469,39 +476,43 @@ class Optimizer:
     def _set_numbers(self, numbers: dict[str, float]) -> None:
         """Set what `_numbers` returned, as far as the state has it; the count is set already."""
 
-    # What a subclass provides, to be part of a compiled training step.
+    # The arithmetic, in eager steps and in graphs.
 
-    has_compiled_rule = False
-    """Whether `compiled_numbers` and `compiled_rule` say what an update does.
-
-    Each class says so for itself: a subclass, which may compute something else, doesn't inherit it.
-    """
-    compiled_width = 1
-    """How many numbers `compiled_numbers` returns."""
-
-    def compiled_numbers(self, rate: float) -> tuple[float, ...]:
-        """Return the numbers of the coming update that change from one to the next.
-
-        Args:
-            rate: The learning rate of the update.
-        """
-        return (rate,)
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
     ) -> None:
-        """Update one parameter in place: the same formula as `make_torch_optimizer`'s, in operations that can be fused.
+        """Update parameters and slots in place.
+
+        An optimizer whose own class defines it may be part of a compiled training step. A subclass, which may compute
+        something else, may not: there, its `step` follows the graph.
 
         Args:
-            weight: The parameter.
-            gradient: Its gradient.
-            slots: Its state by Keras's names, to be changed in place.
-            numbers: What `compiled_numbers` returned, as tensors without axes.
+            parameters: The parameters that have a gradient.
+            gradients: Their gradients, not to be changed.
+            slots: Their states by Keras's names.
+            numbers: What `update_numbers` returned: floats, or in a graph tensors without axes.
 
         Raises:
             NotImplementedError: Unless a subclass defines it.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no `compiled_rule`.")
+        raise NotImplementedError("This optimizer has no `update_rule`.")
+
+    @classmethod
+    def _has_rule(cls) -> bool:
+        return cls.update_rule is not Optimizer.update_rule
+
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update by name: what changes from one to the next, and settings that may be assigned.
+
+        Args:
+            update: The number of the update, from 1.
+            rate: Its learning rate.
+        """
+        return {}
 
     # Building.
 
@@ -762,11 +773,9 @@ class Optimizer:
     def _update(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
         if self._rate.moves:
             self._write_rate(self._rate.at(self._updates))
-        changes = self._hyperparameters()
+        update = self._updates + 1
         for group in self._groups:
-            group.update(changes)
-            if self._since and group["since"]:
-                group.update(self._counted(self._updates - group["since"] + 1))
+            group.update(self._group_options(update - group.get("since", 0), group["lr"]))
         inner.step()
         if missing:
             self._skipped(missing)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach_optimizer import ForeachOptimizer
+from oncue.optimizers.foreach import Number, add_quotient_, add_square_, lerp_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import setting, share, small_number, switch
 
@@ -54,7 +54,7 @@ class RMSprop(Optimizer):
         fixed="the mean gradient is kept of all or none of the training",
     )
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _rho: float
     _momentum: float
     _epsilon: float
@@ -98,59 +98,46 @@ class RMSprop(Optimizer):
         self.epsilon = small_number("epsilon", epsilon)
         self.centered = centered
 
-    def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-        """Return an RMSprop with Keras's epsilon."""
-        slots = {name: 0.0 for block in self._slot_blocks() for name in block}
-        return _RMSprop(groups, {"lr": learning_rate, **self._hyperparameters()}, slots)
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        velocity, new = slots["velocity"], numbers["new_square"]
+        torch._foreach_mul_(velocity, numbers["rho"])
+        add_square_(velocity, gradients, new)
+        denominators = plus(velocity, numbers["epsilon"])
+        if "average_gradient" in slots:
+            average = slots["average_gradient"]
+            lerp_(average, gradients, new)
+            torch._foreach_addcmul_(denominators, average, average, value=-1.0)
+        torch._foreach_sqrt_(denominators)
+        if "momentum" in slots:
+            momentum = slots["momentum"]
+            torch._foreach_mul_(momentum, numbers["momentum"])
+            add_quotient_(momentum, gradients, denominators, numbers["rate"])
+            torch._foreach_sub_(parameters, momentum)
+        else:
+            add_quotient_(parameters, gradients, denominators, -numbers["rate"])
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {"rho": self._rho, "momentum": self._momentum, "eps": self._epsilon}
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`."""
+        return {
+            "rate": rate,
+            "rho": self._rho,
+            "new_square": 1.0 - self._rho,
+            "momentum": self._momentum,
+            "epsilon": self._epsilon,
+        }
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         names = ["velocity"] + ["momentum"] * (self._momentum > 0) + ["average_gradient"] * self._centered
         return [{name: name} for name in names]
 
-    has_compiled_rule = True
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        velocity = slots["velocity"]
-        velocity.mul_(self._rho).addcmul_(gradient, gradient, value=1.0 - self._rho)
-        denominator = velocity + self._epsilon
-        if self._centered:
-            average = slots["average_gradient"]
-            average.lerp_(gradient, 1.0 - self._rho)
-            denominator = denominator - average * average
-        change = numbers[0] * gradient / denominator.sqrt()
-        if self._momentum > 0:
-            slots["momentum"].mul_(self._momentum).add_(change)
-            change = slots["momentum"]
-        weight.sub_(change)
-
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon, "centered": self.centered}
         return {**super().get_config(), **own}
-
-
-class _RMSprop(ForeachOptimizer):
-    def update(
-        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
-    ) -> None:
-        rho, velocity = group["rho"], slots["velocity"]
-        torch._foreach_mul_(velocity, rho)
-        torch._foreach_addcmul_(velocity, gradients, gradients, value=1.0 - rho)
-        denominators = list(torch._foreach_add(velocity, group["eps"]))
-        if "average_gradient" in slots:
-            average = slots["average_gradient"]
-            torch._foreach_lerp_(average, gradients, 1.0 - rho)
-            torch._foreach_addcmul_(denominators, average, average, value=-1.0)
-        torch._foreach_sqrt_(denominators)
-        if "momentum" in slots:
-            torch._foreach_mul_(slots["momentum"], group["momentum"])
-            torch._foreach_addcdiv_(slots["momentum"], gradients, denominators, value=group["lr"])
-            torch._foreach_sub_(parameters, slots["momentum"])
-        else:
-            torch._foreach_addcdiv_(parameters, gradients, denominators, value=-group["lr"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from oncue.optimizers.foreach import Number, add_scaled_
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import setting, share, switch
@@ -50,7 +51,7 @@ class SGD(Optimizer):
     )
     nesterov: bool = setting("nesterov", switch, "Whether to look ahead along the velocity.")
 
-    # As they are kept, for what runs in each step and for graphs, which can't read properties made by `setting`.
+    # As they are kept, for what runs in each step.
     _momentum: float
     _nesterov: bool
 
@@ -88,66 +89,74 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
 
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        """Update parameters and slots in place; see `Optimizer`."""
+        # Keras has the learning rate in the velocity, torch applies it to the velocity: the numbers say which.
+        velocity = slots.get("momentum")
+        if velocity is not None:
+            torch._foreach_mul_(velocity, numbers["momentum"])
+            add_scaled_(velocity, gradients, numbers["new_velocity"])
+            add_scaled_(parameters, velocity, numbers["velocity_rate"])
+        rate = numbers.get("gradient_rate")
+        if rate is not None:
+            add_scaled_(parameters, gradients, rate)
+
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's own SGD, or one with Keras's momentum."""
         if self._momentum != 0:
-            defaults = {"lr": learning_rate, **self._hyperparameters()}
-            return _MomentumSGD([{**group, "fused": can_fuse(group["params"])} for group in groups], defaults)
+            defaults = {"lr": learning_rate, **self._group_options(1, learning_rate)}
+            groups = [{**group, "fused": can_fuse(group["params"])} for group in groups]
+            return ForeachOptimizer(groups, defaults, self._first_slots(), _sgd_in_one_kernel)
         fused = all(can_fuse(group["params"]) for group in groups)
         return torch.optim.SGD(groups, lr=learning_rate, fused=fused, foreach=not fused)
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {"momentum": self._momentum, "nesterov": self._nesterov} if self._momentum != 0 else {}
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        """Return the numbers of an update; see `Optimizer`."""
+        if self._momentum == 0:
+            return {"gradient_rate": -rate}
+        numbers = {"momentum": self._momentum, "new_velocity": -rate}
+        if self._nesterov:
+            return {**numbers, "velocity_rate": self._momentum, "gradient_rate": -rate}
+        return {**numbers, "velocity_rate": 1.0}
+
+    def _group_options(self, update: int, rate: float) -> dict[str, Any]:
+        # A group keeps what an update with other settings wrote.
+        return {"gradient_rate": None, **self.update_numbers(update, rate)} if self._momentum != 0 else {}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum"}] if self._momentum != 0 else []
-
-    has_compiled_rule = True
-
-    def compiled_rule(
-        self, weight: Tensor, gradient: Tensor, slots: dict[str, Tensor], numbers: Sequence[Tensor]
-    ) -> None:
-        """Update one parameter in place; see `Optimizer`."""
-        if self._momentum == 0:
-            weight.sub_(numbers[0] * gradient)
-            return
-        velocity = slots["momentum"]
-        velocity.mul_(self._momentum).sub_(numbers[0] * gradient)
-        weight.add_(self._momentum * velocity - numbers[0] * gradient if self._nesterov else velocity)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
 
 
-class _MomentumSGD(ForeachOptimizer):
-    def __init__(self, groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:
-        super().__init__(groups, defaults, {"momentum": 0.0})
-
-    def update(
-        self, parameters: list[Tensor], gradients: list[Tensor], slots: dict[str, list[Tensor]], group: dict[str, Any]
-    ) -> None:
-        velocity, momentum, rate = slots["momentum"], group["momentum"], group["lr"]
-        if group["fused"] and not group["nesterov"] and _fused_sgd is not None:
-            # torch's kernel does `v = momentum * v + (1 - dampening) * g` and `w -= lr * v`: with these two numbers the
-            # rate goes into the velocity, as in Keras, and the velocity as it is into the weight.
-            _fused_sgd(
-                parameters,
-                gradients,
-                velocity,
-                weight_decay=0.0,
-                momentum=momentum,
-                lr=-1.0,
-                dampening=1.0 + rate,
-                nesterov=False,
-                maximize=False,
-                is_first_step=False,
-            )
-            return
-        torch._foreach_mul_(velocity, momentum)
-        torch._foreach_add_(velocity, gradients, alpha=-rate)
-        if group["nesterov"]:
-            torch._foreach_add_(parameters, velocity, alpha=momentum)
-            torch._foreach_add_(parameters, gradients, alpha=-rate)
-        else:
-            torch._foreach_add_(parameters, velocity)
+def _sgd_in_one_kernel(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    slots: Mapping[str, list[Tensor]],
+    numbers: Mapping[str, Any],
+) -> None:
+    if not numbers["fused"] or _fused_sgd is None or numbers["gradient_rate"] is not None:
+        SGD.update_rule(parameters, gradients, slots, numbers)
+        return
+    # torch's kernel does `v = momentum * v + (1 - dampening) * g` and `w -= lr * v`: with these two numbers the rate goes
+    # into the velocity, as in Keras, and the velocity as it is into the weight.
+    _fused_sgd(
+        parameters,
+        gradients,
+        slots["momentum"],
+        weight_decay=0.0,
+        momentum=numbers["momentum"],
+        lr=-numbers["velocity_rate"],
+        dampening=1.0 - numbers["new_velocity"],
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from oncue.optimizers.foreach import Number, lerp_
+
 
 class WeightAverage:
     """Averages parameters over updates: `average = momentum * average + (1 - momentum) * parameter`.
@@ -38,16 +40,23 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, iteration: int) -> None:
         """Take the parameters in after the update number `iteration`, counted from 0."""
-        values, parameters = self._moving()
-        if not values:
-            # All are frozen.
-            pass
-        elif iteration == 0:
-            torch._foreach_copy_(values, parameters)
-        else:
-            torch._foreach_lerp_(values, parameters, 1.0 - self.momentum)
-        if self.overwrite_frequency is not None and (iteration + 1) % self.overwrite_frequency == 0:
+        self.follow(self.share(iteration))
+        if self.overwrites(iteration):
             self.overwrite()
+
+    def share(self, iteration: int) -> float:
+        """Return how far the average moves towards the parameters after the update number `iteration`, counted from 0."""
+        return 1.0 if iteration == 0 else 1.0 - self.momentum
+
+    def follow(self, share: Number) -> None:
+        """Move the average towards the parameters, all the way for a share of 1; those that are frozen stay."""
+        values, parameters = self._moving()
+        if values:
+            lerp_(values, parameters, share)
+
+    def overwrites(self, iteration: int) -> bool:
+        """Return whether the average takes the place of the parameters after the update number `iteration`."""
+        return self.overwrite_frequency is not None and (iteration + 1) % self.overwrite_frequency == 0
 
     def _moving(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the averages and the parameters that are not frozen."""

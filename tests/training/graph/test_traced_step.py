@@ -93,11 +93,11 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "clipvalue": lambda made: keras.optimizers.SGD(0.05, clipvalue=0.01),
     "global_clipnorm": lambda made: keras.optimizers.SGD(0.05, global_clipnorm=0.1),
     "average": lambda made: keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=4),
+    "scaled loss": lambda made: keras.optimizers.SGD(0.05, loss_scale_factor=8.0),
+    "accumulation": lambda made: keras.optimizers.Adam(0.01, gradient_accumulation_steps=2, clipnorm=0.1),
     "schedule": lambda made: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
 }
 FOLLOWING: dict[str, Callable[[Any], Any]] = {
-    "accumulation": lambda made: keras.optimizers.SGD(0.05, gradient_accumulation_steps=2),
-    "scaled loss": lambda made: keras.optimizers.SGD(0.05, loss_scale_factor=8.0),
     "torch RMSprop": lambda made: keras.optimizers.TorchOptimizer(torch.optim.RMSprop),
 }
 TORCH: dict[str, Callable[[Any], Any]] = {
@@ -123,6 +123,35 @@ def test_keras_optimizers_are_part_of_the_graph(name: str, quick: None) -> None:
 @pytest.mark.parametrize("name", FOLLOWING)
 def test_other_updates_follow_the_graph(name: str, quick: None) -> None:
     model = assert_same(network, FOLLOWING[name], validation_data=None)
+    assert "a compiled graph, with the rest after it" in model.step_account
+
+
+def test_numbers_of_the_optimizer_that_a_callback_sets_need_no_other_graph(quick: None) -> None:
+    class Betas(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            optimizer = self.model.optimizer
+            optimizer.beta_1, optimizer.clipnorm = 0.9 - batch / 20, 0.1 + batch / 20
+
+    model = assert_same(network, OPTIMIZERS["clipnorm"], lambda: [Betas()], validation_data=None)
+    assert model._plan.graphs.steps["train"].graphs == 1
+    assert "as one compiled graph" in model.step_account
+
+
+def test_a_scale_of_the_loss_that_a_callback_sets_counts_where_the_update_follows(quick: None) -> None:
+    class Own(keras.optimizers.SGD):
+        """Not compiled: it might compute anything."""
+
+    class Scales(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.model.optimizer.loss_scale_factor = 8.0 / (1 + epoch)
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch == 2:
+                self.model.optimizer.loss_scale_factor = 64.0
+
+    model = assert_same(
+        network, lambda made: Own(0.05, loss_scale_factor=2.0), lambda: [Scales()], validation_data=None
+    )
     assert "a compiled graph, with the rest after it" in model.step_account
 
 

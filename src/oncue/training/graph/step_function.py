@@ -11,7 +11,7 @@ from torch import Tensor
 from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
 from oncue.nested import map_leaves, named_leaves
-from oncue.optimizers.compiled_update import CompiledUpdate
+from oncue.optimizers.graph_update import GraphUpdate
 from oncue.training.probe import trial
 from oncue.training.step import detached, measured, objective, samples_of
 
@@ -51,7 +51,7 @@ class StepFunction:
         plan: Plan,
         like: Batch,
         eager: Callable[[Batch], Any],
-        update: CompiledUpdate | None,
+        update: GraphUpdate | None,
         *,
         kind: str,
         measures: bool,
@@ -103,9 +103,7 @@ class StepFunction:
         else:
             y_pred, loss = self._compute(x, y, weight)
         if update and self.update is not None:
-            # Clipping changes what it is given.
-            given, gradients = gradients, [None if one is None else one.clone() for one in gradients]
-            self.update.apply(given)
+            self.update.apply(gradients)
         self.plan.loss_tracker.update_state(loss, samples_of(x))
         if self._measured_inside:
             assert self.plan.metrics is not None

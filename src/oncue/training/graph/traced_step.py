@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.nested import named_leaves
-from oncue.optimizers.compiled_update import CompiledUpdate, compiled_update
+from oncue.optimizers.graph_update import GraphUpdate, graph_update
 from oncue.training.graph.recorded import record_cuda
 from oncue.training.graph.refusal import reason_of
 from oncue.training.graph.step_function import StepFunction
@@ -52,11 +52,11 @@ class TracedStep:
         self._model, self._plan, self._kind = model, plan, kind
         self._eager: Step | None = None
         self._typical: list[Signature] = []
-        self._graphs: dict[Signature, TracedGraph] = {}
-        self._signature: Signature | None = None
+        self._graphs: dict[tuple[Signature, Hashable], TracedGraph] = {}
+        self._signature: tuple[Signature, Hashable] | None = None
         self._graph: TracedGraph | None = None
         self._alone = False
-        self._update: CompiledUpdate | None = None
+        self._update: GraphUpdate | None = None
         self._optimizer: Any = None
         # What the optimizer's settings were when they were looked at last.
         self._settings: list[Any] = []
@@ -96,9 +96,13 @@ class TracedStep:
         self._eager, self._alone, self.eager_batches, self._made_again = eager, alone, 0, 0
         if self._kind == "train":
             optimizer = self._plan.optimizer
+            reset = self._set_otherwise()
             if self._optimizer is not optimizer or (self._update is not None and not self._update.is_current()):
                 self._graphs, self._update, self.refusal = {}, None, None
-            self._optimizer, self._settings = optimizer, optimizer._watched()
+            elif reset and self._update is None:
+                # Its factor of the loss, say, is in the graphs.
+                self._graphs = {}
+            self._optimizer = optimizer
         shapes = None if typical is None else _shapes(typical)
         if shapes is not None and shapes not in self._typical and len(self._typical) < _MOST_SHAPES:
             self._typical.append(shapes)
@@ -131,9 +135,9 @@ class TracedStep:
         if not self._alone:
             self._look()
         leaves = leaves_of(batch)
-        signature = signature_of(batch, leaves)
+        signature = self._with_phase(signature_of(batch, leaves))
         if signature != self._signature:
-            self._graph, self._signature = self._graph_for(batch, leaves, signature), signature
+            self._graph, self._signature = self._graph_for(batch, leaves, signature[0]), signature
         graph = self._graph
         if graph is None:
             return self._eagerly(batch)
@@ -159,20 +163,23 @@ class TracedStep:
 
     def _look(self) -> None:
         """Let the next step be made again where user code has changed something that it was made from."""
-        if self._kind == "train":
-            settings = self._plan.optimizer._watched()
-            if len(settings) != len(self._settings) or not all(map(is_, settings, self._settings)):
-                self._settings = settings
-                update = self._update
-                if update is not None and not update.is_current():
+        if self._kind == "train" and self._set_otherwise():
+            update = self._update
+            if update is not None and update.is_current():
+                # What was set is a number that the graphs read.
+                update.begin()
+            else:
+                if update is not None:
                     update.end()
-                    self._graphs, self._update = {}, None
-                elif update is not None:
-                    update.begin()
-                    self._graphs = {}
-                self._signature = None
+                self._graphs, self._update = {}, None
+            self._signature = None
         if self._drop_changed():
             self._signature = None
+
+    def _set_otherwise(self) -> bool:
+        """Return whether a setting of the optimizer is another one than when it was looked at last."""
+        before, self._settings = self._settings, self._plan.optimizer._watched()
+        return len(before) != len(self._settings) or not all(map(is_, before, self._settings))
 
     def _drop_changed(self) -> bool:
         """Drop the graphs of which something has changed that they were made from; return whether there were any."""
@@ -187,17 +194,20 @@ class TracedStep:
     def _graph_for(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature) -> TracedGraph | None:
         if self.refusal is not None or _shapes(signature) not in self._typical:
             return None
-        if signature not in self._graphs:
+        if self._with_phase(signature) not in self._graphs:
             obstacle = self._obstacle()
             if obstacle is not None:
                 self._refuse(obstacle)
                 return None
             if self._kind == "train" and self._update is None:
-                self._update = compiled_update(self._plan.optimizer)
+                self._update = graph_update(self._plan.optimizer)
                 if self._update is not None:
                     self._update.begin()
             self._make(batch, leaves, signature)
-        return self._graphs.get(signature)
+        return self._graphs.get(self._with_phase(signature))
+
+    def _with_phase(self, signature: Signature) -> tuple[Signature, Hashable]:
+        return signature, None if self._update is None else self._update.phase()
 
     def _make(self, batch: Batch, leaves: tuple[Tensor, ...], signature: Signature) -> None:
         """Make a graph; where the metrics can't be a part of it, without them; where nothing can, take note of why."""
@@ -213,7 +223,9 @@ class TracedStep:
             function = StepFunction(
                 self._model, self._plan, batch, self._eager, self._update, kind=self._kind, measures=self._measures
             )
-            self._graphs[signature] = TracedGraph(function, leaves, graphs.compiler, self._compiled, record)
+            self._graphs[self._with_phase(signature)] = TracedGraph(
+                function, leaves, graphs.compiler, self._compiled, record
+            )
         except Exception as error:
             self._settle()
             if self._measures and self._kind != "predict" and self._plan.metrics is not None:

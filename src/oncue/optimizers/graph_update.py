@@ -1,0 +1,479 @@
+"""An optimizer's update as operations on explicit tensors, for a training step that is one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from oncue import backend
+from oncue.core.builtin import is_builtin
+from oncue.optimizers.adam import Adam, adam_numbers
+from oncue.optimizers.foreach import Number, Rule, lerp_
+from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.sgd import SGD
+from oncue.optimizers.torch_optimizer import TorchOptimizer
+
+Slots = dict[str, Tensor]
+
+
+class GraphUpdate:
+    """What a graph does in place of `Optimizer.step`, with the optimizer's own `update_rule`, parameters and state.
+
+    What changes from one update to the next, and what a user may assign between them, comes in as `numbers`: the learning
+    rate, bias corrections, betas, decay, the limit of a clip. So none of it needs another graph. Clipping, weight decay,
+    gradient accumulation, the moving average and oncue's own constraints are part of the graph; constraints of the user's,
+    which may do anything, and the average that takes the place of the weights, follow in `after`.
+
+    Around each call of a graph come `before` and `after`, around a pass `begin` and `end`.
+
+    Args:
+        optimizer: An optimizer that is built, for which `graph_update` makes this.
+
+    Attributes:
+        optimizer: The optimizer.
+        weights: Its parameters; always the same list.
+        numbers: What `before` writes and `apply` reads: a float32 tensor on the device of the first parameter.
+
+    Example:
+        >>> from oncue.optimizers import SGD
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = SGD(0.5)
+        >>> optimizer.build([weight])
+        >>> update = GraphUpdate(optimizer)
+        >>> update.before()
+        >>> update.apply([torch.tensor([1.0])])
+        >>> update.after()
+        >>> weight.data, optimizer.iterations
+        (tensor([0.5000]), 1)
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self._rule = self._rule_of(optimizer)
+        self.weights = list(optimizer._parameters)
+        place_of = {id(parameter): place for place, parameter in enumerate(self.weights)}
+        self._places = [[place_of[id(p)] for p in group["params"] if id(p) in place_of] for group in optimizer._groups]
+        self._decayed = [parameter not in optimizer._undecayed for parameter in self.weights]
+        self._averaged = [place for place, parameter in enumerate(self.weights) if parameter.requires_grad]
+        constraints = [
+            (parameter, constraint, _is_ours(constraint)) for parameter, constraint in optimizer._constraints
+        ]
+        self._constraints = [(place_of[id(p)], constraint) for p, constraint, ours in constraints if ours]
+        self._constraints_after = [(p, constraint) for p, constraint, ours in constraints if not ours]
+        self._constraints_after_overwriting = [
+            (p, constraint) for p, constraint, ours in constraints if p.requires_grad or not ours
+        ]
+        self._slots: list[Slots] = [{} for _ in self.weights]
+        self._form = self._form_now()
+        values = self._values()
+        self._names = [list(part) for part in values]
+        first, width = self.weights[0], sum(map(len, values))
+        self.numbers = torch.zeros(width, dtype=torch.float32, device=first.device)
+        # On the CPU, a write through NumPy's view costs a tenth of one through torch.
+        self._view: Any = self.numbers.numpy() if first.device.type == "cpu" else None
+        self._written: list[float | None] = [None] * width
+        self.follow()
+
+    # What a graph is made of ------------------------------------------------------------------------------------------
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that `apply` reads or changes, in an order that stays the same: those that the optimizer has now."""
+        self.follow()
+        optimizer = self.optimizer
+        slots = [tensor for held in self._slots for tensor in held.values()]
+        sums = [] if optimizer._accumulators is None else optimizer._accumulators
+        averages = [] if optimizer._average is None else optimizer._average.values
+        return [*self.weights, *slots, *sums, *averages, self.numbers]
+
+    def phase(self) -> Hashable:
+        """Return which graph the coming step needs, of those that `apply` gives: always the same, except in accumulation.
+
+        Returns:
+            Whether the coming step updates the weights, instead of adding to the gradients of an update only.
+        """
+        steps = self.optimizer._gradient_accumulation_steps
+        return steps is None or (self.optimizer._iterations + 1) % steps == 0
+
+    @torch.no_grad()
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Update parameters and state in place, as `phase` says; the part that is traced.
+
+        Args:
+            gradients: A gradient for each parameter, in the optimizer's order, of the loss that `Optimizer.scale_loss`
+                gave; None where there is none. They aren't changed.
+        """
+        optimizer = self.optimizer
+        whole, *groups = self._numbers_by_name()
+        places = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        given = [gradient for gradient in gradients if gradient is not None]
+        if optimizer._loss_scale_factor is not None:
+            given = list(torch._foreach_div(given, optimizer._loss_scale_factor))
+        if optimizer._accumulators is not None:
+            sums = [optimizer._accumulators[place] for place in places]
+            torch._foreach_add_(sums, given)
+        if self.phase():
+            if optimizer._accumulators is not None:
+                given = list(torch._foreach_div(sums, whole["steps"]))
+            self._update(dict(zip(places, given, strict=True)), whole, groups)
+            for total in optimizer._accumulators or ():
+                # torch's kernel for all isn't one that a compiler can fuse.
+                total.zero_()
+        if optimizer._average is not None and self._averaged:
+            values = [optimizer._average.values[place] for place in self._averaged]
+            lerp_(values, [self.weights[place] for place in self._averaged], whole["average"])
+        for place, constraint in self._constraints:
+            weight = self.weights[place]
+            weight.copy_(constraint(weight))
+
+    def _update(
+        self, gradients: dict[int, Tensor], whole: Mapping[str, Number], groups: Sequence[Mapping[str, Number]]
+    ) -> None:
+        clip = self.optimizer._clip
+        if clip is not None:
+            # Two parameters may have one tensor as their gradient, and clipping works in place.
+            gradients = {place: gradient.clone() for place, gradient in gradients.items()}
+            clip.function(list(gradients.values()), whole["clip"])
+        for held, numbers in zip(self._places, groups, strict=True):
+            places = [place for place in held if place in gradients]
+            if places:
+                self._update_group(places, [gradients[place] for place in places], numbers)
+
+    def _update_group(self, places: list[int], gradients: list[Tensor], numbers: Mapping[str, Number]) -> None:
+        weights = [self.weights[place] for place in places]
+        if "sign" in numbers:
+            gradients = list(torch._foreach_mul(gradients, numbers["sign"]))
+        if "penalty" in numbers:
+            gradients = list(torch._foreach_add(gradients, torch._foreach_mul(weights, numbers["penalty"])))
+        decayed = [self.weights[place] for place in places if self._decayed[place]] if "kept" in numbers else []
+        if decayed:
+            torch._foreach_mul_(decayed, numbers["kept"])
+        states = [self._slots[place] for place in places]
+        slots = {name: [state[name] for state in states] for name in states[0]}
+        self._rule(weights, gradients, slots, numbers)
+
+    def _rule_of(self, optimizer: Optimizer) -> Rule:
+        return optimizer.update_rule
+
+    def follow(self) -> None:
+        """Take the state that the optimizer has now: some tensors may have been replaced."""
+        for held, slots in zip(self._slots, self._slots_now(), strict=True):
+            held.clear()
+            held.update(slots)
+
+    def _slots_now(self) -> list[Slots]:
+        named = self.optimizer.slots()
+        return [{name: tensors[place] for name, tensors in named.items()} for place in range(len(self.weights))]
+
+    # Around a step ----------------------------------------------------------------------------------------------------
+
+    def before(self) -> None:
+        """Put the numbers of the coming update where the graph reads them."""
+        optimizer = self.optimizer
+        if optimizer._rate.moves:
+            optimizer._write_rate(optimizer._rate.at(optimizer._updates))
+        place, written = 0, self._written
+        for part in self._values():
+            for value in part.values():
+                if written[place] != value:
+                    written[place] = value
+                    self._write(place, value)
+                place += 1
+
+    def after(self) -> None:
+        """Count the step, and do what is left to do after it."""
+        optimizer = self.optimizer
+        if optimizer._average is not None or self._constraints_after:
+            self._finish(optimizer)
+        optimizer._iterations += 1
+
+    @torch.no_grad()
+    def _finish(self, optimizer: Optimizer) -> None:
+        average, constraints = optimizer._average, self._constraints_after
+        if average is not None and average.overwrites(optimizer._updates):
+            average.overwrite()
+            constraints = self._constraints_after_overwriting
+        for parameter, constraint in constraints:
+            parameter.copy_(constraint(parameter))
+
+    def _write(self, place: int, value: float) -> None:
+        if self._view is not None:
+            self._view[place] = value
+        else:
+            # A kernel that has the number among its arguments: nothing is copied, so nothing has to be waited for.
+            self.numbers[place].fill_(value)
+
+    def _values(self) -> list[dict[str, float]]:
+        """Return the numbers of the coming update by name: those of the whole of it, then those of each group."""
+        optimizer = self.optimizer
+        whole: dict[str, float] = {}
+        if optimizer._clip is not None:
+            whole["clip"] = optimizer._clip.limit
+        if optimizer._gradient_accumulation_steps is not None:
+            whole["steps"] = float(optimizer._gradient_accumulation_steps)
+        if optimizer._average is not None:
+            whole["average"] = optimizer._average.share(optimizer._updates)
+        return [whole, *self._group_values()]
+
+    def _group_values(self) -> list[dict[str, float]]:
+        optimizer = self.optimizer
+        update, decay = optimizer._updates + 1, optimizer._weight_decay
+        values = []
+        for group in optimizer._groups:
+            rate = group["lr"]
+            numbers = optimizer.update_numbers(update - group["since"], rate)
+            if decay:
+                numbers["kept"] = 1.0 - decay * (rate if optimizer._torch_decays else optimizer._rate.at(update - 1))
+            values.append(numbers)
+        return values
+
+    def _numbers_by_name(self) -> list[dict[str, Tensor]]:
+        numbers = iter(self.numbers.unbind())
+        return [{name: next(numbers) for name in names} for names in self._names]
+
+    # Around a pass ----------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Read what may have been set from outside, before steps that are graphs: `numbers`, too, if another wrote them."""
+        self._written = [None] * len(self._written)
+
+    def between(self) -> None:
+        """Leave what user code may read between two such steps."""
+
+    def settle(self) -> None:
+        """Write the count of updates to where the torch optimizer keeps it."""
+        self.optimizer._count_changed()
+
+    def end(self) -> None:
+        """Leave everything as eager steps expect it."""
+        self.settle()
+
+    def is_current(self) -> bool:
+        """Return whether the optimizer still is what `apply` was traced from; numbers may have changed."""
+        return _kind_of(self.optimizer) is type(self) and self._form_now() == self._form
+
+    def _form_now(self) -> list[Any]:
+        """Return what decides which operations an update has."""
+        optimizer = self.optimizer
+        constraints = [
+            (id(parameter), id(constraint), dict(vars(constraint)), backend.epsilon()) if _is_ours(constraint) else None
+            for parameter, constraint in optimizer._constraints
+        ]
+        return [
+            id(optimizer._inner),
+            [(id(parameter), parameter.requires_grad) for parameter in optimizer._parameters],
+            [[id(parameter) for parameter in group["params"]] for group in optimizer._groups],
+            None if optimizer._clip is None else optimizer._clip.function,
+            optimizer._loss_scale_factor,
+            optimizer._accumulators is None,
+            constraints,
+            [list(part) for part in self._values()],
+        ]
+
+
+class TorchGraphUpdate(GraphUpdate):
+    """The update of an optimizer of `torch.optim` by the rule of ours that has the same arithmetic, with other numbers.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = TorchOptimizer(torch.optim.SGD([weight], lr=0.5))
+        >>> optimizer.build([weight])
+        >>> update = TorchGraphUpdate(optimizer)
+        >>> update.begin()
+        >>> update.before()
+        >>> update.apply([torch.tensor([1.0])])
+        >>> weight.data
+        tensor([0.5000])
+    """
+
+    optimizer: TorchOptimizer
+
+    def __init__(self, optimizer: TorchOptimizer) -> None:
+        self._inner, self._like = optimizer.torch_optimizer, _LIKE[type(optimizer.torch_optimizer)]
+        self._count = 0
+        # Those without a gradient, whose updates torch doesn't count.
+        self._absent: list[int] = []
+        super().__init__(optimizer)
+
+    def _rule_of(self, optimizer: Optimizer) -> Rule:
+        return self._like.rule
+
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Update parameters and state in place; see `GraphUpdate`."""
+        self._absent = [place for place, gradient in enumerate(gradients) if gradient is None]
+        super().apply(gradients)
+
+    def after(self) -> None:
+        """Count the step, and do what is left to do after it."""
+        if self.phase():
+            self._count += 1
+        super().after()
+
+    def begin(self) -> None:
+        """Read the count, which a state that was loaded may have set, and be asked for it when it is wanted."""
+        counts = {int(state["step"]) for state in self._inner.state.values() if "step" in state}
+        self._count = max(counts, default=self.optimizer._updates)
+        self.optimizer._writes_counts = self.settle
+        super().begin()
+
+    def settle(self) -> None:
+        """Write the count of updates to the torch optimizer's state."""
+        parameters = [p for place, p in enumerate(self.optimizer._parameters) if place not in self._absent]
+        states = [self._inner.state.get(parameter, {}) for parameter in parameters]
+        steps = [state["step"] for state in states if "step" in state]
+        if steps:
+            torch._foreach_zero_(steps)
+            torch._foreach_add_(steps, float(self._count))
+
+    def between(self) -> None:
+        """Leave what user code may read between two steps: the counts in the torch optimizer that it made."""
+        self.settle()
+
+    def end(self) -> None:
+        """Leave everything as eager steps expect it."""
+        super().end()
+        self.optimizer._writes_counts = None
+
+    def _slots_now(self) -> list[Slots]:
+        slots: list[Slots] = [{} for _ in self.weights]
+        for group, places in zip(self._inner.param_groups, self._places, strict=True):
+            for place in places:
+                state = self._like.state(self._inner, group, self.optimizer._parameters[place])
+                slots[place] = {name: state[key] for name, key in self._like.slots.items() if key in state}
+        return slots
+
+    def _group_values(self) -> list[dict[str, float]]:
+        values = []
+        for group in self._inner.param_groups:
+            numbers = self._like.numbers(group, self._count + 1)
+            if group["maximize"]:
+                numbers["sign"] = -1.0
+            decay = group["weight_decay"]
+            if decay and group.get("decoupled_weight_decay"):
+                numbers["kept"] = 1.0 - group["lr"] * decay
+            elif decay:
+                numbers["penalty"] = decay
+            values.append(numbers)
+        return values
+
+    def _form_now(self) -> list[Any]:
+        return [*super()._form_now(), [group.get("amsgrad") for group in self._inner.param_groups]]
+
+
+class _Like(NamedTuple):
+    """How a class of `torch.optim` has the arithmetic of a rule."""
+
+    rule: Rule
+    numbers: Callable[[dict[str, Any], int], dict[str, float]]
+    # The torch optimizer's state of a parameter, with what its options need; made as its own first step makes it.
+    state: Callable[[torch.optim.Optimizer, dict[str, Any], Tensor], dict[str, Tensor]]
+    # From the rule's names to torch's.
+    slots: dict[str, str]
+
+
+def graph_update(optimizer: Optimizer) -> GraphUpdate | None:
+    """Return an optimizer's update for a step that is one graph; None where only its own `step` will do.
+
+    That is so for optimizers of the user's, for dynamic loss scaling, and for optimizers of torch whose arithmetic isn't that
+    of one of ours.
+
+    Args:
+        optimizer: An optimizer that is built.
+
+    Example:
+        >>> from oncue.optimizers import Adam, LossScaleOptimizer
+        >>> optimizer = LossScaleOptimizer(Adam())
+        >>> optimizer.build([torch.nn.Parameter(torch.zeros(1))])
+        >>> graph_update(optimizer) is None
+        True
+    """
+    kind = _kind_of(optimizer)
+    return None if kind is None else kind(optimizer)
+
+
+def _kind_of(optimizer: Any) -> Callable[[Any], GraphUpdate] | None:
+    if optimizer._inner is None or optimizer._has_own_update():
+        return None
+    if type(optimizer) is TorchOptimizer:
+        inner = optimizer._inner
+        groups = inner.param_groups
+        usual = type(inner) in _LIKE and all(_ordinary(group) for group in groups)
+        held = sum(len(group["params"]) for group in groups) == len(optimizer._parameters)
+        # A graph has one count of updates for all parameters.
+        together = len({_count_of(inner, parameter) for parameter in optimizer._parameters}) == 1
+        return TorchGraphUpdate if usual and held and together else None
+    # Asked of the class itself: a subclass that overrides any part of an update has another arithmetic than its parent.
+    return GraphUpdate if "update_rule" in vars(type(optimizer)) else None
+
+
+def _is_ours(constraint: Any) -> bool:
+    return is_builtin(type(constraint))
+
+
+def _count_of(inner: torch.optim.Optimizer, parameter: Tensor) -> int:
+    return int(inner.state[parameter]["step"]) if "step" in inner.state.get(parameter, {}) else 0
+
+
+def _ordinary(group: dict[str, Any]) -> bool:
+    tensors = group.get("capturable") or isinstance(group["lr"], Tensor)
+    # A `dampening` leaves the first gradient of each parameter as it is.
+    return not tensors and not group.get("differentiable") and not group.get("dampening")
+
+
+# SGD --------------------------------------------------------------------------------------------------------------
+
+
+def _sgd_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
+    rate, momentum = float(group["lr"]), float(group["momentum"])
+    if not momentum:
+        return {"gradient_rate": -rate}
+    # torch keeps the sum of gradients, and applies the present learning rate to it.
+    numbers = {"momentum": momentum, "new_velocity": 1.0}
+    if group["nesterov"]:
+        return {**numbers, "velocity_rate": -rate * momentum, "gradient_rate": -rate}
+    return {**numbers, "velocity_rate": -rate}
+
+
+def _sgd_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    if not group["momentum"]:
+        return {}
+    state: dict[str, Any] = inner.state[parameter]
+    if state.get("momentum_buffer") is None:
+        # torch begins with the first gradient, which is what this gives without dampening.
+        state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    return state
+
+
+# Adam and AdamW -----------------------------------------------------------------------------------------------------
+
+
+def _adam_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
+    beta_1, beta_2 = group["betas"]
+    return adam_numbers(update, float(group["lr"]), beta_1, beta_2, group["eps"], epsilon_hat=False)
+
+
+def _adam_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    state: dict[str, Any] = inner.state[parameter]
+    if "step" not in state:
+        # The count is on the parameter's device only where the fused kernel reads it.
+        device = parameter.device if group.get("fused") else "cpu"
+        state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])):
+            state[name] = torch.zeros_like(parameter, requires_grad=False)
+    return state
+
+
+_ADAM = _Like(
+    Adam.update_rule,
+    _adam_numbers,
+    _adam_state,
+    {"momentum": "exp_avg", "velocity": "exp_avg_sq", "velocity_hat": "max_exp_avg_sq"},
+)
+_LIKE: dict[type, _Like] = {
+    torch.optim.SGD: _Like(SGD.update_rule, _sgd_numbers, _sgd_state, {"momentum": "momentum_buffer"}),
+    torch.optim.Adam: _ADAM,
+    torch.optim.AdamW: _ADAM,
+}
