@@ -152,6 +152,11 @@ class RNN(Layer):
 
     reset_states = reset_state
 
+    def begin(self, states: list[torch.Tensor] | None) -> None:
+        """Keep these tensors from here on, and start the next batch from zeros; None makes new ones then."""
+        self._kept_states = states
+        self.reset_state()
+
     def _run(
         self,
         cell: RecurrentCell,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
+from oncue.layers.rnn import RNN
 from oncue.random import SeedGenerator
 
 _KEPT_BY_LAYERS = ("_kept_states",)
@@ -53,3 +56,23 @@ def set_layer_states(model: Any, states: dict[str, dict[str, Any]]) -> None:
             else:
                 kept = [part.to(model.device) for part in value] if isinstance(value, list) else value
                 setattr(module, name, kept)
+
+
+def begin_states(
+    model: torch.nn.Module, trial: Callable[[], AbstractContextManager[None]], run: Callable[[], object]
+) -> None:
+    """Let stateful layers that have no states yet make them, of zeros, by a run of which nothing else stays.
+
+    Args:
+        model: The model.
+        trial: Encloses the run, and puts back what it changes.
+        run: Runs the model on a batch.
+    """
+    waiting = [layer for layer in model.modules() if isinstance(layer, RNN) and layer.stateful and layer.states is None]
+    if not waiting:
+        return
+    with trial():
+        run()
+        made = [layer.states for layer in waiting]
+    for layer, states in zip(waiting, made, strict=True):
+        layer.begin(states)

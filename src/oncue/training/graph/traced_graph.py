@@ -26,6 +26,7 @@ from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
 from oncue.training.graph.watched import Watched
+from oncue.training.layer_states import begin_states
 
 Graph = Callable[..., Sequence[Tensor]]
 Key = tuple[Any, ...]
@@ -118,6 +119,7 @@ class TracedGraph:
         flushes = _flushes_denormals()
         trial = partial(self._as_before, losses, rewinder())
         try:
+            begin_states(model, trial, partial(self._only_run, leaves))
             with trial():
                 found, changed, expected = self._run(leaves)
             self._list_state(found)
@@ -155,6 +157,11 @@ class TracedGraph:
                 yield
         finally:
             rewind()
+
+    def _only_run(self, leaves: list[Tensor]) -> None:
+        with Finding(leaves) as finding:
+            self.function.run(self.function.batch_of(tuple(leaves)), lambda loss: [], update=False)
+        finding.put_back()
 
     def _run(self, leaves: list[Tensor]) -> tuple[dict[int, FoundTensor], dict[int, Tensor], Outcome]:
         """Run the step without its update, and return the tensors it used, what it changed them to, and what it gives."""
