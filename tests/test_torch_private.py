@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,8 +293,8 @@ def test_the_compiler_without_its_names(monkeypatch: pytest.MonkeyPatch) -> None
         RuntimeError, match=r"has no `_inductor.config.renamed`, which oncue needs to compile a training"
     ):
         torch_private.compile_traced(graph, [torch.ones(1)], cpu)
-    monkeypatch.delattr(torch._inductor, "compile")
-    with pytest.raises(RuntimeError, match=r"has no `_inductor.compile`, which oncue needs to compile a training"):
+    monkeypatch.setitem(sys.modules, "torch._inductor.compile_fx", None)
+    with pytest.raises(RuntimeError, match=r"has no `_inductor.compile_fx`, which oncue needs to compile a training"):
         torch_private.compile_traced(graph, [torch.ones(1)], cpu)
 
 
