@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from oncue import constraints, optimizers
 from oncue.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, Optimizer, TorchOptimizer
+from oncue.optimizers.foreach import add_scaled_
 from oncue.optimizers.graph_update import GraphUpdate, TorchGraphUpdate, graph_update
 from oncue.optimizers.schedules import ExponentialDecay
 from oncue.variable import Variable
@@ -389,6 +390,50 @@ def test_tensors_are_those_that_the_optimizer_has_now() -> None:
     assert [tensor.shape for tensor in before] == [tensor.shape for tensor in after]
     assert any(one is not other for one, other in zip(before, after, strict=True))
     assert all(any(tensor is held for held in after) for tensor in [*stepper.weights, update.numbers])
+
+
+class Signs(Optimizer):
+    """One of the user's with a rule."""
+
+    def __init__(self, learning_rate: Any = 0.1, share: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(learning_rate, **kwargs)
+        self.share = share
+
+    @staticmethod
+    def update_rule(
+        parameters: list[Tensor], gradients: list[Tensor], slots: Mapping[str, list[Tensor]], numbers: Mapping[str, Any]
+    ) -> None:
+        add_scaled_(parameters, list(torch._foreach_sign(gradients)), numbers["change"])
+
+    def update_numbers(self, update: int, rate: float) -> dict[str, float]:
+        return {"change": -rate * self.share**update}
+
+
+class DoubledSigns(Signs):
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
+        super().update_step(gradient, variable, learning_rate * 2)
+
+
+class OwnStepOfAll(Signs):
+    update_rule = staticmethod(Signs.update_rule)
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
+        variable.assign_sub(gradient)
+
+
+def test_a_rule_of_the_user_serves_eager_steps_and_graphs() -> None:
+    graph = _both(lambda: Signs(clipnorm=0.5, weight_decay=0.1))
+    assert not torch.equal(graph.weights[0], _Stepper(Signs(), False).weights[0])
+
+
+def test_a_step_for_each_variable_goes_before_a_rule() -> None:
+    assert graph_update(_built(DoubledSigns())) is None
+    assert graph_update(_built(OwnStepOfAll())) is None
+    plain, doubled = Signs(0.2), DoubledSigns(0.1)
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    for optimizer, weight in zip((plain, doubled), weights, strict=True):
+        optimizer.apply([torch.ones(2)], [weight])
+    assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize("kind", [optimizers.Adam, optimizers.RMSprop])

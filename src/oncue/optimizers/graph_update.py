@@ -16,8 +16,6 @@ from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
 
-Slots = dict[str, Tensor]
-
 
 class GraphUpdate:
     """What a graph does in place of `Optimizer.step`, with the optimizer's own `update_rule`, parameters and state.
@@ -34,7 +32,7 @@ class GraphUpdate:
 
     Attributes:
         optimizer: The optimizer.
-        weights: Its parameters; always the same list.
+        weights: Its parameters.
         numbers: What `before` writes and `apply` reads: a float32 tensor on the device of the first parameter.
 
     Example:
@@ -66,7 +64,7 @@ class GraphUpdate:
         self._constraints_after_overwriting = [
             (p, constraint) for p, constraint, ours in constraints if p.requires_grad or not ours
         ]
-        self._slots: list[Slots] = [{} for _ in self.weights]
+        self._slots: list[dict[str, Tensor]] = []
         self._form = self._form_now()
         values = self._values()
         self._names = [list(part) for part in values]
@@ -75,14 +73,14 @@ class GraphUpdate:
         # On the CPU, a write through NumPy's view costs a tenth of one through torch.
         self._view: Any = self.numbers.numpy() if first.device.type == "cpu" else None
         self._written: list[float | None] = [None] * width
-        self.follow()
+        self._look_up()
 
     # What a graph is made of ------------------------------------------------------------------------------------------
 
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors that `apply` reads or changes, in an order that stays the same: those that the optimizer has now."""
-        self.follow()
+        self._look_up()
         optimizer = self.optimizer
         slots = [tensor for held in self._slots for tensor in held.values()]
         sums = [] if optimizer._accumulators is None else optimizer._accumulators
@@ -158,15 +156,10 @@ class GraphUpdate:
     def _rule_of(self, optimizer: Optimizer) -> Rule:
         return optimizer.update_rule
 
-    def follow(self) -> None:
+    def _look_up(self) -> None:
         """Take the state that the optimizer has now: some tensors may have been replaced."""
-        for held, slots in zip(self._slots, self._slots_now(), strict=True):
-            held.clear()
-            held.update(slots)
-
-    def _slots_now(self) -> list[Slots]:
         named = self.optimizer.slots()
-        return [{name: tensors[place] for name, tensors in named.items()} for place in range(len(self.weights))]
+        self._slots = [{name: tensors[place] for name, tensors in named.items()} for place in range(len(self.weights))]
 
     # Around a step ----------------------------------------------------------------------------------------------------
 
@@ -337,13 +330,12 @@ class TorchGraphUpdate(GraphUpdate):
         super().end()
         self.optimizer._writes_counts = None
 
-    def _slots_now(self) -> list[Slots]:
-        slots: list[Slots] = [{} for _ in self.weights]
+    def _look_up(self) -> None:
+        self._slots = [{} for _ in self.weights]
         for group, places in zip(self._inner.param_groups, self._places, strict=True):
             for place in places:
                 state = self._like.state(self._inner, group, self.optimizer._parameters[place])
-                slots[place] = {name: state[key] for name, key in self._like.slots.items() if key in state}
-        return slots
+                self._slots[place] = {name: state[key] for name, key in self._like.slots.items() if key in state}
 
     def _group_values(self) -> list[dict[str, float]]:
         values = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach import Number, lerp_
+from oncue.optimizers.foreach import lerp_
 
 
 class WeightAverage:
@@ -40,19 +40,15 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, iteration: int) -> None:
         """Take the parameters in after the update number `iteration`, counted from 0."""
-        self.follow(self.share(iteration))
+        values, parameters = self._moving()
+        if values:
+            lerp_(values, parameters, self.share(iteration))
         if self.overwrites(iteration):
             self.overwrite()
 
     def share(self, iteration: int) -> float:
         """Return how far the average moves towards the parameters after the update number `iteration`, counted from 0."""
         return 1.0 if iteration == 0 else 1.0 - self.momentum
-
-    def follow(self, share: Number) -> None:
-        """Move the average towards the parameters, all the way for a share of 1; those that are frozen stay."""
-        values, parameters = self._moving()
-        if values:
-            lerp_(values, parameters, share)
 
     def overwrites(self, iteration: int) -> bool:
         """Return whether the average takes the place of the parameters after the update number `iteration`."""
