@@ -217,9 +217,9 @@ class Layer(torch.nn.Module):
 
     # Looking inside -----------------------------------------------------------------------------------------------
 
-    def modules(self) -> Iterator[torch.nn.Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[torch.nn.Module]:
         """Yield the layer and all modules inside, each once, as torch does, but without making their paths."""
-        return iter(torch_private.modules_of(self))
+        return iter(torch_private.modules_of(self)) if remove_duplicate else super().modules(remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]:
         """Yield the parameters, each once; with `recurse=False` only the layer's own."""
