@@ -538,12 +538,10 @@ def tracing_problem(error: BaseException) -> str | None:
         True
     """
     kind = type(error).__name__
-    if kind == "DataDependentOutputException":
+    if kind in ("DataDependentOutputException", "GuardOnDataDependentSymNode"):
         return "Python code reads the value of a tensor, which a graph doesn't have"
     if kind == "DynamicOutputShapeException":
         return "the shape of a result depends on the values of a tensor"
-    if kind == "GuardOnDataDependentSymNode":
-        return "Python code decides by the value of a tensor, which a graph doesn't have"
     if "convert all Tensors to FakeTensors" in str(error):
         return "it uses a tensor that is made outside of torch's functions in each step"
     return None

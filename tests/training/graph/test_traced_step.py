@@ -301,11 +301,11 @@ class Counting(nn.Module):
 
 
 def test_python_values_that_a_step_changes_are_changed_at_every_step(quick: None) -> None:
-    with pytest.warns(UserWarning, match=r"each step sets Counting\.seen, which a graph would set once"):
+    with pytest.warns(UserWarning, match=r"each step changes Counting\.seen, which a graph would change once"):
         model, _ = trained(Counting, OPTIMIZERS["sgd"], True, validation_data=None)
     # Each of 15 batches once; what tries before that changed is put back.
     assert len(next(m for m in model.modules() if isinstance(m, Counting)).seen) == 15
-    assert "ran eagerly: each step sets" in model.step_account
+    assert "ran eagerly: each step changes" in model.step_account
 
 
 class Branching(nn.Module):
@@ -384,7 +384,7 @@ def test_without_a_compiler_steps_run_eagerly(monkeypatch: pytest.MonkeyPatch, t
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (Branching, r"Python code decides by the value of a tensor.*if x\.sum\(\) > 0"),
+        (Branching, r"Python code reads the value of a tensor.*if x\.sum\(\) > 0"),
         (lambda: Recurrent(nn.GRU), "`torch.gru` would be unrolled over all steps"),
     ],
 )

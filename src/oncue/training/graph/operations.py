@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from oncue.training.graph.refusal import RefusalError
 from oncue.training.graph.replaced import REPLACED
 
-_LARGE_ARRAY = 2**16
+LARGE_CONSTANT = 2**16
 """How many bytes of a NumPy array may become constants of a graph; smaller ones are watched."""
 
 
@@ -41,7 +41,7 @@ class _Operations(TorchFunctionMode):
             return [self._each(item) for item in value]
         if kind is dict:
             return {key: self._each(item) for key, item in value.items()}
-        if kind is np.ndarray and value.nbytes > _LARGE_ARRAY:
+        if kind is np.ndarray and value.nbytes > LARGE_CONSTANT:
             raise RefusalError(
                 f"it reads a NumPy array of shape {value.shape}, whose values would be fixed (keep it as a buffer: "
                 "`self.register_buffer(name, torch.as_tensor(array))`)"

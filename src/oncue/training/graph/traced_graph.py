@@ -21,7 +21,7 @@ from oncue.core.builtin import is_builtin
 from oncue.core.warn import warn
 from oncue.layers.trial import Trial
 from oncue.random_state import rewinder
-from oncue.training.graph.operations import Finding, FoundTensor, Standing
+from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing
 from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
@@ -134,9 +134,11 @@ class TracedGraph:
             if key in self._compiled:
                 return self._compiled[key]
             graph = self._compiler(traced, inputs, model.device)
+            stepwise = copies
             with trial():
                 copies = self._copies()
                 given = graph(*copies, *leaves)
+            self._compare_updates(stepwise, copies)
             partly = Outcome(list(given), None, [], [])
             self._compare(Outcome(expected.needed, None, [], []), partly, changed, found, copies, _COMPILED_ROUNDING)
             self._compiled[key] = graph
@@ -187,7 +189,8 @@ class TracedGraph:
             changed = finding.put_back()
         written = watched.changed()
         if written is not None:
-            raise RefusalError(f"each step sets {written}, which a graph would set once")
+            watched.put_back()
+            raise RefusalError(f"each step changes {written}, which a graph would change once")
         if _python_generators() != drawn:
             raise RefusalError("each step draws random numbers of Python or NumPy, which a graph would draw once")
         for parameter in parameters:
@@ -248,6 +251,12 @@ class TracedGraph:
             raise RefusalError(
                 f"its graph has {nodes:,} operations (of more than {MOST_NODES:,}, compiling takes longer than it saves)"
             )
+        for node in traced.graph.nodes:
+            if node.op == "get_attr" and (constant := getattr(traced, node.target)).nbytes > LARGE_CONSTANT:
+                raise RefusalError(
+                    f"it makes a tensor of shape {tuple(constant.shape)} from other values than tensors, which would be "
+                    "fixed (keep it as a buffer: `self.register_buffer(name, tensor)`)"
+                )
         return self._pruned(traced), outcomes[-1]
 
     def _pruned(self, traced: torch.fx.GraphModule) -> torch.fx.GraphModule:
@@ -307,6 +316,21 @@ class TracedGraph:
         for name, one, other in pairs:
             if not _close(one, other, rounding):
                 raise RefusalError(f"{name} comes out as other numbers in a graph than from the step itself")
+
+    def _compare_updates(self, stepwise: list[Tensor], compiled: list[Tensor]) -> None:
+        """Refuse a compiled graph whose update of all weights together isn't what it was operation by operation.
+
+        Each number by itself may well differ: Adam makes a whole step of a gradient that is nothing but rounding.
+        """
+        function = self.function
+        updated = set() if function.update is None else {id(tensor) for tensor in function.update.tensors}
+        moved, apart = 0.0, 0.0
+        for tensor, one, other in zip(self.state, stepwise, compiled, strict=True):
+            if id(tensor) in updated and tensor.is_floating_point():
+                moved += float((one.double() - tensor.detach().double()).square().sum())
+                apart += float((one.double() - other.double()).square().sum())
+        if not apart <= 0.25 * moved + 1e-12:
+            raise RefusalError("the compiled graph comes to other weights than its operations one by one")
 
     def _name(self, tensor: Tensor) -> str:
         return self._names.get(id(tensor), f"a tensor of shape {tuple(tensor.shape)}")

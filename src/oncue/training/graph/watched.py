@@ -13,10 +13,20 @@ import torch
 
 from oncue.layers.layer import Layer
 from oncue.random import SeedGenerator
-from oncue.random_state import is_generator
+from oncue.random_state import generator_state, is_generator, set_generator_state
 
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes, range, slice, np.generic, torch.dtype, torch.device)
-_NOT_FOLLOWED = (*_CONSTANT, type, ModuleType, BuiltinFunctionType, torch.Tensor, torch.Size, SeedGenerator)
+# A generator of torch's is a part of the graph, and draws when it runs.
+_NOT_FOLLOWED = (
+    *_CONSTANT,
+    torch.Generator,
+    type,
+    ModuleType,
+    BuiltinFunctionType,
+    torch.Tensor,
+    torch.Size,
+    SeedGenerator,
+)
 
 _DEPTH, _ITEMS, _FUNCTIONS = 4, 1000, 2000
 """How deep containers and objects are looked into, how many items one may have, and how many functions are read."""
@@ -47,6 +57,7 @@ class Watched:
 
     def __init__(self, owners: Iterable[Any]) -> None:
         self._tables: list[_Table] = []
+        self._generators: list[tuple[str, Any, Any]] = []
         self._arrays: list[tuple[str, np.ndarray[Any, Any], bytes]] = []
         self._seen: dict[int, Any] = {}
         self._codes: set[CodeType] = set()
@@ -64,9 +75,23 @@ class Watched:
         for label, array, before in self._arrays:
             if array.tobytes() != before:
                 return label
+        for label, generator, before in self._generators:
+            if generator_state(generator) != before:
+                return label
         if list(map(_described, self._tensors)) != self._described:
             return "the shape or the place of a tensor"
         return None
+
+    def put_back(self) -> None:
+        """Put what has changed back to the objects and values that were there."""
+        for table in self._tables:
+            if table.now() != table.before:
+                table.put_back()
+        for _, array, before in self._arrays:
+            if array.tobytes() != before:
+                array[...] = np.frombuffer(before, array.dtype).reshape(array.shape)
+        for _, generator, before in self._generators:
+            set_generator_state(generator, before)
 
     # Looking -----------------------------------------------------------------------------------------------------
 
@@ -78,7 +103,11 @@ class Watched:
         return True
 
     def _look_into(self, value: Any, label: str, depth: int) -> None:
-        if isinstance(value, _NOT_FOLLOWED) or is_generator(value) or depth > _DEPTH:
+        if isinstance(value, _NOT_FOLLOWED) or depth > _DEPTH:
+            return
+        if is_generator(value):
+            if self._first(value):
+                self._generators.append((label, value, generator_state(value)))
             return
         if depth and (isinstance(value, torch.nn.Module) or _is_of_library(type(value))):
             # Those that count are owners of their own.
@@ -181,6 +210,17 @@ class _Table:
     def now(self) -> list[int]:
         return list(map(id, self._values()))
 
+    def put_back(self) -> None:
+        """Put the values back that were there."""
+        container = self._container
+        if not isinstance(container, dict):
+            container.clear()
+            (container.update if isinstance(container, set) else container.extend)(self.values)
+            return
+        for name in [name for name in container if name not in self._skipped and name not in self._names]:
+            del container[name]
+        container.update(zip([name for name in self._names if name not in self._skipped], self.values, strict=True))
+
     def what(self) -> str:
         """Return the name of what has changed."""
         container = self._container
@@ -202,6 +242,9 @@ class _Named(_Table):
     def _values(self) -> list[Any]:
         return [self._container.get(name) for name in self._wanted]
 
+    def put_back(self) -> None:
+        self._container.update(zip(self._wanted, self.values, strict=True))
+
     def what(self) -> str:
         for name, before, now in zip(self._wanted, self.before, self.now(), strict=True):
             if before != now:
@@ -214,6 +257,11 @@ class _Cells(_Table):
 
     def _values(self) -> list[Any]:
         return [_content(cell) for cell in self._container]
+
+    def put_back(self) -> None:
+        for cell, value in zip(self._container, self.values, strict=True):
+            if _content(cell) is not value:
+                cell.cell_contents = value
 
 
 def _content(cell: CellType) -> Any:

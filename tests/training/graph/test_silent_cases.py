@@ -1,0 +1,409 @@
+"""What a graph would get wrong without a word is refused by name, or seen and traced again."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+import oncue as keras
+from helpers import normal
+from oncue import layers
+from oncue.callbacks import LambdaCallback
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+X, Y = normal(48, 6), normal(48, 1, seed=1)
+FACTOR = 1.0
+SETTINGS = {"power": 2.0}
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+class Around(nn.Module):
+    """A module around a network; what it does besides is said by subclasses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.register_buffer("held", torch.zeros(1))
+        self.held: Tensor
+        self.calls = 0
+        self.seen: list[int] = []
+        self.table = np.ones(6, np.float32)
+        self.random = np.random.default_rng(0)
+        self.kept = torch.ones(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.before(x))  # type: ignore[no-any-return]
+
+    def before(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Counting(Around):
+    def before(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * (1.0 if self.calls % 2 else 0.5)
+
+
+class Noting(Around):
+    def before(self, x: Tensor) -> Tensor:
+        self.seen.append(len(x))
+        return x
+
+
+class DrawingInPython(Around):
+    def before(self, x: Tensor) -> Tensor:
+        return x * random.random()
+
+
+class DrawingInNumPy(Around):
+    def before(self, x: Tensor) -> Tensor:
+        return x * float(np.random.rand())
+
+
+class DrawingFromItsOwn(Around):
+    def before(self, x: Tensor) -> Tensor:
+        return x * float(self.random.random())
+
+
+class ReplacingABuffer(Around):
+    def before(self, x: Tensor) -> Tensor:
+        self.held = self.held * 0.9 + x.detach().mean() * 0.1
+        return x + self.held
+
+
+class ReplacingATensor(Around):
+    def before(self, x: Tensor) -> Tensor:
+        self.kept = self.kept + 1.0
+        return x * self.kept
+
+
+class ChangingItsWeight(Around):
+    def before(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.inner[0].weight.mul_(0.99)  # type: ignore[operator]
+        return x
+
+
+class ReadingAValue(Around):
+    def before(self, x: Tensor) -> Tensor:
+        return x / float(x.abs().max())
+
+
+class MakingATensor(Around):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = np.ones(20_000, np.float32)
+
+    def before(self, x: Tensor) -> Tensor:
+        return x * torch.from_numpy(self.table)[:6]
+
+
+class Reading(nn.Module):
+    """Uses a weight that was computed from another one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.turned = self.inner[0].weight.t()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.inner[1:](x @ self.turned + self.inner[0].bias)
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        return gradient @ weight, 2.0 * gradient.t() @ x
+
+
+class OwnGradient(Around):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner[1:](Doubled.apply(x, self.inner[0].weight) + self.inner[0].bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def with_forward_hook() -> nn.Module:
+    made = network()
+    made[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    return made
+
+
+def with_weight_hook() -> nn.Module:
+    made = network()
+    made[0].weight.register_hook(lambda gradient: gradient * 0.5)
+    return made
+
+
+def with_post_hook() -> nn.Module:
+    def halve(weight: Tensor) -> None:
+        assert weight.grad is not None
+        weight.grad.mul_(0.5)
+
+    made = network()
+    made[0].weight.register_post_accumulate_grad_hook(halve)
+    return made
+
+
+def with_backward_hook() -> nn.Module:
+    made = network()
+    made[0].register_full_backward_hook(lambda module, inputs, outputs: (inputs[0],))
+    return made
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a counter": (Counting, r"each step changes Counting\.calls"),
+    "a list": (Noting, r"each step changes Noting\.seen"),
+    "random": (DrawingInPython, "random numbers of Python or NumPy"),
+    "np.random": (DrawingInNumPy, "random numbers of Python or NumPy"),
+    "a generator": (DrawingFromItsOwn, r"each step changes DrawingFromItsOwn\.random"),
+    "a buffer": (ReplacingABuffer, r"each step changes ReplacingABuffer\._buffers\.held"),
+    "a tensor": (ReplacingATensor, r"each step changes ReplacingATensor\.kept"),
+    "a weight": (ChangingItsWeight, r"the forward pass itself changes the weight `module\.inner\.0\.weight`"),
+    "a value": (ReadingAValue, r"reads the value of a tensor.*`return x / float\(x\.abs\(\)\.max\(\)\)`"),
+    "made outside": (MakingATensor, r"it makes a tensor of shape \(20000,\) from other values than tensors"),
+    "a view": (Reading, "was computed from weights before the step"),
+    "a forward hook": (with_forward_hook, r"`module\.0` has hooks"),
+    "a weight hook": (with_weight_hook, r"the weight `module\.0\.weight` has hooks"),
+    "a hook after": (with_post_hook, r"the weight `module\.0\.weight` has hooks"),
+    "a backward hook": (with_backward_hook, r"`module\.0` has hooks"),
+}
+
+
+def trained(make: Callable[[], nn.Module], jit: bool, loss: Any = "mse", callbacks: Any = (), **options: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    model = keras.Model(make())
+    model.compile(options.pop("optimizer", "adam"), loss, jit_compile=jit)
+    keras.utils.set_random_seed(1)
+    model.fit(X, Y, batch_size=16, epochs=2, verbose=0, shuffle=False, callbacks=list(callbacks), **options)
+    return model
+
+
+def stand_ins(model: nn.Module) -> Iterator[str]:
+    for name, part in model.named_modules():
+        for key, value in {**vars(part), **part._parameters, **part._buffers}.items():
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, FakeTensor):
+                    yield f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_graph_would_get_wrong_is_refused_by_name(name: str) -> None:
+    make, reason = REFUSED[name]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Full backward hook is firing")
+        eager = trained(make, False)
+        with pytest.warns(UserWarning, match=reason):
+            model = trained(make, True)
+    for one, other in zip(eager.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(eager.module.modules(), model.module.modules(), strict=True):
+        assert {k: v for k, v in vars(one).items() if isinstance(v, (int, list))} == {
+            k: v for k, v in vars(other).items() if isinstance(v, (int, list))
+        }
+    assert not list(stand_ins(model))
+    assert model.step_account.startswith("The steps ran eagerly")
+
+
+def test_gradients_of_the_users_own_are_those_of_the_eager_step() -> None:
+    eager = trained(OwnGradient, False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = trained(OwnGradient, True)
+    for one, other in zip(eager.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert "ran as one compiled graph" in model.step_account or caught
+
+
+def test_a_loss_that_writes_to_what_is_around_it_runs_eagerly() -> None:
+    calls: list[int] = []
+    total = 0
+
+    def loss(y: Tensor, y_pred: Tensor) -> Tensor:
+        nonlocal total
+        total += 1
+        calls.append(total)
+        return ((y - y_pred) ** 2).mean(-1)
+
+    with pytest.warns(UserWarning, match=r"each step changes what .*loss closes over"):
+        trained(network, True, loss)
+    written = total, list(calls)
+    calls.clear()
+    total = 0
+    trained(network, False, loss)
+    assert written == (total, calls)
+
+
+def scaled(y: Tensor, y_pred: Tensor) -> Tensor:
+    return FACTOR * _helper(y, y_pred)
+
+
+def _helper(y: Tensor, y_pred: Tensor) -> Tensor:
+    return (y - y_pred).abs().pow(SETTINGS["power"]).mean(-1)
+
+
+class Held:
+    factor = 1.0
+
+
+def closure() -> tuple[Any, Any]:
+    held = Held()
+    factor = 1.0
+
+    def loss(y: Tensor, y_pred: Tensor) -> Tensor:
+        return ((y - y_pred) ** 2 * factor * held.factor).mean(-1)
+
+    def change(name: str) -> None:
+        nonlocal factor
+        if name == "closure":
+            factor = 0.0
+        else:
+            held.factor = 0.0
+
+    return loss, change
+
+
+@pytest.mark.parametrize("what", ["global", "item", "closure", "object"])
+@pytest.mark.parametrize("when", ["on_epoch_begin", "on_train_batch_end"])
+def test_what_a_function_reads_counts_from_the_next_step(what: str, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for jit in (False, True):
+        loss, change = closure()
+        if what in ("global", "item"):
+            loss = scaled
+
+        def turn(index: int, logs: Any = None, change: Any = change) -> None:
+            if index != 1:
+                return
+            if what == "global":
+                monkeypatch.setitem(globals(), "FACTOR", 0.0)
+            elif what == "item":
+                monkeypatch.setitem(SETTINGS, "power", 1.0)
+            else:
+                change(what)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model = trained(network, jit, loss, [LambdaCallback(**{when: turn})], optimizer=keras.optimizers.SGD(0.1))
+        weights.append(model.get_weights())
+        monkeypatch.undo()
+    assert "as one compiled graph" in model.step_account
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_scale_that_changes_counts_from_the_next_step() -> None:
+    weights = []
+    for jit in (False, True):
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.1), initial_scale=4.0, dynamic_growth_steps=2
+        )
+        model = trained(network, jit, optimizer=optimizer)
+        assert float(model.optimizer.dynamic_scale) == 4.0 * 2**3
+        weights.append(model.get_weights())
+    assert "a compiled graph" in model.step_account
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_large_array_is_refused_and_a_small_one_watched() -> None:
+    class Table(Around):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.array = np.ones(size, np.float32)
+
+        def before(self, x: Tensor) -> Tensor:
+            return x * torch.tensor(self.array)[:6]
+
+    with pytest.warns(UserWarning, match=r"a NumPy array of shape \(20000,\).*register_buffer"):
+        trained(lambda: Table(20_000), True)
+
+    class Halving(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 1:
+                self.model.module.array[:3] = 0.0
+
+    weights = []
+    for jit in (False, True):
+        model = trained(lambda: Table(6), jit, callbacks=[Halving()])
+        weights.append(model.get_weights())
+    assert "as one compiled graph" in model.step_account
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_that_is_too_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oncue.training.graph.traced_graph.MOST_NODES", 20)
+    with pytest.warns(UserWarning, match=r"its graph has \d+ operations \(of more than 20, compiling takes longer"):
+        trained(network, True)
+
+
+def test_weights_that_share_memory_are_refused() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
+            self.second.weight.data = self.first.weight.data.view(6, 6)
+            self.last = nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.last(self.second(torch.tanh(self.first(x))))
+
+    with pytest.warns(UserWarning, match=r"two of its tensors, of shapes \(6, 6\) and \(6, 6\), share memory"):
+        trained(Tied, True)
+
+
+def test_one_weight_in_two_places_is_one_weight() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
+            self.second.weight = self.first.weight
+            self.last = nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.last(self.second(torch.tanh(self.first(x))))
+
+    eager, model = trained(Tied, False), trained(Tied, True)
+    assert "as one compiled graph" in model.step_account
+    for one, other in zip(eager.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_failure_in_the_trace_leaves_everything_as_it_was() -> None:
+    class Failing(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cache: list[Any] = []
+            self.state = self.add_weight(shape=(6,), initializer="ones", trainable=False)
+
+        def call(self, x: Tensor) -> Tensor:
+            if isinstance(x, FakeTensor):
+                self.cache.append(x)
+                raise ValueError("can't be traced")
+            return x * self.state
+
+    keras.utils.set_random_seed(0)
+    failing = Failing()
+    model = keras.Sequential([layers.Input((6,)), failing, layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=True)
+    with pytest.warns(UserWarning, match=r"can't be traced, at `raise ValueError"):
+        model.fit(X, Y, batch_size=16, verbose=0)
+    assert failing.cache == [] and not list(stand_ins(model))
+    assert all(parameter.grad is None or not isinstance(parameter.grad, FakeTensor) for parameter in model.parameters())
