@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ DISGUISED = {
     "_flat_weights",
     "_flat_weights_names",
     "_non_persistent_buffers_set",
+    "_schema",
     "_orig_mod",
     "_step_supports_amp_scaling",
     "_torchdynamo_orig_callable",
+    "_version",
     "allow_rnn",
     "config_patches",
     "found_inf",
@@ -178,6 +181,35 @@ def test_a_compiled_module_without_the_name(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch_private, "_COMPILED", "_renamed")
     assert torch_private.uncompiled(compiled) is None
     assert [torch_private.uncompiled_name(name) for name in compiled.state_dict()] == list(compiled.state_dict())
+
+
+def test_writes_without_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+    numbers = torch.zeros(2)
+
+    def see(tensor: torch.Tensor) -> None:
+        seen.append(tensor.tolist())
+
+    with monkeypatch.context() as patch:
+        patch.delattr(torch._C, "DisableTorchFunctionSubclass")
+        with torch_private.watched_writes(see) as watched:
+            numbers[:1].add_(1)
+            torch.add(numbers, 1, out=numbers)
+        assert watched and seen == [[0], [1, 0]]
+    monkeypatch.setattr(torch_private, "_DispatchMode", None)
+    with torch_private.watched_writes(see) as watched:
+        numbers.add_(1)
+    assert not watched and len(seen) == 2
+
+
+def test_watching_writes_doesnt_import_the_compiler() -> None:
+    code = (
+        "import sys, torch, oncue\n"
+        "model = oncue.Sequential([oncue.layers.Input((2,)), torch.nn.Linear(2, 2)])\n"
+        "model.predict(torch.ones(1, 2), verbose=0)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_workers_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ error that names it; nothing else in oncue has to change. `torch._foreach_*`, wh
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -154,6 +156,164 @@ def uncompiled_name(name: str) -> str:
         'encoder.weight'
     """
     return ".".join(part for part in name.split(".") if part != _COMPILED)
+
+
+# Writes ---------------------------------------------------------------------------------------------------------------
+
+_DispatchMode: Any = getattr(getattr(torch.utils, "_python_dispatch", None), "TorchDispatchMode", None)
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+# The statistics of `native_batch_norm` and its like, which don't say that they write them.
+_WRITTEN = frozenset({"running_mean", "running_var"})
+
+
+class _Watch:
+    """What `watched_writes` does at each operation; torch's own class, which it is mixed with, pushes and pops it."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, before: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self._before = before
+        # The places and names of the arguments that an operation writes.
+        self._written: dict[Any, list[tuple[int, str]]] = {}
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        # Else what is compiled for the first time in the block would never be compiled after it.
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        written = self._written.get(func)
+        if written is None:
+            written = self._written.setdefault(func, _arguments_written(func))
+        if written:
+            with subclasses_unasked():
+                for place, name in written:
+                    value = args[place] if place < len(args) else kwargs.get(name)
+                    for tensor in value if isinstance(value, (list, tuple)) else (value,):
+                        if isinstance(tensor, Tensor):
+                            self._before(tensor)
+        # Tensors that consist of others run their own code, whose operations come here.
+        return NotImplemented if types and any(map(_consists_of_others, types)) else func(*args, **kwargs)
+
+
+def _consists_of_others(kind: type) -> bool:
+    return hasattr(kind, "__tensor_flatten__")
+
+
+def _arguments_written(operation: Any) -> list[tuple[int, str]]:
+    schema = getattr(operation, "_schema", None)
+    # One that runs Python functions, such as `torch.cond`, has none.
+    arguments = [] if schema is None else list(enumerate(schema.arguments))
+    written = [
+        (place, argument.name)
+        for place, argument in arguments
+        if (argument.alias_info is not None and argument.alias_info.is_write) or argument.name in _WRITTEN
+    ]
+    if not written and schema is not None and schema.name.endswith("_"):
+        # Those of torch.distributed don't say what they write.
+        written = [(place, argument.name) for place, argument in arguments]
+    return written
+
+
+@contextmanager
+def watched_writes(before: Callable[[Tensor], None]) -> Iterator[bool]:
+    """Call a function with each tensor that an operation of torch is about to write, in the block, in this thread.
+
+    Names: `torch.utils._python_dispatch.TorchDispatchMode`, `OpOverload._schema`, `torch._dynamo` in `sys.modules`. Nothing
+    public tells of a write before it is done. Without the first name, nothing is watched, and the block gets False.
+    What `torch.compile` has compiled runs eagerly in the block.
+
+    Args:
+        before: The function.
+
+    Example:
+        >>> numbers = torch.zeros(2)
+        >>> with watched_writes(lambda tensor: print("before:", tensor.tolist())) as watched:
+        ...     _ = numbers[:1].add_(1)
+        before: [0.0]
+        >>> watched
+        True
+    """
+    if _DispatchMode is None:
+        yield False
+        return
+    # A compiled function writes as one.
+    compiles = "torch._dynamo" in sys.modules
+    with torch.compiler.set_stance("force_eager") if compiles else nullcontext(), _mode()(before):
+        yield True
+
+
+@cache
+def _mode() -> Any:
+    # torch imports its compiler, in a second, at the first call of a `__torch_dispatch__` that a class has itself.
+    return type("_WatchMode", (_Watch, _DispatchMode), {})
+
+
+def subclasses_unasked() -> AbstractContextManager[Any]:
+    """Return a block in which classes derived from `Tensor` aren't told what is asked of their tensors.
+
+    Name: `torch._C.DisableTorchFunctionSubclass`. Without it they are: a class that counts them sees more.
+
+    Example:
+        >>> with subclasses_unasked():
+        ...     torch.nn.Parameter(torch.zeros(2)).shape
+        torch.Size([2])
+    """
+    context: AbstractContextManager[Any] = getattr(torch._C, "DisableTorchFunctionSubclass", nullcontext)()
+    return context
+
+
+def storage_of(tensor: Tensor) -> torch.UntypedStorage | None:
+    """Return the memory of a tensor; None where it has none of its own, or none with values.
+
+    A class derived from `Tensor` isn't asked in a block of `subclasses_unasked`.
+
+    Example:
+        >>> tensor = torch.zeros(3)
+        >>> storage_of(tensor[:1]) is storage_of(tensor), storage_of(torch.zeros(3).to_sparse())
+        (True, None)
+    """
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
+        return None
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        # One that consists of others.
+        return None
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """Return the tensors that a tensor consists of: itself, but for classes of torch that wrap others.
+
+    Name: `__tensor_flatten__`. Without it, the tensor itself.
+
+    Example:
+        >>> tensor = torch.zeros(3)
+        >>> parts_of(tensor) == [tensor]
+        True
+    """
+    if type(tensor) in _PLAIN or not _consists_of_others(type(tensor)):
+        return [tensor]
+    wrapper: Any = tensor
+    return [part for name in wrapper.__tensor_flatten__()[0] for part in parts_of(getattr(tensor, name))]
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often operations have written a tensor or a view of it; 0 where that isn't counted, or there are no values.
+
+    Name: `Tensor._version`. Without it, 0: what is written past `watched_writes`, by another thread for example, then goes
+    unnoticed.
+
+    Example:
+        >>> numbers = torch.zeros(2)
+        >>> before = version_of(numbers)
+        >>> _ = numbers[:1].add_(1)
+        >>> version_of(numbers) - before
+        1
+    """
+    return 0 if tensor.is_inference() or tensor.is_meta else getattr(tensor, "_version", 0)
 
 
 # Data, profiles -----------------------------------------------------------------------------------------------------

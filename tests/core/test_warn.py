@@ -108,6 +108,22 @@ def case(run: Callable[[Path, pytest.MonkeyPatch], Any]) -> Callable[[Path, pyte
 
 
 @case
+def a_large_array_that_building_changes(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Counts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line, self.counts = torch.nn.Linear(3, 1), np.zeros(2**20)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            self.counts[0] += 1
+            return self.line(x)
+
+    made = oncue.Model(Counts())
+    made.compile("sgd", "mse")
+    made.fit(X, Y, verbose=0)
+
+
+@case
 def what_compile_was_told_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense(loss=torch.nn.MSELoss()).save(folder / "m.keras")
 

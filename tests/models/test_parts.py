@@ -22,6 +22,7 @@ def test_modules_parameters_and_buffers_are_those_of_torch_in_its_order() -> Non
             found = list(getattr(model, name)(recurse=recurse))
             assert [id(one) for one in found] == [id(one) for one in plain]
     assert list(model.modules()) == list(torch.nn.Module.modules(model))
+    assert list(model.modules(remove_duplicate=False)).count(shared) == 2
     # Those of a module around the model.
     assert len(list(torch.nn.Sequential(model).parameters())) == len(list(model.parameters()))
 

@@ -218,8 +218,14 @@ class Layer(torch.nn.Module):
     # Looking inside -----------------------------------------------------------------------------------------------
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[torch.nn.Module]:
-        """Yield the layer and all modules inside, each once, as torch does, but without making their paths."""
-        return iter(torch_private.modules_of(self)) if remove_duplicate else super().modules(remove_duplicate)
+        """Yield the layer and all modules inside, as torch does, but without making their paths.
+
+        Args:
+            remove_duplicate: False to yield a module once for each of its paths.
+        """
+        if not remove_duplicate:
+            return (module for _, module in self.named_modules(remove_duplicate=False))
+        return iter(torch_private.modules_of(self))
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.nn.Parameter]:
         """Yield the parameters, each once; with `recurse=False` only the layer's own."""
