@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,13 +85,102 @@ def may_add_losses(model: Any) -> bool:
 
     Layers of Keras's own do so only by regularizers; any other may call `add_loss`.
     """
-    import keras
-    from keras.src.models.functional import Functional
-
-    own = {kind for kind in vars(keras.layers).values() if isinstance(kind, type)} | {keras.Sequential, Functional}
+    own = own_layers()
     return any(type(layer) not in own or layer.activity_regularizer is not None for layer in layers_of(model)) or any(
         variable.regularizer is not None for variable in model.trainable_variables
     )
+
+
+@functools.cache
+def own_layers() -> set[type]:
+    """Return Keras's own classes of layers, with those of models made of layers."""
+    import keras
+    from keras.src.models.functional import Functional
+
+    return {kind for kind in vars(keras.layers).values() if isinstance(kind, type)} | {keras.Sequential, Functional}
+
+
+def makers_of_masks() -> tuple[type, ...]:
+    """Return the classes of layers that make masks; an `Embedding` does so by its `mask_zero`."""
+    import keras
+
+    return (keras.layers.Masking,)
+
+
+def graph_of(model: Any) -> Any:
+    """Return the graph of a functional or sequential model of Keras's own class; None for others."""
+    import keras
+    from keras.src.models.functional import Functional
+
+    if type(model) is keras.Sequential:
+        return model._functional
+    return model if type(model) is Functional else None
+
+
+def nodes_of(graph: Any) -> list[Any]:
+    """Return the calls in a graph, in an order in which each can be computed."""
+    depths = sorted(graph._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in graph._nodes_by_depth[depth] if node.operation and not node.is_input]
+
+
+def packer(graph: Any) -> Any:
+    """Return the function from a list of outputs to what the graph gives; None where that is one tensor."""
+    from keras.src import tree
+
+    form = graph._outputs_struct
+    if not tree.is_nested(form) or (isinstance(form, (list, tuple)) and len(form) == 1 and is_symbolic(form[0])):
+        return None
+    return lambda values: tree.pack_sequence_as(form, values)
+
+
+def flattened(value: Any) -> list[Any]:
+    """Return the tensors in a structure, in Keras's order."""
+    from keras.src import tree
+
+    return list(tree.flatten(value))
+
+
+def is_symbolic(value: Any) -> bool:
+    """Return whether a value is one of Keras's symbolic tensors."""
+    import keras
+
+    return isinstance(value, keras.KerasTensor)
+
+
+def is_layer(operation: Any) -> bool:
+    """Return whether an operation of a graph is a layer, and not a function of `keras.ops`."""
+    import keras
+
+    return isinstance(operation, keras.Layer)
+
+
+def is_called_plainly(layer: Any) -> bool:
+    """Return whether a call of a layer is nothing but its `call`: no hooks of torch's, no quantization, nothing run again."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    state = vars(layer)
+    own = "call" in state or state.get("lora_enabled")
+    return not any(hooks) and layer.quantization_mode is None and layer._remat_mode is None and not own
+
+
+def is_alone(layer: Any) -> bool:
+    """Return whether a layer has no layers inside, and is called as most are."""
+    import keras
+
+    return len(layers_of(layer)) == 1 and type(layer).__call__ is keras.Layer.__call__
+
+
+def is_distributed() -> bool:
+    """Return whether Keras lays tensors out over several devices."""
+    import keras
+
+    return keras.distribution.distribution() is not None
+
+
+def torch_dtype(name: str) -> Any:
+    """Return torch's type of the name that Keras has for it."""
+    import keras
+
+    return keras.ops.zeros((), dtype=name).dtype
 
 
 def rate_source(optimizer: Any) -> Any:

@@ -19,6 +19,7 @@ from oncue.models.model import Model
 from oncue.training.plan import Plan
 from oncue.variable import torch_dtype
 from oncue.with_keras import keras_private
+from oncue.with_keras.graph import GraphForward, is_plain
 from oncue.with_keras.measures import KerasMetric, give_back, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
 
@@ -94,6 +95,7 @@ class KerasModel(Model):
     _taken: TakenOver | None = None
     _theirs: Any = None
     _ready = False
+    _graph_forward: GraphForward | None = None
 
     layers = _read("layers")
     weights = _read("weights")
@@ -320,7 +322,13 @@ class KerasModel(Model):
         return self.keras_model(*args, **kwargs)
 
     def _forward(self, x: Any) -> Any:
+        if self._graph_forward is not None:
+            return self._graph_forward(x, self.training)
         return self.keras_model(x, training=self.training) if self._told else self.keras_model(x)
+
+    def _look_at_graph(self) -> None:
+        if self._graph_forward is None or not self._graph_forward.is_current():
+            self._graph_forward = GraphForward(self.keras_model) if is_plain(self.keras_model) else None
 
     def train(self, mode: bool = True) -> KerasModel:
         """Put the model in training or inference mode.
@@ -331,6 +339,8 @@ class KerasModel(Model):
             self.keras_model.train(mode)
             if mode:
                 self._take_over()
+                if self.built:
+                    self._look_at_graph()
             if self._taken is not None:
                 self._taken.take() if mode else self._taken.give()
         super().train(mode)
@@ -429,6 +439,7 @@ class KerasModel(Model):
         if not self.built:
             keras_private.build(self.keras_model, x)
         self._take_weights()
+        self._look_at_graph()
 
     def _take_weights(self) -> None:
         """Keep the tensors of Keras's variables as parameters, so that all that asks for a module's finds them."""

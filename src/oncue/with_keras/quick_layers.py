@@ -1,0 +1,212 @@
+"""Quicker calls of some of Keras's layers: the same arithmetic by one operation of torch, in the layout that is stored.
+
+On torch, Keras copies images to and fro between two layouts around each convolution and pooling, takes fifteen operations for a
+batch normalization, and hundreds for an LSTM. All that is here is compared with Keras's own call in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from oncue.layers.rnn_cell import one_chunk
+
+Call = Callable[..., Any]
+
+
+def quick_call(layer: Any) -> Call | None:
+    """Return what computes the same as a layer's own call, quicker; None where there is no such thing.
+
+    Args:
+        layer: A built layer of one of Keras's own classes, in float32.
+    """
+    import keras
+
+    layers = keras.layers
+    makers: dict[type, Callable[[Any], Call | None]] = {
+        layers.Conv2D: _conv,
+        layers.DepthwiseConv2D: _depthwise_conv,
+        layers.SeparableConv2D: _separable_conv,
+        layers.MaxPooling2D: _max_pooling,
+        layers.AveragePooling2D: _average_pooling,
+        layers.BatchNormalization: _batch_normalization,
+        layers.LSTM: _lstm,
+        layers.GRU: _gru,
+    }
+    make = makers.get(type(layer))
+    return None if make is None else make(layer)
+
+
+def _conv(layer: Any) -> Call | None:
+    if layer.data_format != "channels_last" or layer.lora_enabled:
+        return None
+
+    def call(inputs: Tensor) -> Any:
+        return _finished(layer, _convolved(layer, inputs, layer.kernel.value, layer.bias, layer.groups))
+
+    return call
+
+
+def _depthwise_conv(layer: Any) -> Call | None:
+    if layer.data_format != "channels_last":
+        return None
+
+    def call(inputs: Tensor) -> Any:
+        kernel = layer.kernel.value
+        return _finished(layer, _convolved(layer, inputs, _for_each_channel(kernel), layer.bias, kernel.shape[2]))
+
+    return call
+
+
+def _separable_conv(layer: Any) -> Call | None:
+    if layer.data_format != "channels_last" or layer.dilation_rate not in (1, (1, 1)):
+        return None
+
+    def call(inputs: Tensor) -> Any:
+        kernel = layer.depthwise_kernel.value
+        apart = _convolved(layer, inputs, _for_each_channel(kernel), None, kernel.shape[2])
+        bias = None if layer.bias is None else layer.bias.value
+        whole = F.conv2d(_first(apart), layer.pointwise_kernel.value.permute(3, 2, 0, 1), bias)
+        return _finished(layer, _last(whole))
+
+    return call
+
+
+def _for_each_channel(kernel: Tensor) -> Tensor:
+    return kernel.reshape(*kernel.shape[:2], 1, -1)
+
+
+def _convolved(layer: Any, inputs: Tensor, kernel: Tensor, bias: Any, groups: int) -> Tensor:
+    x, padding = _first(inputs), [0, 0]
+    if layer.padding == "same":
+        x, padding = _padded(x, kernel.shape[:2], layer.strides, layer.dilation_rate, "constant")
+    value = None if bias is None else bias.value
+    return _last(F.conv2d(x, kernel.permute(3, 2, 0, 1), value, layer.strides, padding, layer.dilation_rate, groups))
+
+
+def _finished(layer: Any, outputs: Tensor) -> Any:
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+def _max_pooling(layer: Any) -> Call | None:
+    if layer.data_format != "channels_last":
+        return None
+
+    def call(inputs: Tensor) -> Tensor:
+        x, padding = _first(inputs), [0, 0]
+        if layer.padding == "same":
+            x, padding = _padded(x, layer.pool_size, layer.strides, (1, 1), "replicate")
+        return _last(F.max_pool2d(x, layer.pool_size, layer.strides, padding))
+
+    return call
+
+
+def _average_pooling(layer: Any) -> Call | None:
+    if layer.data_format != "channels_last":
+        return None
+
+    def call(inputs: Tensor) -> Tensor:
+        x, padding = _first(inputs), [0, 0]
+        if layer.padding == "same":
+            x, padding = _padded(x, layer.pool_size, layer.strides, (1, 1), "replicate")
+        return _last(F.avg_pool2d(x, layer.pool_size, layer.strides, padding, count_include_pad=False))
+
+    return call
+
+
+def _first(images: Tensor) -> Tensor:
+    """Show images with their channels first; they stay where they are in memory."""
+    return images.permute(0, 3, 1, 2)
+
+
+def _last(images: Tensor) -> Tensor:
+    return images.permute(0, 2, 3, 1)
+
+
+def _padded(x: Tensor, size: Any, strides: Any, dilation: Any, mode: str) -> tuple[Tensor, list[int]]:
+    """Return images and the padding for torch that make as many outputs as there are strides, as Keras pads."""
+    both = []
+    for length, span, stride, step in zip(x.shape[2:], size, strides, dilation, strict=True):
+        total = max(0, step * (span - 1) - (length - 1) % stride)
+        both.append((total // 2, total - total // 2))
+    if all(before == after for before, after in both):
+        return x, [before for before, _ in both]
+    return F.pad(x, [*both[1], *both[0]], mode=mode), [0, 0]
+
+
+def _batch_normalization(layer: Any) -> Call | None:
+    if layer.renorm:
+        return None
+
+    def call(inputs: Tensor, training: bool = False) -> Tensor:
+        x = inputs.movedim(layer.axis, 1)
+        gamma = None if layer.gamma is None else layer.gamma.value
+        beta = None if layer.beta is None else layer.beta.value
+        moving_mean, moving_variance = layer.moving_mean.value, layer.moving_variance.value
+        if not (training and layer.trainable):
+            outputs = F.batch_norm(x, moving_mean, moving_variance, gamma, beta, eps=layer.epsilon)
+            return outputs.movedim(1, layer.axis)
+        # Gives the batch's statistics along with the output, so that the data is read once.
+        outputs, mean, deviation = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, layer.epsilon)
+        with torch.no_grad():
+            moving_mean.lerp_(mean, 1.0 - layer.momentum)
+            moving_variance.lerp_(deviation.detach() ** -2 - layer.epsilon, 1.0 - layer.momentum)
+        return outputs.movedim(1, layer.axis)
+
+    return call
+
+
+def _lstm(layer: Any) -> Call | None:
+    if not _runs_whole(layer):
+        return None
+    cell = layer.cell
+
+    def call(inputs: Tensor, training: bool = False) -> Tensor:
+        states = [inputs.new_zeros(1, inputs.shape[0], cell.units) for _ in range(2)]
+        parameters = [cell.kernel.value.t().contiguous(), cell.recurrent_kernel.value.t().contiguous()]
+        if cell.use_bias:
+            parameters += [cell.bias.value, torch.zeros_like(cell.bias.value)]
+        outputs, last, _ = torch.lstm(
+            inputs, states, one_chunk(parameters), cell.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
+        )
+        return outputs if layer.return_sequences else last[0]
+
+    return call
+
+
+def _gru(layer: Any) -> Call | None:
+    if not _runs_whole(layer) or not layer.cell.reset_after:
+        return None
+    cell = layer.cell
+
+    def call(inputs: Tensor, training: bool = False) -> Tensor:
+        before = inputs.new_zeros(1, inputs.shape[0], cell.units)
+        parameters = [_reset_first(cell.kernel.value.t()), _reset_first(cell.recurrent_kernel.value.t())]
+        if cell.use_bias:
+            parameters += [_reset_first(bias) for bias in cell.bias.value]
+        outputs, last = torch.gru(
+            inputs, before, one_chunk(parameters), cell.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
+        )
+        return outputs if layer.return_sequences else last[0]
+
+    return call
+
+
+def _reset_first(gates: Tensor) -> Tensor:
+    """Put the gates in torch's order: Keras has that of the update first."""
+    update, reset, new = gates.chunk(3)
+    return torch.cat([reset, update, new])
+
+
+def _runs_whole(layer: Any) -> bool:
+    """Return whether torch has one operation for all steps of a recurrent layer."""
+    import keras
+
+    cell = layer.cell
+    usual = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
+    others = (layer.stateful, layer.return_state, layer.go_backwards, cell.dropout, cell.recurrent_dropout)
+    return usual and not any(others)

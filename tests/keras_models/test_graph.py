@@ -1,0 +1,245 @@
+"""A model of Keras's own layers is run without Keras's looking at each call, with quicker layers: to the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from keras_models.side_by_side import X, Y, fit, same, twins
+
+import oncue
+from helpers import normal, tensor
+from oncue.with_keras.graph import GraphForward, is_plain
+from oncue.with_keras.quick_layers import quick_call
+
+LAYERS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+    ("Conv2D", {"filters": 4, "kernel_size": 3}, (7, 8, 4)),
+    (
+        "Conv2D",
+        {"filters": 4, "kernel_size": (2, 3), "padding": "same", "strides": (2, 3), "use_bias": False},
+        (7, 8, 4),
+    ),
+    ("Conv2D", {"filters": 6, "kernel_size": 3, "padding": "same", "groups": 2, "activation": "relu"}, (7, 8, 4)),
+    ("Conv2D", {"filters": 2, "kernel_size": 2, "padding": "same", "dilation_rate": (2, 3)}, (7, 8, 1)),
+    ("Conv2D", {"filters": 2, "kernel_size": 2, "data_format": "channels_first"}, (4, 7, 8)),
+    ("DepthwiseConv2D", {"kernel_size": 3, "depth_multiplier": 2, "padding": "same", "strides": 2}, (7, 8, 3)),
+    ("DepthwiseConv2D", {"kernel_size": (2, 3), "dilation_rate": 2, "activation": "tanh"}, (7, 8, 3)),
+    ("SeparableConv2D", {"filters": 4, "kernel_size": 3, "padding": "same", "strides": 2}, (7, 8, 3)),
+    ("SeparableConv2D", {"filters": 4, "kernel_size": 3, "depth_multiplier": 2, "use_bias": False}, (7, 8, 3)),
+    ("SeparableConv2D", {"filters": 4, "kernel_size": 2, "dilation_rate": 2}, (7, 8, 3)),
+    ("MaxPooling2D", {}, (7, 8, 3)),
+    ("MaxPooling2D", {"pool_size": (3, 2), "strides": (2, 1), "padding": "same"}, (7, 8, 3)),
+    ("MaxPooling2D", {"pool_size": 2, "padding": "same", "data_format": "channels_first"}, (3, 7, 8)),
+    ("AveragePooling2D", {"pool_size": 2}, (7, 8, 3)),
+    ("AveragePooling2D", {"pool_size": (3, 2), "strides": (2, 1), "padding": "same"}, (7, 8, 3)),
+    ("AveragePooling2D", {"pool_size": 3, "strides": 2, "padding": "same"}, (7, 9, 3)),
+    ("BatchNormalization", {}, (4,)),
+    ("BatchNormalization", {"axis": 1, "scale": False, "momentum": 0.5}, (3, 5, 4)),
+    ("BatchNormalization", {"center": False, "epsilon": 0.1}, (5, 4)),
+    ("BatchNormalization", {"renorm": True}, (4,)),
+    ("LSTM", {"units": 3, "return_sequences": True}, (5, 4)),
+    ("LSTM", {"units": 3, "use_bias": False}, (5, 4)),
+    ("LSTM", {"units": 3, "activation": "relu"}, (5, 4)),
+    ("LSTM", {"units": 3, "go_backwards": True, "return_sequences": True}, (5, 4)),
+    ("GRU", {"units": 3, "return_sequences": True}, (5, 4)),
+    ("GRU", {"units": 3, "use_bias": False}, (5, 4)),
+    ("GRU", {"units": 3, "reset_after": False}, (5, 4)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"), LAYERS, ids=[f"{name}-{place}" for place, (name, *_) in enumerate(LAYERS)]
+)
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+def test_a_quick_layer_is_the_layer(
+    keras: ModuleType, name: str, options: dict[str, Any], shape: tuple[int, ...], training: bool
+) -> None:
+    keras.utils.set_random_seed(1)
+    layer = getattr(keras.layers, name)(**options)
+    layer(tensor(normal(6, *shape)))
+    for place, weight in enumerate(layer.weights):
+        weight.assign(
+            np.abs(normal(*weight.shape, seed=place))
+            if "variance" in weight.name
+            else normal(*weight.shape, seed=place)
+        )
+    before, found = layer.get_weights(), []
+    trains = name == "BatchNormalization"
+    for call in (layer, quick_call(layer) or layer.call):
+        layer.set_weights(before)
+        x = tensor(normal(6, *shape, seed=3)).requires_grad_()
+        outputs = call(x, training=training) if trains else call(x)
+        weights = [weight.value for weight in layer.trainable_weights]
+        # Of a sum of what was normalized no gradient is left but rounding.
+        factors = torch.linspace(0.1, 1.0, outputs.numel(), device=outputs.device).view(outputs.shape)
+        gradients = torch.autograd.grad((outputs * factors).sum(), [x, *weights])
+        found.append([part.detach().cpu().numpy() for part in (outputs, *gradients)] + layer.get_weights())
+    same(*found)
+
+
+def test_which_layers_are_quick(keras: ModuleType) -> None:
+    """Those that would compute something else are left to Keras."""
+    slow = []
+    for place, (name, options, shape) in enumerate(LAYERS):
+        layer = getattr(keras.layers, name)(**options)
+        layer.build((None, *shape))
+        if quick_call(layer) is None:
+            slow.append(place)
+    odd = ("channels_first", "dilation_rate", "renorm", "activation", "go_backwards", "reset_after")
+    expected = [
+        place
+        for place, (name, options, _) in enumerate(LAYERS)
+        if "channels_first" in options.values()
+        or (name.startswith(("LSTM", "GRU", "Batch", "Separable")) and any(key in options for key in odd))
+    ]
+    assert slow == expected and len(slow) == 7
+    assert quick_call(keras.layers.Dense(1)) is None
+
+
+def nested(keras: Any) -> Any:
+    layers = keras.layers
+    inner = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.BatchNormalization(),
+            layers.Dense(4, activation="relu"),
+            layers.Dropout(0.4, seed=2),
+        ],
+        name="inner",
+    )
+    one, two = keras.Input((4,), name="one"), keras.Input((4,), name="two")
+    shared = layers.Dense(4)
+    pair = keras.Model([one, two], [shared(one) + shared(two), layers.Concatenate()([one, two])], name="pair")
+    first, second = pair([inner(one, training=False), two])
+    scaled = keras.ops.clip(first, -1.0, x_max=1.0) * 2.0
+    long = layers.Reshape((2, 4))(second)
+    long = layers.TimeDistributed(layers.Dense(3))(layers.Bidirectional(layers.GRU(2, return_sequences=True))(long))
+    state = list(layers.LSTM(3, return_state=True)(long))
+    state.append(layers.LSTM(3)(long, initial_state=state[1:]))
+    state.append(layers.BatchNormalization()(state[0], mask=keras.ops.sum(state[0], axis=-1) > 0))
+    attended = layers.MultiHeadAttention(2, 2, dropout=0.1, seed=1)(long, long)
+    outputs = {
+        "scaled": layers.Dense(2, name="scaled")(layers.BatchNormalization()(scaled)),
+        "states": layers.Concatenate(name="states")([*state, layers.Flatten()(attended)]),
+    }
+    return keras.Model({"one": one, "two": two}, outputs)
+
+
+def test_a_graph_of_graphs(keras: ModuleType) -> None:
+    models = twins(keras, nested, None)
+    x = {"one": tensor(X[:, :4]), "two": tensor(X[:, 2:])}
+    assert is_plain(models[1])
+    run = GraphForward(models[1])
+    for training in (False, True, True):
+        # The first call with inputs of a shape is Keras's own.
+        expected, found = models[0](x, training=training), run(x, training)
+        same(
+            {name: value.detach().cpu().numpy() for name, value in expected.items()},
+            {name: value.detach().cpu().numpy() for name, value in found.items()},
+        )
+    same(*[[np.array(variable.value.detach().cpu()) for variable in model.variables] for model in models])
+
+
+def test_inputs_in_each_form(keras: ModuleType) -> None:
+    def make(keras: Any) -> Any:
+        one, two = keras.Input((4,), name="one"), keras.Input((1,), name="two")
+        return keras.Model([one, two], keras.layers.Dense(1)(keras.layers.Multiply()([one, two])))
+
+    model = make(keras)
+    run, one, two = GraphForward(model), tensor(X[:, :4]), tensor(X[:, :1])
+    forms = [[one, two], (one, two), {"one": one, "two": two}, [one.double(), two], [one, two[:, 0]]]
+    for form in forms * 2:
+        same(model([one, two]).detach().cpu().numpy(), run(form, False).detach().cpu().numpy())
+    with pytest.raises(ValueError, match="expected shape=|incompatible"):
+        run([one[:, :3], two], False)
+
+
+def _counted(layer: Any) -> list[Any]:
+    calls: list[Any] = []
+    layer.register_forward_hook(lambda *args: calls.append(args))
+    return calls
+
+
+def _plain(keras: Any) -> Any:
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: _counted(model.layers[0]),
+        lambda model: model.layers[0].enable_lora(1),
+        lambda model: setattr(model.layers[0], "activity_regularizer", oncue.regularizers.L2()),
+    ],
+    ids=["hook", "lora", "penalty"],
+)
+def test_what_keras_looks_at_is_left_to_keras(keras: ModuleType, change: Callable[[Any], Any]) -> None:
+    model = _plain(keras)
+    assert is_plain(model)
+    change(model)
+    assert not is_plain(model)
+
+
+def test_a_hook_that_is_added_between_epochs_is_called(keras: ModuleType) -> None:
+    model = _plain(keras)
+    model.compile("sgd", "mse")
+    calls: list[Any] = []
+
+    def add(epoch: int, logs: Any) -> None:
+        if epoch == 1:
+            calls.append(_counted(model.layers[0]))
+
+    fit(oncue.Model(model), epochs=2, callbacks=[oncue.callbacks.LambdaCallback(on_epoch_begin=add)])
+    assert len(calls[0]) == 5
+
+
+def test_a_layer_that_is_added_between_runs_is_trained(keras: ModuleType) -> None:
+    model = _plain(keras)
+    model.compile("sgd", "mse")
+    fit(oncue.Model(model), epochs=1)
+    model.add(keras.layers.Dense(1, use_bias=False, name="added"))
+    model.compile("sgd", "mse")
+    before = model.get_weights()[-1]
+    fit(oncue.Model(model), epochs=1)
+    assert before.shape == (1, 1) and model.get_weights()[-1] != before
+
+
+def test_masks_policies_and_own_layers_are_left_to_keras(keras: ModuleType) -> None:
+    layers = keras.layers
+
+    class Own(layers.Dense):
+        pass
+
+    for made in (
+        [layers.Embedding(3, 2, mask_zero=True)],
+        [layers.Masking()],
+        [Own(1)],
+        [layers.Dense(1, dtype="mixed_bfloat16")],
+        [layers.Dense(1, activity_regularizer="l2")],
+    ):
+        model = keras.Sequential(made)
+        model.build((None, 2, 2))
+        assert not is_plain(model)
+
+
+def test_the_hot_path_asks_keras_nothing(keras: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _plain(keras)
+    model.compile("sgd", "mse")
+    trained = oncue.Model(model)
+    fit(trained, epochs=1)
+    calls: list[str] = []
+    original = keras.Layer.__call__
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(self.name)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Layer, "__call__", noted)
+    trained.predict(X, verbose=0)
+    trained.train_on_batch(X[:8], Y[:8])
+    fit(trained, epochs=1, validation_data=(X, Y))
+    assert calls == []
