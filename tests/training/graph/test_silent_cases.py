@@ -241,7 +241,7 @@ def test_a_loss_that_writes_to_what_is_around_it_runs_eagerly() -> None:
         calls.append(total)
         return ((y - y_pred) ** 2).mean(-1)
 
-    with pytest.warns(UserWarning, match=r"each step changes what .*loss closes over"):
+    with pytest.warns(UserWarning, match=r"each step changes `(calls|total)` around .*loss, which"):
         trained(network, True, loss)
     written = total, list(calls)
     calls.clear()
@@ -304,6 +304,33 @@ def test_what_a_function_reads_counts_from_the_next_step(what: str, when: str, m
         weights.append(model.get_weights())
         monkeypatch.undo()
     assert "as one compiled graph" in model.step_account
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("held", ["regularizer", "constraint", "loss"])
+def test_what_a_callback_sets_on_an_object_that_a_layer_holds_counts_from_the_next_step(held: str) -> None:
+    class Setting(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            layer = self.model.layers[0]
+            if batch == 1 and held == "regularizer":
+                layer.kernel_regularizer.l2 = 0.0
+            elif batch == 1 and held == "constraint":
+                layer.kernel_constraint.max_value = 0.1
+            elif batch == 1:
+                self.model.loss.delta = 0.01
+
+    weights = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        dense = layers.Dense(
+            4, kernel_regularizer=keras.regularizers.L2(0.5), kernel_constraint=keras.constraints.MaxNorm(2)
+        )
+        model = keras.Sequential([layers.Input((6,)), dense, layers.Dense(1)])
+        model.compile(keras.optimizers.SGD(0.1), keras.losses.Huber(1.0), jit_compile=jit)
+        model.fit(X, Y, batch_size=16, epochs=2, verbose=0, shuffle=False, callbacks=[Setting()])
+        weights.append(model.get_weights())
+    assert "compiled graph" in model.step_account
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -407,3 +434,16 @@ def test_a_failure_in_the_trace_leaves_everything_as_it_was() -> None:
         model.fit(X, Y, batch_size=16, verbose=0)
     assert failing.cache == [] and not list(stand_ins(model))
     assert all(parameter.grad is None or not isinstance(parameter.grad, FakeTensor) for parameter in model.parameters())
+
+
+def test_what_keeps_changing_runs_eagerly() -> None:
+    class Turning(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.model.layers[0].rate = 0.5 / (epoch + 1)
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([layers.Input((6,)), layers.Dropout(0.5), layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=True)
+    with pytest.warns(UserWarning, match="what it depends on kept changing, so that it would be made again and again"):
+        model.fit(X, Y, batch_size=16, epochs=8, verbose=0, callbacks=[Turning()])
+    assert model._plan.graphs.steps["train"].graphs == 6

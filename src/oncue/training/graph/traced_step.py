@@ -61,7 +61,9 @@ class TracedStep:
         # What the optimizer's settings were when they were looked at last.
         self._settings: list[Any] = []
         self._measures = True
-        self._made_again = 0
+        # How often something that graphs were made from has changed in this pass, and had one compiled again, ever.
+        self._changes, self._compiled_again = 0, 0
+        self._known: set[tuple[Signature, Hashable]] = set()
 
     @property
     def graphs(self) -> int:
@@ -93,7 +95,7 @@ class TracedStep:
         Returns:
             Itself.
         """
-        self._eager, self._alone, self.eager_batches, self._made_again = eager, alone, 0, 0
+        self._eager, self._alone, self.eager_batches, self._changes = eager, alone, 0, 0
         if self._kind == "train":
             optimizer = self._plan.optimizer
             reset = self._set_otherwise()
@@ -186,7 +188,7 @@ class TracedStep:
         changed = [key for key, graph in self._graphs.items() if graph.changed()]
         for key in changed:
             del self._graphs[key]
-        self._made_again += bool(changed)
+        self._changes += bool(changed)
         return bool(changed)
 
     # Graphs -------------------------------------------------------------------------------------------------------
@@ -223,9 +225,10 @@ class TracedStep:
             function = StepFunction(
                 self._model, self._plan, batch, self._eager, self._update, kind=self._kind, measures=self._measures
             )
-            self._graphs[self._with_phase(signature)] = TracedGraph(
-                function, leaves, graphs.compiler, self._compiled, record
-            )
+            key, compiled = self._with_phase(signature), len(self._compiled)
+            self._graphs[key] = TracedGraph(function, leaves, graphs.compiler, self._compiled, record)
+            self._compiled_again += key in self._known and len(self._compiled) > compiled
+            self._known.add(key)
         except Exception as error:
             self._settle()
             if self._measures and self._kind != "predict" and self._plan.metrics is not None:
@@ -239,8 +242,8 @@ class TracedStep:
         model, plan = self._model, self._plan
         if f"{self._kind}_step" in plan.overridden:
             return f"the model has a `{self._kind}_step` of its own"
-        if self._made_again > _MOST_GRAPHS:
-            return f"what it depends on kept changing, so that it was compiled {self._made_again} times"
+        if max(self._changes, self._compiled_again) > _MOST_GRAPHS:
+            return "what it depends on kept changing, so that it would be made again and again"
         if self._kind != "train":
             return None
         parameters = plan.optimizer._parameters

@@ -57,6 +57,9 @@ class Watched:
 
     def __init__(self, owners: Iterable[Any]) -> None:
         self._tables: list[_Table] = []
+        # A module has ten of them: together they are asked at once whether one has got something.
+        self._empty: list[Any] = []
+        self._labels: list[str] = []
         self._generators: list[tuple[str, Any, Any]] = []
         self._arrays: list[tuple[str, np.ndarray[Any, Any], bytes]] = []
         self._seen: dict[int, Any] = {}
@@ -69,6 +72,8 @@ class Watched:
 
     def changed(self) -> str | None:
         """Return the name of something that is another object now, or has another value; None when nothing is."""
+        if any(self._empty):
+            return next(label for label, container in zip(self._labels, self._empty, strict=True) if container)
         for table in self._tables:
             if table.now() != table.before:
                 return table.what()
@@ -84,6 +89,8 @@ class Watched:
 
     def put_back(self) -> None:
         """Put what has changed back to the objects and values that were there."""
+        for container in self._empty:
+            container.clear()
         for table in self._tables:
             if table.now() != table.before:
                 table.put_back()
@@ -109,7 +116,7 @@ class Watched:
             if self._first(value):
                 self._generators.append((label, value, generator_state(value)))
             return
-        if depth and (isinstance(value, torch.nn.Module) or _is_of_library(type(value))):
+        if depth and (isinstance(value, torch.nn.Module) or (_is_of_library(type(value)) and not _is_setting(value))):
             # Those that count are owners of their own.
             return
         if not self._first(value):
@@ -129,8 +136,13 @@ class Watched:
             self._look_at_object(value, label, depth)
 
     def _look_at_items(self, value: Any, label: str, depth: int) -> None:
-        if not isinstance(value, (tuple, frozenset)):
+        if isinstance(value, (tuple, frozenset)):
+            pass
+        elif value:
             self._tables.append(_Table(label, value))
+        else:
+            self._empty.append(value)
+            self._labels.append(label)
         if len(value) <= _ITEMS:
             for item in value.values() if isinstance(value, dict) else value:
                 self._look_into(item, label, depth + 1)
@@ -168,10 +180,10 @@ class Watched:
         self._codes.add(function.__code__)
         where = f"{label}, {function.__name__}"
         if function.__closure__:
-            cells = list(function.__closure__)
-            self._tables.append(_Cells(f"what {function.__qualname__} closes over", cells))
-            for cell in cells:
-                self._look_into(_content(cell), where, 2)
+            cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
+            self._tables.append(_Cells(f"around {function.__qualname__}", cells))
+            for name, cell in cells.items():
+                self._look_into(_content(cell), f"`{name}` around {function.__qualname__}", 2)
         for values in (function.__defaults__, function.__kwdefaults__):
             self._look_into(values, where, 2)
         names = _names(function.__code__)
@@ -256,12 +268,18 @@ class _Cells(_Table):
     """The contents of a closure."""
 
     def _values(self) -> list[Any]:
-        return [_content(cell) for cell in self._container]
+        return [_content(cell) for cell in self._container.values()]
 
     def put_back(self) -> None:
-        for cell, value in zip(self._container, self.values, strict=True):
+        for cell, value in zip(self._container.values(), self.values, strict=True):
             if _content(cell) is not value:
                 cell.cell_contents = value
+
+    def what(self) -> str:
+        changed = [
+            name for name, before, now in zip(self._names, self.before, self.now(), strict=True) if before != now
+        ]
+        return f"`{changed[0]}` {self.label}"
 
 
 def _content(cell: CellType) -> Any:
@@ -283,6 +301,12 @@ def _names(code: CodeType) -> set[str]:
 def _is_of_library(thing: type | FunctionType | ModuleType) -> bool:
     name = thing.__name__ if isinstance(thing, ModuleType) else thing.__module__ or ""
     return thing is not np.ndarray and name.partition(".")[0] in _LIBRARIES
+
+
+def _is_setting(value: Any) -> bool:
+    """Return whether an object has nothing but plain values, as a regularizer or a constraint has."""
+    attributes = getattr(value, "__dict__", None)
+    return isinstance(attributes, dict) and all(isinstance(item, _CONSTANT) for item in attributes.values())
 
 
 def _described(tensor: torch.Tensor) -> tuple[Any, ...]:
