@@ -36,7 +36,8 @@ class Optimizer:
     """Updates parameters by their gradients; an inner torch optimizer does the arithmetic.
 
     The training loop calls `build` once, then `step` after each backward pass. To write an optimizer of your own,
-    define `make_torch_optimizer`; or, as in Keras, `update_step`, with variables of its own made in `build`.
+    define `make_torch_optimizer`; or, as in Keras, `update_step`, with variables of its own made in `build`; or
+    `update_rule` and `update_numbers`, which compiled training steps take in.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments that returns a number.

@@ -137,6 +137,18 @@ def test_numbers_of_the_optimizer_that_a_callback_sets_need_no_other_graph(quick
     assert "as one compiled graph" in model.step_account
 
 
+def test_an_optimizer_that_keeps_needing_other_operations_runs_eagerly(quick: None) -> None:
+    class Scales(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.model.optimizer.loss_scale_factor = 2.0**batch
+
+    model = network()
+    model.compile(keras.optimizers.SGD(0.05, loss_scale_factor=8.0), LOSS, jit_compile=True)
+    with pytest.warns(UserWarning, match="what it depends on kept changing"):
+        model.fit(X, Y, batch_size=4, verbose=0, callbacks=[Scales()])
+    assert "ran eagerly" in model.step_account
+
+
 def test_a_scale_of_the_loss_that_a_callback_sets_counts_where_the_update_follows(quick: None) -> None:
     class Own(keras.optimizers.SGD):
         """Not compiled: it might compute anything."""
