@@ -64,8 +64,8 @@ class Finding(_Operations):
         >>> weight = torch.ones(2)
         >>> with Finding([]) as finding:
         ...     _ = weight.mul_(torch.tensor(2.0))
-        >>> [(found.tensor is weight, found.before) for found in finding.found.values()]
-        [(True, tensor([1., 1.]))]
+        >>> [found.tensor is weight for found in finding.found.values()], list(finding.put_back().values()), weight
+        ([True], [tensor([2., 2.])], tensor([1., 1.]))
     """
 
     def __init__(self, batch: Iterable[Tensor]) -> None:
@@ -115,20 +115,21 @@ class FoundTensor:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
-        self.before = tensor.detach().clone()
+        self._before: Tensor | None = tensor.detach().clone()
 
     @torch.no_grad()
     def put_back(self) -> Tensor | None:
         """Return a copy of what the tensor was changed to, after which it is as before; None when it wasn't changed."""
-        now = self.tensor.detach()
-        if now.shape == self.before.shape and _same(now, self.before):
+        now, before = self.tensor.detach(), self._before
+        self._before = None
+        if before is None or (now.shape == before.shape and _same(now, before)):
             return None
         changed = now.clone()
         # Past autograd and its count of changes.
-        if now.shape != self.before.shape:
-            self.tensor.data = self.before.clone()
+        if now.shape != before.shape:
+            self.tensor.data = before
         else:
-            self.tensor.data.copy_(self.before)
+            self.tensor.data.copy_(before)
         return changed
 
 

@@ -53,8 +53,7 @@ class TracedStep:
         self._eager: Step | None = None
         self._typical: list[Signature] = []
         self._graphs: dict[tuple[Signature, Hashable], TracedGraph] = {}
-        self._signature: tuple[Signature, Hashable] | None = None
-        self._graph: TracedGraph | None = None
+        self._current: tuple[tuple[Signature, Hashable], TracedGraph | None] | None = None
         self._alone = False
         self._update: GraphUpdate | None = None
         self._optimizer: Any = None
@@ -111,7 +110,7 @@ class TracedStep:
         self._drop_changed()
         if self._update is not None:
             self._update.begin()
-        self._signature, self._graph = None, None
+        self._current = None
         return self
 
     def end(self) -> None:
@@ -138,9 +137,11 @@ class TracedStep:
             self._look()
         leaves = leaves_of(batch)
         signature = self._with_phase(signature_of(batch, leaves))
-        if signature != self._signature:
-            self._graph, self._signature = self._graph_for(batch, leaves, signature[0]), signature
-        graph = self._graph
+        current = self._current
+        if current is None or current[0] != signature:
+            # As one object: another thread may predict meanwhile.
+            self._current = current = (signature, self._graph_for(batch, leaves, signature[0]))
+        graph = current[1]
         if graph is None:
             return self._eagerly(batch)
         update = graph.function.update
@@ -175,9 +176,9 @@ class TracedStep:
                     update.end()
                 self._made_again += bool(self._graphs)
                 self._graphs, self._update = {}, None
-            self._signature = None
+            self._current = None
         if self._drop_changed():
-            self._signature = None
+            self._current = None
 
     def _set_otherwise(self) -> bool:
         """Return whether a setting of the optimizer is another one than when it was looked at last."""
@@ -255,7 +256,7 @@ class TracedStep:
 
     def _refuse(self, reason: str) -> None:
         self.refusal = reason
-        self._signature = self._graph = None
+        self._current = None
         self._settle()
         self._warn(
             f"`jit_compile` can't compile the step of `{_METHODS[self._kind]}`, which runs eagerly instead: {reason}."
