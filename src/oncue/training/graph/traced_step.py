@@ -174,7 +174,7 @@ class TracedStep:
             else:
                 if update is not None:
                     update.end()
-                self._made_again += bool(self._graphs)
+                self._changes += bool(self._graphs)
                 self._graphs, self._update = {}, None
             self._current = None
         if self._drop_changed():
