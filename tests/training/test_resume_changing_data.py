@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 import oncue
-from helpers import PowerCut, to_numpy
+from helpers import PowerCut, cpu_only, to_numpy
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback
 from oncue.core.protocols import save_run
@@ -246,6 +247,70 @@ def test_arrays_that_a_callback_changes_are_noticed(tmp_path: Path) -> None:
             once()
     else:
         once()
+
+
+class Arranged(Callback):
+    """Changes an array of the training data in place when an epoch begins, by the epoch's number alone or from its content."""
+
+    def __init__(self, x: Any, cumulative: bool) -> None:
+        super().__init__()
+        self.x, self.cumulative = x, cumulative
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.x[:] = (self.x if self.cumulative else X) * (epoch + 2)
+
+
+@cpu_only("arrays that are changed on the host are on a GPU already")
+@pytest.mark.parametrize("cut", [PowerCut(1, 0), PowerCut(1, 3), PowerCut(2, 0)], ids=str)
+@pytest.mark.parametrize("save_freq", ["epoch", 2])
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_arrays_that_are_arranged_by_the_epochs_number_are_gone_on_with(
+    which: str, save_freq: Any, cut: PowerCut, tmp_path: Path
+) -> None:
+    def once(folder: Path, *cuts: Any, cumulative: bool = False) -> Any:
+        x, val_x = X.copy(), X.copy()
+        arranged = Arranged(x if which == "training" else val_x, cumulative)
+        history, weights = run(folder, (x, Y), [arranged, *cuts], validation_data=(val_x, Y), save_freq=save_freq)
+        return history.history, weights
+
+    whole = once(tmp_path / "a")
+    with pytest.raises(ConnectionError):
+        once(tmp_path / "b", cut)
+    assert once(tmp_path / "b") == whole
+    assert not (tmp_path / "b").exists()
+    with pytest.raises(ConnectionError):
+        once(tmp_path / "c", cut, cumulative=True)
+    steps: list[int] = []
+    counts = LambdaCallback(on_train_batch_begin=lambda batch, logs: steps.append(batch))
+    with pytest.raises(ValueError, match=rf"{which} data \(.*\) are not what they were"):
+        once(tmp_path / "c", counts, cumulative=True)
+    assert not steps
+
+
+@cpu_only("arrays that are changed on the host are on a GPU already")
+def test_what_was_noted_of_another_state_is_not_gone_by(tmp_path: Path) -> None:
+    def once(*cuts: Any) -> Any:
+        x = X.copy()
+        return run(tmp_path, (x, Y), [Arranged(x, False), *cuts], save_freq="epoch")
+
+    with pytest.raises(ConnectionError):
+        once(PowerCut(1, 0))
+    note = json.loads((tmp_path / "data.json").read_text())
+    assert list(note) == ["1"]
+    for damaged in ({"2": note["1"]}, {"1": {**note["1"], "before": {}}}, {"1": None}, [], None):
+        (tmp_path / "data.json").write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match="training data .* are not what they were"):
+            once()
+    (tmp_path / "data.json").write_text("{")
+    with pytest.raises(ValueError, match="training data .* are not what they were"):
+        once()
+
+
+def test_nothing_is_noted_of_data_that_stay_what_they_are(tmp_path: Path) -> None:
+    for kind in (Samples, Shuffled):
+        with pytest.raises(ConnectionError):
+            run(tmp_path / kind.__name__, kind(), [PowerCut(2, 1)])
+    assert not list(tmp_path.glob("*/data.json"))
 
 
 def test_one_with_set_epoch_depends_on_the_epoch_alone(tmp_path: Path) -> None:

@@ -202,6 +202,22 @@ class BackupAndRestore(Callback):
         if self._store is not None:
             self._store.keep_marks(marks)
 
+    def noted_data(self) -> dict[str, Any]:
+        """Return what the run that left the states has noted; the loop asks after `pending_state`."""
+        return {} if self._store is None else self._store.note()
+
+    def note_data(self, note: dict[str, Any]) -> None:
+        """Keep what data are when an epoch has begun.
+
+        Args:
+            note: What JSON can express.
+
+        Raises:
+            OSError: When it can't be kept.
+        """
+        if self._store is not None:
+            self._store.keep_note(note)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the period begin.
 

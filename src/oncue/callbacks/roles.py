@@ -16,6 +16,7 @@ from oncue.core.protocols import (
     HasState,
     KeepsMarks,
     KeepsState,
+    NotesData,
     ResumesRun,
     Run,
     SavesRun,
@@ -39,6 +40,7 @@ class Roles:
         expecting: Need to know what the run is going to log.
         resuming: Have the state of an earlier run.
         marking: Keep what is marked when a run begins.
+        noting: Keep what data are when an epoch has begun.
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.
         setting_rate: Set the learning rate.
@@ -54,6 +56,7 @@ class Roles:
         self.expecting: list[ExpectsLogs] = _having(callbacks, "expect")
         self.resuming: list[ResumesRun] = _having(callbacks, "pending_state")
         self.marking: list[KeepsMarks] = _having(callbacks, "marks", "keep_marks")
+        self.noting: list[NotesData] = _having(callbacks, "noted_data", "note_data")
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]

@@ -19,6 +19,7 @@ from oncue.core.warn import warn
 _T = TypeVar("_T")
 _STATE = re.compile(r"state-(\d+)\.safetensors")
 _MARKS = "beginning.json"
+_NOTE = "data.json"
 _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}\d+\.tmp")
 
 
@@ -178,6 +179,25 @@ class Store:
             return None
         return marks if after == max(self._numbers(), default=0) and isinstance(marks, dict) else None
 
+    def keep_note(self, note: dict[str, Any]) -> None:
+        """Keep what the states don't have, and replace what was kept before.
+
+        Args:
+            note: What JSON can express.
+
+        Raises:
+            OSError: When it can't be kept.
+        """
+        replace_file(self.folder / _NOTE, json.dumps(note).encode("utf-8"))
+
+    def note(self) -> dict[str, Any]:
+        """Return what `keep_note` was given last; empty when that is nothing, or damaged."""
+        try:
+            found = json.loads((self.folder / _NOTE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def start_over(self) -> None:
         """Let the next state replace all existing ones, instead of all but the newest."""
         self._good = None
@@ -193,6 +213,7 @@ class Store:
         self._marked = False
         with suppress(OSError):
             (self.folder / _MARKS).unlink(missing_ok=True)
+            (self.folder / _NOTE).unlink(missing_ok=True)
             self._sweep()
         self.release()
         # Other files may be in it; it may be a link, a mount point, the current folder, or in a folder that is read-only.

@@ -209,6 +209,18 @@ class KeepsMarks(Protocol):
         ...
 
 
+class NotesData(Protocol):
+    """Keeps beside its states what data are when an epoch has begun, which the state that the epoch begins from can't know."""
+
+    def noted_data(self) -> dict[str, Any]:
+        """Return what an earlier run has noted; empty when that is nothing."""
+        ...
+
+    def note_data(self, note: dict[str, Any]) -> None:
+        """Keep what this run notes, in place of what was noted before."""
+        ...
+
+
 class SavesRun(Protocol):
     """Saves the state of the run when another callback asks for it.
 

@@ -48,6 +48,11 @@ class DataState:
             "data_sets": {name: one.state_dict() for name, one in self._data_sets().items()},
         }
 
+    @property
+    def captured(self) -> dict[str, str] | None:
+        """The digests of rows in the state that was captured last; None before the first."""
+        return None if self._rows is None else self._rows[1]
+
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Go to a saved position, for the pass that begins next; a state without one begins a new pass.
 

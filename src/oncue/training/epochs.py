@@ -95,6 +95,7 @@ def train_epochs(
                 run_state.restore(pending, begun=True)
                 training.restored()
                 testing.restored()
+            run_state.begun(epoch)
             switch_on(model)
             if epoch == first:
                 _tell_of_half_trained(model)

@@ -73,6 +73,10 @@ class RunState:
         self._contents: dict[str, dict[str, str]] = {}
         # In which ways the data of a state that was restored have changed.
         self._changed: list[str] = []
+        # The state whose data must be, once its epoch has begun, what was noted of them.
+        self._awaited: TrainingState | None = None
+        # What was noted of data at the beginning of the last epochs, by epoch.
+        self._noted: dict[str, Any] = {}
         self.waiting: TrainingState | None = None
         self.restored: TrainingState | None = None
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
@@ -311,6 +315,35 @@ class RunState:
         )
         self.restored = state
 
+    def begun(self, epoch: int) -> None:
+        """Compare data with what they were when this epoch had begun, or note what they are, once all hooks have run.
+
+        Args:
+            epoch: The epoch that has begun.
+
+        Raises:
+            ValueError: If they were others in the run that this one resumes.
+        """
+        state, self._awaited = self._awaited, None
+        if state is not None:
+            noted, validation = self._note_of(state) or {}, state.parts.get("validation")
+            if validation is not None:
+                validation = {**validation, "rows": noted.get("validation")}
+            parts = {**state.parts, "rows": noted.get("data"), "validation": validation}
+            self._check_data(replace(state, parts=parts), begun=True)
+        keepers = self._callbacks.roles.noting
+        data = {"data": self._data, **({} if self._validation is None else {"validation": self._validation})}
+        before = {name: one.captured for name, one in data.items()}
+        if not keepers or None in before.values():
+            return
+        now = {name: one.batches.few_rows() for name, one in data.items()}
+        if now != before:
+            # States of this epoch's beginning are those before and after the hooks of its callbacks.
+            last = {key: note for key, note in self._noted.items() if int(key) in (epoch - 1, epoch)}
+            self._noted = {**last, str(epoch): {"before": before, "begun": now}}
+            for keeper in keepers:
+                keeper.note_data(self._noted)
+
     def keep(self) -> None:
         """Let callbacks keep the state of the end of an epoch, after the hooks of all of them."""
         for callback in self._callbacks.roles.keeping:
@@ -408,6 +441,10 @@ class RunState:
                 self._changed += [] if found is None else [found]
         if not self._changed:
             return
+        if state.exact and not begun and self._note_of(state) is not None:
+            # Callbacks arrange data for the epoch that begins next; then it is known what they must be.
+            self._awaited, self._changed = state, []
+            return
         if state.exact:
             raise ValueError(
                 f"The run can't be resumed where it stopped, because {self._changed[0]}. Give a data set that changes between "
@@ -415,6 +452,17 @@ class RunState:
                 "`BackupAndRestore(..., resume='epoch')`; or delete the backup, to start over."
             )
         print_message(f"Epoch {state.epoch + 1} begins with other data than before: {'; '.join(self._changed)}.")
+
+    def _note_of(self, state: TrainingState) -> dict[str, Any] | None:
+        """Return what data were when the epoch had begun that a state begins from; None where that isn't known."""
+        validation = state.parts.get("validation")
+        rows = {"data": state.parts.get("rows"), **({} if validation is None else {"validation": validation["rows"]})}
+        for keeper in self._callbacks.roles.noting:
+            note = keeper.noted_data().get(str(state.epoch))
+            if isinstance(note, dict) and note.get("before") == rows and isinstance(note.get("begun"), dict):
+                begun: dict[str, Any] = note["begun"]
+                return begun
+        return None
 
     # Helpers ------------------------------------------------------------------------------------------------------
 
