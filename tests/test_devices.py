@@ -177,6 +177,7 @@ def forks(tree: ast.AST) -> Iterator[ast.AST]:
 PINS = {
     "layers/test_inputs_from_the_cpu.py": "puts weights on a device that every machine has",
     "training/graph/test_lstm.py": "all of its tests are marked",
+    "training/graph/test_matrix_training.py": "the test of autocast is marked",
 }
 RULES = {reads: READS_ITSELF, compares: {}, hands_over: {}, pins: PINS, made_at_import: {}, forks: FORKS}
 

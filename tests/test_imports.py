@@ -318,7 +318,7 @@ READS_MODULE = {
     "objects.to_config": "writes the module of a user's class into a file, as Keras does",
     "optimizers.identifiers.serialize": "the same",
     "optimizers.schedules.serialize": "the same",
-    "training.graph.watched._is_of_library": "torch, NumPy and Keras can't mark their classes, where watching ends",
+    "training.graph.watched._package": "torch, NumPy and Keras can't mark their classes, where watching ends",
 }
 
 

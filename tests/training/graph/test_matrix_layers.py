@@ -345,7 +345,7 @@ def test_an_embedding_bag(side_by_side: Any) -> None:
         (lambda: Whole(nn.GRU(2, 3, batch_first=True), 18), r"`torch.gru` would be unrolled"),
         (lambda: Whole(nn.RNN(2, 3, nonlinearity="relu", batch_first=True), 18), r"`torch.rnn_relu` would be unrolled"),
         (lambda: Whole(nn.LSTM(2, 3, proj_size=2, batch_first=True), 12), r"`torch.lstm` would be unrolled"),
-        (lambda: flat(nn.BatchNorm1d(12, momentum=None)), "by the value of a tensor"),
+        (lambda: flat(nn.BatchNorm1d(12, momentum=None)), "the value of a tensor"),
     ],
     ids=["GRU", "RNN", "LSTM with projections", "a mean of all batches"],
 )

@@ -24,6 +24,8 @@ class _Operations(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if kwargs and kwargs.get("generator") is not None:
+            raise RefusalError("it draws random numbers from a generator of its own, which no compiled graph can have")
         given = self._each(args), self._each(dict(kwargs or {}))
         return REPLACED.get(func, func)(*given[0], **given[1])
 

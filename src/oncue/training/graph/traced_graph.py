@@ -122,12 +122,14 @@ class TracedGraph:
             begin_states(model, trial, partial(self._only_run, leaves))
             with trial():
                 found, changed, expected = self._run(leaves)
+                drawn = torch.get_rng_state()
             self._list_state(found)
             with trial():
                 traced, outcome = self._trace(leaves)
             with trial():
                 copies = self._copies()
                 given = traced(*copies, *leaves)
+                _compare_draws(drawn)
             self._compare(expected, _outcome_like(outcome, given), changed, found, copies, _ROUNDING)
             traced, inputs = _trimmed(traced, len(outcome.needed)), [*self.state, *leaves]
             key = _key(traced, inputs)
@@ -138,6 +140,7 @@ class TracedGraph:
             with trial():
                 copies = self._copies()
                 given = graph(*copies, *leaves)
+                _compare_draws(drawn)
             self._compare_updates(stepwise, copies)
             partly = Outcome(list(given), None, [], [])
             self._compare(Outcome(expected.needed, None, [], []), partly, changed, found, copies, _COMPILED_ROUNDING)
@@ -179,6 +182,8 @@ class TracedGraph:
             return [parameter.grad for parameter in parameters]
 
         watched = Watched(_owners_of(function))
+        if watched.iterator is not None:
+            raise RefusalError(f"it may take items from {watched.iterator}, an iterator, which a graph would do once")
         drawn = _python_generators()
         try:
             with Finding(leaves) as finding:
@@ -350,6 +355,12 @@ class TracedGraph:
                 warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
                 return
         self._call = self._recorded
+
+
+def _compare_draws(drawn: Tensor) -> None:
+    """Refuse a graph after which torch's generator isn't where it is after the step itself."""
+    if not torch.equal(torch.get_rng_state(), drawn):
+        raise RefusalError("each step seeds torch's generator, or draws from it, in another way than a graph would")
 
 
 def _flattened(outcome: Outcome) -> list[Tensor]:

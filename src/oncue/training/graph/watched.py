@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -32,6 +34,7 @@ _DEPTH, _ITEMS, _FUNCTIONS = 4, 1000, 2000
 """How deep containers and objects are looked into, how many items one may have, and how many functions are read."""
 _ARRAY = 2**16
 """How many bytes an array may have whose values are compared, and not only its identity."""
+_MISSING = object()
 _LIBRARIES = frozenset({"keras", "numpy", "oncue", "torch"})
 """Packages whose functions and objects aren't looked into: what they read of themselves is no setting of a user's."""
 
@@ -65,6 +68,8 @@ class Watched:
         self._seen: dict[int, Any] = {}
         self._codes: set[CodeType] = set()
         self._classes: set[type] = set()
+        self.iterator: str | None = None
+        """The name of an iterator among it, of which nobody can tell whether something was taken from it."""
         for owner in owners:
             self._look_into(owner, type(owner).__name__, 0)
         self._tensors = [value for table in self._tables for value in table.values if isinstance(value, torch.Tensor)]
@@ -121,7 +126,9 @@ class Watched:
             return
         if not self._first(value):
             return
-        if isinstance(value, np.ndarray):
+        if isinstance(value, Iterator) and not isinstance(value, io.IOBase) and not hasattr(value, "__dict__"):
+            self.iterator = label
+        elif isinstance(value, np.ndarray):
             if value.nbytes <= _ARRAY and value.dtype != object:
                 self._arrays.append((label, value, value.tobytes()))
         elif isinstance(value, FunctionType):
@@ -148,6 +155,11 @@ class Watched:
                 self._look_into(item, label, depth + 1)
 
     def _look_at_object(self, value: Any, label: str, depth: int) -> None:
+        slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+        if slots:
+            self._tables.append(_Slots(label, value, slots))
+            for name in slots:
+                self._look_into(getattr(value, name, None), f"{label}.{name}", depth + 1)
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
             return
@@ -163,19 +175,25 @@ class Watched:
             if cls in self._classes or _is_of_library(cls):
                 continue
             self._classes.add(cls)
-            for value in list(vars(cls).values()):
+            if _package(cls) in sys.stdlib_module_names:
+                continue
+            self._tables.append(_Class(cls.__name__, cls))
+            for name, value in list(vars(cls).items()):
                 function = getattr(value, "__func__", value)
                 if isinstance(function, FunctionType):
                     self._read(function, label)
+                elif not _is_special(name):
+                    self._look_into(value, f"{cls.__name__}.{name}", 2)
 
     # Reading functions ---------------------------------------------------------------------------------------------
 
     def _read(self, function: FunctionType, label: str) -> None:
         """Watch what a function refers to by names of its module, and from functions around it."""
-        function = getattr(function, "__wrapped__", function)
-        if not isinstance(function, FunctionType) or function.__code__ in self._codes or len(self._codes) >= _FUNCTIONS:
+        if isinstance(wrapped := getattr(function, "__wrapped__", None), FunctionType):
+            self._read(wrapped, label)
+        if function.__code__ in self._codes or len(self._codes) >= _FUNCTIONS:
             return
-        if _is_of_library(function):
+        if str(function.__globals__.get("__name__")).partition(".")[0] in _LIBRARIES:
             return
         self._codes.add(function.__code__)
         where = f"{label}, {function.__name__}"
@@ -192,6 +210,7 @@ class Watched:
             value = function.__globals__.get(name)
             if isinstance(value, ModuleType) and not _is_of_library(value):
                 self._refer(vars(value), names, name)
+        self._look_into(vars(function), function.__qualname__, 2)
 
     def _refer(self, space: dict[str, Any], names: set[str], label: str) -> None:
         used = {name: space[name] for name in names if name in space}
@@ -264,6 +283,57 @@ class _Named(_Table):
         return self.label
 
 
+class _Class(_Table):
+    """What a class has, besides what Python gives it."""
+
+    def __init__(self, label: str, cls: type) -> None:
+        self._cls = cls
+        self._before = self._now()
+        super().__init__(label, list(self._before.values()))
+
+    def _now(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self._cls).items() if not _is_special(name)}
+
+    def _values(self) -> list[Any]:
+        return list(self._now().values())
+
+    def put_back(self) -> None:
+        for name in set(self._now()) - set(self._before):
+            delattr(self._cls, name)
+        for name, value in self._before.items():
+            if vars(self._cls).get(name) is not value:
+                setattr(self._cls, name, value)
+
+    def what(self) -> str:
+        now = self._now()
+        changed = [name for name in {**self._before, **now} if now.get(name) is not self._before.get(name)]
+        return f"{self.label}.{changed[0]}"
+
+
+class _Slots(_Table):
+    """The attributes of an object that has no dict of them."""
+
+    def __init__(self, label: str, owner: Any, slots: list[str]) -> None:
+        self._owner, self._slots = owner, slots
+        super().__init__(label, slots)
+
+    def _values(self) -> list[Any]:
+        return [getattr(self._owner, name, _MISSING) for name in self._slots]
+
+    def put_back(self) -> None:
+        for name, value in zip(self._slots, self.values, strict=True):
+            if value is not _MISSING:
+                object.__setattr__(self._owner, name, value)
+            elif hasattr(self._owner, name):
+                object.__delattr__(self._owner, name)
+
+    def what(self) -> str:
+        changed = [
+            name for name, before, now in zip(self._slots, self.before, self.now(), strict=True) if before != now
+        ]
+        return f"{self.label}.{changed[0]}"
+
+
 class _Cells(_Table):
     """The contents of a closure."""
 
@@ -298,9 +368,25 @@ def _names(code: CodeType) -> set[str]:
     return found
 
 
-def _is_of_library(thing: type | FunctionType | ModuleType) -> bool:
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _slots(cls: type) -> list[str]:
+    """Return the names of the slots that a user's class has."""
+    if _package(cls) in sys.stdlib_module_names:
+        return []
+    names = vars(cls).get("__slots__", ())
+    return [name for name in ([names] if isinstance(names, str) else list(names)) if not _is_special(name)]
+
+
+def _package(thing: type | ModuleType) -> str:
     name = thing.__name__ if isinstance(thing, ModuleType) else thing.__module__ or ""
-    return thing is not np.ndarray and name.partition(".")[0] in _LIBRARIES
+    return name.partition(".")[0]
+
+
+def _is_of_library(thing: type | ModuleType) -> bool:
+    return thing is not np.ndarray and _package(thing) in _LIBRARIES
 
 
 def _is_setting(value: Any) -> bool:
