@@ -12,7 +12,7 @@ import torch
 from keras_models.side_by_side import X, Y, fit, same, twins
 
 import oncue
-from helpers import normal, tensor
+from helpers import normal, tensor, to_numpy
 from oncue.with_keras.graph import GraphForward, is_plain
 from oncue.with_keras.quick_layers import quick_call
 
@@ -77,7 +77,7 @@ def test_a_quick_layer_is_the_layer(
         # Of a sum of what was normalized no gradient is left but rounding.
         factors = torch.linspace(0.1, 1.0, outputs.numel(), device=outputs.device).view(outputs.shape)
         gradients = torch.autograd.grad((outputs * factors).sum(), [x, *weights])
-        found.append([part.detach().cpu().numpy() for part in (outputs, *gradients)] + layer.get_weights())
+        found.append([to_numpy(part) for part in (outputs, *gradients)] + layer.get_weights())
     same(*found)
 
 
@@ -138,8 +138,8 @@ def test_a_graph_of_graphs(keras: ModuleType) -> None:
         # The first call with inputs of a shape is Keras's own.
         expected, found = models[0](x, training=training), run(x, training)
         same(
-            {name: value.detach().cpu().numpy() for name, value in expected.items()},
-            {name: value.detach().cpu().numpy() for name, value in found.items()},
+            {name: to_numpy(value) for name, value in expected.items()},
+            {name: to_numpy(value) for name, value in found.items()},
         )
     same(*[[np.array(variable.value.detach().cpu()) for variable in model.variables] for model in models])
 
@@ -153,7 +153,7 @@ def test_inputs_in_each_form(keras: ModuleType) -> None:
     run, one, two = GraphForward(model), tensor(X[:, :4]), tensor(X[:, :1])
     forms = [[one, two], (one, two), {"one": one, "two": two}, [one.double(), two], [one, two[:, 0]]]
     for form in forms * 2:
-        same(model([one, two]).detach().cpu().numpy(), run(form, False).detach().cpu().numpy())
+        same(to_numpy(model([one, two])), to_numpy(run(form, False)))
     with pytest.raises(ValueError, match="expected shape=|incompatible"):
         run([one[:, :3], two], False)
 

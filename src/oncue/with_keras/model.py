@@ -445,8 +445,9 @@ class KerasModel(Model):
         """Keep the tensors of Keras's variables as parameters, so that all that asks for a module's finds them."""
         found: dict[str, Any] = {}
         for variable in self.keras_model.variables:
-            path = variable.path if variable.path not in found else f"{variable.path}#{len(found)}"
-            found[path] = variable.value
+            # As torch names the parameters of modules in modules.
+            name = variable.path.replace("/", ".")
+            found[name if name not in found else f"{name}#{len(found)}"] = variable.value
         table: dict[str, Any] = self._parameters
         if list(map(id, table.values())) != list(map(id, found.values())):
             table.clear()
