@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -352,3 +353,32 @@ def test_an_embedding_bag(side_by_side: Any) -> None:
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_modules_of_torch_that_are_refused(make: Any, reason: str, refused: Any) -> None:
     refused(lambda: keras.Model(make()), X, Y, reason)
+
+
+@pytest.mark.usefixtures("quick")
+@cpu_only("there an LSTM would be unrolled")
+def test_a_killed_run_with_a_stateful_layer_resumes_bit_for_bit(tmp_path: Path) -> None:
+    class Cut(Exception):
+        """The power goes off."""
+
+    def run(folder: str, cut: bool) -> list[Any]:
+        def power(batch: int, logs: Any) -> None:
+            if cut and batch == 2:
+                raise Cut
+
+        keras.utils.set_random_seed(0)
+        model = sequential(
+            SEQUENCE, [layers.LSTM(3, stateful=True, return_sequences=True), layers.GRU(2, "relu", stateful=True)]
+        )
+        model.compile("adam", "mse", jit_compile=True)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / folder, save_freq=1, delete_checkpoint=False)
+        callbacks = [backup, keras.callbacks.LambdaCallback(on_train_batch_end=power)]
+        model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
+        assert model.step_account.startswith("The steps ran as one compiled graph;")
+        return model.get_weights()
+
+    whole = run("whole", False)
+    with pytest.raises(Cut):
+        run("cut", True)
+    for one, other in zip(run("cut", False), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
