@@ -106,7 +106,7 @@ class Callback(Stateful):
         return {name: value for name, value in self.__dict__.items() if name != "_run"}
 
     def after_close(self) -> None:
-        """Do what must wait until every callback of a run is closed, or was left unclosed at a second Ctrl-C.
+        """Do what must wait until every callback of a run is closed, or a second Ctrl-C has cut that short.
 
         For callbacks that may end the process, and for releasing what others wait for. It must not take long.
         """

@@ -281,7 +281,7 @@ class CallbackList(Callback):
                 failure = self._listeners["on_exception"].call_each(failure, failure)
             failure = self._listeners["close"].call_each(failure, backwards=True)
         finally:
-            # Also if a second Ctrl-C cut the closing short, so that no other process waits for a run that is over.
+            # Also if a Ctrl-C came between two of them, so that no other process waits for a run that is over.
             for callback in self.callbacks:
                 if isinstance(callback, Callback):
                     callback.after_close()
