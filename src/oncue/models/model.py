@@ -10,6 +10,7 @@ import torch
 
 from oncue import naming
 from oncue.core.builtin import builtin
+from oncue.core.protocols import HasFiles
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
@@ -324,6 +325,11 @@ class Model(Trainer):
 
     # Files -------------------------------------------------------------------------------------------------------
 
+    @property
+    def own_files(self) -> HasFiles | None:
+        """What writes and reads the model's files in a way of its own; None for a model of oncue's or torch's layers."""
+        return None
+
     def save(
         self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
     ) -> None:
@@ -354,7 +360,7 @@ class Model(Trainer):
         from oncue.saving.formats import prepare_save
 
         method = "save_weights" if weights_only else "save"
-        if getattr(type(self), method) is not getattr(Model, method):
+        if method in vars(self) or getattr(type(self), method) is not getattr(Model, method):
             raise ValueError(
                 f"`{type(self).__name__}.{method}` is a method of your own, so only it can save the model, and not in "
                 "the background. Leave out `asynchronous=True`."
