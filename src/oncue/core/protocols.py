@@ -122,6 +122,14 @@ class ExpectsLogs(Protocol):
         ...
 
 
+class NeedsOfModel(Protocol):
+    """Can do nothing without something of its model or of the loop, which not every loop has."""
+
+    def needs_of_model(self) -> Sequence[str]:
+        """Return what it needs as it was made: keys of `oncue.core.needs.NEEDS`; asked when a run begins."""
+        ...
+
+
 class ChoosesHooks(Protocol):
     """Doesn't need all the hooks that it has."""
 
@@ -146,6 +154,12 @@ class HasPlace(Protocol):
     runs_last: bool
     saves_run: bool
     ends_run: bool
+
+
+class WritesForAll(Protocol):
+    """Declares that it writes what one process writes for all of a run."""
+
+    main_process_only: bool
 
 
 class WritesLearningRate(Protocol):
