@@ -39,7 +39,6 @@ class RemoteMonitor(Callback):
     """
 
     makes_way = True
-    main_process_only = True
 
     later_fields = ("_failures",)
 

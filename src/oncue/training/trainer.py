@@ -106,6 +106,9 @@ class Trainer(Layer):
         "stop_training",
     }
 
+    of_other_layers: frozenset[str] = frozenset()
+    """The attributes of layers of another library that each call of them may set, and that decide nothing."""
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._refuse_unasked_methods()
@@ -964,6 +967,10 @@ class Trainer(Layer):
 
     def _all_built(self) -> bool:
         return self.built and all(module.built for module in self.modules() if isinstance(module, Layer))
+
+    def _stepping_modules(self) -> list[torch.nn.Module]:
+        """Return all modules whose code runs in a step: the model and those inside."""
+        return list(self.modules())
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """Return the torch parameters that training updates."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from oncue.core.builtin import builtin
 from oncue.feeding.batch import Batch
 from oncue.metrics.metric import Metric
 from oncue.models.model import Model
+from oncue.nested import first_leaf
+from oncue.training.graph.replaced import being_traced
 from oncue.training.plan import Plan
 from oncue.variable import torch_dtype
 from oncue.with_keras import keras_private
-from oncue.with_keras.files import KerasFiles
+from oncue.with_keras.forms import other_forms, whole_tracebacks
 from oncue.with_keras.graph import GraphForward, is_plain
 from oncue.with_keras.measures import KerasMetric, give_back, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
@@ -98,6 +100,10 @@ class KerasModel(Model):
     _ready = False
     _graph_forward: GraphForward | None = None
 
+    of_other_layers = frozenset(
+        ("_losses", "_loss_ids", "history", "stop_training", "stop_evaluating", "stop_predicting", "optimizer")
+    )
+
     layers = _read("layers")
     weights = _read("weights")
     variables = _read("variables")
@@ -169,8 +175,6 @@ class KerasModel(Model):
         self._told = "training" in inspect.signature(keras_model.call).parameters
         self._metric_pairs: list[tuple[Any, Metric]] = []
         _known[id(keras_model)] = self
-        for method in keras_private.saved_by_itself(keras_model):
-            self.__dict__[method] = partial(self._by_itself, method)
         self._ready = True
         self._take_over()
 
@@ -325,9 +329,14 @@ class KerasModel(Model):
         return self.keras_model(*args, **kwargs)
 
     def _forward(self, x: Any) -> Any:
-        if self._graph_forward is not None:
-            return self._graph_forward(x, self.training)
-        return self.keras_model(x, training=self.training) if self._told else self.keras_model(x)
+        with other_forms(), whole_tracebacks() if being_traced(first_leaf(x)) else nullcontext():
+            if self._graph_forward is not None:
+                return self._graph_forward(x, self.training)
+            return self.keras_model(x, training=self.training) if self._told else self.keras_model(x)
+
+    def _stepping_modules(self) -> list[torch.nn.Module]:
+        parts = [module for layer in keras_private.layers_of(self.keras_model) for module in layer.modules()]
+        return [*super()._stepping_modules(), *dict.fromkeys(parts)]
 
     def _look_at_graph(self) -> None:
         if self._graph_forward is None or not self._graph_forward.is_current():
@@ -511,18 +520,18 @@ class KerasModel(Model):
         if self._taken is not None:
             self._taken.give()
 
-    def _after_load(self) -> None:
-        """Let ours have the numbers that a file had for Keras's optimizer."""
-        if self._taken is not None:
-            self._taken.take()
-
-    @property
-    def own_files(self) -> KerasFiles:
-        """What writes and reads the model's files, by Keras's own serialisation."""
-        return KerasFiles(self)
-
-    def _by_itself(self, method: str, *args: Any, **kwargs: Any) -> None:
-        """Call a method for files that the Keras model's class has of its own."""
+    def save(
+        self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
+    ) -> None:
+        """Save the Keras model by its own `save`, with its optimizer's state."""
         self._settle()
-        getattr(self.keras_model, method)(*args, **kwargs)
-        self._after_load()
+        self.keras_model.save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+        """Save the weights by the Keras model's own `save_weights`."""
+        self._settle()
+        self.keras_model.save_weights(filepath, overwrite=overwrite, **kwargs)
+
+    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Load weights by the Keras model's own `load_weights`."""
+        self.keras_model.load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oncue.layers.rnn_cell import one_chunk
+from oncue.training.graph.replaced import being_traced
 
 Call = Callable[..., Any]
 
@@ -183,7 +184,10 @@ def _gru(layer: Any) -> Call | None:
         return None
     cell = layer.cell
 
-    def call(inputs: Tensor, training: bool = False) -> Tensor:
+    def call(inputs: Tensor, training: bool = False) -> Any:
+        if being_traced(inputs):
+            # A trace would have to unroll torch's operation, into more than Keras's own loop has.
+            return layer.call(inputs, training=training)
         before = inputs.new_zeros(1, inputs.shape[0], cell.units)
         parameters = [_reset_first(cell.kernel.value.t()), _reset_first(cell.recurrent_kernel.value.t())]
         if cell.use_bias:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from oncue.training.graph.draws import DRAWN, GraphGenerator
 from oncue.training.graph.refusal import RefusalError
 from oncue.training.graph.replaced import REPLACED
 
@@ -24,7 +25,8 @@ class _Operations(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if kwargs and kwargs.get("generator") is not None:
+        generator = kwargs.get("generator") if kwargs else None
+        if generator is not None and not (isinstance(generator, GraphGenerator) and func in DRAWN):
             raise RefusalError("it draws random numbers from a generator of its own, which no compiled graph can have")
         given = self._each(args), self._each(dict(kwargs or {}))
         return REPLACED.get(func, func)(*given[0], **given[1])

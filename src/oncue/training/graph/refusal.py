@@ -11,7 +11,8 @@ import torch
 
 from oncue import torch_private
 
-_NOT_THE_USERS = tuple(f"{Path(file).parent}/" for file in (torch.__file__, torch_private.__file__))
+_NOT_THE_USERS = (f"{Path(torch.__file__).parents[1]}/", f"{Path(torch_private.__file__).parent}/")
+"""Where installed libraries lie, and oncue."""
 
 
 class RefusalError(RuntimeError):
@@ -32,7 +33,10 @@ def reason_of(error: BaseException) -> str:
     if not isinstance(error, RefusalError):
         text = torch_private.tracing_problem(error) or text.splitlines()[0].rstrip(".")
     line = _line_of(error.__traceback__)
-    return f"{text}, at {line}" if line else text
+    if line:
+        return f"{text}, at {line}"
+    layer = _layer_of(error.__traceback__)
+    return f"{text}, in `{layer}`" if layer else text
 
 
 def _line_of(trace: TracebackType | None) -> str | None:
@@ -44,3 +48,10 @@ def _line_of(trace: TracebackType | None) -> str | None:
         if code:
             return f"`{code}` ({Path(frame.filename).name}, line {frame.lineno})"
     return None
+
+
+def _layer_of(trace: TracebackType | None) -> str | None:
+    """Return the class of the innermost module whose code it was, other than the whole model."""
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(trace)]
+    modules = [owner for owner in owners if isinstance(owner, torch.nn.Module)]
+    return type(modules[-1]).__name__ if modules and modules[-1] is not modules[0] else None

@@ -8,9 +8,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from oncue.layers.quick_dropout import dropout, dropout_in_graph
 from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
+from oncue.training.graph.draws import DRAWN
 from oncue.training.graph.lstm import lstm
 from oncue.training.graph.refusal import RefusalError
 
@@ -34,6 +36,19 @@ def _unrolled(function: Callable[..., Any]) -> Callable[..., NoReturn]:
     return refuse
 
 
+def being_traced(tensor: Tensor) -> bool:
+    """Return whether a step is run to become a graph, by one of its tensors.
+
+    Args:
+        tensor: Any tensor that the step computes with.
+
+    Example:
+        >>> being_traced(torch.ones(1))
+        False
+    """
+    return has_torch_function_unary(tensor) and handle_torch_function(being_traced, (tensor,), tensor) is True
+
+
 REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     dropout: dropout_in_graph,
     F.dropout: _dropout,
@@ -42,5 +57,7 @@ REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.gru: _unrolled(torch.gru),
     torch.rnn_tanh: _unrolled(torch.rnn_tanh),
     torch.rnn_relu: _unrolled(torch.rnn_relu),
+    **DRAWN,
+    being_traced: lambda tensor: True,
 }
 """What is called instead of a function, with the same arguments; what can't be part of a graph raises a RefusalError."""

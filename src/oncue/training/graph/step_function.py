@@ -10,6 +10,7 @@ from torch import Tensor
 
 from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
+from oncue.metrics.state import MetricVariable
 from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.graph_update import GraphUpdate
 from oncue.training.probe import trial
@@ -75,7 +76,8 @@ class StepFunction:
             self.rest = self._follow
         for _, metric in plan.named_metrics(model):
             for variable in metric.variables:
-                variable.materialize(model.device)
+                if isinstance(variable, MetricVariable):
+                    variable.materialize(model.device)
         self._compute = objective(plan)
 
     def run(self, batch: Batch, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:

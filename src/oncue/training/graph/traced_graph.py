@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 from operator import is_, itemgetter
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from oncue import torch_private
 from oncue.core.builtin import is_builtin
 from oncue.core.warn import warn
 from oncue.layers.trial import Trial
+from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
 from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing
 from oncue.training.graph.recorded import RecordedGraph, Recorder
@@ -27,6 +28,9 @@ from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
 from oncue.training.graph.watched import Watched
 from oncue.training.layer_states import begin_states
+
+if TYPE_CHECKING:
+    from oncue.training.trainer import Trainer
 
 Graph = Callable[..., Sequence[Tensor]]
 Key = tuple[Any, ...]
@@ -78,7 +82,7 @@ class TracedGraph:
         self._compiler, self._compiled = compiler, compiled
         self._graph = self._made(list(leaves))
         self._call: Callable[..., Sequence[Tensor]] | None = None
-        self._watched = Watched(_owners_of(function))
+        self._watched = Watched(_owners_of(function), function.model.of_other_layers)
         self._updated = self._tensors_of_update()
         self.seconds = perf_counter() - began
         """How long it took to make."""
@@ -158,7 +162,7 @@ class TracedGraph:
     def _as_before(self, losses: Sequence[Any], rewind: Callable[[], None]) -> Iterator[None]:
         """Enclose a run of which nothing is to stay: not what modules and losses hold, and no random numbers drawn."""
         try:
-            with torch.no_grad(), Trial(self.function.model, *losses):
+            with torch.no_grad(), Trial(*self.function.model._stepping_modules(), *losses):
                 yield
         finally:
             rewind()
@@ -181,7 +185,7 @@ class TracedGraph:
                 loss.backward()  # type: ignore[no-untyped-call]
             return [parameter.grad for parameter in parameters]
 
-        watched = Watched(_owners_of(function))
+        watched = Watched(_owners_of(function), function.model.of_other_layers)
         if watched.iterator is not None:
             raise RefusalError(f"it may take items from {watched.iterator}, an iterator, which a graph would do once")
         drawn = _python_generators()
@@ -299,27 +303,31 @@ class TracedGraph:
         lost = [parameter for parameter, one, other in gradients if (one is None) != (other is None)]
         if lost:
             raise RefusalError(f"the gradient of {self._name(lost[0])} gets lost in a graph")
-        pairs: list[tuple[str, Tensor, Tensor]] = []
+        # That of a bias before a normalization is nothing but the rounding of all others.
+        largest = max([0.0, *[_size(gradient) for gradient in expected.gradients if gradient is not None]])
+        pairs: list[tuple[str, Tensor, Tensor, float]] = []
         if expected.loss is not None and given.loss is not None:
-            pairs.append(("the loss", expected.loss, given.loss))
-        pairs += [("an output", one, other) for one, other in zip(expected.outputs, given.outputs, strict=False)]
+            pairs.append(("the loss", expected.loss, given.loss, 0.0))
+        pairs += [("an output", one, other, 0.0) for one, other in zip(expected.outputs, given.outputs, strict=False)]
         if rounding == _COMPILED_ROUNDING:
-            pairs += [("a result", one, other) for one, other in zip(expected.needed, given.needed, strict=False)]
+            pairs += [
+                ("a result", one, other, largest) for one, other in zip(expected.needed, given.needed, strict=False)
+            ]
         for parameter, one, other in gradients:
             if one is not None and other is not None:
-                pairs.append((f"the gradient of {self._name(parameter)}", one, other))
+                pairs.append((f"the gradient of {self._name(parameter)}", one, other, largest))
         updated = set() if function.update is None else {id(tensor) for tensor in function.update.tensors}
         for tensor, copy in zip(self.state, copies, strict=True):
             key = id(tensor)
             if key not in updated:
-                pairs.append((self._name(tensor), changed.get(key, tensor.detach()), copy))
+                pairs.append((self._name(tensor), changed.get(key, tensor.detach()), copy, 0.0))
         unseen = set(changed) - {id(tensor) for tensor in self.state}
         if unseen:
             raise RefusalError(
                 f"each step changes {self._name(found[unseen.pop()].tensor)}, which a graph would leave alone"
             )
-        for name, one, other in pairs:
-            if not _close(one, other, rounding):
+        for name, one, other, among in pairs:
+            if not _close(one, other, rounding, among):
                 raise RefusalError(f"{name} comes out as other numbers in a graph than from the step itself")
 
     def _compare_updates(self, stepwise: list[Tensor], compiled: list[Tensor]) -> None:
@@ -394,7 +402,13 @@ def _key(traced: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Key:
     return traced.code, tuple(constants), tuple(places)
 
 
-def _close(one: Tensor, other: Tensor, rounding: float) -> bool:
+def _size(tensor: Tensor) -> float:
+    finite = tensor[tensor.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _close(one: Tensor, other: Tensor, rounding: float, among: float) -> bool:
+    """Return whether two tensors are the same up to rounding, where the largest of those like them is `among`."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if not (one.is_floating_point() or one.is_complex()):
@@ -409,7 +423,7 @@ def _close(one: Tensor, other: Tensor, rounding: float) -> bool:
     one, other = one[finite].double(), other[finite].double()
     if one.numel() == 0:
         return True
-    return bool((one - other).abs().max() <= rounding * one.abs().max() + 1e-7)
+    return bool((one - other).abs().max() <= rounding * one.abs().max() + 1e-7 + 1e-5 * among)
 
 
 def _python_generators() -> Any:
@@ -421,10 +435,12 @@ def _flushes_denormals() -> bool:
     return math.ulp(0.0) * 1.0 == 0.0
 
 
-def _refuse_hooks(model: torch.nn.Module) -> None:
-    for name, module in model.named_modules():
+def _refuse_hooks(model: Trainer) -> None:
+    names = {id(module): name for name, module in model.named_modules()}
+    for module in model._stepping_modules():
         if torch_private.has_hooks(module):
-            raise RefusalError(f"`{name or type(module).__name__}` has hooks, which a graph would call once")
+            name = names.get(id(module)) or type(module).__name__
+            raise RefusalError(f"`{name}` has hooks, which a graph would call once")
     for name, parameter in model.named_parameters():
         if torch_private.has_hooks(parameter):
             raise RefusalError(f"the weight `{name}` has hooks, which a graph would not call")
@@ -454,7 +470,9 @@ def _names_of(function: StepFunction) -> dict[int, str]:
     if function.kind != "predict":
         for name, metric in plan.named_metrics(model):
             names |= {
-                id(variable._tensor): f"`{variable.name}` of the metric `{name}`" for variable in metric.variables
+                id(variable._tensor): f"`{variable.name}` of the metric `{name}`"
+                for variable in metric.variables
+                if isinstance(variable, MetricVariable)
             }
     names |= {id(buffer): f"the buffer `{name}`" for name, buffer in model.named_buffers()}
     return names | {id(parameter): f"the weight `{name}`" for name, parameter in model.named_parameters()}
@@ -462,7 +480,7 @@ def _names_of(function: StepFunction) -> dict[int, str]:
 
 def _owners_of(function: StepFunction) -> Iterable[Any]:
     model, plan = function.model, function.plan
-    owners: list[Any] = list(model.modules())
+    owners: list[Any] = [*model._stepping_modules()]
     if function.kind == "predict":
         return owners
     losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]

@@ -47,6 +47,7 @@ class Watched:
 
     Args:
         owners: The objects; modules without the modules inside.
+        skipped: The attributes of modules other than oncue's own that don't count.
 
     Example:
         >>> module = torch.nn.Dropout(0.5)
@@ -58,7 +59,8 @@ class Watched:
         'Dropout.p'
     """
 
-    def __init__(self, owners: Iterable[Any]) -> None:
+    def __init__(self, owners: Iterable[Any], skipped: frozenset[str] = frozenset()) -> None:
+        self._skipped = skipped
         self._tables: list[_Table] = []
         # A module has ten of them: together they are asked at once whether one has got something.
         self._empty: list[Any] = []
@@ -163,7 +165,9 @@ class Watched:
         attributes = getattr(value, "__dict__", None)
         if not isinstance(attributes, dict):
             return
-        skipped = value.of_the_run if isinstance(value, Layer) else frozenset()
+        skipped: frozenset[str] = frozenset()
+        if isinstance(value, torch.nn.Module):
+            skipped = value.of_the_run if isinstance(value, Layer) else self._skipped
         self._tables.append(_Table(label, attributes, skipped))
         self._look_at_class(type(value), label)
         for name, item in list(attributes.items()):
