@@ -350,3 +350,13 @@ def test_the_log_is_as_it_was_after_tracing() -> None:
         assert logger.disabled
         raise ValueError("untraced")
     assert not logger.disabled
+
+
+def test_the_parts_of_a_scheduler_without_the_name() -> None:
+    """Then it has no rates to scale, so that callbacks which set the rate are refused beside it."""
+
+    class Joined:
+        pass
+
+    joined = Joined()
+    assert torch_private.parts_of_scheduler(joined) == [joined]

@@ -418,6 +418,26 @@ def _move_scale(scale: Tensor, steps: Tensor, found: Tensor, growth: float, back
     steps.copy_(torch.where(bad | due, torch.zeros_like(steps), steps + 1))
 
 
+def parts_of_scheduler(scheduler: Any) -> list[Any]:
+    """Return the schedulers that one is made of, such as a `SequentialLR` or a `ChainedScheduler`; else itself alone.
+
+    Names: `SequentialLR._schedulers`, `ChainedScheduler._schedulers`. Without them such a scheduler is its own only part, whose
+    rates nobody can scale: callbacks that set the learning rate are refused beside it.
+
+    Args:
+        scheduler: A scheduler of torch, or one like it.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
+        >>> decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        >>> joined = torch.optim.lr_scheduler.ChainedScheduler([decay])
+        >>> parts_of_scheduler(joined) == [decay]
+        True
+    """
+    parts = getattr(scheduler, "_schedulers", None)
+    return [scheduler] if parts is None else [inner for part in parts for inner in parts_of_scheduler(part)]
+
+
 def can_skip_steps(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether an optimizer's kernel can skip a step by itself, as `step_unless` wants it to.
 

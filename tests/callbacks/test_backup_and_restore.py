@@ -152,9 +152,13 @@ def test_a_second_interrupt_keeps_others_out_until_the_state_is_written(
         assert gate.wait(60)
         commit(store, write)
 
+    def cut(backup: BackupAndRestore) -> None:
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(Store, "commit", slowly)
-    with pytest.raises(KeyboardInterrupt):
-        fit([BackupAndRestore(tmp_path), stop_at(1, KeyboardInterrupt()), InterruptsIn("close")])
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(BackupAndRestore, "_wait", cut)
+        fit([BackupAndRestore(tmp_path), stop_at(1, KeyboardInterrupt())])
     with pytest.raises(RuntimeError, match="Another run that is still going on"):
         fit([BackupAndRestore(tmp_path)])
     gate.set()

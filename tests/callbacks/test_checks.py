@@ -287,3 +287,25 @@ def test_a_hook_that_is_replaced_on_the_class_is_the_user_s(hook: str) -> None:
     assert len(set(losses)) == len(losses) > 2
     after = own_method(kind(), hook)
     assert (before and before[1]) == (after and after[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "hooks", "text"),
+    [
+        (
+            "EarlyStopping",
+            ("on_fit_start", "on_train_epoch_end", "on_sanity_check_start"),
+            r"of Lightning, EarlyStopping.*oncue",
+        ),
+        (
+            "EarlyStoppingCallback",
+            ("on_init_end", "on_step_end", "on_substep_end"),
+            r"of transformers.*callbacks\.EarlyStopping",
+        ),
+        ("Mine", ("on_init_end", "on_step_end", "on_substep_end"), "as a subclass of `oncue.callbacks.Callback`"),
+    ],
+)
+def test_callbacks_of_other_libraries_are_told_apart(name: str, hooks: tuple[str, ...], text: str) -> None:
+    methods = dict.fromkeys((*hooks, "on_train_end"), lambda self, *arguments: None)
+    with pytest.raises(TypeError, match=text):
+        CallbackList([type(name, (), methods)()])

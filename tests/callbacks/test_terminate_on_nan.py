@@ -243,7 +243,7 @@ def test_bad_arguments_of_a_rollback(options: dict[str, Any], text: str) -> None
 def test_a_rollback_in_a_loop_that_cannot() -> None:
     guard = keras.callbacks.TerminateOnNaN(action="rollback")
     with pytest.raises(ValueError, match=r"works in `fit` of oncue's models"):
-        keras.callbacks.CallbackList([guard]).on_train_begin()
+        keras.callbacks.CallbackList([guard], model=model()).on_train_begin()
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

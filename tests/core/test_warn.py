@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import os
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -513,6 +515,48 @@ def a_weight_without_gradient(folder: Path, patch: pytest.MonkeyPatch) -> None:
     optimizer.build([used, unused])
     used.sum().backward()
     optimizer.step()
+
+
+def of_keras(*parts: Any) -> Any:
+    """Return a compiled model of the real Keras with one Dense layer, before which others stand."""
+    keras = pytest.importorskip("keras")
+    made = keras.Sequential([keras.Input((3,)), *parts, keras.layers.Dense(1)])
+    made.compile("adam", "mse")
+    return made
+
+
+@case
+def weights_that_join_a_keras_model(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    keras = pytest.importorskip("keras")
+    inner = of_keras(keras.layers.Dense(2, trainable=False))
+    oncue.Model(inner).fit(X, Y, verbose=0)
+    inner.layers[0].trainable = True
+    oncue.Model(inner).fit(X, Y, verbose=0)
+
+
+@case
+def a_keras_model_that_oncue_compiled_is_saved(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    model = oncue.Model(of_keras())
+    model.compile("sgd", "mse")
+    model.save(folder / "m.keras")
+
+
+@case
+def a_lambda_in_a_keras_model_is_saved(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    keras = pytest.importorskip("keras")
+    oncue.Model(of_keras(keras.layers.Lambda(lambda x: x))).save(folder / "m.keras")
+
+
+@case
+def an_old_file_of_another_keras_optimizer(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    model = oncue.Model(of_keras())
+    model.fit(X, Y, verbose=0)
+    model.save(folder / "m.h5")
+    with h5py.File(folder / "m.h5", "r+") as file:
+        config = json.loads(file.attrs["training_config"])
+        config["optimizer_config"] = {"class_name": "SGD", "config": {"learning_rate": 0.1}}
+        file.attrs["training_config"] = json.dumps(config)
+    oncue.with_keras.load_model(folder / "m.h5")
 
 
 @case

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
-from oncue import Sequential, layers
+from oncue import Model, Sequential, layers
 
 
 def test_modules_parameters_and_buffers_are_those_of_torch_in_its_order() -> None:
@@ -25,6 +26,21 @@ def test_modules_parameters_and_buffers_are_those_of_torch_in_its_order() -> Non
     assert list(model.modules(remove_duplicate=False)).count(shared) == 2
     # Those of a module around the model.
     assert len(list(torch.nn.Sequential(model).parameters())) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("dtype", ["float64", torch.bfloat16, "float16"])
+def test_a_type_that_a_module_does_not_have_is_refused(dtype: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"got .*float.*, and `weight` has torch.float32.*`Model\(module.to\(torch\..*float"
+    ):
+        Model(torch.nn.Linear(2, 1), dtype=dtype)
+
+
+def test_types_that_a_module_has_and_mixed_ones_are_taken() -> None:
+    for dtype in ("float32", torch.float32, "mixed_bfloat16", None):
+        assert Model(torch.nn.Linear(2, 1), dtype=dtype).dtype == "float32"
+    model: Any = Model(torch.nn.Linear(2, 1).double(), dtype="float64")
+    assert model.predict([[1.0, 2.0]], verbose=0).dtype == "float64"
 
 
 def test_modules_may_be_added_while_they_are_gone_through() -> None:

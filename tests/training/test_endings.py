@@ -157,18 +157,21 @@ def test_an_error_only_in_close_is_raised_after_all_were_closed() -> None:
     assert heard[-3:] == [("c", "close"), ("b", "close"), ("a", "close")]
 
 
-def test_a_second_interrupt_ends_at_once() -> None:
+@pytest.mark.parametrize("hook", ["on_exception", "close"])
+def test_a_second_interrupt_ends_a_hook_at_once_and_leaves_nothing_open(hook: str) -> None:
     heard: list[tuple[str, str]] = []
     first = KeyboardInterrupt("first")
     watchers = [
-        Watcher("a", heard),
-        Watcher("b", heard, {"close": KeyboardInterrupt("second")}),
+        Watcher("a", heard, {"close": KeyboardInterrupt("third")}),
+        Watcher("b", heard, {hook: KeyboardInterrupt("second")}),
         Watcher("c", heard, {"on_epoch_end": first}),
     ]
     with pytest.raises(KeyboardInterrupt) as caught:
         run("fit", watchers)
-    assert caught.value is first and "interrupted again in Watcher.close" in caught.value.__notes__
-    assert heard[-2:] == [("c", "close"), ("b", "close")]
+    assert caught.value is first and f"interrupted again in Watcher.{hook}" in caught.value.__notes__
+    assert heard[-3:] == [("c", "close"), ("b", "close"), ("a", "close")]
+    told = [name for name, called in heard if called == "on_exception"]
+    assert told == (["a", "b"] if hook == "on_exception" else ["a", "b", "c"])
 
 
 def test_the_error_that_on_exception_gets_is_the_one_that_is_raised() -> None:

@@ -133,6 +133,10 @@ class BackupAndRestore(Callback):
         """Skip the batches when the period is one of epochs."""
         return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("run_state",)
+
     def pending_state(self) -> TrainingState | None:
         """Return the state that an earlier run left; the loop asks once, before `on_train_begin`.
 

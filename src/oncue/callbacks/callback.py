@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from oncue.core.builtin import builtin
@@ -52,6 +52,8 @@ class Callback(Stateful):
         writes_learning_rate: Set to True in a subclass that sets the learning rate, so that a second one is pointed out.
         reads_batch_logs: Set to True in a subclass whose batch hooks look into the logs, so that each batch waits for the
             device; `print(callbacks.schedule())` marks it.
+        main_process_only: Set to True in a subclass that writes what one process writes for all of a run: the others leave it
+            out.
         state_fields: The names of the attributes that a resumed run gets back.
 
     Example:
@@ -72,6 +74,7 @@ class Callback(Stateful):
     ends_run: ClassVar[bool] = False
     writes_learning_rate: ClassVar[bool] = False
     reads_batch_logs: bool = False
+    main_process_only: ClassVar[bool] = False
     _run: Run | None = None
 
     def __init__(self) -> None:
@@ -97,6 +100,16 @@ class Callback(Stateful):
         """
         return True
 
+    def needs_of_model(self) -> Sequence[str]:
+        """Return what the callback can't do without: keys of `oncue.core.needs.NEEDS`.
+
+        The list asks when a run begins, and refuses a model or a loop that lacks it.
+
+        Returns:
+            Nothing; a subclass that needs something of its model names it.
+        """
+        return ()
+
     def set_run(self, run: Run) -> None:
         """Receive the list that the callback belongs to, whose journal `note` writes to."""
         self._run = run
@@ -106,7 +119,7 @@ class Callback(Stateful):
         return {name: value for name, value in self.__dict__.items() if name != "_run"}
 
     def after_close(self) -> None:
-        """Do what must wait until every callback of a run is closed, or was left unclosed at a second Ctrl-C.
+        """Do what must wait until every callback of a run is closed, or a second Ctrl-C has cut that short.
 
         For callbacks that may end the process, and for releasing what others wait for. It must not take long.
         """

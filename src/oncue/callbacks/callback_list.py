@@ -11,7 +11,17 @@ from typing import Any, ClassVar
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.checks import check, check_twins, flatten, own_method
 from oncue.callbacks.listeners import Listeners
-from oncue.callbacks.roles import Roles, give_model, give_params, give_run, in_turn, label, wants
+from oncue.callbacks.roles import (
+    Roles,
+    check_needs,
+    give_model,
+    give_params,
+    give_run,
+    in_turn,
+    label,
+    wants,
+    writes_for_all,
+)
 from oncue.core.account import cost_warning
 from oncue.core.console import print_message
 from oncue.core.costs import by_callback
@@ -105,6 +115,11 @@ class CallbackList(Callback):
         self._introduce([callback])
         if self.params:
             give_params([callback], self.params)
+        self._listen()
+
+    def leave_out_writers(self) -> None:
+        """Remove the callbacks that write what the main process writes for all; for the other processes of a run."""
+        self.callbacks = [callback for callback in self.callbacks if not writes_for_all(callback)]
         self._listen()
 
     def set_params(self, params: dict[str, Any]) -> None:
@@ -281,7 +296,7 @@ class CallbackList(Callback):
                 failure = self._listeners["on_exception"].call_each(failure, failure)
             failure = self._listeners["close"].call_each(failure, backwards=True)
         finally:
-            # Also if a second Ctrl-C cut the closing short, so that no other process waits for a run that is over.
+            # Also if a Ctrl-C came between two of them, so that no other process waits for a run that is over.
             for callback in self.callbacks:
                 if isinstance(callback, Callback):
                     callback.after_close()
@@ -325,6 +340,7 @@ def _plain(hook: str) -> Callable[..., None]:
             if self._clock[0] is None or self._clock[1] is not None:
                 # A loop that doesn't say by `run` when it begins.
                 self._clock = perf_counter(), None
+            check_needs(self.callbacks, self.model)
             if not self._announced:
                 self.journal.clear()
             self._announced = False

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from oncue.callbacks.foreign import library_of, refusal
 from oncue.core.builtin import is_original
 from oncue.core.hooks import ALIASES, HOOKS, arguments_of
 
@@ -83,6 +84,9 @@ def check(place: str, callback: Any) -> None:
             f"`{place}` is the class {callback.__name__}, not an instance of it: use `{callback.__name__}()`, with its "
             "arguments in the parentheses."
         )
+    library = library_of(callback)
+    if library is not None:
+        raise TypeError(refusal(place, callback, library))
     if not any(callable(getattr(callback, hook, None)) for hook in _KNOWN if hook != "close"):
         raise TypeError(
             f"`{place}` is no callback: {_brief(callback)} of type {type(callback).__name__}. Give an object of a subclass of "

@@ -54,6 +54,7 @@ class CSVLogger(Callback):
     """
 
     makes_way = True
+    main_process_only = True
     state_fields = ("text",)
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:

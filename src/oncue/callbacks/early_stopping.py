@@ -89,6 +89,10 @@ class EarlyStopping(MonitorCallback):
         # A copy has no run whose end it waits for.
         return {**super().__getstate__(), "_running": False}
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("stop", "weights") if self.restore_best_weights else ("stop",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self._reset()

@@ -58,6 +58,10 @@ class LearningRateScheduler(Callback):
         self._takes_rate = _takes_two(schedule)
         self._set: dict[str, float] = {}
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("rate",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forget the rates of another run."""
         self._set = {}

@@ -119,10 +119,8 @@ class Listeners:
             backwards: Whether to begin with the last.
 
         Returns:
-            The error to raise in the end: the first one, with later ones as notes.
-
-        Raises:
-            KeyboardInterrupt: At a second Ctrl-C; the listeners that are left aren't called.
+            The error to raise in the end: the first one, with later ones as notes. At a second Ctrl-C the listener that is
+            running ends at once; those that are left are only called in `close`, so that nothing stays open.
         """
         parts = [0.0] * len(self.pairs)
         places = range(len(self.pairs))
@@ -135,8 +133,9 @@ class Listeners:
                 if isinstance(error, KeyboardInterrupt) and isinstance(failure, KeyboardInterrupt):
                     # A user who interrupts twice doesn't want to wait for the rest.
                     failure.add_note(f"interrupted again in {type(callback).__name__}.{self.hook}")
-                    raise failure from None
-                if failure is None:
+                    if self.hook != "close":
+                        break
+                elif failure is None:
                     failure = noted(error, callback, self.hook)
                 elif error is not failure:
                     failure.add_note(

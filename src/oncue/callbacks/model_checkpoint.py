@@ -94,6 +94,7 @@ class ModelCheckpoint(MonitorCallback):
     """
 
     makes_way = True
+    main_process_only = True
     finishes_files = True
     state_fields = ("best", "waited", "run_id", "records")
     _without = "it can't tell the best, and saves every time as long as it knows of none"
@@ -192,6 +193,13 @@ class ModelCheckpoint(MonitorCallback):
     def listens_to(self, hook: str) -> bool:
         """Skip the batches when the period is one of epochs."""
         return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
+
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        kind = "whole_model"
+        if self.save_weights_only:
+            kind = "safetensors" if self.filepath.endswith(".safetensors") else "weights_h5"
+        return (kind, "background_save") if self.asynchronous else (kind,)
 
     def set_model(self, model: Any) -> None:
         """Receive the model; what was found for an earlier run is discarded."""

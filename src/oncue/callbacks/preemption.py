@@ -148,7 +148,7 @@ class Preemption(Callback):
 
     def after_close(self) -> None:
         """Pass a signal that came too late for the run to its earlier handler, now that all callbacks are closed."""
-        # A second Ctrl-C may have kept `close` from being called.
+        # A second Ctrl-C may have ended `close` too early.
         self._put_back()
         late, self._late = self._late, None
         if late is not None:

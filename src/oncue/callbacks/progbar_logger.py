@@ -32,6 +32,7 @@ class ProgbarLogger(Callback):
     """
 
     makes_way = True
+    main_process_only = True
 
     def __init__(self, count_mode: str = "steps", stateful_metrics: Any = None) -> None:
         super().__init__()

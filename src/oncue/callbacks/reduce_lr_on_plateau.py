@@ -94,6 +94,10 @@ class ReduceLROnPlateau(MonitorCallback):
         self.cooldown_counter = 0
         self.wait = 0
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("rate",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self._reset()

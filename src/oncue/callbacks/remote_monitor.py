@@ -39,6 +39,7 @@ class RemoteMonitor(Callback):
     """
 
     makes_way = True
+    main_process_only = True
 
     later_fields = ("_failures",)
 

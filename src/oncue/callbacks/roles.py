@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from oncue.core.builtin import is_builtin
+from oncue.core.needs import MEMBERS, NEEDS, Lacks
 from oncue.core.protocols import (
     AddsToFiles,
     ExpectsLogs,
     HasState,
     KeepsMarks,
     KeepsState,
+    NeedsOfModel,
     NotesData,
     ResumesRun,
     Run,
@@ -76,6 +78,28 @@ class Roles:
         return _numbered(_having(self._all, "mark_files", "take_back"))
 
 
+def mark_files(roles: Roles, restored: Iterable[str]) -> None:
+    """Take back what a run added to files that was killed before its first state, and mark where they end now.
+
+    Args:
+        roles: The callbacks of the run that begins.
+        restored: The keys of those whose state is about to be restored, which brings back their files by itself.
+    """
+    keepers, adding = roles.marking, roles.adding
+    if not keepers:
+        return
+    for keeper in keepers:
+        found = keeper.marks()
+        for key, mark in found.items() if isinstance(found, dict) else ():
+            if key in adding:
+                adding[key].take_back(mark)
+    restored = set(restored)
+    returning = {id(one) for key, one in roles.stateful.items() if key in restored}
+    marks = {key: one.mark_files() for key, one in adding.items() if id(one) not in returning}
+    for keeper in keepers:
+        keeper.keep_marks({key: mark for key, mark in marks.items() if isinstance(mark, dict)})
+
+
 def give_params(callbacks: Iterable[Any], params: dict[str, Any]) -> None:
     """Give the run's parameters to the callbacks that take them."""
     takers: list[TakesParams] = _having(callbacks, "set_params")
@@ -97,10 +121,50 @@ def give_run(callbacks: Iterable[Any], run: Run) -> None:
         callback.set_run(run)
 
 
+def check_needs(callbacks: Iterable[Any], model: Any, lacks: Lacks | None = None) -> None:
+    """Refuse callbacks that can't do anything with a model, or in a loop, because it lacks what they need.
+
+    Args:
+        callbacks: The callbacks.
+        model: The model.
+        lacks: What the loop can't give; then the model isn't looked at, which may not be known yet.
+
+    Raises:
+        ValueError: With the callback, what it needs, and what to use instead.
+    """
+    needing: list[NeedsOfModel] = _having(callbacks, "needs_of_model")
+    for callback in needing:
+        owner = type(callback).__name__
+        for need in _names(callback.needs_of_model()):
+            if lacks is not None:
+                if need in lacks.instead:
+                    raise ValueError(lacks.refusal(owner, need))
+            elif need in MEMBERS:
+                missing = [name for name in MEMBERS[need] if not _has(model, name)]
+                if model is None:
+                    raise ValueError(
+                        f"{owner} needs {NEEDS[need]}, and this list has no model. Let `oncue.hosts.loop(net, optimizer, "
+                        "callbacks)` make the list for a torch module; or give it an oncue or Keras model, as "
+                        "`CallbackList(callbacks, model=model)`."
+                    )
+                if missing:
+                    names = " and ".join(f"`{name}`" for name in missing)
+                    raise ValueError(
+                        f"{owner} needs {NEEDS[need]}, and a {type(model).__name__} has no {names}. Let "
+                        "`oncue.hosts.loop(net, optimizer, callbacks)` make the list for a torch module, which gives it what "
+                        "callbacks need."
+                    )
+
+
 def wants(callback: Any, hook: str) -> bool:
     """Return whether a callback needs a hook that it has."""
     listens_to = getattr(callback, "listens_to", None)
     return True if listens_to is None else bool(listens_to(hook))
+
+
+def writes_for_all(callback: Any) -> bool:
+    """Return whether a callback declares that it writes what one process writes for all of a run."""
+    return _says(callback, "main_process_only")
 
 
 def in_turn(called: Sequence[Called], hook: str = "on_epoch_end") -> list[Called]:
@@ -146,6 +210,16 @@ def _having(callbacks: Iterable[Any], *members: str) -> list[Any]:
     for name in members:
         found = [callback for callback in found if getattr(callback, name, None) is not None]
     return found
+
+
+def _has(model: Any, name: str) -> bool:
+    # An optimizer that is None is as good as none.
+    return getattr(model, name, None) is not None
+
+
+def _names(found: Any) -> Sequence[str]:
+    # A mock object returns something else.
+    return found if isinstance(found, (list, tuple)) else ()
 
 
 def _says(callback: Any, name: str) -> bool:

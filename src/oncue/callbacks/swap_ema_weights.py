@@ -47,6 +47,10 @@ class SwapEMAWeights(Callback):
     def average_in_model(self, value: bool) -> None:
         self._optimizer().average_in_model = value
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("average",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Refuse an optimizer that keeps no average."""
         self._optimizer()

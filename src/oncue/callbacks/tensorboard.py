@@ -69,6 +69,7 @@ class TensorBoard(Callback):
     """
 
     makes_way: ClassVar[bool] = True
+    main_process_only: ClassVar[bool] = True
     state_fields: ClassVar[tuple[str, ...]] = ("global_step", "step_at_epoch_begin", "written")
 
     def __init__(

@@ -128,6 +128,10 @@ class TerminateOnNaN(Callback):
             if warning is not None:
                 warn(warning)
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("stop", "batch_values", "run_state") if self.action == "rollback" else ("stop", "batch_values")
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self._unseen = 0

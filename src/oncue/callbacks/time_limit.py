@@ -67,6 +67,10 @@ class TimeLimit(Callback):
         self._longest = 0.0
         self._over = False
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("stop",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the time begin."""
         self._began = self._last = self._clock()

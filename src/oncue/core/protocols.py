@@ -9,6 +9,7 @@ wraps by `__getattr__`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 from oncue.core.journal import Journal
@@ -121,6 +122,14 @@ class ExpectsLogs(Protocol):
         ...
 
 
+class NeedsOfModel(Protocol):
+    """Can do nothing without something of its model or of the loop, which not every loop has."""
+
+    def needs_of_model(self) -> Sequence[str]:
+        """Return what it needs as it was made: keys of `oncue.core.needs.NEEDS`; asked when a run begins."""
+        ...
+
+
 class ChoosesHooks(Protocol):
     """Doesn't need all the hooks that it has."""
 
@@ -145,6 +154,12 @@ class HasPlace(Protocol):
     runs_last: bool
     saves_run: bool
     ends_run: bool
+
+
+class WritesForAll(Protocol):
+    """Declares that it writes what one process writes for all of a run."""
+
+    main_process_only: bool
 
 
 class WritesLearningRate(Protocol):
@@ -253,6 +268,38 @@ class SavesLater(Protocol):
         self, filepath: Any, *, weights_only: bool = False, snapshot: Any = None, note: str | None = None
     ) -> Callable[[], None]:
         """Take all that a save needs, and return a function that writes it, with a note in the file."""
+        ...
+
+
+class HasFiles(Protocol):
+    """Writes and reads a model's files in a way of its own; `own_files` of a model of the real Keras is one."""
+
+    def prepare_model(self, kind: str, include_optimizer: bool, note: str | None) -> Callable[[Path], None]:
+        """Take all that a file of the whole model needs, and return a function that writes it, or leaves the old one.
+
+        Args:
+            kind: The file's ending, with the dot.
+            include_optimizer: Whether to keep what the model is compiled with.
+            note: What `oncue.checkpoints.score_note` finds in the file; None for nothing.
+        """
+        ...
+
+    def prepare_weights(self, kind: str, snapshot: Any, note: str | None) -> Callable[[Path], None]:
+        """Do the same for a file of weights.
+
+        Args:
+            kind: The file's ending, with the dot.
+            snapshot: Copies tensors that are written later; None where they are written before they change.
+            note: As for `prepare_model`.
+        """
+        ...
+
+    def read_weights(self, path: Path, kind: str, skip_mismatch: bool, by_name: bool) -> None:
+        """Set the model's weights from a file, all of them or none."""
+        ...
+
+    def size(self, kind: str, weights_only: bool) -> int:
+        """Return about how many bytes a file takes."""
         ...
 
 

@@ -10,6 +10,7 @@ import torch
 
 from oncue import naming
 from oncue.core.builtin import builtin
+from oncue.core.protocols import HasFiles
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
@@ -44,9 +45,11 @@ class Model(Trainer):
         name: The model's name.
         device: The device to train on; the one of `backend.device()` by default, unless the module is on an
             accelerator already.
-        **kwargs: `trainable` and `dtype`, as for every layer.
+        **kwargs: `trainable` and `dtype`, as for every layer. A torch module has types of its own: around one, `dtype` is a
+            mixed policy, or names the type that the module's weights have.
 
     Raises:
+        ValueError: When `dtype` is another type than that of a module's weights.
         TypeError: When `inputs` is neither a module nor symbolic, or a module that `torch.jit` or `torch.export` made.
 
     Example:
@@ -91,6 +94,7 @@ class Model(Trainer):
             if outputs is not None:
                 raise TypeError("`Model(module)` takes no `outputs`: the module says what it gives.")
             check_module(module, "Model")
+            self._check_dtype(module, kwargs.get("dtype"))
             self.module = module
             self._off_cpu = any(not tensor.is_cpu for tensor in module.parameters())
             self._module_call = ModuleCall(module)
@@ -132,6 +136,19 @@ class Model(Trainer):
         if self._graph is not None:
             return self._graph(inputs)
         return super().call(inputs)
+
+    def _check_dtype(self, module: torch.nn.Module, given: Any) -> None:
+        """Refuse a type that a module doesn't have, since nothing would be cast to it."""
+        if given is None or self._is_mixed:
+            return
+        floats = [(name, one.dtype) for name, one in module.named_parameters() if one.dtype.is_floating_point]
+        name, found = next(((name, kind) for name, kind in floats if kind != self._dtype), ("", None))
+        if found is not None:
+            raise ValueError(
+                f"`dtype` of a model around a torch module must be the type of its weights, or a mixed policy; got {given!r}, "
+                f"and `{name}` has {found}. Convert the module: `Model(module.to({self._dtype}))`. To compute in 16 bits with "
+                'weights in 32, use `dtype="mixed_bfloat16"`.'
+            )
 
     def _forward(self, x: Any) -> Any:
         module = self.module
@@ -324,6 +341,11 @@ class Model(Trainer):
 
     # Files -------------------------------------------------------------------------------------------------------
 
+    @property
+    def own_files(self) -> HasFiles | None:
+        """What writes and reads the model's files in a way of its own; None for a model of oncue's or torch's layers."""
+        return None
+
     def save(
         self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
     ) -> None:
@@ -354,7 +376,7 @@ class Model(Trainer):
         from oncue.saving.formats import prepare_save
 
         method = "save_weights" if weights_only else "save"
-        if getattr(type(self), method) is not getattr(Model, method):
+        if method in vars(self) or getattr(type(self), method) is not getattr(Model, method):
             raise ValueError(
                 f"`{type(self).__name__}.{method}` is a method of your own, so only it can save the model, and not in "
                 "the background. Leave out `asynchronous=True`."

@@ -10,8 +10,9 @@ from typing import Any
 from oncue.checkpoints.score_note import ending
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
-from oncue.core.protocols import optimizer_of
+from oncue.core.protocols import HasFiles, optimizer_of
 from oncue.legacy import take_ignored
+from oncue.models import Model
 from oncue.optimizers import Optimizer
 from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
 from oncue.saving.arguments import (
@@ -26,8 +27,8 @@ from oncue.saving.hdf5_file import write_hdf5
 from oncue.saving.optimizer_arrays import optimizer_tensors
 from oncue.saving.tree import Tree
 
-_MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
-_WEIGHTS = {
+MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
+WEIGHTS = {
     ".weights.h5": "Keras 3's weights",
     ".safetensors": "the weights of any torch module",
     ".h5": "the weights of Keras 1 and 2",
@@ -68,7 +69,7 @@ def save_model(
     refuse_rest("save", kwargs)
     if zipped is False:
         raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
-    path, kind = path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
+    path, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
     if not may_write(filepath, overwrite):
         return
     if remote.is_url(filepath):
@@ -101,10 +102,10 @@ def load_model(
         ValueError: For another extension, a file that is not whole or not safe, or names that are not known.
     """
     if remote.is_url(filepath):
-        path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
+        path_and_kind(filepath, MODELS, "a whole model", "load_model('model.keras')")
         with remote.downloaded(str(filepath)) as local:
             return load_model(local, custom_objects, compile, safe_mode)
-    path, kind = path_and_kind(filepath, _MODELS, "a whole model", "load_model('model.keras')")
+    path, kind = path_and_kind(filepath, MODELS, "a whole model", "load_model('model.keras')")
     read = keras_archive.read_archive if kind == ".keras" else legacy_h5.read_model
     return read(path, custom_objects, compile)
 
@@ -125,7 +126,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     """
     take_ignored("save", kwargs)
     refuse_rest("save_weights", kwargs)
-    path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+    path, kind = path_and_kind(filepath, WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
     require_built(model, "save_weights")
     if not may_write(filepath, overwrite):
         return
@@ -177,11 +178,11 @@ def prepare_save(
         True
     """
     if weights_only:
-        path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+        path, kind = path_and_kind(filepath, WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
         require_built(model, "save_weights")
         write = _prepared_weights(model, kind, snapshot, note)
     else:
-        path, kind = path_and_kind(filepath, _MODELS, "a whole model", "model.save('model.keras')")
+        path, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
         write = _prepared_model(model, kind, True, snapshot, note)
 
     def save() -> None:
@@ -208,7 +209,10 @@ def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: 
         >>> size_of_save(Sequential([layers.Input((2,)), layers.Dense(3)]), "a.keras")
         36
     """
-    kind = path_and_kind(filepath, _WEIGHTS if weights_only else _MODELS, "a model", "'model.keras'")[1]
+    kind = path_and_kind(filepath, WEIGHTS if weights_only else MODELS, "a model", "'model.keras'")[1]
+    own = _own_files(model)
+    if own is not None:
+        return own.size(kind, weights_only)
     tensors = [*model.parameters(), *model.buffers()]
     if isinstance(optimizer_of(model), Optimizer) and (not weights_only or kind == ".weights.h5"):
         tensors += [stored.tensor for stored in optimizer_tensors(model)]
@@ -218,6 +222,9 @@ def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: 
 def _prepared_model(
     model: Any, kind: str, include_optimizer: bool, snapshot: Snapshot | None, note: str | None = None
 ) -> Callable[[Path], None]:
+    own = _own_files(model)
+    if own is not None:
+        return own.prepare_model(kind, include_optimizer, note)
     if kind == ".keras":
         return keras_archive.prepare_archive(model, include_optimizer, snapshot, note)
     return _prepared_tree(legacy_h5.model_tree(model, include_optimizer), snapshot, note)
@@ -226,6 +233,9 @@ def _prepared_model(
 def _prepared_weights(
     model: Any, kind: str, snapshot: Snapshot | None, note: str | None = None
 ) -> Callable[[Path], None]:
+    own = _own_files(model)
+    if own is not None:
+        return own.prepare_weights(kind, snapshot, note)
     if kind == ".safetensors":
         return safetensors_file.prepare_weights(model, snapshot, note)
     require_model(model, kind)
@@ -234,6 +244,10 @@ def _prepared_weights(
     tree = Tree()
     legacy_weights.write_weights(tree, model)
     return _prepared_tree(tree, snapshot, note)
+
+
+def _own_files(model: Any) -> HasFiles | None:
+    return model.own_files if isinstance(model, Model) else None
 
 
 def _prepared_tree(tree: Tree, snapshot: Snapshot | None, note: str | None) -> Callable[[Path], None]:
@@ -257,7 +271,7 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     """
     by_name = bool(kwargs.pop("by_name", False))
     refuse_rest("load_weights", kwargs)
-    known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
+    known = {**WEIGHTS, ".keras": "Keras 3's archive"}
     path, kind = path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
     if remote.is_url(filepath):
         with remote.downloaded(str(filepath)) as local:
@@ -266,6 +280,10 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     if by_name and kind not in (".h5", ".hdf5"):
         raise ValueError(f"`by_name` is only for .h5 and .hdf5 files of Keras 1 and 2; got {os.fspath(filepath)!r}.")
     require_built(model, "load_weights")
+    own = _own_files(model)
+    if own is not None:
+        own.read_weights(path, kind, skip_mismatch, by_name)
+        return
     if kind == ".safetensors":
         safetensors_file.read_weights(model, path, skip_mismatch)
         return

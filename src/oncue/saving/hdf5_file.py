@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,8 +78,22 @@ def write_hdf5(tree: Tree, path: Path, after: bytes = b"") -> None:
     Raises:
         OSError: When it can't be written; the old file is untouched then.
     """
+    write_pieces(hdf5_pieces(tree), path, after)
+
+
+def write_pieces(pieces: Iterable[memoryview], path: Path, after: bytes = b"") -> None:
+    """Write the content of an HDF5 file, followed by a checksum, as `write_hdf5` does.
+
+    Args:
+        pieces: The content.
+        path: The file to replace.
+        after: Bytes between the content and the checksum, which HDF5 doesn't read.
+
+    Raises:
+        OSError: When it can't be written; the old file is untouched then.
+    """
     with replacing(path) as temporary, WriteBehind(temporary) as file:
-        for piece in hdf5_pieces(tree):
+        for piece in pieces:
             file.write(piece)
         if after:
             file.write(after)

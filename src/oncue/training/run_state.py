@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oncue.callbacks import CallbackList
+from oncue.callbacks.roles import mark_files
 from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
@@ -115,7 +116,7 @@ class RunState:
         # A mock object has whatever it is asked for.
         states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
         self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
-        self._mark_files()
+        mark_files(self._callbacks.roles, () if self.waiting is None else self.waiting.parts["callbacks"])
         if self.waiting is not None and not self.waiting.stopped:
             self.restore_data(self.waiting)
         return self.waiting
@@ -129,23 +130,6 @@ class RunState:
     def hooks(self) -> AbstractContextManager[None]:
         """Return a block in which hooks of callbacks are called, which may change data sets between epochs."""
         return nullcontext() if self._data_settings is None else self._data_settings.hooks()
-
-    def _mark_files(self) -> None:
-        """Take back what a run added to files that was killed before its first state, and mark where they end now."""
-        keepers, adding = self._callbacks.roles.marking, self._callbacks.roles.adding
-        if not keepers:
-            return
-        for keeper in keepers:
-            found = keeper.marks()
-            for key, mark in found.items() if isinstance(found, dict) else ():
-                if key in adding:
-                    adding[key].take_back(mark)
-        # What is about to be restored brings back its files by itself.
-        restored = {} if self.waiting is None else self.waiting.parts["callbacks"]
-        returning = {id(one) for key, one in self._callbacks.roles.stateful.items() if key in restored}
-        marks = {key: one.mark_files() for key, one in adding.items() if id(one) not in returning}
-        for keeper in keepers:
-            keeper.keep_marks({key: mark for key, mark in marks.items() if isinstance(mark, dict)})
 
     def begin(self) -> None:
         """Take note of the settings that the run begins with, and of what has a state, once callbacks have reset themselves."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oncue.with_keras.acceleration import accelerate as accelerate
+    from oncue.with_keras.files import load_model as load_model
     from oncue.with_keras.model import KerasModel as KerasModel
 
-_NAMES = {"KerasModel": "model", "accelerate": "acceleration"}
+_NAMES = {"KerasModel": "model", "accelerate": "acceleration", "load_model": "files"}
 
-__all__ = ["KerasModel", "accelerate"]
+__all__ = ["KerasModel", "accelerate", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -215,6 +215,140 @@ def steps_of(model: Any) -> tuple[bool, bool, bool]:
     return steps, own("predict_step"), own("metrics", "reset_metrics", "get_metrics_result")
 
 
+# Files: Keras's documented functions take paths only, and what is written and read here is in memory -------------------
+
+
+def write_archive(model: Any, file: Any) -> None:
+    """Write the content of a `.keras` file of a model into an open file."""
+    from keras.src.saving import saving_lib
+
+    saving_lib.save_model(model, file)
+
+
+def write_weights(model: Any, file: Any) -> None:
+    """Write the content of a `.weights.h5` file of a model into a file in memory."""
+    from keras.src.saving import saving_lib
+
+    store = saving_lib.H5IOStore(file, mode="w")
+    try:
+        saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set())
+    finally:
+        store.close()
+
+
+def write_legacy_model(model: Any, content: Any, include_optimizer: bool) -> None:
+    """Write a model into an open HDF5 file, in the form of Keras 1 and 2."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    legacy_h5_format.save_model_to_hdf5(model, content, include_optimizer=include_optimizer)
+
+
+def write_legacy_weights(model: Any, content: Any) -> None:
+    """Write a model's weights into an open HDF5 file, in the form of Keras 1 and 2."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    legacy_h5_format.save_weights_to_hdf5_group(content, model)
+
+
+def read_archive(file: Any, custom_objects: dict[str, Any] | None, compile: bool) -> Any:
+    """Return the model in the content of a `.keras` file; code in it is refused whatever the process has allowed."""
+    from keras.src.saving import saving_lib, serialization_lib
+
+    with serialization_lib.SafeModeScope(True):
+        return saving_lib.load_model(file, custom_objects=custom_objects, compile=compile, safe_mode=True)
+
+
+def read_legacy_model(content: Any, custom_objects: dict[str, Any] | None, compile: bool) -> Any:
+    """Return the model in an open HDF5 file of the form of Keras 1 and 2."""
+    from keras.src.legacy.saving import legacy_h5_format
+    from keras.src.saving import serialization_lib
+
+    with serialization_lib.SafeModeScope(True):
+        return legacy_h5_format.load_model_from_hdf5(content, custom_objects=custom_objects, compile=compile)
+
+
+def read_weights(model: Any, file: Any, skip_mismatch: bool) -> None:
+    """Set a model's weights, and its optimizer's state, from the content of a `.weights.h5` file.
+
+    Raises:
+        ValueError: When some don't fit; others are set then.
+    """
+    from keras.src.saving import saving_lib
+
+    store, problems = saving_lib.H5IOStore(file, mode="r"), dict[int, Any]()
+    failed: set[int] = set()
+    try:
+        saving_lib._load_state(
+            model,
+            store,
+            None,
+            inner_path="",
+            skip_mismatch=skip_mismatch,
+            visited_saveables=set(),
+            failed_saveables=failed,
+            error_msgs=problems,
+        )
+    finally:
+        store.close()
+    if failed:
+        saving_lib._raise_loading_failure(problems, warn_only=skip_mismatch)
+
+
+def read_legacy_weights(model: Any, group: Any, skip_mismatch: bool, by_name: bool) -> None:
+    """Set a model's weights from a group of the form of Keras 1 and 2."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    if by_name:
+        legacy_h5_format.load_weights_from_hdf5_group_by_name(group, model, skip_mismatch)
+    else:
+        legacy_h5_format.load_weights_from_hdf5_group(group, model, skip_mismatch)
+
+
+def built_in_kinds() -> tuple[type, ...]:
+    """Return the classes of which all that a model's configuration may name are derived."""
+    import keras
+    from keras.src.saving.keras_saveable import KerasSaveable
+
+    schedule: type = keras.optimizers.schedules.LearningRateSchedule
+    policies = (keras.dtype_policies.DTypePolicy, keras.dtype_policies.DTypePolicyMap)
+    named = (keras.initializers.Initializer, keras.regularizers.Regularizer, keras.constraints.Constraint)
+    return (KerasSaveable, keras.losses.Loss, keras.Quantizer, keras.random.SeedGenerator, schedule, *policies, *named)
+
+
+def refresh(model: Any) -> None:
+    """Let layers that compute with numbers made from their weights make them again."""
+    import keras
+
+    for layer in layers_of(model):
+        if isinstance(layer, keras.layers.Normalization) and layer.built:
+            layer.finalize_state()
+
+
+def saves_more(model: Any) -> Any:
+    """Return a layer whose class, one of the user's, says by itself what is saved of it; None when there is none."""
+    import keras
+
+    methods = ("save_own_variables", "load_own_variables", "save_assets", "load_assets")
+    own = {kind for kind in vars(keras.layers).values() if isinstance(kind, type)}
+
+    def source(kind: type, name: str) -> type | None:
+        return next((base for base in kind.__mro__ if name in vars(base)), None)
+
+    for layer in layers_of(model):
+        kinds = [source(type(layer), name) for name in methods]
+        if any(kind is not None and kind not in own and not issubclass(keras.Model, kind) for kind in kinds):
+            return layer
+    return None
+
+
+def saved_by_itself(model: Any) -> list[str]:
+    """Return which of the methods for files the model's class has of its own."""
+    import keras
+
+    methods = ("save", "save_weights", "load_weights")
+    return [name for name in methods if getattr(type(model), name) is not getattr(keras.Model, name)]
+
+
 def draw_seed(seed: Any) -> Any:
     """Return the two numbers that Keras draws from a seed, and add up to one; None where it runs on shapes alone."""
     from keras.src.backend.torch.core import get_device

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from oncue.training.graph.replaced import being_traced
 from oncue.training.plan import Plan
 from oncue.variable import torch_dtype
 from oncue.with_keras import keras_private
+from oncue.with_keras.files import KerasFiles
 from oncue.with_keras.forms import other_forms, whole_tracebacks
 from oncue.with_keras.graph import GraphForward, is_plain
 from oncue.with_keras.measures import KerasMetric, give_back, translated_losses, translated_metrics
@@ -175,6 +176,8 @@ class KerasModel(Model):
         self._told = "training" in inspect.signature(keras_model.call).parameters
         self._metric_pairs: list[tuple[Any, Metric]] = []
         _known[id(keras_model)] = self
+        for method in keras_private.saved_by_itself(keras_model):
+            self.__dict__[method] = partial(self._by_itself, method)
         self._ready = True
         self._take_over()
 
@@ -520,18 +523,18 @@ class KerasModel(Model):
         if self._taken is not None:
             self._taken.give()
 
-    def save(
-        self, filepath: str | os.PathLike[str], overwrite: bool = True, zipped: bool | None = None, **kwargs: Any
-    ) -> None:
-        """Save the Keras model by its own `save`, with its optimizer's state."""
-        self._settle()
-        self.keras_model.save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+    def _after_load(self) -> None:
+        """Let ours have the numbers that a file had for Keras's optimizer."""
+        if self._taken is not None:
+            self._taken.take()
 
-    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
-        """Save the weights by the Keras model's own `save_weights`."""
-        self._settle()
-        self.keras_model.save_weights(filepath, overwrite=overwrite, **kwargs)
+    @property
+    def own_files(self) -> KerasFiles:
+        """What writes and reads the model's files, by Keras's own serialisation."""
+        return KerasFiles(self)
 
-    def load_weights(self, filepath: str | os.PathLike[str], skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Load weights by the Keras model's own `load_weights`."""
-        self.keras_model.load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+    def _by_itself(self, method: str, *args: Any, **kwargs: Any) -> None:
+        """Call a method for files that the Keras model's class has of its own."""
+        self._settle()
+        getattr(self.keras_model, method)(*args, **kwargs)
+        self._after_load()

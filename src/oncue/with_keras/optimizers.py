@@ -183,6 +183,11 @@ class TakenOver:
         if not self.theirs.built:
             self.theirs.build(variables)
         held = keras_private.trained_by(self.theirs)
+        if not held and variables:
+            raise ValueError(
+                f"'{self.theirs.name}', the optimizer of the Keras model, was built for no weights, as Keras's `load_model` "
+                "does with `.h5` files. Compile the Keras model again, or load the file with `oncue.with_keras.load_model`."
+            )
         known = {id(variable) for variable in held}
         frozen = [] if self.ours.built else [variable.value for variable in held if not variable.value.requires_grad]
         for parameter in frozen:

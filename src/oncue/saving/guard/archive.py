@@ -7,17 +7,18 @@ import zipfile
 import zlib
 from typing import Any, BinaryIO
 
-from oncue.saving.guard.basics import MAX_JSON_BYTES, MEGABYTE, refuse
+from oncue.saving.guard.basics import MAX_ENTRIES, MAX_JSON_BYTES, MEGABYTE, refuse
 
 MEMBERS = {"metadata.json": MEGABYTE, "config.json": MAX_JSON_BYTES, "model.weights.h5": None}
 
 
-def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
+def read_archive(file: BinaryIO, source: Any, assets: bool = False) -> dict[str, bytes]:
     """Read the three members of a `.keras` archive, with a limit on the bytes that are actually unpacked.
 
     Args:
         file: The archive.
         source: Its path, for messages.
+        assets: Whether there may be files of layers' own besides, which only Keras's layers have.
 
     Returns:
         The contents by name.
@@ -29,18 +30,35 @@ def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
+            if assets:
+                own = [name for name in names if name.startswith("assets/")]
+                _check_assets(own, source)
+                names = [name for name in names if not name.startswith("assets/")]
             if sorted(names) != sorted(MEMBERS):
                 known = ", ".join(MEMBERS)
                 more = sorted(set(names) - set(MEMBERS))
                 if any(name.startswith("assets/") for name in more):
-                    refuse(source, "it has assets, which only layers have that oncue doesn't make.")
+                    refuse(
+                        source,
+                        "it has assets, which only layers have that oncue doesn't make. Load it as a model of Keras's: "
+                        "`oncue.with_keras.load_model`.",
+                    )
                 refuse(source, f"a .keras archive has the members {known}, each once; this one has {names[:8]}.")
             if min(member.header_offset for member in members) != 0:
                 refuse(source, "there is something before the archive.")
-            return {member.filename: _read_member(archive, member, source) for member in members}
+            return {member.filename: _read_member(archive, member, source) for member in members if not member.is_dir()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         # All that `zipfile` raises for damage: NotImplementedError for a method of packing, RuntimeError for a password.
         refuse(source, f"it is not a whole .keras archive ({type(error).__name__}).")
+
+
+def _check_assets(names: list[str], source: Any) -> None:
+    for name in names:
+        steps = name.removesuffix("/").split("/")
+        if ".." in steps or "." in steps or "" in steps or "\\" in name or ":" in name or "\0" in name:
+            refuse(source, f"its member {name[:200]!r} is no plain path below 'assets/'.")
+    if len(set(names)) != len(names) or len(names) > MAX_ENTRIES:
+        refuse(source, "it has an asset twice, or more of them than any model.")
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Any) -> bytes:
@@ -50,9 +68,9 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Any)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         refuse(source, f"its member {name!r} is compressed in a way that Keras doesn't use.")
     # Keras stores without compression. A repacked archive is fine, a bomb is not.
-    limit = MEMBERS[name] or max(16 * MEGABYTE, 100 * member.compress_size)
+    limit = MEMBERS.get(name) or max(16 * MEGABYTE, 100 * member.compress_size)
     if member.compress_type == zipfile.ZIP_STORED:
-        limit = min(limit, member.compress_size) if MEMBERS[name] else member.compress_size
+        limit = min(limit, member.compress_size) if MEMBERS.get(name) else member.compress_size
     parts, size = [], 0
     with archive.open(member) as stream:
         while part := stream.read(MEGABYTE):

@@ -1,0 +1,334 @@
+"""`loop`: the callbacks in a training loop that the user writes, also with Accelerate or Lightning Fabric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from oncue.callbacks import History
+from oncue.checkpoints.training_state import TrainingState
+from oncue.core.needs import Lacks
+from oncue.feeding.batch import Batches
+from oncue.feeding.converter import BatchConverter
+from oncue.feeding.indexed import IndexedBatches
+from oncue.feeding.loader import loader_batches
+from oncue.feeding.stream import StreamBatches
+from oncue.hosts.accelerate import Processes
+from oncue.hosts.host import Host, rates_of
+from oncue.hosts.loop_state import Held, LoopState
+from oncue.hosts.run import HostedRun
+from oncue.metrics.mean import Mean
+from oncue.nested import first_leaf
+from oncue.training.loop import BatchLogs
+from oncue.training.meter import Meter
+
+Validation = Callable[[], Mapping[str, Any]]
+
+LACKS = Lacks(
+    "a loop of your own",
+    {
+        "whole_model": "Save the weights, which every library reads: `save_weights_only=True` and a `filepath` that ends in "
+        "'.safetensors'.",
+        "weights_h5": "Give a `filepath` that ends in '.safetensors', which every library reads.",
+        "average": "Use `torch.optim.swa_utils.AveragedModel`, and name it in `keep=[...]`.",
+    },
+)
+
+
+class Loop:
+    """A run in a loop of the user's own; `loop` makes it.
+
+    What stands in the body of the loops after `step` and `end_epoch` belongs to the batch and to the epoch, too: their hooks
+    are called when the next one is asked for. So `scheduler.step()` may stand before or after.
+
+    Attributes:
+        model: The module as callbacks see it, with `stop_training`, `optimizer.learning_rate` and the weights.
+        history: The logs of every epoch, and `explain()`.
+    """
+
+    def __init__(
+        self, run: HostedRun, host: Host, epochs: int, validation: Validation | None, processes: Processes
+    ) -> None:
+        self.model = host
+        self._run, self._callbacks, self._epochs = run, run.callbacks, epochs
+        self._validation, self._processes = validation, processes
+        self._means: dict[str, Mean] = {}
+        self._meter = Meter(())
+        self._state: LoopState | None = None
+        self._batches: Batches | None = None
+        self._pending: TrainingState | None = None
+        # The index and the raw data of the batch that is under way, how many are done, and what the epoch was given.
+        self._under_way: tuple[int, Any] | None = None
+        self._given: dict[str, Any] | None = None
+        self._begun = False
+        self._logs: dict[str, Any] = {}
+        self._notes_rate = bool(run.callbacks.roles.setting_rate)
+
+    @property
+    def history(self) -> History:
+        """The logs of every epoch, and `explain()`."""
+        return self._run.history
+
+    # The three parts of a loop -------------------------------------------------------------------------------------
+
+    def epochs(self) -> Iterator[int]:
+        """Give the indices of the epochs, from where an interrupted run stopped, until the last or until a callback stops.
+
+        Yields:
+            The index of the epoch, from 0.
+        """
+        state = self._state
+        assert state is not None
+        epoch = 0
+        if self._pending is not None:
+            epoch = self._pending.epoch
+            if self._pending.stopped:
+                return
+        while epoch < self._epochs:
+            if self._pending is None or not self._pending.batch:
+                self._means.clear()
+            self._begun, self._given = True, None
+            self._run.call("on_epoch_begin", epoch)
+            yield epoch
+            again = self._finish_epoch()
+            if again is not None:
+                self._pending, epoch = again, again.epoch
+                continue
+            self._pending = None
+            epoch += 1
+            if self.model.stop_training or self._callbacks.paused is not None:
+                return
+
+    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """Give what a loader gives, from where an interrupted run stopped, until a callback stops the run.
+
+        Args:
+            loader: A `DataLoader`, or anything that gives batches; once in each epoch.
+
+        Yields:
+            What the loader yields, as it is.
+
+        Raises:
+            ValueError: Outside `epochs()`; and when the run can't be resumed with these data.
+        """
+        if not self._begun or self._under_way is not None:
+            raise ValueError(
+                "`batches` belongs inside `for epoch in run.epochs():`, one loop over batches at a time. Join several loaders "
+                "with `zip`."
+            )
+        state, pending = self._state, self._pending
+        assert state is not None
+        if self._batches is None or self._batches.source is not loader:
+            self._batches = _as_they_are(loader)
+            self._callbacks.set_params({**(self._callbacks.params or {}), "steps": self._batches.num_batches})
+        state.bind(self._batches, pending)
+        done = 0 if pending is None else pending.batch
+        if pending is not None and done:
+            # The body of the epoch may have changed what the state of its middle has.
+            state.restore(pending)
+            self._meter = _meter(self._means)
+        begin = self._callbacks.caller("on_train_batch_begin")
+        for raw in self._batches.epoch(done):
+            if begin is not None:
+                self._run.call("on_train_batch_begin", done, BatchLogs(done, (raw, None, None)))
+            self._under_way = done, raw
+            yield raw
+            self._finish_batch()
+            done += 1
+            # Several processes end together, when the epoch does.
+            if self._processes.alone and (self.model.stop_training or self._callbacks.paused is not None):
+                return
+
+    def step(self, **values: Any) -> None:
+        """Take note of what a batch measured; nothing is read from the device.
+
+        The epoch's logs have the means, in which a batch counts by its number of samples.
+
+        Args:
+            **values: Numbers or tensors by name, such as `loss=loss`: one for the batch, or one for each sample.
+
+        Raises:
+            ValueError: Outside `batches()`.
+        """
+        if self._under_way is None:
+            raise ValueError("`step` belongs inside `for batch in run.batches(loader):`, once for each batch.")
+        if self._notes_rate:
+            for rate in rates_of(self.model):
+                rate.note_used()
+        shape: Sequence[int] = getattr(first_leaf(self._under_way[1]), "shape", ())
+        weight = int(shape[0]) if shape else 1
+        known = len(self._means)
+        for name, value in values.items():
+            mean = self._means.get(name)
+            if mean is None:
+                mean = self._means[name] = Mean(name)
+            value = value.detach() if isinstance(value, torch.Tensor) else value
+            mean.update_state(value, weight if getattr(value, "ndim", 0) == 0 else None)
+        if len(self._means) != known:
+            self._meter = _meter(self._means)
+
+    def end_epoch(self, **values: Any) -> None:
+        """Add to the epoch's logs what was measured when its batches were done, such as `val_loss=measure()`.
+
+        Args:
+            **values: Numbers or tensors by name, those of validation with `val_` before it.
+
+        Raises:
+            ValueError: Outside `epochs()`.
+        """
+        if not self._begun:
+            raise ValueError("`end_epoch` belongs inside `for epoch in run.epochs():`, after the batches.")
+        self._given = {**(self._given or {}), **values}
+
+    # The hooks at the ends ------------------------------------------------------------------------------------------
+
+    def _finish_batch(self) -> None:
+        if self._under_way is None:
+            return
+        (index, raw), self._under_way = self._under_way, None
+        if self._callbacks.listens("on_train_batch_end"):
+            logs = BatchLogs(index, (raw, None, None), source=self._meter)
+            self._run.call("on_train_batch_end", index, logs)
+            if self._callbacks.calls_others("on_train_batch_end"):
+                # They may have kept it, and the next step changes what it would read.
+                logs.own()
+
+    def _finish_epoch(self) -> TrainingState | None:
+        """Call the hooks of the end of an epoch; return the state to go back to, when a callback asked for one."""
+        self._finish_batch()
+        self._begun = False
+        state, epoch = self._state, self._callbacks.progress.epoch
+        assert state is not None
+        if self._callbacks.paused is not None:
+            return None
+        if state.rollback is None:
+            logs = dict(zip(self._meter.names, self._meter.read(), strict=True)) if self._means else {}
+            logs.update(self._given or {})
+            if self._validation is not None:
+                self._run.call("on_test_begin")
+                measured = dict(self._validation())
+                self._run.call("on_test_end", measured)
+                logs.update((f"val_{name}", value) for name, value in measured.items())
+            for rate in rates_of(self.model) if self._notes_rate else ():
+                logs.setdefault(rate.key, rate.used)
+            self._logs = self._processes.means(logs)
+            self._run.call("on_epoch_end", epoch, dict(self._logs))
+            self.model.stop_training = self._processes.any(self.model.stop_training)
+        again = state.take_rollback()
+        if again is None:
+            state.keep()
+        return again
+
+
+@contextmanager
+def loop(
+    module: torch.nn.Module,
+    optimizer: Any = None,
+    callbacks: Any = None,
+    *,
+    epochs: int,
+    scheduler: Any = None,
+    validation: Validation | None = None,
+    logs: Iterable[str] = (),
+    keep: Iterable[Any] = (),
+    accelerator: Any = None,
+    verbose: int = 0,
+) -> Iterator[Loop]:
+    """Run callbacks in a training loop of your own, with their timing in `fit`.
+
+    `BackupAndRestore` continues an interrupted loop where it was, on the CPU bit for bit: weights, optimizer, scheduler,
+    callbacks, random generators, and the place in the loader.
+
+    Args:
+        module: The network.
+        optimizer: Its torch optimizer, or a list of several.
+        callbacks: oncue's or Keras's callbacks.
+        epochs: How many epochs the run has.
+        scheduler: What sets the learning rate, or a list; your loop calls its `step`. A rate that a callback sets stays
+            set: what the scheduler computes the next from is scaled with it.
+        validation: A function that measures when an epoch ends, and returns values by name; they are logged with `val_`.
+        logs: The names that every epoch will log. What callbacks watch is then checked before the first step.
+        keep: Further objects with `state_dict` and `load_state_dict` whose state belongs to the run, such as a `GradScaler`.
+        accelerator: The `Accelerator` of Accelerate, or the `Fabric` of Lightning, that prepared module and optimizer.
+        verbose: What callbacks find in `params`.
+
+    Yields:
+        A `Loop`, with `epochs()`, `batches(loader)`, `step(**values)`, `end_epoch(**values)` and `history`.
+
+    Raises:
+        ValueError: For a callback that a loop of one's own can't serve, with what to use instead.
+
+    Example:
+        >>> from oncue.callbacks import EarlyStopping
+        >>> net = torch.nn.Linear(2, 1)
+        >>> sgd = torch.optim.SGD(net.parameters(), lr=0.0)
+        >>> x, y = torch.ones(8, 2), torch.ones(8, 1)
+        >>> with loop(net, sgd, [EarlyStopping("loss", patience=2)], epochs=10) as run:
+        ...     for epoch in run.epochs():
+        ...         for batch in run.batches([(x, y)]):
+        ...             loss = torch.nn.functional.mse_loss(net(batch[0]), batch[1])
+        ...             loss.backward()
+        ...             sgd.step()
+        ...             run.step(loss=loss)
+        >>> len(run.history.history["loss"])
+        3
+    """
+    optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [] if optimizer is None else [optimizer]
+    schedulers = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
+    processes = Processes(accelerator)
+    run = HostedRun(callbacks, LACKS)
+    host = Host(processes.unwrapped(module), optimizers, schedulers)
+    made = Loop(run, host, epochs, validation, processes)
+    run.open(host, owner=made, writes=processes.is_main, epochs=epochs, verbose=verbose)
+    made._notes_rate |= bool(schedulers)
+    held = Held(scheduler, validation, (*keep, *processes.keep))
+    state = made._state = LoopState(host, optimizers, held, run.callbacks, made._means)
+    run.callbacks.run_state = state
+    try:
+        names = list(logs)
+        if names:
+            run.callbacks.expect(names, any(name.startswith("val_") for name in names))
+        made._pending = state.pending()
+        run.call("on_train_begin")
+        if made._pending is not None:
+            # Callbacks reset themselves when training begins, so their state is restored after that.
+            state.restore(made._pending)
+            made._meter = _meter(made._means)
+            state.note_resumed(made._pending)
+        else:
+            state.keep()
+        yield made
+        if made._begun and made._given is not None:
+            # The loop over epochs was left by `break` in one that was done.
+            made._finish_epoch()
+        run.end(made._logs)
+    except BaseException as error:
+        run.fail(error)
+        raise
+    finally:
+        # The history keeps the list, and this would keep the data.
+        run.callbacks.run_state = None
+
+
+class _AsItIs(BatchConverter):
+    """Leaves what a loader gives as it is."""
+
+    def __call__(self, data: Any, index: int) -> Any:
+        return data
+
+
+def _as_they_are(loader: Iterable[Any]) -> Batches:
+    convert = _AsItIs(type(loader).__name__, torch.device("cpu"))
+    if isinstance(loader, DataLoader):
+        return loader_batches(loader, convert)
+    if isinstance(loader, (list, tuple)):
+        return IndexedBatches(loader, lambda at: loader[at[0]], convert, batch_size=1)
+    return StreamBatches(loader, convert)
+
+
+def _meter(means: Mapping[str, Mean]) -> Meter:
+    return Meter(list(means.items()))
