@@ -265,7 +265,7 @@ def test_large_tensors_are_copied_only_when_they_are_written(monkeypatch: pytest
     for index in range(40):
         module.register_buffer(f"buffer_{index}", torch.zeros(2**17))
     with Trial(module):
-        module(tensor(X))
+        module(torch.ones(2, 4))
     # Up to 16 MiB of buffers, and what is small.
     assert max(copied) == 2**19 and sum(copied) <= 2**24 + 2**12
     copied.clear()
@@ -427,10 +427,11 @@ def test_a_weight_that_a_call_makes_is_made_once() -> None:
 @cpu_only("NumPy writes into the memory of the host")
 def test_what_numpy_writes_is_put_back_or_said() -> None:
     array, table, file = np.zeros(5), np.zeros(LARGE), np.zeros(LARGE, dtype=object)
-    small, shared = torch.zeros(5), np.zeros((LARGE, 2), "int64").T
+    memory, shared = np.zeros(5), np.zeros((LARGE, 2), "int64").T
+    small = torch.from_numpy(memory)
     module = Holder(array=array, table=table, items={"file": file}, small=small, shared=shared)
     with Trial(module):
-        array[1] = small.numpy()[2] = file[3] = 1
+        array[1] = memory[2] = file[3] = 1
     assert not array.any() and not small.any() and not file.any()
     with pytest.warns(
         UserWarning, match=r"`Holder.table`, `Holder.shared` were changed while .* `self.training` is true"
