@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,8 @@ from keras_models.side_by_side import X, Y, fit, same, twins
 
 import oncue
 from helpers import normal, tensor, to_numpy
-from oncue.with_keras.graph import GraphForward, is_plain
+from oncue.nested import flatten
+from oncue.with_keras.graph import GraphForward, LayerForward, is_plain
 from oncue.with_keras.quick_layers import quick_call
 
 LAYERS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
@@ -45,7 +47,9 @@ LAYERS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
     ("LSTM", {"units": 3, "use_bias": False}, (5, 4)),
     ("LSTM", {"units": 3, "activation": "relu"}, (5, 4)),
     ("LSTM", {"units": 3, "go_backwards": True, "return_sequences": True}, (5, 4)),
+    ("LSTM", {"units": 3, "return_state": True}, (5, 4)),
     ("GRU", {"units": 3, "return_sequences": True}, (5, 4)),
+    ("GRU", {"units": 3, "return_state": True, "return_sequences": True, "go_backwards": True}, (5, 4)),
     ("GRU", {"units": 3, "use_bias": False}, (5, 4)),
     ("GRU", {"units": 3, "reset_after": False}, (5, 4)),
 ]
@@ -72,7 +76,7 @@ def test_a_quick_layer_is_the_layer(
     for call in (layer, quick_call(layer) or layer.call):
         layer.set_weights(before)
         x = tensor(normal(6, *shape, seed=3)).requires_grad_()
-        outputs = call(x, training=training) if trains else call(x)
+        outputs = torch.cat([part.flatten() for part in flatten(call(x, training=training) if trains else call(x))])
         weights = [weight.value for weight in layer.trainable_weights]
         # Of a sum of what was normalized no gradient is left but rounding.
         factors = torch.linspace(0.1, 1.0, outputs.numel(), device=outputs.device).view(outputs.shape)
@@ -89,15 +93,63 @@ def test_which_layers_are_quick(keras: ModuleType) -> None:
         layer.build((None, *shape))
         if quick_call(layer) is None:
             slow.append(place)
-    odd = ("channels_first", "dilation_rate", "renorm", "activation", "go_backwards", "reset_after")
+    odd = ("dilation_rate", "renorm", "activation", "reset_after")
     expected = [
         place
         for place, (name, options, _) in enumerate(LAYERS)
         if "channels_first" in options.values()
         or (name.startswith(("LSTM", "GRU", "Batch", "Separable")) and any(key in options for key in odd))
     ]
-    assert slow == expected and len(slow) == 7
+    assert slow == expected and len(slow) == 6
     assert quick_call(keras.layers.Dense(1)) is None
+
+
+MASKS = {
+    "ends": [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]],
+    "begins": [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]],
+    "holes": [[1, 0, 1, 0, 0], [1, 1, 0, 1, 1], [0, 1, 1, 1, 0], [1, 0, 0, 0, 1]],
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_masked_sequences(keras: ModuleType, name: str, mask: str) -> None:
+    for chosen in itertools.product((True, False), repeat=3):
+        options = dict(zip(("return_sequences", "go_backwards", "zero_output_for_mask"), chosen, strict=True))
+        layer = getattr(keras.layers, name)(3, **options)
+        layer.build((None, 5, 2))
+        found = []
+        for call in (layer.call, quick_call(layer)):
+            x = tensor(normal(4, 5, 2, seed=1)).requires_grad_()
+            outputs = call(x, mask=tensor(MASKS[mask]).bool())
+            (gradient,) = torch.autograd.grad((outputs**2).sum(), [x])
+            found.append([to_numpy(outputs), to_numpy(gradient)])
+        same(*found)
+
+
+def test_quick_layers_in_a_model_that_is_called_as_it_is(keras: ModuleType) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = keras.layers
+            self.words = layers.Embedding(7, 4, mask_zero=True)
+            self.inner = [layers.Bidirectional(layers.LSTM(3, return_sequences=True)), layers.GRU(3), layers.Dense(1)]
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            hidden = self.words(inputs)
+            for layer in self.inner:
+                hidden = layer(hidden)
+            return hidden
+
+    tokens = np.maximum(0, (np.arange(200).reshape(40, 5) * 7 % 11 % 7) - np.arange(5)).astype("int64")
+    models = twins(keras, lambda keras: Own(), lambda keras: {"optimizer": "adam", "loss": "mse"})
+    same(fit(models[0], tokens, Y), fit(oncue.Model(models[1]), tokens, Y))
+    run = oncue.Model(models[1])._graph_forward
+    assert isinstance(run, LayerForward) and len(run._quick) == 3
+    # Nothing is left on the layers, even by a call that fails.
+    with pytest.raises(ValueError, match="Exception encountered|incompatible|rank|shape|dim"):
+        run(tensor(normal(2, 3, 4, 5)), False)
+    assert not any("call" in vars(layer) for layer in models[1]._flatten_layers())
 
 
 def nested(keras: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from types import ModuleType
@@ -100,6 +102,22 @@ def test_it_shows_what_the_keras_model_has(keras: ModuleType, capsys: pytest.Cap
     with pytest.raises(AttributeError, match="gamma"):
         _ = model.gamma
     assert model(X[:2]).shape == inner(X[:2]).shape
+
+
+def test_copies_have_a_keras_model_of_their_own(keras: ModuleType) -> None:
+    inner = dense(keras)
+    inner.compile(keras.optimizers.Adam(0.01), "mse")
+    model = oncue.Model(inner)
+    fit(model, epochs=1)
+    for made in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(made) is KerasModel and made.keras_model is not inner
+        same(made.get_weights(), model.get_weights())
+        assert int(made.keras_model.optimizer.iterations) == 5
+    first, second = fit(copy.deepcopy(model), epochs=1), fit(model, epochs=1)
+    same(first, second)
+    clone = oncue.models.clone_model(model)
+    assert type(clone) is KerasModel and clone.keras_model is not inner
+    assert oncue.models.clone_model(inner).count_params() == inner.count_params()
 
 
 def test_another_backend_is_refused_with_what_to_type(keras: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation
+from oncue.layers.real_keras import clone_keras_model, is_keras_model
 from oncue.models.model import Model
 from oncue.models.sequential import Sequential
 from oncue.nested import flatten, map_leaves
@@ -21,7 +22,7 @@ def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[
     """Make a model of the same architecture, with new layers and newly initialized weights; it is not compiled.
 
     Args:
-        model: A `Sequential`, a functional model, or a `Model` around a torch module.
+        model: A `Sequential`, a functional model, a `Model` around a torch module or around a model of Keras.
         input_tensors: Symbolic inputs for the new model, nested as those of `model`; new ones by default.
         clone_function: Takes a layer and returns the one to use in its place (not called for inputs); by default a new
             layer of the same configuration.
@@ -41,6 +42,9 @@ def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[
     if clone_function is not None and not callable(clone_function):
         raise ValueError(f"`clone_function` must be a function of a layer; got {clone_function!r}.")
     clone = _fresh if clone_function is None else clone_function
+    inner = vars(model).get("keras_model") if isinstance(model, Model) else model
+    if is_keras_model(inner):
+        return Model(clone_keras_model(inner, input_tensors, clone_function))
     if isinstance(model, Sequential):
         return _sequential(model, input_tensors, clone)
     if isinstance(model, Model) and model._graph is not None:

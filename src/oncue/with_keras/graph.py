@@ -1,4 +1,4 @@
-"""GraphForward: the forward pass of a Keras model of built-in layers, without what Keras looks at in each call of a layer.
+"""The forward passes of Keras models: by a graph of built-in layers where that is all, or with quicker layers among others.
 
 `Layer.__call__` converts, checks, names and notes, which takes longer than many a layer computes. Where a model is a graph of
 Keras's own layers that all work in float32 and know no masks, none of that has an effect after the first batch of a shape.
@@ -73,6 +73,51 @@ class GraphForward:
         return self._model(x, training=training)
 
 
+class LayerForward:
+    """Runs a Keras model by its own call, in which some of its layers are quicker.
+
+    Args:
+        model: A built model.
+        told: Whether its call takes `training`.
+    """
+
+    def __init__(self, model: Any, told: bool) -> None:
+        self._model, self._told = model, told
+        self._layers = keras_private.layers_of(model)
+        found = [(vars(layer), quick_call(layer)) for layer in self._layers if _may_be_quick(layer)]
+        self._quick = [(state, call) for state, call in found if call is not None]
+
+    def is_current(self) -> bool:
+        """Return whether the model still has the same layers, and they may still be quick."""
+        layers = keras_private.layers_of(self._model)
+        states = [id(state) for state, _ in self._quick]
+        known = [id(vars(layer)) for layer in layers if _may_be_quick(layer) and quick_call(layer) is not None]
+        return states == known and list(map(id, layers)) == list(map(id, self._layers))
+
+    def __call__(self, x: Any, training: bool) -> Any:
+        """Return the outputs.
+
+        Args:
+            x: The inputs, as the model takes them.
+            training: Whether it is trained.
+        """
+        try:
+            for state, call in self._quick:
+                state["call"] = call
+            return self._model(x, training=training) if self._told else self._model(x)
+        finally:
+            for state, _ in self._quick:
+                state.pop("call", None)
+
+
+def _may_be_quick(layer: Any) -> bool:
+    return (
+        type(layer) in keras_private.own_layers()
+        and layer.compute_dtype == layer.variable_dtype == "float32"
+        and keras_private.is_called_plainly(layer)
+    )
+
+
 def is_plain(model: Any) -> bool:
     """Return whether a model is a graph of Keras's own layers, in float32 and without masks, hooks and added losses.
 
@@ -81,14 +126,12 @@ def is_plain(model: Any) -> bool:
     """
     if keras_private.graph_of(model) is None or keras_private.is_distributed():
         return False
-    own, makers = keras_private.own_layers(), keras_private.makers_of_masks()
+    makers = keras_private.makers_of_masks()
     return all(
-        type(layer) in own
+        _may_be_quick(layer)
         and not isinstance(layer, makers)
         and not getattr(layer, "mask_zero", False)
-        and layer.compute_dtype == layer.variable_dtype == "float32"
         and layer.activity_regularizer is None
-        and keras_private.is_called_plainly(layer)
         for layer in keras_private.layers_of(model)
     )
 

@@ -23,7 +23,7 @@ from oncue.variable import torch_dtype
 from oncue.with_keras import keras_private
 from oncue.with_keras.files import KerasFiles
 from oncue.with_keras.forms import other_forms, whole_tracebacks
-from oncue.with_keras.graph import GraphForward, is_plain
+from oncue.with_keras.graph import GraphForward, LayerForward, is_plain
 from oncue.with_keras.measures import KerasMetric, give_back, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
 
@@ -99,7 +99,7 @@ class KerasModel(Model):
     _taken: TakenOver | None = None
     _theirs: Any = None
     _ready = False
-    _graph_forward: GraphForward | None = None
+    _graph_forward: GraphForward | LayerForward | None = None
 
     of_other_layers = frozenset(
         ("_losses", "_loss_ids", "history", "stop_training", "stop_evaluating", "stop_predicting", "optimizer")
@@ -343,7 +343,8 @@ class KerasModel(Model):
 
     def _look_at_graph(self) -> None:
         if self._graph_forward is None or not self._graph_forward.is_current():
-            self._graph_forward = GraphForward(self.keras_model) if is_plain(self.keras_model) else None
+            model = self.keras_model
+            self._graph_forward = GraphForward(model) if is_plain(model) else LayerForward(model, self._told)
 
     def train(self, mode: bool = True) -> KerasModel:
         """Put the model in training or inference mode.
@@ -510,6 +511,10 @@ class KerasModel(Model):
             setattr(self.keras_model, name, value)
         else:
             super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy is made around a copy of the Keras model, compiled as that is.
+        return KerasModel.of, (self.keras_model,)
 
     def __getattr__(self, name: str) -> Any:
         if name[:2] == "__" or "keras_model" not in self.__dict__:

@@ -7,6 +7,7 @@ batch normalization, and hundreds for an LSTM. All that is here is compared with
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -143,7 +144,9 @@ def _batch_normalization(layer: Any) -> Call | None:
     if layer.renorm:
         return None
 
-    def call(inputs: Tensor, training: bool = False) -> Tensor:
+    def call(inputs: Tensor, training: bool = False, mask: Any = None) -> Any:
+        if mask is not None:
+            return _own(layer)(inputs, training=training, mask=mask)
         x = inputs.movedim(layer.axis, 1)
         gamma = None if layer.gamma is None else layer.gamma.value
         beta = None if layer.beta is None else layer.beta.value
@@ -161,33 +164,35 @@ def _batch_normalization(layer: Any) -> Call | None:
     return call
 
 
+def _own(layer: Any) -> Call:
+    """Return the call of a layer's class, whatever stands in its place at present."""
+    return partial(type(layer).call, layer)
+
+
+Run = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
+"""From a batch of sequences to the outputs of all steps, and the states after the last one."""
+
+
 def _lstm(layer: Any) -> Call | None:
-    if not _runs_whole(layer):
-        return None
     cell = layer.cell
 
-    def call(inputs: Tensor, training: bool = False) -> Tensor:
+    def run(inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         states = [inputs.new_zeros(1, inputs.shape[0], cell.units) for _ in range(2)]
         parameters = [cell.kernel.value.t().contiguous(), cell.recurrent_kernel.value.t().contiguous()]
         if cell.use_bias:
             parameters += [cell.bias.value, torch.zeros_like(cell.bias.value)]
-        outputs, last, _ = torch.lstm(
+        outputs, last, memory = torch.lstm(
             inputs, states, one_chunk(parameters), cell.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
         )
-        return outputs if layer.return_sequences else last[0]
+        return outputs, [last[0], memory[0]]
 
-    return call
+    return _recurrent(layer, run)
 
 
 def _gru(layer: Any) -> Call | None:
-    if not _runs_whole(layer) or not layer.cell.reset_after:
-        return None
     cell = layer.cell
 
-    def call(inputs: Tensor, training: bool = False) -> Any:
-        if being_traced(inputs):
-            # A trace would have to unroll torch's operation, into more than Keras's own loop has.
-            return layer.call(inputs, training=training)
+    def run(inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         before = inputs.new_zeros(1, inputs.shape[0], cell.units)
         parameters = [_reset_first(cell.kernel.value.t()), _reset_first(cell.recurrent_kernel.value.t())]
         if cell.use_bias:
@@ -195,9 +200,9 @@ def _gru(layer: Any) -> Call | None:
         outputs, last = torch.gru(
             inputs, before, one_chunk(parameters), cell.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
         )
-        return outputs if layer.return_sequences else last[0]
+        return outputs, [last[0]]
 
-    return call
+    return _recurrent(layer, run, in_graphs=False) if cell.reset_after else None
 
 
 def _reset_first(gates: Tensor) -> Tensor:
@@ -206,11 +211,56 @@ def _reset_first(gates: Tensor) -> Tensor:
     return torch.cat([reset, update, new])
 
 
-def _runs_whole(layer: Any) -> bool:
-    """Return whether torch has one operation for all steps of a recurrent layer."""
+def _recurrent(layer: Any, run: Run, in_graphs: bool = True) -> Call | None:
+    """Return the call of a recurrent layer of which torch has one operation for all steps; None where it hasn't.
+
+    A trace would have to unroll an operation that has no form for graphs, into more than Keras's own loop has.
+    """
     import keras
 
     cell = layer.cell
     usual = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
-    others = (layer.stateful, layer.return_state, layer.go_backwards, cell.dropout, cell.recurrent_dropout)
-    return usual and not any(others)
+    if not usual or layer.stateful or cell.dropout or cell.recurrent_dropout:
+        return None
+
+    def call(sequences: Tensor, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+        by_steps = initial_state is not None or (being_traced(sequences) and not in_graphs)
+        if by_steps or (mask is not None and not _is_at_the_end(mask, layer)):
+            return _own(layer)(sequences, initial_state=initial_state, mask=mask, training=training)
+        if mask is not None:
+            outputs, states = _masked(run, sequences, mask, layer.go_backwards, layer.zero_output_for_mask)
+        else:
+            outputs, states = run(sequences.flip(1) if layer.go_backwards else sequences)
+        found = outputs if layer.return_sequences else states[0]
+        return (found, *states) if layer.return_state else found
+
+    return call
+
+
+def _is_at_the_end(mask: Any, layer: Any) -> bool:
+    """Return whether a mask leaves out nothing but steps at the end of sequences, and that can be seen at no cost."""
+    if layer.return_state or layer.unroll or not mask.is_cpu or mask.ndim != 2 or being_traced(mask):
+        return False
+    steps = mask.bool()
+    return bool((steps[:, 1:] <= steps[:, :-1]).all())
+
+
+def _masked(run: Run, sequences: Tensor, mask: Tensor, backwards: bool, zeros: bool) -> tuple[Tensor, list[Tensor]]:
+    """Run sequences that end early: those of their steps that there are not repeat the last one, or give zeros.
+
+    Sequences that are gone through from their ends begin late instead, with zeros before.
+    """
+    count = sequences.shape[1]
+    lengths = mask.sum(1, keepdim=True)
+    steps = torch.arange(count)
+    if backwards:
+        sequences = _steps_of(sequences, (lengths - 1 - steps).clamp(min=0))
+        wanted = steps - (count - lengths)
+    else:
+        wanted = torch.where(steps < lengths, steps, -1) if zeros else torch.minimum(steps, lengths - 1)
+    outputs = _steps_of(run(sequences)[0], wanted.clamp(min=0)) * (wanted >= 0).unsqueeze(-1)
+    return outputs, [outputs[:, -1]]
+
+
+def _steps_of(sequences: Tensor, places: Tensor) -> Tensor:
+    return sequences.gather(1, places.unsqueeze(-1).expand(-1, -1, sequences.shape[-1]))
