@@ -102,7 +102,16 @@ class KerasModel(Model):
     _graph_forward: GraphForward | LayerForward | None = None
 
     of_other_layers = frozenset(
-        ("_losses", "_loss_ids", "history", "stop_training", "stop_evaluating", "stop_predicting", "optimizer")
+        (
+            "_called",
+            "_losses",
+            "_loss_ids",
+            "history",
+            "stop_training",
+            "stop_evaluating",
+            "stop_predicting",
+            "optimizer",
+        )
     )
 
     layers = _read("layers")
