@@ -415,6 +415,33 @@ class Variable:
         return func(*unwrap(args), **{key: unwrap(item) for key, item in (kwargs or {}).items()})
 
 
+class Projection:
+    """A constraint of a weight, as a function of the tensor that is stored.
+
+    Args:
+        constraint: A function of the weight in Keras's order of axes.
+        axes: The permutation that turns the stored tensor into that order, or None when both are the same.
+
+    Attributes:
+        constraint: The constraint.
+
+    Example:
+        >>> Projection(lambda w: w / w.sum(0), (1, 0))(torch.tensor([[1.0, 3.0]]))
+        tensor([[0.2500, 0.7500]])
+    """
+
+    def __init__(self, constraint: Callable[[torch.Tensor], torch.Tensor], axes: tuple[int, ...] | None) -> None:
+        self.constraint = constraint
+        self._axes = axes
+        self._back = None if axes is None else sorted(range(len(axes)), key=axes.__getitem__)
+
+    def __call__(self, stored: torch.Tensor) -> torch.Tensor:
+        """Return the allowed tensor, laid out as the stored one."""
+        if self._axes is None or self._back is None:
+            return self.constraint(stored)
+        return self.constraint(stored.permute(self._axes)).permute(self._back)
+
+
 def _as_trained(tensor: torch.Tensor, trainable: bool) -> torch.Tensor:
     # Only floats have gradients.
     return torch.nn.Parameter(tensor, tensor.is_floating_point() or tensor.is_complex()) if trainable else tensor

@@ -23,7 +23,7 @@ from oncue.layers.trial import Trial, building
 from oncue.layers.weight_limit import count_weight
 from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
-from oncue.variable import Variable, torch_dtype
+from oncue.variable import Projection, Variable, torch_dtype
 
 _OF_WEIGHTS = ("_regularizer", "_constraint")
 """How attributes end that say something of a weight: `kernel_regularizer`."""
@@ -762,7 +762,7 @@ class Layer(torch.nn.Module):
     def _constrain(variable: Variable, project: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         variable.constraint = None
         if project is not None:
-            variable.constraint = lambda stored: variable.from_keras(project(variable.to_keras(stored)))
+            variable.constraint = Projection(project, variable.axes)
 
     def _take_variable(self, name: str, variable: Variable) -> None:
         """Make a Variable of the user's own a weight, which is still seen at the attribute."""

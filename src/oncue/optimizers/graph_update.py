@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from oncue import backend
-from oncue.core.builtin import is_builtin
 from oncue.optimizers.adam import Adam, adam_numbers
 from oncue.optimizers.foreach import Number, Rule, lerp_
-from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.optimizer import Optimizer, own_constraint
 from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
 
@@ -57,7 +56,7 @@ class GraphUpdate:
         self._decayed = [parameter not in optimizer._undecayed for parameter in self.weights]
         self._averaged = [place for place, parameter in enumerate(self.weights) if parameter.requires_grad]
         constraints = [
-            (parameter, constraint, _is_ours(constraint)) for parameter, constraint in optimizer._constraints
+            (p, constraint, own_constraint(constraint) is not None) for p, constraint in optimizer._constraints
         ]
         self._constraints = [(place_of[id(p)], constraint) for p, constraint, ours in constraints if ours]
         self._constraints_after = [(p, constraint) for p, constraint, ours in constraints if not ours]
@@ -217,7 +216,7 @@ class GraphUpdate:
         values = []
         for group in optimizer._groups:
             rate = group["lr"]
-            numbers = optimizer.update_numbers(update - group["since"], rate)
+            numbers = optimizer.update_numbers(update - group.get("since", 0), rate)
             if decay:
                 numbers["kept"] = 1.0 - decay * (rate if optimizer._torch_decays else optimizer._rate.at(update - 1))
             values.append(numbers)
@@ -251,9 +250,10 @@ class GraphUpdate:
     def _form_now(self) -> list[Any]:
         """Return what decides which operations an update has."""
         optimizer = self.optimizer
+        pairs = [(parameter, own_constraint(constraint)) for parameter, constraint in optimizer._constraints]
         constraints = [
-            (id(parameter), id(constraint), dict(vars(constraint)), backend.epsilon()) if _is_ours(constraint) else None
-            for parameter, constraint in optimizer._constraints
+            None if own is None else (id(parameter), id(own), repr(vars(own)), backend.epsilon())
+            for parameter, own in pairs
         ]
         return [
             id(optimizer._inner),
@@ -399,10 +399,6 @@ def _kind_of(optimizer: Any) -> Callable[[Any], GraphUpdate] | None:
         return TorchGraphUpdate if usual and held and together else None
     # Asked of the class itself: a subclass that overrides any part of an update has another arithmetic than its parent.
     return GraphUpdate if "update_rule" in vars(type(optimizer)) else None
-
-
-def _is_ours(constraint: Any) -> bool:
-    return is_builtin(type(constraint))
 
 
 def _count_of(inner: torch.optim.Optimizer, parameter: Tensor) -> int:

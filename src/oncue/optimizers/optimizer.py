@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from oncue import naming
+from oncue.core.builtin import is_builtin
 from oncue.core.suggest import unknown
 from oncue.core.warn import warn
 from oncue.legacy import old_property, translate_optimizer_arguments
@@ -26,7 +27,7 @@ from oncue.optimizers.rate_source import RateSource
 from oncue.optimizers.schedules import LearningRateSchedule
 from oncue.optimizers.setting import count, factor, limit, rate, setting, share, switch
 from oncue.optimizers.weight_average import WeightAverage
-from oncue.variable import Variable
+from oncue.variable import Projection, Variable
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 """The settings of which at most one clips."""
@@ -1145,6 +1146,18 @@ class Optimizer:
     def __repr__(self) -> str:
         """Name the class and the learning rate."""
         return f"<{type(self).__name__} name={self.name} learning_rate={self._rate.source!r}>"
+
+
+def own_constraint(constraint: Any) -> Any:
+    """Return the constraint of oncue's own that a weight has, None for one of the user's, which might do anything.
+
+    Example:
+        >>> from oncue.constraints import NonNeg
+        >>> own_constraint(NonNeg()) is None, own_constraint(lambda w: w) is None
+        (False, True)
+    """
+    inner = constraint.constraint if isinstance(constraint, Projection) else constraint
+    return inner if is_builtin(type(inner)) else None
 
 
 def _as_variable(variable: Any, label: str) -> Any:

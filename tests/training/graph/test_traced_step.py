@@ -149,6 +149,23 @@ def test_an_optimizer_that_keeps_needing_other_operations_runs_eagerly(quick: No
     assert "ran eagerly" in model.step_account
 
 
+def test_a_constraint_that_a_callback_changes_counts_from_the_next_step(quick: None) -> None:
+    class Tightens(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch == 2:
+                self.model.layers[0].kernel_constraint.max_value = 0.5
+
+    def constrained() -> Any:
+        keras.utils.set_random_seed(0)
+        rule = keras.constraints.MaxNorm(0.9)
+        return keras.Sequential([layers.Input((6,)), layers.Dense(3, kernel_constraint=rule)])
+
+    model = assert_same(constrained, OPTIMIZERS["sgd"], lambda: [Tightens()], validation_data=None, epochs=1)
+    assert "as one compiled graph" in model.step_account
+    assert model._plan.graphs.steps["train"]._update._constraints
+    assert 0.4 < np.linalg.norm(model.get_weights()[0], axis=0).max() < 0.501
+
+
 def test_a_scale_of_the_loss_that_a_callback_sets_counts_where_the_update_follows(quick: None) -> None:
     class Own(keras.optimizers.SGD):
         """Not compiled: it might compute anything."""
