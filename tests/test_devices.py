@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.name not in ("helpers.py", Path(__file__).name)]
 # Files that may do what others may not.
 READS_ITSELF = {
+    "layers/test_trial.py": "the test that lets NumPy write is marked",
     "optimizers/test_learning_rate.py": "a learning rate has a method `numpy` of its own",
     "training/test_device_reads.py": "it counts such calls",
 }
@@ -178,6 +179,7 @@ PINS = {
     "layers/test_inputs_from_the_cpu.py": "puts weights on a device that every machine has",
     "training/graph/test_lstm.py": "all of its tests are marked",
     "training/graph/test_matrix_training.py": "the test of autocast is marked",
+    "training/graph/test_python_in_a_step.py": "the test of autocast is marked",
 }
 RULES = {reads: READS_ITSELF, compares: {}, hands_over: {}, pins: PINS, made_at_import: {}, forks: FORKS}
 

@@ -360,3 +360,8 @@ def test_the_parts_of_a_scheduler_without_the_name() -> None:
 
     joined = Joined()
     assert torch_private.parts_of_scheduler(joined) == [joined]
+
+
+def test_functions_of_functions_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch._C._functorch, "is_functorch_wrapped_tensor")
+    assert not torch_private.is_wrapped(torch.ones(1))

@@ -697,12 +697,11 @@ def compile_traced(
     # A whole function that comes out of torch's own cache wouldn't pass `keep`; the code inside has a cache of its own.
     uncached = cache.patch(enable_autograd_cache=False) if hasattr(cache, "enable_autograd_cache") else nullcontext()
     with torch.no_grad(), uncached:
-        whole: Callable[..., Sequence[Tensor]] = compile_fx(
-            graph, list(inputs), inner_compile=keep, config_patches=options
-        )
+        whole: Any = compile_fx(graph, list(inputs), inner_compile=keep, config_patches=options)
     inner = getattr(made[0], "current_callable", None) if len(made) == 1 else None
     if inner is None or any(node.args[0] for node in graph.graph.nodes if node.op == "output"):
-        return whole
+        function: Callable[..., Sequence[Tensor]] = whole
+        return function
     return lambda *given: inner(list(given))
 
 
@@ -725,6 +724,26 @@ def tracing_problem(error: BaseException) -> str | None:
     if "convert all Tensors to FakeTensors" in str(error):
         return "it uses a tensor that is made outside of torch's functions in each step"
     return None
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Return whether a tensor is what `torch.func` puts in place of another while one of its functions runs.
+
+    Name: `torch._C._functorch.is_functorch_wrapped_tensor`. Without it, False: a step with `vmap` runs eagerly.
+
+    Args:
+        tensor: The tensor.
+
+    Example:
+        >>> found = []
+        >>> _ = torch.func.vmap(lambda row: found.append(is_wrapped(row)) or row)(torch.ones(2, 3))
+        >>> found, is_wrapped(torch.ones(2))
+        ([True], False)
+    """
+    try:
+        return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+    except AttributeError:
+        return False
 
 
 def has_hooks(owner: torch.nn.Module | Tensor) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -21,7 +22,29 @@ _SPELLINGS = {
     "fp32": ("fp32", "float32", "32", "32-true"),
 }
 _MEANINGS = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextmanager
+def weights_cast_anew() -> Iterator[None]:
+    """Enclose a run: where the user's own `torch.autocast` is around it, weights are cast at each use.
+
+    Autocast keeps what it made of a weight until its outermost block ends, whatever an optimizer does meanwhile.
+
+    Example:
+        >>> with torch.autocast("cpu"), weights_cast_anew():
+        ...     torch.is_autocast_cache_enabled()
+        False
+    """
+    before = torch.is_autocast_cache_enabled()
+    if before and any(map(torch.is_autocast_enabled, _AUTOCAST)):
+        torch.clear_autocast_cache()
+        torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 class Precision:

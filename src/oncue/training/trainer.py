@@ -33,7 +33,7 @@ from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
-from oncue.training.precision import Precision, in_float32, inference_forward
+from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
 from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
 from oncue.training.step import make_step, own_step, unpacked
 from oncue.training.steps import Steps
@@ -642,7 +642,7 @@ class Trainer(Layer):
         around = {name: getattr(self, name) for name in names} if inside else {}
         in_hook, self._in_hook = self._in_hook, False
         try:
-            with mode(self, self.training) if inside else nullcontext():
+            with mode(self, self.training) if inside else nullcontext(), weights_cast_anew():
                 yield
         finally:
             for metric, state in kept:

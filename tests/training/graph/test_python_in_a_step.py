@@ -6,6 +6,7 @@ import functools
 import itertools
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import oncue as keras
-from helpers import normal
+from helpers import cpu_only, normal, tensor, to_numpy
 from oncue import layers
 from oncue.callbacks import LambdaCallback
 
@@ -462,3 +463,70 @@ def test_modules_are_themselves_after_a_trace_that_failed() -> None:
     net = next(module for module in model.modules() if isinstance(module, Net))
     assert type(net.buffer_mean) is Tensor and (net.last is None or type(net.last) is Tensor)
     assert all(type(weight.detach()) is Tensor and weight.grad is None for weight in net.parameters())
+
+
+# Around a step and in it -----------------------------------------------------------------------------------------------
+
+
+@cpu_only("it casts on the CPU")
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("first", [True, False])
+def test_autocast_around_a_run_counts_in_that_run_only(first: bool) -> None:
+    left = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([layers.Input((6,)), layers.Dense(5, "tanh"), layers.Dense(2)])
+        model.compile("sgd", "mse", jit_compile=jit)
+        losses = []
+        for inside in (first, not first, first):
+            with torch.autocast("cpu", torch.bfloat16) if inside else nullcontext():
+                losses += model.fit(X, Y, batch_size=4, shuffle=False, verbose=0).history["loss"]
+                losses.append(model.evaluate(X, Y, batch_size=4, verbose=0))
+            assert bool(np.abs(model.predict(X, verbose=0)).max())
+        left.append([*losses, *[weight.sum() for weight in model.get_weights()]])
+    # Half the precision would be off by a thousandth.
+    np.testing.assert_allclose(*left, rtol=1e-6, atol=1e-6)
+    assert torch.is_autocast_cache_enabled()
+
+
+def test_weights_are_cast_anew_in_each_step_where_autocast_is_around_a_run() -> None:
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(2)])
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    with torch.autocast(keras.backend.device().type, torch.bfloat16):
+        losses = model.fit(X[:4], Y[:4], batch_size=4, epochs=3, verbose=0).history["loss"]
+    assert losses == sorted(losses, reverse=True) and len(set(losses)) == 3
+
+
+def by_rows(net: Any, x: Tensor) -> Tensor:
+    return x + torch.func.vmap(lambda row: torch.tanh(row) * net.one.bias)(x)
+
+
+def by_a_slope(net: Any, x: Tensor) -> Tensor:
+    found: Tensor = torch.func.grad(lambda inner: torch.tanh(inner * net.one.bias).sum())(x)
+    return found
+
+
+@pytest.mark.parametrize("does", [by_rows, by_a_slope])
+def test_functions_of_functions_are_refused_and_leave_all_as_it_was(does: Any, refused: Any) -> None:
+    refused(network(does), X, Y, "computed from weights", metrics=["mae"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_batch_that_a_step_writes_to_is_written_to_once() -> None:
+    class Scaling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.out(x.mul_(0.5) if self.training else x)
+
+    left = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        model, x = keras.Model(Scaling()), tensor(X)
+        model.compile("sgd", "mse", jit_compile=jit)
+        losses = model.fit(x, tensor(Y), batch_size=4, epochs=3, shuffle=False, verbose=0).history["loss"]
+        left.append([*losses, *model.get_weights()[0].ravel(), *to_numpy(x).ravel()])
+    assert model.step_account.startswith("The steps ran as one compiled graph;")
+    np.testing.assert_allclose(*left, rtol=1e-5)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from oncue import torch_private
 from oncue.training.graph.draws import DRAWN, GraphGenerator
 from oncue.training.graph.refusal import RefusalError
 from oncue.training.graph.replaced import REPLACED
@@ -86,7 +87,8 @@ class Finding(_Operations):
         return result
 
     def _one(self, tensor: Tensor) -> Tensor:
-        if id(tensor) not in self._known:
+        # What `torch.func` makes of a tensor is gone when its function ends.
+        if id(tensor) not in self._known and not torch_private.is_wrapped(tensor):
             self._known.add(id(tensor))
             self.found[id(tensor)] = FoundTensor(tensor)
         return tensor
@@ -100,7 +102,19 @@ class Finding(_Operations):
 
     def put_back(self) -> dict[int, Tensor]:
         """Put the values back that were changed, and return what they were changed to, by the tensors' identities."""
-        return {key: now for key, found in self.found.items() if (now := found.put_back()) is not None}
+        changed: dict[int, Tensor] = {}
+        failures: list[Exception] = []
+        for key, found in self.found.items():
+            try:
+                now = found.put_back()
+            except Exception as failure:
+                failures.append(failure)
+            else:
+                if now is not None:
+                    changed[key] = now
+        if failures:
+            raise failures[0]
+        return changed
 
 
 class FoundTensor:

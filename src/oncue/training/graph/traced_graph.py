@@ -80,6 +80,7 @@ class TracedGraph:
         self._record = record
         self._recorded: RecordedGraph | None = None
         self._compiler, self._compiled = compiler, compiled
+        self._settings = _settings(function.model.device)
         self._graph = self._made(list(leaves))
         self._call: Callable[..., Sequence[Tensor]] | None = None
         self._watched = Watched(_owners_of(function), function.model.of_other_layers)
@@ -102,7 +103,8 @@ class TracedGraph:
         self._call = None
         updated = self._tensors_of_update()
         return (
-            len(updated) != len(self._updated)
+            _settings(self.function.model.device) != self._settings
+            or len(updated) != len(self._updated)
             or not all(map(is_, updated, self._updated))
             or (self._watched.changed() is not None)
         )
@@ -123,16 +125,16 @@ class TracedGraph:
         flushes = _flushes_denormals()
         trial = partial(self._as_before, losses, rewinder())
         try:
-            begin_states(model, trial, partial(self._only_run, leaves))
+            begin_states(model, trial, lambda: self._only_run(_copied(leaves)))
             with trial():
-                found, changed, expected = self._run(leaves)
+                found, changed, expected = self._run(_copied(leaves))
                 drawn = torch.get_rng_state()
             self._list_state(found)
             with trial():
                 traced, outcome = self._trace(leaves)
             with trial():
                 copies = self._copies()
-                given = traced(*copies, *leaves)
+                given = traced(*copies, *_copied(leaves))
                 _compare_draws(drawn)
             self._compare(expected, _outcome_like(outcome, given), changed, found, copies, _ROUNDING)
             traced, inputs = _trimmed(traced, len(outcome.needed)), [*self.state, *leaves]
@@ -143,7 +145,7 @@ class TracedGraph:
             stepwise = copies
             with trial():
                 copies = self._copies()
-                given = graph(*copies, *leaves)
+                given = graph(*copies, *_copied(leaves))
                 _compare_draws(drawn)
             self._compare_updates(stepwise, copies)
             partly = Outcome(list(given), None, [], [])
@@ -220,7 +222,8 @@ class TracedGraph:
                 if tensor.requires_grad and key not in known:
                     if not tensor.is_leaf:
                         raise RefusalError(
-                            f"it uses a tensor of shape {tuple(tensor.shape)} that was computed from weights before the step"
+                            f"it uses a tensor of shape {tuple(tensor.shape)} that was computed from weights before the step, "
+                            "or by `torch.func`"
                         )
         self.state = list(state.values())
 
@@ -369,6 +372,18 @@ def _compare_draws(drawn: Tensor) -> None:
     """Refuse a graph after which torch's generator isn't where it is after the step itself."""
     if not torch.equal(torch.get_rng_state(), drawn):
         raise RefusalError("each step seeds torch's generator, or draws from it, in another way than a graph would")
+
+
+def _settings(device: torch.device) -> tuple[Any, ...]:
+    """Return what torch was told to compute differently in what follows."""
+    kind = device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return autocast, torch.get_default_dtype(), torch.get_default_device(), torch.are_deterministic_algorithms_enabled()
+
+
+def _copied(leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of a batch's tensors, which a step may write to."""
+    return [leaf.detach().clone().requires_grad_(leaf.requires_grad) for leaf in leaves]
 
 
 def _flattened(outcome: Outcome) -> list[Tensor]:
