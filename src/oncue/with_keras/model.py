@@ -103,14 +103,9 @@ class KerasModel(Model):
 
     of_other_layers = frozenset(
         (
-            "_called",
-            "_losses",
-            "_loss_ids",
-            "history",
-            "stop_training",
-            "stop_evaluating",
-            "stop_predicting",
-            "optimizer",
+            # Of each layer, and of recurrent cells, which make masks for each call.
+            *("_called", "_losses", "_loss_ids", "_dropout_mask", "_recurrent_dropout_mask"),
+            *("history", "stop_training", "stop_evaluating", "stop_predicting", "optimizer"),
         )
     )
 
