@@ -300,3 +300,14 @@ def test_arithmetic() -> None:
 def test_what_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         keras.Variable(**given)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_constraint_goes_with_a_copy(again: Callable[[Any], Any]) -> None:
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(2, kernel_constraint=keras.constraints.MaxNorm(0.5))])
+    copied = again(model)
+    copied.layers[0].kernel_constraint.max_value = 0.25
+    for one, norm in ((copied, 0.25), (model, 0.5)):
+        one.compile("sgd", "mse")
+        one.fit(samples(4), samples(2), verbose=0)
+        assert np.linalg.norm(one.get_weights()[0], axis=0).max() <= norm + 1e-3
