@@ -19,6 +19,7 @@ import torch
 from test_imports import LOOKS_BELOW, ROOMS
 
 import oncue as keras
+from helpers import on_the_same_memory
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, CSVLogger, ReduceLROnPlateau
 from oncue.checkpoints.writer import Writer
@@ -99,12 +100,13 @@ class PowerCut(Callback):
             raise ConnectionError
 
 
-def _train(*further: Callback) -> None:
+def _train(*further: Callback, jit: bool = False) -> None:
     keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
     y = x.sum(axis=1, keepdims=True)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation="relu"), layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(0.1), loss="mse", metrics=["mae"])
+    model.compile(keras.optimizers.Adam(0.1), loss="mse", metrics=["mae"], jit_compile=jit)
+    model._plan.graphs.record = on_the_same_memory if jit else None
     callbacks = [
         BackupAndRestore("backup", save_freq=3),
         ReduceLROnPlateau("loss", patience=1, min_delta=10),
@@ -129,18 +131,37 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str
     return first, second
 
 
+@pytest.fixture(scope="module")
+def calls_of_a_graph(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The calls of a run whose steps are graphs, without the C++ compiler."""
+    called: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("graph"))
+        patch.setattr("torch._inductor.compile_fx.compile_fx", _given_back)
+        with _watched(called):
+            _train(jit=True)
+    return called
+
+
+def _given_back(graph: Any, inputs: Any, **options: Any) -> Any:
+    return graph
+
+
 @pytest.mark.parametrize("title", JOURNEYS)
-def test_a_journey_is_the_order_of_the_calls(title: str, calls: tuple[list[str], list[str]]) -> None:
+def test_a_journey_is_the_order_of_the_calls(
+    title: str, calls: tuple[list[str], list[str]], calls_of_a_graph: list[str]
+) -> None:
     places = [f"{path}:{name}" for path, name in PLACE.findall(SECTIONS[title])]
     assert len(places) >= 10
     # A backup travels from one run to the next, everything else within one.
-    rest = iter([*calls[0], *calls[1]] if title == "How a backup travels" else calls[0])
+    of = {"How a backup travels": [*calls[0], *calls[1]], "How a step becomes a graph": calls_of_a_graph}
+    rest = iter(of.get(title, calls[0]))
     for place in places:
         assert place in rest, f"{place} is not called after what stands before it"
 
 
-def test_the_journeys_are_four() -> None:
-    assert len(JOURNEYS) == 4
+def test_the_journeys_are_five() -> None:
+    assert len(JOURNEYS) == 5
 
 
 @pytest.mark.parametrize("kind", ["layers", "torch"])
