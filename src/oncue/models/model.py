@@ -15,7 +15,6 @@ from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.layers.modes import take_in
-from oncue.layers.own_arrays import own_arrays, put_own_arrays
 from oncue.layers.real_keras import is_keras_model
 from oncue.layers.trial import Trial
 from oncue.legacy import renamed
@@ -326,18 +325,6 @@ class Model(Trainer):
     def weights(self) -> list[Any]:
         """All weights, layer by layer, in Keras's order."""
         return list(variables_of(self if self.module is None else self.module))
-
-    def get_own_arrays(self) -> dict[str, Any]:
-        """Return copies of what layers save besides weights, in a `save_own_variables` of their own.
-
-        Returns:
-            Something that `set_own_arrays` understands; empty for most models.
-        """
-        return own_arrays(self)
-
-    def set_own_arrays(self, arrays: dict[str, Any]) -> None:
-        """Let layers load what `get_own_arrays` returned, together with the weights that they have now."""
-        put_own_arrays(self, arrays)
 
     # Files -------------------------------------------------------------------------------------------------------
 

@@ -938,6 +938,10 @@ class Optimizer:
                 )
             self._average.overwrite()
 
+    def further_parts(self) -> list[tuple[str, Any]]:
+        """Return the objects, by names, that have settings besides those of the optimizer itself; most have none."""
+        return []
+
     # State, as Keras lists it.
 
     def slots(self) -> dict[str, list[Tensor]]:

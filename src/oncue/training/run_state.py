@@ -21,7 +21,6 @@ from oncue.feeding.batch import Batches, OtherDataError
 from oncue.feeding.data_state import DataState
 from oncue.feeding.parts import data_sets_of
 from oncue.layers.modes import leave_in_eval, left_in_eval
-from oncue.layers.own_arrays import own_arrays, put_own_arrays
 from oncue.nested import flatten
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
@@ -108,7 +107,7 @@ class RunState:
             self.fingerprint()
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode(self._weights(), {}, "`weights`")
-            encode(own_arrays(self._model), {}, "`save_own_variables`")
+            encode(self._model.get_own_arrays(), {}, "`save_own_variables`")
         roles = self._callbacks.roles
         if asked or roles.saving or roles.keeping:
             # What is read for the first time above may have been opened only then.
@@ -213,7 +212,7 @@ class RunState:
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
             "metrics": [metric.get_state() for metric in _measures(model)] if inside else None,
             "layers": layer_states(model),
-            "own_arrays": own_arrays(model),
+            "own_arrays": model.get_own_arrays(),
             "loss_weights": _tensors_in_loss_weights(model),
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
@@ -374,7 +373,7 @@ class RunState:
             if len(factors) == len(saved_factors):
                 for factor, saved in zip(factors, saved_factors, strict=True):
                     factor.copy_(saved)
-        put_own_arrays(model, parts.get("own_arrays") or {})
+        model.set_own_arrays(parts.get("own_arrays") or {})
         self._own_objects().put(parts.get("objects") or {}, say=self.restored is None)
         for key, callback in self._callbacks.roles.stateful.items():
             # A state that was adopted from another setup lacks some.

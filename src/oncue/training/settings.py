@@ -474,9 +474,9 @@ class _DataSet(_Owner):
 # Where settings are ---------------------------------------------------------------------------------------------------
 
 
-def _holders(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+def _holders(model: Any) -> Iterator[tuple[str, Any]]:
     # A layer stands before those inside it, which its `trainable` changes too.
-    for path, module in model.named_modules():
+    for path, module in model._parts_with_settings():
         yield path or "model", module
         for name, part in _attributes(module).items():
             if name[0] != "_" and _is_described(part):
@@ -514,6 +514,8 @@ def _optimizers(optimizer: Any) -> Iterator[tuple[str, Any]]:
     yield "optimizer", optimizer
     if inner is not optimizer:
         yield "optimizer.inner_optimizer", inner
+    for name, part in optimizer.further_parts():
+        yield f"optimizer.{name}", part
 
 
 def _properties(kind: type) -> tuple[str, ...]:

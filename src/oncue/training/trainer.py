@@ -20,6 +20,7 @@ from oncue.feeding.batches import as_batches, check_apart, split_validation, unp
 from oncue.feeding.tensors import is_batch_list
 from oncue.layers.layer import Layer
 from oncue.layers.modes import switch_off, switch_on, take_trainable
+from oncue.layers.own_arrays import own_arrays, put_own_arrays
 from oncue.layers.real_keras import refuse_real_keras
 from oncue.layers.trial import Trial
 from oncue.legacy import methods as old_methods, take_old_arguments
@@ -777,6 +778,22 @@ class Trainer(Layer):
         held = {id(parameter) for parameter in self.optimizer._parameters} if self.optimizer is not None else set()
         pairs = [(variable, variable.value) for variable in self.weights]
         return [variable for variable, tensor in pairs if tensor.requires_grad or id(tensor) in held]
+
+    def _parts_with_settings(self) -> Iterator[tuple[str, Any]]:
+        """Give whatever has settings that callbacks may change, with its path: what is outside before what is inside."""
+        yield from self.named_modules()
+
+    def get_own_arrays(self) -> dict[str, Any]:
+        """Return copies of what layers save besides weights, in a `save_own_variables` of their own.
+
+        Returns:
+            Something that `set_own_arrays` understands; empty for most models.
+        """
+        return own_arrays(self)
+
+    def set_own_arrays(self, arrays: dict[str, Any]) -> None:
+        """Let layers load what `get_own_arrays` returned, together with the weights that they have now."""
+        put_own_arrays(self, arrays)
 
     def _predict_forward(self) -> Forward:
         return inference_forward(self, self._forward, self._plan.precision)

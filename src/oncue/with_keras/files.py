@@ -123,9 +123,14 @@ class KerasFiles:
             variables += model.optimizer.variables
         return sum(one.value.numel() * one.value.element_size() for one in variables)
 
-    def _tensors(self) -> KerasModel:
+    def _tensors(self) -> torch.nn.Module:
+        """Return a module of the model's variables, under the names that they have in the model."""
         self._model._take_weights()
-        return self._model
+        ours = {id(variable.value) for variable in self._model.keras_model.variables}
+        module = torch.nn.Module()
+        table: dict[str, Any] = module._parameters
+        table.update({name: one for name, one in self._model.named_parameters() if id(one) in ours})
+        return module
 
     def _settled(self, with_optimizer: bool = False) -> Any:
         """Return the Keras model, with all that was trained so far."""

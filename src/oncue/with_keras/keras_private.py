@@ -16,6 +16,16 @@ def layers_of(model: Any) -> list[Any]:
     return list(model._flatten_layers())
 
 
+def states_of_layers(model: Any) -> list[Any]:
+    """Return the variables in which stateful layers keep what the next batch begins with, which aren't among the model's."""
+    import keras
+
+    layers = [
+        layer for layer in layers_of(model) if isinstance(layer, keras.layers.RNN) and layer.stateful and layer.built
+    ]
+    return [state for layer in layers for state in flattened(layer.states)]
+
+
 def is_built(model: Any) -> bool:
     """Return whether a model and all layers inside have their weights."""
     return all(layer.built for layer in layers_of(model))
@@ -324,21 +334,20 @@ def refresh(model: Any) -> None:
             layer.finalize_state()
 
 
-def saves_more(model: Any) -> Any:
-    """Return a layer whose class, one of the user's, says by itself what is saved of it; None when there is none."""
+def overrides(layer: Any, *methods: str) -> bool:
+    """Return whether a layer has one of these methods, and not from a class of Keras's."""
     import keras
 
-    methods = ("save_own_variables", "load_own_variables", "save_assets", "load_assets")
     own = {kind for kind in vars(keras.layers).values() if isinstance(kind, type)}
+    sources = [next((kind for kind in type(layer).__mro__ if name in vars(kind)), None) for name in methods]
+    # What all models have is of the classes that `keras.Model` is derived from.
+    return any(kind is not None and kind not in own and not issubclass(keras.Model, kind) for kind in sources)
 
-    def source(kind: type, name: str) -> type | None:
-        return next((base for base in kind.__mro__ if name in vars(base)), None)
 
-    for layer in layers_of(model):
-        kinds = [source(type(layer), name) for name in methods]
-        if any(kind is not None and kind not in own and not issubclass(keras.Model, kind) for kind in kinds):
-            return layer
-    return None
+def saves_more(model: Any) -> Any:
+    """Return a layer whose class, one of the user's, says by itself what is saved of it; None when there is none."""
+    methods = ("save_own_variables", "load_own_variables", "save_assets", "load_assets")
+    return next((layer for layer in layers_of(model) if overrides(layer, *methods)), None)
 
 
 def saved_by_itself(model: Any) -> list[str]:

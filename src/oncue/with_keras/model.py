@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,7 @@ from oncue.with_keras import keras_private
 from oncue.with_keras.files import KerasFiles
 from oncue.with_keras.forms import other_forms, whole_tracebacks
 from oncue.with_keras.graph import GraphForward, LayerForward, is_plain
+from oncue.with_keras.layer_arrays import own_arrays, put_own_arrays
 from oncue.with_keras.measures import KerasMetric, give_back, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
 
@@ -464,9 +466,9 @@ class KerasModel(Model):
     def _take_weights(self) -> None:
         """Keep the tensors of Keras's variables as parameters, so that all that asks for a module's finds them."""
         found: dict[str, Any] = {}
-        for variable in self.keras_model.variables:
-            # As torch names the parameters of modules in modules.
-            name = variable.path.replace("/", ".")
+        for variable in (*self.keras_model.variables, *keras_private.states_of_layers(self.keras_model)):
+            # As torch names the parameters of modules in modules. Keras counts up those that have no name of their own.
+            name = re.sub(r"(?<=\.variable)_\d+$", "", variable.path.replace("/", "."))
             found[name if name not in found else f"{name}#{len(found)}"] = variable.value
         table: dict[str, Any] = self._parameters
         if list(map(id, table.values())) != list(map(id, found.values())):
@@ -474,7 +476,7 @@ class KerasModel(Model):
             table.update(found)
 
     def _resolve(self) -> Plan:
-        if self._theirs is not None and self._taken is None and not self._by_keras:
+        if self._theirs is not None and self._taken is None and not self._by_keras and not self.optimizer.built:
             # It was compiled before there were weights.
             self._take_optimizer(self._theirs)
         if self._taken is not None:
@@ -502,6 +504,22 @@ class KerasModel(Model):
         known = set(held)
         joined = [one for one in self.keras_model.trainable_variables if id(one.value) not in known]
         return [variables[key] for key in held if key in variables] + joined
+
+    def _parts_with_settings(self) -> Iterator[tuple[str, Any]]:
+        yield "", self
+        for layer in keras_private.layers_of(self.keras_model):
+            yield (layer.path or layer.name).replace("/", "."), layer
+        # After the layers, whose `trainable` changes that of their variables.
+        for variable in self.keras_model.variables:
+            yield variable.path.replace("/", "."), variable
+
+    def get_own_arrays(self) -> dict[str, Any]:
+        """Return copies of what layers save besides their variables, in a `save_own_variables` of their own."""
+        return own_arrays(self.keras_model)
+
+    def set_own_arrays(self, arrays: dict[str, Any]) -> None:
+        """Let layers load what `get_own_arrays` returned, and make again what they compute from their variables."""
+        put_own_arrays(self.keras_model, arrays)
 
     def _place(self) -> torch.device:
         # Keras has placed them.

@@ -21,6 +21,10 @@ _SETTINGS = (
 )
 
 
+_RATE = 1
+"""The place of the learning rate among the variables of an optimizer that has no schedule."""
+
+
 def _of_keras(name: str) -> Any:
     def read(optimizer: KerasOptimizer) -> Any:
         return getattr(optimizer.keras_optimizer, name)
@@ -118,6 +122,12 @@ class KerasOptimizer(Optimizer):
         """The variables of Keras's optimizer."""
         return list(self.keras_optimizer.variables)
 
+    def further_parts(self) -> list[tuple[str, Any]]:
+        """Return Keras's optimizer, and the one inside where it scales the loss."""
+        parts = [("keras_optimizer", self.keras_optimizer)]
+        inner = _inner(self.keras_optimizer)
+        return parts if inner is self.keras_optimizer else [*parts, ("keras_optimizer.inner_optimizer", inner)]
+
     def slots(self) -> dict[str, list[Tensor]]:
         """Return nothing: the state is in `variables`."""
         return {}
@@ -164,15 +174,42 @@ class TakenOver:
 
     def __init__(self, theirs: Any, ours: Optimizer) -> None:
         self.theirs, self.ours = theirs, ours
-        self._settings = settings_of(theirs)
+        # The settings of both, as they were when both had the same.
+        self._settings, self._own = settings_of(theirs), self._settings_of_ours()
         # The places of the variables that are numbers, and what they were when both sides had the same.
         self._places = [place for place, variable in enumerate(theirs.variables) if variable.ndim == 0][:2]
         self._seen = self._numbers()
         self._shared = self._told = False
 
     def is_current(self, theirs: Any) -> bool:
-        """Return whether it is this optimizer, and has the settings that ours was made with."""
-        return theirs is self.theirs and settings_of(theirs) == self._settings
+        """Return whether it is this optimizer, and ours has its settings, or can be given those that were changed."""
+        if theirs is not self.theirs:
+            return False
+        now = settings_of(theirs)
+        if now.keys() != self._settings.keys():
+            return False
+        changed = {name: value for name, value in now.items() if value != self._settings[name]}
+        if not changed:
+            return True
+        # Which weights don't decay is chosen where any do.
+        decays = self._settings["weight_decay"] is not None
+        if not changed.keys() <= self._own.keys() or ("weight_decay" in changed and not decays):
+            return False
+        try:
+            # Of several clips only one may be set at a time.
+            for name in sorted(changed, key=lambda name: changed[name] is not None):
+                setattr(self.ours, name, changed[name])
+        except ValueError:
+            # One that needs an optimizer that is built anew.
+            return False
+        self._settings = now
+        self._own.update({name: getattr(self.ours, name) for name in changed})
+        return True
+
+    def _settings_of_ours(self) -> dict[str, Any]:
+        kind = type(self.ours)
+        names = [name for name in settings_of(self.theirs) if isinstance(getattr(kind, name, None), property)]
+        return {name: getattr(self.ours, name) for name in names if name != "learning_rate"}
 
     def build(self, variables: list[Any]) -> None:
         """Build both for the variables that are trained, and let them share their state.
@@ -215,15 +252,31 @@ class TakenOver:
         self._seen, self._shared = self._numbers(), True
 
     def take(self) -> None:
-        """Let ours have the numbers of Keras's where they were changed there."""
-        if self._shared and self._matches() and self._numbers() != self._seen:
-            self.ours.set_weights([variable.value.detach() for variable in self.theirs.variables])
-            self._seen = self._numbers()
+        """Let ours have those numbers of Keras's that were changed there."""
+        if not self._shared or not self._matches() or self._numbers() == self._seen:
+            return
+        pairs = zip(self._places, self._numbers(), self._seen, strict=True)
+        changed = {place for place, now, before in pairs if now != before}
+        rate = None if self.ours.has_schedule else float(self.ours.learning_rate)
+        values = [tensor.detach() for tensor in self.ours.variables]
+        for place in changed:
+            values[place] = self.theirs.variables[place].value.detach()
+        self.ours.set_weights(values)
+        if rate is not None and _RATE not in changed:
+            # The list has 32 bits of it.
+            self.ours.learning_rate = rate
+        self._seen = self._numbers()
 
     def give(self) -> None:
-        """Write the numbers of ours into Keras's optimizer."""
+        """Write the numbers and the settings of ours into Keras's optimizer."""
         if not self._shared:
             return
+        own = self._settings_of_ours()
+        if own != self._own:
+            for name, value in own.items():
+                if value != self._own[name]:
+                    setattr(self.theirs, name, value)
+            self._settings, self._own = settings_of(self.theirs), own
         if not self._matches():
             if not self._told:
                 self._told = True
