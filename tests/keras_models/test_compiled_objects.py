@@ -76,6 +76,33 @@ def test_schedules_and_excluded_weights(keras: ModuleType) -> None:
     assert not isinstance(oncue.Model(models[1]).optimizer, KerasOptimizer)
 
 
+@pytest.mark.parametrize("name", ["CosineDecay", "PiecewiseConstantDecay", "function", "own", "accumulated"])
+def test_where_rates_come_from(keras: ModuleType, name: str) -> None:
+    def compiled(keras: Any) -> dict[str, Any]:
+        schedules = keras.optimizers.schedules
+
+        class Own(schedules.LearningRateSchedule):
+            def __call__(self, step: Any) -> Any:
+                return 0.05 / (keras.ops.cast(step, "float32") + 1.0)
+
+        rates: dict[str, Any] = {
+            "CosineDecay": schedules.CosineDecay(0.01, 10, warmup_target=0.05, warmup_steps=3),
+            "PiecewiseConstantDecay": schedules.PiecewiseConstantDecay([3, 7], [0.1, 0.05, 0.01]),
+            "function": lambda: 0.05,
+            "own": Own(),
+            "accumulated": schedules.ExponentialDecay(0.05, 3, 0.5),
+        }
+        options = {"gradient_accumulation_steps": 2} if name == "accumulated" else {}
+        return {"optimizer": keras.optimizers.SGD(rates[name], **options), "loss": "mse"}
+
+    models = twins(keras, dense, compiled)
+    same(*both(models, fit))
+    same_models(models)
+    # Where oncue would take another rate, or none, Keras's own arithmetic is used.
+    kept = isinstance(oncue.Model(models[1]).optimizer, KerasOptimizer)
+    assert kept is (name in ("function", "own", "accumulated"))
+
+
 def test_objects_of_the_users_own_are_used_as_they_are(keras: ModuleType) -> None:
     def compiled(keras: Any) -> dict[str, Any]:
         class Cubed(keras.losses.Loss):

@@ -154,6 +154,24 @@ def test_hooks_change_the_keras_model(keras: ModuleType) -> None:
     same_models(models)
 
 
+def test_a_hook_compiles_the_keras_model_again(keras: ModuleType) -> None:
+    inner = keras.Sequential([keras.Input((6,)), *layers_of(keras)])
+    inner.compile("sgd", "mse")
+
+    def compile_again(epoch: int, logs: Any) -> None:
+        if epoch == 1:
+            inner.compile(keras.optimizers.Adam(0.0), "mae", metrics=["mse"])
+
+    weights: list[Any] = []
+    callbacks = [
+        oncue.callbacks.LambdaCallback(on_epoch_begin=compile_again),
+        oncue.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: weights.append(inner.get_weights()[0])),
+    ]
+    history = fit(oncue.Model(inner), callbacks=callbacks)
+    assert np.array_equal(weights[0], weights[2]) and int(inner.optimizer.iterations) == 10
+    assert history["loss"][2] < history["loss"][0] and len(history["mse"]) == 2
+
+
 def test_weights_that_join_are_trained(keras: ModuleType) -> None:
     def make(keras: Any) -> Any:
         model = keras.Sequential([keras.Input((6,)), *layers_of(keras)])

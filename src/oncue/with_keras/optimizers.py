@@ -317,6 +317,9 @@ def translated(optimizer: Any, variables: list[Any]) -> TakenOver | None:
     # The class on torch is another one than the public class, and a user's may have its name.
     if type(public.from_config({"learning_rate": 0.1})) is not type(optimizer):
         return None
+    if isinstance(config["learning_rate"], dict) and config["gradient_accumulation_steps"]:
+        # Keras's schedules move with every batch, ours with every update.
+        return None
     if any(
         variable.dtype != "float32" or getattr(variable, "overwrite_with_gradient", False) for variable in variables
     ):
