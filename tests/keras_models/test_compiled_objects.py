@@ -10,7 +10,7 @@ import pytest
 from keras_models.side_by_side import LABELS, X, Y, both, fit, same, same_models, twins, values
 
 import oncue
-from helpers import normal
+from helpers import normal, tensor, to_numpy
 from oncue.with_keras.measures import KerasLoss, KerasMetric, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer
 
@@ -159,6 +159,7 @@ def _made(home: Any, name: str) -> Any:
         "OneHotMeanIoU": {"num_classes": 2},
         "BinaryIoU": {"target_class_ids": [1]},
         **{kind: {rest: 0.5} for kind, rest in [("PrecisionAtRecall", "recall"), ("RecallAtPrecision", "precision")]},
+        **{kind: {"k": 2} for kind in ("TopKCategoricalAccuracy", "SparseTopKCategoricalAccuracy")},
         **{"SensitivityAtSpecificity": {"specificity": 0.5}, "SpecificityAtSensitivity": {"sensitivity": 0.5}},
     }
     return getattr(home, name)(**arguments.get(name, {}))
@@ -189,6 +190,17 @@ def test_every_built_in_loss_and_metric_is_known_for_what_it_is(keras: ModuleTyp
     }
     kept = [name for name, metric in metrics.items() if isinstance(metric, KerasMetric)]
     assert len(metrics) > 35 and kept == []
+    for name, metric in metrics.items():
+        target = LABELS[:8] if name.startswith("Sparse") else y_true.astype("float32")
+        if name in ("IoU", "MeanIoU"):
+            data: Any = (y_true[:, 0].astype("int64"), (y_pred[:, 0] > 0.2).astype("int64"))
+        else:
+            data = (y_pred[:, 0],) if name in ("Mean", "Sum") else (target, y_pred)
+        weight = None if "IoU" in name else np.linspace(0.1, 1.0, 8).astype("float32")
+        theirs = _made(keras.metrics, name)
+        for one in (theirs, metric):
+            one.update_state(*[tensor(part) for part in data], sample_weight=None if weight is None else tensor(weight))
+        same(to_numpy(theirs.result()), to_numpy(metric.result()))
 
 
 def test_names_that_keras_alone_has(keras: ModuleType) -> None:
