@@ -7,6 +7,8 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
+from operator import attrgetter, is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -35,6 +37,7 @@ _DEPTH, _ITEMS, _FUNCTIONS = 4, 1000, 2000
 _ARRAY = 2**16
 """How many bytes an array may have whose values are compared, and not only its identity."""
 _MISSING = object()
+_described = attrgetter("shape", "dtype", "device", "requires_grad")
 _LIBRARIES = frozenset({"keras", "numpy", "oncue", "torch"})
 """Packages whose functions and objects aren't looked into: what they read of themselves is no setting of a user's."""
 
@@ -74,6 +77,10 @@ class Watched:
         """The name of an iterator among it, of which nobody can tell whether something was taken from it."""
         for owner in owners:
             self._look_into(owner, type(owner).__name__, 0)
+        # Nearly all tables are dicts: their values are compared in one go, and only where one differs is it looked for.
+        self._dicts = [table.container for table in self._tables if table.is_plain]
+        self._values = list(chain.from_iterable(map(dict.values, self._dicts)))
+        self._others = [table for table in self._tables if not table.is_plain]
         self._tensors = [value for table in self._tables for value in table.values if isinstance(value, torch.Tensor)]
         self._described = list(map(_described, self._tensors))
 
@@ -81,7 +88,9 @@ class Watched:
         """Return the name of something that is another object now, or has another value; None when nothing is."""
         if any(self._empty):
             return next(label for label, container in zip(self._labels, self._empty, strict=True) if container)
-        for table in self._tables:
+        values = chain.from_iterable(map(dict.values, self._dicts))
+        same = sum(map(len, self._dicts)) == len(self._values) and all(map(is_, values, self._values))
+        for table in self._others if same else self._tables:
             if table.now() != table.before:
                 return table.what()
         for label, array, before in self._arrays:
@@ -229,13 +238,14 @@ class _Table:
     """The values of a dict or the items of another container, of which none may become another object."""
 
     def __init__(self, label: str, container: Any, skipped: frozenset[str] = frozenset()) -> None:
-        self.label, self._container, self._skipped = label, container, skipped
+        self.label, self.container, self._skipped = label, container, skipped
+        self.is_plain = type(self) is _Table and type(container) is dict and not skipped
         self._names = list(container) if isinstance(container, dict) else []
         self.values = self._values()
         self.before = list(map(id, self.values))
 
     def _values(self) -> list[Any]:
-        container = self._container
+        container = self.container
         if not isinstance(container, dict):
             return list(container)
         if not self._skipped:
@@ -247,7 +257,7 @@ class _Table:
 
     def put_back(self) -> None:
         """Put the values back that were there."""
-        container = self._container
+        container = self.container
         if not isinstance(container, dict):
             container.clear()
             (container.update if isinstance(container, set) else container.extend)(self.values)
@@ -258,7 +268,7 @@ class _Table:
 
     def what(self) -> str:
         """Return the name of what has changed."""
-        container = self._container
+        container = self.container
         if isinstance(container, dict):
             before = dict(zip([name for name in self._names if name not in self._skipped], self.before, strict=True))
             for name, value in container.items():
@@ -275,10 +285,10 @@ class _Named(_Table):
         super().__init__(label, space)
 
     def _values(self) -> list[Any]:
-        return [self._container.get(name) for name in self._wanted]
+        return [self.container.get(name) for name in self._wanted]
 
     def put_back(self) -> None:
-        self._container.update(zip(self._wanted, self.values, strict=True))
+        self.container.update(zip(self._wanted, self.values, strict=True))
 
     def what(self) -> str:
         for name, before, now in zip(self._wanted, self.before, self.now(), strict=True):
@@ -342,10 +352,10 @@ class _Cells(_Table):
     """The contents of a closure."""
 
     def _values(self) -> list[Any]:
-        return [_content(cell) for cell in self._container.values()]
+        return [_content(cell) for cell in self.container.values()]
 
     def put_back(self) -> None:
-        for cell, value in zip(self._container.values(), self.values, strict=True):
+        for cell, value in zip(self.container.values(), self.values, strict=True):
             if _content(cell) is not value:
                 cell.cell_contents = value
 
@@ -397,7 +407,3 @@ def _is_setting(value: Any) -> bool:
     """Return whether an object has nothing but plain values, as a regularizer or a constraint has."""
     attributes = getattr(value, "__dict__", None)
     return isinstance(attributes, dict) and all(isinstance(item, _CONSTANT) for item in attributes.values())
-
-
-def _described(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (tensor.shape, tensor.dtype, tensor.device, tensor.requires_grad)
