@@ -6,12 +6,16 @@ in them knows of kills.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras as real_keras
 import numpy as np
 import torch
 from torch import nn
@@ -31,6 +35,8 @@ from oncue.callbacks import (
     TensorBoard,
     TerminateOnNaN,
 )
+from oncue.training.graph.choice import GraphChoice
+from oncue.with_keras import KerasModel
 
 Result = dict[str, Any]
 
@@ -154,7 +160,11 @@ def result(model: Any, history: Any) -> Result:
         "journal": [note for note in notes if note[2] != "resume"],
         "weights": [weight.copy() for weight in model.get_weights()],
     }
-    if isinstance(model.optimizer, optimizers.Optimizer):
+    if isinstance(model, KerasModel):
+        inner = model.keras_model
+        variables = [*inner.variables, *inner.optimizer.variables]
+        found["variables"] = [np.array(variable.value.detach().cpu()) for variable in variables]
+    elif isinstance(model.optimizer, optimizers.Optimizer):
         found["optimizer"] = [np.array(tensor.detach().cpu()) for tensor in model.optimizer.variables]
     return found
 
@@ -744,3 +754,100 @@ def killed_before_the_first_state(folder: Path) -> Result:
     board = TensorBoard(folder / "events", update_freq="epoch")
     keep = ModelCheckpoint(folder / "{epoch:02d}.weights.h5", save_weights_only=True, keep=2)
     return fit(model, folder, board, keep, save_freq=24, epochs=6)
+
+
+# Models of the real Keras ---------------------------------------------------------------------------------------------
+
+
+def real_layers() -> list[Any]:
+    """Return layers of the real Keras that draw, and that gather statistics."""
+    kinds = real_keras.layers
+    return [
+        *(kinds.Dense(6, activation="tanh", kernel_regularizer="l2"), kinds.BatchNormalization()),
+        *(kinds.Dropout(0.2, seed=3), kinds.Dropout(0.2), kinds.Dense(1)),
+    ]
+
+
+def compiled(model: Any, optimizer: Any, **options: Any) -> Any:
+    """Return oncue's model for one of Keras's, compiled."""
+    metrics = ["mae", real_keras.metrics.RootMeanSquaredError()]
+    model.compile(optimizer, "mse", metrics=metrics, **options)
+    return keras.Model(model)
+
+
+def left_alone(graph: Any, inputs: Any, device: Any) -> Any:
+    """Leave a traced graph as it is, as the compiler takes too long for runs that are killed again and again."""
+    return graph
+
+
+@variant
+def keras_sequential(folder: Path) -> Result:
+    """A model of Keras's with everything that is built in, and files of its own."""
+    real_keras.utils.set_random_seed(0)
+    model = compiled(real_keras.Sequential([real_keras.Input((3,)), *real_layers()]), "adam")
+    stop = EarlyStopping("val_loss", patience=9, restore_best_weights=True)
+    best = folder / "best-{val_loss:.5f}.weights.h5"
+    found = fit(
+        model,
+        folder,
+        stop,
+        ReduceLROnPlateau("val_loss", patience=1, factor=0.7),
+        ModelCheckpoint(folder / "{epoch:02d}.h5", keep=2, asynchronous=True),
+        ModelCheckpoint(best, save_best_only=True, save_weights_only=True, keep="best 1"),
+        validation_data=(XV, YV),
+        epochs=8,
+    )
+    return {**found, "stopped": (stop.stopped_epoch, stop.best_epoch)}
+
+
+@variant
+def keras_settings(folder: Path) -> Result:
+    """An optimizer of Keras's own, and hooks that change it and the layers, once."""
+    real_keras.utils.set_random_seed(0)
+    model = compiled(real_keras.Sequential([real_keras.Input((3,)), *real_layers()]), real_keras.optimizers.Lion(0.01))
+
+    def change(model: Any) -> None:
+        inner = model.keras_model
+        inner.layers[0].trainable, inner.layers[2].rate = False, 0.5
+        inner.optimizer.learning_rate, inner.optimizer.beta_1 = 0.003, 0.5
+
+    return fit(
+        model, folder, At({2: change}), At({3: lambda model: setattr(model.optimizer, "clipnorm", 0.1)}, batch=4)
+    )
+
+
+@variant
+def keras_own_steps(folder: Path) -> Result:
+    """A model of Keras's with a step of its own and a layer that counts."""
+
+    class Counts(real_keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+        def build(self, shape: Any) -> None:
+            self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            if training:
+                self.seen.assign_add(1.0)
+            return inputs * (1 + 0.01 * self.seen)
+
+    class Own(real_keras.Sequential):  # type: ignore[misc]  # Keras has no types
+        def train_step(self, data: Any) -> Any:
+            logs = super().train_step(data)
+            return {**logs, "seen": self.layers[0].seen.value.detach().clone()}
+
+    real_keras.utils.set_random_seed(0)
+    model = Own([real_keras.Input((3,)), Counts(), *real_layers()])
+    rate = real_keras.optimizers.schedules.ExponentialDecay(0.05, 5, 0.9)
+    return fit(compiled(model, real_keras.optimizers.Adam(rate)), folder, validation_data=(XV, YV))
+
+
+@variant
+def keras_traced(folder: Path) -> Result:
+    """A model of Keras's in traced steps, with scaled losses and an average of the weights."""
+    before, GraphChoice.compiler = GraphChoice.compiler, staticmethod(left_alone)
+    real_keras.utils.set_random_seed(0)
+    optimizer = real_keras.optimizers.SGD(0.02, momentum=0.9, use_ema=True, ema_momentum=0.9)
+    model = compiled(real_keras.Sequential([real_keras.Input((3,)), *real_layers()]), optimizer, jit_compile=True)
+    try:
+        return fit(model, folder, validation_data=(XV, YV))
+    finally:
+        GraphChoice.compiler = before
