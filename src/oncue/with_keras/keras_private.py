@@ -170,7 +170,7 @@ def is_called_plainly(layer: Any) -> bool:
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     state = vars(layer)
     own = "call" in state or state.get("lora_enabled")
-    return not any(hooks) and layer.quantization_mode is None and layer._remat_mode is None and not own
+    return not any(hooks) and layer.quantization_mode is None and state.get("_remat_mode") is None and not own
 
 
 def is_alone(layer: Any) -> bool:

@@ -100,6 +100,7 @@ class KerasModel(Model):
     _compiled_there: Any = None
     _taken: TakenOver | None = None
     _theirs: Any = None
+    _waits = False
     _ready = False
     _graph_forward: GraphForward | LayerForward | None = None
 
@@ -307,7 +308,8 @@ class KerasModel(Model):
         self._theirs = theirs
         trained = self.keras_model.trainable_variables
         # Which weights it is for is known once there are any.
-        self._taken = None if self._by_keras or not self.built else translated(theirs, trained)
+        self._waits = not self.built
+        self._taken = None if self._by_keras or self._waits else translated(theirs, trained)
         object.__setattr__(self, "optimizer", KerasOptimizer(theirs) if self._taken is None else self._taken.ours)
         self._changes.append("optimizer")
 
@@ -476,11 +478,12 @@ class KerasModel(Model):
             table.update(found)
 
     def _resolve(self) -> Plan:
-        if self._theirs is not None and self._taken is None and not self._by_keras and not self.optimizer.built:
+        if self._theirs is not None and self._waits:
             # It was compiled before there were weights.
             self._take_optimizer(self._theirs)
-        if self._taken is not None:
-            self._taken.build(self.keras_model.trainable_variables)
+        if self._taken is not None and not self._taken.build(self.keras_model.trainable_variables):
+            self._taken = None
+            object.__setattr__(self, "optimizer", KerasOptimizer(self._theirs))
         if not self._by_keras:
             self._take_metrics()
         penalty = self._penalty if not self._by_keras and keras_private.may_add_losses(self.keras_model) else None

@@ -160,6 +160,10 @@ class KerasOptimizer(Optimizer):
         config: dict[str, Any] = self.keras_optimizer.get_config()
         return config
 
+    def __repr__(self) -> str:
+        """Name the class of Keras's optimizer, and the learning rate."""
+        return f"<KerasOptimizer of {type(self.keras_optimizer).__name__} name={self.name} learning_rate={self._read_rate()!r}>"
+
 
 class TakenOver:
     """An optimizer of Keras's and the one of oncue's that computes in its place, on one state.
@@ -211,11 +215,14 @@ class TakenOver:
         names = [name for name in settings_of(self.theirs) if isinstance(getattr(kind, name, None), property)]
         return {name: getattr(self.ours, name) for name in names if name != "learning_rate"}
 
-    def build(self, variables: list[Any]) -> None:
+    def build(self, variables: list[Any]) -> bool:
         """Build both for the variables that are trained, and let them share their state.
 
         Args:
             variables: The variables that are trained now.
+
+        Returns:
+            Whether they have the same state, as they do but for some older releases of Keras.
         """
         if not self.theirs.built:
             self.theirs.build(variables)
@@ -225,16 +232,20 @@ class TakenOver:
                 f"'{self.theirs.name}', the optimizer of the Keras model, was built for no weights, as Keras's `load_model` "
                 "does with `.h5` files. Compile the Keras model again, or load the file with `oncue.with_keras.load_model`."
             )
-        known = {id(variable) for variable in held}
-        frozen = [] if self.ours.built else [variable.value for variable in held if not variable.value.requires_grad]
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        self.ours.build(held + [variable for variable in variables if id(variable) not in known])
-        for parameter in frozen:
-            parameter.requires_grad_(False)
         if not self._shared:
+            frozen = [variable.value for variable in held if not variable.value.requires_grad]
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            self.ours.build(held)
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+            if not self._matches():
+                return False
             self._share()
+        known = {id(variable) for variable in held}
+        self.ours.build(held + [variable for variable in variables if id(variable) not in known])
         self.take()
+        return True
 
     def _share(self) -> None:
         rate = None if self.ours.has_schedule else float(self.ours.learning_rate)

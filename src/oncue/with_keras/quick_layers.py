@@ -44,7 +44,7 @@ def quick_call(layer: Any) -> Call | None:
 
 
 def _conv(layer: Any) -> Call | None:
-    if layer.data_format != "channels_last" or layer.lora_enabled:
+    if layer.data_format != "channels_last":
         return None
 
     def call(inputs: Tensor) -> Any:
@@ -141,7 +141,8 @@ def _padded(x: Tensor, size: Any, strides: Any, dilation: Any, mode: str) -> tup
 
 
 def _batch_normalization(layer: Any) -> Call | None:
-    if layer.renorm:
+    if vars(layer).get("renorm"):
+        # Keras before 3.14 has no such argument.
         return None
 
     def call(inputs: Tensor, training: bool = False, mask: Any = None) -> Any:
