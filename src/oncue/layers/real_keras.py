@@ -42,7 +42,15 @@ def refuse_real_keras(part: torch.nn.Module) -> None:
     kind = getattr(sys.modules.get("keras"), "Layer", None)
     if not isinstance(kind, type):
         return
-    found = next((module for module in part.modules() if isinstance(module, kind)), None)
+    # A model of Keras that oncue trains is in the dict of the model around it.
+    found: Any = next(
+        (
+            module
+            for module in part.modules()
+            if isinstance(module, kind) or (module is not part and is_keras_model(vars(module).get("keras_model")))
+        ),
+        None,
+    )
     if found is not None:
         raise TypeError(
             f"{found.name!r}, a {type(found).__name__} of the real Keras, can't be a part of a model of oncue's layers: "
