@@ -158,6 +158,31 @@ def counted(function: Callable[..., Any]) -> Callable[..., Any]:
     return inner
 
 
+class Halving(torch.autograd.Function):
+    """A function whose gradient depends on how often it was asked for."""
+
+    steps = 0
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        Halving.steps += 1
+        return gradients[0] * (1.0 if Halving.steps < 4 else 0.5)
+
+
+def counts_in_its_gradient(net: Any, x: Tensor) -> Tensor:
+    found: Tensor = Halving.apply(x)  # type: ignore[no-untyped-call]
+    return found
+
+
+def halving() -> Any:
+    Halving.steps = 0
+    return network(counts_in_its_gradient)()
+
+
 def takes_the_next(net: Any, x: Tensor) -> Tensor:
     return x * (1 if next(net.numbers) < 4 else 0)
 
@@ -173,6 +198,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a tensor": (network(keeps_the_last, last=lambda: None), r"each step changes Net\.last"),
     "a buffer": (network(replaces_a_buffer, buffer_mean=lambda: torch.zeros(5)), r"each step changes .*buffer_mean"),
     "an object with slots": (network(counts_in_a_slot, slotted=Slotted), r"each step changes Net\.slotted\.steps"),
+    "a function of autograd": (halving, r"each step changes Halving\.steps"),
     "a function": (network(counts_at_itself), r"each step changes .*counts_at_itself"),
     "around a function": (network(counted(lambda net, x: None)), "each step changes .*(steps|closes over)"),
     "an iterator": (network(takes_the_next, numbers=itertools.count), r"may take items from Net\.numbers"),

@@ -215,6 +215,7 @@ class Watched:
             self._tables.append(_Cells(f"around {function.__qualname__}", cells))
             for name, cell in cells.items():
                 self._look_into(_content(cell), f"`{name}` around {function.__qualname__}", 2)
+                self._look_at_class_of(function.__globals__, _content(cell))
         for values in (function.__defaults__, function.__kwdefaults__):
             self._look_into(values, where, 2)
         names = _names(function.__code__)
@@ -232,6 +233,13 @@ class Watched:
             self._tables.append(_Named(label, space, sorted(plain)))
         for name in plain:
             self._look_into(used[name], f"{label}.{name}", 2)
+        for value in used.values():
+            self._look_at_class_of(space, value)
+
+    def _look_at_class_of(self, space: dict[str, Any], value: Any) -> None:
+        """Look at a class that is of the same package as the function that uses it."""
+        if isinstance(value, type) and _package(value) == str(space.get("__name__")).partition(".")[0]:
+            self._look_at_class(value, value.__name__)
 
 
 class _Table:
