@@ -196,6 +196,66 @@ def test_a_graph_of_graphs(keras: ModuleType) -> None:
     same(*[[np.array(variable.value.detach().cpu()) for variable in model.variables] for model in models])
 
 
+OTHERS: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+    ("Dense", {"units": 3, "activation": "gelu"}, (5,)),
+    ("EinsumDense", {"equation": "abc,cd->abd", "output_shape": (None, 3)}, (4, 5)),
+    ("Embedding", {"input_dim": 9, "output_dim": 2}, (5,)),
+    ("Conv1D", {"filters": 3, "kernel_size": 3, "padding": "causal"}, (6, 2)),
+    ("Conv3D", {"filters": 2, "kernel_size": 2}, (3, 4, 4, 2)),
+    ("Conv2DTranspose", {"filters": 2, "kernel_size": 3, "strides": 2, "padding": "same"}, (4, 4, 3)),
+    ("SeparableConv1D", {"filters": 2, "kernel_size": 3}, (6, 2)),
+    ("LayerNormalization", {}, (4, 5)),
+    ("RMSNormalization", {}, (4, 5)),
+    ("GroupNormalization", {"groups": 2}, (4, 4, 6)),
+    ("UnitNormalization", {}, (4,)),
+    ("SimpleRNN", {"units": 3, "dropout": 0.2, "seed": 4}, (5, 2)),
+    ("LSTM", {"units": 3, "dropout": 0.2, "recurrent_dropout": 0.1, "seed": 4}, (5, 2)),
+    ("GRU", {"units": 3, "dropout": 0.2, "seed": 4, "stateful": True}, (5, 2)),
+    ("ConvLSTM2D", {"filters": 2, "kernel_size": 2}, (3, 4, 4, 1)),
+    ("Dropout", {"rate": 0.5, "seed": 4}, (6,)),
+    ("SpatialDropout1D", {"rate": 0.5, "seed": 4}, (4, 3)),
+    ("AlphaDropout", {"rate": 0.5, "seed": 4}, (6,)),
+    ("GaussianNoise", {"stddev": 0.5, "seed": 4}, (6,)),
+    ("GaussianDropout", {"rate": 0.5, "seed": 4}, (6,)),
+    ("PReLU", {}, (4,)),
+    ("Softmax", {}, (4,)),
+    ("GlobalMaxPooling1D", {}, (5, 2)),
+    ("AdaptiveAveragePooling2D", {"output_size": 2}, (4, 4, 1)),
+    ("UpSampling2D", {"interpolation": "bilinear"}, (3, 3, 2)),
+    ("Cropping2D", {"cropping": 1}, (4, 4, 1)),
+    ("Permute", {"dims": (2, 1)}, (3, 2)),
+    ("RepeatVector", {"n": 2}, (3,)),
+    ("Rescaling", {"scale": 0.5, "offset": 1.0}, (3,)),
+    ("Resizing", {"height": 3, "width": 5}, (4, 4, 1)),
+    ("CenterCrop", {"height": 2, "width": 3}, (4, 4, 1)),
+    ("Normalization", {"mean": 1.0, "variance": 4.0}, (3,)),
+    ("RandomFlip", {"seed": 4}, (4, 4, 1)),
+    ("RandomTranslation", {"height_factor": 0.2, "width_factor": 0.2, "seed": 4}, (4, 4, 1)),
+    ("RandomContrast", {"factor": 0.5, "seed": 4}, (4, 4, 1)),
+    ("Lambda", {"function": lambda x: x * 2}, (3,)),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "shape"), OTHERS, ids=[name for name, *_ in OTHERS])
+def test_every_other_layer_is_run_as_keras_runs_it(
+    keras: ModuleType, name: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    if not hasattr(keras.layers, name):
+        pytest.skip("this release of Keras has no such layer")
+
+    def make(keras: Any) -> Any:
+        inputs = keras.Input(batch_shape=(6, *shape))
+        return keras.Model(inputs, getattr(keras.layers, name)(**options)(inputs))
+
+    models = twins(keras, make, None)
+    x = tensor(np.abs(normal(6, *shape, seed=2)) * 2)
+    run = GraphForward(models[1]) if is_plain(models[1]) else LayerForward(models[1], told=True)
+    for training in (False, True, True, False):
+        expected, found = models[0](x, training=training), run(x, training)
+        same([to_numpy(part) for part in flatten(expected)], [to_numpy(part) for part in flatten(found)])
+    same(*[[to_numpy(variable.value) for variable in model.variables] for model in models])
+
+
 def test_inputs_in_each_form(keras: ModuleType) -> None:
     def make(keras: Any) -> Any:
         one, two = keras.Input((4,), name="one"), keras.Input((1,), name="two")
