@@ -3,6 +3,7 @@
 # make test-slow  run what takes long: real compilers, many processes, the demo and the benchmarks
 # make crash  kill training runs and saves for some minutes, and compare what is left
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
+# make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
 # make lint   check style and types
 # make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
@@ -14,12 +15,14 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest
+HOSTS := accelerate lightning transformers
+HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest crash: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts crash: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest crash lint bench clean
+.PHONY: demo test test-slow test-oldest hosts crash lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -36,6 +39,10 @@ test-slow: $(VENV)/dev.stamp
 test-oldest: $(OLDEST)/dev.stamp
 	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) -m "not crash" --dist loadfile
 
+hosts: $(HOST_ENVS:=/dev.stamp)
+	for environment in $(HOST_ENVS); do echo "$$environment"; PYTHONPATH=$(CURDIR)/src \
+	  $$environment/bin/python -m pytest -q -m "not crash" tests/hosts src/oncue/hosts tests/test_docs.py || exit 1; done
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,7 +52,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .hosts .bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
@@ -62,6 +69,17 @@ $(OLDEST)/dev.stamp: pyproject.toml constraints.txt | $(OLDEST)/bin/python
 	sed -n 's/^ *"torch>=\([0-9.]*\)".*/torch==\1/p' pyproject.toml >> $(OLDEST)/constraints.txt
 	grep '^torch==' $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python $(PIP_INSTALL) -c $(OLDEST)/constraints.txt -e '.[dev]'
+	touch $@
+
+# What .venv has, torch too, is seen from these environments, so that only the library comes to each; its versions are those of
+# its extra in pyproject.toml: the lower bounds, or what is newest.
+.hosts/%/dev.stamp: pyproject.toml constraints.txt $(VENV)/dev.stamp
+	$(BIN)/python -m venv --clear .hosts/$*
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(.hosts/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+	sed -n 's/^$(firstword $(subst -, ,$*)) = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '"' | tr ',' '\n' \
+	  | sed '$(if $(filter %-oldest,$*),s/>=/==/,)' > .hosts/$*/requirements.txt
+	.hosts/$*/bin/python $(PIP_INSTALL) -c constraints.txt -r .hosts/$*/requirements.txt
 	touch $@
 
 $(BIN)/python $(OLDEST)/bin/python:

@@ -703,7 +703,7 @@ def test_processes_of_an_accelerator() -> None:
         def unwrap_model(self, module: Any) -> Any:
             return module
 
-        def reduce(self, values: torch.Tensor, how: str) -> torch.Tensor:
+        def reduce(self, values: torch.Tensor, reduction: str) -> torch.Tensor:
             # The other process has 1 where this one has 0.
             return (values + 1) / 2
 

@@ -244,6 +244,9 @@ class TensorBoard(Callback):
         if "://" in self.log_dir:
             return
         self.close()
+        if state["label"] != self._label:
+            # What this run has begun before it knew that it continues another's.
+            self._remove_files(self._label)
         # The clocks of a resumed epoch have been running since it was taken up.
         self._step_begun = self._step_written = self.global_step
         self._label = state["label"]

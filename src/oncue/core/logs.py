@@ -185,6 +185,18 @@ class Logs(ByLogName):
         super().__delitem__(key)
 
 
+class RunningLogs(Logs):
+    """The logs of a batch whose values are means over the pass so far, as `fit`'s and Keras's are.
+
+    Example:
+        >>> RunningLogs({"loss": 0.5}).running
+        True
+    """
+
+    running = True
+    __slots__ = ()
+
+
 def as_python(value: Any) -> Any:
     """Return a number of any library as a Python float; anything else as it is.
 

@@ -46,6 +46,11 @@ class Processes:
         scaler = None if self._is_fabric else getattr(accelerator, "scaler", None)
         self.keep = () if scaler is None else (scaler,)
 
+    def place_of(self, loader: Any) -> Any:
+        """Return what knows the position in a loader: itself, unless Accelerate has given it a `state_dict` that has none."""
+        stateful = getattr(self._accelerator, "use_stateful_dataloader", True)
+        return loader if stateful or not hasattr(loader, "base_dataloader") else None
+
     def unwrapped(self, module: torch.nn.Module) -> torch.nn.Module:
         """Return the module that the accelerator prepared, as it was before."""
         if self._accelerator is None:
@@ -62,8 +67,11 @@ class Processes:
         if self.alone or not numbers:
             return dict(logs)
         values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self._accelerator.device)
-        reduce = self._accelerator.all_reduce if self._is_fabric else self._accelerator.reduce
-        found = reduce(values, "mean").tolist()
+        if self._is_fabric:
+            values = self._accelerator.all_reduce(values, reduce_op="mean")
+        else:
+            values = self._accelerator.reduce(values, reduction="mean")
+        found = values.tolist()
         return {**logs, **dict(zip(numbers, found, strict=True))}
 
     def any(self, flag: bool) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from oncue.callbacks import Callback, History
+from oncue.core.logs import RunningLogs, as_logs
 from oncue.core.needs import Lacks
 from oncue.hosts.run import HostedRun
 
@@ -142,6 +143,6 @@ class KerasCallback(Callback):
 
 def _passing_on(run: HostedRun, hook: str) -> Callable[..., None]:
     def call(batch: int, logs: dict[str, Any] | None = None) -> None:
-        run.call(hook, batch, logs)
+        run.call(hook, batch, RunningLogs(as_logs(logs)))
 
     return call

@@ -123,7 +123,7 @@ class Loop:
         state, pending = self._state, self._pending
         assert state is not None
         if self._batches is None or self._batches.source is not loader:
-            self._batches = _as_they_are(loader)
+            self._batches = _as_they_are(loader, self._processes.place_of(loader))
             self._callbacks.set_params({**(self._callbacks.params or {}), "steps": self._batches.num_batches})
         state.bind(self._batches, pending)
         done = 0 if pending is None else pending.batch
@@ -314,6 +314,9 @@ def loop(
         run.callbacks.run_state = None
 
 
+_NO_PLACE = object()
+
+
 class _AsItIs(BatchConverter):
     """Leaves what a loader gives as it is."""
 
@@ -321,8 +324,10 @@ class _AsItIs(BatchConverter):
         return data
 
 
-def _as_they_are(loader: Iterable[Any]) -> Batches:
+def _as_they_are(loader: Iterable[Any], place: Any) -> Batches:
     convert = _AsItIs(type(loader).__name__, torch.device("cpu"))
+    if place is None:
+        return StreamBatches(loader, convert, place=_NO_PLACE)
     if isinstance(loader, DataLoader):
         return loader_batches(loader, convert)
     if isinstance(loader, (list, tuple)):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from oncue.callbacks import CallbackList, History
 from oncue.callbacks.roles import check_needs
+from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.core.needs import Lacks
+from oncue.core.warn import warn
 from oncue.hosts.host import Host, rates_of
 
 
@@ -109,6 +113,43 @@ class HostedRun:
         """End a run of which nobody has said how it ended."""
         if self._block is not None:
             self.fail(AbandonedRun("The loop ended without telling the callbacks why."))
+
+    # State, which travels in the loop's own checkpoints -------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return the states of all callbacks: "text", which JSON can have, and "tensors" by name."""
+        tensors: dict[str, Any] = {}
+        parts = {
+            "callbacks": {key: one.state_dict() for key, one in self.callbacks.roles.stateful.items()},
+            "journal": self.callbacks.journal.state_dict(),
+        }
+        text = b"".join(json_of(encode(parts, tensors, "the state of callbacks"))).decode("ascii")
+        # They go on being trained while the checkpoint is written.
+        return {"text": text, "tensors": {name: one.detach().clone() for name, one in tensors.items()}}
+
+    def restore(self, state: Mapping[str, Any], owner: str, epoch: int) -> None:
+        """Put back what `state` returned, after `begin`, where callbacks reset themselves.
+
+        Args:
+            state: The state.
+            owner: The adapter, for the journal.
+            epoch: The epoch that comes next.
+        """
+        parts = decode(json.loads(state["text"]), state["tensors"])
+        stateful = self.callbacks.roles.stateful
+        for key, saved in parts["callbacks"].items():
+            if key in stateful:
+                stateful[key].load_state_dict(saved)
+        other = sorted(set(parts["callbacks"]) ^ set(stateful))
+        if other:
+            warn(
+                f"The checkpoint was made with other callbacks of oncue than these: {', '.join(other)}. What isn't in both "
+                "begins with nothing."
+            )
+        self.callbacks.journal.load_state_dict(parts["journal"])
+        self.callbacks.journal.write(
+            owner, what="resumed", epoch=epoch, kind="resume", data={"stopped": False, "redone": 0}
+        )
 
     def _close(self, error: BaseException | None) -> None:
         block, self._block = self._block, None

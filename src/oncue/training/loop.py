@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from oncue.callbacks import CallbackList
-from oncue.core.logs import Logs, Source
+from oncue.core.logs import RunningLogs, Source
 from oncue.feeding.batch import Batch
 from oncue.nested import first_leaf
 
@@ -91,10 +91,9 @@ def _logs(result: Result, index: int, batch: Batch) -> BatchLogs:
     return BatchLogs(index, batch, source=result)
 
 
-class BatchLogs(Logs):
+class BatchLogs(RunningLogs):
     """The logs of a batch, which code of the Keras 1 and 2 era also asks for `batch` and `size`."""
 
-    running = True
     __slots__ = ("_batch", "_index", "_size")
 
     def __init__(self, index: int, batch: Batch, values: Any = (), *, source: Source | None = None) -> None:
