@@ -79,7 +79,11 @@ def _check_arguments(cls: type, config: Any) -> None:
 
 
 def resolve(
-    kind: str, identifier: Any, known: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    kind: str,
+    identifier: Any,
+    known: Mapping[str, Any],
+    custom_objects: Mapping[str, Any] | None = None,
+    advice: str = "",
 ) -> Any:
     """Find or make the object that a name, a configuration, a class or the object itself stands for.
 
@@ -90,6 +94,7 @@ def resolve(
         identifier: A name, a dict with class_name and config, a class, or something callable.
         known: Our classes and functions by name.
         custom_objects: The user's classes and functions by name; they win over ours.
+        advice: What to do, at the end of the error for a configuration that names what is not known.
 
     Returns:
         The object. A class is called without arguments, or with its configuration through `from_config`.
@@ -108,7 +113,7 @@ def resolve(
         found = names[identifier]
         return found() if inspect.isclass(found) else found
     if isinstance(identifier, Mapping):
-        return _from_config(kind, identifier, names)
+        return _from_config(kind, identifier, names, advice)
     if inspect.isclass(identifier):
         return identifier()
     if callable(identifier):
@@ -119,7 +124,7 @@ def resolve(
     )
 
 
-def _from_config(kind: str, written: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+def _from_config(kind: str, written: Mapping[str, Any], names: Mapping[str, Any], advice: str) -> Any:
     class_name, config = written.get("class_name"), written.get("config", {})
     if class_name is None:
         raise ValueError(f"A configuration of the {kind} must have the key 'class_name'; got {dict(written)!r}.")
@@ -129,7 +134,8 @@ def _from_config(kind: str, written: Mapping[str, Any], names: Mapping[str, Any]
     if found is None:
         found = names.get(wanted)
     if found is None:
-        raise unknown(kind, wanted, names)
+        error = unknown(kind, wanted, names)
+        raise ValueError(f"{error} {advice}") if advice else error
     if not inspect.isclass(found):
         return found
     make = getattr(found, "from_config", None)

@@ -542,6 +542,20 @@ def a_keras_model_that_oncue_compiled_is_saved(folder: Path, patch: pytest.Monke
 
 
 @case
+def a_class_of_keras_that_cant_be_made_again_is_saved(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    keras = pytest.importorskip("keras")
+
+    class Scale(keras.layers.Layer):  # type: ignore[name-defined,misc]  # real Keras has no types
+        def __init__(self) -> None:
+            super().__init__()
+
+        def call(self, inputs: Any) -> Any:
+            return inputs
+
+    oncue.Model(of_keras(Scale())).save(folder / "m.keras")
+
+
+@case
 def a_lambda_in_a_keras_model_is_saved(folder: Path, patch: pytest.MonkeyPatch) -> None:
     keras = pytest.importorskip("keras")
     oncue.Model(of_keras(keras.layers.Lambda(lambda x: x))).save(folder / "m.keras")

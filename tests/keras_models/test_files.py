@@ -143,6 +143,18 @@ def test_a_mismatch_changes_nothing(keras: ModuleType, tmp_path: Path) -> None:
     equal(inner.get_weights()[:2], other.get_weights()[:2])
 
 
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.h5", "m.safetensors", "m.keras"])
+def test_more_weights_than_the_model_has(keras: ModuleType, name: str, tmp_path: Path) -> None:
+    """Keras reads those it knows and is silent about the rest."""
+    inner = compiled(keras, sequential)
+    larger = keras.Sequential([keras.Input((6,)), *sequential(keras).layers, keras.layers.Dense(1)])
+    before = inner.get_weights()
+    (oncue.Model(larger).save if name == "m.keras" else oncue.Model(larger).save_weights)(tmp_path / name)
+    with pytest.raises(ValueError, match=r"no such weight|mismatch|missing"):
+        oncue.Model(inner).load_weights(tmp_path / name)
+    equal(inner.get_weights(), before)
+
+
 def test_assets_come_along(keras: ModuleType, tmp_path: Path) -> None:
     model = oncue.Model(compiled(keras, subclassed))
     fit(model, epochs=1)
@@ -386,6 +398,37 @@ def test_a_module_of_torchs_is_not_pickled(keras: ModuleType, tmp_path: Path) ->
     inner.layers[0].module.weight.data.zero_()
     model.load_weights(tmp_path / "m.weights.h5")
     equal([inner.predict(X, verbose=0)], [before])
+
+
+def test_a_class_that_cannot_be_made_again_is_said_when_it_is_saved(keras: ModuleType, tmp_path: Path) -> None:
+    class Own(keras.Model):  # type: ignore[name-defined,misc]  # real Keras has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs)
+
+    inner = Own()
+    inner(X)
+    with pytest.warns(UserWarning, match=r"Own would be made by `Own\(\*\*config\)`.*`\*\*kwargs`"):
+        oncue.Model(inner).save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"Own, which is no part.*custom_objects"):
+        with_keras.load_model(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"Unknown layer: 'Own'.*with_keras\.load_model"):
+        oncue.models.load_model(tmp_path / "m.keras")
+    oncue.Model(inner).load_weights(tmp_path / "m.keras")
+
+
+def test_files_of_oncues_layers_are_models_of_keras_too(keras: ModuleType, tmp_path: Path) -> None:
+    model = oncue.Sequential([oncue.layers.Input((6,)), oncue.layers.Dense(3, "relu"), oncue.layers.Dense(1)])
+    model.compile("adam", "mse")
+    fit(model, epochs=1)
+    for name in WHOLE:
+        model.save(tmp_path / name)
+        loaded = with_keras.load_model(tmp_path / name)
+        np.testing.assert_allclose(loaded.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5, atol=1e-6)
+        assert int(loaded.keras_model.optimizer.iterations) == 5
 
 
 def test_what_oncue_compiled_is_not_in_the_file(keras: ModuleType, tmp_path: Path) -> None:

@@ -98,4 +98,8 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
         known[name] = __getattr__(name)
     elif name in ("Sequential", "Functional", "Model"):
         known[name] = getattr(importlib.import_module("oncue.models"), "Model" if name == "Functional" else name)
-    return objects.resolve("layer", config, known, custom_objects)
+    advice = (
+        "Give classes of your own in `custom_objects`. A file of a model of the real Keras, with layers that oncue hasn't, is "
+        "loaded by `oncue.with_keras.load_model`."
+    )
+    return objects.resolve("layer", config, known, custom_objects, advice)

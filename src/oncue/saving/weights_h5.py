@@ -25,8 +25,8 @@ from oncue.saving.values import Values, read_values, set_values, stored
 from oncue.variable import Variable
 
 _OPTIMIZER = "optimizer"
-# Groups that Keras writes besides weights on some backends: random states, which torch stores elsewhere.
-_NOT_WEIGHTS = {"seed_generator", "_seed_generator", "_metrics", "_loss_tracker"}
+NOT_WEIGHTS = {"seed_generator", "_seed_generator", "_metrics", "_loss_tracker"}
+"""Groups that Keras writes besides weights on some backends: random states, which torch stores elsewhere."""
 
 
 def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
@@ -94,7 +94,7 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
     ignored = tuple(f"{place.path}/" for place in places if place.ignored)
     for path in sorted(guard.paths_of_arrays(content, source)):
         parts = path.split("/")
-        if parts[0] == _OPTIMIZER or _NOT_WEIGHTS & set(parts) or path.startswith(ignored or "\0"):
+        if parts[0] == _OPTIMIZER or NOT_WEIGHTS & set(parts) or path.startswith(ignored or "\0"):
             continue
         if "/".join(parts[:-1]) not in known:
             problems.append(f"{path}: the model has no such weight")

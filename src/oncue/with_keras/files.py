@@ -27,6 +27,7 @@ from oncue.saving.arguments import path_and_kind
 from oncue.saving.formats import MODELS
 from oncue.saving.hdf5_file import write_pieces
 from oncue.saving.legacy_weights import read_names
+from oncue.saving.weights_h5 import NOT_WEIGHTS, settle
 from oncue.with_keras import keras_private
 from oncue.with_keras.safe_config import Allowance, check_config
 
@@ -57,6 +58,7 @@ class KerasFiles:
         """
         model = self._settled(with_optimizer=include_optimizer)
         _refuse_pickles(model)
+        _warn_of_classes(model)
         content = io.BytesIO()
         if kind == ".keras":
             if not include_optimizer:
@@ -107,7 +109,8 @@ class KerasFiles:
         content, _ = _archive(path) if kind == ".keras" else (_hdf5(path), None)
         with self._all_or_nothing():
             if kind in (".keras", ".weights.h5"):
-                keras_private.read_weights(model, content, skip_mismatch)
+                asked = keras_private.read_weights(model, content, skip_mismatch)
+                _settle_unread(content, asked, path, skip_mismatch)
             else:
                 with h5py.File(content, "r") as file:
                     whole = "layer_names" not in file.attrs and "model_weights" in file
@@ -315,6 +318,23 @@ def _replace(path: Path, content: io.BytesIO) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
+def _settle_unread(content: io.BytesIO, asked: set[str], path: Path, skip_mismatch: bool) -> None:
+    """Refuse weights that no part of the model was looked for in, or warn of them; Keras would leave them out."""
+    content.seek(0)
+    with guard.opened_hdf5(content, path) as file:
+        arrays = sorted(guard.paths_of_arrays(file, path))
+    # Files of Keras 2.13 have the weights elsewhere.
+    if any(name.startswith("_layer_checkpoint_dependencies") for name in arrays):
+        return
+    groups = {name: name.rpartition("vars/")[0].rstrip("/") for name in arrays}
+    problems = [
+        f"{name}: the model has no such weight"
+        for name, group in groups.items()
+        if group not in asked and not NOT_WEIGHTS & set(name.split("/")) and not name.startswith("optimizer/")
+    ]
+    settle(problems, path, skip_mismatch)
+
+
 def _refuse_pickles(model: Any) -> None:
     import keras
 
@@ -336,6 +356,16 @@ def _warn_of_code(model: Any, content: io.BytesIO) -> None:
             f"'{model.name}' has a lambda in it, which the file has as code. Keras opens it with `safe_mode=False` only, and "
             "oncue doesn't. Use a function with a name and `@keras.saving.register_keras_serializable()`, or a layer of your "
             "own."
+        )
+
+
+def _warn_of_classes(model: Any) -> None:
+    found = keras_private.not_made_again(model)
+    if found is not None:
+        warn(
+            f"A file of the whole of '{model.name}' can't be opened again: {found[0]} would be made by `{found[0]}(**config)`, "
+            f"and {found[1]}. Let its `__init__` take `**kwargs` and hand them on, or define `from_config`; or save the "
+            "weights alone."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -277,16 +278,26 @@ def read_legacy_model(content: Any, custom_objects: dict[str, Any] | None, compi
         return legacy_h5_format.load_model_from_hdf5(content, custom_objects=custom_objects, compile=compile)
 
 
-def read_weights(model: Any, file: Any, skip_mismatch: bool) -> None:
+def read_weights(model: Any, file: Any, skip_mismatch: bool) -> set[str]:
     """Set a model's weights, and its optimizer's state, from the content of a `.weights.h5` file.
+
+    Returns:
+        The groups of the file that parts of the model were looked for in.
 
     Raises:
         ValueError: When some don't fit; others are set then.
     """
     from keras.src.saving import saving_lib
 
-    store, problems = saving_lib.H5IOStore(file, mode="r"), dict[int, Any]()
+    class Noting(saving_lib.H5IOStore):  # type: ignore[misc]  # Keras has no types
+        def get(self, path: str) -> Any:
+            asked.add(path)
+            return super().get(path)
+
+    asked: set[str] = set()
     failed: set[int] = set()
+    problems: dict[int, Any] = {}
+    store = Noting(file, mode="r")
     try:
         saving_lib._load_state(
             model,
@@ -302,6 +313,27 @@ def read_weights(model: Any, file: Any, skip_mismatch: bool) -> None:
         store.close()
     if failed:
         saving_lib._raise_loading_failure(problems, warn_only=skip_mismatch)
+    return asked
+
+
+def not_made_again(model: Any) -> tuple[str, str] | None:
+    """Return the class of a model or layer that takes other arguments than its configuration has, and an error.
+
+    None where all can be made again, and for classes that say themselves how.
+    """
+    import keras
+
+    makers = {kind.from_config.__func__ for kind in (keras.Layer, keras.Model)}
+    own = own_layers()
+    for layer in layers_of(model):
+        kind = type(layer)
+        if kind in own or graph_of(layer) is not None or getattr(kind.from_config, "__func__", None) not in makers:
+            continue
+        try:
+            inspect.signature(kind).bind(**layer.get_config())
+        except TypeError as error:
+            return kind.__name__, str(error)
+    return None
 
 
 def read_legacy_weights(model: Any, group: Any, skip_mismatch: bool, by_name: bool) -> None:

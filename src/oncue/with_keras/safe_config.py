@@ -93,7 +93,8 @@ def _check_named(value: dict[str, Any], source: Any, known: dict[str, Any]) -> N
             _refuse_name(source, module, config)
     elif name in known or value.get("registered_name") in known or name.startswith("__"):
         return
-    elif module is not None and not _is_class(str(module), name):
+    elif "registered_name" in value if module is None else not _is_class(str(module), name):
+        # Keras 1 and 2 wrote neither, and what they name is looked up in Keras alone.
         _refuse_name(source, module, name)
 
 
