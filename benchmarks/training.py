@@ -26,7 +26,7 @@ from pathlib import Path
 
 import environments
 from tables import details, heading, summary
-from ways import WAYS, Way
+from ways import KERAS_WAYS, WAYS, Way
 from workers import CACHE, Failed, WorkerProcess
 from workloads import WORKLOADS, Workload
 
@@ -114,7 +114,7 @@ class Bench:
         def one(name: str) -> bool:
             try:
                 if name not in self.workers:
-                    way = WAYS[name]
+                    way = (WAYS | KERAS_WAYS)[name]
                     self.workers[name] = WorkerProcess(way, self.environment(way), self.options.device)
                 prepare(self.workers[name])
             except Failed as failure:

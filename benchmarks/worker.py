@@ -27,9 +27,9 @@ import time
 import traceback
 from typing import Any
 
-from ways import WAYS
+from ways import KERAS_WAYS, WAYS
 from ways.pace import Finished, Pace
-from workloads import WORKLOADS
+from workloads import KERAS_MODELS, WORKLOADS
 
 
 class Worker:
@@ -42,7 +42,7 @@ class Worker:
     """
 
     def __init__(self, way: str, device: str, answers: Any) -> None:
-        self.way, self.device, self.answers = WAYS[way], device, answers
+        self.way, self.device, self.answers = (WAYS | KERAS_WAYS)[way], device, answers
         for name in self.way.imports:
             importlib.import_module(name)
         self.torch = sys.modules.get("torch")
@@ -84,7 +84,7 @@ class Worker:
             # As if in a new process: once a size has changed within a process, torch compiles code for arbitrary sizes.
             self.torch._dynamo.reset()
         gc.collect()
-        size = dataclasses.replace(WORKLOADS[workload], steps=steps)
+        size = dataclasses.replace((WORKLOADS | KERAS_MODELS)[workload], steps=steps)
         self.trained = self.make(size, self.device, self.folder.name, **self.way.settings)
         return {}
 
@@ -132,7 +132,7 @@ def peak() -> float:
 def main() -> None:
     """Serve requests until stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("way", choices=WAYS | KERAS_WAYS)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     # Output of libraries must not mix with the answers.

@@ -73,3 +73,22 @@ WORKLOADS = {
         Workload("transformer", "transformer, batch 8", "transformer", (64, 384), 8, steps=16, short_steps=2),
     )
 }
+
+KERAS_MODELS = {
+    workload.name: workload
+    for workload in (
+        WORKLOADS["mlp32"],
+        Workload("wide-deep", "wide and deep, batch 32", "wide_deep", (64,), 32, steps=400, short_steps=100),
+        Workload(
+            "bn-cnn", "CNN with BatchNormalization, batch 32", "bn_cnn", (28, 28, 1), 32, steps=60, short_steps=20
+        ),
+        Workload(
+            "mobilenet", "MobileNetV2 (0.35, 32x32), batch 32", "mobilenet", (32, 32, 3), 32, steps=8, short_steps=3
+        ),
+        WORKLOADS["lstm"],
+        Workload(
+            "attention", "block of MultiHeadAttention, batch 32", "attention", (32, 64), 32, steps=60, short_steps=20
+        ),
+    )
+}
+"""What real Keras models are compared on."""

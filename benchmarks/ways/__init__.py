@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 TOGETHER = 20
@@ -107,3 +107,27 @@ WAYS = {
         *_peer("transformers", "transformers.Trainer", "transformers_train", ("torch", "transformers")),
     )
 }
+
+
+def _model_of_keras(name: str, title: str, **settings: Any) -> Way:
+    return Way(
+        name,
+        title,
+        "keras_api",
+        ("torch", "keras", "oncue"),
+        {"library": "keras", "by_oncue": True, **settings},
+        environ={"KERAS_BACKEND": "torch"},
+    )
+
+
+KERAS_WAYS = {
+    way.name: way
+    for way in (
+        # In oncue's own environment, so that both have the same torch and Keras.
+        replace(WAYS["keras-torch"], name="keras-here", peer=None),
+        WAYS["keras-jax"],
+        _model_of_keras("keras-oncue", "oncue, eager"),
+        _model_of_keras("keras-oncue-jit", "oncue, compiled", jit_compile=True),
+    )
+}
+"""The ways to train a model of the real Keras."""

@@ -25,6 +25,7 @@ class KerasApi:
         full: Whether the full stack of callbacks runs.
         listens: Whether a callback is called after every batch, without reading its logs.
         loader: Whether batches come from a DataLoader.
+        by_oncue: Whether oncue trains the model of Keras.
         settings: Further arguments of `compile`.
     """
 
@@ -38,6 +39,7 @@ class KerasApi:
         full: bool = False,
         listens: bool = False,
         loader: bool = False,
+        by_oncue: bool = False,
         **settings: Any,
     ) -> None:
         self.keras = keras = importlib.import_module(library)
@@ -53,6 +55,8 @@ class KerasApi:
             self.model.compile("adam", loss, metrics=["accuracy"], **settings)
         else:
             self.model.compile("adam", "mse", **settings)
+        if by_oncue:
+            self.model = importlib.import_module("oncue").Model(self.model)
         x, y = workload.data()
         self.held_out: Any = workload.validation_data()
         if loader:

@@ -64,4 +64,52 @@ def linear(keras: Any) -> Any:
     return keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1)])
 
 
-NETWORKS = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "transformer": transformer, "linear": linear}
+def wide_deep(keras: Any) -> Any:
+    """Return a functional model of a linear part and one of three layers, joined."""
+    layers = keras.layers
+    inputs = keras.Input((64,))
+    deep = inputs
+    for width in (128, 64, 32):
+        deep = layers.Dense(width, activation="relu")(deep)
+    return keras.Model(inputs, layers.Dense(10)(layers.Concatenate()([layers.Dense(16)(inputs), deep])))
+
+
+def bn_cnn(keras: Any) -> Any:
+    """Return three convolutions of 16 to 64 filters, each with batch normalization, and a layer of 10."""
+    layers = keras.layers
+    parts = [keras.Input((28, 28, 1))]
+    for filters in (16, 32, 64):
+        parts += [layers.Conv2D(filters, 3, padding="same", use_bias=False), layers.BatchNormalization(), layers.ReLU()]
+        parts += [layers.MaxPooling2D(2)]
+    return keras.Sequential([*parts, layers.GlobalAveragePooling2D(), layers.Dense(10)])
+
+
+def mobilenet(keras: Any) -> Any:
+    """Return MobileNetV2 for small images, with a layer of 10."""
+    return keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), alpha=0.35, weights=None, classes=10, classifier_activation=None
+    )
+
+
+def attention(keras: Any) -> Any:
+    """Return one block with attention of four heads, the mean over the tokens, and a layer of 10."""
+    layers = keras.layers
+    inputs = keras.Input((32, 64))
+    attended = layers.MultiHeadAttention(4, 16)(inputs, inputs)
+    x = layers.LayerNormalization()(layers.Add()([inputs, layers.Dropout(0.1)(attended)]))
+    wide = layers.Dense(64)(layers.Dense(128, activation="relu")(x))
+    x = layers.LayerNormalization()(layers.Add()([x, layers.Dropout(0.1)(wide)]))
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+NETWORKS = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "lstm": lstm,
+    "transformer": transformer,
+    "linear": linear,
+    "wide_deep": wide_deep,
+    "bn_cnn": bn_cnn,
+    "mobilenet": mobilenet,
+    "attention": attention,
+}

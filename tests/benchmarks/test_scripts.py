@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,26 @@ def test_new_processes_measure_the_first_step_and_memory() -> None:
     assert first[0] > bench.results.of("tiny", "first, after imports")["oncue-full"][0] > 0
     # The peak may have been reached when importing torch, since the network is so small.
     assert 0 <= memory[0] < 4096
+
+
+@pytest.mark.slow
+def test_the_models_of_keras() -> None:
+    options = "--models mlp32 --ways keras-oncue --rounds 2 --seconds 0.001"
+    command = [sys.executable, str(FOLDER / "keras_models.py"), *options.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| MLP, batch 32 |")]
+    assert len(rows) == 2
+    assert re.fullmatch(r"\| MLP, batch 32 \| \d+ \| \d\.\d\d \(\d\.\d\d\) \|", rows[0])
+    assert re.fullmatch(r"\| MLP, batch 32( \| \d+\.\d; \d+\.\d){2} \|", rows[1])
+
+
+def test_the_networks_of_keras_have_their_layers() -> None:
+    keras = pytest.importorskip("keras")
+    networks, workloads = importlib.import_module("ways.keras_networks"), importlib.import_module("workloads")
+    for workload in workloads.KERAS_MODELS.values():
+        model = networks.NETWORKS[workload.network](keras)
+        assert model.input_shape == (None, *workload.shape) and model.output_shape == (None, workload.classes)
 
 
 def test_a_way_that_is_not_installed_is_listed_in_the_table() -> None:

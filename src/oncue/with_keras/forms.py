@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oncue.layers.quick_dropout import dropout
 from oncue.training.graph.draws import generator_for
 from oncue.training.graph.lstm import kernel_takes
 from oncue.with_keras import keras_private
@@ -29,9 +30,10 @@ _exchanged = _Exchanged()
 
 @contextmanager
 def other_forms() -> Iterator[None]:
-    """Let Keras call other forms of some functions while the block runs: random generators with a seed, and LSTMs.
+    """Let Keras call other forms of some functions while the block runs: random generators with a seed, dropout, and LSTMs.
 
-    They come to the same numbers, also for other threads that call Keras meanwhile.
+    They come to the same numbers, but for dropout without a seed, which draws others; also for other threads that call Keras
+    meanwhile.
 
     Example:
         >>> import os
@@ -45,7 +47,7 @@ def other_forms() -> Iterator[None]:
     """
     with _exchanged.lock:
         if _exchanged.blocks == 0:
-            _exchanged.theirs = keras_private.exchange({"generator": _generator, "lstm": _lstm})
+            _exchanged.theirs = keras_private.exchange({"generator": _generator, "lstm": _lstm, "dropout": _dropout})
         _exchanged.blocks += 1
     try:
         yield
@@ -76,6 +78,16 @@ def _generator(seed: Any) -> torch.Generator | None:
         return None
     first, second = drawn
     return generator_for(first + second, of_process=seed is None)
+
+
+def _dropout(inputs: Tensor, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:
+    """Do as Keras's dropout; without a seed, by less random numbers than torch's."""
+    import keras
+
+    own = isinstance(seed, keras.random.SeedGenerator) and seed.get_config()["seed"] is None
+    if noise_shape is None and 0 < rate < 1 and (seed is None or own) and not inputs.is_meta:
+        return dropout(inputs, rate)
+    return _exchanged.theirs["dropout"](inputs, rate, noise_shape, seed)
 
 
 def _lstm(

@@ -49,7 +49,7 @@ class GraphForward:
             x: The inputs, as the model takes them.
             training: Whether it is trained.
         """
-        if type(x) is torch.Tensor and x.shape[1:] in self._seen and x.dtype is self._dtypes[0]:
+        if isinstance(x, torch.Tensor) and x.shape[1:] in self._seen and x.dtype is self._dtypes[0]:
             return self._run([x], training)
         return self._checked(x, training)
 
@@ -59,7 +59,7 @@ class GraphForward:
             tensors = [x.get(tensor.name) for tensor in self._inputs]
         if (
             type(tensors) in (list, tuple)
-            and all(type(tensor) is torch.Tensor for tensor in tensors)
+            and all(isinstance(tensor, torch.Tensor) for tensor in tensors)
             and [tensor.ndim for tensor in tensors] == [len(tensor.shape) for tensor in self._inputs]
             and not any(hasattr(tensor, "_keras_mask") for tensor in tensors)
         ):

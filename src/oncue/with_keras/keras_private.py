@@ -398,7 +398,11 @@ def draw_seed(seed: Any) -> Any:
     return None if get_device() == "meta" else draw_seed(seed)
 
 
-_EXCHANGED = {"generator": ("random", "torch_seed_generator"), "lstm": ("rnn", "_fallback_lstm")}
+_EXCHANGED = {
+    "dropout": ("random", "dropout"),
+    "generator": ("random", "torch_seed_generator"),
+    "lstm": ("rnn", "_fallback_lstm"),
+}
 
 
 def exchange(functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
@@ -408,7 +412,7 @@ def exchange(functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[...
     its steps.
 
     Args:
-        functions: By "generator", which makes a generator of a seed, and "lstm", which runs one without a mask.
+        functions: By "dropout", by "generator", which makes a generator of a seed, and "lstm", which runs one without a mask.
     """
     before = {}
     for key, function in functions.items():

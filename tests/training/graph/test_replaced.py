@@ -17,6 +17,7 @@ from oncue import layers
 from oncue.layers.quick_dropout import dropout, dropout_in_graph
 from oncue.random import SeedGenerator
 from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
+from oncue.training.graph.draws import generator_for
 from oncue.training.graph.replaced import REPLACED
 
 
@@ -117,3 +118,51 @@ def test_packed_sequences_are_refused() -> None:
     with pytest.raises(RuntimeError, match="packed sequence"), Replacing():
         lstm(packed)
     assert lstm(packed)[0].data.shape == (2, 4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "pooled",
+    [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+        lambda x: F.max_pool2d(x, (2, 3), dilation=2),
+        lambda x: torch.max_pool2d(x, 2, [1, 2]),
+        lambda x: nn.MaxPool2d(2)(x.to(memory_format=torch.channels_last)),
+    ],
+)
+@cpu_only("elsewhere the compiler's own form is the quick one")
+def test_max_pooling_is_one_operation(way: Any, pooled: Callable[..., Tensor]) -> None:
+    def derived(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        y = pooled(x)
+        return torch.cat([y.flatten(), torch.autograd.grad((y * y).sum(), x)[0].flatten()])
+
+    x = torch.rand(2, 3, 7, 8)
+    assert torch.equal(way(derived, x), derived(x))
+    with Replacing():
+        graph = make_fx(derived, tracing_mode="fake")(x)
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("oncue.max_pool.default") == targets.count("oncue.max_pool_backward.default") == 1
+    assert not any("aten.max_pool" in target for target in targets)
+
+
+@cpu_only("on an accelerator they are refused")
+def test_random_numbers_by_a_seed_in_a_tensor() -> None:
+    def drawn(seed: Tensor) -> Tensor:
+        generators = (generator_for(seed + place) for place in range(5))
+        parts = [
+            torch.rand((2, 3), generator=next(generators)),
+            torch.normal(1.0, 2.0, size=(4,), generator=next(generators)),
+            torch.randint(low=2, high=9, size=(5,), generator=next(generators), dtype=torch.int32),
+            torch.bernoulli(torch.full((6,), 0.5), generator=next(generators)),
+            torch.multinomial(torch.ones(2, 3), 2, replacement=True, generator=next(generators)),
+        ]
+        return torch.cat([part.double().flatten() for part in parts])
+
+    for way in WAYS:
+        assert torch.equal(way(drawn, torch.tensor(7)), drawn(torch.tensor(7)))
+    with Replacing():
+        graph = make_fx(drawn, tracing_mode="fake")(torch.tensor(7))
+    assert torch.equal(graph(torch.tensor(8)), drawn(torch.tensor(8)))
+    assert not torch.equal(graph(torch.tensor(8)), graph(torch.tensor(7)))

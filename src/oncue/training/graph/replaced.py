@@ -14,6 +14,7 @@ from oncue.layers.quick_dropout import dropout, dropout_in_graph
 from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
 from oncue.training.graph.draws import DRAWN
 from oncue.training.graph.lstm import lstm
+from oncue.training.graph.pooling import max_pool2d
 from oncue.training.graph.refusal import RefusalError
 
 
@@ -54,6 +55,8 @@ REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     F.dropout: _dropout,
     seeded_mask: seeded_mask_in_graph,
     torch.lstm: _lstm,
+    F.max_pool2d: max_pool2d,
+    torch.max_pool2d: max_pool2d,
     torch.gru: _unrolled(torch.gru),
     torch.rnn_tanh: _unrolled(torch.rnn_tanh),
     torch.rnn_relu: _unrolled(torch.rnn_relu),
