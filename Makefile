@@ -79,7 +79,8 @@ $(OLDEST)/dev.stamp: pyproject.toml constraints.txt | $(OLDEST)/bin/python
 	  > "$$(.hosts/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
 	sed -n 's/^$(firstword $(subst -, ,$*)) = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '"' | tr ',' '\n' \
 	  | sed '$(if $(filter %-oldest,$*),s/>=/==/,)' > .hosts/$*/requirements.txt
-	.hosts/$*/bin/python $(PIP_INSTALL) -c constraints.txt -r .hosts/$*/requirements.txt
+	grep -E '^(numpy|torch)==' constraints.txt > .hosts/$*/constraints.txt
+	.hosts/$*/bin/python $(PIP_INSTALL) -c .hosts/$*/constraints.txt -r .hosts/$*/requirements.txt
 	touch $@
 
 $(BIN)/python $(OLDEST)/bin/python:

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import oncue
+from helpers import to_numpy
 from oncue import hosts
 from oncue.callbacks import BackupAndRestore, Callback
 
@@ -112,7 +113,7 @@ def loader() -> DataLoader[Any]:
 
 
 def weights_of(module: torch.nn.Module) -> list[np.ndarray[Any, Any]]:
-    return [one.detach().cpu().numpy().copy() for one in module.parameters()]
+    return [to_numpy(one).copy() for one in module.parameters()]
 
 
 # The loops: each trains by a plan, fills in the history, and returns the weights' owner ----------------------------------
@@ -122,7 +123,7 @@ Kept = dict[str, Any]
 
 def in_fit(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
     module = kept["module"] = network(plan)
-    model = oncue.Model(module, device="cpu")
+    model = oncue.Model(module)
     model.compile(oncue.optimizers.TorchOptimizer(lambda p: torch.optim.SGD(p, lr=RATE)), loss="mse", jit_compile=False)
     backup = [BackupAndRestore(plan.folder / "state")] if plan.checkpoints else []
     try:
@@ -177,9 +178,9 @@ def in_keras(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
 
     adapter = hosts.Keras(callbacks)
     kept["history"], kept["keras"] = adapter.history, model
-    data = {"validation_data": (X.numpy(), Y.numpy()), "batch_size": BATCH, "shuffle": False, "verbose": 0}
+    data = {"validation_data": (to_numpy(X), to_numpy(Y)), "batch_size": BATCH, "shuffle": False, "verbose": 0}
     with adapter:
-        model.fit(X.numpy(), Y.numpy(), epochs=plan.epochs, callbacks=[*adapter, Cut()], **data)
+        model.fit(to_numpy(X), to_numpy(Y), epochs=plan.epochs, callbacks=[*adapter, Cut()], **data)
 
 
 def in_lightning(plan: Plan, callbacks: list[Any], kept: Kept) -> None:

@@ -38,8 +38,10 @@ from oncue.callbacks import (
 )
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.store import Store
+from oncue.core.needs import Lacks
 from oncue.core.warn import kept, warn
 from oncue.datasets import mnist
+from oncue.hosts.run import HostedRun
 from oncue.legacy import warning as legacy_warning
 from oncue.legacy.modules import MODULES
 from oncue.optimizers import SGD, Adamax
@@ -107,6 +109,18 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], Any]] = {}
 def case(run: Callable[[Path, pytest.MonkeyPatch], Any]) -> Callable[[Path, pytest.MonkeyPatch], Any]:
     CASES[run.__name__] = run
     return run
+
+
+@case
+def a_checkpoint_of_another_loop_has_other_callbacks(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    run = HostedRun([EarlyStopping("loss")], Lacks("this loop", {}))
+    run.begin(dense(), owner=run.callbacks, epochs=1)
+    state = run.state()
+    run.end()
+    run = HostedRun([], Lacks("this loop", {}))
+    run.begin(dense(), owner=run.callbacks, epochs=1)
+    run.restore(state, "Lightning", 0)
+    run.end()
 
 
 @case
@@ -623,7 +637,10 @@ def old_modules(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 # Where a warning is given, and why no case above can have it there.
-WITHOUT_A_CASE = {"The compiled step runs without CUDA graphs": "needs a GPU that refuses to record a graph"}
+WITHOUT_A_CASE = {
+    "The compiled step runs without CUDA graphs": "needs a GPU that refuses to record a graph",
+    "the Trainer evaluates another data set": "needs transformers; tests/hosts/test_transformers.py has it",
+}
 
 
 class Given(NamedTuple):
