@@ -307,3 +307,49 @@ def test_one_model_that_goes_on_from_epoch_to_epoch(keras: ModuleType, tmp_path:
         return inner
 
     resumed_as_unbroken(make, tmp_path)
+
+
+def test_what_layers_hold(keras: ModuleType, tmp_path: Path) -> None:
+    """Numbers that a layer's calls change, and a random generator of NumPy's."""
+
+    class Noise(keras.layers.Layer):  # type: ignore[name-defined,misc]  # real Keras has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls, self.generator = 0, np.random.default_rng(3)
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            self.calls += 1
+            factor = self.generator.uniform(0.9, 1.1) if training else 1.0
+            return inputs * float(factor + 0.01 * self.calls)
+
+    def make() -> Any:
+        keras.utils.set_random_seed(5)
+        model = keras.Sequential([keras.Input((6,)), Noise(), keras.layers.Dense(1)])
+        model.compile("sgd", "mean_squared_error")
+        return model
+
+    resumed_as_unbroken(make, tmp_path)
+
+
+def test_another_setting_of_the_script_is_said_before_the_first_step(keras: ModuleType, tmp_path: Path) -> None:
+    def make(rate: float) -> Any:
+        inner = compiled(keras, sequential)
+        inner.layers[2].rate = rate
+        return inner
+
+    with pytest.raises(PowerCut):
+        train(lambda: make(0.3), tmp_path, Cut(7))
+    with pytest.warns(UserWarning, match=r"dropout\.rate` was 0\.3, is 0\.5"):
+        train(lambda: make(0.5), tmp_path, Cut(None))
+
+
+def test_what_a_hook_has_replaced_is_said_before_the_first_step(keras: ModuleType, tmp_path: Path) -> None:
+    class Change(Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                self.model.keras_model.compile(self.model.keras_model.optimizer, "mean_absolute_error")
+
+    with pytest.raises(PowerCut):
+        train(lambda: compiled(keras, sequential), tmp_path, Cut(7), Change())
+    with pytest.warns(UserWarning, match="had replaced.*`compile`"):
+        train(lambda: compiled(keras, sequential), tmp_path, Cut(None))

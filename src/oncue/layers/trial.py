@@ -84,7 +84,11 @@ class Trial:
         self._block = ExitStack()
 
     def __enter__(self) -> Self:
-        modules = [module for owner in self._owners if isinstance(owner, torch.nn.Module) for module in owner.modules()]
+        found: dict[torch.nn.Module, None] = {}
+        for owner in self._owners:
+            if isinstance(owner, torch.nn.Module) and owner not in found:
+                found.update(dict.fromkeys(owner.modules()))
+        modules = list(found)
         others = [owner for owner in self._owners if not isinstance(owner, torch.nn.Module)]
         with subclasses_unasked():
             for module in modules:

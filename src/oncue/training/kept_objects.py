@@ -63,8 +63,9 @@ class KeptObjects:
         inner = inner_optimizer_of(optimizer)
         own = {id(one) for one in (optimizer, inner, getattr(inner, "_inner", None))}
         found: dict[str, Any] = {}
-        search = _Search(model.modules())
-        for path, thing in search.things(_roots(model, callbacks)):
+        modules = [(path, part) for path, part in model._parts_with_settings() if isinstance(part, torch.nn.Module)]
+        search = _Search(module for _, module in modules)
+        for path, thing in search.things(_roots(modules, callbacks)):
             if id(thing) not in own:
                 found[path if path not in found else f"{path}#{len(found)}"] = thing
         # Schedulers last: loading an optimizer's state replaces the groups whose rates they set.
@@ -174,11 +175,11 @@ def _said(error: Exception) -> str:
 # Finding them -----------------------------------------------------------------------------------------------------------
 
 
-def _roots(model: torch.nn.Module, callbacks: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _roots(modules: list[tuple[str, Any]], callbacks: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     counts: dict[str, int] = {}
     # A second model of the same code has `dense_2` where the first has `dense`.
-    modules = ((re.sub(r"_\d+(?=\.|$)", "", path) or "model", module) for path, module in model.named_modules())
-    for name, root in (*((type(one).__name__, one) for one in callbacks), *modules):
+    named = ((re.sub(r"_\d+(?=\.|$)", "", path) or "model", module) for path, module in modules)
+    for name, root in (*((type(one).__name__, one) for one in callbacks), *named):
         counts[name] = counts.get(name, 0) + 1
         yield name if counts[name] == 1 else f"{name}#{counts[name]}", root
 
