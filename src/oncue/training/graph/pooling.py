@@ -42,7 +42,8 @@ def max_pool2d(
         True
     """
     if return_indices or input.device.type != "cpu" or not input.is_floating_point():
-        return F.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        function: Any = F.max_pool2d
+        return function(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     sizes = [_two(size) for size in (kernel_size, stride or kernel_size, padding, dilation)]
     return torch.ops.oncue.max_pool.default(input, *sizes, ceil_mode)[0]
 
@@ -53,11 +54,13 @@ def _two(size: Any) -> list[int]:
 
 
 def _forward(x: Tensor, *sizes: Any) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten.max_pool2d_with_indices.default(x, *sizes)
+    pooled: tuple[Tensor, Tensor] = torch.ops.aten.max_pool2d_with_indices.default(x, *sizes)
+    return pooled
 
 
 def _backward(gradient: Tensor, x: Tensor, indices: Tensor, *sizes: Any) -> Tensor:
-    return torch.ops.aten.max_pool2d_with_indices_backward.default(gradient, x, *sizes, indices)
+    found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward.default(gradient, x, *sizes, indices)
+    return found
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
