@@ -365,3 +365,10 @@ def test_the_parts_of_a_scheduler_without_the_name() -> None:
 def test_functions_of_functions_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch._C._functorch, "is_functorch_wrapped_tensor")
     assert not torch_private.is_wrapped(torch.ones(1))
+
+
+def test_checks_of_distributions_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = torch._is_all_true
+    assert torch_private.checks_arguments(check)
+    monkeypatch.delattr(torch, "_is_all_true")
+    assert not torch_private.checks_arguments(check)

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_MISSING = object()
+
 
 def _gone(name: str, purpose: str) -> RuntimeError:
     return RuntimeError(f"torch {torch.__version__} has no `{name}`, which oncue needs to {purpose}.")
@@ -744,6 +746,19 @@ def is_wrapped(tensor: Tensor) -> bool:
         return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
     except AttributeError:
         return False
+
+
+def checks_arguments(function: Any) -> bool:
+    """Return whether a function of torch is the one that decides whether the arguments of a distribution are good.
+
+    Name: `torch._is_all_true`, which `torch.distributions.Distribution` asks. Without it, False: a step that makes a
+    distribution runs eagerly, unless its `validate_args` is off.
+
+    Example:
+        >>> checks_arguments(torch.all)
+        False
+    """
+    return function is getattr(torch, "_is_all_true", _MISSING)
 
 
 def has_hooks(owner: torch.nn.Module | Tensor) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, Normal, kl_divergence
 
 import oncue as keras
 from helpers import cpu_only, normal, tensor, to_numpy
@@ -324,6 +325,53 @@ def test_a_metric_that_counts_in_python_follows_the_graph(side_by_side: Any) -> 
 
     model = side_by_side(network(lambda net, x: None), X, Y, whole=False, metrics=lambda: [Steps()])
     assert model.history.history["steps"] == [5.0]
+
+
+# Distributions -------------------------------------------------------------------------------------------------------
+
+
+class Encoder(layers.Layer):
+    """Draws what it gives from normal distributions, with their divergence from the standard one as a loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers.Dense(4)
+
+    def call(self, x: Tensor) -> Tensor:
+        mean, scale = self.inner(x).chunk(2, -1)
+        found = Normal(mean, scale.sigmoid())
+        self.add_loss(kl_divergence(found, Normal(torch.zeros_like(mean), 1.0)).mean())
+        return found.rsample()
+
+
+def likelihood(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    return -Categorical(logits=y_pred).log_prob((y_true[:, 0] > 0).long())
+
+
+DISTRIBUTIONS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "drawn from": (lambda: keras.Sequential([layers.Input((6,)), Encoder(), layers.Dense(2)]), lambda: "mse"),
+    "a likelihood": (network(lambda net, x: None), lambda: likelihood),
+    "checked all the same": (
+        network(lambda net, x: x + Normal(x, 1.0, validate_args=True).log_prob(2.0 * x)),
+        lambda: "mse",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_distributions_are_part_of_a_graph(name: str, side_by_side: Any) -> None:
+    make, loss = DISTRIBUTIONS[name]
+    side_by_side(make, X, Y, loss=loss)
+
+
+def test_the_first_batch_of_a_distribution_is_checked(quick: None) -> None:
+    model = network(lambda net, x: Normal(x, torch.tensor(-1.0)).log_prob(x))()
+    model.compile("sgd", loss="mse", jit_compile=True)
+    with (
+        pytest.warns(UserWarning, match="Expected parameter scale"),
+        pytest.raises(ValueError, match="Expected parameter scale"),
+    ):
+        model.fit(X, Y, batch_size=4, verbose=0)
 
 
 # Watched -------------------------------------------------------------------------------------------------------------
