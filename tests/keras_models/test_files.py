@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from keras_models.kinds import KINDS, OPTIMIZERS, Make, compiled, sequential, subclassed
+from keras_models.kinds import KINDS, OPTIMIZERS, Make, averaged, compiled, sequential, subclassed
 from keras_models.side_by_side import X, Y, fit, values
 
 import oncue
@@ -110,9 +110,12 @@ def test_weights_come_back(keras: ModuleType, name: str, tmp_path: Path) -> None
     )
 
 
-def test_numbers_of_a_file_count_from_the_next_step(keras: ModuleType, tmp_path: Path) -> None:
-    """A file that is loaded in a hook, while the count and the moments are ours."""
-    path = tmp_path / "m.weights.h5"
+@pytest.mark.parametrize("name", ["m.weights.h5", "m.h5", "m.safetensors"])
+def test_a_file_that_a_hook_loads_counts_from_the_next_step(
+    keras: ModuleType, name: str, tmp_path: Path, quick: None
+) -> None:
+    """Also in traced steps, and while the count and the moments are ours."""
+    path = tmp_path / name
 
     class Loads(Callback):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -120,10 +123,18 @@ def test_numbers_of_a_file_count_from_the_next_step(keras: ModuleType, tmp_path:
                 self.model.save_weights(path)
             if batch == 3:
                 self.model.load_weights(path)
+                seen.append(self.model.get_weights())
 
-    inner = compiled(keras, sequential)
-    fit(oncue.Model(inner), epochs=1, callbacks=[Loads()])
-    assert int(inner.optimizer.iterations) == 3
+    seen: list[Any] = []
+    models = [compiled(keras, sequential, averaged, jit_compile=compile) for compile in (False, True)]
+    for inner in models:
+        fit(oncue.Model(inner), epochs=2, callbacks=[Loads()])
+        counts = name == "m.weights.h5"
+        assert int(inner.optimizer.iterations) == (6 if counts else 10)
+    for one, other in zip(*seen[::2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    for one, other in zip(*(values(inner.variables) for inner in models), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_a_mismatch_changes_nothing(keras: ModuleType, tmp_path: Path) -> None:
