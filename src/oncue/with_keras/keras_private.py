@@ -343,7 +343,9 @@ def read_legacy_weights(model: Any, group: Any, skip_mismatch: bool, by_name: bo
     if by_name:
         legacy_h5_format.load_weights_from_hdf5_group_by_name(group, model, skip_mismatch)
     else:
-        legacy_h5_format.load_weights_from_hdf5_group(group, model, skip_mismatch)
+        # Older versions have no such argument.
+        options = {"skip_mismatch": True} if skip_mismatch else {}
+        legacy_h5_format.load_weights_from_hdf5_group(group, model, **options)
 
 
 def built_in_kinds() -> tuple[type, ...]:
@@ -354,7 +356,16 @@ def built_in_kinds() -> tuple[type, ...]:
     schedule: type = keras.optimizers.schedules.LearningRateSchedule
     policies = (keras.dtype_policies.DTypePolicy, keras.dtype_policies.DTypePolicyMap)
     named = (keras.initializers.Initializer, keras.regularizers.Regularizer, keras.constraints.Constraint)
-    return (KerasSaveable, keras.losses.Loss, keras.Quantizer, keras.random.SeedGenerator, schedule, *policies, *named)
+    return (
+        KerasSaveable,
+        keras.Operation,
+        keras.losses.Loss,
+        keras.Quantizer,
+        keras.random.SeedGenerator,
+        schedule,
+        *policies,
+        *named,
+    )
 
 
 def refresh(model: Any) -> None:

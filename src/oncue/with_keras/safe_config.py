@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -124,10 +125,17 @@ def _stands_for(name: str, known: dict[str, Any]) -> bool:
 
 
 def _is_class(module: str, name: str) -> bool:
-    if module.partition(".")[0] not in ("keras", "keras_hub"):
+    package, *steps = module.split(".")
+    if package not in ("keras", "keras_hub"):
         return False
     # What isn't imported by now is not imported because a file names it.
-    found = getattr(sys.modules.get(module), name, None)
+    home: Any = sys.modules.get(module)
+    if home is None:
+        # Keras has shown modules under other names than their own.
+        home = sys.modules.get(package)
+        for step in steps:
+            home = getattr(home, step, None) if isinstance(home, ModuleType) else None
+    found = getattr(home, name, None) if isinstance(home, ModuleType) else None
     return isinstance(found, type) and issubclass(found, keras_private.built_in_kinds())
 
 
