@@ -203,6 +203,140 @@ def test_every_built_in_loss_and_metric_is_known_for_what_it_is(keras: ModuleTyp
         same(to_numpy(theirs.result()), to_numpy(metric.result()))
 
 
+LOSSES_WITH_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "BinaryCrossentropy": {"from_logits": True, "label_smoothing": 0.2, "axis": 0},
+    "BinaryFocalCrossentropy": {"apply_class_balancing": True, "alpha": 0.4, "gamma": 3.0, "label_smoothing": 0.1},
+    "CTC": {"reduction": "sum"},
+    "CategoricalCrossentropy": {"label_smoothing": 0.2, "axis": 0},
+    "CategoricalFocalCrossentropy": {"alpha": 0.4, "gamma": 3.0, "from_logits": True, "axis": 1},
+    "CategoricalGeneralizedCrossEntropy": {"q": 0.8},
+    "CategoricalHinge": {"reduction": "sum"},
+    "Circle": {"gamma": 8.0, "margin": 0.2, "remove_diagonal": False},
+    "CosineSimilarity": {"axis": 0},
+    "Dice": {"axis": (1,)},
+    "Hinge": {"reduction": "none"},
+    "Huber": {"delta": 0.1},
+    "KLDivergence": {"reduction": "mean_with_sample_weight"},
+    "LogCosh": {"dtype": "float64"},
+    "MeanAbsoluteError": {"reduction": "none"},
+    "MeanAbsolutePercentageError": {"reduction": "sum"},
+    "MeanSquaredError": {"dtype": "bfloat16"},
+    "MeanSquaredLogarithmicError": {"reduction": "mean"},
+    "Poisson": {"reduction": None},
+    "SparseCategoricalCrossentropy": {"from_logits": True, "ignore_class": 1},
+    "SquaredHinge": {"reduction": "sum"},
+    "Tversky": {"alpha": 0.2, "beta": 0.7, "axis": (1,)},
+}
+
+_IOU: dict[str, Any] = {"ignore_class": 1, "sparse_y_pred": False}
+METRICS_WITH_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "AUC": {
+        **{"multi_label": True, "num_labels": 3, "label_weights": [1.0, 3.0, 0.5], "curve": "PR", "num_thresholds": 7},
+        **{"summation_method": "majoring", "from_logits": True},
+    },
+    "BinaryAccuracy": {"threshold": 0.1},
+    "BinaryCrossentropy": {"from_logits": True, "label_smoothing": 0.2},
+    "BinaryIoU": {"target_class_ids": [1], "threshold": 0.1},
+    "CategoricalCrossentropy": {"from_logits": True, "label_smoothing": 0.2, "axis": 0},
+    "ConcordanceCorrelation": {"axis": 0},
+    "CosineSimilarity": {"axis": 0},
+    "F1Score": {"average": "weighted", "threshold": 0.1},
+    "FBetaScore": {"average": "macro", "beta": 2.0, "threshold": 0.1},
+    **{
+        f"{what}{sign}": {"thresholds": [0.05, 0.2]}
+        for what in ("True", "False")
+        for sign in ("Positives", "Negatives")
+    },
+    "IoU": {"num_classes": 3, "target_class_ids": [0, 2], "sparse_y_true": False, **_IOU},
+    "MeanIoU": {"num_classes": 3, "sparse_y_true": False, **_IOU},
+    "OneHotIoU": {"num_classes": 3, "target_class_ids": [2], **_IOU},
+    "OneHotMeanIoU": {"num_classes": 3, **_IOU},
+    "MeanSquaredError": {"dtype": "float64"},
+    "PearsonCorrelation": {"axis": 0},
+    "Precision": {"top_k": 2, "class_id": 1},
+    "PrecisionAtRecall": {"recall": 0.3, "num_thresholds": 7, "class_id": 1},
+    "R2Score": {"class_aggregation": "variance_weighted_average", "num_regressors": 1},
+    "Recall": {"thresholds": 0.1, "class_id": 2},
+    "RecallAtPrecision": {"precision": 0.3, "num_thresholds": 7, "class_id": 1},
+    "SensitivityAtSpecificity": {"specificity": 0.3, "num_thresholds": 7, "class_id": 1},
+    "SparseCategoricalCrossentropy": {"from_logits": True, "ignore_class": 1},
+    "SparseTopKCategoricalAccuracy": {"k": 1, "from_sorted_ids": True},
+    "SpecificityAtSensitivity": {"sensitivity": 0.3, "num_thresholds": 7, "class_id": 1},
+    "TopKCategoricalAccuracy": {"k": 2},
+}
+
+MANY = np.eye(3, dtype="float32")[LABELS[:8]]
+"""Targets that fit the predictions below for each class."""
+GIVEN = (np.abs(normal(8, 3, seed=5)) / 5 + 0.01).astype("float32")
+
+
+def _targets(name: str) -> Any:
+    return LABELS[:8] if name.startswith(("Sparse", "Circle", "CategoricalGen")) else MANY
+
+
+@pytest.mark.parametrize("name", LOSSES_WITH_ARGUMENTS)
+def test_losses_keep_their_arguments(keras: ModuleType, name: str) -> None:
+    def made() -> Any:
+        return getattr(keras.losses, name)(**LOSSES_WITH_ARGUMENTS[name], name="called")
+
+    loss = translated_losses(made())
+    assert loss.name == "called" and loss.reduction == made().reduction
+    if name == "CTC":
+        assert isinstance(loss, KerasLoss)
+        return
+    values = [tensor(_targets(name)), tensor(GIVEN)]
+    theirs, ours = to_numpy(made()(*values).double()), to_numpy(loss(*values).double())
+    tolerance = 1e-2 if LOSSES_WITH_ARGUMENTS[name].get("dtype") == "bfloat16" else 1e-5
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance)
+    if not {"reduction", "dtype"} >= LOSSES_WITH_ARGUMENTS[name].keys():
+        # The arguments are such that they can be told from the defaults.
+        assert not np.allclose(theirs, to_numpy(getattr(keras.losses, name)()(*values)), rtol=1e-3)
+
+
+def test_an_axis_that_keras_does_not_tell_is_kept(keras: ModuleType) -> None:
+    labels, values = tensor(LABELS[:8].reshape(2, 4)), tensor(np.abs(normal(2, 3, 4, seed=6)) + 0.1)
+    for loss in (
+        keras.losses.SparseCategoricalCrossentropy(axis=1),
+        keras.losses.SparseCategoricalCrossentropy(axis=1, ignore_class=1),
+    ):
+        same(float(loss(labels, values)), float(translated_losses(loss)(labels, values)))
+    metric = keras.metrics.SparseCategoricalCrossentropy(axis=1)
+    ours = translated_metrics(metric, [])
+    for one in (metric, ours):
+        one.update_state(labels, values)
+    same(float(metric.result()), float(ours.result()))
+
+
+@pytest.mark.parametrize("name", METRICS_WITH_ARGUMENTS)
+def test_metrics_keep_their_arguments(keras: ModuleType, name: str) -> None:
+    def made() -> Any:
+        return getattr(keras.metrics, name)(**METRICS_WITH_ARGUMENTS[name], name="called")
+
+    metrics = [made(), translated_metrics(made(), [])]
+    assert metrics[1].name == "called"
+    for metric in metrics:
+        metric.update_state(tensor(_targets(name)), tensor(GIVEN))
+    same(to_numpy(metrics[0].result()), to_numpy(metrics[1].result()))
+
+
+def test_losses_and_metrics_with_attributes_that_were_changed_stay_what_they_are(keras: ModuleType) -> None:
+    loss, metric = keras.losses.BinaryCrossentropy(), keras.metrics.Recall()
+    loss.call = lambda y_true, y_pred: y_pred[:, 0] - y_true[:, 0]
+    metric.update_state = lambda *given, **named: None
+    assert isinstance(translated_losses(loss), KerasLoss)
+    assert isinstance(translated_metrics(metric, []), KerasMetric)
+
+
+def test_training_by_a_loss_with_arguments(keras: ModuleType) -> None:
+    def compiled(keras: Any) -> dict[str, Any]:
+        metric = keras.metrics.CosineSimilarity(axis=0)
+        return {"optimizer": "sgd", "loss": keras.losses.Huber(0.2), "metrics": [metric]}
+
+    models = twins(keras, dense, compiled)
+    same(*both(models, fit))
+    same_models(models)
+
+
 def test_names_that_keras_alone_has(keras: ModuleType) -> None:
     def compiled(keras: Any) -> dict[str, Any]:
         return {"optimizer": "sgd", "loss": "MSE", "metrics": ["MSE", "mape"]}

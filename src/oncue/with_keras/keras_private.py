@@ -92,6 +92,44 @@ def own_metrics(model: Any) -> list[Any]:
     return [metric for metric in model.metrics if id(metric) not in known]
 
 
+def arguments_of(measure: Any) -> dict[str, Any] | None:
+    """Return the arguments that make a loss or a metric of Keras's own classes again; None where they can't be told.
+
+    `get_config` leaves some out, such as the `delta` of `Huber` in Keras 3.15: they are among those of the function inside.
+    Without `_fn_kwargs`, objects with such arguments stay Keras's own.
+    """
+    kind = type(measure)
+    inside = vars(measure).get("_fn_kwargs", {})
+    known = {name: inside[name] for name in inspect.signature(kind).parameters if name in inside}
+    arguments = {**measure.get_config(), **known, "dtype": measure.dtype}
+    return arguments if _alike(kind(**arguments), measure) else None
+
+
+_BESIDE = ("_dtype_policy", "_tracker")
+"""Attributes of metrics that say again what others say."""
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two objects compute the same, whatever they have gathered."""
+    import keras
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, keras.Variable):
+        return bool(one.shape == other.shape and one.dtype == other.dtype)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one if name not in _BESIDE)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, (keras.losses.Loss, keras.metrics.Metric)):
+        return _alike(vars(one), vars(other))
+    if inspect.ismethod(one):
+        return one.__func__ is other.__func__
+    if hasattr(one, "shape"):
+        return one.shape == other.shape and bool((one == other).all())
+    return bool(one == other)
+
+
 def may_add_losses(model: Any) -> bool:
     """Return whether a model's weights or layers may add anything to its loss.
 

@@ -13,6 +13,7 @@ from oncue.metrics.lookup import KNOWN
 from oncue.metrics.mean import MeanMetricWrapper
 from oncue.metrics.metric import Metric
 from oncue.nested import map_leaves
+from oncue.with_keras import keras_private
 
 _BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
 
@@ -127,7 +128,10 @@ def _loss(loss: Any) -> Any:
     name = type(loss).__name__
     if type(loss) is not getattr(keras.losses, name, None) or name not in _LOSSES:
         return KerasLoss(loss)
-    ours = losses.deserialize({"class_name": name, "config": {**loss.get_config(), "dtype": loss.dtype}})
+    arguments = keras_private.arguments_of(loss)
+    if arguments is None:
+        return KerasLoss(loss)
+    ours = losses.deserialize({"class_name": name, "config": arguments})
     ours.name = loss.name
     return ours
 
@@ -150,7 +154,10 @@ def _metric(metric: Any, pairs: list[tuple[Any, Metric]]) -> Any:
     name = type(metric).__name__
     if type(metric) is not getattr(keras.metrics, name, None) or name in _OF_FUNCTIONS or name not in _METRICS:
         return KerasMetric(metric)
-    ours = metrics.deserialize({"class_name": name, "config": metric.get_config()})
+    arguments = keras_private.arguments_of(metric)
+    if arguments is None:
+        return KerasMetric(metric)
+    ours = metrics.deserialize({"class_name": name, "config": arguments})
     ours.name = metric.name
     pairs.append((metric, ours))
     return ours
