@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
@@ -759,6 +759,54 @@ def checks_arguments(function: Any) -> bool:
         False
     """
     return function is getattr(torch, "_is_all_true", _MISSING)
+
+
+def any_hooks(weights: Iterable[Tensor]) -> bool:
+    """Return whether one of some weights has hooks of a backward pass, or there are hooks of all modules.
+
+    Names: `Tensor._backward_hooks`, `_post_accumulate_grad_hooks`, `torch.nn.modules.module._global_forward_hooks`,
+    `_global_forward_pre_hooks`, `_global_backward_hooks`, `_global_backward_pre_hooks`. Without them, there seem to be none.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> before, _ = any_hooks([weight]), weight.register_hook(print)
+        >>> before, any_hooks([weight])
+        (False, True)
+    """
+    module = torch.nn.modules.module
+    if any(bool(getattr(module, name, None)) for name in _GLOBAL_HOOKS):
+        return True
+    return any(
+        bool(getattr(weight, "_backward_hooks", None) or getattr(weight, "_post_accumulate_grad_hooks", None))
+        for weight in weights
+    )
+
+
+def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether something is to be called around each step of a torch optimizer, or of all.
+
+    Names: `Optimizer._optimizer_step_pre_hooks`, `_optimizer_step_post_hooks`,
+    `torch.optim.optimizer._global_optimizer_pre_hooks`, `_global_optimizer_post_hooks`. Without them, there seems to be
+    nothing.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+        >>> before, _ = has_step_hooks(optimizer), optimizer.register_step_post_hook(print)
+        >>> before, has_step_hooks(optimizer)
+        (False, True)
+    """
+    of_all = sys.modules["torch.optim.optimizer"]
+    own = (getattr(optimizer, name, None) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"))
+    every = (getattr(of_all, name, None) for name in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks"))
+    return any(map(bool, (*own, *every)))
+
+
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
 
 
 def has_hooks(owner: torch.nn.Module | Tensor) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from oncue import backend
+from oncue import backend, torch_private
 from oncue.optimizers.adam import Adam, adam_numbers
 from oncue.optimizers.foreach import Number, Rule, lerp_
 from oncue.optimizers.optimizer import Optimizer, own_constraint
@@ -387,7 +387,7 @@ def graph_update(optimizer: Optimizer) -> GraphUpdate | None:
 
 
 def _kind_of(optimizer: Any) -> Callable[[Any], GraphUpdate] | None:
-    if optimizer._inner is None or optimizer._has_own_update():
+    if optimizer._inner is None or optimizer._has_own_update() or torch_private.has_step_hooks(optimizer._inner):
         return None
     if type(optimizer) is TorchOptimizer:
         inner = optimizer._inner

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oncue import naming
+from oncue import naming, torch_private
 from oncue.core.builtin import is_builtin
 from oncue.core.suggest import unknown
 from oncue.core.warn import warn
@@ -256,7 +256,7 @@ class Optimizer:
 
     def _watched(self) -> list[Any]:
         """Return objects of which one is another after a setting was changed, for steps that were made from the old."""
-        return [self._revision]
+        return [self._revision, self._inner is not None and torch_private.has_step_hooks(self._inner)]
 
     def _settings_changed(self) -> None:
         """Make what follows from the settings, so that a step needn't look at them."""

@@ -202,7 +202,7 @@ class TorchOptimizer(Optimizer):
         groups = self._inner.param_groups
         # The rate is looked up in each step.
         options = [value for group in groups for name, value in group.items() if name not in ("params", "lr")]
-        return [self._revision, self._inner.state, *groups, *options]
+        return [*super()._watched(), self._inner.state, *groups, *options]
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:

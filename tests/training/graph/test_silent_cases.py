@@ -447,3 +447,102 @@ def test_what_keeps_changing_runs_eagerly() -> None:
     with pytest.warns(UserWarning, match="what it depends on kept changing, so that it would be made again and again"):
         model.fit(X, Y, batch_size=16, epochs=8, verbose=0, callbacks=[Turning()])
     assert model._plan.graphs.steps["train"].graphs == 6
+
+
+def pairs_of(first: Any, second: Any) -> Any:
+    """A model that takes two inputs by name, which count differently."""
+
+    class Pair(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = layers.Dense(1)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs["p"]) - 2.0 * self.dense(inputs["q"])
+
+    keras.utils.set_random_seed(0)
+    return Pair()
+
+
+def test_a_dict_whose_keys_come_in_another_order_is_the_same_batch() -> None:
+    p, q = X[:16], normal(16, 6, seed=2)
+    found = []
+    for jit in (False, True):
+        model = pairs_of(p, q)
+        model.compile("sgd", "mse", jit_compile=jit)
+        values = [model.evaluate(data, Y[:16], verbose=0) for data in ({"p": p, "q": q}, {"q": q, "p": p})]
+        values += [model.train_on_batch(data, Y[:16]) for data in ({"p": p, "q": q}, {"q": q, "p": p})]
+        predicted = [model.predict(data, verbose=0) for data in ({"p": p, "q": q}, {"q": q, "p": p})]
+        np.testing.assert_allclose(predicted[0], predicted[1], rtol=1e-5)
+        found.append(values)
+    assert found[0][0] == pytest.approx(found[0][1])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("hook", ["weight", "all modules"])
+def test_a_hook_that_comes_later_counts_from_the_next_step(hook: str) -> None:
+    class Hooking(keras.callbacks.Callback):
+        handle: Any = None
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch != 1 or self.handle is not None:
+                return
+            if hook == "weight":
+                self.handle = next(self.model.parameters()).register_hook(lambda gradient: gradient * 0.0)
+            else:
+                halved = nn.modules.module.register_module_forward_hook
+                self.handle = halved(lambda module, inputs, output: output * 0.5)
+
+        def on_train_end(self, logs: Any = None) -> None:
+            self.handle.remove()
+
+    eager = trained(network, False, callbacks=[Hooking()])
+    with pytest.warns(UserWarning, match="has hooks|there are hooks of all modules"):
+        model = trained(network, True, callbacks=[Hooking()])
+    for one, other in zip(eager.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_hooks_of_a_torch_optimizer_are_called(when: str) -> None:
+    weights, calls = [], []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        made = network()
+        inner, count = torch.optim.SGD(made.parameters(), lr=0.1), [0]
+
+        def scale(optimizer: Any, args: Any, kwargs: Any, count: Any = count) -> None:
+            count[0] += 1
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.grad.mul_(0.5)
+
+        class Hooking(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch: int, logs: Any = None, inner: Any = inner, scale: Any = scale) -> None:
+                if batch == 1 and self.model.optimizer.iterations == 2:
+                    inner.register_step_pre_hook(scale)
+
+        if when == "before":
+            inner.register_step_pre_hook(scale)
+        model = keras.Model(made)
+        model.compile(inner, "mse", jit_compile=jit)
+        model.fit(
+            X, Y, batch_size=16, epochs=2, verbose=0, shuffle=False, callbacks=[Hooking()] if when != "before" else []
+        )
+        weights.append(model.get_weights())
+        calls.append(count[0])
+    assert calls[0] == calls[1] == (6 if when == "before" else 4)
+    assert "a compiled graph" in model.step_account
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_first_batch_that_is_not_finite_is_no_reason_to_refuse() -> None:
+    x = X.copy()
+    x[0] = np.nan
+    keras.utils.set_random_seed(0)
+    model = keras.Model(network())
+    model.compile("adam", "mse", jit_compile=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(x, Y, batch_size=16, verbose=0, shuffle=False)
+    assert "as one compiled graph" in model.step_account

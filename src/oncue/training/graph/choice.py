@@ -11,7 +11,7 @@ from oncue.core.console import print_message
 from oncue.feeding.batch import Batch
 from oncue.training.graph.recorded import Recorder
 from oncue.training.graph.traced_graph import Compiler
-from oncue.training.graph.traced_step import Signature, Step, TracedStep, signature_of
+from oncue.training.graph.traced_step import Signature, Step, TracedStep, signature_and_leaves
 
 if TYPE_CHECKING:
     from oncue.training.plan import Plan
@@ -66,7 +66,7 @@ class GraphChoice:
 
     def expect(self, kind: str, batch: Batch) -> None:
         """Take a batch as an example of those that steps of a kind are compiled for."""
-        self._typical[kind] = signature_of(batch)
+        self._typical[kind] = signature_and_leaves(batch)[0]
 
     def go_on(self, before: GraphChoice) -> None:
         """Take over what the choice before this one knows of a run that is under way."""

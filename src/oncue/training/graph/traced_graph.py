@@ -85,6 +85,7 @@ class TracedGraph:
         self._call: Callable[..., Sequence[Tensor]] | None = None
         self._watched = Watched(_owners_of(function), function.model.of_other_layers)
         self._updated = self._tensors_of_update()
+        self._with_gradients = [tensor for tensor in self.state if tensor.requires_grad]
         self.seconds = perf_counter() - began
         """How long it took to make."""
 
@@ -104,6 +105,7 @@ class TracedGraph:
         updated = self._tensors_of_update()
         return (
             _settings(self.function.model.device) != self._settings
+            or torch_private.any_hooks(self._with_gradients)
             or len(updated) != len(self._updated)
             or not all(map(is_, updated, self._updated))
             or (self._watched.changed() is not None)
@@ -343,8 +345,10 @@ class TracedGraph:
         moved, apart = 0.0, 0.0
         for tensor, one, other in zip(self.state, stepwise, compiled, strict=True):
             if id(tensor) in updated and tensor.is_floating_point():
-                moved += float((one.double() - tensor.detach().double()).square().sum())
-                apart += float((one.double() - other.double()).square().sum())
+                # A batch that makes them infinite does so both ways.
+                before, one, other = [each.detach().double().nan_to_num(0.0, 0.0, 0.0) for each in (tensor, one, other)]
+                moved += float((one - before).square().sum())
+                apart += float((one - other).square().sum())
         if not apart <= 0.25 * moved + 1e-12:
             raise RefusalError("the compiled graph comes to other weights than its operations one by one")
 
@@ -451,6 +455,8 @@ def _flushes_denormals() -> bool:
 
 
 def _refuse_hooks(model: Trainer) -> None:
+    if torch_private.any_hooks(()):
+        raise RefusalError("there are hooks of all modules, which a graph would call once")
     names = {id(module): name for name, module in model.named_modules()}
     for module in model._stepping_modules():
         if torch_private.has_hooks(module):

@@ -88,7 +88,7 @@ class TracedStep:
 
         Args:
             eager: The eager step of this run.
-            typical: The `signature_of` the batches to compile for; None to compile for none but those known already.
+            typical: The signature of the batches to compile for; None to compile for none but those known already.
             alone: Whether no user code runs between the batches.
 
         Returns:
@@ -135,8 +135,8 @@ class TracedStep:
         """Run the step on a batch and return what the eager step does: the meter, or the outputs."""
         if not self._alone:
             self._look()
-        leaves = leaves_of(batch)
-        signature = self._with_phase(signature_of(batch, leaves))
+        found, leaves = signature_and_leaves(batch)
+        signature = self._with_phase(found)
         current = self._current
         if current is None or current[0] != signature:
             # As one object: another thread may predict meanwhile.
@@ -269,26 +269,28 @@ class TracedStep:
             warn(text)
 
 
-def leaves_of(batch: Batch) -> tuple[Tensor, ...]:
-    """Return the tensors of a batch, in the order of `named_leaves`."""
-    x, y, weight = batch
-    if type(x) is Tensor and weight is None and (y is None or type(y) is Tensor):
-        return (x,) if y is None else (x, y)
-    return tuple([leaf for _, leaf in named_leaves(batch, "")])
-
-
-def signature_of(batch: Batch, leaves: tuple[Tensor, ...] | None = None) -> Signature:
-    """Return what a graph depends on of a batch: its parts, and the shapes, strides, types and places of its tensors.
+def signature_and_leaves(batch: Batch) -> tuple[Signature, tuple[Tensor, ...]]:
+    """Return what a graph depends on of a batch, and the batch's tensors in the order of `named_leaves`.
 
     Args:
         batch: The batch.
-        leaves: Its `leaves_of`, if already known.
+
+    Returns:
+        The parts by name, so that a dict whose keys come in another order is another batch, with the shapes, strides, types
+        and places of the tensors; and the tensors.
     """
-    leaves = leaves_of(batch) if leaves is None else leaves
+    x, y, weight = batch
+    names: tuple[str, ...] | bool
+    leaves: tuple[Tensor, ...]
+    if type(x) is Tensor and weight is None and (y is None or type(y) is Tensor):
+        names, leaves = y is None, (x,) if y is None else (x, y)
+    else:
+        named = list(named_leaves(batch, ""))
+        names, leaves = tuple([name for name, _ in named]), tuple([leaf for _, leaf in named])
     tensors = [(leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad) for leaf in leaves]
-    return (batch[1] is None, batch[2] is None, *tensors)
+    return (names, *tensors), leaves
 
 
 def _shapes(signature: Signature) -> Signature:
     # A slice of an array and a gather of its rows have different strides.
-    return (*signature[:2], *[(shape, dtype) for shape, _, dtype, _, _ in signature[2:]])
+    return (signature[0], *[(shape, dtype) for shape, _, dtype, _, _ in signature[1:]])
