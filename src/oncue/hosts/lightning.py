@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,10 +11,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from oncue.callbacks import History
 from oncue.core.logs import Logs, RunningLogs
 from oncue.core.needs import Lacks
-from oncue.hosts.host import Host, rates_of
+from oncue.hosts.host import Host, HostRate, rates_of
 from oncue.hosts.run import HostedRun
 from oncue.metrics.mean import Mean
-from oncue.nested import first_leaf
 from oncue.training.meter import Meter, Reading
 
 LACKS = Lacks(
@@ -51,6 +50,7 @@ class Lightning(EarlyStopping):
         super().__init__("loss")
         self._run = HostedRun(callbacks, LACKS)
         self._host: Host | None = None
+        self._rates: list[HostRate] = []
         self._loss = Mean("loss")
         self._meter = Meter([("loss", self._loss)])
         self._older: dict[str, Any] = {}
@@ -89,7 +89,7 @@ class Lightning(EarlyStopping):
         """Begin a run."""
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self._host = Host(pl_module, trainer.optimizers, schedulers)
-        self._notes = bool(schedulers) or bool(self._run.callbacks.roles.setting_rate)
+        self._rates = rates_of(self._host) if schedulers or self._run.callbacks.roles.setting_rate else []
         steps = trainer.num_training_batches
         params = {"epochs": trainer.max_epochs, "steps": steps if isinstance(steps, int) else None}
         self._run.begin(self._host, owner=self, writes=trainer.is_global_zero, **params)
@@ -114,8 +114,7 @@ class Lightning(EarlyStopping):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin a batch."""
-        assert self._host is not None
-        for rate in rates_of(self._host) if self._notes else ():
+        for rate in self._rates:
             rate.note_used()
         if self._run.callbacks.listens("on_train_batch_begin"):
             self._run.call("on_train_batch_begin", batch_idx, None)
@@ -126,18 +125,16 @@ class Lightning(EarlyStopping):
         """Add to the mean of the loss, and end a batch; nothing is read from the device."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if loss is not None:
-            shape: Sequence[int] = getattr(first_leaf(batch), "shape", ())
             # Lightning has divided it for accumulation.
-            whole = (
-                loss.detach() * trainer.accumulate_grad_batches
-                if trainer.accumulate_grad_batches != 1
-                else loss.detach()
-            )
-            self._loss.update_state(whole, int(shape[0]) if shape else 1)
+            parts = trainer.accumulate_grad_batches
+            loss = loss.detach() if parts == 1 else loss.detach() * parts
+            self._loss.update_state(loss, self._run.samples_in(batch))
         if self._run.callbacks.listens("on_train_batch_end"):
             logs = RunningLogs(source=self._meter)
             self._run.call("on_train_batch_end", batch_idx, logs)
-            logs.own()
+            if self._run.callbacks.calls_others("on_train_batch_end"):
+                # They may have kept it, and the next step changes what it would read.
+                logs.own()
             if trainer.world_size == 1:
                 self._pass_on_stop(trainer)
 
@@ -169,7 +166,7 @@ class Lightning(EarlyStopping):
             # What the module logged without `sync_dist=True` differs between processes, and so would decisions.
             values = {name: trainer.strategy.reduce(value, reduce_op="mean") for name, value in values.items()}
         logs = Logs(source=Reading.of(values))
-        for rate in rates_of(self._host) if self._notes else ():
+        for rate in self._rates:
             logs[rate.key] = rate.used
         self._run.call("on_epoch_end", trainer.current_epoch, logs)
         self._host.stop_training = trainer.strategy.reduce_boolean_decision(self._host.stop_training, all=False)

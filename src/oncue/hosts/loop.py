@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,6 @@ from oncue.hosts.host import Host, rates_of
 from oncue.hosts.loop_state import Held, LoopState
 from oncue.hosts.run import HostedRun
 from oncue.metrics.mean import Mean
-from oncue.nested import first_leaf
 from oncue.training.loop import BatchLogs
 from oncue.training.meter import Meter
 
@@ -51,7 +50,13 @@ class Loop:
     """
 
     def __init__(
-        self, run: HostedRun, host: Host, epochs: int, validation: Validation | None, processes: Processes
+        self,
+        run: HostedRun,
+        host: Host,
+        epochs: int,
+        validation: Validation | None,
+        processes: Processes,
+        scheduled: bool,
     ) -> None:
         self.model = host
         self._run, self._callbacks, self._epochs = run, run.callbacks, epochs
@@ -65,8 +70,11 @@ class Loop:
         self._under_way: tuple[int, Any] | None = None
         self._given: dict[str, Any] | None = None
         self._begun = False
+        self._end: Callable[..., None] | None = None
+        self._may_be_kept = True
         self._logs: dict[str, Any] = {}
-        self._notes_rate = bool(run.callbacks.roles.setting_rate)
+        # Those that the epoch's logs have.
+        self._rates = rates_of(host) if scheduled or run.callbacks.roles.setting_rate else []
 
     @property
     def history(self) -> History:
@@ -132,9 +140,11 @@ class Loop:
             state.restore(pending)
             self._meter = _meter(self._means)
         begin = self._callbacks.caller("on_train_batch_begin")
+        self._end = self._callbacks.caller("on_train_batch_end")
+        self._may_be_kept = self._callbacks.calls_others("on_train_batch_end")
         for raw in self._batches.epoch(done):
             if begin is not None:
-                self._run.call("on_train_batch_begin", done, BatchLogs(done, (raw, None, None)))
+                begin(done, BatchLogs(done, (raw, None, None)))
             self._under_way = done, raw
             yield raw
             self._finish_batch()
@@ -156,11 +166,9 @@ class Loop:
         """
         if self._under_way is None:
             raise ValueError("`step` belongs inside `for batch in run.batches(loader):`, once for each batch.")
-        if self._notes_rate:
-            for rate in rates_of(self.model):
-                rate.note_used()
-        shape: Sequence[int] = getattr(first_leaf(self._under_way[1]), "shape", ())
-        weight = int(shape[0]) if shape else 1
+        for rate in self._rates:
+            rate.note_used()
+        weight = self._run.samples_in(self._under_way[1])
         known = len(self._means)
         for name, value in values.items():
             mean = self._means.get(name)
@@ -190,10 +198,10 @@ class Loop:
         if self._under_way is None:
             return
         (index, raw), self._under_way = self._under_way, None
-        if self._callbacks.listens("on_train_batch_end"):
+        if self._end is not None:
             logs = BatchLogs(index, (raw, None, None), source=self._meter)
-            self._run.call("on_train_batch_end", index, logs)
-            if self._callbacks.calls_others("on_train_batch_end"):
+            self._end(index, logs)
+            if self._may_be_kept:
                 # They may have kept it, and the next step changes what it would read.
                 logs.own()
 
@@ -213,7 +221,7 @@ class Loop:
                 measured = dict(self._validation())
                 self._run.call("on_test_end", measured)
                 logs.update((f"val_{name}", value) for name, value in measured.items())
-            for rate in rates_of(self.model) if self._notes_rate else ():
+            for rate in self._rates:
                 logs.setdefault(rate.key, rate.used)
             self._logs = self._processes.means(logs)
             self._run.call("on_epoch_end", epoch, dict(self._logs))
@@ -282,9 +290,8 @@ def loop(
     processes = Processes(accelerator)
     run = HostedRun(callbacks, LACKS)
     host = Host(processes.unwrapped(module), optimizers, schedulers)
-    made = Loop(run, host, epochs, validation, processes)
+    made = Loop(run, host, epochs, validation, processes, scheduled=bool(schedulers))
     run.open(host, owner=made, writes=processes.is_main, epochs=epochs, verbose=verbose)
-    made._notes_rate |= bool(schedulers)
     held = Held(scheduler, validation, (*keep, *processes.keep))
     state = made._state = LoopState(host, optimizers, held, run.callbacks, made._means)
     run.callbacks.run_state = state

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+
+import torch
 
 from oncue.callbacks import CallbackList, History
 from oncue.callbacks.roles import check_needs
@@ -14,6 +16,7 @@ from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.core.needs import Lacks
 from oncue.core.warn import warn
 from oncue.hosts.host import Host, rates_of
+from oncue.nested import first_leaf
 
 
 class AbandonedRun(RuntimeError):
@@ -81,6 +84,20 @@ class HostedRun:
         self._block = self.callbacks.run()
         self._block.__enter__()
         self._finalizer = weakref.finalize(owner, self.abandon)
+
+    def samples_in(self, batch: Any) -> int:
+        """Return how many samples a batch has: the length of the first tensor in it; 1 for a single number.
+
+        Example:
+            >>> import torch
+            >>> HostedRun([], Lacks("This loop", {})).samples_in({"x": torch.ones(3, 2)})
+            3
+        """
+        first = batch[0] if type(batch) in (list, tuple) and batch else batch
+        # In most batches it is the first thing.
+        leaf = first if isinstance(first, torch.Tensor) else first_leaf(batch)
+        shape: Sequence[int] = getattr(leaf, "shape", ())
+        return int(shape[0]) if shape else 1
 
     def begin(self, model: Any, owner: Any, **params: Any) -> None:
         """Open a run as `open` does, and call `on_train_begin`."""

@@ -16,7 +16,7 @@ from oncue.checkpoints.tensors_file import read_tensors, write_tensors
 from oncue.core.files import replacing
 from oncue.core.needs import Lacks
 from oncue.core.warn import warn
-from oncue.hosts.host import Host, rates_of
+from oncue.hosts.host import Host, HostRate, rates_of
 from oncue.hosts.run import HostedRun
 
 LACKS = Lacks(
@@ -58,7 +58,7 @@ class Transformers(TrainerCallback, ExportableState):
     def __init__(self, *callbacks: Any) -> None:
         self._run = HostedRun(callbacks, LACKS)
         self._host: Host | None = None
-        self._notes = False
+        self._rates: list[HostRate] = []
         # The sum of the epoch's losses, the updates in it, and the update up to which they are known.
         self._sum, self._count, self._known = 0.0, 0, 0
         self._values: dict[str, Any] = {}
@@ -91,7 +91,8 @@ class Transformers(TrainerCallback, ExportableState):
         """
         scheduler = kwargs.get("lr_scheduler")
         self._host = Host(kwargs["model"], [kwargs["optimizer"]], [] if scheduler is None else [scheduler])
-        self._notes = scheduler is not None or bool(self._run.callbacks.roles.setting_rate)
+        noted = scheduler is not None or self._run.callbacks.roles.setting_rate
+        self._rates = rates_of(self._host) if noted else []
         steps = max(1, math.ceil(state.max_steps / max(state.num_train_epochs, 1)))
         self._epoch, self._ends, self._known = None, False, state.global_step
         self._run.begin(
@@ -124,8 +125,7 @@ class Transformers(TrainerCallback, ExportableState):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take note of the rate of the update, which the scheduler changes before it ends."""
-        assert self._host is not None
-        for rate in rates_of(self._host) if self._notes else ():
+        for rate in self._rates:
             rate.note_used()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -217,9 +217,8 @@ class Transformers(TrainerCallback, ExportableState):
         if not self._ends or not self._run.is_open:
             return
         self._ends = False
-        assert self._host is not None
         logs = {**({"loss": self._sum / self._count} if self._count else {}), **self._values}
-        logs.update({rate.key: rate.used for rate in rates_of(self._host)} if self._notes else {})
+        logs.update({rate.key: rate.used for rate in self._rates})
         self._call(control, "on_epoch_end", self._epoch, logs)
 
     def _call(self, control: Any, hook: str, *arguments: Any) -> None:
