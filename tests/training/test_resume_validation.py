@@ -120,6 +120,43 @@ class Again:
             yield X[at], Y[at]
 
 
+class Endless(Again):
+    """Can be read again, and never ends."""
+
+    def __iter__(self) -> Iterator[Any]:
+        order = self._next()
+        while True:
+            for at in (order[:6], order[6:12], order[12:18]):
+                yield X[at], Y[at]
+
+
+class PlacedPasses(Placed):
+    """Goes on in a pass when it was told its place; else it begins another pass, elsewhere in the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+        self._told = False
+
+    def __iter__(self) -> Any:
+        if not self._told:
+            self.passes, self.place = self.passes + 1, 0
+        self._told = False
+        return self._numbers()
+
+    def _numbers(self) -> Iterator[Any]:
+        while self.place < 6:
+            self.place += 1
+            at = (self.place + 3 * self.passes) % 20
+            yield X[at:][:4], Y[at:][:4]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place, self.passes, self._told = state["place"], state["passes"], True
+
+
 class Remembers(Sampler[int]):
     """Goes on in each pass where the last one stopped."""
 
@@ -245,6 +282,8 @@ SOURCES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "with a place": (Placed, {"validation_steps": 2}),
     "iterable": (Again, {}),
     "iterable, some steps": (Again, {"validation_steps": 1}),
+    "endless iterable": (Endless, {"validation_steps": 2}),
+    "passes with a place": (PlacedPasses, {"validation_steps": 2}),
     "arrays, some steps": (lambda: (X, Y), {"validation_steps": 3, "validation_batch_size": 5}),
     "data set, some steps": (lambda: PAIRS, {"validation_steps": 3, "validation_batch_size": 5}),
     "loader that shuffles": (of_loader(shuffle=True, drop_last=True, batch_size=7), {}),

@@ -100,6 +100,10 @@ class ArrayBatches(Batches):
         """Return the first samples, unshuffled."""
         return self._batch(slice(0, self.batch_size))
 
+    def give_up(self) -> None:
+        """Take the pass for over."""
+        self._order.give_up()
+
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` of the current pass."""
         return self._order.state_dict()

@@ -71,6 +71,9 @@ class Batches(ABC):
     def epoch_ends(self) -> None:  # noqa: B027
         """Notify the source that an epoch has ended, when passes come from `one_pass`."""
 
+    def give_up(self) -> None:  # noqa: B027
+        """Take the pass that was left before its end for over: a saved position is then that of the next pass's beginning."""
+
     def contents(self) -> dict[str, str]:
         """Return what the data are, by name: types, shapes, digests of some rows; empty for what can't be read by index.
 

@@ -66,8 +66,8 @@ def as_batches(
             gives `steps` batches. Sources that yield whole batches ignore it, with a warning.
         shuffle: True for a new random order per epoch, "batch" to shuffle whole batches. Loaders and streams ignore it:
             they shuffle themselves. A PyDataset's batches are kept whole in any case.
-        steps: Batches per epoch, each of which continues where the last one stopped. Default: a whole pass. Only with the
-            method "fit" an epoch may be longer than a pass.
+        steps: Batches per epoch. Default: a whole pass. With the method "fit" an epoch continues where the last one stopped,
+            and may be longer than a pass; with others each begins a pass, where the source can begin again.
         class_weight: Weight per class index; can't be combined with sample weights.
         device: Where batches go.
         dtype: The type that floats become; floatx by default. Targets are never of 16 bits.
@@ -109,7 +109,7 @@ def as_batches(
         batches = _from_source(x, y, sample_weight, batch_size, shuffle, weights, device, floats, method)
     if steps is None or steps == batches.num_batches:
         return batches
-    return StepBatches(batches, steps, repeats=method == "fit")
+    return StepBatches(batches, steps, continues=method == "fit")
 
 
 def check_apart(batches: Batches, validation: Batches) -> None:

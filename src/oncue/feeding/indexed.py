@@ -78,6 +78,10 @@ class IndexedBatches(Batches):
         """Return digests of a few samples."""
         return self._rows.few()
 
+    def give_up(self) -> None:
+        """Take the pass for over."""
+        self._order.give_up()
+
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` of the current pass."""
         return self._order.state_dict()

@@ -101,6 +101,10 @@ class LoaderBatches(Batches):
         for index, data in enumerate(self._open(start), start):
             self._done = index + 1
             yield self._convert(self._arrange(data), index)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Take the pass for over."""
         self._begun, self._done = None, 0
 
     def keep_position(self) -> None:

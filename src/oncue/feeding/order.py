@@ -73,6 +73,10 @@ class BatchOrder:
         order = (batches[:, None] * self.batch_size + offsets).flatten()
         return torch.cat([order, torch.arange(self.num_samples - rest, self.num_samples, device=self.device)])
 
+    def give_up(self) -> None:
+        """Take the pass for over."""
+        self.position = self.num_batches
+
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` (batches already yielded) of the current pass; None and 0 between passes."""
         if self.position >= self.num_batches:

@@ -123,6 +123,11 @@ class PyDatasetBatches(Batches):
         with preserved_random_state(*generators_of([self.source])):
             return self._convert(self.source[0], 0)
 
+    def give_up(self) -> None:
+        """Take the pass for over."""
+        if self._order is not None:
+            self._order.give_up()
+
     def state_dict(self) -> dict[str, Any]:
         """Return `order_seed` and `position` of the current pass, if there was one, and the calls of the hooks."""
         return {**({} if self._order is None else self._order.state_dict()), "hooks": self._hooks.state_dict()}

@@ -17,7 +17,7 @@ from oncue.feeding.tape import Tape
 from oncue.random_state import draws, preserved_random_state, random_state, set_random_state
 
 _END = object()
-_KEYS = {"passes", "in_pass", "taken", "seen", "begun", "source"}
+_KEYS = {"passes", "in_pass", "taken", "seen", "begun", "source", "given_up"}
 _CHECK_INTERVAL = 32
 """One batch in this many is hashed, because hashing one takes as long as a small training step."""
 
@@ -77,6 +77,8 @@ class StreamBatches(Batches):
         self._peeked: Any = _END
         # Passes read to their end, batches read of the pass after them, and batches read in all.
         self._passes = self._in_pass = self._taken = 0
+        # The batches read of passes that were left before their end, by the number of passes before each.
+        self._given_up: dict[str, int] = {}
         self._begun_passes = 0
         self._keeps_position = False
         # The digest of the last batch that was hashed, and the one that a batch read again must have.
@@ -103,8 +105,7 @@ class StreamBatches(Batches):
         before, self._begun_passes = self._begun_passes, self._begun_passes + 1
         positioned, self._positioned = self._positioned, False
         if self.restartable and not positioned and self._peeked is _END and not self._plays:
-            # A pass that was given up is over.
-            self._passes, self._in_pass, self._iterator = self._passes + bool(self._in_pass), 0, None
+            self.give_up()
         taken = start
         for data in self._raw() if positioned else islice(self._raw(), start, None):
             yield self._convert(data, taken)
@@ -118,6 +119,15 @@ class StreamBatches(Batches):
                 "be read again (a list of batches, a DataLoader, a PyDataset), or a generator that never ends together "
                 "with `steps_per_epoch`."
             )
+
+    def give_up(self) -> None:
+        """Take the pass for over: the next one opens the source again. A source that can't be goes on."""
+        if not self.restartable:
+            return
+        if self._in_pass:
+            self._given_up[str(self._passes)] = self._in_pass
+            self._passes, self._in_pass = self._passes + 1, 0
+        self._iterator = None
 
     def contents(self) -> dict[str, str]:
         """Return what the rows say that it was given for this; batches themselves are compared when they are read again."""
@@ -153,6 +163,7 @@ class StreamBatches(Batches):
             "seen": self._digest,
             "begun": self._begun,
             "source": self._place.state_dict() if own else None,
+            "given_up": dict(self._given_up),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -164,13 +175,21 @@ class StreamBatches(Batches):
             OtherDataError: If the source ends before that position, or yields other batches than before.
             ValueError: If keys are missing or unknown.
         """
+        # That of an older backup has none.
+        state = {"given_up": {}, **state}
         if set(state) != _KEYS:
             raise ValueError(f"The state of a stream has the keys {sorted(_KEYS)}; got {sorted(state)}.")
         used = self._taken > 0
         if self._stateful:
             if state["source"] is not None:
                 self._place.load_state_dict(state["source"])
-                self._iterator, self._peeked, self._positioned = None, _END, True
+                self._iterator, self._peeked = None, _END
+                left = not state["in_pass"] and str(state["passes"] - 1) in state["given_up"]
+                if left and self.restartable:
+                    # Opened once it goes on in the pass that was left, as it was told; opened again it begins another.
+                    with preserved_random_state():
+                        self._open(state["passes"] - 1)
+                self._positioned = not left
             self._load_counts(state)
         elif not used:
             self._read_again(state)
@@ -184,6 +203,7 @@ class StreamBatches(Batches):
 
     def _load_counts(self, state: dict[str, Any]) -> None:
         self._passes, self._in_pass, self._taken = state["passes"], state["in_pass"], state["taken"]
+        self._given_up = dict(state["given_up"])
 
     def _read_again(self, state: dict[str, Any]) -> None:
         passes, in_pass, total = state["passes"], state["in_pass"], state["taken"]
@@ -203,7 +223,7 @@ class StreamBatches(Batches):
                 else:
                     while self._passes < passes:
                         self._reopen(state)
-                        self._skip(None)
+                        self._skip(state["given_up"].get(str(self._passes)))
                         self._passes, self._in_pass, self._iterator = self._passes + 1, 0, None
                     if in_pass:
                         self._reopen(state)

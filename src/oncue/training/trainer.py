@@ -225,7 +225,8 @@ class Trainer(Layer):
             sample_weight: Factors for the loss of each sample.
             initial_epoch: The index of the first epoch.
             steps_per_epoch: Batches in an epoch; by default all of them.
-            validation_steps: Batches of validation; by default all of them.
+            validation_steps: Batches of validation; by default all of them. Each validation takes the first ones; a generator
+                goes on where it stopped.
             validation_batch_size: Samples in a batch of validation; `batch_size` by default.
             validation_freq: Validate every so many epochs, or in the epochs of a list (counted from 1).
             **kwargs: Arguments of older Keras versions, such as `nb_epoch`.
