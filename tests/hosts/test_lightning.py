@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -197,3 +200,50 @@ else:
         from safetensors.torch import load_file
 
         assert sorted(load_file(tmp_path / "m.safetensors"))[0] == "net.0.bias"
+
+    PROCESSES = """
+import json, sys
+from pathlib import Path
+import lightning, torch
+from oncue import hosts
+from oncue.callbacks import CSVLogger, EarlyStopping, ReduceLROnPlateau
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, index):
+        return torch.nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, index):
+        self.log("val_loss", torch.nn.functional.mse_loss(self.net(batch[0]), batch[1]))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    x = torch.linspace(-1, 1, 64).reshape(32, 2)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
+    adapter = hosts.Lightning(
+        EarlyStopping(patience=1, min_delta=0.01),
+        ReduceLROnPlateau("loss", patience=0, min_delta=0.1),
+        CSVLogger(folder / "log.csv"),
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = lightning.Trainer(max_epochs=40, accelerator="cpu", devices=2, strategy="ddp", callbacks=[adapter], **quiet)
+    trainer.fit(Module(), loader, loader)
+    (folder / f"{trainer.global_rank}.json").write_text(json.dumps(adapter.history.history))
+"""
+
+    @pytest.mark.slow
+    def test_two_processes_decide_the_same_and_write_one_file(tmp_path: Path) -> None:
+        script = tmp_path / "train.py"
+        script.write_text(PROCESSES, encoding="utf-8")
+        subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=200, capture_output=True)
+        one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+        assert one == two
+        assert 2 < len(one["loss"]) < 40
+        assert len((tmp_path / "log.csv").read_text().splitlines()) == len(one["loss"]) + 1
