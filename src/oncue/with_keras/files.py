@@ -28,6 +28,7 @@ from oncue.saving.formats import MODELS
 from oncue.saving.hdf5_file import write_pieces
 from oncue.saving.legacy_weights import read_names
 from oncue.saving.weights_h5 import NOT_WEIGHTS, settle
+from oncue.torch_private import tensor_tables
 from oncue.with_keras import keras_private
 from oncue.with_keras.safe_config import Allowance, check_config
 
@@ -131,7 +132,8 @@ class KerasFiles:
         self._model._take_weights()
         ours = {id(variable.value) for variable in self._model.keras_model.variables}
         module = torch.nn.Module()
-        table: dict[str, Any] = module._parameters
+        # Their names have dots, as no module lets its own.
+        table, _ = tensor_tables(module)
         table.update({name: one for name, one in self._model.named_parameters() if id(one) in ours})
         return module
 
