@@ -185,7 +185,9 @@ ROOMS = {
     "models": "core layers legacy naming nested torch_private training utils variable",
     "saving": "checkpoints core layers legacy losses metrics models naming objects optimizers torch_private variable",
     "hosts": "callbacks checkpoints core feeding metrics nested optimizers random_state saving torch_private training",
-    "with_keras": "checkpoints core feeding layers losses metrics models nested optimizers saving torch_private training variable",
+    "with_keras": (
+        "checkpoints core feeding layers losses metrics models nested optimizers saving torch_private training variable"
+    ),
     "datasets": "core utils",
     "cli": "checkpoints plots",
 }

@@ -261,7 +261,7 @@ class Arranged(Callback):
 
 
 @cpu_only("arrays that are changed on the host are on a GPU already")
-@pytest.mark.parametrize("cut", [PowerCut(1, 0), PowerCut(1, 3), PowerCut(2, 0)], ids=str)
+@pytest.mark.parametrize("cut", [PowerCut(1, 0), PowerCut(1, 3), PowerCut(2, 0)], ids=["1", "1-3", "2"])
 @pytest.mark.parametrize("save_freq", ["epoch", 2])
 @pytest.mark.parametrize("which", ["training", "validation"])
 def test_arrays_that_are_arranged_by_the_epochs_number_are_gone_on_with(
