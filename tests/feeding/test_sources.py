@@ -363,3 +363,29 @@ def test_hugging_face_mistakes(hub: Any) -> None:
         batches_of(hub.DatasetDict({"train": table(hub, n=[1]), "test": table(hub, n=[1])}))
     with pytest.raises(ValueError, match="different"):
         list(batches_of(table(hub, n=[[1], [1, 2]], label=[0, 1])).epoch())
+
+
+# What runs between batches -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (PAIRS, False),
+        (torch.utils.data.Subset(PAIRS, [0, 2]), False),
+        ([(np.zeros(2), np.zeros(2))], False),
+        (DataLoader(PAIRS, batch_size=2, shuffle=True), False),
+        (DataLoader(Squares(), batch_size=2, num_workers=1), False),
+        (DataLoader(PAIRS, batch_size=2, collate_fn=lambda samples: torch.zeros(2)), True),
+        (DataLoader(Squares(), batch_size=2), True),
+        (Squares(), True),
+        (pairs(), True),
+    ],
+)
+def test_who_runs_between_batches(source: Any, expected: bool) -> None:
+    assert batches_of(source).calls_others is expected
+
+
+def test_nobody_runs_between_batches_of_arrays() -> None:
+    assert not batches_of(np.zeros((4, 2)), np.zeros(4)).calls_others
+    assert not batches_of(np.zeros((4, 2)), np.zeros(4), steps=2).calls_others

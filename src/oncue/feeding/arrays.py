@@ -50,6 +50,7 @@ class ArrayBatches(Batches):
 
     restartable = True
     exact_position = True
+    calls_others = False
 
     def __init__(
         self,

@@ -32,6 +32,8 @@ class Batches(ABC):
         source: The object that the user passed.
         data_sets: The objects with `state_dict` and `load_state_dict` that the source reads from, and whose states are no
             part of `state_dict`; none by default.
+        calls_others: Whether code that isn't oncue's or torch's runs between two batches, in this process, and so may change
+            the model within a pass. Default: True.
 
     Example:
         >>> class Twice(Batches):
@@ -52,6 +54,7 @@ class Batches(ABC):
     reads_again: bool = False
     source: Any = None
     data_sets: Sequence[Any] = ()
+    calls_others: bool = True
 
     @abstractmethod
     def epoch(self, start: int = 0) -> Iterator[Batch]:

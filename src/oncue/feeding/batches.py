@@ -175,6 +175,7 @@ def _py_dataset(x: Any, convert: BatchConverter, batch_size: int | None, shuffle
 def _batch_list(x: list[Any], convert: BatchConverter, batch_size: int | None, shuffle: Shuffle) -> Batches:
     batches = IndexedBatches(x, lambda at: x[at[0]], convert, batch_size=1)
     batches.batch_size = None
+    batches.calls_others = type(x) is not list
     return batches
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, TensorDataset, default_collate
 
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
@@ -130,4 +130,19 @@ def dataset_batches(dataset: Any, convert: BatchConverter, batch_size: int | Non
         samples = [dataset[index] for index in indices] if fetch_many is None else fetch_many(indices)
         return default_collate(samples)
 
-    return IndexedBatches(dataset, fetch, convert, batch_size, shuffle)
+    batches = IndexedBatches(dataset, fetch, convert, batch_size, shuffle)
+    batches.calls_others = not holds_tensors(dataset)
+    return batches
+
+
+def holds_tensors(dataset: Any) -> bool:
+    """Return whether a data set is torch's `TensorDataset`, or a part of one: reading it runs no other code.
+
+    Example:
+        >>> pairs = torch.utils.data.TensorDataset(torch.arange(3.0))
+        >>> holds_tensors(torch.utils.data.Subset(pairs, [0, 2])), holds_tensors([0.0])
+        (True, False)
+    """
+    while type(dataset) is Subset:
+        dataset = dataset.dataset
+    return type(dataset) is TensorDataset

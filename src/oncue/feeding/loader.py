@@ -12,17 +12,20 @@ import torch
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.huggingface import is_huggingface, split_columns
+from oncue.feeding.indexed import holds_tensors
 from oncue.feeding.order import Shuffle
 from oncue.feeding.parts import generators_of, is_stateful, parts_of
 from oncue.feeding.resumable_sampler import ResumableSampler
@@ -74,6 +77,7 @@ class LoaderBatches(Batches):
         self.source = loader
         self.batch_size = loader.batch_size
         self.num_batches = _length(loader)
+        self.calls_others = _calls_others(loader)
         self.exact_position = bool(getattr(loader, "in_order", True) or not loader.num_workers)
         if not self.exact_position:
             self.obstacle = (
@@ -339,9 +343,26 @@ def loader_batches(
     asked = is_stateful(loader.dataset) and not loader.num_workers and not is_huggingface(loader.dataset)
     place = loader.dataset if asked and not is_stateful(loader) else None
     rows = None if isinstance(loader.dataset, IterableDataset) else _rows(loader)
-    return StreamBatches(
+    batches = StreamBatches(
         loader, convert, lambda number: map(arrange, iter(loader)), loader.batch_size, place=place, rows=rows
     )
+    batches.calls_others = _calls_others(loader)
+    return batches
+
+
+def _calls_others(loader: DataLoader[Any]) -> bool:
+    """Return whether a pass over a loader runs other code than torch's in this process: workers have copies of a model."""
+    batch_sampler: Any = loader.batch_sampler
+    if type(loader) is not DataLoader or (batch_sampler is not None and type(batch_sampler) is not BatchSampler):
+        return True
+    sampler: Any = loader.sampler if batch_sampler is None else batch_sampler.sampler
+    if not isinstance(loader.dataset, IterableDataset) and type(sampler) not in (
+        *_STATELESS_SAMPLERS,
+        DistributedSampler,
+    ):
+        return True
+    ordinary = holds_tensors(loader.dataset) and loader.collate_fn is default_collate
+    return not (ordinary or loader.num_workers)
 
 
 def _rows(loader: DataLoader[Any]) -> Rows | None:

@@ -64,6 +64,7 @@ class PyDatasetBatches(Batches):
         self._shuffle = shuffle
         self._workers = int(getattr(dataset, "workers", 1))
         self._processes = bool(getattr(dataset, "use_multiprocessing", False))
+        self.calls_others = not (self._processes and self._workers > 0)
         self._ahead = max(1, int(getattr(dataset, "max_queue_size", 10)))
         self._threads: ThreadPoolExecutor | None = None
         self._order: BatchOrder | None = None

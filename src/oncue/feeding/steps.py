@@ -46,6 +46,7 @@ class StepBatches(Batches):
         self.obstacle = batches.obstacle
         self.reads_again = batches.reads_again
         self.data_sets = batches.data_sets
+        self.calls_others = batches.calls_others
         self._steps = steps
         self._continues = continues or not batches.restartable
         self._pass: Iterator[Batch] | None = None

@@ -63,8 +63,8 @@ def train_epochs(
         initial_epoch: The index of the first epoch.
         validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
     """
-    training = Steps(model, "train", callbacks)
-    testing = training if validation is None else Steps(model, "test", callbacks)
+    training = Steps(model, "train", callbacks, batches)
+    testing = training if validation is None else Steps(model, "test", callbacks, validation)
     logs: dict[str, Any] = {}
     with RunState(model, batches, callbacks, validation) as run_state:
         pending = run_state.pending()
@@ -169,7 +169,7 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
 
         return step
 
-    steps = Steps(model, "predict", callbacks, kept)
+    steps = Steps(model, "predict", callbacks, batches, kept)
     callbacks.on_predict_begin()
     with torch.no_grad(), steps:
         run_batches("predict", batches.epoch(), steps, callbacks, model)

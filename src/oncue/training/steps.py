@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from oncue.callbacks import CallbackList
 from oncue.core.warn import warn
-from oncue.feeding.batch import Batch
+from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import switch_on
 from oncue.training.step import make_step, own_step, pack
 from oncue.training.watch import Watch
@@ -35,11 +35,17 @@ class Steps:
         model: A prepared model.
         kind: "train", "test" or "predict".
         callbacks: The list of the run.
+        batches: Where the batches come from.
         around: What to put around each step, if anything.
     """
 
     def __init__(
-        self, model: Trainer, kind: str, callbacks: CallbackList, around: Callable[[Step], Step] | None = None
+        self,
+        model: Trainer,
+        kind: str,
+        callbacks: CallbackList,
+        batches: Batches,
+        around: Callable[[Step], Step] | None = None,
     ) -> None:
         self._model, self._kind, self._callbacks, self._around = model, kind, callbacks, around
         self._watch = Watch(model)
@@ -52,6 +58,7 @@ class Steps:
         """Whether the model is no longer what the step was made from."""
         self.watched = callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
         """Whether that can happen within a pass: callbacks of the user's listen to its batches."""
+        self._alone = not (self.watched or batches.calls_others)
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +111,7 @@ class Steps:
             self._eager = self._made()
         graphs = self.plan.graphs
         step: Step = self._pass.enter_context(
-            graphs.stepping(model, self.plan, self._kind, self._eager, alone=not self.watched)
+            graphs.stepping(model, self.plan, self._kind, self._eager, alone=self._alone)
         )
         return step if self._around is None else self._around(step)
 

@@ -343,7 +343,7 @@ class Trainer(Layer):
             self._prepare(batches.first(), "evaluate", host=(x, y))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
             with run.run():
-                logs = test_batches(self, Steps(self, "test", run), batches, run)
+                logs = test_batches(self, Steps(self, "test", run, batches), batches, run)
         return logs if return_dict else self._in_order(logs)
 
     def predict(

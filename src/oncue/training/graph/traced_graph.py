@@ -93,10 +93,14 @@ class TracedGraph:
         """Run the step on the tensors of a batch, and return what it gives to what follows it."""
         with torch.no_grad():
             if self._call is None:
-                self._call = self._graph
-                found = self._graph(*self.state, *leaves)
-                self._put_recording(leaves)
-                return found
+                inputs = [*self.state, *leaves]
+                recorded, changing = self._recorded, range(len(self.state), len(inputs))
+                if recorded is None or not recorded.is_for(self._graph, inputs, changing):
+                    self._call = self._graph
+                    found = self._graph(*inputs)
+                    self._record_it(inputs, changing)
+                    return found
+                self._call = recorded
             return self._call(*self.state, *leaves)
 
     def changed(self) -> bool:
@@ -357,19 +361,16 @@ class TracedGraph:
 
     # Recording -------------------------------------------------------------------------------------------------------
 
-    def _put_recording(self, leaves: Sequence[Tensor]) -> None:
+    def _record_it(self, inputs: Sequence[Tensor], changing: Iterable[int]) -> None:
         if self._record is None:
             return
-        inputs = [*self.state, *leaves]
-        changing = range(len(self.state), len(inputs))
-        if self._recorded is None or not self._recorded.is_for(self._graph, inputs, changing):
-            try:
-                self._recorded = RecordedGraph(self._graph, inputs, changing, self._record)
-            except RuntimeError as error:
-                self._record, self._recorded = None, None
-                warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
-                return
-        self._call = self._recorded
+        try:
+            self._recorded = RecordedGraph(self._graph, inputs, changing, self._record)
+        except RuntimeError as error:
+            self._record, self._recorded = None, None
+            warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
+        else:
+            self._call = self._recorded
 
 
 def _compare_draws(drawn: Tensor) -> None:
