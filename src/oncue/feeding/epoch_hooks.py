@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from oncue.random_state import (
 )
 
 _KEYS = {"calls", "drawn"}
+_SMALL = 1 << 26
+"""Arrays of no more bytes are put back after a trial."""
 
 
 class EpochHooks:
@@ -66,6 +70,28 @@ class EpochHooks:
         if self._inside:
             self._call("e", self.data_set.on_epoch_end)
         self._inside = self._resumed = False
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """Let the data set be in an epoch within the block, as if none had begun: it may make its order in `on_epoch_begin`.
+
+        Its attributes are put back, and the items of lists, dicts, sets and arrays in them.
+        """
+        hook = getattr(self.data_set, "on_epoch_begin", None)
+        if hook is None or self._inside:
+            yield
+            return
+        attributes = getattr(self.data_set, "__dict__", {})
+        before = dict(attributes)
+        items = [(value, _copy(value)) for value in before.values() if _has_items(value)]
+        try:
+            hook()
+            yield
+        finally:
+            attributes.clear()
+            attributes.update(before)
+            for value, saved in items:
+                _put_items(value, saved)
 
     def digests(self) -> dict[str, str]:
         """Return digests of the arrays and lists that the calls have changed, by name: another call may give others."""
@@ -127,6 +153,29 @@ class EpochHooks:
 
     def _random(self) -> tuple[Any, list[Any]]:
         return random_state(cuda=False), [generator_state(one) for one in generators_of([self.data_set])]
+
+
+def _has_items(value: Any) -> bool:
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.nbytes <= _SMALL and not (isinstance(value, np.ndarray) and not value.flags.writeable)
+    return type(value) in (list, dict, set)
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else copy.copy(value)
+
+
+def _put_items(value: Any, saved: Any) -> None:
+    if isinstance(value, np.ndarray):
+        value[...] = saved
+    elif isinstance(value, torch.Tensor):
+        with torch.no_grad():
+            value.copy_(saved)
+    elif isinstance(value, list):
+        value[:] = saved
+    else:
+        value.clear()
+        value.update(saved)
 
 
 def _is_data(value: Any) -> bool:

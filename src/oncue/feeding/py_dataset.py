@@ -120,8 +120,8 @@ class PyDatasetBatches(Batches):
         self._hooks.records = not self.data_sets
 
     def first(self) -> Batch:
-        """Return batch 0, loaded in this thread."""
-        with preserved_random_state(*generators_of([self.source])):
+        """Return batch 0 of an epoch, loaded in this thread."""
+        with preserved_random_state(*generators_of([self.source])), self._hooks.tried():
             return self._convert(self.source[0], 0)
 
     def give_up(self) -> None:
