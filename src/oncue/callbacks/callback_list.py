@@ -13,6 +13,7 @@ from oncue.callbacks.checks import check, check_twins, flatten, own_method
 from oncue.callbacks.listeners import Listeners
 from oncue.callbacks.roles import (
     Roles,
+    around_hook,
     check_needs,
     give_model,
     give_params,
@@ -158,7 +159,7 @@ class CallbackList(Callback):
             called = [(callback, *method) for callback, method in found if method is not None]
             if hook.endswith("_end"):
                 called = in_turn(called, hook)
-            pairs = [(callback, method) for callback, method, _ in called]
+            pairs = [(callback, around_hook(self.model, callback, method)) for callback, method, _ in called]
             listeners = Listeners(hook, pairs, foreign=not all(ours for _, _, ours in called))
             self._listeners[hook] = listeners
             if "_batch_" in hook and getattr(type(self), hook) is getattr(CallbackList, hook):

@@ -17,6 +17,7 @@ from oncue.core.protocols import (
     HasState,
     KeepsMarks,
     KeepsState,
+    MeetsCallbacks,
     NeedsOfModel,
     NotesData,
     ResumesRun,
@@ -111,7 +112,12 @@ def give_model(callbacks: Iterable[Any], model: Any) -> None:
     """Give the model to the callbacks that take it."""
     takers: list[TakesModel] = _having(callbacks, "set_model")
     for callback in takers:
-        callback.set_model(model)
+        callback.set_model(model.shown_to(callback) if isinstance(model, MeetsCallbacks) else model)
+
+
+def around_hook(model: Any, callback: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what is called for a callback's hook, which a model may put something around."""
+    return model.around_hook(callback, method) if isinstance(model, MeetsCallbacks) else method
 
 
 def give_run(callbacks: Iterable[Any], run: Run) -> None:

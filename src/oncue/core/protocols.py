@@ -106,6 +106,21 @@ class TakesModel(Protocol):
         ...
 
 
+class MeetsCallbacks:
+    """A model that stands for one of another library; to be derived from, and asked of models only.
+
+    Callbacks of that library are shown its model, and their hooks may need something done around them.
+    """
+
+    def shown_to(self, callback: Any) -> Any:
+        """Return the model that a callback is given."""
+        return self
+
+    def around_hook(self, callback: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is called for a callback's hook: the method, or a function that calls it."""
+        return method
+
+
 class TakesRun(Protocol):
     """Is given the run."""
 

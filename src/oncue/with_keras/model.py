@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from oncue.core.builtin import builtin
+from oncue.core.protocols import MeetsCallbacks
 from oncue.feeding.batch import Batch
 from oncue.metrics.metric import Metric
 from oncue.models.model import Model
-from oncue.nested import first_leaf
+from oncue.nested import first_leaf, map_leaves
 from oncue.training.graph.replaced import being_traced
 from oncue.training.plan import Plan
 from oncue.variable import torch_dtype
@@ -51,6 +52,10 @@ def check_backend() -> None:
         )
 
 
+def _without_values(leaf: Any) -> Any:
+    return torch.empty_like(leaf, device="meta")
+
+
 def _read(name: str) -> Any:
     return property(lambda model: getattr(model.keras_model, name), doc=f"`{name}` of the Keras model.")
 
@@ -74,7 +79,7 @@ def _called(name: str) -> Any:
 
 
 @builtin
-class KerasModel(Model):
+class KerasModel(Model, MeetsCallbacks):
     """A model of the real Keras in oncue's training loop; `oncue.Model(keras_model)` makes it.
 
     What is trained is the Keras model itself: its weights, and its optimizer's state. It is trained as it was compiled there;
@@ -102,6 +107,7 @@ class KerasModel(Model):
     _theirs: Any = None
     _waits = False
     _ready = False
+    _like_a_batch: Any = None
     _graph_forward: GraphForward | LayerForward | None = None
 
     of_other_layers = frozenset(
@@ -137,6 +143,8 @@ class KerasModel(Model):
     stop_evaluating = _shared("stop_evaluating", False)
     stop_predicting = _shared("stop_predicting", False)
     history = _shared("history", None)
+    # A backup of Keras's says by it where a run goes on.
+    _initial_epoch = _shared("_initial_epoch", None)
 
     get_layer = _called("get_layer")
     summary = _called("summary")
@@ -321,6 +329,8 @@ class KerasModel(Model):
         elif name == "optimizer":
             self._taken, self._theirs = None, None
             if isinstance(value, keras.optimizers.Optimizer):
+                if self._compiled_there is not None and not self._compiled_here:
+                    self.keras_model.optimizer = value
                 self._take_optimizer(value)
                 return
         super()._assign(name, value)
@@ -452,9 +462,48 @@ class KerasModel(Model):
         finally:
             give_back(self._metric_pairs)
 
+    # Callbacks ---------------------------------------------------------------------------------------------------
+
+    def _meets(self, callback: Any) -> bool:
+        import keras
+
+        # What was compiled or set here, the Keras model doesn't have.
+        own = self._compiled_here or getattr(self.keras_model, "optimizer", None) is not self._theirs
+        return not own and isinstance(callback, keras.callbacks.Callback)
+
+    def shown_to(self, callback: Any) -> Any:
+        """Return the Keras model for callbacks of Keras's, with its metrics built; this one for others."""
+        if not self._meets(callback):
+            return self
+        if self._like_a_batch is not None:
+            keras_private.build_whole(self.keras_model, self._like_a_batch)
+        return self.keras_model
+
+    def around_hook(self, callback: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Let Keras's optimizer have the state of ours in hooks of Keras's callbacks, and ours what they changed there."""
+        if not self._meets(callback):
+            return method
+
+        def call(*arguments: Any) -> None:
+            self._settle()
+            try:
+                method(*arguments)
+            finally:
+                self._take_changes()
+
+        return call
+
+    def _take_changes(self) -> None:
+        model, taken = self.keras_model, self._taken
+        same = keras_private.compiled_with(model) is self._compiled_there and model.optimizer is self._theirs
+        if not same or (taken is not None and taken.is_touched()):
+            self._take_over()
+        self._after_load()
+
     # Preparing ---------------------------------------------------------------------------------------------------
 
     def _prepare(self, batch: Batch, method: str, host: tuple[Any, Any], again: bool = False) -> None:
+        self._like_a_batch = None if method == "predict" else map_leaves(_without_values, tuple(batch))
         if self._by_keras:
             keras_private.build_whole(self.keras_model, batch)
         super()._prepare(batch, method, host, again)

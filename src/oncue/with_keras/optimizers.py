@@ -180,6 +180,7 @@ class TakenOver:
         self.theirs, self.ours = theirs, ours
         # The settings of both, as they were when both had the same.
         self._settings, self._own = settings_of(theirs), self._settings_of_ours()
+        self._touched = self._attributes()
         # The places of the variables that are numbers, and what they were when both sides had the same.
         self._places = [place for place, variable in enumerate(theirs.variables) if variable.ndim == 0][:2]
         self._seen = self._numbers()
@@ -189,6 +190,7 @@ class TakenOver:
         """Return whether it is this optimizer, and ours has its settings, or can be given those that were changed."""
         if theirs is not self.theirs:
             return False
+        self._touched = self._attributes()
         now = settings_of(theirs)
         if now.keys() != self._settings.keys():
             return False
@@ -209,6 +211,14 @@ class TakenOver:
         self._settings = now
         self._own.update({name: getattr(self.ours, name) for name in changed})
         return True
+
+    def is_touched(self) -> bool:
+        """Return whether any setting of Keras's optimizer was assigned since `is_current` looked at all of them."""
+        return self._attributes() != self._touched
+
+    def _attributes(self) -> list[Any]:
+        known = vars(self.theirs)
+        return [keras_private.rate_source(self.theirs), *(known.get(name) for name in self._settings)]
 
     def _settings_of_ours(self) -> dict[str, Any]:
         kind = type(self.ours)

@@ -1,0 +1,190 @@
+"""Callbacks of Keras's in oncue's loop: what `self.model` is, what they read, and what they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from keras_models.side_by_side import X, Y, both, fit, same, same_models, twins, values
+
+import oncue
+
+
+def dense(keras: Any) -> Any:
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(1)])
+
+
+def compiled(keras: Any) -> dict[str, Any]:
+    metrics = ["mae", keras.metrics.R2Score(name="fits")]
+    return {"optimizer": keras.optimizers.Adam(0.02), "loss": "mse", "metrics": metrics}
+
+
+@pytest.mark.parametrize("monitor", ["val_mae", "mae"])
+def test_monitors_know_whether_a_metric_should_fall(keras: ModuleType, monitor: str, tmp_path: Path) -> None:
+    models = twins(keras, dense, compiled)
+    stopping: list[Any] = []
+
+    def run(model: Any) -> Any:
+        kinds = keras.callbacks
+        saved = tmp_path / f"{len(stopping)}.weights.h5"
+        stopping.append(kinds.EarlyStopping(monitor, patience=3, min_delta=0.2, restore_best_weights=True))
+        reduce = kinds.ReduceLROnPlateau(monitor, patience=1, factor=0.5, min_delta=0.2)
+        save = kinds.ModelCheckpoint(str(saved), monitor=monitor, save_best_only=True, save_weights_only=True)
+        return fit(model, validation_data=(X, Y), epochs=12, callbacks=[reduce, save, stopping[-1]])
+
+    histories = both(models, run)
+    same(*histories)
+    assert 3 < len(histories[1]["loss"]) < 12 and histories[1]["learning_rate"][-1] < 0.02
+    assert stopping[0].stopped_epoch == stopping[1].stopped_epoch > 0
+    same_models(models)
+    for model, number in zip(models, (0, 1), strict=True):
+        model.load_weights(tmp_path / f"{number}.weights.h5")
+    same_models(models)
+
+
+@pytest.mark.parametrize("swap_on_epoch", [False, True])
+def test_averages_are_swapped(keras: ModuleType, swap_on_epoch: bool) -> None:
+    def averaged(keras: Any) -> dict[str, Any]:
+        return {"optimizer": keras.optimizers.SGD(0.05, momentum=0.5, use_ema=True, ema_momentum=0.9), "loss": "mse"}
+
+    models = twins(keras, dense, averaged)
+    swap = lambda model: fit(  # noqa: E731  # one for each model
+        model, validation_data=(X, Y), callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch)]
+    )
+    same(*both(models, swap))
+    same_models(models)
+    again = both(models, lambda model: model.evaluate(X, Y, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()]))
+    same(*again)
+    same_models(models)
+
+
+def test_callbacks_of_keras_have_the_keras_model(keras: ModuleType, tmp_path: Path) -> None:
+    class Looks(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Any] = []
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            assert isinstance(self.model, keras.Model)
+            self.seen.append([variable.path.split("_")[0] for variable in self.model.optimizer.variables])
+            self.note()
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.note()
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.note()
+            path = tmp_path / "saved.keras"
+            keras.models.save_model(self.model, path, overwrite=True)
+            self.seen.append(values(keras.models.load_model(path).optimizer.variables))
+            self.seen.append(len(keras.models.clone_model(self.model).weights))
+
+        def note(self) -> None:
+            optimizer = self.model.optimizer
+            self.seen.append([int(optimizer.iterations), float(optimizer.learning_rate)])
+            self.seen.append(values(optimizer.variables))
+
+    models, looking = twins(keras, dense, compiled), [Looks(), Looks()]
+    places = iter(looking)
+    both(models, lambda model: fit(model, epochs=2, callbacks=[next(places)]))
+    assert looking[0].seen.pop(0) == looking[1].seen.pop(0)
+    same(looking[0].seen, looking[1].seen)
+
+
+def test_what_they_change_counts_at_once(keras: ModuleType) -> None:
+    class Changes(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            rate = self.model.optimizer.learning_rate
+            self.model.optimizer.learning_rate = float(rate) * 0.9
+            if batch == 2:
+                self.model.optimizer.clipnorm = 0.1
+            if batch == 3:
+                self.model.optimizer.beta_1 = 0.5
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if int(self.model.optimizer.iterations) == 8:
+                self.model.optimizer = keras.optimizers.SGD(0.05)
+                self.model.optimizer.build(self.model.trainable_variables)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.layers[0].bias.assign(self.model.layers[0].bias + 0.1)
+
+        def on_test_end(self, logs: Any = None) -> None:
+            self.model.optimizer.learning_rate.assign(0.04)
+
+    models = twins(keras, dense, compiled)
+    same(*both(models, lambda model: fit(model, validation_data=(X, Y), callbacks=[Changes()])))
+    same_models(models)
+
+
+def test_both_kinds_of_callbacks_see_what_the_other_did(keras: ModuleType) -> None:
+    rates: list[float] = []
+    (_, inner) = twins(keras, dense, compiled)
+    model = oncue.Model(inner)
+
+    class Halves(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
+
+    class Adds(oncue.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            assert self.model is model
+            rates.append(float(self.model.optimizer.learning_rate))
+            self.model.optimizer.learning_rate = rates[-1] + 1.0
+
+    fit(model, epochs=2, callbacks=[Halves(), Adds(), Halves()])
+    np.testing.assert_allclose(rates, [0.01, 0.2525], rtol=1e-6)
+    np.testing.assert_allclose(float(model.optimizer.learning_rate), 0.62625, rtol=1e-6)
+
+
+def test_a_backup_of_keras_goes_on(keras: ModuleType, tmp_path: Path) -> None:
+    def run(model: Any) -> Any:
+        inner = getattr(model, "keras_model", model)
+        folder = tmp_path / str(model is inner)
+
+        def cut(epoch: int, logs: Any) -> None:
+            if epoch == 2 and cuts:
+                cuts.pop()
+                raise ConnectionError
+
+        cuts = [True]
+        callbacks = [keras.callbacks.BackupAndRestore(folder), keras.callbacks.LambdaCallback(on_epoch_begin=cut)]
+        with pytest.raises(ConnectionError):
+            fit(model, epochs=4, callbacks=callbacks)
+        inner.set_weights([np.zeros_like(value) for value in inner.get_weights()])
+        return fit(model, epochs=4, callbacks=callbacks)
+
+    models = twins(keras, dense, compiled)
+    found = both(models, run)
+    assert len(found[1]["loss"]) == 2
+    same(*found)
+    same_models(models)
+
+
+def test_a_model_that_is_compiled_for_oncue_alone_is_given_itself(keras: ModuleType) -> None:
+    (_, inner) = twins(keras, dense, None)
+    model = oncue.Model(inner)
+    model.compile("sgd", "mse")
+    seen = []
+
+    class Sets(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            seen.append(self.model)
+            self.model.optimizer.learning_rate = 0.5
+
+    fit(model, epochs=1, callbacks=[Sets()])
+    assert seen == [model] and float(model.optimizer.learning_rate) == 0.5
+
+
+def test_an_optimizer_that_is_set_here_is_trained_with(keras: ModuleType) -> None:
+    models = twins(keras, dense, compiled)
+
+    def run(model: Any) -> Any:
+        model.optimizer = keras.optimizers.SGD(0.1)
+        return fit(model, callbacks=[keras.callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=9.0)])
+
+    same(*both(models, run))
+    same_models(models)
