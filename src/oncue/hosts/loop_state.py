@@ -252,7 +252,8 @@ class LoopState:
 
     def _own_objects(self) -> KeptObjects:
         if self._objects is None:
-            self._objects = KeptObjects(self._host.module, [*self._callbacks.callbacks, self._held])
+            module = self._host.module
+            self._objects = KeptObjects(module, [*self._callbacks.callbacks, self._held], module.named_modules())
         return self._objects
 
 

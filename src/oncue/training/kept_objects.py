@@ -46,6 +46,7 @@ class KeptObjects:
     Args:
         model: A built model.
         callbacks: The callbacks of the run.
+        parts: The modules of the model, each with its path, where it is a module of torch.
 
     Example:
         >>> import oncue
@@ -57,13 +58,14 @@ class KeptObjects:
         ['Noise.generator']
     """
 
-    def __init__(self, model: Any, callbacks: Iterable[Any]) -> None:
+    def __init__(self, model: Any, callbacks: Iterable[Any], parts: Iterable[tuple[str, Any]] | None = None) -> None:
         self._model = model
         optimizer = optimizer_of(model)
         inner = inner_optimizer_of(optimizer)
         own = {id(one) for one in (optimizer, inner, getattr(inner, "_inner", None))}
         found: dict[str, Any] = {}
-        modules = [(path, part) for path, part in model._parts_with_settings() if isinstance(part, torch.nn.Module)]
+        found_parts = model._parts_with_settings() if parts is None else parts
+        modules = [(path, part) for path, part in found_parts if isinstance(part, torch.nn.Module)]
         search = _Search(module for _, module in modules)
         for path, thing in search.things(_roots(modules, callbacks)):
             if id(thing) not in own:
