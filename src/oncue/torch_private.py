@@ -505,6 +505,25 @@ def reads_found_inf(kind: type[torch.optim.Optimizer]) -> bool:
     return torch.equal(weight, torch.ones_like(weight))
 
 
+def count_as_stepped(optimizer: torch.optim.Optimizer) -> None:
+    """Let torch's schedulers know that an optimizer's parameters are updated, though nobody calls its `step`.
+
+    Name: `Optimizer._opt_called`, which the first step of a scheduler asks for. Without it, torch warns that the scheduler
+    was stepped before the optimizer.
+
+    Args:
+        optimizer: The optimizer of a step that is a graph.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
+        >>> decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        >>> count_as_stepped(optimizer)
+        >>> decay.step()  # without a warning
+    """
+    stepped: Any = optimizer
+    stepped._opt_called = True
+
+
 # LSTMs on the CPU ---------------------------------------------------------------------------------------------------
 
 _LSTM = 2

@@ -645,3 +645,27 @@ def test_a_weight_of_the_loss_that_a_callback_fills_counts_from_the_next_step(ji
         warnings.simplefilter("error", UserWarning)
         model.fit(X[:64], Y[:64], batch_size=16, verbose=0, callbacks=[penalty])
     assert min(losses[:2]) > 0.5 > 0.2 > max(losses[2:])
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_epoch_end"])
+def test_a_scheduler_that_a_callback_steps_does_not_come_first(hook: str, quick: None) -> None:
+    def rates(jit: bool) -> list[float]:
+        model = keras.Sequential([layers.Input((6,)), layers.Dense(1)])
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        model.compile(optimizer, "mse", jit_compile=jit)
+        seen = []
+
+        def step(index: int, logs: Any) -> None:
+            scheduler.step()
+            seen.append(optimizer.param_groups[0]["lr"])
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model.fit(
+                X, normal(len(X), 1), batch_size=8, epochs=2, verbose=0, callbacks=[LambdaCallback(**{hook: step})]
+            )
+        assert not jit or model.step_account.startswith("The steps ran as one compiled graph")
+        return seen
+
+    assert rates(True) == rates(False)

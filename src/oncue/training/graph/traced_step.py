@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from oncue import torch_private
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.nested import named_leaves
@@ -141,6 +142,8 @@ class TracedStep:
         if current is None or current[0] != signature:
             # As one object: another thread may predict meanwhile.
             self._current = current = (signature, self._graph_for(batch, leaves, signature[0]))
+            if current[1] is not None and self._update is not None:
+                torch_private.count_as_stepped(self._update.optimizer._inner)
         graph = current[1]
         if graph is None:
             return self._eagerly(batch)
