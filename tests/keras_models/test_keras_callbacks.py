@@ -179,6 +179,52 @@ def test_a_model_that_is_compiled_for_oncue_alone_is_given_itself(keras: ModuleT
     assert seen == [model] and float(model.optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.parametrize("trained_before", [False, True])
+@pytest.mark.parametrize("name", ["Adam", "Nadam", "Lion", "accumulating"])
+@pytest.mark.parametrize("kind", ["Keras's", "oncue's", "own", "function"])
+def test_a_schedule_that_is_set_on_the_optimizer(
+    keras: ModuleType, kind: str, name: str, trained_before: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    class Own(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            return 0.05 / (keras.ops.cast(step, "float32") + 1.0)
+
+    def compiled(keras: Any) -> dict[str, Any]:
+        accumulating = {"gradient_accumulation_steps": 2} if name == "accumulating" else {}
+        kind = getattr(keras.optimizers, "Adam" if accumulating else name)
+        return {"optimizer": kind(0.01, **accumulating), "loss": "mse"}
+
+    def run(model: Any) -> Any:
+        found = [fit(model, epochs=1)] if trained_before else []
+        ours = kind == "oncue's" and isinstance(model, oncue.Model)
+        home = (oncue if ours else keras).optimizers.schedules
+        rates: dict[str, Any] = {"own": Own(), "function": lambda: 0.02}
+        model.optimizer.learning_rate = rates.get(kind) or home.ExponentialDecay(0.05, 3, 0.5)
+        found += [float(model.optimizer.learning_rate), fit(model, epochs=1), fit(model, epochs=2)]
+        model.optimizer.learning_rate = home.PolynomialDecay(0.05, 30)
+        return [*found, fit(model, epochs=2), model.optimizer.learning_rate * 1.0]
+
+    models = twins(keras, dense, compiled)
+    theirs, ours = both(models, run)
+    same(theirs[:-1], ours[:-1])
+    np.testing.assert_allclose(float(ours[-1]), float(theirs[-1]), rtol=1e-5)
+    same_models(models)
+    assert not [warning for warning in recwarn if "built for" in str(warning.message)]
+    with pytest.raises(TypeError, match=r"settable|can't be set"):
+        oncue.Model(models[1]).optimizer.learning_rate = 0.5
+
+
+def test_a_schedule_that_keras_can_not_have(keras: ModuleType) -> None:
+    class Mine(oncue.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> float:
+            return 0.1
+
+    for optimizer in ("adam", "lion"):
+        (_, inner) = twins(keras, dense, lambda keras, optimizer=optimizer: {"optimizer": optimizer, "loss": "mse"})
+        with pytest.raises(TypeError, match=r"got a Mine, .*Derive the class from `keras\.optimizers"):
+            oncue.Model(inner).optimizer.learning_rate = Mine()
+
+
 def test_an_optimizer_that_is_set_here_is_trained_with(keras: ModuleType) -> None:
     models = twins(keras, dense, compiled)
 

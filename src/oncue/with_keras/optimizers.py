@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from oncue import optimizers
 from oncue.core.warn import warn
+from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import tensor_of
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.rate_source import RateSource
 from oncue.with_keras import keras_private
 
 _TRANSLATED = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta")
@@ -73,7 +75,7 @@ class KerasOptimizer(Optimizer):
         return float(keras.ops.convert_to_tensor(self.keras_optimizer.learning_rate))
 
     def _assign_rate(self, value: Any) -> None:
-        self.keras_optimizer.learning_rate = value
+        self.keras_optimizer.learning_rate = _rate_of_keras(value)
 
     @property
     def _updates(self) -> int:
@@ -165,6 +167,27 @@ class KerasOptimizer(Optimizer):
         return f"<KerasOptimizer of {type(self.keras_optimizer).__name__} name={self.name} learning_rate={self._read_rate()!r}>"
 
 
+class SharedRate(RateSource):
+    """The learning rate of an optimizer that computes in the place of one of Keras's, which gets what is set here.
+
+    Args:
+        rate: The rate so far.
+        share: Takes what is to be set, and returns what that is for oncue.
+    """
+
+    def __init__(self, rate: RateSource, share: Callable[[Any], Any]) -> None:
+        super().__init__(rate.source, rate.decay)
+        self._share = share
+
+    def assign(self, source: Any) -> None:
+        """Replace the rate, by a schedule of Keras's too."""
+        super().assign(self._share(source))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy as a rate of oncue's alone."""
+        return RateSource, (self.source, self.decay)
+
+
 class TakenOver:
     """An optimizer of Keras's and the one of oncue's that computes in its place, on one state.
 
@@ -178,6 +201,7 @@ class TakenOver:
 
     def __init__(self, theirs: Any, ours: Optimizer) -> None:
         self.theirs, self.ours = theirs, ours
+        ours._rate = SharedRate(ours._rate, self._share_rate)
         # The settings of both, as they were when both had the same.
         self._settings, self._own = settings_of(theirs), self._settings_of_ours()
         self._touched = self._attributes()
@@ -188,7 +212,7 @@ class TakenOver:
 
     def is_current(self, theirs: Any) -> bool:
         """Return whether it is this optimizer, and ours has its settings, or can be given those that were changed."""
-        if theirs is not self.theirs:
+        if theirs is not self.theirs or _schedule_of(theirs) is _UNKNOWN:
             return False
         self._touched = self._attributes()
         now = settings_of(theirs)
@@ -271,6 +295,25 @@ class TakenOver:
             else:
                 self._places.append(place)
         self._seen, self._shared = self._numbers(), True
+
+    def _share_rate(self, value: Any) -> Any:
+        """Let Keras's optimizer have a schedule or a function that is set on ours, and return what it is for ours."""
+        import keras
+
+        given = _rate_of_keras(value)
+        if not callable(given) or isinstance(given, (float, type)):
+            return value
+        self.give()
+        if isinstance(keras_private.rate_source(self.theirs), keras.Variable) and len(self._places) > 1:
+            # Its variable goes, which came after the count.
+            self._places = [place - (place > _RATE) for place in self._places if place != _RATE]
+        self.theirs.learning_rate = given
+        self._seen = self._numbers()
+        if not _is_known(given) or self.theirs.gradient_accumulation_steps:
+            # From the next pass on Keras's optimizer computes itself.
+            return lambda: float(keras.ops.convert_to_tensor(self.theirs.learning_rate))
+        self._settings, self._touched = settings_of(self.theirs), self._attributes()
+        return schedules.deserialize({"class_name": type(given).__name__, "config": given.get_config()})
 
     def take(self) -> None:
         """Let ours have those numbers of Keras's that were changed there."""
@@ -367,8 +410,34 @@ def _schedule_of(optimizer: Any) -> Any:
     source = keras_private.rate_source(_inner(optimizer))
     if isinstance(source, keras.Variable):
         return None
-    known = getattr(keras.optimizers.schedules, type(source).__name__, None)
-    return source if type(source) is known else _UNKNOWN
+    return source if _is_known(source) else _UNKNOWN
+
+
+def _is_known(source: Any) -> bool:
+    """Return whether something is a schedule of a class of Keras's own."""
+    import keras
+
+    return type(source) is getattr(keras.optimizers.schedules, type(source).__name__, None)
+
+
+def _rate_of_keras(value: Any) -> Any:
+    """Return a learning rate as an optimizer of Keras's takes it: schedules of oncue's are Keras's of the same numbers.
+
+    Raises:
+        TypeError: For a schedule of a class of the user's own, derived from oncue's.
+    """
+    import keras
+
+    if not isinstance(value, schedules.LearningRateSchedule):
+        return value
+    kind = type(value)
+    if kind is not getattr(schedules, kind.__name__, None):
+        raise TypeError(
+            f"`learning_rate` got a {kind.__name__}, derived from oncue's LearningRateSchedule, and Keras's optimizer, whose "
+            "state is trained, can't have that. Derive the class from `keras.optimizers.schedules.LearningRateSchedule`, or "
+            "compile for oncue alone: `oncue.Model(keras_model).compile(oncue.optimizers.Adam(schedule), loss)`."
+        )
+    return getattr(keras.optimizers.schedules, kind.__name__).from_config(value.get_config())
 
 
 def _inner(optimizer: Any) -> Any:
