@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import array
+import contextvars
 import functools
 import itertools
 import random
+import sys
+import types
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -434,6 +439,50 @@ def set_function(net: Any, value: float) -> None:
     net.does = lambda net, x: x * value
 
 
+def by_a_module(net: Any, x: Tensor) -> Tensor:
+    found: Tensor = net.settings.parts["act"](x)
+    return found
+
+
+def set_module(net: Any, value: float) -> None:
+    net.settings.parts["act"].negative_slope = value
+
+
+def by_a_large_array(net: Any, x: Tensor) -> Tensor:
+    return x * float(net.table.mean())
+
+
+def set_large_array(net: Any, value: float) -> None:
+    net.table[:] = value
+
+
+def by_bytes(net: Any, x: Tensor) -> Tensor:
+    return x * net.settings[1]
+
+
+def set_bytes(net: Any, value: float) -> None:
+    net.settings[1] = int(value)
+
+
+class Reached:
+    """An object whose attributes are found by a function of its own, and of which one is set from elsewhere."""
+
+    __slots__ = ("__table",)
+
+    def __init__(self) -> None:
+        self.__table = {"factor": 1.0}
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__table[name]
+
+    def set(self, value: float) -> None:
+        self.__table = {"factor": value}
+
+
+def set_reached(net: Any, value: float) -> None:
+    net.settings.set(value)
+
+
 def freeze(net: Any, value: float) -> None:
     net.one.weight.requires_grad_(value == 1.0)
 
@@ -454,6 +503,14 @@ WATCHED: dict[str, tuple[Callable[[], Any], Callable[[Any, float], None]]] = {
     "the value of a tensor": (network(by_a_tensor, factor=lambda: torch.tensor(1.0)), set_tensor),
     "another tensor": (network(by_a_tensor, factor=lambda: torch.tensor(1.0)), put_tensor),
     "a function": (network(lambda net, x: x), set_function),
+    "a module inside an object": (
+        network(by_a_module, settings=lambda: SimpleNamespace(parts={"act": nn.LeakyReLU(1.0)})),
+        set_module,
+    ),
+    "a large array": (network(by_a_large_array, table=lambda: np.ones(40_000, dtype="float32")), set_large_array),
+    "bytes": (network(by_bytes, settings=lambda: bytearray([0, 1])), set_bytes),
+    "an array of Python": (network(by_bytes, settings=lambda: array.array("d", [0.0, 1.0])), set_bytes),
+    "what an object finds itself": (network(by_an_attribute, settings=Reached), set_reached),
     "a frozen weight": (network(lambda net, x: x), freeze),
     "a part in inference mode": (
         lambda: keras.Model(Net(lambda net, x: x, two=nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 2)))),
@@ -508,6 +565,266 @@ def test_what_a_loss_closes_over_is_watched(side_by_side: Any) -> None:
         network(lambda net, x: None), X, Y, loss=lambda: loss, fit={"epochs": 3, "callbacks": changing}
     )
     assert model.history.history["loss"][0] == 0.0
+
+
+PACKAGE, INSIDE = types.ModuleType("of_a_user"), types.ModuleType("of_a_user.settings")
+exec("class Config:\n    factor = 1.0\n", vars(INSIDE))
+PACKAGE.settings = INSIDE  # type: ignore[attr-defined]
+CONTEXT = contextvars.ContextVar("CONTEXT", default=1.0)
+TREE = {"model": {"head": {"scale": {"value": [1.0]}}}}
+
+
+def by_the_name_of_a_package() -> float:
+    found: float = PACKAGE.settings.FACTOR
+    return found
+
+
+def by_an_import() -> float:
+    from of_a_user.settings import FACTOR  # type: ignore[import-not-found]
+
+    return float(FACTOR)
+
+
+def by_an_import_of_a_module() -> float:
+    import of_a_user.settings as settings  # type: ignore[import-not-found]
+
+    return float(settings.FACTOR)
+
+
+def by_a_class_of_a_package() -> float:
+    found: float = PACKAGE.settings.Config.factor
+    return found
+
+
+def by_a_context_variable() -> float:
+    return CONTEXT.get()
+
+
+def by_what_is_deep() -> float:
+    return TREE["model"]["head"]["scale"]["value"][0]
+
+
+class Scaled:
+    factor = 1.0
+    whole = 1.0
+
+    @property
+    def read(self) -> float:
+        return FACTOR
+
+    @classmethod
+    def of_class(cls) -> float:
+        return cls.whole
+
+
+def around(value: Any) -> Callable[[], float]:
+    return lambda: float(value.FACTOR)
+
+
+def by_a_property(scaled: Scaled) -> Callable[[], float]:
+    return lambda: scaled.read
+
+
+def set_inside(value: float) -> None:
+    INSIDE.FACTOR = value  # type: ignore[attr-defined]
+
+
+def set_tree(value: float) -> None:
+    TREE["model"]["head"]["scale"]["value"][0] = value
+
+
+SETTINGS: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[float], Any]]] = {
+    "a module of a module": (lambda: by_the_name_of_a_package, set_inside),
+    "an import of a name": (lambda: by_an_import, set_inside),
+    "an import of a module": (lambda: by_an_import_of_a_module, set_inside),
+    "a module around a function": (lambda: around(INSIDE), set_inside),
+    "a class of another module": (
+        lambda: by_a_class_of_a_package,
+        lambda value: setattr(vars(INSIDE)["Config"], "factor", value),
+    ),
+    "the class of a method": (lambda: Scaled.of_class, lambda value: setattr(Scaled, "whole", value)),
+    "a property": (lambda: by_a_property(Scaled()), lambda value: set_global(None, value)),
+    "a context variable": (lambda: by_a_context_variable, CONTEXT.set),
+    "what is deep in a global": (lambda: by_what_is_deep, set_tree),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_seen_wherever_a_loss_reads_them(
+    name: str, side_by_side: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "of_a_user", PACKAGE)
+    monkeypatch.setitem(sys.modules, "of_a_user.settings", INSIDE)
+    make, change = SETTINGS[name]
+    change(1.0)
+    factor = make()
+
+    def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return (y_true - y_pred).square().mean(-1) * factor()
+
+    def changing() -> Any:
+        return [LambdaCallback(on_epoch_begin=lambda epoch, logs: change(float(epoch)))]
+
+    try:
+        model = side_by_side(
+            network(lambda net, x: None), X, Y, loss=lambda: loss, fit={"epochs": 2, "callbacks": changing}
+        )
+    finally:
+        change(1.0)
+    first, second = model.history.history["loss"]
+    assert first == 0.0 and second > 0.0
+
+
+class Teacher(nn.Module):
+    """A network that a loss uses, and that no model has."""
+
+    def __init__(self, does: Callable[[Any, Tensor], Any] = lambda teacher, x: x) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 2))
+        self.factor, self.calls = 1.0, 0
+        self.last: Tensor | None = None
+        self.does = does
+        self.register_buffer("mean", torch.zeros(3))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inner(self.does(self, x)) * self.factor
+        return found
+
+
+@dataclass
+class Held:
+    """A plain object that has a list of modules."""
+
+    parts: list[nn.Module]
+
+
+def replace_a_weight(teacher: Teacher) -> None:
+    teacher.inner[0].weight = nn.Parameter(torch.ones(3, 2), requires_grad=False)
+
+
+LESSONS: dict[str, Callable[[Teacher], Any]] = {
+    "an attribute": lambda teacher: setattr(teacher, "factor", 3.0),
+    "inference mode": lambda teacher: teacher.eval(),
+    "a rate of a module inside": lambda teacher: setattr(teacher.inner[1], "p", 0.9),
+    "a weight": replace_a_weight,
+    "the values of a weight": lambda teacher: teacher.inner[0].weight.data.mul_(3.0),
+}
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("name", LESSONS)
+def test_modules_of_a_loss_are_watched(name: str, held: bool, side_by_side: Any) -> None:
+    lesson, teachers = LESSONS[name], list[Teacher]()
+    losses = []
+
+    def make_loss() -> Any:
+        torch.manual_seed(3)
+        teachers[:] = [teacher := Teacher()]
+        if held:
+            box = Held([teacher])
+            return lambda y_true, y_pred: (box.parts[0](y_true) - box.parts[0](y_pred)).square().mean(-1)
+        return lambda y_true, y_pred: (teacher(y_true) - teacher(y_pred)).square().mean(-1)
+
+    def changing(at: int) -> Any:
+        def begin(batch: int, logs: Any) -> None:
+            if batch == at:
+                lesson(teachers[0])
+
+        return lambda: [LambdaCallback(on_train_batch_begin=begin)]
+
+    for at in (2, -1):
+        model = side_by_side(network(lambda net, x: None), X, Y, loss=make_loss, fit={"callbacks": changing(at)})
+        losses.append(model.history.history["loss"][0])
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
+def counts_calls(teacher: Any, x: Tensor) -> Tensor:
+    teacher.calls += 1
+    teacher.last = x
+    return x * (1.0 if teacher.calls < 4 else 0.5)
+
+
+def keeps_what_it_got(teacher: Any, x: Tensor) -> Tensor:
+    teacher.last = x
+    return x
+
+
+def replaces_its_mean(teacher: Any, x: Tensor) -> Tensor:
+    teacher.mean = teacher.mean * 0.9 + 0.1
+    return x * teacher.mean.mean()
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        (counts_calls, r"each step changes Teacher\.calls"),
+        (keeps_what_it_got, r"each step changes Teacher\.last"),
+        (replaces_its_mean, r"each step changes Teacher\._buffers\.mean"),
+    ],
+)
+def test_what_a_module_of_a_loss_remembers_is_refused(does: Any, reason: str, refused: Any) -> None:
+    teachers = []
+
+    def make_loss() -> Any:
+        torch.manual_seed(3)
+        teachers.append(teacher := Teacher(does))
+        return lambda y_true, y_pred: (y_true - teacher(y_pred)).square().mean(-1)
+
+    refused(network(lambda net, x: None), X, Y, reason, loss=make_loss)
+    eager, traced = teachers
+    assert eager.calls == traced.calls
+    assert all(type(tensor) is Tensor for tensor in (traced.mean, traced.last) if tensor is not None)
+
+
+@pytest.mark.parametrize("of_weight", [False, True])
+def test_hooks_of_a_module_of_a_loss_are_refused(of_weight: bool, refused: Any) -> None:
+    def make_loss() -> Any:
+        torch.manual_seed(3)
+        teacher = Teacher()
+        if of_weight:
+            teacher.inner[0].weight.requires_grad_().register_hook(lambda gradient: gradient * 2)
+        else:
+            teacher.inner[0].register_forward_hook(lambda module, given, found: found * 2)
+        return lambda y_true, y_pred: (y_true - teacher(y_pred)).square().mean(-1)
+
+    reason = r"the weight `Linear\.weight` has hooks" if of_weight else "`Linear` has hooks"
+    refused(network(lambda net, x: None), X, Y, reason, loss=make_loss)
+
+
+IDENTITIES = itertools.count()
+
+
+class Numbered(Net):
+    """A network that takes a number when it is made, and has an iterator that its steps leave alone."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda net, x: None)
+        self.identity = next(IDENTITIES)
+        self.batches = iter([1, 2, 3])
+
+
+def test_an_iterator_that_no_function_takes_from_is_left_alone(side_by_side: Any) -> None:
+    side_by_side(lambda: keras.Model(Numbered()), X, Y)
+
+
+def test_iterators_that_functions_take_from_are_refused(refused: Any) -> None:
+    def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return (y_true - y_pred).square().mean(-1) * next(factors)
+
+    factors = itertools.cycle([1.0, 2.0])
+    # Two runs of as many steps, and evaluations: the second begins where the first did.
+    refused(network(lambda net, x: None), X[:16], Y[:16], "may take items from `factors` around", loss=lambda: loss)
+
+
+def test_arrays_that_are_too_large_to_be_compared_are_refused_where_a_function_reads_them(
+    refused: Any, side_by_side: Any
+) -> None:
+    def table() -> Any:
+        return np.ones(3_000_000)
+
+    refused(network(by_a_large_array, table=table), X, Y, r"may read Net\.table, an array of 23 MiB.*register_buffer")
+    side_by_side(network(lambda net, x: None, rows=table), X, Y)
 
 
 def test_what_keeps_changing_runs_eagerly(refused: Any) -> None:

@@ -123,13 +123,14 @@ class TracedGraph:
     def _made(self, leaves: list[Tensor]) -> Graph:
         function = self.function
         model, plan = function.model, function.plan
-        _refuse_hooks(model)
+        modules = Watched(_owners_of(function), model.of_other_layers).modules
+        _refuse_hooks(model, modules)
         losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
         metrics = [] if function.kind == "predict" else [metric for _, metric in plan.named_metrics(model)]
         # Ours have nothing but variables, which are put back as all tensors are.
         sums = [(metric, metric.get_state()) for metric in metrics if not is_builtin(type(metric))]
         flushes = _flushes_denormals()
-        trial = partial(self._as_before, losses, rewinder())
+        trial = partial(self._as_before, [*modules, *losses], rewinder())
         try:
             begin_states(model, trial, lambda: self._only_run(_copied(leaves)))
             with trial():
@@ -167,10 +168,10 @@ class TracedGraph:
         return graph
 
     @contextmanager
-    def _as_before(self, losses: Sequence[Any], rewind: Callable[[], None]) -> Iterator[None]:
+    def _as_before(self, owners: Sequence[Any], rewind: Callable[[], None]) -> Iterator[None]:
         """Enclose a run of which nothing is to stay: not what modules and losses hold, and no random numbers drawn."""
         try:
-            with torch.no_grad(), Trial(*self.function.model._stepping_modules(), *losses):
+            with torch.no_grad(), Trial(*owners):
                 yield
         finally:
             rewind()
@@ -194,12 +195,15 @@ class TracedGraph:
             return [parameter.grad for parameter in parameters]
 
         watched = Watched(_owners_of(function), function.model.of_other_layers)
-        if watched.iterator is not None:
-            raise RefusalError(f"it may take items from {watched.iterator}, an iterator, which a graph would do once")
+        if watched.unseen is not None:
+            raise RefusalError(watched.unseen)
         drawn = _python_generators()
         try:
             with Finding(leaves) as finding:
                 outcome = function.run(function.batch_of(tuple(leaves)), derive, update=False)
+        except BaseException:
+            watched.put_back()
+            raise
         finally:
             for parameter, gradient in kept:
                 parameter.grad = gradient
@@ -455,17 +459,17 @@ def _flushes_denormals() -> bool:
     return math.ulp(0.0) * 1.0 == 0.0
 
 
-def _refuse_hooks(model: Trainer) -> None:
+def _refuse_hooks(model: Trainer, modules: Iterable[torch.nn.Module]) -> None:
     if torch_private.any_hooks(()):
         raise RefusalError("there are hooks of all modules, which a graph would call once")
     names = {id(module): name for name, module in model.named_modules()}
-    for module in model._stepping_modules():
+    for module in modules:
+        name = names.get(id(module)) or type(module).__name__
         if torch_private.has_hooks(module):
-            name = names.get(id(module)) or type(module).__name__
             raise RefusalError(f"`{name}` has hooks, which a graph would call once")
-    for name, parameter in model.named_parameters():
-        if torch_private.has_hooks(parameter):
-            raise RefusalError(f"the weight `{name}` has hooks, which a graph would not call")
+        for own, parameter in module.named_parameters(recurse=False):
+            if torch_private.has_hooks(parameter):
+                raise RefusalError(f"the weight `{name}.{own}` has hooks, which a graph would not call")
 
 
 def _refuse_shared_memory(state: Sequence[Tensor]) -> None:
