@@ -94,6 +94,36 @@ def test_callbacks_of_keras_have_the_keras_model(keras: ModuleType, tmp_path: Pa
     same(looking[0].seen, looking[1].seen)
 
 
+def test_metrics_of_the_keras_model_have_their_values(keras: ModuleType) -> None:
+    def two_outputs(keras: Any) -> Any:
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, [keras.layers.Dense(1, name=name)(inputs) for name in ("second", "first")])
+
+    def measured(keras: Any) -> dict[str, Any]:
+        held.append(keras.metrics.R2Score())
+        metrics = {"first": ["mae", held[-1]], "second": ["mae"]}
+        return {"optimizer": "sgd", "loss": ["mse", "mae"], "metrics": metrics}
+
+    class Looks(keras.callbacks.Callback):
+        def look(self, *ignored: Any, **named: Any) -> None:
+            result = self.model.get_metrics_result()
+            seen.append({name: float(value) for name, value in result.items()})
+            seen[-1]["held"] = float(held[-1].result())
+
+        on_train_batch_end = on_epoch_end = on_test_batch_end = on_test_end = look
+
+    found = []
+    for model in range(2):
+        held: list[Any] = []
+        seen: list[Any] = []
+        inner = twins(keras, two_outputs, measured)[0]
+        held = held[:1]
+        fit(oncue.Model(inner) if model else inner, y=[Y, 2 * Y], validation_data=(X, [Y, 2 * Y]), callbacks=[Looks()])
+        found.append(seen)
+    assert len(found[1]) > 20 and found[1][0]["first_mae"] != found[1][0]["second_mae"] > 0
+    same(*found)
+
+
 def test_what_they_change_counts_at_once(keras: ModuleType) -> None:
     class Changes(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -162,6 +192,16 @@ def test_a_backup_of_keras_goes_on(keras: ModuleType, tmp_path: Path) -> None:
     assert len(found[1]["loss"]) == 2
     same(*found)
     same_models(models)
+
+
+def test_a_model_that_is_not_compiled_predicts_with_callbacks(keras: ModuleType) -> None:
+    class Counts(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+            seen.append((batch, isinstance(self.model, keras.Model)))
+
+    seen: list[Any] = []
+    both(twins(keras, dense, None), lambda model: model.predict(X, batch_size=20, verbose=0, callbacks=[Counts()]))
+    assert seen == [(0, True), (1, True)] * 2
 
 
 def test_a_model_that_is_compiled_for_oncue_alone_is_given_itself(keras: ModuleType) -> None:

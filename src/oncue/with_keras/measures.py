@@ -173,6 +173,20 @@ def _function(given: Any, theirs: Any, known: dict[str, Any]) -> Any:
     return name if name in known and getattr(theirs, name, None) is given else given
 
 
+def paired(theirs: list[Any], ours: list[Any]) -> list[tuple[Any, Metric]]:
+    """Return the metrics of a Keras model with those of oncue's that gather in their place, of the same name and turn.
+
+    Args:
+        theirs: All metrics of the Keras model.
+        ours: All of oncue's.
+    """
+    left: dict[str, list[Metric]] = {}
+    for metric in ours:
+        left.setdefault(metric.name, []).append(metric)
+    found = [(metric, left[metric.name].pop(0)) for metric in theirs if left.get(metric.name)]
+    return [(metric, other) for metric, other in found if not isinstance(other, KerasMetric)]
+
+
 def give_back(pairs: list[tuple[Any, Metric]]) -> None:
     """Let Keras's metrics have what those of oncue's have gathered in their place.
 

@@ -27,7 +27,7 @@ from oncue.with_keras.files import KerasFiles
 from oncue.with_keras.forms import other_forms, whole_tracebacks
 from oncue.with_keras.graph import GraphForward, LayerForward, is_plain
 from oncue.with_keras.layer_arrays import own_arrays, put_own_arrays
-from oncue.with_keras.measures import KerasMetric, give_back, translated_losses, translated_metrics
+from oncue.with_keras.measures import KerasMetric, give_back, paired, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
 
 _known: weakref.WeakValueDictionary[int, KerasModel] = weakref.WeakValueDictionary()
@@ -447,9 +447,7 @@ class KerasModel(Model, MeetsCallbacks):
     def _ordered_names(self) -> list[str]:
         if not self._by_keras:
             return super()._ordered_names()
-        # One object of Keras's has all that were compiled.
-        metrics = [getattr(metric, "metrics", None) or [metric] for metric in self.keras_model.metrics]
-        return [metric.name for group in metrics for metric in group]
+        return [metric.name for metric in self._metrics_of_keras()]
 
     def _measures_loss(self) -> bool:
         return self._by_keras or super()._measures_loss()
@@ -480,12 +478,17 @@ class KerasModel(Model, MeetsCallbacks):
         return self.keras_model
 
     def around_hook(self, callback: Any, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Let Keras's optimizer have the state of ours in hooks of Keras's callbacks, and ours what they changed there."""
+        """Let Keras's optimizer and metrics have the state of ours in hooks of Keras's callbacks.
+
+        What they change of the optimizer there, ours has after them.
+        """
         if not self._meets(callback):
             return method
 
         def call(*arguments: Any) -> None:
             self._settle()
+            if not self._by_keras:
+                give_back(paired(self._metrics_of_keras(), self.metrics))
             try:
                 method(*arguments)
             finally:
@@ -495,10 +498,17 @@ class KerasModel(Model, MeetsCallbacks):
 
     def _take_changes(self) -> None:
         model, taken = self.keras_model, self._taken
-        same = keras_private.compiled_with(model) is self._compiled_there and model.optimizer is self._theirs
+        optimizer = getattr(model, "optimizer", None)
+        same = keras_private.compiled_with(model) is self._compiled_there and optimizer is self._theirs
         if not same or (taken is not None and taken.is_touched()):
             self._take_over()
+            self._build_optimizer()
         self._after_load()
+
+    def _metrics_of_keras(self) -> list[Any]:
+        # One object of Keras's has all that were compiled.
+        groups = [getattr(metric, "metrics", None) or [metric] for metric in self.keras_model.metrics]
+        return [metric for group in groups for metric in group]
 
     # Preparing ---------------------------------------------------------------------------------------------------
 
@@ -526,13 +536,16 @@ class KerasModel(Model, MeetsCallbacks):
             table.clear()
             table.update(found)
 
-    def _resolve(self) -> Plan:
+    def _build_optimizer(self) -> None:
         if self._theirs is not None and self._waits:
             # It was compiled before there were weights.
             self._take_optimizer(self._theirs)
         if self._taken is not None and not self._taken.build(self.keras_model.trainable_variables):
             self._taken = None
             object.__setattr__(self, "optimizer", KerasOptimizer(self._theirs))
+
+    def _resolve(self) -> Plan:
+        self._build_optimizer()
         if not self._by_keras:
             self._take_metrics()
         penalty = self._penalty if not self._by_keras and keras_private.may_add_losses(self.keras_model) else None
