@@ -332,6 +332,101 @@ def test_a_metric_that_counts_in_python_follows_the_graph(side_by_side: Any) -> 
     assert model.history.history["steps"] == [5.0]
 
 
+# Made once -----------------------------------------------------------------------------------------------------------
+
+
+def masks(net: Any, x: Tensor) -> Tensor:
+    if net.mask is None:
+        net.mask = (torch.arange(x.shape[1]) % 2).to(x.dtype)
+    return x * net.mask
+
+
+def masks_by_shape(net: Any, x: Tensor) -> Tensor:
+    if x.shape[1] not in net.masks:
+        net.masks[x.shape[1]] = torch.arange(float(x.shape[1]))
+    found: Tensor = x * net.masks[x.shape[1]]
+    return found
+
+
+MADE_ONCE = {
+    "a mask": network(masks, mask=lambda: None),
+    "a dict of masks": network(masks_by_shape, masks=dict),
+}
+
+
+@pytest.mark.parametrize("name", MADE_ONCE)
+def test_what_is_made_in_the_first_call_is_part_of_the_graph(name: str, side_by_side: Any) -> None:
+    model = side_by_side(MADE_ONCE[name], X, Y, fit={"epochs": 2})
+    assert model._plan.graphs.steps["train"].eager_batches == 0
+
+
+@pytest.mark.parametrize("name", MADE_ONCE)
+def test_a_run_with_what_is_made_once_resumes_bit_for_bit(name: str, quick: None, tmp_path: Any) -> None:
+    def trained(stop: int | None, folder: Any) -> Any:
+        def interrupt(batch: int, logs: Any) -> None:
+            if stop == batch:
+                raise KeyboardInterrupt
+
+        keras.utils.set_random_seed(0)
+        model = MADE_ONCE[name]()
+        model.compile("adam", "mse", jit_compile=True)
+        backup = keras.callbacks.BackupAndRestore(folder, save_freq=1)
+        with pytest.raises(KeyboardInterrupt) if stop is not None else nullcontext():
+            watch = LambdaCallback(on_train_batch_end=interrupt)
+            model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=[backup, watch])
+        return model.get_weights()
+
+    expected = trained(None, tmp_path / "whole")
+    trained(2, tmp_path / "parts")
+    for one, other in zip(trained(None, tmp_path / "parts"), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def draws_a_mask(net: Any, x: Tensor) -> Tensor:
+    if net.mask is None:
+        net.mask = (torch.rand(x.shape[1]) > 0.5).to(x.dtype)
+    return x * net.mask
+
+
+def begins_otherwise(net: Any, x: Tensor) -> Tensor:
+    begun, net.begun = net.begun, True
+    return x if begun else 2 * x
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(network(draws_a_mask, mask=lambda: None), "mask"), (network(begins_otherwise, begun=bool), "begun")],
+)
+def test_a_first_call_that_is_another_one_is_refused(make: Any, name: str, refused: Any) -> None:
+    refused(make, X, Y, rf"each step changes Net\.{name}")
+
+
+def test_a_layer_that_is_built_in_training_is_named(quick: None) -> None:
+    class Later(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last, self.first = layers.Dense(2), layers.Dense(2), layers.Dense(2), True
+
+        def call(self, x: Tensor) -> Any:
+            return self.last(self.one(x) if self.first else self.two(x))
+
+    def trained(jit: bool) -> Any:
+        keras.backend.clear_session(free_memory=False)
+        keras.utils.set_random_seed(0)
+        model = Later()
+        model.compile("sgd", "mse", jit_compile=jit)
+        switch = LambdaCallback(on_train_batch_end=lambda batch, logs: setattr(model, "first", batch < 2))
+        with pytest.warns(
+            UserWarning, match="a layer is built in the middle of training|Gradients do not exist"
+        ) as seen:
+            model.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=[switch])
+        assert any("a layer is built in the middle" in str(one.message) for one in seen) is jit
+        return model.get_weights()
+
+    for one, other in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 # Distributions -------------------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ class FoundTensor:
         """Return a copy of what the tensor was changed to, after which it is as before; None when it wasn't changed."""
         now, before = self.tensor.detach(), self._before
         self._before = None
-        if before is None or (now.shape == before.shape and _same(now, before)):
+        if before is None or (now.shape == before.shape and same_values(now, before)):
             return None
         changed = now.clone()
         # Past autograd and its count of changes.
@@ -182,7 +182,8 @@ class Standing(_Operations):
         return self.table.get(id(tensor), tensor)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def same_values(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of one shape have the same values, where NaN is the same as NaN."""
     if one.is_floating_point() or one.is_complex():
         return bool(torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True))
     return torch.equal(one, other)

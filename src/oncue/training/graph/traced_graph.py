@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 from operator import is_, itemgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from oncue.core.warn import warn
 from oncue.layers.trial import Trial
 from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
-from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing
+from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing, same_values
 from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
@@ -130,12 +130,11 @@ class TracedGraph:
         # Ours have nothing but variables, which are put back as all tensors are.
         sums = [(metric, metric.get_state()) for metric in metrics if not is_builtin(type(metric))]
         flushes = _flushes_denormals()
-        trial = partial(self._as_before, [*modules, *losses], rewinder())
+        rewind, held = rewinder(), [*modules, *losses]
+        trial = partial(self._as_before, held, rewind)
         try:
             begin_states(model, trial, lambda: self._only_run(_copied(leaves)))
-            with trial():
-                found, changed, expected = self._run(_copied(leaves))
-                drawn = torch.get_rng_state()
+            found, changed, expected, drawn = self._tried(leaves, held, rewind)
             self._list_state(found)
             with trial():
                 traced, outcome = self._trace(leaves)
@@ -181,8 +180,56 @@ class TracedGraph:
             self.function.run(self.function.batch_of(tuple(leaves)), lambda loss: [], update=False)
         finding.put_back()
 
-    def _run(self, leaves: list[Tensor]) -> tuple[dict[int, FoundTensor], dict[int, Tensor], Outcome]:
-        """Run the step without its update, and return the tensors it used, what it changed them to, and what it gives."""
+    def _tried(self, leaves: list[Tensor], held: Sequence[Any], rewind: Callable[[], None]) -> _Run:
+        """Run the step, and once more where it changed Python values.
+
+        What a first call makes and a second one leaves alone, a mask say, is kept: it is what the first batch would have made,
+        so that all batches run in the graph, those of a resumed run, too.
+        """
+        function = self.function
+        before = Watched(_owners_of(function), function.model.of_other_layers)
+        if before.unseen is not None:
+            raise RefusalError(before.unseen)
+        weights = _identities(function.model.parameters())
+        try:
+            with self._as_before(held, lambda: None):
+                run = self._run(_copied(leaves))
+                written = before.changed()
+                after = before if written is None else Watched(_owners_of(function), function.model.of_other_layers)
+        except BaseException:
+            if _identities(function.model.parameters()) == weights:
+                before.put_back()
+            raise
+        finally:
+            # The trial keeps a layer that is built, and the random numbers that its weights took.
+            built = _identities(function.model.parameters()) != weights
+            if not built:
+                rewind()
+        if written is None:
+            return run
+        if built:
+            raise RefusalError(
+                f"a layer is built in the middle of training, which changes {written} (call the model with all of its layers "
+                "before `fit`, or make their weights in `__init__`)"
+            )
+        first, written_twice = run, True
+        try:
+            after.put_back()
+            with self._as_before(held, rewind):
+                run = self._run(_copied(leaves))
+                written_twice = after.changed() is not None
+        finally:
+            if written_twice or not _is_same_run(first, run):
+                before.put_back()
+        if written_twice or not _is_same_run(first, run):
+            raise RefusalError(
+                f"each step changes {written}, which a graph would change once (keep it as a buffer that is changed in place, "
+                "or return it)"
+            )
+        return run
+
+    def _run(self, leaves: list[Tensor]) -> _Run:
+        """Run the step without its update."""
         function = self.function
         parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
         kept = [(parameter, parameter.grad) for parameter in parameters]
@@ -194,30 +241,20 @@ class TracedGraph:
                 loss.backward()  # type: ignore[no-untyped-call]
             return [parameter.grad for parameter in parameters]
 
-        watched = Watched(_owners_of(function), function.model.of_other_layers)
-        if watched.unseen is not None:
-            raise RefusalError(watched.unseen)
         drawn = _python_generators()
         try:
             with Finding(leaves) as finding:
                 outcome = function.run(function.batch_of(tuple(leaves)), derive, update=False)
-        except BaseException:
-            watched.put_back()
-            raise
         finally:
             for parameter, gradient in kept:
                 parameter.grad = gradient
             changed = finding.put_back()
-        written = watched.changed()
-        if written is not None:
-            watched.put_back()
-            raise RefusalError(f"each step changes {written}, which a graph would change once")
         if _python_generators() != drawn:
             raise RefusalError("each step draws random numbers of Python or NumPy, which a graph would draw once")
         for parameter in parameters:
             if id(parameter) in changed:
                 raise RefusalError(f"the forward pass itself changes {self._name(parameter)}")
-        return finding.found, changed, outcome
+        return _Run(finding.found, changed, outcome, torch.get_rng_state())
 
     def _list_state(self, found: dict[int, FoundTensor]) -> None:
         function = self.function
@@ -375,6 +412,34 @@ class TracedGraph:
             warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
         else:
             self._call = self._recorded
+
+
+class _Run(NamedTuple):
+    """A run of the step as Python code."""
+
+    found: dict[int, FoundTensor]
+    """The tensors that it used."""
+    changed: dict[int, Tensor]
+    """What it changed them to."""
+    outcome: Outcome
+    drawn: Tensor
+    """Where torch's generator was after it."""
+
+
+def _is_same_run(one: _Run, other: _Run) -> bool:
+    """Return whether two runs on the same batch came to the same."""
+    if one.changed.keys() != other.changed.keys():
+        return False
+    pairs = [(one.drawn, other.drawn), *[(value, other.changed[key]) for key, value in one.changed.items()]]
+    outcomes = _flattened(one.outcome), _flattened(other.outcome)
+    if len(outcomes[0]) != len(outcomes[1]):
+        return False
+    pairs += zip(*outcomes, strict=True)
+    return all(a.shape == b.shape and same_values(a.detach(), b.detach()) for a, b in pairs)
+
+
+def _identities(tensors: Iterable[Tensor]) -> set[int]:
+    return set(map(id, tensors))
 
 
 def _compare_draws(drawn: Tensor) -> None:

@@ -143,7 +143,7 @@ class TracedStep:
             # As one object: another thread may predict meanwhile.
             self._current = current = (signature, self._graph_for(batch, leaves, signature[0]))
             if current[1] is not None and self._update is not None:
-                torch_private.count_as_stepped(self._update.optimizer._inner)
+                torch_private.count_as_stepped(self._optimizer._inner)
         graph = current[1]
         if graph is None:
             return self._eagerly(batch)
