@@ -328,6 +328,18 @@ class Gamma(layers.Layer):
         return x + 0.1 * keras.random.gamma((12,), 1.0, seed=self.seeds)
 
 
+class Losing(keras.Model):
+    """Has a loss of its own, and no step."""
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **options: Any) -> Any:
+        return ops.mean(ops.square(y - y_pred))
+
+
+def losing() -> Any:
+    inputs = keras.Input((12,))
+    return Losing(inputs, layers.Dense(2)(inputs))
+
+
 class Stepping(keras.Model):
     """Has a step of its own."""
 
@@ -360,6 +372,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: of(IMAGE, layers.RandomElasticTransform() if hasattr(layers, "RandomElasticTransform") else Gamma()),
         r"reads the value of a tensor",
     ),
+    "a loss of its own": (losing, r"has a `compute_loss` of its own\."),
     "a step of its own": (stepping, r"has a `train_step` of its own"),
     "hooks": (hooked, r"`Dense` has hooks"),
 }
@@ -435,6 +448,33 @@ def test_a_model_in_a_traced_step(name: str, quick: None) -> None:
     assert model._plan.graphs.steps["train"].eager_batches == 0
     assert_close(found, expected, 1e-2 if "float16" in name else 1e-5)
     assert stand_ins(model.keras_model) == []
+
+
+def two_outputs() -> Any:
+    inputs = keras.Input((12,))
+    return keras.Model(inputs, [layers.Dense(2, name="one")(inputs), layers.Dense(2, name="other")(inputs)])
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_weights_without_a_gradient_are_named_in_a_graph_too(jit: bool, quick: None) -> None:
+    said = r"variables \['other/kernel', 'other/bias'\] when minimizing the loss\. .*did you forget to provide a `loss`"
+    with pytest.warns(UserWarning, match=said) as caught:
+        model, _ = trained(two_outputs, jit, y=[Y, Y], loss=lambda: ["mse", None])
+    assert model.step_account.startswith("The steps ran as one compiled graph") == jit
+    if jit:
+        assert len([one for one in caught if "Gradients do not exist" in str(one.message)]) == 1
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_no_weight_with_a_gradient_is_an_error(jit: bool, quick: None) -> None:
+    def make() -> Any:
+        inputs = keras.Input((12,))
+        return keras.Model(inputs, ops.stop_gradient(layers.Dense(2)(inputs)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises((ValueError, RuntimeError), match="No gradients provided|does not require grad"):
+            trained(make, jit)
 
 
 @pytest.mark.parametrize("name", REFUSED)

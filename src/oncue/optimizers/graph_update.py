@@ -86,6 +86,19 @@ class GraphUpdate:
         averages = [] if optimizer._average is None else optimizer._average.values
         return [*self.weights, *slots, *sums, *averages, self.numbers]
 
+    def report_missing(self, gradients: Sequence[Tensor | None]) -> None:
+        """Warn of parameters that get no gradient, as `Optimizer.step` does in each step.
+
+        Args:
+            gradients: As for `apply`.
+
+        Raises:
+            ValueError: When no parameter gets one.
+        """
+        missing = [weight for weight, gradient in zip(self.weights, gradients, strict=True) if gradient is None]
+        if missing:
+            self.optimizer._report_missing(missing)
+
     def phase(self) -> Hashable:
         """Return which graph the coming step needs, of those that `apply` gives: always the same, except in accumulation.
 

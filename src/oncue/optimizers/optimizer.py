@@ -711,7 +711,10 @@ class Optimizer:
         if not absent:
             return
         names = [label for p, label in zip(self._parameters, self._labels, strict=True) if id(p) in absent]
-        warn(f"Gradients do not exist for variables {names} when minimizing the loss.")
+        warn(
+            f"Gradients do not exist for variables {names} when minimizing the loss. If using `model.compile()`, did you "
+            "forget to provide a `loss` argument?"
+        )
 
     def _advance(self, missing: list[Tensor]) -> None:
         if self._inner is None:

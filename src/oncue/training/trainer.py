@@ -862,6 +862,14 @@ class Trainer(Layer):
     def _forward(self, x: Any) -> Any:
         return self(x)
 
+    def own_step_name(self, kind: str) -> str:
+        """Return what makes a step of the user's, for messages.
+
+        Args:
+            kind: "train", "test" or "predict".
+        """
+        return f"`{kind}_step`"
+
     def _overrides(self, name: str) -> bool:
         """Return whether a subclass, or the object itself, has its own method or property of a name."""
         return getattr(type(self), name) is not getattr(Trainer, name) or name in vars(self)

@@ -253,15 +253,24 @@ def steps_of(model: Any) -> tuple[bool, bool, bool]:
 
     A method counts that isn't the one of Keras's trainer, on the class or on the model itself.
     """
+    own = own_of_steps(model)
+    steps, measures = set(own) & set(_OF_STEPS), set(own) - set(_OF_STEPS)
+    return bool(steps), _is_own(model, "predict_step"), bool(measures)
+
+
+_OF_STEPS = ("train_step", "test_step", "compute_loss", "compute_metrics")
+_OF_MEASURES = ("metrics", "reset_metrics", "get_metrics_result")
+
+
+def own_of_steps(model: Any) -> list[str]:
+    """Return the names of a model's own methods that count in steps for training and evaluation."""
+    return [name for name in (*_OF_STEPS, *_OF_MEASURES) if _is_own(model, name)]
+
+
+def _is_own(model: Any, name: str) -> bool:
     import keras
 
-    def own(*names: str) -> bool:
-        return any(
-            getattr(type(model), name) is not getattr(keras.Model, name) or name in vars(model) for name in names
-        )
-
-    steps = own("train_step", "test_step", "compute_loss", "compute_metrics")
-    return steps, own("predict_step"), own("metrics", "reset_metrics", "get_metrics_result")
+    return getattr(type(model), name) is not getattr(keras.Model, name) or name in vars(model)
 
 
 # Files: Keras's documented functions take paths only, and what is written and read here is in memory -------------------

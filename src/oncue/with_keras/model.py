@@ -389,6 +389,16 @@ class KerasModel(Model, MeetsCallbacks):
             else name == "predict_step" and self._predicts_by_keras
         )
 
+    def own_step_name(self, kind: str) -> str:
+        """Return which methods of the Keras model's class make steps Keras's own, for messages.
+
+        Args:
+            kind: "train", "test" or "predict".
+        """
+        names = ["predict_step"] if kind == "predict" else keras_private.own_of_steps(self.keras_model)
+        first = f"{kind}_step"
+        return f"`{first}`" if first in names else " and ".join(f"`{name}`" for name in names)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """Train on one batch, by the step of the Keras model's class where it has one."""
         return self._steps("train_step", data) if self._by_keras else super().train_step(data)

@@ -143,6 +143,8 @@ class TracedGraph:
                 given = traced(*copies, *_copied(leaves))
                 _compare_draws(drawn)
             self._compare(expected, _outcome_like(outcome, given), changed, found, copies, _ROUNDING)
+            if function.kind == "train" and function.update is not None:
+                function.update.report_missing(expected.gradients)
             traced, inputs = _trimmed(traced, len(outcome.needed)), [*self.state, *leaves]
             key = _key(traced, inputs)
             if key in self._compiled:

@@ -246,7 +246,7 @@ class TracedStep:
         """Return why a step can't be a graph, as far as that is known before it is tried."""
         model, plan = self._model, self._plan
         if f"{self._kind}_step" in plan.overridden:
-            return f"the model has a `{self._kind}_step` of its own"
+            return f"the model has a {model.own_step_name(self._kind)} of its own"
         if max(self._changes, self._compiled_again) > _MOST_GRAPHS:
             return "what it depends on kept changing, so that it would be made again and again"
         if self._kind != "train":
