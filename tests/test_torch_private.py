@@ -330,6 +330,20 @@ def test_the_compiler_without_its_names(monkeypatch: pytest.MonkeyPatch) -> None
         torch_private.compile_traced(graph, [torch.ones(1)], cpu)
 
 
+def test_a_compiled_graph_with_a_tensor_of_its_own_that_returns_nothing() -> None:
+    def add(x: torch.Tensor) -> list[torch.Tensor]:
+        x.add_(torch.tensor([1.0, 2.0, 3.0]))
+        return []
+
+    x = torch.zeros(3, device="cpu")
+    graph = torch_private.traced(add, [x])
+    assert any(node.op == "get_attr" for node in graph.graph.nodes)
+    compiled = torch_private.compile_traced(graph, [x], x.device)
+    for _ in range(2):
+        compiled(x)
+    assert x.tolist() == [2.0, 4.0, 6.0]
+
+
 def test_a_step_runs_eagerly_where_a_setting_of_the_compiler_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_private, "compiler_options", lambda device: {"renamed": True})
     assert "has no `_inductor.config.renamed`" in _reason([layers.Input((2,)), layers.Dense(1)])

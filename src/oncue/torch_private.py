@@ -720,7 +720,9 @@ def compile_traced(
     with torch.no_grad(), uncached:
         whole: Any = compile_fx(graph, list(inputs), inner_compile=keep, config_patches=options)
     inner = getattr(made[0], "current_callable", None) if len(made) == 1 else None
-    if inner is None or any(node.args[0] for node in graph.graph.nodes if node.op == "output"):
+    # The code inside takes the tensors that the graph holds itself as inputs, too.
+    holds = any(node.op == "get_attr" for node in graph.graph.nodes)
+    if inner is None or holds or any(node.args[0] for node in graph.graph.nodes if node.op == "output"):
         function: Callable[..., Sequence[Tensor]] = whole
         return function
     return lambda *given: inner(list(given))
