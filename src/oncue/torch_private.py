@@ -710,9 +710,11 @@ def compile_traced(
         if not hasattr(known, name):
             raise _gone(f"_inductor.config.{name}", "compile a training step")
     made: list[Any] = []
+    takes: list[int] = []
 
-    def keep(*args: Any, **kwargs: Any) -> Any:
-        made.append(compile_fx_inner(*args, **kwargs))
+    def keep(module: Any, given: Sequence[Any], **kwargs: Any) -> Any:
+        made.append(compile_fx_inner(module, given, **kwargs))
+        takes.append(len(given))
         return made[-1]
 
     # A whole function that comes out of torch's own cache wouldn't pass `keep`; the code inside has a cache of its own.
@@ -721,8 +723,8 @@ def compile_traced(
         whole: Any = compile_fx(graph, list(inputs), inner_compile=keep, config_patches=options)
     inner = getattr(made[0], "current_callable", None) if len(made) == 1 else None
     # The code inside takes the tensors that the graph holds itself as inputs, too.
-    holds = any(node.op == "get_attr" for node in graph.graph.nodes)
-    if inner is None or holds or any(node.args[0] for node in graph.graph.nodes if node.op == "output"):
+    returns = any(node.args[0] for node in graph.graph.nodes if node.op == "output")
+    if inner is None or returns or takes != [len(inputs)]:
         function: Callable[..., Sequence[Tensor]] = whole
         return function
     return lambda *given: inner(list(given))
