@@ -110,6 +110,7 @@ class KerasModel(Model, MeetsCallbacks):
     _like_a_batch: Any = None
     _graph_forward: GraphForward | LayerForward | None = None
 
+    of_the_run = Model.of_the_run | {"_like_a_batch"}
     of_other_layers = frozenset(
         (
             # Of each layer, and of recurrent cells, which make masks for each call.
