@@ -218,7 +218,16 @@ class FrozenState:
 
 
 def _differ(name: str, before: Any, now: Any) -> bool:
-    return bool(_of_data(before, now)) if name in _DATA else bool(before != now)
+    if name in _DATA:
+        return bool(_of_data(before, now))
+    return bool(_class_alone(before) != _class_alone(now) if name == "optimizer" else before != now)
+
+
+def _class_alone(optimizer: Any) -> Any:
+    # The class that does the arithmetic says something only of an optimizer that was handed in; ours have had several.
+    if not isinstance(optimizer, dict) or optimizer.get("class") == "TorchOptimizer":
+        return optimizer
+    return {name: value for name, value in optimizer.items() if name != "torch"}
 
 
 def _of_data(before: dict[str, str] | None, now: dict[str, str] | None) -> list[str]:

@@ -18,7 +18,7 @@ from oncue.core.protocols import inner_optimizer_of, optimizer_of
 from oncue.core.warn import kept, warn
 from oncue.metrics.metric import Metric
 from oncue.nested import flatten
-from oncue.optimizers import schedules
+from oncue.optimizers import TorchOptimizer, schedules
 from oncue.optimizers.rate_source import RateSource
 from oncue.training.plan import OVERRIDABLE
 
@@ -274,7 +274,7 @@ class Settings:
             ValueError: When they had put an optimizer of another class into the model, whose state fits no other.
         """
         kind = _kind(optimizer_of(self._model))
-        if saved is not None and state["optimizer"] != kind:
+        if saved is not None and not f"{state['optimizer']} of ".startswith(f"{kind} of "):
             raise ValueError(
                 f"The run can't resume: a callback of it had replaced the optimizer by {state['optimizer']}, and the script's "
                 f"is {kind}. Give the model that one from the start, or use on_mismatch='restart' or 'adopt' with it."
@@ -538,8 +538,9 @@ def _groups(optimizer: Any) -> list[dict[str, Any]]:
 
 def _kind(optimizer: Any) -> str:
     inner = inner_optimizer_of(optimizer)
-    names = [type(one).__name__ for one in (optimizer, inner, getattr(inner, "_inner", None))]
-    return " of ".join(dict.fromkeys(names))
+    # Of ours, which class of torch's does the arithmetic is no choice of a user's.
+    handed_in = [inner._inner] if isinstance(inner, TorchOptimizer) and inner._inner is not None else []
+    return " of ".join(dict.fromkeys([type(one).__name__ for one in (optimizer, inner, *handed_in)]))
 
 
 def _rate(optimizer: Any) -> Any:
