@@ -335,7 +335,7 @@ def test_a_compiled_graph_with_a_tensor_of_its_own_that_returns_nothing() -> Non
         x.add_(torch.tensor([1.0, 2.0, 3.0]))
         return []
 
-    x = torch.zeros(3, device="cpu")
+    x = torch.zeros(3)
     graph = torch_private.traced(add, [x])
     assert any(node.op == "get_attr" for node in graph.graph.nodes)
     compiled = torch_private.compile_traced(graph, [x], x.device)
