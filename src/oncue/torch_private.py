@@ -784,11 +784,24 @@ def checks_arguments(function: Any) -> bool:
     return function is getattr(torch, "_is_all_true", _MISSING)
 
 
-def any_hooks(weights: Iterable[Tensor]) -> bool:
-    """Return whether one of some weights has hooks of a backward pass, or there are hooks of all modules.
+def hooks_of_all_modules() -> bool:
+    """Return whether something is called in the passes of all modules.
 
-    Names: `Tensor._backward_hooks`, `_post_accumulate_grad_hooks`, `torch.nn.modules.module._global_forward_hooks`,
-    `_global_forward_pre_hooks`, `_global_backward_hooks`, `_global_backward_pre_hooks`. Without them, there seem to be none.
+    Names: `torch.nn.modules.module._global_forward_hooks`, `_global_forward_pre_hooks`, `_global_backward_hooks`,
+    `_global_backward_pre_hooks`. Without them, there seems to be nothing.
+
+    Example:
+        >>> hooks_of_all_modules()
+        False
+    """
+    module = torch.nn.modules.module
+    return any(bool(getattr(module, f"_global{name}", None)) for name in _MODULE_HOOKS)
+
+
+def any_hooks(weights: Iterable[Tensor]) -> bool:
+    """Return whether one of some weights has hooks of a backward pass.
+
+    Names: `Tensor._backward_hooks`, `_post_accumulate_grad_hooks`. Without them, there seem to be none.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(1))
@@ -796,9 +809,6 @@ def any_hooks(weights: Iterable[Tensor]) -> bool:
         >>> before, any_hooks([weight])
         (False, True)
     """
-    module = torch.nn.modules.module
-    if any(bool(getattr(module, name, None)) for name in _GLOBAL_HOOKS):
-        return True
     return any(
         bool(getattr(weight, "_backward_hooks", None) or getattr(weight, "_post_accumulate_grad_hooks", None))
         for weight in weights
@@ -824,19 +834,14 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     return any(map(bool, (*own, *every)))
 
 
-_GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-)
+_MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def has_hooks(owner: torch.nn.Module | Tensor) -> bool:
-    """Return whether a module or a parameter has hooks of a forward or a backward pass.
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Return whether a module has hooks of a forward or a backward pass.
 
-    Names: `Module._forward_hooks`, `_forward_pre_hooks`, `_backward_hooks`, `_backward_pre_hooks`, `Tensor._backward_hooks`,
-    `_post_accumulate_grad_hooks`. Without them, there seem to be none: the trial of a graph may still show a difference.
+    Names: `Module._forward_hooks`, `_forward_pre_hooks`, `_backward_hooks`, `_backward_pre_hooks`. Without them, there seem to
+    be none: the trial of a graph may still show a difference.
 
     Example:
         >>> layer = torch.nn.Linear(1, 1)
@@ -844,11 +849,4 @@ def has_hooks(owner: torch.nn.Module | Tensor) -> bool:
         >>> before, has_hooks(layer)
         (False, True)
     """
-    names = (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-        "_post_accumulate_grad_hooks",
-    )
-    return any(bool(getattr(owner, name, None)) for name in names)
+    return any(bool(getattr(module, name, None)) for name in _MODULE_HOOKS)

@@ -80,6 +80,11 @@ class StepFunction:
                     variable.materialize(model.device)
         self._compute = objective(plan)
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What the optimizer updates; nothing where nothing is trained."""
+        return [] if self.kind != "train" else self.plan.optimizer._parameters
+
     def run(self, batch: Batch, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
         """Do the step.
 
@@ -123,10 +128,9 @@ class StepFunction:
     def _follow(self, batch: Batch, given: Sequence[Tensor]) -> Source:
         plan, leaves = self.plan, iter(given)
         if self._gradients_follow:
-            optimizer = plan.optimizer
-            for parameter, present in zip(optimizer._parameters, self.present, strict=True):
+            for parameter, present in zip(self.parameters, self.present, strict=True):
                 parameter.grad = next(leaves) if present else None
-            optimizer.step()
+            plan.optimizer.step()
         if not self._measured_after:
             return plan.meter
         y_pred = detached(map_leaves(lambda leaf: next(leaves), plan.outputs))

@@ -83,7 +83,7 @@ class TracedGraph:
         self._settings = _settings(function.model.device)
         self._graph = self._made(list(leaves))
         self._call: Callable[..., Sequence[Tensor]] | None = None
-        self._watched = Watched(_owners_of(function), function.model.of_other_layers)
+        self._watched = self._watch()
         self._updated = self._tensors_of_update()
         self._with_gradients = [tensor for tensor in self.state if tensor.requires_grad]
         self.seconds = perf_counter() - began
@@ -109,11 +109,16 @@ class TracedGraph:
         updated = self._tensors_of_update()
         return (
             _settings(self.function.model.device) != self._settings
+            or torch_private.hooks_of_all_modules()
             or torch_private.any_hooks(self._with_gradients)
             or len(updated) != len(self._updated)
             or not all(map(is_, updated, self._updated))
             or (self._watched.changed() is not None)
         )
+
+    def _watch(self) -> Watched:
+        """Look at what the step could read, as it is now."""
+        return Watched(_owners_of(self.function), self.function.model.of_other_layers)
 
     def _tensors_of_update(self) -> list[Tensor]:
         return [] if self.function.update is None else self.function.update.tensors
@@ -123,7 +128,7 @@ class TracedGraph:
     def _made(self, leaves: list[Tensor]) -> Graph:
         function = self.function
         model, plan = function.model, function.plan
-        modules = Watched(_owners_of(function), model.of_other_layers).modules
+        modules = self._watch().modules
         _refuse_hooks(model, modules)
         losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
         metrics = [] if function.kind == "predict" else [metric for _, metric in plan.named_metrics(model)]
@@ -189,7 +194,7 @@ class TracedGraph:
         so that all batches run in the graph, those of a resumed run, too.
         """
         function = self.function
-        before = Watched(_owners_of(function), function.model.of_other_layers)
+        before = self._watch()
         if before.unseen is not None:
             raise RefusalError(before.unseen)
         weights = _identities(function.model.parameters())
@@ -197,7 +202,7 @@ class TracedGraph:
             with self._as_before(held, lambda: None):
                 run = self._run(_copied(leaves))
                 written = before.changed()
-                after = before if written is None else Watched(_owners_of(function), function.model.of_other_layers)
+                after = before if written is None else self._watch()
         except BaseException:
             if _identities(function.model.parameters()) == weights:
                 before.put_back()
@@ -233,7 +238,7 @@ class TracedGraph:
     def _run(self, leaves: list[Tensor]) -> _Run:
         """Run the step without its update."""
         function = self.function
-        parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
+        parameters = function.parameters
         kept = [(parameter, parameter.grad) for parameter in parameters]
 
         def derive(loss: Tensor) -> Gradients:
@@ -261,24 +266,20 @@ class TracedGraph:
     def _list_state(self, found: dict[int, FoundTensor]) -> None:
         function = self.function
         state = {key: one.tensor for key, one in found.items()}
+        state |= {id(tensor): tensor for tensor in (*function.parameters, *self._tensors_of_update())}
         if function.kind == "train":
-            trained = function.plan.optimizer._parameters
-            state |= {id(tensor): tensor for tensor in trained}
-            if function.update is not None:
-                state |= {id(tensor): tensor for tensor in function.update.tensors}
-            known = {id(parameter) for parameter in trained}
+            known = _identities(function.parameters)
             for key, tensor in state.items():
-                if tensor.requires_grad and key not in known:
-                    if not tensor.is_leaf:
-                        raise RefusalError(
-                            f"it uses a tensor of shape {tuple(tensor.shape)} that was computed from weights before the step, "
-                            "or by `torch.func`"
-                        )
+                if tensor.requires_grad and not tensor.is_leaf and key not in known:
+                    raise RefusalError(
+                        f"it uses a tensor of shape {tuple(tensor.shape)} that was computed from weights before the step, "
+                        "or by `torch.func`"
+                    )
         self.state = list(state.values())
 
     def _trace(self, leaves: list[Tensor]) -> tuple[torch.fx.GraphModule, Outcome]:
         function, state = self.function, self.state
-        parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
+        parameters = function.parameters
         outcomes: list[Outcome] = []
 
         def flat(*inputs: Tensor) -> list[Tensor]:
@@ -350,7 +351,7 @@ class TracedGraph:
     ) -> None:
         """Refuse a graph that doesn't come to what the step itself came to."""
         function = self.function
-        parameters = [] if function.kind != "train" else function.plan.optimizer._parameters
+        parameters = function.parameters
         gradients = list(zip(parameters, expected.gradients, given.gradients, strict=False))
         lost = [parameter for parameter, one, other in gradients if (one is None) != (other is None)]
         if lost:
@@ -368,12 +369,12 @@ class TracedGraph:
         for parameter, one, other in gradients:
             if one is not None and other is not None:
                 pairs.append((f"the gradient of {self._name(parameter)}", one, other, largest))
-        updated = set() if function.update is None else {id(tensor) for tensor in function.update.tensors}
+        updated = _identities(self._tensors_of_update())
         for tensor, copy in zip(self.state, copies, strict=True):
             key = id(tensor)
             if key not in updated:
                 pairs.append((self._name(tensor), changed.get(key, tensor.detach()), copy, 0.0))
-        unseen = set(changed) - {id(tensor) for tensor in self.state}
+        unseen = set(changed) - _identities(self.state)
         if unseen:
             raise RefusalError(
                 f"each step changes {self._name(found[unseen.pop()].tensor)}, which a graph would leave alone"
@@ -387,8 +388,7 @@ class TracedGraph:
 
         Each number by itself may well differ: Adam makes a whole step of a gradient that is nothing but rounding.
         """
-        function = self.function
-        updated = set() if function.update is None else {id(tensor) for tensor in function.update.tensors}
+        updated = _identities(self._tensors_of_update())
         moved, apart = 0.0, 0.0
         for tensor, one, other in zip(self.state, stepwise, compiled, strict=True):
             if id(tensor) in updated and tensor.is_floating_point():
@@ -527,7 +527,7 @@ def _flushes_denormals() -> bool:
 
 
 def _refuse_hooks(model: Trainer, modules: Iterable[torch.nn.Module]) -> None:
-    if torch_private.any_hooks(()):
+    if torch_private.hooks_of_all_modules():
         raise RefusalError("there are hooks of all modules, which a graph would call once")
     names = {id(module): name for name, module in model.named_modules()}
     for module in modules:
@@ -535,7 +535,7 @@ def _refuse_hooks(model: Trainer, modules: Iterable[torch.nn.Module]) -> None:
         if torch_private.has_hooks(module):
             raise RefusalError(f"`{name}` has hooks, which a graph would call once")
         for own, parameter in module.named_parameters(recurse=False):
-            if torch_private.has_hooks(parameter):
+            if torch_private.any_hooks([parameter]):
                 raise RefusalError(f"the weight `{name}.{own}` has hooks, which a graph would not call")
 
 
