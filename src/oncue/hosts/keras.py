@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from oncue.callbacks import Callback, History
+from oncue.callbacks import Callback
 from oncue.core.logs import RunningLogs, as_logs
 from oncue.core.needs import Lacks
-from oncue.hosts.run import HostedRun
+from oncue.hosts.run import Adapter, HostedRun
 
 LACKS = Lacks(
     "Keras's own loop",
@@ -21,7 +21,7 @@ LACKS = Lacks(
 _BATCH_HOOKS = [f"on_{kind}_batch_{end}" for kind in ("train", "test", "predict") for end in ("begin", "end")]
 
 
-class Keras(list["KerasCallback"]):
+class Keras(Adapter, list["KerasCallback"]):
     """A list for Keras with one callback that carries oncue's, in the order and with the ends that they have in oncue's `fit`.
 
     Keras tells nobody of an error or of Ctrl-C. What oncue's callbacks raise closes them all. For errors of others use
@@ -56,20 +56,6 @@ class Keras(list["KerasCallback"]):
         if name.startswith("__") or not self:
             raise AttributeError(name)
         return getattr(self[0], name)
-
-    @property
-    def history(self) -> History:
-        """The logs of every epoch, and `explain()`."""
-        return self._run.history
-
-    def __enter__(self) -> Keras:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self._run.abandon()
-        else:
-            self._run.fail(error)
 
 
 class KerasCallback(Callback):

@@ -20,6 +20,7 @@ from oncue.hosts.host import Host, rates_of
 from oncue.metrics.mean import Mean
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
+from oncue.training.run_state import note_resumed
 
 
 @dataclass
@@ -222,16 +223,7 @@ class LoopState:
 
     def note_resumed(self, state: TrainingState) -> None:
         """Say in the journal where the run continues."""
-        done = state.epoch if state.batch else state.epoch - 1
-        self._callbacks.progress.epoch = done if done >= 0 else None
-        self._callbacks.journal.write(
-            "BackupAndRestore",
-            what="resumed",
-            epoch=state.epoch,
-            batch=state.batch or None,
-            kind="resume",
-            data={"stopped": state.stopped, "redone": state.redone},
-        )
+        note_resumed(self._callbacks, state)
         self.restored = state
 
     def take_rollback(self) -> TrainingState | None:

@@ -6,7 +6,7 @@ import json
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -175,3 +175,23 @@ class HostedRun:
         if self._finalizer is not None:
             self._finalizer.detach()
         block.__exit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
+
+
+class Adapter:
+    """What a callback of another loop shows of the run that it carries, and `with` around what that loop does."""
+
+    _run: HostedRun
+
+    @property
+    def history(self) -> History:
+        """The logs of every epoch, and `explain()`."""
+        return self._run.history
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self._run.abandon()
+        else:
+            self._run.fail(error)

@@ -11,13 +11,12 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from oncue.callbacks import History
 from oncue.checkpoints.tensors_file import read_tensors, write_tensors
 from oncue.core.files import replacing
 from oncue.core.needs import Lacks
 from oncue.core.warn import warn
 from oncue.hosts.host import Host, HostRate, rates_of
-from oncue.hosts.run import HostedRun
+from oncue.hosts.run import Adapter, HostedRun
 
 LACKS = Lacks(
     "transformers' Trainer",
@@ -36,7 +35,7 @@ _TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparatio
 _NOT_VALUES = ("epoch", "grad_norm", "learning_rate", "total_flos", "num_input_tokens_seen")
 
 
-class Transformers(TrainerCallback, ExportableState):
+class Transformers(Adapter, TrainerCallback, ExportableState):
     """One callback for transformers' `Trainer` that carries oncue's, in their order.
 
     A batch is an update. The epoch's logs have `loss`, the mean of what the Trainer logs, which it does at every epoch's end
@@ -66,20 +65,6 @@ class Transformers(TrainerCallback, ExportableState):
         self._first = 0
         self._ends = self._measured = False
         self._tensors: dict[str, Any] = {}
-
-    @property
-    def history(self) -> History:
-        """The logs of every epoch, and `explain()`."""
-        return self._run.history
-
-    def __enter__(self) -> Transformers:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self._run.abandon()
-        else:
-            self._run.fail(error)
 
     # The hooks --------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ only, or reads the tensor's value at once; with a float each is one pass. In a g
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,9 +43,7 @@ def plus(tensors: list[Tensor], number: Number) -> list[Tensor]:
         >>> plus([torch.tensor([1.0])], torch.tensor(0.5))
         [tensor([1.5000])]
     """
-    if isinstance(number, Tensor):
-        return list(torch._foreach_add(tensors, [number] * len(tensors)))
-    return list(torch._foreach_add(tensors, number))
+    return list(torch._foreach_add(tensors, _for_each(tensors, number)))
 
 
 def add_(tensors: list[Tensor], number: Number) -> None:
@@ -56,10 +55,7 @@ def add_(tensors: list[Tensor], number: Number) -> None:
         >>> root
         tensor([1.5000])
     """
-    if isinstance(number, Tensor):
-        torch._foreach_add_(tensors, [number] * len(tensors))
-    else:
-        torch._foreach_add_(tensors, number)
+    torch._foreach_add_(tensors, _for_each(tensors, number))
 
 
 def add_scaled_(tensors: list[Tensor], others: list[Tensor], scale: Number) -> None:
@@ -130,10 +126,7 @@ def clamp_min_(tensors: list[Tensor], least: Number) -> None:
         >>> norm
         tensor([1., 2.])
     """
-    if isinstance(least, Tensor):
-        torch._foreach_clamp_min_(tensors, [least] * len(tensors))
-    else:
-        torch._foreach_clamp_min_(tensors, least)
+    torch._foreach_clamp_min_(tensors, _for_each(tensors, least))
 
 
 def clamp_max_(tensors: list[Tensor], most: Number) -> None:
@@ -145,7 +138,9 @@ def clamp_max_(tensors: list[Tensor], most: Number) -> None:
         >>> gradient
         tensor([0.5000, 1.0000])
     """
-    if isinstance(most, Tensor):
-        torch._foreach_clamp_max_(tensors, [most] * len(tensors))
-    else:
-        torch._foreach_clamp_max_(tensors, most)
+    torch._foreach_clamp_max_(tensors, _for_each(tensors, most))
+
+
+def _for_each(tensors: list[Tensor], number: Number) -> Any:
+    # Of a single tensor torch would read the value; of one for each it doesn't.
+    return [number] * len(tensors) if isinstance(number, Tensor) else number

@@ -281,21 +281,7 @@ class RunState:
         self._restore_parts(state)
         if begun:
             self._check_data(state, begun)
-        # What is noted before the next epoch begins, or when none is left, belongs to the last one that ended.
-        done = state.epoch if state.batch else state.epoch - 1
-        self._callbacks.progress.epoch = done if done >= 0 else None
-        self._callbacks.journal.write(
-            "BackupAndRestore",
-            what="resumed",
-            epoch=state.epoch,
-            batch=state.batch or None,
-            kind="resume",
-            data={
-                "stopped": state.stopped,
-                "redone": state.redone,
-                **({"changed": self._changed} if self._changed else {}),
-            },
-        )
+        note_resumed(self._callbacks, state, **({"changed": self._changed} if self._changed else {}))
         self.restored = state
 
     def begun(self, epoch: int) -> None:
@@ -465,6 +451,27 @@ class RunState:
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model
         return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def note_resumed(callbacks: CallbackList, state: TrainingState, **data: Any) -> None:
+    """Say in the journal where a run continues.
+
+    Args:
+        callbacks: The list of the run.
+        state: The state that it continues from.
+        **data: What else is to be said.
+    """
+    # What is noted before the next epoch begins, or when none is left, belongs to the last one that ended.
+    done = state.epoch if state.batch else state.epoch - 1
+    callbacks.progress.epoch = done if done >= 0 else None
+    callbacks.journal.write(
+        "BackupAndRestore",
+        what="resumed",
+        epoch=state.epoch,
+        batch=state.batch or None,
+        kind="resume",
+        data={"stopped": state.stopped, "redone": state.redone, **data},
+    )
 
 
 def _bare(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -125,15 +126,8 @@ def _loss(loss: Any) -> Any:
         loss = loss()
     if not isinstance(loss, keras.losses.Loss):
         return _function(loss, keras.losses, _LOSSES)
-    name = type(loss).__name__
-    if type(loss) is not getattr(keras.losses, name, None) or name not in _LOSSES:
-        return KerasLoss(loss)
-    arguments = keras_private.arguments_of(loss)
-    if arguments is None:
-        return KerasLoss(loss)
-    ours = losses.deserialize({"class_name": name, "config": arguments})
-    ours.name = loss.name
-    return ours
+    ours = _built_in(loss, keras.losses, _LOSSES.keys(), losses.deserialize)
+    return KerasLoss(loss) if ours is None else ours
 
 
 def _metric(metric: Any, pairs: list[tuple[Any, Metric]]) -> Any:
@@ -151,15 +145,30 @@ def _metric(metric: Any, pairs: list[tuple[Any, Metric]]) -> Any:
         metric = metric()
     if not isinstance(metric, keras.metrics.Metric):
         return _function(metric, keras.metrics, _METRICS)
-    name = type(metric).__name__
-    if type(metric) is not getattr(keras.metrics, name, None) or name in _OF_FUNCTIONS or name not in _METRICS:
+    ours = _built_in(metric, keras.metrics, _METRICS.keys() - _OF_FUNCTIONS, metrics.deserialize)
+    if ours is None:
         return KerasMetric(metric)
-    arguments = keras_private.arguments_of(metric)
-    if arguments is None:
-        return KerasMetric(metric)
-    ours = metrics.deserialize({"class_name": name, "config": arguments})
-    ours.name = metric.name
     pairs.append((metric, ours))
+    return ours
+
+
+def _built_in(theirs: Any, home: Any, known: Set[str], make: Callable[[dict[str, Any]], Any]) -> Any:
+    """Return ours for a loss or metric that Keras has built in; None where it may compute something else.
+
+    Args:
+        theirs: The object.
+        home: The module of Keras's that has its class.
+        known: The names of the classes that ours have, too.
+        make: Makes ours from a configuration.
+    """
+    name = type(theirs).__name__
+    if type(theirs) is not getattr(home, name, None) or name not in known:
+        return None
+    arguments = keras_private.arguments_of(theirs)
+    if arguments is None:
+        return None
+    ours = make({"class_name": name, "config": arguments})
+    ours.name = theirs.name
     return ours
 
 

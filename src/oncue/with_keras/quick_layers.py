@@ -94,7 +94,7 @@ def _finished(layer: Any, outputs: Tensor) -> Any:
     return outputs if layer.activation is None else layer.activation(outputs)
 
 
-def _max_pooling(layer: Any) -> Call | None:
+def _pooling(layer: Any, pool: Callable[..., Tensor]) -> Call | None:
     if layer.data_format != "channels_last":
         return None
 
@@ -102,22 +102,17 @@ def _max_pooling(layer: Any) -> Call | None:
         x, padding = _first(inputs), [0, 0]
         if layer.padding == "same":
             x, padding = _padded(x, layer.pool_size, layer.strides, (1, 1), "replicate")
-        return _last(F.max_pool2d(x, layer.pool_size, layer.strides, padding))
+        return _last(pool(x, layer.pool_size, layer.strides, padding))
 
     return call
+
+
+def _max_pooling(layer: Any) -> Call | None:
+    return _pooling(layer, F.max_pool2d)
 
 
 def _average_pooling(layer: Any) -> Call | None:
-    if layer.data_format != "channels_last":
-        return None
-
-    def call(inputs: Tensor) -> Tensor:
-        x, padding = _first(inputs), [0, 0]
-        if layer.padding == "same":
-            x, padding = _padded(x, layer.pool_size, layer.strides, (1, 1), "replicate")
-        return _last(F.avg_pool2d(x, layer.pool_size, layer.strides, padding, count_include_pad=False))
-
-    return call
+    return _pooling(layer, partial(F.avg_pool2d, count_include_pad=False))
 
 
 def _first(images: Tensor) -> Tensor:
