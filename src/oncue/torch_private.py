@@ -617,7 +617,7 @@ def compiler_options(device: torch.device) -> dict[str, Any]:
 
     Names: `torch._inductor.config.cpp_wrapper`, `fallback_random`. On the CPU, where they cost no more, the first calls
     kernels from C++ instead of Python, and the second draws the random numbers of torch's generator, as the eager step
-    does. `compile_graph` refuses settings that are gone.
+    does. `compile_traced` refuses settings that are gone.
 
     Args:
         device: Where the step runs.

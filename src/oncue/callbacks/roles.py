@@ -146,20 +146,22 @@ def check_needs(callbacks: Iterable[Any], model: Any, lacks: Lacks | None = None
                 if need in lacks.instead:
                     raise ValueError(lacks.refusal(owner, need))
             elif need in MEMBERS:
-                missing = [name for name in MEMBERS[need] if not _has(model, name)]
-                if model is None:
-                    raise ValueError(
-                        f"{owner} needs {NEEDS[need]}, and this list has no model. Let `oncue.hosts.loop(net, optimizer, "
-                        "callbacks)` make the list for a torch module; or give it an oncue or Keras model, as "
-                        "`CallbackList(callbacks, model=model)`."
-                    )
-                if missing:
-                    names = " and ".join(f"`{name}`" for name in missing)
-                    raise ValueError(
-                        f"{owner} needs {NEEDS[need]}, and a {type(model).__name__} has no {names}. Let "
-                        "`oncue.hosts.loop(net, optimizer, callbacks)` make the list for a torch module, which gives it what "
-                        "callbacks need."
-                    )
+                _check_members(owner, need, model)
+
+
+def _check_members(owner: str, need: str, model: Any) -> None:
+    if model is None:
+        raise ValueError(
+            f"{owner} needs {NEEDS[need]}, and this list has no model. Let `oncue.hosts.loop(net, optimizer, callbacks)` make "
+            "the list for a torch module; or give it an oncue or Keras model, as `CallbackList(callbacks, model=model)`."
+        )
+    missing = [name for name in MEMBERS[need] if not _has(model, name)]
+    if missing:
+        names = " and ".join(f"`{name}`" for name in missing)
+        raise ValueError(
+            f"{owner} needs {NEEDS[need]}, and a {type(model).__name__} has no {names}. Let `oncue.hosts.loop(net, optimizer, "
+            "callbacks)` make the list for a torch module, which gives it what callbacks need."
+        )
 
 
 def wants(callback: Any, hook: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from oncue.feeding.digest import batch_digest
-from oncue.feeding.parts import generators_of
+from oncue.feeding.parts import generators_of, random_of
 from oncue.random_state import (
-    generator_state,
     preserved_random_state,
-    random_state,
     set_generator_state,
     set_random_state,
 )
@@ -95,7 +93,7 @@ class EpochHooks:
 
     def digests(self) -> dict[str, str]:
         """Return digests of the arrays and lists that the calls have changed, by name: another call may give others."""
-        return {f"`{name}`": digest for name, digest in self._arrays().items() if name in self._changed}
+        return {f"`{name}`": digest for name, digest in self._arrays(self._changed).items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the calls so far, and the states of the random generators before those that drew numbers."""
@@ -147,12 +145,13 @@ class EpochHooks:
         hook()
         self._changed.update(name for name, digest in self._arrays().items() if before.get(name) != digest)
 
-    def _arrays(self) -> dict[str, str]:
-        attributes = getattr(self.data_set, "__dict__", {}).items()
-        return {name: batch_digest(value) for name, value in list(attributes) if _is_data(value)}
+    def _arrays(self, names: Collection[str] | None = None) -> dict[str, str]:
+        attributes = list(getattr(self.data_set, "__dict__", {}).items())
+        asked = [(name, value) for name, value in attributes if names is None or name in names]
+        return {name: batch_digest(value) for name, value in asked if _is_data(value)}
 
     def _random(self) -> tuple[Any, list[Any]]:
-        return random_state(cuda=False), [generator_state(one) for one in generators_of([self.data_set])]
+        return random_of([self.data_set])
 
 
 def _has_items(value: Any) -> bool:

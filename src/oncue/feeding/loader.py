@@ -352,10 +352,9 @@ def loader_batches(
 
 def _calls_others(loader: DataLoader[Any]) -> bool:
     """Return whether a pass over a loader runs other code than torch's in this process: workers have copies of a model."""
-    batch_sampler: Any = loader.batch_sampler
-    if type(loader) is not DataLoader or (batch_sampler is not None and type(batch_sampler) is not BatchSampler):
+    sampler = _plain_sampler(loader)
+    if type(loader) is not DataLoader or sampler is None:
         return True
-    sampler: Any = loader.sampler if batch_sampler is None else batch_sampler.sampler
     if not isinstance(loader.dataset, IterableDataset) and type(sampler) not in (
         *_STATELESS_SAMPLERS,
         DistributedSampler,
@@ -365,13 +364,17 @@ def _calls_others(loader: DataLoader[Any]) -> bool:
     return not (ordinary or loader.num_workers)
 
 
+def _plain_sampler(loader: DataLoader[Any]) -> Any:
+    """Return the sampler of a loader; None where another batch sampler than torch's own is around it."""
+    outer: Any = loader.batch_sampler
+    if outer is None:
+        return loader.sampler
+    return outer.sampler if type(outer) is BatchSampler else None
+
+
 def _rows(loader: DataLoader[Any]) -> Rows | None:
     """Return the samples that a loader gives, if its samplers are torch's own: others may give anything as an index."""
-    batch_sampler: Any = loader.batch_sampler
-    if batch_sampler is not None and type(batch_sampler) is not BatchSampler:
-        return None
-    sampler: Any = loader.sampler if batch_sampler is None else batch_sampler.sampler
-    data_set: Any = loader.dataset
+    sampler, data_set = _plain_sampler(loader), loader.dataset
     if type(sampler) is SubsetRandomSampler:
         indices: Sequence[int] = sampler.indices
     elif type(sampler) is WeightedRandomSampler:
@@ -380,7 +383,7 @@ def _rows(loader: DataLoader[Any]) -> Rows | None:
         indices = range(_length(sampler.data_source) or 0)
     else:
         return None
-    read_many = None if batch_sampler is None else getattr(data_set, "__getitems__", None)
+    read_many = None if loader.batch_sampler is None else getattr(data_set, "__getitems__", None)
 
     def read(row: int) -> Any:
         return data_set[indices[row]] if read_many is None else read_many([indices[row]])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, ChainDataset, ConcatDataset, DataLoader, StackDataset, Subset
 
-from oncue.random_state import is_generator
+from oncue.random_state import generator_state, is_generator, random_state
 
 _DEEPEST = 3
 """How far to look for generators: in attributes of a data set, of its transform, and of what this is composed of."""
@@ -79,6 +79,15 @@ def data_sets_of(source: Any) -> list[Any]:
     return [
         part for part in parts if not is_stateful(part) and not hasattr(part, "set_epoch") and hasattr(part, "__dict__")
     ]
+
+
+def random_of(parts: Iterable[Any]) -> tuple[Any, list[Any]]:
+    """Return the states of the global random generators of the host, and of those that objects hold.
+
+    Args:
+        parts: The objects.
+    """
+    return random_state(cuda=False), [generator_state(one) for one in generators_of(parts)]
 
 
 def generators_of(parts: Iterable[Any]) -> list[Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from oncue.core.warn import warn
 from oncue.feeding.digest import batch_digest
-from oncue.feeding.parts import generators_of, is_stateful
-from oncue.random_state import fixed_random_state, generator_state, preserved_random_state, random_state
+from oncue.feeding.parts import generators_of, is_stateful, random_of
+from oncue.random_state import fixed_random_state, preserved_random_state
 
 _NUMBER = 18
 _FEW = 3
@@ -77,7 +77,7 @@ class Rows:
         if self._few is None:
             self.contents()
         try:
-            return {f"row {row}": self._digest(row)[0] for row in self._few or ()}
+            return {f"row {row}": self._fixed(row) for row in self._few or ()}
         except Exception:
             # As in `contents`. Nothing is read again after that.
             self._few = []
@@ -107,9 +107,14 @@ class Rows:
         if look.drew:
             # Another run may have other seeds.
             began = time.perf_counter()
-            look.digest = self._digest(row)[0]
+            look.digest = self._fixed(row)
             look.seconds = min(seconds, time.perf_counter() - began)
         return look
+
+    def _fixed(self, row: int) -> str:
+        """Return the digest of a row with the same random numbers each time."""
+        with fixed_random_state(*generators_of(self._parts)):
+            return batch_digest(self._read(row))
 
     def _digest(self, row: int) -> tuple[str, bool]:
         """Return the digest of a row with the same random numbers each time, and whether any were drawn."""
@@ -119,7 +124,7 @@ class Rows:
             return digest, batch_digest(before) != batch_digest(self._random())
 
     def _random(self) -> Any:
-        return random_state(cuda=False), [generator_state(one) for one in generators_of(self._parts)]
+        return random_of(self._parts)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import ref
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from oncue.callbacks import History
 from oncue.core.logs import Logs, RunningLogs
 from oncue.core.needs import Lacks
-from oncue.hosts.host import Host, HostRate, rates_of
+from oncue.hosts.host import Host, HostRate
 from oncue.hosts.run import HostedRun
 from oncue.metrics.mean import Mean
 from oncue.training.meter import Meter, Reading
@@ -89,7 +90,7 @@ class Lightning(EarlyStopping):
         """Begin a run."""
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         self._host = Host(pl_module, trainer.optimizers, schedulers)
-        self._rates = rates_of(self._host) if schedulers or self._run.callbacks.roles.setting_rate else []
+        self._rates = self._run.logged_rates(self._host, bool(schedulers))
         steps = trainer.num_training_batches
         params = {"epochs": trainer.max_epochs, "steps": steps if isinstance(steps, int) else None}
         self._run.begin(self._host, owner=self, writes=trainer.is_global_zero, **params)
@@ -132,9 +133,11 @@ class Lightning(EarlyStopping):
         if self._run.callbacks.listens("on_train_batch_end"):
             logs = RunningLogs(source=self._meter)
             self._run.call("on_train_batch_end", batch_idx, logs)
-            if self._run.callbacks.calls_others("on_train_batch_end"):
-                # They may have kept it, and the next step changes what it would read.
-                logs.own()
+            kept = ref(logs) if self._run.callbacks.calls_others("on_train_batch_end") else None
+            del logs
+            # As in oncue's own loop: the next step changes what logs that are still referenced would read.
+            if kept is not None and (held := kept()) is not None:
+                held.own()
             if trainer.world_size == 1:
                 self._pass_on_stop(trainer)
 

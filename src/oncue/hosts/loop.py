@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,7 +19,7 @@ from oncue.feeding.indexed import IndexedBatches
 from oncue.feeding.loader import loader_batches
 from oncue.feeding.stream import StreamBatches
 from oncue.hosts.accelerate import Processes
-from oncue.hosts.host import Host, rates_of
+from oncue.hosts.host import Host
 from oncue.hosts.loop_state import Held, LoopState
 from oncue.hosts.run import HostedRun
 from oncue.metrics.mean import Mean
@@ -53,6 +54,8 @@ class Loop:
         self,
         run: HostedRun,
         host: Host,
+        state: LoopState,
+        means: dict[str, Mean],
         epochs: int,
         validation: Validation | None,
         processes: Processes,
@@ -61,9 +64,8 @@ class Loop:
         self.model = host
         self._run, self._callbacks, self._epochs = run, run.callbacks, epochs
         self._validation, self._processes = validation, processes
-        self._means: dict[str, Mean] = {}
+        self._state, self._means = state, means
         self._meter = Meter(())
-        self._state: LoopState | None = None
         self._batches: Batches | None = None
         self._pending: TrainingState | None = None
         # The index and the raw data of the batch that is under way, how many are done, and what the epoch was given.
@@ -74,7 +76,7 @@ class Loop:
         self._may_be_kept = True
         self._logs: dict[str, Any] = {}
         # Those that the epoch's logs have.
-        self._rates = rates_of(host) if scheduled or run.callbacks.roles.setting_rate else []
+        self._rates = run.logged_rates(host, scheduled)
 
     @property
     def history(self) -> History:
@@ -89,8 +91,6 @@ class Loop:
         Yields:
             The index of the epoch, from 0.
         """
-        state = self._state
-        assert state is not None
         epoch = 0
         if self._pending is not None:
             epoch = self._pending.epoch
@@ -129,7 +129,6 @@ class Loop:
                 "with `zip`."
             )
         state, pending = self._state, self._pending
-        assert state is not None
         if self._batches is None or self._batches.source is not loader:
             self._batches = _as_they_are(loader, self._processes.place_of(loader))
             self._callbacks.set_params({**(self._callbacks.params or {}), "steps": self._batches.num_batches})
@@ -201,16 +200,17 @@ class Loop:
         if self._end is not None:
             logs = BatchLogs(index, (raw, None, None), source=self._meter)
             self._end(index, logs)
-            if self._may_be_kept:
-                # They may have kept it, and the next step changes what it would read.
-                logs.own()
+            kept = ref(logs) if self._may_be_kept else None
+            del logs
+            # As in oncue's own loop: the next step changes what logs that are still referenced would read.
+            if kept is not None and (held := kept()) is not None:
+                held.own()
 
     def _finish_epoch(self) -> TrainingState | None:
         """Call the hooks of the end of an epoch; return the state to go back to, when a callback asked for one."""
         self._finish_batch()
         self._begun = False
         state, epoch = self._state, self._callbacks.progress.epoch
-        assert state is not None
         if self._callbacks.paused is not None:
             return None
         if state.rollback is None:
@@ -290,10 +290,10 @@ def loop(
     processes = Processes(accelerator)
     run = HostedRun(callbacks, LACKS)
     host = Host(processes.unwrapped(module), optimizers, schedulers)
-    made = Loop(run, host, epochs, validation, processes, scheduled=bool(schedulers))
+    held, means = Held(scheduler, validation, (*keep, *processes.keep)), dict[str, Mean]()
+    state = LoopState(host, optimizers, held, run.callbacks, means)
+    made = Loop(run, host, state, means, epochs, validation, processes, scheduled=bool(schedulers))
     run.open(host, owner=made, writes=processes.is_main, epochs=epochs, verbose=verbose)
-    held = Held(scheduler, validation, (*keep, *processes.keep))
-    state = made._state = LoopState(host, optimizers, held, run.callbacks, made._means)
     run.callbacks.run_state = state
     try:
         names = list(logs)

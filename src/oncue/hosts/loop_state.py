@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from oncue.callbacks import CallbackList
-from oncue.callbacks.roles import mark_files, wants
+from oncue.callbacks.roles import wants
 from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
@@ -20,7 +20,7 @@ from oncue.hosts.host import Host, rates_of
 from oncue.metrics.mean import Mean
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
-from oncue.training.run_state import note_resumed
+from oncue.training.run_state import latest_state, note_resumed, noted_data
 
 
 @dataclass
@@ -129,9 +129,7 @@ class LoopState:
         if roles.resuming:
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode({"weights": self._host.tensors(), "extra": _extra_state(self._host.module)}, {}, "`weights`")
-        found = [state for state in (one.pending_state() for one in roles.resuming) if isinstance(state, TrainingState)]
-        self.waiting = max(found, key=lambda state: (state.epoch, state.batch), default=None)
-        mark_files(roles, () if self.waiting is None else self.waiting.parts["callbacks"])
+        self.waiting = latest_state(roles)
         return self.waiting
 
     def bind(self, batches: Batches, saved: TrainingState | None) -> None:
@@ -180,11 +178,8 @@ class LoopState:
     def _noted_rows(self, saved: TrainingState) -> dict[str, str]:
         """Return what the data of a state's epoch must be."""
         rows: dict[str, str] = saved.parts.get("rows") or {}
-        for keeper in self._callbacks.roles.noting if not saved.batch else ():
-            note = keeper.noted_data().get(str(saved.epoch))
-            if isinstance(note, dict) and note.get("before") == rows and isinstance(note.get("begun"), dict):
-                rows = note["begun"]
-        return rows
+        begun = None if saved.batch else noted_data(self._callbacks.roles, saved.epoch, rows)
+        return rows if begun is None else begun
 
     def restore(self, state: TrainingState) -> None:
         """Put back everything but the position in the data.

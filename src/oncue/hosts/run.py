@@ -15,7 +15,7 @@ from oncue.callbacks.roles import check_needs
 from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.core.needs import Lacks
 from oncue.core.warn import warn
-from oncue.hosts.host import Host, rates_of
+from oncue.hosts.host import Host, HostRate, rates_of
 from oncue.nested import first_leaf
 
 
@@ -84,6 +84,15 @@ class HostedRun:
         self._block = self.callbacks.run()
         self._block.__enter__()
         self._finalizer = weakref.finalize(owner, self.abandon)
+
+    def logged_rates(self, host: Host, scheduled: bool) -> list[HostRate]:
+        """Return the learning rates that the epochs' logs have: those that a scheduler of the loop or a callback sets.
+
+        Args:
+            host: The model.
+            scheduled: Whether the loop has schedulers.
+        """
+        return rates_of(host) if scheduled or self.callbacks.roles.setting_rate else []
 
     def samples_in(self, batch: Any) -> int:
         """Return how many samples a batch has: the length of the first tensor in it; 1 for a single number.

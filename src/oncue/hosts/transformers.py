@@ -15,7 +15,7 @@ from oncue.checkpoints.tensors_file import read_tensors, write_tensors
 from oncue.core.files import replacing
 from oncue.core.needs import Lacks
 from oncue.core.warn import warn
-from oncue.hosts.host import Host, HostRate, rates_of
+from oncue.hosts.host import Host, HostRate
 from oncue.hosts.run import Adapter, HostedRun
 
 LACKS = Lacks(
@@ -76,8 +76,7 @@ class Transformers(Adapter, TrainerCallback, ExportableState):
         """
         scheduler = kwargs.get("lr_scheduler")
         self._host = Host(kwargs["model"], [kwargs["optimizer"]], [] if scheduler is None else [scheduler])
-        noted = scheduler is not None or self._run.callbacks.roles.setting_rate
-        self._rates = rates_of(self._host) if noted else []
+        self._rates = self._run.logged_rates(self._host, scheduler is not None)
         steps = max(1, math.ceil(state.max_steps / max(state.num_train_epochs, 1)))
         self._epoch, self._ends, self._known = None, False, state.global_step
         self._run.begin(

@@ -110,7 +110,7 @@ class Layer(torch.nn.Module):
         cls._forward_accepts_training = (
             cls.forward is not Layer.forward and "training" in inspect.signature(cls.forward).parameters
         )
-        owner = next(kind for kind in cls.__mro__ if "compute_mask" in kind.__dict__)
+        owner = _owner(cls, "compute_mask")
         cls._makes_masks = owner is not Layer and vars(owner).get("_masks_if_defined", True)
         shapes = [
             name

@@ -59,7 +59,7 @@ def put_own_arrays(model: torch.nn.Module, arrays: Mapping[str, Mapping[str, Any
         layer = modules[int(place)]
         if isinstance(layer, Layer):
             store = _store_of(layer)
-            weights = {name: _array(store[name], name) for name in store.keys() - besides_weights(layer).keys()}
+            weights = {name: _array(store[name], name) for name in store.keys() - _besides_weights(layer, store).keys()}
             with torch.no_grad():
                 # The layer may keep what it gets.
                 layer.load_own_variables({**weights, **{name: np.array(value) for name, value in rest.items()}})
@@ -67,8 +67,11 @@ def put_own_arrays(model: torch.nn.Module, arrays: Mapping[str, Mapping[str, Any
 
 def besides_weights(layer: Layer) -> dict[str, Any]:
     """Return what a layer saves that is none of its weights and buffers."""
+    return _besides_weights(layer, _store_of(layer))
+
+
+def _besides_weights(layer: Layer, store: Mapping[str, Any]) -> dict[str, Any]:
     weights = {id(tensor) for tensor in (*layer.parameters(), *layer.buffers())}
-    store = _store_of(layer)
     return {
         name: value
         for name, value in store.items()

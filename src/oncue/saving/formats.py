@@ -28,7 +28,7 @@ from oncue.saving.optimizer_arrays import optimizer_tensors
 from oncue.saving.tree import Tree
 
 MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
-WEIGHTS = {
+_WEIGHTS = {
     ".weights.h5": "Keras 3's weights",
     ".safetensors": "the weights of any torch module",
     ".h5": "the weights of Keras 1 and 2",
@@ -126,7 +126,7 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     """
     take_ignored("save", kwargs)
     refuse_rest("save_weights", kwargs)
-    path, kind = path_and_kind(filepath, WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+    path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
     require_built(model, "save_weights")
     if not may_write(filepath, overwrite):
         return
@@ -178,7 +178,7 @@ def prepare_save(
         True
     """
     if weights_only:
-        path, kind = path_and_kind(filepath, WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+        path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
         require_built(model, "save_weights")
         write = _prepared_weights(model, kind, snapshot, note)
     else:
@@ -209,7 +209,7 @@ def size_of_save(model: Any, filepath: str | os.PathLike[str], *, weights_only: 
         >>> size_of_save(Sequential([layers.Input((2,)), layers.Dense(3)]), "a.keras")
         36
     """
-    kind = path_and_kind(filepath, WEIGHTS if weights_only else MODELS, "a model", "'model.keras'")[1]
+    kind = path_and_kind(filepath, _WEIGHTS if weights_only else MODELS, "a model", "'model.keras'")[1]
     own = _own_files(model)
     if own is not None:
         return own.size(kind, weights_only)
@@ -271,7 +271,7 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     """
     by_name = bool(kwargs.pop("by_name", False))
     refuse_rest("load_weights", kwargs)
-    known = {**WEIGHTS, ".keras": "Keras 3's archive"}
+    known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
     path, kind = path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
     if remote.is_url(filepath):
         with remote.downloaded(str(filepath)) as local:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
@@ -22,7 +21,6 @@ from oncue.variable import torch_dtype
 # Classes that run code (unsafe, as Keras calls it) or read other files. No option makes oncue load them.
 _REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
 
-_LARGEST_SAMPLE = 1 << 28
 _SPARE_NUMBERS = 1 << 20
 
 
@@ -202,8 +200,5 @@ def decoded(value: Any, source: Any) -> Any:
         tensor = torch.tensor(config.get("value"), dtype=dtype)
         return tensor.numpy() if name == "__numpy__" else tensor
     for key, item in value.items():
-        if key.endswith("shape") and isinstance(item, list):
-            sizes = [size for size in item if type(size) is int]
-            if math.prod(sizes) > _LARGEST_SAMPLE:
-                guard.refuse(source, f"its {key} {item} is larger than any sample.")
+        guard.check_shape(key, item, source)
     return {key: decoded(item, source) for key, item in value.items()}

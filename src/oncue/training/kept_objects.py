@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import partial
-from itertools import islice
-from types import CodeType, FunctionType, MethodType, ModuleType
+from itertools import chain, islice
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from oncue.core.warn import warn
 from oncue.metrics.metric import Metric
 from oncue.optimizers.optimizer import Optimizer
 from oncue.random_state import GENERATORS, generator_state, set_generator_state
+from oncue.training.graph.code_names import codes
 from oncue.variable import Variable
 
 _LARGEST = 1000
@@ -215,7 +216,7 @@ class _Roles(dict[type, _Role]):
         try:
             self[kind] = _role_of(kind)
         except Exception:
-            # A class that can't be asked.
+            # A metaclass of the user's may raise anything when it is asked for an attribute: such objects aren't looked into.
             self[kind] = _Role.PASSED
         return self[kind]
 
@@ -283,6 +284,7 @@ class _Search:
         try:
             parts = [(step, part) for step, part in self._parts(path, thing) if self._is_new(part)]
         except Exception:
+            # As of classes: an attribute may be found by code of the user's, which may raise anything.
             return []
         self._left -= _COST * len(parts)
         return [(path + step, part) for step, part in parts]
@@ -357,18 +359,11 @@ def _variables_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
             continue
     for part in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
         yield "", part
-    for name in _names_in(function.__code__):
+    for name in chain.from_iterable(code.co_names for code in codes(function.__code__)):
         used: Any = function.__globals__.get(name)
         # Functions of other files are libraries.
         if not _is(used, (FunctionType,)) or used.__globals__ is function.__globals__:
             yield f".{name}", used
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for part in code.co_consts:
-        if isinstance(part, CodeType):
-            yield from _names_in(part)
 
 
 def _as_before(current: Any, saved: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oncue.callbacks import CallbackList
-from oncue.callbacks.roles import mark_files
+from oncue.callbacks.roles import Roles, mark_files
 from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
@@ -63,6 +63,7 @@ class RunState:
         self._callbacks = callbacks
         self._data = DataState(batches)
         self._validation = None if validation is None else DataState(validation, "validation")
+        self._all_data = {"data": self._data, **({} if self._validation is None else {"validation": self._validation})}
         # While the model is validated: what the state of the end of the epoch's steps has instead of the present values.
         self._measured: tuple[int, dict[str, Any]] | None = None
         self._setup: dict[str, Any] | None = None
@@ -112,10 +113,7 @@ class RunState:
         if asked or roles.saving or roles.keeping:
             # What is read for the first time above may have been opened only then.
             self._data_settings = DataSettings(self._data_sets())
-        # A mock object has whatever it is asked for.
-        states = [state for state in (one.pending_state() for one in asked) if isinstance(state, TrainingState)]
-        self.waiting = max(states, key=lambda state: (state.epoch, state.batch), default=None)
-        mark_files(self._callbacks.roles, () if self.waiting is None else self.waiting.parts["callbacks"])
+        self.waiting = latest_state(roles)
         if self.waiting is not None and not self.waiting.stopped:
             self.restore_data(self.waiting)
         return self.waiting
@@ -197,9 +195,8 @@ class RunState:
             returns: Whether this run may go back to it, so that streams must keep what they give from now on.
         """
         if returns:
-            for data in (self._data, self._validation):
-                if data is not None:
-                    data.batches.keep_batches()
+            for data in self._all_data.values():
+                data.batches.keep_batches()
         progress, model = self._callbacks.progress, self._model
         epoch = -1 if progress.epoch is None else progress.epoch
         inside = progress.batch is not None or self._measured is not None
@@ -301,11 +298,10 @@ class RunState:
             parts = {**state.parts, "rows": noted.get("data"), "validation": validation}
             self._check_data(replace(state, parts=parts), begun=True)
         keepers = self._callbacks.roles.noting
-        data = {"data": self._data, **({} if self._validation is None else {"validation": self._validation})}
-        before = {name: one.captured for name, one in data.items()}
+        before = {name: one.captured for name, one in self._all_data.items()} if keepers else {}
         if not keepers or None in before.values():
             return
-        now = {name: one.batches.few_rows() for name, one in data.items()}
+        now = {name: one.batches.few_rows() for name, one in self._all_data.items()}
         if now != before:
             # States of this epoch's beginning are those before and after the hooks of its callbacks.
             last = {key: note for key, note in self._noted.items() if int(key) in (epoch - 1, epoch)}
@@ -426,12 +422,7 @@ class RunState:
         """Return what data were when the epoch had begun that a state begins from; None where that isn't known."""
         validation = state.parts.get("validation")
         rows = {"data": state.parts.get("rows"), **({} if validation is None else {"validation": validation["rows"]})}
-        for keeper in self._callbacks.roles.noting:
-            note = keeper.noted_data().get(str(state.epoch))
-            if isinstance(note, dict) and note.get("before") == rows and isinstance(note.get("begun"), dict):
-                begun: dict[str, Any] = note["begun"]
-                return begun
-        return None
+        return noted_data(self._callbacks.roles, state.epoch, rows)
 
     # Helpers ------------------------------------------------------------------------------------------------------
 
@@ -451,6 +442,38 @@ class RunState:
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model
         return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def latest_state(roles: Roles) -> TrainingState | None:
+    """Return the latest of the states that callbacks have from an earlier run, and mark the files that others write.
+
+    Args:
+        roles: The roles of the callbacks of the run.
+
+    Returns:
+        The state; None to start from scratch.
+    """
+    # A mock object has whatever it is asked for.
+    states = [state for state in (one.pending_state() for one in roles.resuming) if isinstance(state, TrainingState)]
+    latest = max(states, key=lambda state: (state.epoch, state.batch), default=None)
+    mark_files(roles, () if latest is None else latest.parts["callbacks"])
+    return latest
+
+
+def noted_data(roles: Roles, epoch: int, before: Any) -> dict[str, Any] | None:
+    """Return what was noted of the data when an epoch had begun; None where that isn't known.
+
+    Args:
+        roles: The roles of the callbacks of the run.
+        epoch: The epoch.
+        before: What the data were before it began, as a state has it; a note of others is none.
+    """
+    for keeper in roles.noting:
+        note = keeper.noted_data().get(str(epoch))
+        if isinstance(note, dict) and note.get("before") == before and isinstance(note.get("begun"), dict):
+            begun: dict[str, Any] = note["begun"]
+            return begun
+    return None
 
 
 def note_resumed(callbacks: CallbackList, state: TrainingState, **data: Any) -> None:

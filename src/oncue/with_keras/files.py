@@ -68,8 +68,8 @@ class KerasFiles:
                     "was compiled with. Leave it out, or use the extension .h5."
                 )
             keras_private.write_archive(model, content)
-            _warn_of_code(model, content)
             with zipfile.ZipFile(content, "a") as archive:
+                _warn_of_code(model, archive.read("config.json"))
                 archive.comment = ending(note)
             return lambda path: _replace(path, content)
         with h5py.File(content, "w") as file:
@@ -107,7 +107,7 @@ class KerasFiles:
             keras_private.refresh(model)
             self._model._after_load()
             return
-        content, _ = _archive(path) if kind == ".keras" else (_hdf5(path), None)
+        content = _archive(path)[0] if kind == ".keras" else _hdf5(path)[0]
         with self._all_or_nothing():
             if kind in (".keras", ".weights.h5"):
                 asked = keras_private.read_weights(model, content, skip_mismatch)
@@ -206,7 +206,7 @@ def load_model(
 
 
 def _read_archive(path: Path, custom_objects: dict[str, Any] | None, compile: bool) -> Any:
-    weights, members = _archive(path)
+    _, numbers, members = _archive(path)
     guard.read_json(members["metadata.json"], path)
     check_config(guard.read_json(members["config.json"], path), path, custom_objects)
     # Made of what was looked at, so that nothing else is read.
@@ -215,13 +215,12 @@ def _read_archive(path: Path, custom_objects: dict[str, Any] | None, compile: bo
         for name, member in members.items():
             archive.writestr(name, member)
     content.seek(0)
-    with _made(path, _numbers(weights, path)):
+    with _made(path, numbers):
         return keras_private.read_archive(content, custom_objects, compile)
 
 
 def _read_legacy(path: Path, custom_objects: dict[str, Any] | None, compile: bool) -> Any:
-    content = _hdf5(path)
-    numbers = _numbers(content, path)
+    content, numbers = _hdf5(path)
     with h5py.File(content, "r+") as file:
         if "model_config" not in file.attrs:
             guard.refuse(path, "it has no model in it, only weights: make the model and call `model.load_weights`.")
@@ -275,11 +274,6 @@ def _made(path: Path, numbers: int) -> Iterator[None]:
         raise ValueError(f"{str(path)!r} was not loaded: Keras can't make the model in it. {error}") from error
 
 
-def _numbers(content: io.BytesIO, path: Path) -> int:
-    with guard.opened_hdf5(content, path) as file:
-        return guard.count_of_numbers(file, path)
-
-
 def _lengthen(file: Any) -> None:
     """Give losses their long names, because Keras finds no others when it reads the form of Keras 1 and 2."""
     text = file.attrs.get("training_config")
@@ -295,24 +289,24 @@ def _long_name(loss: Any) -> Any:
     return loss if known is None else known.__name__
 
 
-def _archive(path: Path) -> tuple[io.BytesIO, dict[str, bytes]]:
-    """Return the weights in a `.keras` file, and all of its members, once they have been looked through."""
+def _archive(path: Path) -> tuple[io.BytesIO, int, dict[str, bytes]]:
+    """Return the weights in a `.keras` file, how many numbers they are, and all members, once they were looked through."""
     with guard.opened(path) as file:
         members = guard.read_archive(file, path, assets=True)
-    return _looked_through(io.BytesIO(members[_WEIGHTS]), path), members
+    return *_looked_through(io.BytesIO(members[_WEIGHTS]), path), members
 
 
-def _hdf5(path: Path) -> io.BytesIO:
+def _hdf5(path: Path) -> tuple[io.BytesIO, int]:
     with guard.opened(path) as file:
         return _looked_through(io.BytesIO(file.read()), path)
 
 
-def _looked_through(content: io.BytesIO, path: Path) -> io.BytesIO:
+def _looked_through(content: io.BytesIO, path: Path) -> tuple[io.BytesIO, int]:
+    """Return an HDF5 file, of which all data sets and the checksum were looked at, and how many numbers are in it."""
     with guard.opened_hdf5(content, path) as file:
-        for name in guard.paths_of_arrays(file, path):
-            guard.dataset_at(file, name, path)
+        numbers = guard.count_of_numbers(file, path)
     content.seek(0)
-    return content
+    return content, numbers
 
 
 def _replace(path: Path, content: io.BytesIO) -> None:
@@ -322,8 +316,7 @@ def _replace(path: Path, content: io.BytesIO) -> None:
 
 def _settle_unread(content: io.BytesIO, asked: set[str], path: Path, skip_mismatch: bool) -> None:
     """Refuse weights that no part of the model was looked for in, or warn of them; Keras would leave them out."""
-    content.seek(0)
-    with guard.opened_hdf5(content, path) as file:
+    with h5py.File(content, "r") as file:
         arrays = sorted(guard.paths_of_arrays(file, path))
     # Files of Keras 2.13 have the weights elsewhere.
     if any(name.startswith("_layer_checkpoint_dependencies") for name in arrays):
@@ -350,10 +343,8 @@ def _refuse_pickles(model: Any) -> None:
         )
 
 
-def _warn_of_code(model: Any, content: io.BytesIO) -> None:
-    with zipfile.ZipFile(content) as archive:
-        config = archive.read("config.json")
-    if b'"__lambda__"' in config and "__lambda__" in json.dumps(json.loads(config)):
+def _warn_of_code(model: Any, config: bytes) -> None:
+    if b'"__lambda__"' in config:
         warn(
             f"'{model.name}' has a lambda in it, which the file has as code. Keras opens it with `safe_mode=False` only, and "
             "oncue doesn't. Use a function with a name and `@keras.saving.register_keras_serializable()`, or a layer of your "

@@ -6,7 +6,10 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
+
+from oncue.torch_private import has_hooks
 
 
 def layers_of(model: Any) -> list[Any]:
@@ -206,10 +209,9 @@ def is_layer(operation: Any) -> bool:
 
 def is_called_plainly(layer: Any) -> bool:
     """Return whether a call of a layer is nothing but its `call`: no hooks of torch's, no quantization, nothing run again."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     state = vars(layer)
     own = "call" in state or state.get("lora_enabled")
-    return not any(hooks) and layer.quantization_mode is None and state.get("_remat_mode") is None and not own
+    return not has_hooks(layer) and layer.quantization_mode is None and state.get("_remat_mode") is None and not own
 
 
 def is_alone(layer: Any) -> bool:
@@ -463,6 +465,12 @@ _EXCHANGED = {
 }
 
 
+@functools.cache
+def _backend(place: str) -> ModuleType:
+    # Looked up for each forward pass.
+    return importlib.import_module(f"keras.src.backend.torch.{place}")
+
+
 def exchange(functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
     """Put functions in place of some of Keras's, and return those that were there.
 
@@ -476,7 +484,7 @@ def exchange(functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[...
     for key, function in functions.items():
         # `from keras.src.backend.torch import rnn` gives a function.
         place, name = _EXCHANGED[key]
-        module = importlib.import_module(f"keras.src.backend.torch.{place}")
+        module = _backend(place)
         if hasattr(module, name):
             before[key] = getattr(module, name)
             setattr(module, name, function)

@@ -74,11 +74,6 @@ class KerasMetric(Metric):
         """Return copies of what was gathered."""
         return {"variables": [variable.value.detach().clone() for variable in self.variables], "attributes": {}}
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_state` returned."""
-        for variable, value in zip(self.variables, state["variables"], strict=True):
-            variable.assign(value)
-
     def get_config(self) -> dict[str, Any]:
         """Return the metric's arguments."""
         config: dict[str, Any] = self.keras_metric.get_config()

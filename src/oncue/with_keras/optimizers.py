@@ -203,7 +203,8 @@ class TakenOver:
         self.theirs, self.ours = theirs, ours
         ours._rate = SharedRate(ours._rate, self._share_rate)
         # The settings of both, as they were when both had the same.
-        self._settings, self._own = settings_of(theirs), self._settings_of_ours()
+        self._settings = settings_of(theirs)
+        self._own = self._settings_of_ours()
         self._touched = self._attributes()
         # The places of the variables that are numbers, and what they were when both sides had the same.
         self._places = [place for place, variable in enumerate(theirs.variables) if variable.ndim == 0][:2]
@@ -246,7 +247,7 @@ class TakenOver:
 
     def _settings_of_ours(self) -> dict[str, Any]:
         kind = type(self.ours)
-        names = [name for name in settings_of(self.theirs) if isinstance(getattr(kind, name, None), property)]
+        names = [name for name in self._settings if isinstance(getattr(kind, name, None), property)]
         return {name: getattr(self.ours, name) for name in names if name != "learning_rate"}
 
     def build(self, variables: list[Any]) -> bool:

@@ -6,6 +6,7 @@ batch normalization, and hundreds for an LSTM. All that is here is compared with
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,10 +27,15 @@ def quick_call(layer: Any) -> Call | None:
     Args:
         layer: A built layer of one of Keras's own classes, in float32.
     """
-    import keras
+    make = _makers().get(type(layer))
+    return None if make is None else make(layer)
 
-    layers = keras.layers
-    makers: dict[type, Callable[[Any], Call | None]] = {
+
+@functools.cache
+def _makers() -> dict[type, Callable[[Any], Call | None]]:
+    from keras import layers
+
+    return {
         layers.Conv2D: _conv,
         layers.DepthwiseConv2D: _depthwise_conv,
         layers.SeparableConv2D: _separable_conv,
@@ -39,8 +45,6 @@ def quick_call(layer: Any) -> Call | None:
         layers.LSTM: _lstm,
         layers.GRU: _gru,
     }
-    make = makers.get(type(layer))
-    return None if make is None else make(layer)
 
 
 def _conv(layer: Any) -> Call | None:

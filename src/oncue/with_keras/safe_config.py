@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from types import ModuleType
 from typing import Any
@@ -27,7 +26,6 @@ _REFUSED = {
 _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
 """The modules of Keras whose functions a file may name."""
 
-_LARGEST_SAMPLE = 1 << 28
 _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand, torch.randn, torch.zeros}
     | {torch.randint, torch.randperm, torch.logspace, torch.empty_strided}
@@ -73,10 +71,7 @@ functions in `custom_objects`, by these names, or register them with `@keras.sav
 def _check_entry(key: str, item: Any, source: Any) -> None:
     if key in ("vocabulary", "idf_weights") and isinstance(item, str):
         guard.refuse(source, f"its `{key}` is the path of another file, {item[:200]!r}.")
-    if key.endswith("shape") and isinstance(item, list):
-        sizes = [size for size in item if type(size) is int]
-        if math.prod(sizes) > _LARGEST_SAMPLE:
-            guard.refuse(source, f"its {key} {item[:8]} is larger than any sample.")
+    guard.check_shape(key, item, source)
 
 
 def _check_named(value: dict[str, Any], source: Any, known: dict[str, Any]) -> None:

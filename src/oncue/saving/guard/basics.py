@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -96,3 +97,26 @@ def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         refuse(source, f"its JSON must be an object, not a {type(value).__name__}.")
     return value
+
+
+_LARGEST_SAMPLE = 1 << 28
+
+
+def check_shape(key: str, value: Any, source: Any) -> None:
+    """Refuse a shape in a configuration that no sample has: weights of that size would be made.
+
+    Args:
+        key: The name of an entry of a configuration; those that end in "shape" are looked at.
+        value: The entry.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: For such a shape.
+
+    Example:
+        >>> check_shape("batch_shape", [None, 4], "m.keras")
+    """
+    if not key.endswith("shape") or not isinstance(value, list):
+        return
+    if math.prod([size for size in value if type(size) is int]) > _LARGEST_SAMPLE:
+        refuse(source, f"its {key} {value[:8]} is larger than any sample.")

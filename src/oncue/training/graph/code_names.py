@@ -25,7 +25,7 @@ def names_in(code: CodeType) -> set[str]:
         >>> sorted(names_in((lambda x: len(x.shape)).__code__))
         ['len', 'shape']
     """
-    return {name for one in _codes(code) for name in one.co_names}
+    return {name for one in codes(code) for name in one.co_names}
 
 
 def names_read(code: CodeType) -> set[str]:
@@ -41,7 +41,7 @@ def names_read(code: CodeType) -> set[str]:
         ['two']
     """
     found: set[str] = set()
-    for one in _codes(code):
+    for one in codes(code):
         found |= {step.argval for step in dis.get_instructions(one) if step.opname in _READS}
         for constant in one.co_consts:
             found |= {text for text in _items(constant) if isinstance(text, str)}
@@ -64,7 +64,7 @@ def modules_imported(function: FunctionType) -> list[ModuleType]:
     space = function.__globals__
     package = space.get("__package__") or str(space.get("__name__")).rpartition(".")[0]
     found: dict[str, ModuleType | None] = {}
-    for code in _codes(function.__code__):
+    for code in codes(function.__code__):
         if _IMPORT not in code.co_code[::2]:
             continue
         steps = [step for step in dis.get_instructions(code) if step.opname not in ("EXTENDED_ARG", "CACHE")]
@@ -80,11 +80,12 @@ def modules_imported(function: FunctionType) -> list[ModuleType]:
     return [module for module in found.values() if module is not None]
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Give the code of a function, and of the functions in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _codes(constant)
+            yield from codes(constant)
 
 
 def _items(constant: Any) -> Iterator[Any]:
