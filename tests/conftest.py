@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 _home = Path(tempfile.mkdtemp(prefix="oncue-tests-"))
@@ -71,6 +72,17 @@ def _float32() -> None:
     """Let cuDNN compute in float32: its recurrent kernels and convolutions round to TF32's 10 bits by default."""
     if torch.cuda.is_available():
         torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="session")
+def keras() -> ModuleType:
+    """Return the real Keras on its torch backend."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    module: ModuleType = pytest.importorskip("keras")
+    if module.backend.backend() != "torch":
+        pytest.skip("real Keras runs on another backend")
+    module.config.disable_traceback_filtering()
+    return module
 
 
 @pytest.fixture

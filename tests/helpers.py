@@ -52,6 +52,23 @@ def cpu_only(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.cpu_only(reason=reason)
 
 
+class Ends(Callback):
+    """Keeps what it hears of the end of a run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.heard.append("end")
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.heard.append(type(exception).__name__)
+
+    def close(self) -> None:
+        self.heard.append("close")
+
+
 class PowerCut(Callback):
     """Ends a run with a ConnectionError before a batch, or before the first one of an epoch."""
 

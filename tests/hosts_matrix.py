@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import oncue
-from helpers import to_numpy
+from helpers import Ends, to_numpy
 from oncue import hosts
-from oncue.callbacks import BackupAndRestore, Callback
+from oncue.callbacks import BackupAndRestore
 
 X = torch.linspace(-1, 1, 72).reshape(24, 3)
 Y = X.sum(dim=1, keepdim=True)
@@ -29,24 +29,11 @@ class Bomb(Exception):
     """The error that only the loop knows of."""
 
 
-class Ends(Callback):
-    """Counts what it hears of an end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[str] = []
+class BothEnds(Ends):
+    """Keeps what it hears of the beginning of a run, too."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.heard.append("begin")
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.heard.append("end")
-
-    def on_exception(self, exception: BaseException) -> None:
-        self.heard.append(type(exception).__name__)
-
-    def close(self) -> None:
-        self.heard.append("close")
 
 
 @dataclass
@@ -292,7 +279,7 @@ HOSTS: dict[str, Drive] = {name: drive for name, (library, drive) in _ALL.items(
 def train(drive: Drive, plan: Plan) -> Outcome:
     """Train in a loop, and return what that left behind."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    ends, kept = Ends(), dict[str, Any]()
+    ends, kept = BothEnds(), dict[str, Any]()
     before, running = _handlers(), set(threading.enumerate())
     error = None
     with contextlib.ExitStack() as stack:

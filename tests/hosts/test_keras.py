@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import cpu_only
+from helpers import Ends, cpu_only
 from oncue import hosts
 from oncue.callbacks import (
     BackupAndRestore,
@@ -75,23 +75,6 @@ def test_the_same_as_in_our_fit(tmp_path: Path) -> None:
     assert files[0] == files[1]
     np.testing.assert_allclose(theirs.get_weights()[0], np.asarray(ours.get_weights()[0]), rtol=1e-4)
     assert "It was stopped by EarlyStopping" in history.explain()
-
-
-class Ends(Callback):
-    """Keeps what it hears of an end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[str] = []
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.heard.append("end")
-
-    def on_exception(self, exception: BaseException) -> None:
-        self.heard.append(type(exception).__name__)
-
-    def close(self) -> None:
-        self.heard.append("close")
 
 
 class Break(keras.callbacks.Callback):  # type: ignore[misc]

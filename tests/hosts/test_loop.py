@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 import oncue
-from helpers import cpu_only
+from helpers import Ends, cpu_only
 from oncue import hosts
 from oncue.callbacks import (
     BackupAndRestore,
@@ -514,23 +514,6 @@ def test_a_rollback() -> None:
 
 
 # The ends ---------------------------------------------------------------------------------------------------------------
-
-
-class Ends(Callback):
-    """Keeps what it hears of an end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[str] = []
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self.heard.append("end")
-
-    def on_exception(self, exception: BaseException) -> None:
-        self.heard.append(type(exception).__name__)
-
-    def close(self) -> None:
-        self.heard.append("close")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

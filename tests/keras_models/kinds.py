@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from keras_models.side_by_side import half_step
 
 Make = Callable[[Any], Any]
 
@@ -81,19 +82,7 @@ def own_step(keras: Any) -> Any:
     @keras.saving.register_keras_serializable("kinds")
     class Stepping(keras.Sequential):
         def train_step(self, data: Any) -> Any:
-            x, y = data
-            self.zero_grad()
-            y_pred = self(x, training=True)
-            loss = self.compute_loss(x, y, y_pred) * 0.5
-            loss.backward()
-            trained = self.trainable_weights
-            self.optimizer.apply([one.value.grad for one in trained], trained)
-            for metric in self.metrics:
-                if metric.name == "loss":
-                    metric.update_state(loss)
-                else:
-                    metric.update_state(y, y_pred)
-            return {metric.name: metric.result() for metric in self.metrics}
+            return half_step(self, data)
 
     return Stepping(
         [

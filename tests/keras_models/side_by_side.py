@@ -68,3 +68,20 @@ def same_models(models: list[Any]) -> None:
     same(values(theirs.variables), values(ours.variables))
     if theirs.optimizer is not None:
         same(values(theirs.optimizer.variables), values(ours.optimizer.variables))
+
+
+def half_step(model: Any, data: Any) -> dict[str, Any]:
+    """Train a model of the real Keras on a batch by half of its loss, as a `train_step` of its own may."""
+    x, y = data
+    model.zero_grad()
+    y_pred = model(x, training=True)
+    loss = model.compute_loss(x, y, y_pred) * 0.5
+    loss.backward()
+    trained = model.trainable_weights
+    model.optimizer.apply([one.value.grad for one in trained], trained)
+    for metric in model.metrics:
+        if metric.name == "loss":
+            metric.update_state(loss)
+        else:
+            metric.update_state(y, y_pred)
+    return {metric.name: metric.result() for metric in model.metrics}

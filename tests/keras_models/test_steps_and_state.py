@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_models.side_by_side import LABELS, X, Y, both, fit, same, same_models, twins
+from keras_models.side_by_side import LABELS, X, Y, both, fit, half_step, same, same_models, twins
 
 import oncue
 
@@ -26,19 +26,7 @@ def layers_of(keras: Any) -> list[Any]:
 def own_train_step(keras: Any) -> Any:
     class Own(keras.Sequential):
         def train_step(self, data: Any) -> Any:
-            x, y = data
-            self.zero_grad()
-            y_pred = self(x, training=True)
-            loss = self.compute_loss(x, y, y_pred) * 0.5
-            loss.backward()
-            trained = self.trainable_weights
-            self.optimizer.apply([one.value.grad for one in trained], trained)
-            for metric in self.metrics:
-                if metric.name == "loss":
-                    metric.update_state(loss)
-                else:
-                    metric.update_state(y, y_pred)
-            return {metric.name: metric.result() for metric in self.metrics}
+            return half_step(self, data)
 
     return Own(layers_of(keras))
 

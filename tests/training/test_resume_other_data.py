@@ -22,6 +22,13 @@ Y = Y.astype("float32")
 PAIRS = TensorDataset(torch.as_tensor(X), torch.as_tensor(Y))
 
 
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let as many rows be looked at on a busy machine as on another."""
+    monkeypatch.setattr("oncue.feeding.rows._SECONDS", 60.0)
+    monkeypatch.setattr("oncue.feeding.rows._SLOW", 60.0)
+
+
 class Whole(oncue.utils.PyDataset):
     def __init__(self, x: Any, y: Any) -> None:
         super().__init__()
@@ -66,6 +73,7 @@ FORMS: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("form", FORMS)
 def test_one_folder_for_several_folds_is_an_error_before_the_first_step(form: str, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
@@ -79,6 +87,7 @@ def test_one_folder_for_several_folds_is_an_error_before_the_first_step(form: st
     assert run(folder, FORMS[form](fold(1))).epoch == [0, 1]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_each_fold_in_a_folder_of_its_own(tmp_path: Path) -> None:
     def script(cut: int | None) -> list[float]:
         losses = []
@@ -103,6 +112,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("name", OTHER)
 def test_what_differs_is_named(name: str, tmp_path: Path) -> None:
     data, options, wanted = OTHER[name]
@@ -116,12 +126,14 @@ def test_what_differs_is_named(name: str, tmp_path: Path) -> None:
         run(tmp_path, data, **options)
 
 
+@pytest.mark.usefixtures("_patient")
 def test_class_weights_of_a_loader(tmp_path: Path) -> None:
     interrupted(tmp_path, DataLoader(PAIRS, batch_size=8), class_weight={0: 1.0, 1: 2.0})
     with pytest.raises(ValueError, match=r"`class_weight` is \{0: 1.0, 1: 2.0\}, now it is \{0: 2.0, 1: 1.0\}"):
         run(tmp_path, DataLoader(PAIRS, batch_size=8), class_weight={1: 1.0, 0: 2.0})
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("equal", ["list", "copy", "tensor", "doubles", "other order", "validation added"])
 def test_equal_data_are_no_error(equal: str, tmp_path: Path) -> None:
     x = X.copy()
@@ -138,6 +150,7 @@ def test_equal_data_are_no_error(equal: str, tmp_path: Path) -> None:
     assert run(tmp_path, data, backup={"save_freq": 3}, **options).epoch == [0, 1]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_an_augmented_data_set_without_a_seed_is_the_same_one(tmp_path: Path) -> None:
     class Augmented(torch.utils.data.Dataset[Any]):
         def __init__(self) -> None:
@@ -153,6 +166,7 @@ def test_an_augmented_data_set_without_a_seed_is_the_same_one(tmp_path: Path) ->
     assert run(tmp_path, Augmented()).epoch == [0, 1]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_restart_and_adopt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for choice in ("restart", "adopt"):
         interrupted(tmp_path / choice, (X, Y), validation_data=(X, Y))

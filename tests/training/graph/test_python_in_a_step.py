@@ -465,7 +465,8 @@ def test_distributions_are_part_of_a_graph(name: str, side_by_side: Any) -> None
 
 
 def test_the_first_batch_of_a_distribution_is_checked(quick: None) -> None:
-    model = network(lambda net, x: Normal(x, torch.tensor(-1.0)).log_prob(x))()
+    # torch's compiler turns the checks of distributions off for the rest of the process, so they are asked for here.
+    model = network(lambda net, x: Normal(x, torch.tensor(-1.0), validate_args=True).log_prob(x))()
     model.compile("sgd", loss="mse", jit_compile=True)
     with (
         pytest.warns(UserWarning, match="Expected parameter scale"),
