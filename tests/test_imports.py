@@ -176,9 +176,10 @@ ROOMS = {
     "tensorboard": "core torch_private",
     "callbacks": "checkpoints core legacy plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
+    "distribution": "core",
     "training": (
-        "backend callbacks checkpoints core feeding layers legacy losses metrics naming nested optimizers random "
-        "random_state seeded_mask torch_private variable"
+        "backend callbacks checkpoints core distribution feeding layers legacy losses metrics naming nested optimizers "
+        "random random_state seeded_mask torch_private variable"
     ),
     # What is made of them.
     "utils": "core feeding layers legacy nested objects",

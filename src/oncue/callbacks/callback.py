@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from oncue.core.builtin import builtin
 from oncue.core.phrases import line
 from oncue.core.protocols import Run
+from oncue.core.ranks import Ranks
 from oncue.core.state import Stateful
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -117,6 +118,16 @@ class Callback(Stateful):
     def __getstate__(self) -> dict[str, Any]:
         # A copy, or a saved one, belongs to no run.
         return {name: value for name, value in self.__dict__.items() if name != "_run"}
+
+    @property
+    def ranks(self) -> Ranks:
+        """Which of the processes of the run this one is, and what they agree on; see `oncue.core.ranks.Ranks`.
+
+        Example:
+            >>> Callback().ranks.main
+            True
+        """
+        return Ranks() if self._run is None else self._run.group
 
     def after_close(self) -> None:
         """Do what must wait until every callback of a run is closed, or a second Ctrl-C has cut that short.

@@ -32,6 +32,7 @@ from oncue.core.logs import as_logs
 from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
 from oncue.core.protocols import SavesRun, TellsState
+from oncue.core.ranks import Ranks
 from oncue.core.warn import warn
 from oncue.legacy import old_log_names
 
@@ -61,6 +62,7 @@ class CallbackList(Callback):
         roles: The callbacks sorted by what they do for the run beside their hooks.
         run_state: Takes and restores the state of the run, in a loop that can; None otherwise.
         paused: Why the run stops in the middle, to continue when it is started again; None when it doesn't.
+        group: The processes of the run.
 
     Example:
         >>> from oncue.callbacks import History
@@ -100,6 +102,7 @@ class CallbackList(Callback):
         self.progress = Progress()
         self.run_state: TellsState | None = None
         self.paused: str | None = None
+        self.group = Ranks()
         self._announced = False
         # When the run began, and when it ended.
         self._clock: tuple[float | None, float | None] = None, None
@@ -176,7 +179,7 @@ class CallbackList(Callback):
             "journal": copy(self.journal),
             "progress": copy(self.progress),
         }
-        return {**kept, **own, "model": None, "run_state": None, "_clock": (0.0, self.seconds)}
+        return {**kept, **own, "model": None, "run_state": None, "group": Ranks(), "_clock": (0.0, self.seconds)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 logger = logging.getLogger("oncue")
 _interactive = True
+_silent: ContextVar[bool] = ContextVar("_silent", default=False)
 
 
 def enable_interactive_logging() -> None:
@@ -31,6 +35,21 @@ def is_interactive_logging_enabled() -> bool:
     return _interactive
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Print nothing in the block; for those processes of a run for which another one speaks.
+
+    Example:
+        >>> with silenced():
+        ...     print_message("Epoch 1/2")
+    """
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
 def print_message(message: str, line_break: bool = True) -> None:
     """Print a message, or log it when interactive logging is off.
 
@@ -45,6 +64,8 @@ def print_message(message: str, line_break: bool = True) -> None:
         Epoch 1/2
     """
     global _interactive
+    if _silent.get():
+        return
     if not _interactive:
         logger.info(message)
         return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 from oncue.core.journal import Journal
 from oncue.core.monitor import Logged
 from oncue.core.progress import Progress
+from oncue.core.ranks import Ranks
 
 if TYPE_CHECKING:
     from oncue.checkpoints.training_state import TrainingState
@@ -30,11 +31,13 @@ class Run(Protocol):
         progress: Where the run is, and what callbacks found out about the epoch.
         paused: Why the run stops in the middle, to continue when it is started again; None when it doesn't.
         run_state: Takes and restores the state of the run, in a loop that can; None otherwise.
+        group: The processes of the run.
     """
 
     journal: Journal
     progress: Progress
     paused: str | None
+    group: Ranks
     run_state: TellsState | None
 
     @property

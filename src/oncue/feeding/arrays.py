@@ -12,6 +12,7 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.class_weights import ClassWeights
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.order import BatchOrder, Shuffle
+from oncue.feeding.row_share import RowShare
 from oncue.feeding.rows import spread
 from oncue.feeding.staging import StagingBuffers
 from oncue.feeding.tensors import Floats, to_tensors, wanted_dtype
@@ -51,6 +52,7 @@ class ArrayBatches(Batches):
     restartable = True
     exact_position = True
     calls_others = False
+    _share: RowShare | None = None
 
     def __init__(
         self,
@@ -101,6 +103,11 @@ class ArrayBatches(Batches):
         """Return the first samples, unshuffled."""
         return self._batch(slice(0, self.batch_size))
 
+    def give_rows(self, share: RowShare | None) -> bool:
+        """Give only the rows of one of several processes."""
+        self._share = share
+        return True
+
     def give_up(self) -> None:
         """Take the pass for over."""
         self._order.give_up()
@@ -138,8 +145,12 @@ class ArrayBatches(Batches):
         plain = self._ready and simple
         for index in range(start, self.num_batches):
             low = index * size
+            high = low + size
             progress.position = index + 1
-            rows: slice | torch.Tensor = slice(low, low + size) if order is None else order[low : low + size]
+            if self._share is not None:
+                own = self._share.of(min(high, self.num_samples) - low)
+                low, high = low + own.start, low + own.stop
+            rows: slice | torch.Tensor = slice(low, high) if order is None else order[low:high]
             if not plain:
                 yield self._batch(rows)
             elif isinstance(rows, slice):

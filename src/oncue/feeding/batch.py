@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from oncue.feeding.row_share import RowShare
 
 Batch: TypeAlias = tuple[Any, Any, Any]
 """`(x, y, sample_weight)`: tensors on the device, or nested tuples, lists and dicts of them; None for what is absent."""
@@ -73,6 +76,18 @@ class Batches(ABC):
 
     def epoch_ends(self) -> None:  # noqa: B027
         """Notify the source that an epoch has ended, when passes come from `one_pass`."""
+
+    def give_rows(self, share: RowShare | None) -> bool:
+        """Give, from the next pass on, only those rows of each batch that belong to one of several processes.
+
+        Args:
+            share: Whose rows; `share.of(n)` says which of a batch of `n` rows, and is to be called right before each is given.
+                None for all rows again.
+
+        Returns:
+            Whether the source can; False (default) where whole batches have to be read and cut.
+        """
+        return False
 
     def give_up(self) -> None:  # noqa: B027
         """Take the pass that was left before its end for over: a saved position is then that of the next pass's beginning."""

@@ -12,6 +12,7 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.order import BatchOrder, Shuffle
 from oncue.feeding.parts import generators_of, is_stateful, parts_of
+from oncue.feeding.row_share import RowShare
 from oncue.feeding.rows import Rows
 from oncue.random_state import preserved_random_state
 
@@ -38,6 +39,7 @@ class IndexedBatches(Batches):
 
     restartable = True
     exact_position = True
+    _share: RowShare | None = None
 
     def __init__(
         self,
@@ -78,6 +80,11 @@ class IndexedBatches(Batches):
         """Return digests of a few samples."""
         return self._rows.few()
 
+    def give_rows(self, share: RowShare | None) -> bool:
+        """Give only the rows of one of several processes, where a row is a sample; a list has whole batches."""
+        self._share = None if self.batch_size is None else share
+        return self._share is not None
+
     def give_up(self) -> None:
         """Take the pass for over."""
         self._order.give_up()
@@ -94,6 +101,9 @@ class IndexedBatches(Batches):
         size, samples = self._order.batch_size, self._order.num_samples
         for index in range(start, self._order.num_batches):
             low, high = index * size, min((index + 1) * size, samples)
+            if self._share is not None:
+                own = self._share.of(high - low)
+                low, high = low + own.start, low + own.stop
             at = list(range(low, high)) if order is None else order[low:high].tolist()
             self._order.position = index + 1
             yield self._convert(self._fetch(at), index)

@@ -8,6 +8,7 @@ from typing import Any
 
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.row_share import RowShare
 
 
 class StepBatches(Batches):
@@ -134,6 +135,10 @@ class StepBatches(Batches):
     def keep_batches(self) -> None:
         """Have the source prepare for a way back."""
         self.batches.keep_batches()
+
+    def give_rows(self, share: RowShare | None) -> bool:
+        """Have the source give only the rows of one of several processes."""
+        return self.batches.give_rows(share)
 
     def give_up(self) -> None:
         """Have the source take its pass for over."""

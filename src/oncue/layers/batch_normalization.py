@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from oncue import backend, constraints, initializers, regularizers
 from oncue.core.builtin import builtin
@@ -41,7 +43,7 @@ class BatchNormalization(Layer):
         renorm: Not supported; must be False.
         renorm_clipping: Not supported; must be None.
         renorm_momentum: Has no effect without `renorm`.
-        synchronized: Whether statistics are taken over all processes; not supported where there are several.
+        synchronized: Keras's argument. Statistics are taken over all processes in any case.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
@@ -80,11 +82,6 @@ class BatchNormalization(Layer):
         super().__init__(**kwargs)
         if renorm or renorm_clipping is not None:
             raise ValueError("BatchNormalization has no batch renormalization here: leave out `renorm`.")
-        if synchronized and torch.distributed.is_available() and torch.distributed.is_initialized():
-            raise ValueError(
-                "BatchNormalization(synchronized=True) is not supported over several processes: use "
-                "`torch.nn.SyncBatchNorm` as a layer."
-            )
         axis = axis[0] if isinstance(axis, (list, tuple)) else axis
         whole = whole_of(axis)
         if whole is None:
@@ -143,7 +140,7 @@ class BatchNormalization(Layer):
             )
             self._move(mean, deviation.detach() ** -2 - self.epsilon)
         else:
-            mean, variance = _masked_moments(x, mask)
+            mean, variance = masked_moments(x, mask)
             self._move(mean, variance)
             shape = (1, -1, *(1,) * (x.dim() - 2))
             outputs = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.epsilon)
@@ -181,15 +178,33 @@ class BatchNormalization(Layer):
         }
 
 
-def _masked_moments(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and variance of each channel (axis 1) over the places that a mask lets through."""
+def masked_moments(
+    x: torch.Tensor, mask: torch.Tensor, summed: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and variance of each channel (axis 1) over the places that a mask lets through.
+
+    Args:
+        x: Values, shape (batch, channels, ...).
+        mask: True, or 1, where a place counts; shape (batch, ...).
+        summed: What to do with each sum over the batch, where there are rows elsewhere.
+
+    Raises:
+        ValueError: When the shapes don't fit.
+    """
+    if has_torch_function_variadic(x, mask) and summed is None:
+        found: tuple[torch.Tensor, torch.Tensor] = handle_torch_function(masked_moments, (x, mask), x, mask)
+        return found
     if mask.dim() != x.dim() - 1:
         raise ValueError(
             f"`mask` must have one axis less than the inputs; got shapes {tuple(mask.shape)} and {tuple(x.shape)}."
         )
     axes = [axis for axis in range(x.dim()) if axis != 1]
     weights = mask.to(x.dtype).unsqueeze(1)
-    total = weights.sum(axes) + backend.epsilon()
-    mean = (x * weights).sum(axes) / total
-    distance = (x - mean.view(1, -1, *(1,) * (x.dim() - 2))) ** 2
-    return mean, (distance * weights).sum(axes) / total
+    parts = [weights.sum(axes), (x * weights).sum(axes)]
+    if summed is not None:
+        joined = summed(torch.cat(parts))
+        parts = [joined[:1], joined[1:]]
+    total = parts[0] + backend.epsilon()
+    mean = parts[1] / total
+    second = ((x - mean.view(1, -1, *(1,) * (x.dim() - 2))) ** 2 * weights).sum(axes)
+    return mean, (second if summed is None else summed(second)) / total

@@ -11,7 +11,7 @@ from oncue.backend import floatx
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.losses.fused import MeanLoss
-from oncue.losses.reduction import MEANS, check_reduction, reduce_weighted
+from oncue.losses.reduction import MEANS, Divisor, check_reduction, divisor, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.losses.structure import is_nested, several
 from oncue.naming import auto_name, to_snake_case
@@ -69,13 +69,37 @@ class Loss:
         Raises:
             TypeError: When a target or a prediction doesn't hold numbers.
         """
+        values, mask = self._values(y_true, y_pred)
+        return reduce_weighted(values, sample_weight, mask, self.reduction)
+
+    def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
+        """Return the loss of a batch, and what the sum of its samples' losses was divided by.
+
+        Args:
+            y_true: As for `__call__`.
+            y_pred: As for `__call__`.
+            sample_weight: As for `__call__`.
+
+        Returns:
+            The loss and the divisor; the number of rows where a subclass has a `__call__` of its own.
+        """
+        if type(self).__call__ is not Loss.__call__:
+            return self(y_true, y_pred, sample_weight), "rows"
+        values, mask = self._values(y_true, y_pred)
+        return (
+            reduce_weighted(values, sample_weight, mask, self.reduction),
+            divisor(values, sample_weight, mask, self.reduction),
+        )
+
+    def _values(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Any]:
+        """Return the losses of the samples, and the mask of those that count."""
         mask = getattr(y_pred, "_keras_mask", None)
         if is_nested(y_pred) or is_nested(y_true):
             y_true, y_pred = self._cast_nested(y_true, y_pred)
         else:
             y_pred = floats(y_pred, "y_pred", self._dtype)
             y_true = floats(y_true, "y_true", self._dtype, y_pred.device)
-        return self._reduce(self.call(y_true, y_pred), sample_weight, mask)
+        return self._masked(self.call(y_true, y_pred), mask)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the samples; subclasses override this."""
@@ -90,12 +114,12 @@ class Loss:
             map_leaves(lambda leaf: floats(leaf, "y_pred", self._dtype), _whole(y_pred)),
         )
 
-    def _reduce(self, values: Any, sample_weight: Any, mask: Any) -> Tensor:
+    def _masked(self, values: Any, mask: Any) -> tuple[Tensor, Any]:
         values = floats(values, "loss", self._dtype)
         own = getattr(values, "_keras_mask", None)
         if own is not None:
             mask = own if mask is None else mask & own
-        return reduce_weighted(values, sample_weight, mask, self.reduction)
+        return values, mask
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal loss."""
@@ -153,14 +177,12 @@ class LossFunctionWrapper(Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Return the loss of a batch; see `Loss.__call__`."""
+        mask = getattr(y_pred, "_keras_mask", None)
         if not (isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)):
             if not self._casts_target:
                 return super().__call__(y_true, y_pred, sample_weight)
-            mask = getattr(y_pred, "_keras_mask", None)
             y_pred = as_tensor(y_pred, "y_pred")
             y_true = as_tensor(y_true, "y_true", device=y_pred.device)
-        else:
-            mask = getattr(y_pred, "_keras_mask", None)
         if y_pred.dtype != self._dtype:
             y_pred = y_pred.to(self._dtype)
         if y_true.device != y_pred.device:
@@ -171,7 +193,29 @@ class LossFunctionWrapper(Loss):
             value = self._fused(y_true, y_pred, **self._fn_kwargs)
             if value is not None:
                 return value
-        return self._reduce(self.call(y_true, y_pred), sample_weight, mask)
+        values, mask = self._masked(self.call(y_true, y_pred), mask)
+        return reduce_weighted(values, sample_weight, mask, self.reduction)
+
+    def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
+        """Return the loss and what it was divided by; see `Loss.divided`."""
+        if type(self).__call__ is not LossFunctionWrapper.__call__:
+            return self(y_true, y_pred, sample_weight), "rows"
+        if not (isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)) and not self._casts_target:
+            values, mask = super()._values(y_true, y_pred)
+        else:
+            y_pred, mask = as_tensor(y_pred, "y_pred"), getattr(y_pred, "_keras_mask", None)
+            y_pred = y_pred.to(self._dtype)
+            y_true = as_tensor(y_true, "y_true", device=y_pred.device)
+            y_true = y_true if self._casts_target else y_true.to(self._dtype)
+            if self._fused is not None and sample_weight is None and mask is None and self.reduction in MEANS:
+                value = self._fused(y_true, y_pred, **self._fn_kwargs)
+                if value is not None:
+                    return value, "rows"
+            values, mask = self._masked(self.call(y_true, y_pred), mask)
+        return (
+            reduce_weighted(values, sample_weight, mask, self.reduction),
+            divisor(values, sample_weight, mask, self.reduction),
+        )
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the samples."""

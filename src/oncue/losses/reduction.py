@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,11 @@ from oncue.losses.shapes import as_tensor, floats, match_ranks
 
 MEANS = frozenset({"sum_over_batch_size", "mean", "mean_with_sample_weight"})
 REDUCTIONS = MEANS | {"sum", "none"}
+
+
+Divisor = Tensor | Literal["rows", "nothing"]
+"""What the losses of a batch's samples were divided by when they became one number: a sum that depends on masks or weights,
+the number of rows (times what is equal for all), or nothing."""
 
 
 def check_reduction(reduction: str | None) -> str | None:
@@ -118,3 +123,24 @@ def reduce_weighted(values: Tensor, sample_weight: Any, mask: Any, reduction: st
         safe = torch.where(divisor == 0, torch.ones_like(divisor), divisor)
         return torch.where(divisor == 0, torch.zeros_like(divisor), values.sum() / safe)
     return values.mean()
+
+
+def divisor(values: Tensor, sample_weight: Any, mask: Any, reduction: str | None) -> Divisor:
+    """Return what `reduce_weighted` divides by, given the same arguments.
+
+    Args:
+        values: As for `reduce_weighted`.
+        sample_weight: As for `reduce_weighted`.
+        mask: As for `reduce_weighted`.
+        reduction: As for `reduce_weighted`.
+
+    Example:
+        >>> divisor(torch.tensor([1.0, 3.0]), None, torch.tensor([True, False]), "sum_over_batch_size")
+        tensor(1.)
+    """
+    if reduction == "sum":
+        return "nothing"
+    if reduction == "mean_with_sample_weight":
+        weights = mask_weights(sample_weight, mask, values.dtype, reduction)
+        return "rows" if weights is None else weights.sum()
+    return "rows" if mask is None else as_tensor(mask, "mask").to(values.dtype).sum()

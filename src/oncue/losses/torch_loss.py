@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from oncue.core.builtin import builtin
 from oncue.losses.loss import Loss
-from oncue.losses.reduction import reduce_weighted
+from oncue.losses.reduction import Divisor, reduce_weighted
 from oncue.losses.shapes import as_tensor, match_ranks
 
 _CLASS_LABELS = (nn.CrossEntropyLoss, nn.NLLLoss)
@@ -102,6 +102,17 @@ class TorchLoss(Loss):
             value: Tensor = self.module(y_pred, y_true)
             return value if value.ndim == 0 else value.mean()
         return self._weighted(y_true, y_pred, sample_weight)
+
+    def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
+        """Return the loss and what it was divided by; see `Loss.divided`."""
+        value = self(y_true, y_pred, sample_weight)
+        if self.reduction == "sum":
+            return value, "nothing"
+        if not isinstance(self.module, _CLASS_LABELS):
+            return value, "rows"
+        y_pred = as_tensor(y_pred, "y_pred")
+        labels = self._target(as_tensor(y_true, "y_true", device=y_pred.device), y_pred)
+        return value, "rows" if labels.is_floating_point() else self._counted(labels, value.dtype)
 
     def _target(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if isinstance(self.module, _CLASS_LABELS):

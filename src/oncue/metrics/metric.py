@@ -10,9 +10,12 @@ from torch import Tensor
 
 from oncue.backend import floatx
 from oncue.core.builtin import builtin
+from oncue.core.suggest import unknown
 from oncue.metrics.state import MetricVariable
 from oncue.naming import auto_name, to_snake_case
 from oncue.variable import torch_dtype
+
+_AGGREGATIONS = ("sum", "mean", "only_first_replica", "none", None)
 
 Owned = tuple[Tensor | float, Tensor | float | None]
 
@@ -71,7 +74,8 @@ class Metric:
             shape: Its shape.
             initializer: "zeros" or "ones", or a function called with (shape, dtype=...).
             dtype: The type of its numbers; the metric's when None.
-            aggregation: Keras's argument for several devices; "sum" is what is done.
+            aggregation: How the values of several processes become one: "sum", "mean", "only_first_replica", or "none",
+                which takes the first one's too.
             name: Its name.
 
         Returns:
@@ -79,11 +83,13 @@ class Metric:
 
         Raises:
             RuntimeError: When `super().__init__()` wasn't called.
+            ValueError: For another `aggregation`.
         """
         if self._weights is None:
             raise RuntimeError(f"Call `super().__init__(name=name)` first in `{type(self).__name__}.__init__`.")
         chosen = self.dtype if dtype is None else dtype
         variable = MetricVariable(shape, initializer, chosen, "variable" if name is None else name)
+        variable.aggregation = _aggregation(aggregation)
         self._weights.append(variable)
         return variable
 
@@ -183,6 +189,12 @@ class Metric:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
+
+
+def _aggregation(given: str | None) -> str | None:
+    if given not in _AGGREGATIONS:
+        raise unknown("`aggregation`", given, [str(one) for one in _AGGREGATIONS])
+    return given
 
 
 def _is_plain(name: str, value: Any) -> bool:

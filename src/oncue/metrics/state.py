@@ -38,6 +38,8 @@ class MetricVariable:
     def __init__(self, shape: Any = (), initializer: Any = "zeros", dtype: Any = None, name: str = "variable") -> None:
         self.shape: tuple[int, ...] = (shape,) if isinstance(shape, int) else tuple(shape)
         self.name = name
+        self.aggregation: str | None = "sum"
+        """How the values of several processes become one: "sum", "mean", or that of the first."""
         self._dtype = torch_dtype("int32" if dtype == "int" else dtype)
         self._number: Number = 0
         self._tensor: Tensor | None = None
@@ -147,6 +149,18 @@ class MetricVariable:
             self._tensor = self._place(self._tensor, device)
         if self._number:
             self._tensor.add_(self._number)
+            self._number = 0
+
+    def take(self, value: Tensor) -> None:
+        """Replace the value by what all processes have, of one axis; a Python number stays one.
+
+        Args:
+            value: The numbers, on the host.
+        """
+        if self._tensor is None:
+            self._number = value.item()
+        else:
+            self._tensor.copy_(value.reshape(self._tensor.shape))
             self._number = 0
 
     def zero(self) -> None:

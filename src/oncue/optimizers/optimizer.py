@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -105,6 +105,9 @@ class Optimizer:
     _iterations = 0
     # Another object after each change of a setting.
     _revision: object = None
+
+    sums_gradients: Callable[[Sequence[Tensor]], None] | None = None
+    """Sums the gradients of parameters over the processes of a run before `step` and `apply` use them; None for one process."""
 
     built = False
     """Whether the optimizer has parameters to train, and the state for them."""
@@ -698,6 +701,8 @@ class Optimizer:
         Raises:
             ValueError: When the optimizer is not built, or no parameter has a gradient.
         """
+        if self.sums_gradients is not None:
+            self.sums_gradients(self._parameters)
         missing = [p for p in self._parameters if p.grad is None]
         if missing:
             self._report_missing(missing)
@@ -836,6 +841,8 @@ class Optimizer:
         try:
             for parameter in self._parameters:
                 parameter.grad = given.get(id(parameter))
+            if self.sums_gradients is not None:
+                self.sums_gradients(self._parameters)
             missing = [p for p in self._parameters if p.grad is None]
             if not given or any(id(p) in asked for p in missing):
                 self._report_missing([p for p in missing if not given or id(p) in asked])

@@ -65,6 +65,7 @@ def train_epochs(
     """
     training = Steps(model, "train", callbacks, batches)
     testing = training if validation is None else Steps(model, "test", callbacks, validation)
+    parallel = model._parallel
     logs: dict[str, Any] = {}
     with RunState(model, batches, callbacks, validation) as run_state:
         pending = run_state.pending()
@@ -96,6 +97,8 @@ def train_epochs(
                 training.restored()
                 testing.restored()
             run_state.begun(epoch)
+            if parallel is not None:
+                parallel.begin_epoch(epoch)
             switch_on(model)
             if epoch == first:
                 _tell_of_half_trained(model)
@@ -126,6 +129,8 @@ def train_epochs(
                 continue
             run_state.keep()
             epoch += 1
+            if parallel is not None:
+                parallel.ask_all()
             if model.stop_training or callbacks.paused is not None:
                 break
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
@@ -169,14 +174,17 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
 
         return step
 
-    steps = Steps(model, "predict", callbacks, batches, kept)
+    steps, parallel = Steps(model, "predict", callbacks, batches, kept), model._parallel
     callbacks.on_predict_begin()
     with torch.no_grad(), steps:
         run_batches("predict", batches.epoch(), steps, callbacks, model)
     callbacks.on_predict_end()
     if not parts:
         raise ValueError("`predict` got no batch: `x` is empty, or a generator that had nothing left.")
-    leaves = [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
+    if parallel is None:
+        leaves = [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
+    else:
+        leaves = parallel.gathered(parts)
     joined = iter([as_numpy(leaf) for leaf in leaves])
     return _like(parts[0], joined)
 
@@ -218,6 +226,8 @@ def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result
     """Return the values of a pass as Python floats: the metrics', or what an overridden step returned last."""
     if not steps or result is None:
         return {}
+    if model._parallel is not None:
+        model._parallel.sum_metrics()
     source: Any = result
     values = dict(zip(source.names, source.read(), strict=True))
     if {method, "compute_metrics"} & plan.overridden:

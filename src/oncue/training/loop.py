@@ -52,6 +52,7 @@ def run_batches(
     # Where code of the user's runs between the steps, the model is told which of both it is that uses it.
     marks = vars(model) if kind == "train" and steps.watched else {}
     marks["_in_hook"] = True
+    ends = steps.ends
     done, following = start, 0
     step: Step | None = None
     result: Result = None
@@ -79,7 +80,7 @@ def run_batches(
             if kept is not None and (held := kept()) is not None:
                 held.own()
                 del held
-        if getattr(model, flag):
+        if ends() if ends is not None else getattr(model, flag):
             break
     marks["_in_hook"] = False
     return done, result

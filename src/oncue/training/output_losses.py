@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from oncue import losses
 from oncue.core.numbers import number_of
 from oncue.losses.loss import Loss, LossFunctionWrapper
+from oncue.losses.reduction import Divisor
 from oncue.losses.structure import align, is_nested, leaves, spread
 from oncue.metrics.mean import Mean
 from oncue.naming import to_snake_case
@@ -191,7 +193,41 @@ class OutputLosses:
         for part in self.parts:
             losses.check_targets(part.loss, targets[part.output], tuple(outputs[part.output].shape))
 
-    def _sum(self, y_true: Any, y_pred: Any, sample_weight: Any) -> Tensor:
+    def shared(
+        self, y_true: Any, y_pred: Any, sample_weight: Any, part: Callable[[Divisor], float | Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return this process's part of the loss of a batch whose rows are on several processes.
+
+        Args:
+            y_true: The targets of its rows.
+            y_pred: The outputs for its rows.
+            sample_weight: The weights of its rows.
+            part: From what a loss was divided by to what it counts for among the processes.
+
+        Returns:
+            The loss, and the part of each single loss for `track`.
+        """
+        if not self.built:
+            self.build(y_true, y_pred)
+        held, self.held = self.held, []
+        try:
+            return self._sum(y_true, y_pred, sample_weight, part), self.held
+        finally:
+            self.held = held
+
+    def track(self, values: Iterable[Tensor], weight: float) -> None:
+        """Add single losses that `shared` has returned to their running means.
+
+        Args:
+            values: The losses.
+            weight: What each counts.
+        """
+        for value, metric in zip(values, self.metrics, strict=True):
+            metric.update_state(value.detach(), sample_weight=weight)
+
+    def _sum(
+        self, y_true: Any, y_pred: Any, sample_weight: Any, part: Callable[[Divisor], float | Tensor] | None = None
+    ) -> Tensor:
         outputs = [output for _, output in leaves(y_pred)]
         targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
         if is_nested(sample_weight):
@@ -200,7 +236,11 @@ class OutputLosses:
             weights = [sample_weight] * len(outputs)
         total: Tensor | None = None
         for index, loss, scale, tracker in self.parts:
-            value = loss(targets[index], outputs[index], weights[index])
+            if part is None:
+                value = loss(targets[index], outputs[index], weights[index])
+            else:
+                value, divisor = loss.divided(targets[index], outputs[index], weights[index])
+                value = value * part(divisor)
             if tracker is not None:
                 if self.held is None:
                     tracker.update_state(value.detach(), sample_weight=outputs[index].shape[0])

@@ -10,6 +10,7 @@ from oncue.callbacks import CallbackList
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import switch_on
+from oncue.training.parallel_step import make_parallel_own_step, make_parallel_prediction, make_parallel_step
 from oncue.training.step import make_step, own_step, pack
 from oncue.training.watch import Watch
 
@@ -66,6 +67,12 @@ class Steps:
     def __exit__(self, *error: Any) -> None:
         self._pass.close()
 
+    @property
+    def ends(self) -> Callable[[], bool] | None:
+        """Says after a batch whether the pass ends there, on all processes of a run; None for a run of one."""
+        parallel = self._model._parallel
+        return None if parallel is None else parallel.ends(self._kind)
+
     def restored(self) -> None:
         """Take note that what the model is now was restored, which is no change by a hook."""
         if self._watch.changed():
@@ -108,22 +115,37 @@ class Steps:
             )
         self.plan = model._plan
         if self._eager is None:
-            self._eager = self._made()
+            if self._kind == "train" and not self.plan.trains and "train_step" not in self.plan.overridden:
+                warn("The model has no trainable weights, so training changes nothing.")
+            self._eager = eager_step(model, self.plan, self._kind)
         graphs = self.plan.graphs
+        if model._parallel is not None:
+            return self._eager if self._around is None else self._around(self._eager)
         step: Step = self._pass.enter_context(
             graphs.stepping(model, self.plan, self._kind, self._eager, alone=self._alone)
         )
         return step if self._around is None else self._around(step)
 
-    def _made(self) -> Step:
-        model, plan, name = self._model, self.plan, f"{self._kind}_step"
-        if self._kind == "predict":
-            own = model.predict_step if name in plan.overridden else None
-            forward = model._predict_forward()
-            return lambda batch: forward(batch[0]) if own is None else own(pack(batch))
-        training = self._kind == "train"
-        if name in plan.overridden:
-            return own_step(plan, name, model.train_step if training else model.test_step)
-        if training and not plan.trains:
-            warn("The model has no trainable weights, so training changes nothing.")
-        return make_step(plan, training)
+
+def eager_step(model: Trainer, plan: Plan, kind: str) -> Step:
+    """Return what trains, evaluates or predicts on one batch: the user's own method, or what all models have.
+
+    Args:
+        model: A prepared model.
+        plan: Its plan.
+        kind: "train", "test" or "predict".
+    """
+    parallel, name = model._parallel, f"{kind}_step"
+    if kind == "predict":
+        own = model.predict_step if name in plan.overridden else None
+        forward = model._predict_forward()
+
+        def predict(batch: Batch) -> Any:
+            return forward(batch[0]) if own is None else own(pack(batch))
+
+        return predict if parallel is None else make_parallel_prediction(predict, parallel)
+    training = kind == "train"
+    if name in plan.overridden:
+        step = own_step(plan, name, model.train_step if training else model.test_step)
+        return step if parallel is None else make_parallel_own_step(step, training, parallel, model.optimizer)
+    return make_step(plan, training) if parallel is None else make_parallel_step(plan, training, parallel)

@@ -33,11 +33,12 @@ from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, tes
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
+from oncue.training.parallel import Parallel, parallel_run
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
 from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
-from oncue.training.step import make_step, own_step, unpacked
-from oncue.training.steps import Steps
+from oncue.training.step import make_step, unpacked
+from oncue.training.steps import Steps, eager_step
 from oncue.variable import Variable, torch_dtype
 
 _COUNTED = frozenset(("optimizer", "loss", "jit_compile", "run_eagerly", "steps_per_execution", *OVERRIDABLE))
@@ -84,6 +85,8 @@ class Trainer(Layer):
     _runs: tuple[tuple[str, int], ...] = ()
     # Whether callbacks of the user's are being called between two steps of training.
     _in_hook: bool = False
+    # The run under way on several processes; None for the usual one.
+    _parallel: Parallel | None = None
     # Who may add losses, and whether that was found for the run under way, of this model or of one around it. Outside of runs
     # it is looked up in each call, because layers may have changed.
     _layer_losses: _LayerLosses | None = None
@@ -94,6 +97,7 @@ class Trainer(Layer):
         "_in_hook",
         "_layer_losses",
         "_layer_losses_kept",
+        "_parallel",
         "_plan",
         "_runs",
         "compiled",
@@ -242,7 +246,9 @@ class Trainer(Layer):
         self._require_compiled("fit")
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
         verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
-        device = self._place()
+        device, parallel = self._place(), parallel_run(self)
+        if parallel is not None:
+            parallel.same_random_state()
         if validation_data is None and validation_split is not None and number_of(validation_split) != 0:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
         batches = as_batches(
@@ -256,6 +262,8 @@ class Trainer(Layer):
             device=device,
             dtype=self.input_dtype,
         )
+        if parallel is not None:
+            batches = parallel.batches(batches)
         validation, val_y = None, None
         if validation_data is not None:
             listed = y is None and is_batch_list(x)
@@ -274,14 +282,22 @@ class Trainer(Layer):
             except ValueError as error:
                 raise ValueError(f"`validation_data` can't be used: {error}") from error
             check_apart(batches, validation)
+            if parallel is not None:
+                validation = parallel.batches(validation)
         try:
-            with self._running("fit"), self._left_in_inference_mode():
+            with self._running("fit", parallel), self._left_in_inference_mode():
+                if parallel is not None:
+                    parallel.agree_on_run("fit", batches, validation, epochs=(initial_epoch, epochs))
                 self._prepare(batches.first(), "fit", host=(x, y))
+                if parallel is not None:
+                    parallel.same_model()
                 if validation is not None:
                     probe_validation(self, self._plan, validation.first(), val_y)
                 run = make_callbacks(
                     callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
                 )
+                if parallel is not None:
+                    parallel.take_callbacks(run)
                 self._announce(run, validation is not None)
                 steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
                 self._plan.graphs.choose(self._compiles, steps, verbose)
@@ -339,9 +355,17 @@ class Trainer(Layer):
             dtype=self.input_dtype,
             method="evaluate",
         )
-        with self._preserving_run("evaluate", batches):
+        parallel = parallel_run(self)
+        if parallel is not None:
+            batches = parallel.batches(batches)
+        with self._preserving_run("evaluate", batches, parallel):
+            if parallel is not None:
+                parallel.agree_on_run("evaluate", batches)
             self._prepare(batches.first(), "evaluate", host=(x, y))
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
+            if parallel is not None:
+                parallel.same_model()
+                parallel.take_callbacks(run)
             with run.run():
                 logs = test_batches(self, Steps(self, "test", run, batches), batches, run)
         return logs if return_dict else self._in_order(logs)
@@ -375,9 +399,17 @@ class Trainer(Layer):
         verbose = check_verbose(verbose)
         device, dtype = self._place(), self.input_dtype
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=device, dtype=dtype, method="predict")
-        with self._preserving_run("predict", batches):
+        parallel = parallel_run(self)
+        if parallel is not None:
+            batches = parallel.batches(batches)
+        with self._preserving_run("predict", batches, parallel):
+            if parallel is not None:
+                parallel.agree_on_run("predict", batches)
             self._prepare_predict(batches.first())
             run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
+            if parallel is not None:
+                parallel.same_model()
+                parallel.take_callbacks(run)
             with run.run():
                 return predict_batches(self, batches, run)
 
@@ -419,26 +451,32 @@ class Trainer(Layer):
 
     def predict_on_batch(self, x: Any) -> Any:
         """Compute the outputs for one batch, as NumPy arrays, without callbacks."""
-        batch = self._one_batch((x, None, None), None, "predict_on_batch")
-        with self._preserving_run("predict"):
+        batch, parallel = self._one_batch((x, None, None), None, "predict_on_batch"), parallel_run(self)
+        if parallel is not None:
+            batch = parallel.part(batch)
+        with self._preserving_run("predict", parallel=parallel):
             self._prepare_predict(batch)
-            forward = self._predict_forward()
             with torch.no_grad():
-                outputs = forward(batch[0])
+                outputs = eager_step(self, self._plan, "predict")(batch)
+                if parallel is not None:
+                    rows = iter(parallel.gathered([outputs]))
+                    outputs = map_leaves(lambda _: next(rows), outputs)
         return map_leaves(as_numpy, outputs)
 
     def _on_batch(self, kind: str, data: Batch, class_weight: Any, return_dict: bool, reset: bool) -> Any:
         method = f"{kind}_on_batch"
         self._require_compiled(method)
-        batch = self._one_batch(data, class_weight, method)
-        with self._preserving_run(method):
+        batch, parallel = self._one_batch(data, class_weight, method), parallel_run(self)
+        if parallel is not None:
+            batch = parallel.part(batch)
+        with self._preserving_run(method, parallel=parallel):
             self._prepare(batch, method, host=data[:2])
+            if parallel is not None:
+                parallel.same_model()
             if reset:
                 self.reset_metrics()
             plan, training = self._plan, kind == "train"
-            own = self.train_step if training else self.test_step
-            name = f"{kind}_step"
-            eager = own_step(plan, name, own) if name in plan.overridden else make_step(plan, training)
+            eager = eager_step(self, plan, kind)
             if training:
                 switch_on(self)
             with (
@@ -446,7 +484,8 @@ class Trainer(Layer):
                 plan.graphs.stepping(self, plan, kind, eager, alone=False) as step,
             ):
                 result: Any = step(batch)
-        logs = dict(zip(result.names, result.read(), strict=True))
+            with nullcontext() if parallel is None else parallel.summed():
+                logs = dict(zip(result.names, result.read(), strict=True))
         return logs if return_dict else self._in_order(logs)
 
     def _one_batch(self, data: Batch, class_weight: Any, method: str) -> Batch:
@@ -634,7 +673,7 @@ class Trainer(Layer):
         return take_old_arguments(method, _arguments_of(method), kwargs) if kwargs else {}
 
     @contextmanager
-    def _running(self, method: str) -> Iterator[None]:
+    def _running(self, method: str, parallel: Parallel | None = None) -> Iterator[None]:
         """Enclose a run. One inside another leaves that one's mode, running values, requests and history as they were."""
         inside = self._enter_run(method)
         if not inside:
@@ -643,10 +682,16 @@ class Trainer(Layer):
         names = (*_REQUESTS, "stop_training", "history") if method == "fit" else _REQUESTS
         around = {name: getattr(self, name) for name in names} if inside else {}
         in_hook, self._in_hook = self._in_hook, False
+        around_parallel, self._parallel = self._parallel, parallel
         try:
-            with mode(self, self.training) if inside else nullcontext(), weights_cast_anew():
+            with (
+                mode(self, self.training) if inside else nullcontext(),
+                weights_cast_anew(),
+                nullcontext() if parallel is None else parallel.running(),
+            ):
                 yield
         finally:
+            self._parallel = around_parallel
             for metric, state in kept:
                 metric.set_state(state)
             for name, value in around.items():
@@ -697,10 +742,12 @@ class Trainer(Layer):
             return not runs
 
     @contextmanager
-    def _preserving_run(self, method: str, batches: Batches | None = None) -> Iterator[None]:
+    def _preserving_run(
+        self, method: str, batches: Batches | None = None, parallel: Parallel | None = None
+    ) -> Iterator[None]:
         """Enclose an evaluation or a prediction, which runs in inference mode and leaves the mode as it was."""
         try:
-            with self._running(method), mode(self, False):
+            with self._running(method, parallel), mode(self, False):
                 yield
         finally:
             if batches is not None:
@@ -929,7 +976,7 @@ class Trainer(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is in no run, even one that is made in a hook.
-        of_the_run = ("_runs", "_in_hook", "_layer_losses_kept")
+        of_the_run = ("_runs", "_in_hook", "_layer_losses_kept", "_parallel")
         return {key: value for key, value in super().__getstate__().items() if key not in of_the_run}
 
     # Devices and building ----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from oncue.metrics.metric import Metric
 from oncue.models.model import Model
 from oncue.nested import first_leaf, map_leaves
 from oncue.training.graph.replaced import being_traced
+from oncue.training.parallel import Parallel
 from oncue.training.plan import Plan
 from oncue.variable import torch_dtype
 from oncue.with_keras import keras_private
@@ -464,9 +465,9 @@ class KerasModel(Model, MeetsCallbacks):
         return self._by_keras or super()._measures_loss()
 
     @contextmanager
-    def _running(self, method: str) -> Iterator[None]:
+    def _running(self, method: str, parallel: Parallel | None = None) -> Iterator[None]:
         try:
-            with super()._running(method):
+            with super()._running(method, parallel):
                 yield
         finally:
             give_back(self._metric_pairs)

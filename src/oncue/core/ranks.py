@@ -1,0 +1,100 @@
+"""Ranks: which of the processes of a run this one is, and what they agree on. One process is the usual case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ASKED = ("stop", "signal", "time", "save")
+"""What a callback of any process may ask of all: to stop training, to end the run because of a signal, or because its time is
+over, and to save its state."""
+
+
+class Ranks:
+    """The processes of a run as a callback sees them: `self.ranks`. This class is a run of one process.
+
+    Each process runs the same callbacks in the same order, with the same logs at the end of an epoch. What only one of them
+    knows (a signal, the time, a file) becomes the same everywhere by `agree` and `broadcast`. Every process must come to the
+    same call: never call them where only some do.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        size: How many processes there are.
+
+    Example:
+        >>> ranks = Ranks()
+        >>> ranks.main, ranks.agree(False), ranks.broadcast(0.5)
+        (True, False, 0.5)
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def __init__(self) -> None:
+        self._asked: set[str] = set()
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and prints for all."""
+        return self.rank == 0
+
+    def agree(self, flag: bool) -> bool:
+        """Return whether any process says so; all must ask.
+
+        Args:
+            flag: What this process says.
+        """
+        return bool(flag)
+
+    def broadcast(self, value: Any) -> Any:
+        """Return what the main process says; all must ask.
+
+        Args:
+            value: What this process would say: anything that JSON can have.
+
+        Raises:
+            TypeError: When JSON can't have it.
+        """
+        return value
+
+    def ask(self, what: str) -> None:
+        """Ask something of all processes; they see it after the next step of training or batch of validation.
+
+        Unlike `agree` it can be called by one process alone, at any time.
+
+        Args:
+            what: One of `ASKED`.
+        """
+        self._asked.add(what)
+
+    def asked(self, what: str) -> bool:
+        """Return whether any process has asked for something, the same on all of them after the same step.
+
+        Args:
+            what: One of `ASKED`.
+        """
+        return what in self._asked
+
+    def settled(self, what: str) -> None:
+        """Take note that what was asked for is done.
+
+        Args:
+            what: One of `ASKED`.
+        """
+        self._asked.discard(what)
+
+
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Return whether torchrun, or anything that sets the same variables, has started this process as one of several.
+
+    Args:
+        environment: The variables of the environment.
+
+    Example:
+        >>> is_launched({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
+        True
+        >>> is_launched({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"})
+        False
+    """
+    named = all(environment.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    return named and environment["WORLD_SIZE"] != "1"

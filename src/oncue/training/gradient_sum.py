@@ -1,0 +1,105 @@
+"""GradientSum: the gradients of all processes, summed in few messages, with what processes ask of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from oncue.distribution.group import Group
+
+
+class GradientSum:
+    """Sums the gradients of parameters over processes, each as one flat tensor of its type.
+
+    Afterwards each `.grad` is a part of that tensor, so that nothing is copied back. A parameter that got no gradient on any
+    process has none afterwards; one that got it on some has their sum.
+
+    torch's `DistributedDataParallel` isn't used: it takes means where one process wouldn't (sums, masks, weights, fewer rows
+    at the end), wants a forward pass through itself, which a `train_step` of the user's doesn't make, and has no place for
+    what processes ask of each other.
+
+    Args:
+        parameters: The parameters.
+        extra: How many numbers ride along.
+        group: The processes.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], extra: int, group: Group) -> None:
+        self._parameters, self._group, self._extra = list(parameters), group, extra
+        self._flats: list[Tensor] = []
+        self._views: list[Tensor] = []
+        kinds = list(dict.fromkeys((p.dtype, p.device) for p in self._parameters))
+        views: dict[int, Tensor] = {}
+        for number, (dtype, device) in enumerate(kinds):
+            mine = [p for p in self._parameters if (p.dtype, p.device) == (dtype, device)]
+            # The numbers that ride along, and how many gradients are missing, follow the gradients of the first type.
+            length = sum(p.numel() for p in mine) + (extra + 1 if number == 0 else 0)
+            flat = torch.zeros(length, dtype=dtype, device=device)
+            place = 0
+            for parameter in mine:
+                view = flat[place : place + parameter.numel()]
+                # As the parameter lies in memory: the kernels of some optimizers go by that.
+                views[id(parameter)] = torch.as_strided(
+                    view, parameter.shape, _dense_strides(parameter), view.storage_offset()
+                )
+                place += parameter.numel()
+            self._flats.append(flat)
+        self._views = [views[id(p)] for p in self._parameters]
+        self._tail = self._flats[0][-(extra + 1) :] if self._flats else torch.zeros(extra + 1)
+
+    def suits(self, parameters: Sequence[Tensor]) -> bool:
+        """Return whether it was made for these parameters, as they are."""
+        mine = self._parameters
+        return len(parameters) == len(mine) and all(
+            a is b and a.dtype == v.dtype and a.device == v.device
+            for a, b, v in zip(parameters, mine, self._views, strict=True)
+        )
+
+    @torch.no_grad()
+    def __call__(self, numbers: Sequence[float], scale: float = 1.0) -> list[float]:
+        """Sum the gradients, in place of each `.grad`, and return the sums of the numbers.
+
+        Args:
+            numbers: The numbers of this process that ride along.
+            scale: What its gradients are multiplied with before.
+        """
+        present = [(view, p.grad) for view, p in zip(self._views, self._parameters, strict=True) if p.grad is not None]
+        missing = len(self._parameters) - len(present)
+        if missing:
+            torch._foreach_zero_([v for v, p in zip(self._views, self._parameters, strict=True) if p.grad is None])
+        if present:
+            views, gradients = zip(*present, strict=True)
+            torch._foreach_copy_(list(views), [_dense(gradient) for gradient in gradients])
+            if scale != 1.0:
+                torch._foreach_mul_(list(views), scale)
+        self._tail.copy_(torch.tensor([*numbers, float(missing)]))
+        for flat in self._flats:
+            self._group.sum_(flat)
+        if not self._flats:
+            self._group.sum_(self._tail)
+        *sums, lacking = self._tail.tolist()
+        have = [p.grad is not None for p in self._parameters]
+        if lacking:
+            # Rare: a layer that some batch doesn't use. All processes know that some gradient is missing somewhere.
+            have = [bool(count) for count in self._group.sum_numbers([float(one) for one in have])]
+        for parameter, view, gets in zip(self._parameters, self._views, have, strict=True):
+            parameter.grad = view if gets else None
+        return sums
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
+def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
+    """Return strides in the order of the tensor's own, without gaps."""
+    order = sorted(range(tensor.ndim), key=lambda axis: (tensor.stride(axis), -axis))
+    strides, step = [0] * tensor.ndim, 1
+    for axis in order:
+        strides[axis] = step
+        step *= tensor.shape[axis]
+    return tuple(strides)

@@ -1,0 +1,408 @@
+"""Parallel: a run of a model on several processes, each of which computes its rows of each batch."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from oncue.core.console import silenced
+from oncue.core.process import process
+from oncue.core.ranks import ASKED
+from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.row_share import RowShare, SharedBatches, rows_of
+from oncue.losses.reduction import Divisor
+from oncue.metrics.metric import Metric
+from oncue.nested import flatten
+from oncue.random_state import random_state, set_random_state
+from oncue.training.gradient_sum import GradientSum
+
+if TYPE_CHECKING:
+    from oncue.callbacks import CallbackList
+    from oncue.distribution.group import Group
+    from oncue.optimizers import Optimizer
+    from oncue.training.trainer import Trainer
+
+_EXTRA = ("stop", *ASKED)
+
+
+def parallel_run(model: Trainer) -> Parallel | None:
+    """Return what a run of a model on several processes needs; None for the usual run, on one.
+
+    Args:
+        model: The model.
+    """
+    if process.is_alone:
+        return None
+    # Nothing of it is imported by a process alone.
+    from oncue import distribution
+
+    group = distribution.training_group()
+    chosen = distribution.distribution()
+    return None if group is None else Parallel(model, group, chosen is None or chosen.auto_shard_dataset)
+
+
+class Parallel:
+    """A run on several processes: what is computed on each, and what is made equal on all.
+
+    Rows, learning rate, order and position are those of one process: a batch is that of the whole run, of which each process
+    takes its rows; the losses of all rows are divided by what one process would divide them by; gradients are summed before
+    they are clipped or used. So every process makes the update that one process would make.
+
+    Args:
+        model: The model.
+        group: The processes.
+        shards: Whether batches are those of the whole run; False where each process brings batches of its own.
+
+    Attributes:
+        group: The processes.
+        share: This process's rows of the batch that is being computed.
+    """
+
+    def __init__(self, model: Trainer, group: Group, shards: bool = True) -> None:
+        self._model, self.group, self._shards = model, group, shards
+        self.share = RowShare(group.rank, group.size)
+        self._gradients: GradientSum | None = None
+        self._counts: list[tuple[int, int]] = []
+        self._epoch = 0
+
+    # Data ----------------------------------------------------------------------------------------------------------
+
+    def batches(self, batches: Batches) -> Batches:
+        """Return batches of which this process gets its rows.
+
+        Args:
+            batches: The batches of the whole run, the same on all processes.
+        """
+        source = batches.source
+        own = isinstance(source, DataLoader) and isinstance(source.sampler, DistributedSampler)
+        if own or not self._shards:
+            return OwnBatches(batches, self.share, self.group)
+        return SharedBatches(batches, self.share)
+
+    def part(self, batch: Batch) -> Batch:
+        """Return this process's rows of a batch."""
+        return self.share.take(batch)
+
+    # Before the first step ---------------------------------------------------------------------------------------------
+
+    def _agree(self, fields: dict[str, Any]) -> None:
+        """Refuse a run whose processes were given different things, by name, as JSON can have them."""
+        from oncue.distribution import RanksDiverged
+
+        found = [json.loads(text) for text in self.group.gather_texts(json.dumps(fields, default=str))]
+        for name in fields:
+            for part, values in _parts([one.get(name) for one in found]):
+                other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
+                if other is not None:
+                    raise RanksDiverged(
+                        f"The processes of this run were given different {name.replace('_', ' ')}: of {part or name} process 0 "
+                        f"has {_brief(values[0])}, process {other} {_brief(values[other])}. {_ADVICE.get(name, _ADVICE[''])}"
+                    )
+
+    def same_random_state(self) -> None:
+        """Let all processes draw the same random numbers from here on: the order of samples, first weights."""
+        states = random_state(cuda=False)
+        sent = [states["torch"], *(torch.tensor(states[name][1].tolist()) for name in ("numpy", "python"))]
+        self.group.broadcast_(sent)
+        rest = self.group.broadcast(
+            {"numpy": [states["numpy"][0], *states["numpy"][2:]], "python": [states["python"][0], states["python"][2]]}
+        )
+        (kind, *others), (version, gauss) = rest["numpy"], rest["python"]
+        set_random_state(
+            {
+                "torch": sent[0],
+                "numpy": (kind, sent[1].numpy(), *others),
+                "python": (version, sent[2].tolist(), gauss),
+                "cuda": [],
+            }
+        )
+
+    def agree_on_run(self, method: str, batches: Batches, validation: Batches | None = None, **more: Any) -> None:
+        """Refuse a run whose processes were given different data or arguments.
+
+        Args:
+            method: Who was called.
+            batches: The data.
+            validation: The data of validation.
+            **more: Other arguments that must be equal.
+
+        Raises:
+            RanksDiverged: With the name of what differs.
+        """
+        fields: dict[str, Any] = {"calls": method, **more}
+        for name, one in (("data", batches), ("validation_data", validation)):
+            if one is None or isinstance(one, OwnBatches):
+                fields[name] = None if one is None else "its own"
+            else:
+                fields[name] = {"batches": one.num_batches, "rows of a batch": one.batch_size, **one.contents()}
+        self._agree(fields)
+
+    def same_model(self) -> None:
+        """Give the main process's weights and statistics to the models of all, and refuse models that differ otherwise.
+
+        Raises:
+            RanksDiverged: With the name of what differs.
+        """
+        model = self._model
+        tensors = [*model.named_parameters(), *model.named_buffers()]
+        optimizer = model.optimizer
+        self._agree(
+            {
+                "weights": [[name, list(one.shape), str(one.dtype), one.requires_grad] for name, one in tensors],
+                "optimizers": None
+                if optimizer is None
+                else [type(optimizer).__name__, int(optimizer.iterations), float(optimizer.learning_rate)],
+            }
+        )
+        with torch.no_grad():
+            self.group.broadcast_([tensor for _, tensor in tensors])
+
+    def take_callbacks(self, callbacks: CallbackList) -> None:
+        """Make the callbacks of a run those of one process of several; the others leave out what one writes for all."""
+        self._agree({"callbacks": [type(one).__name__ for one in callbacks.callbacks]})
+        callbacks.group = self.group
+        if not self.group.main:
+            callbacks.leave_out_writers()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Enclose the run: one process speaks for all, and the others are told when this one fails."""
+        try:
+            with nullcontext() if self.group.main else silenced():
+                yield
+        except BaseException as error:
+            self.group.failures.report(self._place(), error)
+            raise
+
+    def _place(self) -> str:
+        history = self._model.history
+        progress = None if history is None or history._run is None else history._run.progress
+        where = "" if progress is None or progress.epoch is None else f", epoch {progress.epoch}"
+        return f"process {self.group.rank}{where}, batch {self.share.index}"
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take note of the epoch, from which noise is drawn."""
+        self._epoch = epoch
+
+    # A step --------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def own_noise(self) -> Iterator[None]:
+        """Draw random numbers of this process's own in the block, such as masks of dropout.
+
+        They follow from the seed of the run, the epoch, the batch and the process, so that a resumed run draws them again. All
+        else draws the same numbers on all processes.
+        """
+        kept = torch.get_rng_state()
+        seed = zlib.crc32(f"{torch.initial_seed()} {self._epoch} {self.share.index} {self.share.rank}".encode())
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(kept)
+
+    def part_of(self, divisor: Divisor) -> float | Tensor:
+        """Return what a loss of this process's rows counts for in the loss of the batch.
+
+        Args:
+            divisor: What the sum of its rows' losses was divided by.
+        """
+        if isinstance(divisor, Tensor):
+            own = divisor.detach() * float(self.share.rows > 0)
+            total = self.group.sum_(own.clone())
+            return torch.where(total == 0, torch.zeros_like(total), own / total)
+        return self.share.fraction if divisor == "rows" else float(self.share.rows > 0)
+
+    def sum_gradients(self, parameters: Sequence[Tensor], scale: float = 1.0) -> None:
+        """Sum the gradients of all processes, and learn what any of them asks for.
+
+        Args:
+            parameters: The parameters, the same on all.
+            scale: What this process's gradients are multiplied with before.
+        """
+        if self._gradients is None or not self._gradients.suits(parameters):
+            self._gradients = GradientSum(parameters, len(_EXTRA), self.group)
+        self._answer(self._gradients(self._questions(), scale))
+
+    def _questions(self) -> list[float]:
+        return [float(bool(self._model.stop_training)), *self.group.questions()]
+
+    def _answer(self, sums: Sequence[float]) -> None:
+        if sums[0]:
+            self._model.stop_training = True
+        self.group.answer(sums[1:])
+        self._stops = bool(sums[0])
+
+    _stops = False
+
+    def ask_all(self) -> None:
+        """Learn what any process asks for, where no gradients are summed."""
+        self._answer(self.group.sum_numbers(self._questions()))
+
+    def ends(self, kind: str) -> Callable[[], bool]:
+        """Return the function that says after a batch whether the pass ends there, the same on all processes.
+
+        Args:
+            kind: "train", "test" or "predict".
+        """
+        model, flag = self._model, {"test": "stop_evaluating", "predict": "stop_predicting"}.get(kind)
+        if flag is None:
+            return lambda: self._stops
+
+        def ends() -> bool:
+            if self.group.agree(getattr(model, flag)):
+                setattr(model, flag, True)
+                return True
+            return False
+
+        return ends
+
+    @contextmanager
+    def summing(self, optimizer: Optimizer | None) -> Iterator[None]:
+        """Let an optimizer sum gradients itself in the block, before each update that code of the user's makes."""
+        if optimizer is None:
+            yield
+            return
+        optimizer.sums_gradients = lambda parameters: self.sum_gradients(parameters, self.share.fraction)
+        try:
+            yield
+        finally:
+            optimizer.sums_gradients = None
+
+    # Values ----------------------------------------------------------------------------------------------------------------
+
+    def _metrics(self) -> list[Metric]:
+        return [metric for _, metric in self._model._plan.named_metrics(self._model)]
+
+    def sum_metrics(self) -> None:
+        """Replace what metrics have gathered on this process by what all have, and learn what any process asks for."""
+        variables = list({id(one): one for metric in self._metrics() for one in metric.variables}.values())
+        parts = [
+            torch.as_tensor(variable.peek(), dtype=torch.float64).detach().cpu().reshape(-1) for variable in variables
+        ]
+        kinds = [variable.aggregation for variable in variables]
+        for part, kind in zip(parts, kinds, strict=True):
+            if kind not in ("sum", "mean") and not self.group.main:
+                part.zero_()
+        questions = self._questions()
+        flat = torch.cat([torch.tensor(questions, dtype=torch.float64), *parts])
+        self.group.sum_(flat)
+        self._answer(flat[: len(questions)].tolist())
+        place = len(questions)
+        for variable, part, kind in zip(variables, parts, kinds, strict=True):
+            summed = flat[place : place + len(part)]
+            place += len(part)
+            variable.take(summed / self.group.size if kind == "mean" else summed)
+
+    @contextmanager
+    def summed(self) -> Iterator[None]:
+        """Let metrics have what all processes have gathered, in the block; afterwards each goes on with its own."""
+        kept = [(metric, metric.get_state()) for metric in self._metrics()]
+        self.sum_metrics()
+        try:
+            yield
+        finally:
+            for metric, state in kept:
+                metric.set_state(state)
+
+    # Predictions -----------------------------------------------------------------------------------------------------------
+
+    def count_rows(self) -> None:
+        """Take note of how many rows of the last batch are this process's own, and of how many there are."""
+        self._counts.append((self.share.rows, self.share.total))
+
+    def gathered(self, parts: list[Any]) -> list[Tensor]:
+        """Return all rows that all processes have predicted, in their order, for each output.
+
+        Args:
+            parts: What this process has predicted for each batch.
+        """
+        counts, self._counts = self._counts, []
+        totals = [total for _, total in counts]
+        leaves = []
+        for pieces in zip(*(flatten(part) for part in parts), strict=True):
+            own = torch.cat([piece[:rows] for piece, (rows, _) in zip(pieces, counts, strict=True)])
+            leaves.append(self._gathered(own, totals))
+        return leaves
+
+    def _gathered(self, own: Tensor, totals: list[int]) -> Tensor:
+        bounds = [[self.share.bounds(total, rank) for rank in range(self.group.size)] for total in totals]
+        lengths = [
+            sum(end - begin for begin, end in (batch[rank] for batch in bounds)) for rank in range(self.group.size)
+        ]
+        rows = own.detach().contiguous()
+        width = rows.shape[1:].numel() * rows.element_size()
+        padded = torch.zeros(max(lengths), width or 1, dtype=torch.uint8, device=rows.device)
+        if rows.numel():
+            padded[: len(rows)] = rows.reshape(len(rows), -1).view(torch.uint8)
+        found = [part[:length] for part, length in zip(self.group.gather(padded), lengths, strict=True)]
+        places = [0] * self.group.size
+        ordered = []
+        for batch in bounds:
+            for rank, (begin, end) in enumerate(batch):
+                ordered.append(found[rank][places[rank] : places[rank] + end - begin])
+                places[rank] += end - begin
+        joined = torch.cat(ordered)
+        return joined.reshape(-1).view(rows.dtype).reshape(len(joined), *rows.shape[1:])
+
+
+class OwnBatches(SharedBatches):
+    """Batches that each process brings itself, of which it takes all rows."""
+
+    def __init__(self, batches: Batches, share: RowShare, group: Group) -> None:
+        super().__init__(batches, share)
+        batches.give_rows(None)
+        self._group = group
+
+    def _shared(self, one_pass: Iterator[Batch], start: int) -> Iterator[Batch]:
+        from oncue.distribution import RanksDiverged
+
+        share, index = self.share, start
+        while True:
+            batch = next(one_pass, None)
+            rows = 0 if batch is None else rows_of(batch)
+            total, having = self._group.sum_numbers([rows, batch is not None])
+            if 0 < having < share.size:
+                whose = "this" if batch is None else "another"
+                raise RanksDiverged(
+                    f"After {index} batches {whose} process has none left: batches that each process brings itself must be "
+                    "equally many. Use a DistributedSampler, or "
+                    "`steps_per_epoch`."
+                )
+            if batch is None:
+                return
+            share.rows, share.total, share.index = rows, int(total), index
+            index += 1
+            yield batch
+
+    def first(self) -> Batch:
+        """Return the source's first batch."""
+        return self.batches.first()
+
+
+_ADVICE = {
+    "": "Start the same script, with the same arguments, on all processes.",
+    "data": "Let all processes make or read the same data: call `keras.utils.set_random_seed(0)` before data are drawn, or "
+    "choose `keras.distribution.DataParallel(auto_shard_dataset=False)` where each process is to bring its own.",
+}
+
+
+def _parts(values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Give what is to be compared, by name: of dicts what all have, because not all may have looked at the same rows."""
+    if all(isinstance(value, dict) for value in values):
+        names = [name for name in values[0] if all(name in value for value in values)]
+        yield from ((name, [value[name] for value in values]) for name in names)
+    else:
+        yield "", values
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,324 @@
+"""Runs that come out the same on any number of processes: each function trains something, and returns what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import oncue as keras
+from oncue import layers
+
+ROWS = 53
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(ROWS, 6)).astype("float32")
+Y = RNG.normal(size=(ROWS, 1)).astype("float32")
+LABELS = RNG.integers(0, 3, size=ROWS)
+WEIGHTS = RNG.uniform(0.1, 2.0, size=ROWS).astype("float32")
+
+
+def mlp(outputs: int = 1, activation: str | None = None, **options: Any) -> keras.Sequential:
+    keras.utils.set_random_seed(3)
+    return keras.Sequential(
+        [
+            layers.Input((6,)),
+            layers.Dense(5, activation="tanh", **options),
+            layers.Dense(outputs, activation=activation),
+        ]
+    )
+
+
+def trained(model: Any, x: Any, y: Any = None, **options: Any) -> dict[str, Any]:
+    """Train a compiled model, and return its history, weights, predictions and measures."""
+    options = {"epochs": 2, "verbose": 0, **options}
+    if not any(name in options for name in ("steps_per_epoch", "batch_size")) and y is not None:
+        options["batch_size"] = 8
+    history = model.fit(x, y, **options)
+    return {"history": history.history, **state_of(model)}
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    """Return a model's weights, and what it predicts and measures."""
+    return {"weights": [weight.tolist() for weight in model.get_weights()]}
+
+
+def arrays(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse", metrics=["mae"])
+    found = trained(model, X, Y, validation_split=0.2, epochs=3)
+    found["predicted"] = model.predict(X, batch_size=7, verbose=0).tolist()
+    found["measured"] = model.evaluate(X, Y, batch_size=7, verbose=0, return_dict=True)
+    return found
+
+
+def few_rows(folder: Path) -> dict[str, Any]:
+    """Batches with fewer rows than there are processes."""
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    found = trained(model, X[:5], Y[:5], batch_size=2, validation_data=(X[:1], Y[:1]))
+    found["predicted"] = model.predict(X[:3], batch_size=2, verbose=0).tolist()
+    return found
+
+
+def sample_weights(folder: Path) -> dict[str, Any]:
+    model = mlp(3, "softmax")
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        weighted_metrics=["accuracy"],
+    )
+    return trained(model, X, LABELS, sample_weight=WEIGHTS)
+
+
+def class_weights(folder: Path) -> dict[str, Any]:
+    model = mlp(3, "softmax")
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return trained(model, X, LABELS, class_weight={0: 1.0, 1: 5.0, 2: 0.2})
+
+
+def mean_by_weights(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"))
+    return trained(model, X, Y, sample_weight=WEIGHTS)
+
+
+def summed_losses(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.01), keras.losses.MeanSquaredError(reduction="sum"), metrics=["mae"])
+    return trained(model, X, Y)
+
+
+def ignored_classes(folder: Path) -> dict[str, Any]:
+    model = mlp(3)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2)
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    return trained(model, X, LABELS)
+
+
+def torch_losses(folder: Path) -> dict[str, Any]:
+    """The mean of this one divides by the weights of the labels."""
+    model = mlp(3)
+    model.compile(
+        keras.optimizers.SGD(0.1), torch.nn.CrossEntropyLoss(weight=torch.tensor([0.2, 1.0, 3.0]), ignore_index=1)
+    )
+    return trained(model, X, LABELS)
+
+
+def masks(folder: Path) -> dict[str, Any]:
+    keras.utils.set_random_seed(3)
+    tokens = np.random.default_rng(1).integers(1, 9, size=(ROWS, 7))
+    tokens[np.arange(7)[None] >= np.random.default_rng(2).integers(1, 8, size=ROWS)[:, None]] = 0
+    model = keras.Sequential(
+        [layers.Embedding(9, 4, mask_zero=True), layers.LSTM(5, return_sequences=True), layers.Dense(1)]
+    )
+    model.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"], weighted_metrics=["mse"])
+    return trained(model, tokens, np.sin(tokens)[..., None].astype("float32"))
+
+
+def penalties(folder: Path) -> dict[str, Any]:
+    model = mlp(
+        kernel_regularizer="l2", activity_regularizer=keras.regularizers.L1(0.01), kernel_constraint="unit_norm"
+    )
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return trained(model, X, Y)
+
+
+def several_outputs(folder: Path) -> dict[str, Any]:
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,), name="features")
+    hidden = layers.Dense(5, activation="tanh")(inputs)
+    model = keras.Model(inputs, {"a": layers.Dense(1, name="a")(hidden), "b": layers.Dense(3, name="b")(hidden)})
+    model.compile(
+        keras.optimizers.SGD(0.05),
+        {"a": "mse", "b": keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        loss_weights={"a": 0.3, "b": 2.0},
+        metrics={"a": ["mae"], "b": ["accuracy"]},
+    )
+    found = trained(model, {"features": X}, {"a": Y, "b": LABELS})
+    found["predicted"] = {name: one.tolist() for name, one in model.predict({"features": X}, verbose=0).items()}
+    return found
+
+
+def clipped(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.AdamW(0.01, global_clipnorm=0.1), "mse")
+    return trained(model, X, Y)
+
+
+def averaged(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=3), "mse")
+    return trained(model, X, Y)
+
+
+def accumulated(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=3, clipnorm=0.5), "mse")
+    return trained(model, X, Y)
+
+
+def scheduled(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.RMSprop(keras.optimizers.schedules.ExponentialDecay(0.01, 3, 0.5)), "mse")
+    return trained(model, X, Y)
+
+
+def scaled_losses(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=64.0), "mse")
+    return trained(model, X, Y)
+
+
+def batch_normalization(folder: Path) -> dict[str, Any]:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(5), layers.BatchNormalization(), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return trained(model, X, Y, validation_split=0.2)
+
+
+def torch_batch_normalization(folder: Path) -> dict[str, Any]:
+    torch.manual_seed(3)
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.BatchNorm1d(5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    model = keras.Model(module)
+    model.compile(torch.optim.SGD(module.parameters(), 0.05), "mse")
+    return {**trained(model, X, Y), "buffers": [one.tolist() for one in module.buffers()]}
+
+
+def many_metrics(folder: Path) -> dict[str, Any]:
+    model = mlp(1, "sigmoid")
+    names = [
+        "AUC",
+        "Precision",
+        "Recall",
+        "BinaryAccuracy",
+        "MeanSquaredError",
+        "R2Score",
+        "F1Score",
+        "PearsonCorrelation",
+    ]
+    model.compile(
+        keras.optimizers.SGD(0.1), "binary_crossentropy", metrics=[getattr(keras.metrics, name)() for name in names]
+    )
+    return trained(model, X, (LABELS > 0).astype("float32")[:, None], validation_split=0.3)
+
+
+def indexed_data(folder: Path) -> dict[str, Any]:
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return trained(model, data, batch_size=8)
+
+
+def loaders(folder: Path) -> dict[str, Any]:
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return trained(model, torch.utils.data.DataLoader(data, 8, shuffle=True), validation_data=(X[:9], Y[:9]))
+
+
+def generators(folder: Path) -> dict[str, Any]:
+    def batches() -> Any:
+        while True:
+            for at in range(0, ROWS, 8):
+                yield X[at : at + 8], Y[at : at + 8]
+
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return trained(model, batches(), steps_per_epoch=5)
+
+
+class Doubled(keras.Sequential):
+    def train_step(self, data: Any) -> Any:
+        x, y = data
+        self.zero_grad()
+        y_pred = self(x, training=True)
+        loss = self.compute_loss(x, y, y_pred) * 2.0
+        loss.backward()
+        variables = self.trainable_variables
+        self.optimizer.apply([variable.grad for variable in variables], variables)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=len(x))
+            else:
+                metric.update_state(y, y_pred)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+def own_steps(folder: Path) -> dict[str, Any]:
+    keras.utils.set_random_seed(3)
+    model = Doubled([layers.Input((6,)), layers.Dense(5, kernel_regularizer="l2"), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    return trained(model, X, Y)
+
+
+def single_batches(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    losses = [model.train_on_batch(X[at : at + 8], Y[at : at + 8], reset_metrics=at == 0) for at in range(0, 40, 8)]
+    return {
+        **state_of(model),
+        "losses": losses,
+        "measured": model.test_on_batch(X[:9], Y[:9]),
+        "predicted": model.predict_on_batch(X[:3]).tolist(),
+    }
+
+
+def decisions(folder: Path) -> dict[str, Any]:
+    """Callbacks decide the same everywhere, and one process writes."""
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.3), "mse")
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=2, restore_best_weights=True)
+    found = trained(
+        model,
+        X,
+        Y,
+        epochs=12,
+        validation_split=0.3,
+        callbacks=[
+            keras.callbacks.ReduceLROnPlateau("val_loss", patience=1),
+            stop,
+            keras.callbacks.CSVLogger(folder / "log.csv"),
+            keras.callbacks.ModelCheckpoint(folder / "best.keras", save_best_only=True),
+            keras.callbacks.TensorBoard(folder / "events"),
+        ],
+    )
+    return {
+        **found,
+        "best": stop.best,
+        "stopped": stop.stopped_epoch,
+        "decided": [
+            (entry.epoch, entry.kind) for entry in model.history.journal if entry.kind in ("stop", "learning_rate")
+        ],
+    }
+
+
+RUNS = [
+    arrays,
+    few_rows,
+    sample_weights,
+    class_weights,
+    mean_by_weights,
+    summed_losses,
+    ignored_classes,
+    torch_losses,
+    masks,
+    penalties,
+    several_outputs,
+    clipped,
+    averaged,
+    accumulated,
+    scheduled,
+    scaled_losses,
+    batch_normalization,
+    torch_batch_normalization,
+    many_metrics,
+    indexed_data,
+    loaders,
+    generators,
+    own_steps,
+    single_batches,
+    decisions,
+]

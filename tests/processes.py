@@ -1,0 +1,108 @@
+"""Runs functions in several processes that train together, as torchrun starts them, and returns what each process found.
+
+python tests/processes.py MODULE NAME... RESULT    # what each process runs, with torchrun's variables in its environment
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """Return what torchrun puts into the environment of a process."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def start(command: list[str], size: int, **environment: str) -> list[subprocess.Popen[str]]:
+    """Start a command in several processes that find each other."""
+    port = free_port()
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    return [
+        subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": paths, **variables(rank, size, port), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> list[tuple[int, str, str]]:
+    """Wait for processes, and return the exit status and both outputs of each; those that take too long are killed."""
+    try:
+        outputs = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def run_together(
+    module: str, names: list[str], size: int, folder: Path, seconds: float = 240.0
+) -> list[dict[str, Any]]:
+    """Run functions of a module in several processes, one after the other.
+
+    Args:
+        module: The module, on the path of the tests.
+        names: The functions; each is given a folder of its own, and returns what JSON can have.
+        size: How many processes.
+        folder: An empty folder for results and for files of the functions.
+        seconds: After how long the processes are killed.
+
+    Returns:
+        For each process, what each function returned, by name.
+    """
+    command = [sys.executable, __file__, module, *names, str(folder)]
+    ended = finish(start(command, size), seconds)
+    for rank, (status, _, errors) in enumerate(ended):
+        assert status == 0, f"process {rank} of {size} ended with {status}:\n{errors[-4000:]}"
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
+
+
+def _main() -> None:
+    module, *names, folder = sys.argv[1:]
+    import torch
+
+    torch.set_num_threads(1)
+    functions = importlib.import_module(module)
+    found = {}
+    for name in names:
+        own = Path(folder) / name
+        own.mkdir(exist_ok=True)
+        try:
+            found[name] = getattr(functions, name)(own)
+        except BaseException:
+            print(f"in {name}:", file=sys.stderr)
+            traceback.print_exc()
+            raise
+    (Path(folder) / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    _main()
