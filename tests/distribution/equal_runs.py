@@ -31,7 +31,7 @@ def mlp(outputs: int = 1, activation: str | None = None, **options: Any) -> kera
 
 
 def trained(model: Any, x: Any, y: Any = None, **options: Any) -> dict[str, Any]:
-    """Train a compiled model, and return its history, weights, predictions and measures."""
+    """Train a compiled model, and return its history and weights."""
     options = {"epochs": 2, "verbose": 0, **options}
     if not any(name in options for name in ("steps_per_epoch", "batch_size")) and y is not None:
         options["batch_size"] = 8
@@ -40,7 +40,7 @@ def trained(model: Any, x: Any, y: Any = None, **options: Any) -> dict[str, Any]
 
 
 def state_of(model: Any) -> dict[str, Any]:
-    """Return a model's weights, and what it predicts and measures."""
+    """Return a model's weights."""
     return {"weights": [weight.tolist() for weight in model.get_weights()]}
 
 
@@ -197,10 +197,11 @@ def many_metrics(folder: Path) -> dict[str, Any]:
         "MeanSquaredError",
         "R2Score",
         "F1Score",
-        "PearsonCorrelation",
     ]
     model.compile(
-        keras.optimizers.SGD(0.1), "binary_crossentropy", metrics=[getattr(keras.metrics, name)() for name in names]
+        keras.optimizers.SGD(0.1),
+        "binary_crossentropy",
+        metrics=[getattr(keras.metrics, name)(name=name) for name in names],
     )
     return trained(model, X, (LABELS > 0).astype("float32")[:, None], validation_split=0.3)
 

@@ -108,11 +108,13 @@ class TorchLoss(Loss):
         value = self(y_true, y_pred, sample_weight)
         if self.reduction == "sum":
             return value, "nothing"
-        if not isinstance(self.module, _CLASS_LABELS):
-            return value, "rows"
         y_pred = as_tensor(y_pred, "y_pred")
         labels = self._target(as_tensor(y_true, "y_true", device=y_pred.device), y_pred)
-        return value, "rows" if labels.is_floating_point() else self._counted(labels, value.dtype)
+        if not isinstance(self.module, _CLASS_LABELS) or labels.is_floating_point():
+            return value, "rows"
+        counted = self._counted(labels, value.dtype)
+        # Where no label counts, torch's mean is 0 / 0.
+        return torch.where(counted == 0, (y_pred * 0).sum(), value), counted
 
     def _target(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if isinstance(self.module, _CLASS_LABELS):

@@ -139,7 +139,7 @@ class _Normalize(torch.autograd.Function):
         deviation = torch.rsqrt(variance + eps)
         output = centred * deviation.view(shape)
         ctx.save_for_backward(output, deviation, count)
-        ctx.parallel, ctx.axes, ctx.shape = parallel, axes, shape
+        ctx.parallel, ctx.axes, ctx.shape, ctx.own = parallel, axes, shape, own
         ctx.mark_non_differentiable(mean, variance, count)
         return output, mean, variance, count
 
@@ -149,7 +149,8 @@ class _Normalize(torch.autograd.Function):
         sums = torch.stack([grad.sum(ctx.axes), (grad * output).sum(ctx.axes)])
         ctx.parallel.group.sum_(sums)
         first, second = (part.view(ctx.shape) / count for part in sums)
-        return (grad - first - output * second) * deviation.view(ctx.shape), None, None
+        # A row that only runs along has no part in the mean and the variance.
+        return (grad - first - output * second) * deviation.view(ctx.shape) * ctx.own, None, None
 
 
 class _Sum(torch.autograd.Function):
