@@ -171,7 +171,7 @@ ROOMS = {
         "regularizers seeded_mask torch_private variable"
     ),
     # A run.
-    "plots": "",
+    "plots": "core",
     "checkpoints": "core",
     "tensorboard": "core torch_private",
     "callbacks": "checkpoints core legacy plots tensorboard",
@@ -190,7 +190,9 @@ ROOMS = {
         "checkpoints core feeding layers losses metrics models nested optimizers saving torch_private training variable"
     ),
     "datasets": "core utils",
-    "cli": "checkpoints plots",
+    "report": "core plots",
+    "cli": "checkpoints core plots report saving",
+    "__main__": "cli",
 }
 """Which rooms each room may look into, all of them above it: so there is no cycle. docs/architecture.md says why."""
 
@@ -252,9 +254,11 @@ def test_callbacks_do_not_import_each_other() -> None:
     concrete = {kind.__module__ for kind in public if isinstance(kind, type) and issubclass(kind, callbacks.Callback)}
     concrete.discard(callbacks.Callback.__module__)
     assert len(concrete) > 10
+    # It is made of others.
+    assert _imported("oncue.callbacks.run_folder") & concrete
     assert not {
         f"{module} imports {name}"
-        for module in concrete
+        for module in concrete - {"oncue.callbacks.run_folder"}
         for name in _imported(module, inside_functions=True)
         if name.rpartition(".")[0] in concrete or name in concrete
     }

@@ -104,5 +104,5 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", str(tmp_path / "log.csv"), "-o", str(picture)]) == 0
     assert picture.stat().st_size > 10_000
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    assert main(["plot", str(tmp_path / "other.csv")]) == 1
+    assert main(["plot", str(tmp_path / "other.csv")]) == 2
     assert "column 'epoch'" in capsys.readouterr().err

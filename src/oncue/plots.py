@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from oncue.core.run_record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def plot(
         1
     """
     Figure = _figure_class()
-    panels = _panels(values)
+    panels = panels_of(values)
     if not panels or not epochs:
         raise ValueError("There is nothing to draw: the history has no numbers.")
     columns = min(len(panels), 3)
@@ -96,23 +97,33 @@ def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> 
     Raises:
         ValueError: If the file is not a log of epochs.
     """
-    with open(filename, newline="", encoding="utf-8") as file:
-        header = file.readline()
-        if separator is None:
-            separator = max(",\t;|", key=header.count)
-        file.seek(0)
-        rows = [row for row in csv.reader(file, delimiter=separator) if row]
-    if len(rows) < 2 or "epoch" not in rows[0]:
-        raise ValueError(
-            f"`{os.fspath(filename)}` is not a log of epochs: it needs a column 'epoch' and a row of values."
-        )
-    columns = {
-        name: [_value(row[index]) if index < len(row) else None for row in rows[1:]]
-        for index, name in enumerate(rows[0])
-    }
-    numbers = columns.pop("epoch")
-    epochs = [index + 1 if number is None else int(number) + 1 for index, number in enumerate(numbers)]
+    record = RunRecord.of_csv(filename, separator)
+    epochs = [epoch + 1 for epoch in record.epochs]
+    columns = aligned(record.epochs, record.history, record.logged_in)
     return plot(epochs, columns, _rate_cuts(epochs, columns.get("learning_rate")))
+
+
+def plot_run(
+    epochs: Sequence[int],
+    history: Mapping[str, Sequence[Any]],
+    logged_in: Mapping[str, Sequence[int]],
+    entries: Sequence[Entry],
+    title: str | None = None,
+) -> Figure:
+    """Draw the curves of a run, with what was decided in it.
+
+    Args:
+        epochs: The indices of the epochs.
+        history: The logged values by name.
+        logged_in: The epochs in which each name was logged.
+        entries: The decisions.
+        title: A title.
+
+    Raises:
+        ValueError: If there is nothing to draw.
+        ImportError: If matplotlib is not installed; the message names the extra.
+    """
+    return plot([epoch + 1 for epoch in epochs], aligned(epochs, history, logged_in), events_of(entries), title)
 
 
 def events_of(entries: Sequence[Entry]) -> list[Event]:
@@ -149,7 +160,52 @@ def aligned(
     return table
 
 
-def _panels(values: Mapping[str, Sequence[float | None]]) -> list[str]:
+@dataclass(frozen=True)
+class Scale:
+    """How values are laid out along an axis.
+
+    Args:
+        kind: "linear" or "log".
+        low: The least value that is shown.
+        high: The greatest.
+        cut: How many values lie outside, which would leave no room for all others.
+    """
+
+    kind: str
+    low: float
+    high: float
+    cut: int = 0
+
+
+def scale_of(values: Sequence[float]) -> Scale:
+    """Return the scale on which most of the values can be told apart.
+
+    Args:
+        values: Finite values.
+
+    Example:
+        >>> scale_of([1.0, 0.5, 0.01]).kind
+        'log'
+        >>> scale_of([0.1] + [0.95 + 0.0001 * step for step in range(99)])
+        Scale(kind='linear', low=0.94..., high=0.9..., cut=1)
+    """
+    if not values:
+        return Scale("linear", 0.0, 1.0)
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    if low > 0 and high / low > 20:
+        return Scale("log", low, high)
+    edge = len(ordered) // 50
+    inner = ordered[edge], ordered[-1 - edge]
+    span = inner[1] - inner[0]
+    if edge and span > 0 and (high > inner[1] + 3 * span or low < inner[0] - 3 * span):
+        low, high = inner[0] - 0.1 * span, inner[1] + 0.1 * span
+        return Scale("linear", low, high, sum(not low <= value <= high for value in ordered))
+    return Scale("linear", low, high)
+
+
+def panels_of(values: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """Return the names of what is drawn: values without their `val_`, the loss first, the learning rate last."""
     numeric = [name for name, column in values.items() if any(value is not None for value in column)]
     plain = dict.fromkeys(name.removeprefix("val_") for name in numeric)
     first = [name for name in ("loss",) if name in plain]
@@ -178,8 +234,11 @@ def _draw(
             axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.6 if few else 1.1, **style)
             finite += [value for _, value in points]
     marked = _mark(axes, events)
-    if finite and min(finite) > 0 and max(finite) / min(finite) > 20:
-        axes.set_yscale("log")
+    scale = scale_of(finite)
+    axes.set_yscale(scale.kind)
+    if scale.cut:
+        axes.set_ylim(scale.low, scale.high)
+        axes.annotate(f"{scale.cut} values outside", (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=7)
     if finite and min(finite) == max(finite) > 0:
         axes.set_ylim(0, 2 * finite[0])
     axes.set_title(name.replace("_", " "), loc="left", fontsize=11)

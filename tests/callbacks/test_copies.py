@@ -34,6 +34,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "CSVLogger": lambda folder: built_in.CSVLogger(folder / "log.csv"),
     "EarlyStopping": lambda folder: built_in.EarlyStopping("loss", restore_best_weights=True),
     "History": lambda folder: built_in.History(),
+    "JournalLogger": lambda folder: built_in.JournalLogger(folder / "journal.jsonl"),
     "LambdaCallback": lambda folder: built_in.LambdaCallback(on_epoch_end=nothing),
     "LearningRateScheduler": lambda folder: built_in.LearningRateScheduler(rate),
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(
@@ -43,6 +44,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "ProgbarLogger": lambda folder: built_in.ProgbarLogger(),
     "ReduceLROnPlateau": lambda folder: built_in.ReduceLROnPlateau("loss"),
     "RemoteMonitor": lambda folder: built_in.RemoteMonitor(),
+    "RunFolder": lambda folder: built_in.RunFolder(folder / "run", resume=True),
     "SwapEMAWeights": lambda folder: built_in.SwapEMAWeights(),
     "TensorBoard": lambda folder: built_in.TensorBoard(folder / "logs"),
     "TerminateOnNaN": lambda folder: built_in.TerminateOnNaN(action="rollback"),

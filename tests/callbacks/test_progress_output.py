@@ -163,7 +163,15 @@ def test_a_lost_stdout_does_not_end_training(
     assert ("can't be written" in caplog.text) == (kind != "no stdout")
 
 
-def on_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+def on_terminal(
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    metrics: Any = ("mae",),
+    callbacks: Any = None,
+    epochs: int = 1,
+    validation_data: Any = None,
+    **environment: str,
+) -> str:
     """Train with a pseudo-terminal as stdout, slowly enough to see a bar move, and return all that was written there."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -173,7 +181,9 @@ def on_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, **environment: st
     with os.fdopen(theirs, "w", encoding="utf-8") as stream:
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", stream)
-            fit(verbose=1, callbacks=[slow])
+            made = model(metrics)
+            options = {"epochs": epochs, "validation_data": validation_data, "callbacks": callbacks or [slow]}
+            made.fit(X, Y, batch_size=10, verbose=1, **options)
         # What was written fits into the buffer of a terminal, which hands it out in parts.
         written = b""
         while select.select([ours], [], [], 0.2)[0]:
@@ -230,19 +240,66 @@ def test_a_dumb_terminal_is_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not CONTROL.search(on_terminal(80, monkeypatch, TERM="dumb").replace("\r\n", "\n"))
 
 
-def test_a_notebook_is_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_has_one_output_that_is_updated(monkeypatch: pytest.MonkeyPatch) -> None:
     class OutStream(io.StringIO):
         """As ipykernel's, which is no terminal."""
 
-    kernel = types.ModuleType("ipykernel.iostream")
+    shown: list[str] = []
+    made: list[object] = []
+
+    class Output:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            shown.append(content["text/plain"])
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Output:
+        made.append(Output())
+        shown.append(content["text/plain"])
+        return made[-1]  # type: ignore[return-value]
+
+    kernel, shell = types.ModuleType("ipykernel.iostream"), types.ModuleType("IPython.display")
     kernel.OutStream = OutStream  # type: ignore[attr-defined]
+    shell.display = display  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ipykernel.iostream", kernel)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", shell)
     cell = OutStream()
     monkeypatch.setattr(sys, "stdout", cell)
-    fit(verbose=1, callbacks=[oncue.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.06))])
-    assert cell.getvalue().count("\r") > 2
+    slow = oncue.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.06))
+    fit(epochs=2, verbose=1, callbacks=[slow])
+    assert len(made) == 1 and len(shown) > 4 and shown[-1] == "" and "loss: 1.0000" in shown[0]
+    # What stays is printed, as in a pipe.
+    assert not CONTROL.search(cell.getvalue()) and len(cell.getvalue().splitlines()) == 4
     # What a cell sends elsewhere is none.
     elsewhere = io.StringIO()
     monkeypatch.setattr(sys, "stdout", elsewhere)
     fit(verbose=1)
-    assert elsewhere.getvalue() and not CONTROL.search(elsewhere.getvalue())
+    assert elsewhere.getvalue() and not CONTROL.search(elsewhere.getvalue()) and len(made) == 1
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_values_are_there_on_every_terminal_while_the_bar_moves(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    written = on_terminal(columns, monkeypatch, metrics=["mae", "accuracy"]).replace("\r\n", "\n")
+    first = written.split("\n")[0]
+    drawings = [part.rstrip() for part in first.split("\r")[1:]]
+    assert len(drawings) > 2 and all(len(drawing) < columns for drawing in drawings)
+    for drawing in drawings[:-1]:
+        # The loss first, and all values.
+        assert re.search(r" l\w*:? 1(\.0000)? .*a\w*:? 0(\.0000e\+00)? .*m\w*:? 1(\.0000)?$", drawing), drawing
+    assert ("━" * 20 in drawings[0]) == (columns >= 120) and ("loss: 1.0000" in drawings[0]) == (columns > 40)
+
+
+def test_validation_shows_how_far_it_is_and_the_run_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    slow = oncue.callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: time.sleep(0.06))
+    written = on_terminal(120, monkeypatch, callbacks=[slow], epochs=2, validation_data=(X, Y))
+    assert "validating 2 - loss: 1.0000" in written and "validating 2/4 - loss: 1.0000" in written
+    assert re.search(r"0s left", written.split("Epoch 2/2")[1]) and "left" not in written.split("Epoch 2/2")[0]
+    lines = [line for line in screen(written) if line]
+    assert len(lines) == 4 and all("validating" not in line for line in lines)
+
+
+def test_an_account_on_a_terminal_breaks_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = model().fit(X, Y, epochs=2, verbose=0)
+    assert max(map(len, history.explain(width=40).splitlines())) <= 40
+    assert history.explain(width=40).replace("\n  ", " ").split() == history.explain().split()

@@ -72,7 +72,7 @@ def test_the_command(files: Path, capsys: Any) -> None:
     assert main(["verify", str(files / TEMPLATE)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8 and [line for line in lines if line.startswith("DAMAGED")] == [
-        f"DAMAGED  {files / '3.weights.h5'}"
+        f"DAMAGED  {files / '3.weights.h5'}: its content isn't what the manifest says"
     ]
-    assert main(["verify", str(files / "other.h5")]) == 1
+    assert main(["verify", str(files / "other.h5")]) == 2
     assert "There is no manifest" in capsys.readouterr().err

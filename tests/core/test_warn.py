@@ -28,6 +28,7 @@ from oncue.callbacks import (
     Callback,
     CSVLogger,
     EarlyStopping,
+    JournalLogger,
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
@@ -585,6 +586,15 @@ def an_old_file_of_another_keras_optimizer(folder: Path, patch: pytest.MonkeyPat
         config["optimizer_config"] = {"class_name": "SGD", "config": {"learning_rate": 0.1}}
         file.attrs["training_config"] = json.dumps(config)
     oncue.with_keras.load_model(folder / "m.h5")
+
+
+@case
+def a_journal_that_another_has_changed(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("oncue.callbacks.journal_logger._FLUSHED_EVERY", -1.0)
+    backed_up(folder / "backup", JournalLogger(folder / "journal.jsonl"))
+    (folder / "journal.jsonl").write_text("something else\n")
+    callbacks = [JournalLogger(folder / "journal.jsonl"), BackupAndRestore(folder / "backup")]
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=callbacks)
 
 
 @case

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from oncue.callbacks.base_logger import BaseLogger as BaseLogger
     from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
     from oncue.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from oncue.callbacks.journal_logger import JournalLogger as JournalLogger
     from oncue.callbacks.lambda_callback import LambdaCallback as LambdaCallback
     from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
     from oncue.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from oncue.callbacks.preemption import Preempted as Preempted, Preemption as Preemption
     from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau as ReduceLROnPlateau
     from oncue.callbacks.remote_monitor import RemoteMonitor as RemoteMonitor
+    from oncue.callbacks.run_folder import RunFolder as RunFolder
     from oncue.callbacks.swap_ema_weights import SwapEMAWeights as SwapEMAWeights
     from oncue.callbacks.tensorboard import TensorBoard as TensorBoard
     from oncue.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
@@ -37,6 +39,7 @@ _MODULES = {
     "BaseLogger": "base_logger",
     "CSVLogger": "csv_logger",
     "EarlyStopping": "early_stopping",
+    "JournalLogger": "journal_logger",
     "LambdaCallback": "lambda_callback",
     "LearningRateScheduler": "learning_rate_scheduler",
     "ModelCheckpoint": "model_checkpoint",
@@ -44,6 +47,7 @@ _MODULES = {
     "Preemption": "preemption",
     "ReduceLROnPlateau": "reduce_lr_on_plateau",
     "RemoteMonitor": "remote_monitor",
+    "RunFolder": "run_folder",
     "SwapEMAWeights": "swap_ema_weights",
     "TensorBoard": "tensorboard",
     "TerminateOnNaN": "terminate_on_nan",
@@ -58,6 +62,7 @@ __all__ = [
     "CallbackList",
     "EarlyStopping",
     "History",
+    "JournalLogger",
     "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
@@ -66,6 +71,7 @@ __all__ = [
     "ProgbarLogger",
     "ReduceLROnPlateau",
     "RemoteMonitor",
+    "RunFolder",
     "SwapEMAWeights",
     "TensorBoard",
     "TerminateOnNaN",

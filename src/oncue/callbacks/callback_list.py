@@ -13,6 +13,7 @@ from oncue.callbacks.checks import check, check_twins, flatten, own_method
 from oncue.callbacks.listeners import Listeners
 from oncue.callbacks.roles import (
     Roles,
+    arguments_of,
     around_hook,
     check_needs,
     give_model,
@@ -21,6 +22,7 @@ from oncue.callbacks.roles import (
     in_turn,
     label,
     wants,
+    with_brought,
     writes_for_all,
 )
 from oncue.core.account import cost_warning
@@ -112,13 +114,16 @@ class CallbackList(Callback):
         self._listen()
 
     def append(self, callback: Any) -> None:
-        """Add a callback at the end of the list."""
-        check("callback", callback)
-        check_twins((f"callbacks[{index}]", item) for index, item in enumerate([*self.callbacks, callback]))
-        self.callbacks.append(callback)
-        self._introduce([callback])
+        """Add a callback at the end of the list, with those that it brings."""
+        found = with_brought("callback", callback)
+        for place, one in found:
+            check(place, one)
+        added = [one for _, one in found]
+        check_twins((f"callbacks[{index}]", item) for index, item in enumerate([*self.callbacks, *added]))
+        self.callbacks += added
+        self._introduce(added)
         if self.params:
-            give_params([callback], self.params)
+            give_params(added, self.params)
         self._listen()
 
     def leave_out_writers(self) -> None:
@@ -224,6 +229,16 @@ class CallbackList(Callback):
     def costs(self) -> dict[str, dict[str, float]]:
         """Return the seconds that each callback took in each hook, the most expensive callback first."""
         return by_callback({hook: listeners.clock for hook, listeners in self._listeners.items()})
+
+    def made_with(self) -> list[dict[str, Any]]:
+        """Return the class of each callback and the arguments that it was made with, as far as they are plain attributes.
+
+        Example:
+            >>> from oncue.callbacks import EarlyStopping
+            >>> CallbackList([EarlyStopping(patience=3)]).made_with()[0]["patience"]
+            3
+        """
+        return [{"class": type(callback).__name__, **arguments_of(callback)} for callback in self.callbacks]
 
     # Who runs when -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from oncue.callbacks.foreign import library_of, refusal
+from oncue.callbacks.roles import with_brought
 from oncue.core.builtin import is_original
 from oncue.core.hooks import ALIASES, HOOKS, arguments_of
 
@@ -42,7 +43,7 @@ def is_ours(owner: Any, name: str) -> bool:
 
 
 def flatten(callbacks: Any) -> list[tuple[str, Any]]:
-    """Return callbacks given as one, a list, or nested lists, each with the place where it stood.
+    """Return callbacks given as one, a list, or nested lists, and those that they bring, each with the place where it stood.
 
     Args:
         callbacks: None, a callback, or nested lists, tuples and dicts of callbacks.
@@ -60,9 +61,10 @@ def flatten(callbacks: Any) -> list[tuple[str, Any]]:
             for key in sorted(item):
                 walk(item[key], f"{place}[{key!r}]")
         elif isinstance(getattr(item, "callbacks", None), list) and hasattr(item, "append"):
-            walk(item.callbacks, f"{place}.callbacks")
+            # Such a list has what its callbacks bring.
+            found.extend((f"{place}.callbacks[{index}]", part) for index, part in enumerate(item.callbacks))
         else:
-            found.append((place, item))
+            found.extend(with_brought(place, item))
 
     if callbacks is not None:
         walk(callbacks, "callbacks")

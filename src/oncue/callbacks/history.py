@@ -11,11 +11,11 @@ from typing import Any
 from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending, explain
 from oncue.core.builtin import builtin
+from oncue.core.console import wrapped
 from oncue.core.costs import added
 from oncue.core.growing import Growing
 from oncue.core.journal import Journal
 from oncue.core.logs import ByLogName
-from oncue.core.preempted import Preempted
 from oncue.core.protocols import averages_weights, step_account_of, was_stopped
 
 
@@ -107,13 +107,7 @@ class History(Callback):
 
     def on_exception(self, exception: BaseException) -> None:
         """Note what ended the run."""
-        cause = exception.__cause__ if isinstance(exception, SystemExit) else exception
-        if isinstance(cause, Preempted):
-            how, text = "preempted", str(cause)
-        else:
-            how, text = "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed", str(exception)
-        error = type(exception).__name__ + (f": {text}" if text else "") if how == "failed" else text
-        self._ending = Ending(how, error, epoch=None if self._run is None else self._run.progress.epoch)
+        self._ending = Ending.of(exception, None if self._run is None else self._run.progress.epoch)
 
     def close(self) -> None:
         """Note how the steps ran."""
@@ -136,15 +130,19 @@ class History(Callback):
             return self._earlier[0] + self._run.seconds
         return time.perf_counter() - self._began if self._seconds is None else self._seconds
 
-    def explain(self) -> str:
+    def explain(self, width: int | None = None) -> str:
         """Return an account of the run: why it stopped, which epoch is in the model, what was decided and what it cost.
+
+        Args:
+            width: The most characters of a line, which is broken between words. By default the width of the terminal; where
+                stdout is none, a sentence stays a line.
 
         Example:
             >>> print(History().explain().splitlines()[1])
             It is still running.
         """
         journal = self.journal
-        return explain(
+        account = explain(
             self.epoch,
             self.history,
             journal,
@@ -154,6 +152,7 @@ class History(Callback):
             dropped=journal.dropped,
             steps=self._steps,
         )
+        return wrapped(account, width)
 
     def plot(self, filename: str | os.PathLike[str] | None = None, title: str | None = None) -> Any:
         """Draw the curves of the run, training beside validation, with what was decided as marked lines.
@@ -169,11 +168,9 @@ class History(Callback):
             ImportError: Without matplotlib, with the name of the extra that brings it.
             ValueError: When no epoch was logged.
         """
-        from oncue.plots import aligned, events_of, plot
+        from oncue.plots import plot_run
 
-        epochs = [epoch + 1 for epoch in self.epoch]
-        logged_in = {name: [epoch + 1 for epoch in found] for name, found in self.logged_in.items()}
-        figure = plot(epochs, aligned(epochs, self.history, logged_in), events_of(list(self.journal)), title)
+        figure = plot_run(self.epoch, self.history, self.logged_in, self.journal, title)
         if filename is not None:
             figure.savefig(filename)
         return figure

@@ -6,6 +6,8 @@ up with `getattr` and not with `isinstance`, because wrappers and mock objects c
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from oncue.core.builtin import is_builtin
 from oncue.core.needs import MEMBERS, NEEDS, Lacks
 from oncue.core.protocols import (
     AddsToFiles,
+    BringsCallbacks,
     ExpectsLogs,
     HasState,
     KeepsMarks,
@@ -99,6 +102,20 @@ def mark_files(roles: Roles, restored: Iterable[str]) -> None:
     marks = {key: one.mark_files() for key, one in adding.items() if id(one) not in returning}
     for keeper in keepers:
         keeper.keep_marks({key: mark for key, mark in marks.items() if isinstance(mark, dict)})
+
+
+def with_brought(place: str, callback: Any) -> list[tuple[str, Any]]:
+    """Return a callback and those that it brings, each with the place where it stands.
+
+    Args:
+        place: The place of the callback.
+        callback: The callback.
+    """
+    bringing: list[BringsCallbacks] = _having([callback], "brings")
+    # A mock object brings something else.
+    parts = bringing[0].brings() if bringing else ()
+    found = parts if isinstance(parts, (list, tuple)) else ()
+    return [(place, callback), *((f"{place}.brings()[{index}]", part) for index, part in enumerate(found))]
 
 
 def give_params(callbacks: Iterable[Any], params: dict[str, Any]) -> None:
@@ -204,6 +221,17 @@ def in_turn(called: Sequence[Called], hook: str = "on_epoch_end") -> list[Called
         keys.append([not finishes, *(_says(callback, name) for name in _LATE), stretch, makes_way])
         stretch += fixed
     return [called[place] for place in sorted(range(len(called)), key=keys.__getitem__)]
+
+
+def arguments_of(callback: Any) -> dict[str, Any]:
+    """Return the arguments that a callback was made with, as far as they are attributes of it, and plain."""
+    try:
+        names = inspect.signature(type(callback)).parameters
+        own = vars(callback)
+    except (TypeError, ValueError):
+        return {}
+    plain = (str, int, float, bool, os.PathLike)
+    return {name: own[name] for name in names if isinstance(own.get(name), plain)}
 
 
 def label(callback: Any, hook: str) -> str:

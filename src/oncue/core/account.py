@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from oncue.core.journal import Entry
+from oncue.core.preempted import Preempted
 
+_BROKEN_OFF = {
+    "interrupted": "was interrupted by Ctrl-C",
+    "preempted": "was preempted",
+    "failed": "ended with an error",
+    "killed": "was killed",
+}
 _TOLD = ("learning_rate", "stop", "restore", "save", "best")
 
 
@@ -16,8 +23,9 @@ class Ending:
     """How a run ended.
 
     Args:
-        how: "running", "finished", "asked" (a callback set `stop_training`), "interrupted" (Ctrl-C), or "failed".
-        error: What failed, in words.
+        how: "running", "finished", "asked" (a callback set `stop_training`), "interrupted" (Ctrl-C), "preempted" or "failed";
+            of a run that is read from its files also "killed" and "unknown".
+        error: What failed, or why nothing is known, in words.
         epoch: The index of the epoch that was started last; None before the first.
         planned: How many epochs were asked for; None when not known.
         averaged: Whether the optimizer put the moving average of the weights into the model.
@@ -32,6 +40,26 @@ class Ending:
     epoch: int | None = None
     planned: int | None = None
     averaged: bool = False
+
+    @classmethod
+    def of(cls, exception: BaseException, epoch: int | None) -> Ending:
+        """Return the ending of a run that an exception ended.
+
+        Args:
+            exception: What was raised.
+            epoch: The index of the epoch that was started last.
+
+        Example:
+            >>> Ending.of(ValueError("no"), 2)
+            Ending(how='failed', error='ValueError: no', epoch=2, planned=None, averaged=False)
+        """
+        cause = exception.__cause__ if isinstance(exception, SystemExit) else exception
+        if isinstance(cause, Preempted):
+            return cls("preempted", str(cause), epoch)
+        if isinstance(exception, KeyboardInterrupt):
+            return cls("interrupted", str(exception), epoch)
+        text = str(exception)
+        return cls("failed", type(exception).__name__ + (f": {text}" if text else ""), epoch)
 
 
 def explain(
@@ -66,7 +94,9 @@ def explain(
         The model holds the weights of epoch 1, the last one.
         Nothing was decided by a callback.
     """
-    lines = [_what(epochs, history, seconds), _why(epochs, entries, ending), _weights(epochs, entries, ending)]
+    lines = [_what(epochs, history, seconds), _why(epochs, entries, ending)]
+    if ending.how not in ("killed", "unknown"):
+        lines.append(_weights(epochs, entries, ending))
     lines += [*_files(entries), *_rates(entries)]
     others = [entry for entry in entries if entry.kind not in _TOLD]
     if others:
@@ -92,11 +122,11 @@ def _what(epochs: Sequence[int], history: Mapping[str, Sequence[Any]], seconds: 
 def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str:
     if ending.how == "running":
         return "It is still running."
-    if ending.how in ("interrupted", "failed", "preempted"):
+    if ending.how == "unknown":
+        return f"Why it ended is not known: {ending.error}."
+    if ending.how in _BROKEN_OFF:
         where = "before the first epoch" if ending.epoch is None else f"in epoch {ending.epoch + 1}"
-        words = {"interrupted": "was interrupted by Ctrl-C", "preempted": "was preempted"}.get(
-            ending.how, "ended with an error"
-        )
+        words = _BROKEN_OFF[ending.how]
         return f"It {words} {where}" + (f": {ending.error}" if ending.error else ".")
     stop = _final_stop(entries)
     if stop is not None:

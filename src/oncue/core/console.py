@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 logger = logging.getLogger("oncue")
 _interactive = True
@@ -89,20 +90,18 @@ def can_redraw() -> bool:
     """Return whether a line on stdout can be drawn again in place: on a terminal or in a notebook."""
     if not _interactive:
         return False
+    return in_notebook() or (is_terminal() and os.environ.get("TERM") != "dumb")
+
+
+def in_notebook() -> bool:
+    """Return whether stdout is that of a notebook's cell."""
     notebook = sys.modules.get("ipykernel.iostream")
-    if notebook is not None and isinstance(sys.stdout, notebook.OutStream):
-        return True
-    isatty = getattr(sys.stdout, "isatty", None)
-    try:
-        return bool(isatty is not None and isatty() and os.environ.get("TERM") != "dumb")
-    except ValueError:
-        # A closed file.
-        return False
+    return notebook is not None and isinstance(sys.stdout, notebook.OutStream)
 
 
 def has_colour() -> bool:
-    """Return whether colours may be used: where lines can be redrawn, unless NO_COLOR is set."""
-    return can_redraw() and not os.environ.get("NO_COLOR")
+    """Return whether colours may be used: on a terminal where lines can be redrawn, unless NO_COLOR is set."""
+    return can_redraw() and not in_notebook() and not os.environ.get("NO_COLOR")
 
 
 def can_encode(text: str) -> bool:
@@ -121,3 +120,116 @@ def columns() -> int:
         return max(os.get_terminal_size(sys.stdout.fileno()).columns or 80, 20)
     except (OSError, ValueError, AttributeError):
         return 80
+
+
+class LiveLine:
+    """A line that is drawn again and again in place, where `can_redraw`.
+
+    In a notebook it is one output of the cell, which is updated; a carriage return would become a line for each drawing where
+    the notebook is executed by a program.
+
+    Example:
+        >>> line = LiveLine()
+        >>> line.end("done", "done")
+        done
+    """
+
+    def __init__(self) -> None:
+        self._width = 0
+        self._output: Any = None
+
+    def draw(self, plain: str, coloured: str) -> None:
+        """Draw it.
+
+        Args:
+            plain: Its text.
+            coloured: Its text for a terminal.
+        """
+        if in_notebook():
+            self._show(plain)
+        else:
+            print_message(f"\r{coloured}{' ' * max(self._width - len(plain), 0)}", line_break=False)
+        self._width = len(plain)
+
+    def end(self, plain: str, coloured: str) -> None:
+        """Put lines in its place, which stay; it may be drawn again below them."""
+        width, self._width = self._width, 0
+        if in_notebook():
+            if self._output is not None:
+                self._show("")
+            print_message(plain)
+        elif width or coloured != plain:
+            first, *rest = plain.split("\n")
+            padding = " " * max(width - len(first), 0)
+            print_message("\n".join(["\r" + coloured.split("\n")[0] + padding, *rest]))
+        else:
+            print_message(plain)
+
+    def leave(self) -> None:
+        """Let what was drawn last stay."""
+        if self._width and not in_notebook():
+            print_message("")
+        self._width = 0
+
+    def _show(self, text: str) -> None:
+        from IPython.display import display
+
+        # What is text for a program that reads the notebook, too.
+        content = {"text/plain": text}
+        if self._output is None:
+            self._output = display(content, raw=True, display_id=True)
+        else:
+            self._output.update(content, raw=True)
+
+
+def visible(text: str) -> str:
+    r"""Return text that comes from anywhere, so that it can't move the cursor or colour the screen.
+
+    Example:
+        >>> visible("a\x1b[31mb")
+        'a?[31mb'
+    """
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def is_terminal() -> bool:
+    """Return whether stdout is a terminal, where lines that are too long break in the middle of words."""
+    isatty = getattr(sys.stdout, "isatty", None)
+    try:
+        return bool(isatty is not None and isatty())
+    except ValueError:
+        # A closed file.
+        return False
+
+
+def wrapped(text: str, width: int | None = None) -> str:
+    """Return text whose lines are broken between words.
+
+    Args:
+        text: Lines; those that begin with spaces go on with more of them.
+        width: The most characters of a line; that of the terminal if None, or no limit where stdout is none.
+
+    Example:
+        >>> print(wrapped("It ended because all its epochs were done.", 24))
+        It ended because all its
+          epochs were done.
+    """
+    if width is None:
+        if not is_terminal():
+            return text
+        width = columns() - 1
+    import textwrap
+
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += textwrap.wrap(
+            line,
+            max(width, 20),
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+            drop_whitespace=True,
+            replace_whitespace=False,
+        ) or [""]
+    return "\n".join(lines)

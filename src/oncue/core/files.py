@@ -95,7 +95,7 @@ def try_beside(path: str | os.PathLike[str]) -> None:
 
 def _temporary_beside(target: Path) -> Path:
     # Names have an end (255 bytes on most systems), so that a long one is cut.
-    prefix = f".{target.name[:50]}.{_host()}-{os.getpid()}-"
+    prefix = f".{target.name[:50]}.{machine()}-{os.getpid()}-"
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix, suffix=".tmp")
     os.close(handle)
     return Path(name)
@@ -193,13 +193,13 @@ def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:
         ...     sweep(folder, "model_.*")
         []
     """
-    pattern = re.compile(rf"\.(?P<name>.{{1,50}})\.{_host()}-(?P<process>\d+)-[^.]*\.tmp", re.DOTALL)
+    pattern = re.compile(rf"\.(?P<name>.{{1,50}})\.{machine()}-(?P<process>\d+)-[^.]*\.tmp", re.DOTALL)
     removed = []
     for entry in os.scandir(folder):
         found = pattern.fullmatch(entry.name)
         if found is None or not entry.is_file(follow_symlinks=False):
             continue
-        if re.fullmatch(names, found["name"], re.DOTALL) and not _is_alive(int(found["process"])):
+        if re.fullmatch(names, found["name"], re.DOTALL) and not is_alive(int(found["process"])):
             # One that is another user's stays: it is in nobody's way.
             with suppress(OSError):
                 os.unlink(entry.path)
@@ -218,11 +218,13 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def _host() -> str:
+def machine() -> str:
+    """Return what stands for this machine in the names of temporary files, and doesn't tell its name."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine runs, as far as the system says."""
     if os.name != "posix":
         # There, asking with a signal would end it.
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,6 +74,7 @@ class Journal(Watched[Entry]):
 
     Attributes:
         dropped: How many entries went.
+        readers: Functions that are called with each entry as it is written; a copy has none.
 
     Example:
         >>> journal = Journal()
@@ -85,6 +87,7 @@ class Journal(Watched[Entry]):
         super().__init__()
         self.limit = limit
         self.dropped = 0
+        self.readers: list[Callable[[Entry], None]] = []
         # The entries as plain data, and before which index there is no plain note.
         self._plain: Growing[dict[str, Any]] | None = None
         self._searched = 0
@@ -124,8 +127,11 @@ class Journal(Watched[Entry]):
         """
         if len(self) >= self.limit:
             self._make_room()
-        self.append(Entry(time.time(), epoch, batch, callback, text, kind, data, what))
-        return self[-1]
+        entry = Entry(time.time(), epoch, batch, callback, text, kind, data, what)
+        self.append(entry)
+        for read in self.readers:
+            read(entry)
+        return entry
 
     def _make_room(self) -> None:
         while self._searched < len(self) and self[self._searched].kind != "note":

@@ -54,6 +54,10 @@ class Run(Protocol):
         """Return the seconds by callback and hook."""
         ...
 
+    def made_with(self) -> list[dict[str, Any]]:
+        """Return the class and the plain arguments of each callback."""
+        ...
+
     def others_follow(self, callback: Any, hook: str) -> bool:
         """Return whether code that isn't oncue's own is called after a callback in a hook."""
         ...
@@ -172,6 +176,14 @@ class HasPlace(Protocol):
     runs_last: bool
     saves_run: bool
     ends_run: bool
+
+
+class BringsCallbacks(Protocol):
+    """Brings others with it, which stand behind it in the list."""
+
+    def brings(self) -> Sequence[Any]:
+        """Return the callbacks, the same objects at each call."""
+        ...
 
 
 class WritesForAll(Protocol):
@@ -412,6 +424,36 @@ def step_account_of(model: Any) -> str:
     """Return how a model's training steps ran, in words; empty when it doesn't report that."""
     account = getattr(model, "step_account", "")
     return account if isinstance(account, str) else ""
+
+
+def configuration_of(model: Any) -> Any:
+    """Return what a model's `get_config` says; None for a model that has none, or whose configuration can't be had."""
+    ask: Callable[[], Any] | None = getattr(model, "get_config", None)
+    return None if ask is None else _said(ask)
+
+
+def compiled_with(model: Any) -> Any:
+    """Return what a model's `get_compile_config` says; None for a model that has none, or can't say."""
+    ask: Callable[[], Any] | None = getattr(model, "get_compile_config", None)
+    return None if ask is None else _said(ask)
+
+
+def summary_of(model: Any) -> str:
+    """Return a model's summary as lines of text; what `repr` says of a model that has none."""
+    ask: Callable[..., Any] | None = getattr(model, "summary", None)
+    if ask is None:
+        return repr(model)
+    lines: list[str] = []
+    ask(print_fn=lambda line, line_break=False: lines.append(str(line)))
+    return "\n".join(lines)
+
+
+def _said(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except (NotImplementedError, TypeError, ValueError):
+        # A class of the user's may have arguments that no configuration can have.
+        return None
 
 
 def averages_weights(model: Any) -> bool:

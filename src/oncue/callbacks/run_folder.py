@@ -1,0 +1,178 @@
+"""RunFolder: all that a run leaves, in one folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from oncue.callbacks.backup_and_restore import BackupAndRestore
+from oncue.callbacks.callback import Callback
+from oncue.callbacks.csv_logger import CSVLogger
+from oncue.callbacks.journal_logger import JournalLogger
+from oncue.callbacks.model_checkpoint import ModelCheckpoint
+from oncue.core import run_record
+from oncue.core.builtin import builtin
+from oncue.core.files import reason_of, replace_file
+from oncue.core.protocols import compiled_with, configuration_of, optimizer_of, summary_of
+
+_PACKAGES = ("oncue", "torch", "keras", "numpy")
+
+
+@builtin
+class RunFolder(Callback):
+    """Keeps a run in a folder, which `oncue report`, `oncue explain` and `oncue compare` read, while it goes on too.
+
+    The folder gets
+
+    - `log.csv`, the logs of every epoch (a `CSVLogger`);
+    - `journal.jsonl`, what callbacks decided and how the run ended (a `JournalLogger`);
+    - `config.json`, what the run was made of: optimizer, loss, callbacks with their arguments, and `config`;
+    - `model.json` and `summary.txt`, the model's configuration, if it has one, and its layers;
+    - `environment.json`, versions, the system and the device; the script's name, and not its arguments;
+    - `curves.png` when the run has ended, where matplotlib is installed;
+    - if wanted, `best.keras` and `backup`.
+
+    The callbacks that write these stand behind it in the list. A run that starts from scratch replaces the files of one that
+    was there before.
+
+    Args:
+        folder: The folder; it is made.
+        config: Numbers and words of your own that tell this run from others, such as `{"dropout": 0.2}`.
+        best: The name of a logged value, such as "val_loss": the model is saved as `best.keras` whenever that is better.
+        resume: Whether to save the state of the run in `backup`, so that the same script goes on where it was interrupted.
+
+    Raises:
+        OSError: Before the first step, when the folder can't be written to.
+        TypeError: When `config` is no dict.
+
+    Example:
+        >>> import numpy as np, oncue, tempfile
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = RunFolder(Path(folder, "today"), config={"width": 1})
+        ...     history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[run])
+        ...     sorted(path.name for path in run.folder.glob("*.json*"))
+        ['config.json', 'environment.json', 'journal.jsonl', 'model.json']
+    """
+
+    makes_way = True
+    main_process_only = True
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        config: Mapping[str, Any] | None = None,
+        best: str | None = None,
+        resume: bool = False,
+    ) -> None:
+        super().__init__()
+        if config is not None and not isinstance(config, Mapping):
+            raise TypeError(f"`config` of RunFolder must be a dict such as {{'dropout': 0.2}}; got {config!r}.")
+        self.folder = Path(folder)
+        self.config = dict(config or {})
+        self._parts: list[Callback] = [
+            CSVLogger(self.folder / "log.csv"),
+            JournalLogger(self.folder / run_record.FILE),
+        ]
+        if best is not None:
+            self._parts.append(ModelCheckpoint(self.folder / "best.keras", monitor=best, save_best_only=True))
+        if resume:
+            self._parts.append(BackupAndRestore(self.folder / "backup"))
+        self._trained = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy belongs to another run.
+        return {**super().__getstate__(), "_parts": [copy(part) for part in self._parts]}
+
+    def brings(self) -> Sequence[Callback]:
+        """Return the callbacks that write the files."""
+        return self._parts
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Make the folder, and write what the run is made of.
+
+        Raises:
+            OSError: When the folder can't be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._write("config.json", self._settings())
+            self._write("environment.json", _environment())
+            configuration = configuration_of(self.model)
+            if configuration is not None:
+                self._write("model.json", configuration)
+            replace_file(self.folder / "summary.txt", summary_of(self.model).encode("utf-8"))
+        except OSError as error:
+            why = f"RunFolder can't write to its folder ({reason_of(error, self.folder)}). Give one that can be written to"
+            raise type(error)(error.errno, why, os.fspath(self.folder)) from None
+        self._trained = True
+
+    def close(self) -> None:
+        """Draw the curves."""
+        trained, self._trained = self._trained, False
+        path = self.folder / run_record.FILE
+        if not trained or importlib.util.find_spec("matplotlib") is None or not path.is_file():
+            return
+        from oncue.plots import plot_run
+
+        record = run_record.RunRecord.read(path)
+        if record.epochs:
+            figure = plot_run(record.epochs, record.history, record.logged_in, record.entries)
+            figure.savefig(self.folder / "curves.png")
+
+    def _write(self, name: str, content: Any) -> None:
+        replace_file(self.folder / name, run_record.document_of(content))
+
+    def _settings(self) -> dict[str, Any]:
+        run, optimizer = self._run, optimizer_of(self.model)
+        return {
+            "config": self.config,
+            "fit": dict(self.params or {}),
+            "optimizer": {"class": type(optimizer).__name__, **(configuration_of(optimizer) or {})},
+            "compile": _without_optimizer(compiled_with(self.model)),
+            "callbacks": [] if run is None else run.made_with(),
+        }
+
+
+def _without_optimizer(compiled: Any) -> Any:
+    return (
+        {name: value for name, value in compiled.items() if name != "optimizer"} if isinstance(compiled, dict) else None
+    )
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for name in _PACKAGES:
+        if name in sys.modules:
+            try:
+                versions[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                versions[name] = str(getattr(sys.modules[name], "__version__", "?"))
+    return {
+        "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "script": Path(sys.argv[0]).name if sys.argv else "",
+        "python": platform.python_version(),
+        "packages": versions,
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": _device(),
+    }
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "not known"
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return str(torch.cuda.get_device_name())
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,345 @@
+"""RunRecord: a run as its file has it, `journal.jsonl`, a line of JSON for each decision, epoch and ending."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oncue.core.account import Ending, explain
+from oncue.core.files import is_alive, machine, require_file
+from oncue.core.journal import Entry
+
+FORMAT = 1
+"""The version of the file's format."""
+FILE = "journal.jsonl"
+"""The name of the file in a run's folder."""
+
+_MOST_BYTES = 1 << 30
+_LONGEST_LINE = 1 << 20
+_HOW = ("finished", "asked", "interrupted", "preempted", "failed")
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def line_of(what: str, fields: Mapping[str, Any]) -> bytes:
+    r"""Return a line of the file: JSON that every reader takes, so that values which are not finite are words.
+
+    Args:
+        what: What the line is about: "begin", "decision", "epoch", "costs" or "end".
+        fields: The rest; what JSON can't have is written as text.
+
+    Example:
+        >>> line_of("epoch", {"epoch": 0, "logs": {"loss": float("nan")}})
+        b'{"line":"epoch","epoch":0,"logs":{"loss":"nan"}}\n'
+    """
+    plain = {"line": what, **{name: _plain(value) for name, value in fields.items()}}
+    return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
+
+
+def document_of(content: Any) -> bytes:
+    """Return a file of JSON, made as `line_of` makes a line, for readers of both kinds."""
+    return json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def decision_of(entry: Entry) -> dict[str, Any]:
+    """Return the fields of a decision's line, with its words: a reader needs no table of them."""
+    return {**entry.plain(), "text": entry.text, "cited": entry.cited}
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Mapping) and depth < 8:
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and depth < 8:
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, int):
+        return int(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return number if math.isfinite(number) else str(number)
+
+
+@dataclass
+class RunRecord:
+    """What is known of a run from its file; of one that is still going on, up to now.
+
+    Args:
+        path: The file.
+        epochs: The indices of the epochs that were finished.
+        history: The logged values by name.
+        logged_in: The epochs in which each name was logged.
+        times: When each epoch ended, in seconds since 1970.
+        entries: The decisions.
+        costs: Seconds by callback and hook.
+        ending: How it ended; "running" while it goes on, "killed" where its process is gone without a word.
+        seconds: How long it took.
+        steps: A sentence on how the training steps ran.
+        began: When it began, in seconds since 1970; None when not known.
+        updated: When the last line was written.
+        parts: How often it was begun or resumed.
+        damaged: How many lines can't be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, FILE)
+        ...     _ = path.write_bytes(line_of("epoch", {"epoch": 0, "seconds": 2.0, "logs": {"loss": 0.5}}))
+        ...     print(RunRecord.read(path).explain().splitlines()[0])
+        1 epoch in 2.0 s; the last one logged loss 0.5.
+    """
+
+    path: Path
+    epochs: list[int] = field(default_factory=list)
+    history: dict[str, list[Any]] = field(default_factory=dict)
+    logged_in: dict[str, list[int]] = field(default_factory=dict)
+    times: list[float] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    ending: Ending = field(default_factory=Ending)
+    seconds: float = 0.0
+    steps: str = ""
+    began: float | None = None
+    updated: float | None = None
+    parts: int = 0
+    damaged: int = 0
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunRecord:
+        """Read a file; nothing in it is run, and what isn't of the expected kind is left out.
+
+        A last line that is torn, as a kill leaves it, is left out too.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: When it can't be read.
+            ValueError: When no line of it is that of a run, it is of a later version, or too large.
+        """
+        record = cls(Path(path))
+        require_file(path)
+        size = os.path.getsize(path)
+        if size > _MOST_BYTES:
+            raise ValueError(f"'{path}' has {size} bytes, and a run's journal is read up to {_MOST_BYTES}.")
+        process: tuple[str, int] | None = None
+        known = 0
+        for fields in _lines(record):
+            take = _TAKE.get(_text(fields.get("line")))
+            if take is None or not take(record, fields):
+                record.damaged += 1
+                continue
+            known += 1
+            if fields["line"] == "begin":
+                process = _text(fields.get("machine")), _whole(fields.get("process")) or 0
+        if not known and size:
+            raise ValueError(f"'{path}' is no journal of a run: none of its lines is one of `JournalLogger`'s.")
+        if record.ending.how == "running" and process is not None and process[0] == machine():
+            if not is_alive(process[1]):
+                last = record.epochs[-1] + 1 if record.epochs else 0
+                record.ending = Ending("killed", epoch=last, planned=record.ending.planned)
+        return record
+
+    @classmethod
+    def of_csv(cls, path: str | os.PathLike[str], separator: str | None = None) -> RunRecord:
+        r"""Read the file of a `CSVLogger`, which has the logs of a run and nothing else.
+
+        Args:
+            path: The file.
+            separator: The character between two values; detected if None (default).
+
+        Raises:
+            OSError: When it can't be read.
+            ValueError: If the file is not a log of epochs.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     _ = Path(folder, "log.csv").write_text("epoch,loss\n0,0.5\n1,NA\n")
+            ...     RunRecord.of_csv(Path(folder, "log.csv")).logged_in
+            {'loss': [0]}
+        """
+        require_file(path)
+        size = os.path.getsize(path)
+        if size > _MOST_BYTES:
+            raise ValueError(f"'{path}' has {size} bytes, and a log is read up to {_MOST_BYTES}.")
+        try:
+            with open(path, newline="", encoding="utf-8") as file:
+                header = file.readline()
+                if separator is None:
+                    separator = max(",\t;|", key=header.count)
+                file.seek(0)
+                rows = [row for row in csv.reader(file, delimiter=separator) if row]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"`{os.fspath(path)}` is not a log of epochs: {error}.") from None
+        if len(rows) < 2 or "epoch" not in rows[0]:
+            raise ValueError(
+                f"`{os.fspath(path)}` is not a log of epochs: it needs a column 'epoch' and a row of values."
+            )
+        record = cls(Path(path), updated=os.path.getmtime(path))
+        place = rows[0].index("epoch")
+        for index, row in enumerate(rows[1:]):
+            number = _number(row[place]) if place < len(row) else None
+            epoch = index if number is None or not math.isfinite(number) else int(number)
+            record.epochs.append(epoch)
+            for name, cell in zip(rows[0], row, strict=False):
+                value = _number(cell)
+                if name != "epoch" and value is not None:
+                    record.history.setdefault(name, []).append(value)
+                    record.logged_in.setdefault(name, []).append(epoch)
+        record.ending = Ending("unknown", "there is no journal of the run, which `RunFolder` and `JournalLogger` write")
+        return record
+
+    def explain(self) -> str:
+        """Return the account of the run that `history.explain()` gives."""
+        return explain(
+            self.epochs, self.history, self.entries, self.costs, self.ending, self.seconds, steps=self.steps
+        ) + (f"\n{self.damaged} lines of '{self.path}' can't be read." if self.damaged else "")
+
+
+def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
+    with open(record.path, "rb") as file:
+        while line := file.readline(_LONGEST_LINE):
+            if not line.endswith(b"\n"):
+                if len(line) < _LONGEST_LINE:
+                    # Torn by a kill, or still being written.
+                    return
+                record.damaged += 1
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(_LONGEST_LINE)
+                continue
+            try:
+                fields = json.loads(line)
+            except (ValueError, RecursionError):
+                fields = None
+            if isinstance(fields, dict):
+                yield fields
+            else:
+                record.damaged += 1
+
+
+def _begin(record: RunRecord, fields: dict[str, Any]) -> bool:
+    version = _whole(fields.get("format"))
+    if version is None:
+        return False
+    if version > FORMAT:
+        raise ValueError(f"'{record.path}' is of version {version} of its format, and this oncue reads {FORMAT}.")
+    record.parts += 1
+    record.ending = Ending(planned=_whole(fields.get("epochs")))
+    if record.began is None:
+        record.began = _finite(fields.get("time"))
+    record.updated = _finite(fields.get("time"))
+    return True
+
+
+def _decision(record: RunRecord, fields: dict[str, Any]) -> bool:
+    text, when = fields.get("text"), _finite(fields.get("time"))
+    if not isinstance(text, str) or when is None:
+        return False
+    data = fields.get("data")
+    kept = {name: _value_of(name, value) for name, value in data.items()} if isinstance(data, dict) else {}
+    kept = {name: value for name, value in kept.items() if value is not None or name not in _KINDS}
+    words = {"line": text, "cited": _text(fields.get("cited"), text)}
+    entry = Entry(
+        when,
+        _whole(fields.get("epoch")),
+        _whole(fields.get("batch")),
+        _text(fields.get("callback"), "?"),
+        kind=_text(fields.get("kind"), "note"),
+        data={**kept, **words},
+        what="earlier_version",
+    )
+    record.entries.append(entry)
+    record.updated = when
+    return True
+
+
+def _epoch(record: RunRecord, fields: dict[str, Any]) -> bool:
+    epoch, logs = _whole(fields.get("epoch")), fields.get("logs")
+    if epoch is None or not isinstance(logs, dict):
+        return False
+    record.epochs.append(epoch)
+    for name, value in logs.items():
+        record.history.setdefault(name, []).append(number_of(value))
+        record.logged_in.setdefault(name, []).append(epoch)
+    record.seconds = _finite(fields.get("seconds")) or record.seconds
+    record.updated = _finite(fields.get("time")) or record.updated
+    record.times.append(record.updated or 0.0)
+    return True
+
+
+def _costs(record: RunRecord, fields: dict[str, Any]) -> bool:
+    costs = fields.get("costs")
+    if not isinstance(costs, dict):
+        return False
+    record.costs = {
+        name: {hook: found for hook, seconds in hooks.items() if (found := _finite(seconds)) is not None}
+        for name, hooks in costs.items()
+        if isinstance(hooks, dict)
+    }
+    return True
+
+
+def _end(record: RunRecord, fields: dict[str, Any]) -> bool:
+    how = fields.get("how")
+    if how not in _HOW:
+        return False
+    epoch, planned = _whole(fields.get("epoch")), _whole(fields.get("planned"))
+    record.ending = Ending(how, _text(fields.get("error")), epoch, planned, fields.get("averaged") is True)
+    record.seconds = _finite(fields.get("seconds")) or record.seconds
+    record.steps = _text(fields.get("steps"))
+    record.updated = _finite(fields.get("time")) or record.updated
+    return _costs(record, fields)
+
+
+_TAKE = {"begin": _begin, "decision": _decision, "epoch": _epoch, "costs": _costs, "end": _end}
+_KINDS: dict[str, Any] = {"path": str, "epoch": int, "before": float, "after": float, "monitor": str, "optimizer": str}
+"""What the account reads of a decision's data, and must be what it says."""
+
+
+def _value_of(name: str, value: Any) -> Any:
+    kind = _KINDS.get(name)
+    if kind is float:
+        found = number_of(value)
+        return found if isinstance(found, (int, float)) else None
+    if kind is int:
+        return _whole(value)
+    return value if kind is None or isinstance(value, kind) else None
+
+
+def number_of(value: Any) -> Any:
+    """Return a value of the file as it was logged: the words for what is not finite as numbers, all others as they are.
+
+    Example:
+        >>> number_of("inf"), number_of(0.5)
+        (inf, 0.5)
+    """
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
+
+
+def _finite(value: Any) -> float | None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # JSON can have integers of any length.
+    return float(value) if number and abs(value) < 1e300 else None
+
+
+def _text(value: Any, instead: str = "") -> str:
+    return value if isinstance(value, str) else instead

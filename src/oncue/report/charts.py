@@ -1,0 +1,331 @@
+"""The charts of the page, as specifications for Vega-Lite: at most a few hundred points of each curve, however long the run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from oncue.core.journal import Entry
+from oncue.core.run_record import RunRecord
+from oncue.plots import aligned, panels_of, scale_of
+
+MOST_POINTS = 400
+"""Curves with more epochs are drawn as the median and the range of so many groups of epochs."""
+_MOST_MARKS = 120
+_TRAINING, _VALIDATION = "#4c78a8", "#f58518"
+KINDS = {
+    "stop": ("#d62728", "stopped"),
+    "restore": ("#2ca02c", "weights put back"),
+    "learning_rate": ("#9467bd", "rate changed"),
+    "save": ("#17a2b8", "file saved"),
+    "note": ("#8c8c8c", "noted"),
+}
+"""The kinds of decisions that charts mark, with their colours and words."""
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Args:
+        name: What it shows.
+        note: What is said below it; may be empty.
+        spec: The specification.
+    """
+
+    name: str
+    note: str
+    spec: Spec
+
+
+def curves(record: RunRecord) -> list[Chart]:
+    """Return a chart of each logged value, training beside validation, with what was decided.
+
+    Args:
+        record: The run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> record = RunRecord(Path("x"), [0, 1], {"loss": [0.5, 0.25]}, {"loss": [0, 1]})
+        >>> [(chart.name, len(chart.spec["data"]["values"])) for chart in curves(record)]
+        [('loss', 2)]
+    """
+    table = aligned(record.epochs, record.history, record.logged_in)
+    return [_curve(name, record, table) for name in panels_of(table)]
+
+
+def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | None]]) -> Chart:
+    pair = {"t": table.get(name, []), "v": table.get(f"val_{name}", []) if name != "learning_rate" else []}
+    known = [value for column in pair.values() for value in column if value is not None and math.isfinite(value)]
+    scale = scale_of(known)
+    rows = grouped([epoch + 1 for epoch in record.epochs], pair)
+    condensed = len(rows) < len(record.epochs)
+    y: Spec = {"type": "quantitative", "title": None, "scale": {"type": scale.kind, "zero": False, "nice": True}}
+    if scale.cut:
+        y["scale"].update(domain=[scale.low, scale.high], clamp=True, nice=False)
+    x: Spec = {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}}
+    x["scale"] = {"nice": False, "zero": False}
+    label = {"t": "learning rate" if name == "learning_rate" else "training", "v": "validation"}
+    colours = {"domain": [label["t"], label["v"]], "range": [_TRAINING, _VALIDATION]}
+    layers: list[Spec] = []
+    present = [key for key, column in pair.items() if any(value is not None for value in column)]
+    for key in present:
+        colour = {"datum": label[key], "type": "nominal", "scale": colours, "legend": None}
+        if condensed:
+            band = {"type": "area", "opacity": 0.2, "clip": True}
+            low, high = {**y, "field": f"{key}l"}, {"field": f"{key}h"}
+            layers.append({"mark": band, "encoding": {"x": x, "y": low, "y2": high, "color": colour}})
+        step = {"interpolate": "step"} if name == "learning_rate" else {}
+        line = {"type": "line", "strokeWidth": 1.8, "clip": True, "point": len(rows) <= 30, **step}
+        drawn = [{"filter": f"isValid(datum.{key})"}]
+        layers.append(
+            {"mark": line, "transform": drawn, "encoding": {"x": x, "y": {**y, "field": key}, "color": colour}}
+        )
+    layers.append(_hover(x, label, present, condensed))
+    decided = [] if name == "learning_rate" else _marks(record.entries)
+    if name == "learning_rate":
+        decided = [mark for mark in _marks(record.entries) if mark["k"] == "learning_rate"]
+    if decided:
+        layers.append(_decisions(decided, x))
+    best = _best(name, record, pair)
+    if best is not None:
+        layers.append(_best_point(best, x, y))
+    notes = []
+    if scale.kind == "log":
+        notes.append("Logarithmic scale.")
+    if scale.cut:
+        notes.append(f"{scale.cut} of {len(known)} values are outside of what is shown.")
+    if condensed:
+        notes.append(f"{len(record.epochs)} epochs as the median and the range of {len(rows)} groups.")
+    return Chart(name, " ".join(notes), {**_frame(220), "data": {"values": rows}, "layer": layers})
+
+
+def grouped(epochs: Sequence[int], columns: Mapping[str, Sequence[float | None]]) -> list[Spec]:
+    """Return rows of values by epoch; of many epochs, the median and the range of each group of neighbours.
+
+    Example:
+        >>> grouped([1, 2], {"t": [0.5, None]})
+        [{'e': 1, 't': 0.5}, {'e': 2}]
+    """
+    finite = {
+        key: [value if value is not None and math.isfinite(value) else None for value in column]
+        for key, column in columns.items()
+    }
+    if len(epochs) <= MOST_POINTS:
+        return [
+            {
+                "e": epoch,
+                **{key: column[i] for key, column in finite.items() if i < len(column) and column[i] is not None},
+            }
+            for i, epoch in enumerate(epochs)
+        ]
+    size = math.ceil(len(epochs) / MOST_POINTS)
+    rows = []
+    for start in range(0, len(epochs), size):
+        part = epochs[start : start + size]
+        row: Spec = {"e": part[len(part) // 2], "f": part[0], "g": part[-1]}
+        for key, column in finite.items():
+            values = [value for value in column[start : start + size] if value is not None]
+            if values:
+                row |= {key: _short(median(values)), f"{key}l": _short(min(values)), f"{key}h": _short(max(values))}
+        rows.append(row)
+    return rows
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _frame(height: int) -> Spec:
+    return {
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "config": {
+            "background": None,
+            "font": "system-ui, sans-serif",
+            "view": {"stroke": None},
+            "axis": {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "gridOpacity": 0.6},
+        },
+    }
+
+
+def _hover(x: Spec, label: Mapping[str, str], present: Sequence[str], condensed: bool) -> Spec:
+    shown = [{"field": "e", "type": "quantitative", "title": "epoch", "format": "d"}]
+    if condensed:
+        shown = [
+            {"field": "f", "type": "quantitative", "title": "from epoch", "format": "d"},
+            {"field": "g", "type": "quantitative", "title": "to epoch", "format": "d"},
+        ]
+    shown += [{"field": key, "type": "quantitative", "title": label[key], "format": ".5~g"} for key in present]
+    near = {"type": "point", "fields": ["e"], "nearest": True, "on": "pointerover", "clear": "pointerout"}
+    return {
+        "mark": {"type": "rule", "strokeWidth": 1, "color": "#8c8c8c"},
+        "params": [{"name": "near", "select": near}],
+        "encoding": {
+            "x": x,
+            "opacity": {"condition": {"param": "near", "empty": False, "value": 0.7}, "value": 0},
+            "tooltip": shown,
+        },
+    }
+
+
+def _marks(entries: Sequence[Entry]) -> list[Spec]:
+    found = []
+    for entry in entries:
+        kind = entry.kind if entry.kind in KINDS else "save" if _path(entry) else "note"
+        if entry.epoch is None or (entry.kind == "best" and not _path(entry)):
+            continue
+        kept = (entry.data or {}).get("epoch") if entry.kind == "restore" else None
+        found.append(
+            {"e": (entry.epoch if kept is None else kept) + 1, "k": kind, "d": f"{entry.callback}: {entry.text}"}
+        )
+    many = {kind for kind, count in Counter(mark["k"] for mark in found).items() if count > _MOST_MARKS}
+    # So many marks of a kind would hide the curves, and the page lists them.
+    return [mark for mark in found if mark["k"] not in many]
+
+
+def _path(entry: Entry) -> bool:
+    return entry.kind in ("best", "save") and "path" in (entry.data or {})
+
+
+def _decisions(marks: list[Spec], x: Spec) -> Spec:
+    by_epoch: dict[tuple[int, str], list[str]] = {}
+    for mark in marks:
+        by_epoch.setdefault((mark["e"], mark["k"]), []).append(mark["d"])
+    values = [{"e": epoch, "k": KINDS[kind][1], "d": "; ".join(texts)} for (epoch, kind), texts in by_epoch.items()]
+    words = [word for _, word in KINDS.values()]
+    colour = {
+        "field": "k",
+        "type": "nominal",
+        "scale": {"domain": words, "range": [colour for colour, _ in KINDS.values()]},
+        "legend": None,
+    }
+    shown = [
+        {"field": "e", "type": "quantitative", "title": "epoch", "format": "d"},
+        {"field": "k", "type": "nominal", "title": "what"},
+        {"field": "d", "type": "nominal", "title": "why"},
+    ]
+    quiet = " || ".join(f"datum.k === '{KINDS[kind][1]}'" for kind in ("save", "note"))
+    return {
+        "data": {"values": values},
+        "encoding": {"x": x, "color": colour, "tooltip": shown},
+        "resolve": {"scale": {"color": "independent"}},
+        "layer": [
+            {
+                "transform": [{"filter": f"!({quiet})"}],
+                "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.3},
+            },
+            {
+                "mark": {"type": "point", "shape": "triangle-down", "filled": True, "size": 70, "opacity": 1},
+                "encoding": {"y": {"value": 0}},
+            },
+        ],
+    }
+
+
+def _best(name: str, record: RunRecord, pair: Mapping[str, Sequence[float | None]]) -> Spec | None:
+    """Return the point of the epoch that was best, where it is known which way is better."""
+    key = "v" if any(value is not None for value in pair["v"]) else "t"
+    values = [
+        (value, epoch + 1)
+        for epoch, value in zip(record.epochs, pair[key], strict=False)
+        if value is not None and math.isfinite(value)
+    ]
+    if not values or name == "learning_rate":
+        return None
+    watched = name if key == "t" else f"val_{name}"
+    told = [entry for entry in record.entries if entry.kind == "best" and (entry.data or {}).get("monitor") == watched]
+    if told and told[-1].epoch is not None:
+        epoch = told[-1].epoch + 1
+        value = next((value for value, one in values if one == epoch), None)
+        return None if value is None else {"e": epoch, "y": value, "d": f"best {watched}: {value:.5g}"}
+    if name != "loss":
+        return None
+    value, epoch = min(values)
+    return {"e": epoch, "y": value, "d": f"best {watched}: {value:.5g}"}
+
+
+def _best_point(best: Spec, x: Spec, y: Spec) -> Spec:
+    return {
+        "data": {"values": [best]},
+        "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 110, "color": "#2ca02c", "opacity": 1},
+        "encoding": {
+            "x": x,
+            "y": {**y, "field": "y"},
+            "tooltip": [
+                {"field": "e", "type": "quantitative", "title": "epoch", "format": "d"},
+                {"field": "d", "type": "nominal", "title": "what"},
+            ],
+        },
+    }
+
+
+def costs(record: RunRecord) -> Chart | None:
+    """Return a chart of the seconds that each callback took in each hook; None when nothing was measured."""
+    rows = [
+        {"c": callback, "h": hook, "s": _short(seconds)}
+        for callback, hooks in list(record.costs.items())[:12]
+        for hook, seconds in hooks.items()
+        if seconds >= 1e-4
+    ]
+    if not rows:
+        return None
+    encoding = {
+        "y": {"field": "c", "type": "nominal", "title": None, "sort": None},
+        "x": {"field": "s", "type": "quantitative", "title": "seconds"},
+        "color": {"field": "h", "type": "nominal", "title": "hook", "legend": {"orient": "bottom", "columns": 3}},
+        "tooltip": [
+            {"field": "c", "type": "nominal", "title": "callback"},
+            {"field": "h", "type": "nominal", "title": "hook"},
+            {"field": "s", "type": "quantitative", "title": "seconds", "format": ".3~g"},
+        ],
+    }
+    count = len({row["c"] for row in rows})
+    spec = {**_frame(60 + 26 * count), "data": {"values": rows}, "mark": "bar", "encoding": encoding}
+    return Chart("costs", "", spec)
+
+
+def overlaid(name: str, runs: Mapping[str, RunRecord]) -> Chart | None:
+    """Return a chart of one value of several runs; None when none has it.
+
+    Args:
+        name: The value's name in the logs.
+        runs: The runs by name.
+    """
+    rows: list[Spec] = []
+    for label, record in runs.items():
+        column = aligned(record.epochs, record.history, record.logged_in).get(name)
+        if column is not None:
+            rows += [{**row, "r": label} for row in grouped([epoch + 1 for epoch in record.epochs], {"t": column})]
+    rows = [row for row in rows if "t" in row]
+    if not rows:
+        return None
+    scale = scale_of([row["t"] for row in rows])
+    y: Spec = {"field": "t", "type": "quantitative", "title": None, "scale": {"type": scale.kind, "zero": False}}
+    if scale.cut:
+        y["scale"].update(domain=[scale.low, scale.high], clamp=True)
+    encoding = {
+        "x": {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}},
+        "y": y,
+        "color": {
+            "field": "r",
+            "type": "nominal",
+            "title": None,
+            "sort": None,
+            "legend": {"orient": "bottom", "columns": 2},
+        },
+        "tooltip": [
+            {"field": "r", "type": "nominal", "title": "run"},
+            {"field": "e", "type": "quantitative", "title": "epoch", "format": "d"},
+            {"field": "t", "type": "quantitative", "title": "value", "format": ".5~g"},
+        ],
+    }
+    mark = {"type": "line", "clip": True, "strokeWidth": 1.8, "point": len(rows) <= 30 * len(runs)}
+    return Chart(name, "", {**_frame(240), "data": {"values": rows}, "mark": mark, "encoding": encoding})

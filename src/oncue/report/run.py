@@ -1,0 +1,112 @@
+"""Run: what is known of a run from its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oncue.core.files import require_file
+from oncue.core.run_record import FILE, RunRecord
+
+_MOST_BYTES = 16 << 20
+_DOCUMENTS = ("config", "environment", "model")
+
+
+@dataclass
+class Run:
+    r"""A run's record, and the documents beside it.
+
+    Args:
+        path: The folder, or the file, that was named.
+        record: What happened.
+        documents: The content of `config.json`, `environment.json` and `model.json`, where they are there.
+        summary: The content of `summary.txt`.
+        files: The other files of the folder, by name, with their sizes in bytes.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "log.csv").write_text("epoch,loss\n0,0.5\n")
+        ...     find_run(folder).record.history
+        {'loss': [0.5]}
+    """
+
+    path: Path
+    record: RunRecord
+    documents: dict[str, Any] = field(default_factory=dict)
+    summary: str = ""
+    files: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder's name."""
+        return (self.path if self.path.is_dir() else self.path.absolute().parent).resolve().name or str(self.path)
+
+
+def find_run(path: str | os.PathLike[str]) -> Run:
+    """Return the run that is in a folder, or whose journal or log a file is.
+
+    Nothing in the files is run; what can't be read is said.
+
+    Args:
+        path: A folder with a `journal.jsonl`, or else with one CSV file of a `CSVLogger`; or either of these files.
+
+    Raises:
+        OSError: When it can't be read.
+        ValueError: When there is no run, or more than one.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        if not place.exists():
+            raise FileNotFoundError(f"There is no file or folder '{place}'.")
+        require_file(place)
+        record = RunRecord.of_csv(place) if place.suffix.lower() == ".csv" else RunRecord.read(place)
+        return Run(place, record)
+    run = Run(place, _record_in(place))
+    for name in _DOCUMENTS:
+        content = _content(place / f"{name}.json")
+        if content:
+            try:
+                run.documents[name] = json.loads(content)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"'{place / name}.json' can't be read: {error}. Remove it to go on without.") from None
+    run.summary = _content(place / "summary.txt")
+    with os.scandir(place) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                run.files[entry.name] = entry.stat().st_size
+    return run
+
+
+def _record_in(folder: Path) -> RunRecord:
+    journal = folder / FILE
+    if journal.exists():
+        return RunRecord.read(journal)
+    logs = {}
+    for path in sorted(folder.glob("*.csv")):
+        if path.is_file():
+            try:
+                logs[path.name] = RunRecord.of_csv(path)
+            except ValueError:
+                # A table of another kind.
+                continue
+    if not logs:
+        raise ValueError(
+            f"There is no run in '{folder}': it has neither a {FILE}, as `RunFolder` writes it, nor the CSV file of a "
+            "`CSVLogger`."
+        )
+    if len(logs) > 1:
+        raise ValueError(f"There are several runs in '{folder}': {', '.join(logs)}. Name one of the files.")
+    return next(iter(logs.values()))
+
+
+def _content(path: Path) -> str:
+    if not path.exists():
+        return ""
+    require_file(path)
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"'{path}' has {path.stat().st_size} bytes, and is read up to {_MOST_BYTES}.")
+    return path.read_bytes().decode("utf-8", errors="replace")
