@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_ADAPTERS = {"lightning": "src/oncue/hosts/lightning.py", "transformers": "src/oncue/hosts/transformers.py"}
+_LIBRARIES = ("lightning", "transformers")
 
 # `make hosts` has environments with them.
-collect_ignore = [path for library, path in _ADAPTERS.items() if find_spec(library) is None]
+collect_ignore_glob = [f"src/oncue/hosts/{library}*.py" for library in _LIBRARIES if find_spec(library) is None]
+collect_ignore = []
 if find_spec("accelerate") is None and find_spec("lightning") is None:
     collect_ignore.append("tests/hosts/test_accelerate.py")

@@ -163,7 +163,8 @@ def in_keras(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
                 if left[0] < 0:
                     raise plan.error
 
-    adapter = hosts.Keras(callbacks)
+    backup = [keras.callbacks.BackupAndRestore(plan.folder / "state")] if plan.checkpoints else []
+    adapter = hosts.Keras(callbacks, backup)
     kept["history"], kept["keras"] = adapter.history, model
     data = {"validation_data": (to_numpy(X), to_numpy(Y)), "batch_size": BATCH, "shuffle": False, "verbose": 0}
     with adapter:

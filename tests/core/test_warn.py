@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 import oncue
 from helpers import damage, normal
-from oncue import layers
+from oncue import hosts, layers
 from oncue.callbacks import (
     BackupAndRestore,
     Callback,
@@ -120,8 +120,19 @@ def a_checkpoint_of_another_loop_has_other_callbacks(folder: Path, patch: pytest
     run.end()
     run = HostedRun([], Lacks("this loop", {}))
     run.begin(dense(), owner=run.callbacks, epochs=1)
-    run.restore(state, "Lightning", 0)
+    run.restore(state, 0)
     run.end()
+
+
+@case
+def a_backup_of_keras_without_the_state_of_callbacks(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    import keras
+
+    (folder / "training_metadata.json").write_text('{"epoch": 1, "batch": 0}')
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.ones((2, 1), "float32")
+    model.fit(x, x, epochs=2, verbose=0, callbacks=hosts.Keras(keras.callbacks.BackupAndRestore(folder)))
 
 
 @case

@@ -185,6 +185,53 @@ def test_what_keras_lacks_is_refused_when_it_is_made(callback: Callable[[], Any]
         hosts.Keras(callback())
 
 
+def backed_up(folder: Path, fails: int | None = None, epochs: int = 6) -> tuple[Any, Any]:
+    """Fit with a backup; it fails after an epoch, when Keras would save its part."""
+
+    class Backup(keras.callbacks.BackupAndRestore):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == fails:
+                raise RuntimeError("the power cut")
+            super().on_epoch_end(epoch, logs)
+
+    made = model()
+    adapter = hosts.Keras(
+        EarlyStopping(patience=9, restore_best_weights=True),
+        ReduceLROnPlateau(patience=0, factor=0.5, min_delta=0.3),
+        Backup(folder),
+    )
+    made.fit(X, Y, epochs=epochs, callbacks=adapter, **DATA)
+    return made, adapter.history
+
+
+def test_the_state_of_callbacks_is_beside_the_backup_of_keras(tmp_path: Path) -> None:
+    whole, expected = backed_up(tmp_path / "whole")
+    for place in (1, 2, 4):
+        # Where each state had been written, and the backup had not.
+        with pytest.raises(RuntimeError, match="the power cut"):
+            backed_up(tmp_path / "cut", fails=place)
+        assert len(list((tmp_path / "cut").glob("oncue_callbacks-*"))) <= 3
+    made, found = backed_up(tmp_path / "cut")
+    assert found.epoch == expected.epoch
+    for name, values in expected.history.items():
+        assert found.history[name] == pytest.approx(values, rel=1e-6), name
+    np.testing.assert_allclose(made.get_weights()[0], whole.get_weights()[0], rtol=1e-6)
+    assert "ReduceLROnPlateau" in found.explain()
+    # Keras deletes the folder when all is done.
+    assert not (tmp_path / "cut").exists()
+
+
+def test_which_backups_of_keras_are_refused(tmp_path: Path) -> None:
+    one = keras.callbacks.BackupAndRestore(tmp_path, save_freq=3)
+    with pytest.raises(
+        ValueError, match="`save_freq` of the `BackupAndRestore` for `hosts.Keras` must be 'epoch'; got 3"
+    ):
+        hosts.Keras(one)
+    two = [keras.callbacks.BackupAndRestore(tmp_path) for _ in range(2)]
+    with pytest.raises(ValueError, match="takes one `keras.callbacks.BackupAndRestore`"):
+        hosts.Keras(*two)
+
+
 def test_it_has_no_business_in_our_fit() -> None:
     made = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(1)])
     made.compile("sgd", "mse")

@@ -112,7 +112,7 @@ else:
         adapter = hosts.Lightning(EarlyStopping("loss", patience=1, min_delta=100))
         fit(adapter, min_epochs=3)
         assert adapter.history.epoch == [0, 1, 2]
-        assert "Lightning went on" in adapter.history.explain()
+        assert "Lightning's Trainer went on" in adapter.history.explain()
 
     def test_a_stop_in_the_middle_of_an_epoch() -> None:
         seen: list[int] = []
@@ -189,6 +189,7 @@ else:
         module, adapter = Module(), hosts.Lightning(Preemption())
         trainer = fit(adapter, module=module, max_epochs=1)
         adapter.on_train_start(trainer, module)
+        adapter.on_train_epoch_start(trainer, module)
         with Reads() as reads:
             adapter.on_train_batch_start(trainer, module, (X, Y), 0)
             adapter.on_train_batch_end(trainer, module, {"loss": torch.tensor(1.0)}, (X, Y), 0)

@@ -677,25 +677,24 @@ def test_a_bare_module_lacks_weights() -> None:
     CallbackList([EarlyStopping("loss")], model=torch.nn.Linear(1, 1)).on_train_begin()
 
 
-def test_processes_of_an_accelerator() -> None:
-    """What an accelerator of two processes makes of the logs, the files and a stop."""
+def test_several_processes_have_one_log_write_one_file_and_stop_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Group:
+        """The second of two processes; the first has 1 where this one has 0."""
 
-    class Accelerator:
-        num_processes, is_main_process, device, scaler = 2, False, torch.device("cpu"), None
+        is_available = is_initialized = staticmethod(lambda: True)
+        get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
 
-        def unwrap_model(self, module: Any) -> Any:
-            return module
+        @staticmethod
+        def all_reduce(values: torch.Tensor) -> None:
+            values += 1
 
-        def reduce(self, values: torch.Tensor, reduction: str) -> torch.Tensor:
-            # The other process has 1 where this one has 0.
-            return (values + 1) / 2
-
+    monkeypatch.setattr("oncue.hosts.processes.distributed", Group)
     kept: list[Any] = []
     callbacks = [
         CSVLogger("never.csv"),
         LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(json.dumps(dict(logs)))),
     ]
-    with hosts.loop(net(), None, callbacks, epochs=5, accelerator=Accelerator()) as run:
+    with hosts.loop(net(), None, callbacks, epochs=5) as run:
         for _ in run.epochs():
             for _ in run.batches([X]):
                 run.step(loss=0.0)

@@ -56,8 +56,6 @@ CALLBACKS: dict[str, Make] = {
 }
 ENDS = {"normal": {}, "stop": {}, "error": {"cut": 10}, "Ctrl-C": {"cut": 10, "error": KeyboardInterrupt}, "resume": {}}
 REFUSED = {("TerminateOnNaN", "transformers")}
-# Keras saves no state of callbacks. Its weights have a file of their own form.
-NO_RESUME = {"keras"}
 
 
 def stopping(epoch: int, callbacks: list[Any]) -> list[Any]:
@@ -70,6 +68,7 @@ def stopping(epoch: int, callbacks: list[Any]) -> list[Any]:
 
 def run(drive: Any, name: str, end: str, folder: Path) -> Outcome:
     def callbacks(into: Path) -> list[Any]:
+        # Keras's weights have a file of their own form.
         if name.startswith("ModelCheckpoint") and drive is HOSTS.get("keras"):
             options = {"keep": 2} if "keeps" in name else {"save_best_only": True}
             made = [ModelCheckpoint(into / "{epoch}.weights.h5", **options, **WEIGHTS)]
@@ -105,8 +104,6 @@ def test_matrix(host: str, name: str, end: str, tmp_path: Path, place: Path) -> 
         with pytest.raises(ValueError, match="needs the values of each batch"):
             run(HOSTS[host], name, end, tmp_path)
         return
-    if end == "resume" and host in NO_RESUME:
-        end = "normal"
     expected, files = reference(name, end, place / f"{name} {end}")
     found = run(HOSTS[host], name, end, tmp_path)
     assert found.history.epoch == expected.history.epoch

@@ -28,6 +28,7 @@ class Host:
     Attributes:
         stop_training: Set by callbacks to end the run.
         optimizer: Reads and sets the learning rate; None without optimizers. Of several, an object with `optimizers`.
+        scheduled: Whether the loop has schedulers.
 
     Example:
         >>> net = torch.nn.Linear(2, 1)
@@ -42,10 +43,17 @@ class Host:
     def __init__(self, module: torch.nn.Module, optimizers: Sequence[Any] = (), schedulers: Iterable[Any] = ()) -> None:
         self.module = module
         self.stop_training = False
+        schedulers = list(schedulers)
+        self.scheduled = bool(schedulers)
         rates = [HostRate(one, schedulers, f"optimizer_{place}") for place, one in enumerate(optimizers)]
         self.optimizer: Any = SimpleNamespace(optimizers=rates) if rates else None
         if len(rates) == 1:
             self.optimizer, rates[0].name = rates[0], ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first tensor of the module is; the CPU without any."""
+        return next((one.device for one in self.tensors().values()), torch.device("cpu"))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all parameters and buffers by name, not copied."""

@@ -1,42 +1,32 @@
-"""`loop`: the callbacks in a training loop that the user writes, also with Accelerate or Lightning Fabric."""
+"""`loop`: the callbacks in a training loop that the user writes, also with Accelerate or Lightning Fabric.
+
+It is longer than the adapters of other libraries' loops, because it is the loop: it gives epochs and batches, and goes to the
+place in both where an interrupted run was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from weakref import ref
 
 import torch
 from torch.utils.data import DataLoader
 
 from oncue.callbacks import History
 from oncue.checkpoints.training_state import TrainingState
-from oncue.core.needs import Lacks
 from oncue.feeding.batch import Batches
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.indexed import IndexedBatches
 from oncue.feeding.loader import loader_batches
 from oncue.feeding.stream import StreamBatches
-from oncue.hosts.accelerate import Processes
+from oncue.hosts.accelerate import Accelerated
 from oncue.hosts.host import Host
+from oncue.hosts.lacks import LOOP
 from oncue.hosts.loop_state import Held, LoopState
 from oncue.hosts.run import HostedRun
-from oncue.metrics.mean import Mean
-from oncue.training.loop import BatchLogs
-from oncue.training.meter import Meter
 
 Validation = Callable[[], Mapping[str, Any]]
-
-LACKS = Lacks(
-    "a loop of your own",
-    {
-        "whole_model": "Save the weights, which every library reads: `save_weights_only=True` and a `filepath` that ends in "
-        "'.safetensors'.",
-        "weights_h5": "Give a `filepath` that ends in '.safetensors', which every library reads.",
-        "average": "Use `torch.optim.swa_utils.AveragedModel`, and name it in `keep=[...]`.",
-    },
-)
 
 
 class Loop:
@@ -53,30 +43,26 @@ class Loop:
     def __init__(
         self,
         run: HostedRun,
-        host: Host,
         state: LoopState,
-        means: dict[str, Mean],
         epochs: int,
+        place_of: Callable[[Any], Any],
         validation: Validation | None,
-        processes: Processes,
-        scheduled: bool,
     ) -> None:
-        self.model = host
-        self._run, self._callbacks, self._epochs = run, run.callbacks, epochs
-        self._validation, self._processes = validation, processes
-        self._state, self._means = state, means
-        self._meter = Meter(())
+        self._run, self._state, self._epochs = run, state, epochs
+        self._place_of, self._validation = place_of, validation
         self._batches: Batches | None = None
         self._pending: TrainingState | None = None
-        # The index and the raw data of the batch that is under way, how many are done, and what the epoch was given.
+        # The index and the raw data of the batch that is under way.
         self._under_way: tuple[int, Any] | None = None
-        self._given: dict[str, Any] | None = None
-        self._begun = False
-        self._end: Callable[..., None] | None = None
-        self._may_be_kept = True
+        # Whether an epoch is under way, and whether the body has told what it measured at its end.
+        self._begun = self._told = False
         self._logs: dict[str, Any] = {}
-        # Those that the epoch's logs have.
-        self._rates = run.logged_rates(host, scheduled)
+
+    @property
+    def model(self) -> Host:
+        """The module as callbacks see it, with `stop_training`, `optimizer.learning_rate` and the weights."""
+        host: Host = self._run.model
+        return host
 
     @property
     def history(self) -> History:
@@ -91,16 +77,16 @@ class Loop:
         Yields:
             The index of the epoch, from 0.
         """
-        epoch = 0
+        epoch, run = 0, self._run
         if self._pending is not None:
             epoch = self._pending.epoch
             if self._pending.stopped:
                 return
         while epoch < self._epochs:
-            if self._pending is None or not self._pending.batch:
-                self._means.clear()
-            self._begun, self._given = True, None
-            self._run.call("on_epoch_begin", epoch)
+            # One that goes on keeps its means.
+            run.epoch = epoch if self._pending is not None and self._pending.batch else None
+            self._begun = True
+            run.begin_epoch(epoch)
             yield epoch
             again = self._finish_epoch()
             if again is not None:
@@ -108,7 +94,7 @@ class Loop:
                 continue
             self._pending = None
             epoch += 1
-            if self.model.stop_training or self._callbacks.paused is not None:
+            if run.stops or run.callbacks.paused is not None:
                 return
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
@@ -128,28 +114,23 @@ class Loop:
                 "`batches` belongs inside `for epoch in run.epochs():`, one loop over batches at a time. Join several loaders "
                 "with `zip`."
             )
-        state, pending = self._state, self._pending
+        state, pending, run = self._state, self._pending, self._run
         if self._batches is None or self._batches.source is not loader:
-            self._batches = _as_they_are(loader, self._processes.place_of(loader))
-            self._callbacks.set_params({**(self._callbacks.params or {}), "steps": self._batches.num_batches})
+            self._batches = _as_they_are(loader, self._place_of(loader))
+            run.callbacks.set_params({**(run.callbacks.params or {}), "steps": self._batches.num_batches})
         state.bind(self._batches, pending)
         done = 0 if pending is None else pending.batch
         if pending is not None and done:
             # The body of the epoch may have changed what the state of its middle has.
             state.restore(pending)
-            self._meter = _meter(self._means)
-        begin = self._callbacks.caller("on_train_batch_begin")
-        self._end = self._callbacks.caller("on_train_batch_end")
-        self._may_be_kept = self._callbacks.calls_others("on_train_batch_end")
         for raw in self._batches.epoch(done):
-            if begin is not None:
-                begin(done, BatchLogs(done, (raw, None, None)))
+            run.begin_batch(done, raw)
             self._under_way = done, raw
             yield raw
             self._finish_batch()
             done += 1
             # Several processes end together, when the epoch does.
-            if self._processes.alone and (self.model.stop_training or self._callbacks.paused is not None):
+            if run.stops or (run.processes.alone and run.callbacks.paused is not None):
                 return
 
     def step(self, **values: Any) -> None:
@@ -165,18 +146,7 @@ class Loop:
         """
         if self._under_way is None:
             raise ValueError("`step` belongs inside `for batch in run.batches(loader):`, once for each batch.")
-        for rate in self._rates:
-            rate.note_used()
-        weight = self._run.samples_in(self._under_way[1])
-        known = len(self._means)
-        for name, value in values.items():
-            mean = self._means.get(name)
-            if mean is None:
-                mean = self._means[name] = Mean(name)
-            value = value.detach() if isinstance(value, torch.Tensor) else value
-            mean.update_state(value, weight if getattr(value, "ndim", 0) == 0 else None)
-        if len(self._means) != known:
-            self._meter = _meter(self._means)
+        self._run.step(self._under_way[1], values)
 
     def end_epoch(self, **values: Any) -> None:
         """Add to the epoch's logs what was measured when its batches were done, such as `val_loss=measure()`.
@@ -189,43 +159,30 @@ class Loop:
         """
         if not self._begun:
             raise ValueError("`end_epoch` belongs inside `for epoch in run.epochs():`, after the batches.")
-        self._given = {**(self._given or {}), **values}
+        self._run.given.update(values)
+        self._told = True
 
     # The hooks at the ends ------------------------------------------------------------------------------------------
 
     def _finish_batch(self) -> None:
-        if self._under_way is None:
-            return
-        (index, raw), self._under_way = self._under_way, None
-        if self._end is not None:
-            logs = BatchLogs(index, (raw, None, None), source=self._meter)
-            self._end(index, logs)
-            kept = ref(logs) if self._may_be_kept else None
-            del logs
-            # As in oncue's own loop: the next step changes what logs that are still referenced would read.
-            if kept is not None and (held := kept()) is not None:
-                held.own()
+        if self._under_way is not None:
+            (index, raw), self._under_way = self._under_way, None
+            self._run.end_batch(index, raw)
 
     def _finish_epoch(self) -> TrainingState | None:
         """Call the hooks of the end of an epoch; return the state to go back to, when a callback asked for one."""
         self._finish_batch()
-        self._begun = False
-        state, epoch = self._state, self._callbacks.progress.epoch
-        if self._callbacks.paused is not None:
+        self._begun = self._told = False
+        run, state = self._run, self._state
+        if run.callbacks.paused is not None:
             return None
         if state.rollback is None:
-            logs = dict(zip(self._meter.names, self._meter.read(), strict=True)) if self._means else {}
-            logs.update(self._given or {})
+            measured = {}
             if self._validation is not None:
-                self._run.call("on_test_begin")
+                run.call("on_test_begin")
                 measured = dict(self._validation())
-                self._run.call("on_test_end", measured)
-                logs.update((f"val_{name}", value) for name, value in measured.items())
-            for rate in self._rates:
-                logs.setdefault(rate.key, rate.used)
-            self._logs = self._processes.means(logs)
-            self._run.call("on_epoch_end", epoch, dict(self._logs))
-            self.model.stop_training = self._processes.any(self.model.stop_training)
+                run.call("on_test_end", measured)
+            self._logs = run.end_epoch(**{f"val_{name}": value for name, value in measured.items()})
         again = state.take_rollback()
         if again is None:
             state.keep()
@@ -287,13 +244,13 @@ def loop(
     """
     optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [] if optimizer is None else [optimizer]
     schedulers = list(scheduler) if isinstance(scheduler, (list, tuple)) else [] if scheduler is None else [scheduler]
-    processes = Processes(accelerator)
-    run = HostedRun(callbacks, LACKS)
-    host = Host(processes.unwrapped(module), optimizers, schedulers)
-    held, means = Held(scheduler, validation, (*keep, *processes.keep)), dict[str, Mean]()
-    state = LoopState(host, optimizers, held, run.callbacks, means)
-    made = Loop(run, host, state, means, epochs, validation, processes, scheduled=bool(schedulers))
-    run.open(host, owner=made, writes=processes.is_main, epochs=epochs, verbose=verbose)
+    accelerated = Accelerated(accelerator)
+    run = HostedRun(callbacks, LOOP)
+    host = Host(accelerated.unwrapped(module), optimizers, schedulers)
+    held = Held(scheduler, validation, (*keep, *accelerated.keep))
+    state = LoopState(host, optimizers, held, run.callbacks, run.means)
+    made = Loop(run, state, epochs, accelerated.place_of, validation)
+    run.open(host, made, epochs=epochs, verbose=verbose)
     run.callbacks.run_state = state
     try:
         names = list(logs)
@@ -304,12 +261,11 @@ def loop(
         if made._pending is not None:
             # Callbacks reset themselves when training begins, so their state is restored after that.
             state.restore(made._pending)
-            made._meter = _meter(made._means)
             state.note_resumed(made._pending)
         else:
             state.keep()
         yield made
-        if made._begun and made._given is not None:
+        if made._told:
             # The loop over epochs was left by `break` in one that was done.
             made._finish_epoch()
         run.end(made._logs)
@@ -340,7 +296,3 @@ def _as_they_are(loader: Iterable[Any], place: Any) -> Batches:
     if isinstance(loader, (list, tuple)):
         return IndexedBatches(loader, lambda at: loader[at[0]], convert, batch_size=1)
     return StreamBatches(loader, convert)
-
-
-def _meter(means: Mapping[str, Mean]) -> Meter:
-    return Meter(list(means.items()))

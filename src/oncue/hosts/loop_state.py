@@ -17,7 +17,7 @@ from oncue.core.console import print_message
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
 from oncue.hosts.host import Host, rates_of
-from oncue.metrics.mean import Mean
+from oncue.hosts.means import Means
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.run_state import latest_state, note_resumed, noted_data
@@ -46,11 +46,11 @@ class LoopState:
         optimizers: The torch optimizers.
         held: What else the loop holds.
         callbacks: The list of the run.
-        means: The means of what the loop logs, by name.
+        means: The means of what the loop logs.
     """
 
     def __init__(
-        self, host: Host, optimizers: Sequence[Any], held: Held, callbacks: CallbackList, means: dict[str, Mean]
+        self, host: Host, optimizers: Sequence[Any], held: Held, callbacks: CallbackList, means: Means
     ) -> None:
         self._host, self._optimizers, self._held = host, list(optimizers), held
         self._callbacks, self._means = callbacks, means
@@ -107,7 +107,7 @@ class LoopState:
             "optimizer": [one.state_dict() for one in self._optimizers],
             "rates": [rate.used for rate in rates_of(self._host)],
             "callbacks": {key: one.state_dict() for key, one in self._callbacks.roles.stateful.items()},
-            "metrics": {name: mean.get_state() for name, mean in self._means.items()} if inside else None,
+            "metrics": self._means.state() if inside else None,
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
             **({"data": None} if self._data is None else self._data.capture((epoch, inside))),
@@ -208,10 +208,7 @@ class LoopState:
             # A state that was adopted from another setup lacks some.
             if key in parts["callbacks"]:
                 callback.load_state_dict(copy.deepcopy(parts["callbacks"][key]))
-        self._means.clear()
-        for name, saved in (parts["metrics"] or {}).items():
-            self._means[name] = Mean(name)
-            self._means[name].set_state(saved)
+        self._means.restore(parts["metrics"] or {})
         self._callbacks.journal.load_state_dict(parts["journal"])
         host.stop_training = state.stopped
         set_random_state(parts["random"])

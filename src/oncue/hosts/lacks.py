@@ -1,0 +1,49 @@
+"""What other loops can't give to callbacks, and what to use there instead."""
+
+from __future__ import annotations
+
+from oncue.core.needs import Lacks
+
+_WEIGHTS = "ave the weights, with `save_weights_only=True` and a `filepath` that ends in '.safetensors'."
+_OF_A_MODULE = {
+    "whole_model": f"S{_WEIGHTS}",
+    "weights_h5": "Give a `filepath` that ends in '.safetensors', which every library reads.",
+    "average": "Use `torch.optim.swa_utils.AveragedModel`.",
+}
+
+LOOP = Lacks(
+    "a loop of your own",
+    {
+        **_OF_A_MODULE,
+        "average": "Use `torch.optim.swa_utils.AveragedModel`, and name it in `keep=[...]`.",
+    },
+)
+KERAS = Lacks(
+    "Keras's own loop",
+    {
+        "run_state": "Give the adapter a `keras.callbacks.BackupAndRestore(folder)`; or use oncue's loop, with "
+        "`oncue.Model(keras_model)`.",
+        "average": "Use `keras.callbacks.SwapEMAWeights`.",
+        "background_save": "Leave out `asynchronous=True`.",
+    },
+)
+LIGHTNING = Lacks(
+    "Lightning's Trainer",
+    {
+        **_OF_A_MODULE,
+        "whole_model": f"Its own `ModelCheckpoint` writes whole checkpoints; or s{_WEIGHTS}",
+        "run_state": "Its own checkpoints have the state of oncue's callbacks: `trainer.fit(model, ckpt_path='last')`.",
+        "average": "Use `lightning.pytorch.callbacks.EMAWeightAveraging`.",
+    },
+)
+TRANSFORMERS = Lacks(
+    "transformers' Trainer",
+    {
+        **_OF_A_MODULE,
+        "whole_model": f"Its own `save_strategy` writes whole checkpoints; or s{_WEIGHTS}",
+        "run_state": "Its own checkpoints have the state of oncue's callbacks: `trainer.train(resume_from_checkpoint=True)`.",
+        "batch_values": "It tells callbacks the loss only now and then, and leaves out what isn't finite: set "
+        "`logging_nan_inf_filter=False`, and watch `loss` by the epoch, with `EarlyStopping('loss')`.",
+        "average": "Keep one in a `TrainerCallback` of your own, with `torch.optim.swa_utils.AveragedModel`.",
+    },
+)
