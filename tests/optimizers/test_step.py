@@ -224,8 +224,13 @@ def test_hyperparameters_may_change_between_steps() -> None:
     give_gradients([weight], 0.0)
     optimizer.step()
     assert weight.item() == -2.0
-    with pytest.raises(ValueError, match="once the optimizer is built"):
-        optimizer.momentum = 0.0
+    for momentum, moved in ((0.0, -1.0), (0.5, -0.5 - 1.0)):
+        # Without momentum the velocity stays what it was, -1 here, as in Keras.
+        optimizer.momentum = momentum
+        give_gradients([weight], 1.0)
+        before = weight.item()
+        optimizer.step()
+        assert weight.item() - before == moved
 
 
 def test_constraints_hold_after_the_update() -> None:

@@ -89,6 +89,17 @@ def test_six_steps_with_a_change_of_rate(keras: ModuleType, name: str, arguments
         pair.check()
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("SGD", "momentum"), ("SGD", "nesterov"), ("RMSprop", "momentum"), ("RMSprop", "centered")]
+)
+def test_a_momentum_that_is_0_for_some_steps(keras: ModuleType, name: str, option: str) -> None:
+    pair = Pair(keras, name, {"learning_rate": 0.1, option: True, "momentum": 0.9})
+    for number, momentum in enumerate((0.9, 0.9, 0.0, 0.0, 0.5, 0.9)):
+        pair.theirs.momentum = pair.ours.momentum = momentum
+        pair.step(number)
+        pair.check()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_state_is_listed_as_keras_lists_it(keras: ModuleType, name: str) -> None:
     arguments: dict[str, Any] = {"use_ema": True, "gradient_accumulation_steps": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oncue.optimizers.foreach import Number, add_quotient_, add_square_, lerp_, plus
 from oncue.optimizers.optimizer import Optimizer
-from oncue.optimizers.setting import setting, share, small_number, switch
+from oncue.optimizers.setting import has_velocity, setting, share, small_number, switch
 
 
 class RMSprop(Optimizer):
@@ -43,8 +43,8 @@ class RMSprop(Optimizer):
         "momentum",
         share,
         "The share of the last change that each step adds to the next.",
-        fixed="a velocity is kept for all or none of the training",
-        differ=lambda before, value: (before == 0) != (value == 0),
+        fixed="it keeps no changes, which `momentum` above 0 has made from the beginning",
+        fits=has_velocity,
     )
     epsilon: float = setting("epsilon", small_number, "Added under the root.")
     centered: bool = setting(
@@ -53,6 +53,9 @@ class RMSprop(Optimizer):
         "Whether to divide by the estimated variance; fixed once the optimizer is built.",
         fixed="the mean gradient is kept of all or none of the training",
     )
+
+    keeps_velocity = False
+    """Whether there is a last change for each parameter: where `momentum` was above 0 when the optimizer was built."""
 
     # As they are kept, for what runs in each step.
     _rho: float
@@ -115,26 +118,32 @@ class RMSprop(Optimizer):
             lerp_(average, gradients, new)
             torch._foreach_addcmul_(denominators, average, average, value=-1.0)
         torch._foreach_sqrt_(denominators)
-        if "momentum" in slots:
+        kept = numbers.get("momentum")
+        if kept is not None:
             momentum = slots["momentum"]
-            torch._foreach_mul_(momentum, numbers["momentum"])
+            torch._foreach_mul_(momentum, kept)
             add_quotient_(momentum, gradients, denominators, numbers["rate"])
             torch._foreach_sub_(parameters, momentum)
         else:
             add_quotient_(parameters, gradients, denominators, -numbers["rate"])
 
+    def build(self, variables: Iterable[Any]) -> None:
+        """Take the parameters to train and create the state for them; see `Optimizer`."""
+        if self._inner is None:
+            self.keeps_velocity = self._momentum != 0
+        super().build(variables)
+
     def update_numbers(self, update: int, rate: float) -> dict[str, float]:
         """Return the numbers of an update; see `Optimizer`."""
-        return {
-            "rate": rate,
-            "rho": self._rho,
-            "new_square": 1.0 - self._rho,
-            "momentum": self._momentum,
-            "epsilon": self._epsilon,
-        }
+        numbers = {"rate": rate, "rho": self._rho, "new_square": 1.0 - self._rho, "epsilon": self._epsilon}
+        return {**numbers, "momentum": self._momentum} if self._momentum != 0 else numbers
+
+    def _group_options(self, update: int, rate: float) -> dict[str, Any]:
+        # A group keeps what an update with other settings wrote.
+        return {"momentum": None, **self.update_numbers(update, rate)}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
-        names = ["velocity"] + ["momentum"] * (self._momentum > 0) + ["average_gradient"] * self._centered
+        names = ["velocity"] + ["momentum"] * self.keeps_velocity + ["average_gradient"] * self._centered
         return [{name: name} for name in names]
 
     def get_config(self) -> dict[str, Any]:

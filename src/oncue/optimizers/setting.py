@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import attrgetter, ne
+from operator import attrgetter
 from typing import Any
 
 from oncue import backend
@@ -23,7 +23,7 @@ def setting(
     check: Check,
     doc: str,
     fixed: str | None = None,
-    differ: Callable[[Any, Any], Any] = ne,
+    fits: Callable[[Any, Any], bool] | None = None,
     alone: Sequence[str] = (),
 ) -> Any:
     """Return a property of an optimizer class that is checked when it is set.
@@ -36,7 +36,7 @@ def setting(
         check: Gets the name and a value, and returns the value to keep; a ValueError says why it can't be one.
         doc: What the setting means.
         fixed: Why it can't be set to another value once the optimizer is built; None where it can.
-        differ: Whether two values are others in that sense.
+        fits: Gets an optimizer that is built, and another value; returns whether it can all the same. None for no value.
         alone: Names of settings of which only one may be something else than None.
 
     Example:
@@ -53,7 +53,7 @@ def setting(
         value = check(name, value)
         if fixed is not None and optimizer.built:
             before = getattr(optimizer, kept)
-            if differ(before, value):
+            if value != before and not (fits is not None and fits(optimizer, value)):
                 raise fixed_setting(optimizer, name, before, value, fixed)
         rivals = [rival for rival in alone if rival != name and getattr(optimizer, f"_{rival}") is not None]
         if value is not None and rivals:
@@ -65,6 +65,11 @@ def setting(
         optimizer._settings_changed()
 
     return Setting(attrgetter(kept), assign, doc=doc)
+
+
+def has_velocity(optimizer: Any, momentum: float) -> bool:
+    """Return whether an optimizer that is built can have a momentum: 0, or any where it was built with a velocity."""
+    return momentum == 0 or optimizer.keeps_velocity
 
 
 def fixed_setting(optimizer: Any, name: str, before: Any, value: Any, reason: str) -> ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from oncue.optimizers.foreach import Number, add_scaled_
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
-from oncue.optimizers.setting import setting, share, switch
+from oncue.optimizers.setting import has_velocity, setting, share, switch
 from oncue.torch_private import fused_sgd
 
 _fused_sgd = fused_sgd()
@@ -45,11 +45,14 @@ class SGD(Optimizer):
     momentum: float = setting(
         "momentum",
         share,
-        "The share of the velocity that each step keeps.",
-        fixed="a velocity is kept for all or none of the training",
-        differ=lambda before, value: (before == 0) != (value == 0),
+        "The share of the velocity that each step keeps; 0 leaves it alone, and is 0 for good where none was built.",
+        fixed="it has no velocity, which `momentum` above 0 has made from the beginning",
+        fits=has_velocity,
     )
     nesterov: bool = setting("nesterov", switch, "Whether to look ahead along the velocity.")
+
+    keeps_velocity = False
+    """Whether there is a velocity for each parameter: where `momentum` was above 0 when the optimizer was built."""
 
     # As they are kept, for what runs in each step.
     _momentum: float
@@ -98,18 +101,25 @@ class SGD(Optimizer):
     ) -> None:
         """Update parameters and slots in place; see `Optimizer`."""
         # Keras has the learning rate in the velocity, torch applies it to the velocity: the numbers say which.
-        velocity = slots.get("momentum")
-        if velocity is not None:
-            torch._foreach_mul_(velocity, numbers["momentum"])
+        kept = numbers.get("momentum")
+        if kept is not None:
+            velocity = slots["momentum"]
+            torch._foreach_mul_(velocity, kept)
             add_scaled_(velocity, gradients, numbers["new_velocity"])
             add_scaled_(parameters, velocity, numbers["velocity_rate"])
         rate = numbers.get("gradient_rate")
         if rate is not None:
             add_scaled_(parameters, gradients, rate)
 
+    def build(self, variables: Iterable[Any]) -> None:
+        """Take the parameters to train and create the state for them; see `Optimizer`."""
+        if self._inner is None:
+            self.keeps_velocity = self._momentum != 0
+        super().build(variables)
+
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's own SGD, or one with Keras's momentum."""
-        if self._momentum != 0:
+        if self.keeps_velocity:
             defaults = {"lr": learning_rate, **self._group_options(1, learning_rate)}
             groups = [{**group, "fused": can_fuse(group["params"])} for group in groups]
             return ForeachOptimizer(groups, defaults, self._first_slots(), _sgd_in_one_kernel)
@@ -127,10 +137,11 @@ class SGD(Optimizer):
 
     def _group_options(self, update: int, rate: float) -> dict[str, Any]:
         # A group keeps what an update with other settings wrote.
-        return {"gradient_rate": None, **self.update_numbers(update, rate)} if self._momentum != 0 else {}
+        none = {"momentum": None, "gradient_rate": None}
+        return {**none, **self.update_numbers(update, rate)} if self.keeps_velocity else {}
 
     def _slot_blocks(self) -> list[dict[str, str]]:
-        return [{"momentum": "momentum"}] if self._momentum != 0 else []
+        return [{"momentum": "momentum"}] if self.keeps_velocity else []
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -137,6 +137,17 @@ def test_numbers_of_the_optimizer_that_a_callback_sets_need_no_other_graph(quick
     assert "as one compiled graph" in model.step_account
 
 
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "rmsprop, all options"])
+def test_a_momentum_of_0_that_a_callback_sets_needs_another_graph(name: str, quick: None) -> None:
+    class Momentum(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.model.optimizer.momentum = (0.9, 0.0, 0.5)[epoch]
+
+    model = assert_same(network, OPTIMIZERS[name], lambda: [Momentum()], validation_data=None)
+    assert model._plan.graphs.steps["train"].graphs == 2
+    assert "as one compiled graph" in model.step_account
+
+
 def test_an_optimizer_that_keeps_needing_other_operations_runs_eagerly(quick: None) -> None:
     class Scales(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
