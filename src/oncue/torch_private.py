@@ -380,14 +380,17 @@ def fused_sgd() -> Callable[..., None] | None:
 
 
 Unscale = Callable[[list[Tensor], Tensor, Tensor], Any]
-MoveScale = Callable[[Tensor, Tensor, Tensor, float, float, int], Any]
+MoveScale = Callable[[Tensor, Tensor, Tensor, float, float, Any], Any]
 
 
-def loss_scaling() -> tuple[Unscale, MoveScale]:
+def loss_scaling(fused: bool = True) -> tuple[Unscale, MoveScale]:
     """Return the two kernels of `torch.amp.GradScaler`, which never wait for the device.
 
     Names: `torch._amp_foreach_non_finite_check_and_unscale_`, `torch._amp_update_scale_`. Without them, the same
     arithmetic in several kernels for each gradient.
+
+    Args:
+        fused: Whether to return the kernels; without it, the same arithmetic in operations that a compiler can fuse.
 
     Returns:
         A function of gradients of one type, a number found and an inverse, which multiplies the gradients by the inverse
@@ -401,6 +404,8 @@ def loss_scaling() -> tuple[Unscale, MoveScale]:
         >>> gradient, found
         (tensor([2.]), tensor(0.))
     """
+    if not fused:
+        return _unscale, _move_scale
     unscale = getattr(torch, "_amp_foreach_non_finite_check_and_unscale_", None)
     move = getattr(torch, "_amp_update_scale_", None)
     return unscale or _unscale, move or _move_scale
@@ -412,7 +417,9 @@ def _unscale(gradients: list[Tensor], found: Tensor, inverse: Tensor) -> None:
         gradient.copy_(gradient.to(torch.promote_types(gradient.dtype, inverse.dtype)) * inverse)
 
 
-def _move_scale(scale: Tensor, steps: Tensor, found: Tensor, growth: float, backoff: float, interval: int) -> None:
+def _move_scale(
+    scale: Tensor, steps: Tensor, found: Tensor, growth: float, backoff: float, interval: int | Tensor
+) -> None:
     bad = found != 0
     due = steps + 1 == interval
     grown = torch.where(due & (scale * growth).isfinite(), scale * growth, scale)

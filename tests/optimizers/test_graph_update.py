@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from oncue import constraints, optimizers
 from oncue.optimizers import SGD, Adam, AdamW, LossScaleOptimizer, Optimizer, TorchOptimizer
+from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.foreach import add_scaled_
 from oncue.optimizers.graph_update import GraphUpdate, TorchGraphUpdate, graph_update
 from oncue.optimizers.schedules import ExponentialDecay
@@ -41,8 +42,15 @@ def test_the_usual_ones_of_torch_have_an_update_in_graphs(kind: Any) -> None:
     assert isinstance(graph_update(_built(TorchOptimizer(kind))), TorchGraphUpdate)
 
 
-def test_loss_scaling_has_none() -> None:
-    assert graph_update(_built(LossScaleOptimizer(SGD()))) is None
+class Doubled(LossScaleOptimizer):
+    """May do anything."""
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Doubled(SGD()), lambda: LossScaleOptimizer(TorchOptimizer(torch.optim.Rprop))]
+)
+def test_other_loss_scaling_has_none(make: Callable[[], Optimizer]) -> None:
+    assert graph_update(_built(make())) is None
 
 
 class Renamed(Adam):
@@ -259,6 +267,45 @@ def test_so_are_those_of_torch(name: str) -> None:
 def test_those_of_torch_with_each_option(option: str) -> None:
     options = {name: value for name, value in OPTIONS[option].items() if name != "weight_decay"}
     _both(lambda: TorchOptimizer(torch.optim.Adam, **options))
+
+
+INNER: dict[str, Make] = {
+    "adam": lambda: Adam(0.1),
+    "scheduled": lambda: Adam(ExponentialDecay(0.1, 2, 0.5), clipnorm=0.01),
+    "averaged": lambda: AdamW(0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3),
+    "accumulating": lambda: SGD(0.1, momentum=0.9, gradient_accumulation_steps=2),
+    "of torch": lambda: TorchOptimizer(lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1)),
+}
+BAD = {0: float("inf"), 4: float("nan"), 7: -float("inf"), 8: float("inf")}
+
+
+@pytest.mark.parametrize("name", INNER)
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_step_with_a_gradient_that_is_not_finite_changes_the_scale_alone(name: str, deferred: bool) -> None:
+    steppers = [
+        _Stepper(LossScaleOptimizer(INNER[name](), initial_scale=2.0**10, dynamic_growth_steps=2), in_graph)
+        for in_graph in (False, True)
+    ]
+    graph = steppers[1].optimizer
+    assert isinstance(graph, LossScaleOptimizer)
+    if deferred:
+        # What is done on an accelerator, as far as the CPU can.
+        graph._deferred = DeferredOverflowCheck(graph.inner_optimizer)
+    for step in range(STEPS + 4):
+        for stepper in steppers:
+            optimizer: Any = stepper.optimizer
+            if step == STEPS:
+                optimizer.dynamic_growth_steps = 1
+                assert stepper.update is None or stepper.update.is_current()
+            scale = float(optimizer.dynamic_scale)
+            gradients = [gradient * scale for gradient in _gradients(step) if gradient is not None]
+            gradients[1][0] += BAD.get(step, 0.0)
+            stepper.step(gradients)
+        one, other = [[float(number) for number in stepper.optimizer.own_variables()] for stepper in steppers]
+        assert one == other
+        if not deferred or step in (3, 4, 8, STEPS + 3):
+            # What isn't asked for isn't waited for.
+            _compare(*steppers)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Nadam", "RMSprop"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,7 +37,7 @@ class DeferredOverflowCheck:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer, self._inner = optimizer, optimizer.torch_optimizer
-        self._pending: tuple[Tensor, torch.cuda.Event | None] | None = None
+        self._pending: tuple[Tensor, torch.cuda.Event | None, Callable[[], None]] | None = None
 
     @staticmethod
     def suits(optimizer: Optimizer) -> bool:
@@ -56,21 +57,33 @@ class DeferredOverflowCheck:
         """
         self.settle()
         step_unless(found, self._inner, self._optimizer._advance)
+        self.defer(found, self._take_back)
+
+    def _take_back(self) -> None:
+        self._optimizer._iterations -= 1
+
+    def defer(self, found: Tensor, take_back: Callable[[], None]) -> None:
+        """Look later whether a step was skipped that is counted already.
+
+        Args:
+            found: As for `step`.
+            take_back: Called then if it was, to take it out of the count.
+        """
         if found.device.type == "cuda":
             copy = torch.empty((), dtype=found.dtype, pin_memory=True)
             copy.copy_(found, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's, without types
             event.record()
-            self._pending = copy, event
+            self._pending = copy, event, take_back
         else:
-            self._pending = found.clone(), None
+            self._pending = found.clone(), None, take_back
 
     def settle(self) -> None:
         """Take the last step out of the count if it was skipped."""
         if self._pending is None:
             return
-        (found, event), self._pending = self._pending, None
+        (found, event, take_back), self._pending = self._pending, None
         if event is not None:
             event.synchronize()
         if found.item():
-            self._optimizer._iterations -= 1
+            take_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from oncue import backend, torch_private
 from oncue.optimizers.adam import Adam, adam_numbers
 from oncue.optimizers.foreach import Number, Rule, lerp_
+from oncue.optimizers.loss_scale import LossScale
+from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from oncue.optimizers.optimizer import Optimizer, own_constraint
 from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
@@ -21,13 +24,14 @@ class GraphUpdate:
 
     What changes from one update to the next, and what a user may assign between them, comes in as `numbers`: the learning
     rate, bias corrections, betas, decay, the limit of a clip. So none of it needs another graph. Clipping, weight decay,
-    gradient accumulation, the moving average and oncue's own constraints are part of the graph; constraints of the user's,
-    which may do anything, and the average that takes the place of the weights, follow in `after`.
+    gradient accumulation, loss scaling, the moving average and oncue's own constraints are part of the graph; constraints of
+    the user's, which may do anything, and the average that takes the place of the weights, follow in `after`.
 
     Around each call of a graph come `before` and `after`, around a pass `begin` and `end`.
 
     Args:
         optimizer: An optimizer that is built, for which `graph_update` makes this.
+        scaling: The loss scaling around it; None where there is none.
 
     Attributes:
         optimizer: The optimizer.
@@ -47,8 +51,9 @@ class GraphUpdate:
         (tensor([0.5000]), 1)
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, scaling: LossScaleOptimizer | None = None) -> None:
         self.optimizer = optimizer
+        self._scaling = scaling
         self._rule = self._rule_of(optimizer)
         self.weights = list(optimizer._parameters)
         place_of = {id(parameter): place for place, parameter in enumerate(self.weights)}
@@ -72,6 +77,8 @@ class GraphUpdate:
         # On the CPU, a write through NumPy's view costs a tenth of one through torch.
         self._view: Any = self.numbers.numpy() if first.device.type == "cpu" else None
         self._written: list[float | None] = [None] * width
+        # 1 after a step with a gradient that isn't finite, which changes nothing but the factor of the loss.
+        self._found = torch.zeros((), dtype=torch.float32, device=first.device)
         self._look_up()
 
     # What a graph is made of ------------------------------------------------------------------------------------------
@@ -80,11 +87,19 @@ class GraphUpdate:
     def tensors(self) -> list[Tensor]:
         """All tensors that `apply` reads or changes, in an order that stays the same: those that the optimizer has now."""
         self._look_up()
+        scale = [] if self._scale is None else [self._scale.scale, self._scale.growth, self._found]
+        return [*self._updated(), *scale, self.numbers]
+
+    @property
+    def _scale(self) -> LossScale | None:
+        return None if self._scaling is None else self._scaling._scale
+
+    def _updated(self) -> list[Tensor]:
         optimizer = self.optimizer
         slots = [tensor for held in self._slots for tensor in held.values()]
         sums = [] if optimizer._accumulators is None else optimizer._accumulators
         averages = [] if optimizer._average is None else optimizer._average.values
-        return [*self.weights, *slots, *sums, *averages, self.numbers]
+        return [*self.weights, *slots, *sums, *averages]
 
     def report_missing(self, gradients: Sequence[Tensor | None]) -> None:
         """Warn of parameters that get no gradient, as `Optimizer.step` does in each step.
@@ -105,6 +120,7 @@ class GraphUpdate:
         Returns:
             Whether the coming step updates the weights, instead of adding to the gradients of an update only.
         """
+        self._settle_count()
         steps = self.optimizer._gradient_accumulation_steps
         return steps is None or (self.optimizer._iterations + 1) % steps == 0
 
@@ -116,8 +132,29 @@ class GraphUpdate:
             gradients: A gradient for each parameter, in the optimizer's order, of the loss that `Optimizer.scale_loss`
                 gave; None where there is none. They aren't changed.
         """
-        optimizer = self.optimizer
         whole, *groups = self._numbers_by_name()
+        scale = self._scale
+        if scale is None:
+            self._apply(gradients, whole, groups)
+            return
+        unscaled = [None if gradient is None else gradient.clone() for gradient in gradients]
+        found = scale.unscale([gradient for gradient in unscaled if gradient is not None], in_graph=True)
+        # Which of both it is isn't known before the graph runs.
+        updated = self._updated()
+        before = [tensor.clone() for tensor in updated]
+        self._apply(unscaled, whole, groups)
+        for tensor, old in zip(updated, before, strict=True):
+            tensor.copy_(torch.where(found != 0, old, tensor))
+        scale.update(found, whole["growth_steps"])
+        self._found.copy_(found)
+
+    def _apply(
+        self,
+        gradients: Sequence[Tensor | None],
+        whole: Mapping[str, Number],
+        groups: Sequence[Mapping[str, Number]],
+    ) -> None:
+        optimizer = self.optimizer
         places = [place for place, gradient in enumerate(gradients) if gradient is not None]
         given = [gradient for gradient in gradients if gradient is not None]
         if optimizer._loss_scale_factor is not None:
@@ -177,6 +214,7 @@ class GraphUpdate:
 
     def before(self) -> None:
         """Put the numbers of the coming update where the graph reads them."""
+        self._settle_count()
         optimizer = self.optimizer
         if optimizer._rate.moves:
             optimizer._write_rate(optimizer._rate.at(optimizer._updates))
@@ -190,10 +228,23 @@ class GraphUpdate:
 
     def after(self) -> None:
         """Count the step, and do what is left to do after it."""
-        optimizer = self.optimizer
-        if optimizer._average is not None or self._constraints_after:
+        optimizer, scaling = self.optimizer, self._scaling
+        follows = optimizer._average is not None or bool(self._constraints_after)
+        deferred = None if follows or scaling is None else scaling._deferred
+        if scaling is not None and deferred is None and self._found.item():
+            return
+        if follows:
             self._finish(optimizer)
-        optimizer._iterations += 1
+        self._count_steps(1)
+        if deferred is not None:
+            deferred.defer(self._found, partial(self._count_steps, -1))
+
+    def _count_steps(self, steps: int) -> None:
+        self.optimizer._iterations += steps
+
+    def _settle_count(self) -> None:
+        if self._scaling is not None:
+            self._scaling._settle()
 
     @torch.no_grad()
     def _finish(self, optimizer: Optimizer) -> None:
@@ -219,6 +270,8 @@ class GraphUpdate:
             whole["clip"] = optimizer._clip.limit
         if optimizer._gradient_accumulation_steps is not None:
             whole["steps"] = float(optimizer._gradient_accumulation_steps)
+        if self._scaling is not None:
+            whole["growth_steps"] = float(self._scaling.dynamic_growth_steps)
         if optimizer._average is not None:
             whole["average"] = optimizer._average.share(optimizer._updates)
         return [whole, *self._group_values()]
@@ -250,6 +303,7 @@ class GraphUpdate:
 
     def settle(self) -> None:
         """Write the count of updates to where the torch optimizer keeps it."""
+        self._settle_count()
         self.optimizer._count_changed()
 
     def end(self) -> None:
@@ -297,12 +351,12 @@ class TorchGraphUpdate(GraphUpdate):
 
     optimizer: TorchOptimizer
 
-    def __init__(self, optimizer: TorchOptimizer) -> None:
+    def __init__(self, optimizer: TorchOptimizer, scaling: LossScaleOptimizer | None = None) -> None:
         self._inner, self._like = optimizer.torch_optimizer, _LIKE[type(optimizer.torch_optimizer)]
         self._count = 0
         # Those without a gradient, whose updates torch doesn't count.
         self._absent: list[int] = []
-        super().__init__(optimizer)
+        super().__init__(optimizer, scaling)
 
     def _rule_of(self, optimizer: Optimizer) -> Rule:
         return self._like.rule
@@ -312,11 +366,10 @@ class TorchGraphUpdate(GraphUpdate):
         self._absent = [place for place, gradient in enumerate(gradients) if gradient is None]
         super().apply(gradients)
 
-    def after(self) -> None:
-        """Count the step, and do what is left to do after it."""
-        if self.phase():
-            self._count += 1
-        super().after()
+    def _count_steps(self, steps: int) -> None:
+        before = self.optimizer._updates
+        super()._count_steps(steps)
+        self._count += self.optimizer._updates - before
 
     def begin(self) -> None:
         """Read the count, which a state that was loaded may have set, and be asked for it when it is wanted."""
@@ -327,6 +380,7 @@ class TorchGraphUpdate(GraphUpdate):
 
     def settle(self) -> None:
         """Write the count of updates to the torch optimizer's state."""
+        self._settle_count()
         parameters = [p for place, p in enumerate(self.optimizer._parameters) if place not in self._absent]
         states = [self._inner.state.get(parameter, {}) for parameter in parameters]
         steps = [state["step"] for state in states if "step" in state]
@@ -382,24 +436,27 @@ class _Like(NamedTuple):
 def graph_update(optimizer: Optimizer) -> GraphUpdate | None:
     """Return an optimizer's update for a step that is one graph; None where only its own `step` will do.
 
-    That is so for optimizers of the user's, for dynamic loss scaling, and for optimizers of torch whose arithmetic isn't that
-    of one of ours.
+    That is so for optimizers of the user's, and for optimizers of torch whose arithmetic isn't that of one of ours.
 
     Args:
         optimizer: An optimizer that is built.
 
     Example:
-        >>> from oncue.optimizers import Adam, LossScaleOptimizer
-        >>> optimizer = LossScaleOptimizer(Adam())
-        >>> optimizer.build([torch.nn.Parameter(torch.zeros(1))])
-        >>> graph_update(optimizer) is None
+        >>> from oncue.optimizers import LossScaleOptimizer
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> for optimizer in (LossScaleOptimizer(Adam()), TorchOptimizer(torch.optim.Rprop)):
+        ...     optimizer.build([weight])
+        ...     print(graph_update(optimizer) is None)
+        False
         True
     """
-    kind = _kind_of(optimizer)
-    return None if kind is None else kind(optimizer)
+    scaling = optimizer if type(optimizer) is LossScaleOptimizer else None
+    inner = optimizer if scaling is None else scaling.inner_optimizer
+    kind = _kind_of(inner)
+    return None if kind is None else kind(inner, scaling)
 
 
-def _kind_of(optimizer: Any) -> Callable[[Any], GraphUpdate] | None:
+def _kind_of(optimizer: Any) -> type[GraphUpdate] | None:
     if optimizer._inner is None or optimizer._has_own_update() or torch_private.has_step_hooks(optimizer._inner):
         return None
     if type(optimizer) is TorchOptimizer:

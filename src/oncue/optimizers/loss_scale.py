@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oncue.torch_private import loss_scaling
 
-_unscale, _move = loss_scaling()
+_KERNELS, _OPERATIONS = loss_scaling(), loss_scaling(fused=False)
 
 
 class LossScale:
@@ -44,11 +44,12 @@ class LossScale:
         self.growth = torch.zeros((), dtype=torch.int32, device=device)
         self.growth_steps = growth_steps
 
-    def unscale(self, gradients: list[Tensor]) -> Tensor:
+    def unscale(self, gradients: list[Tensor], in_graph: bool = False) -> Tensor:
         """Divide gradients by the factor, in place.
 
         Args:
             gradients: Gradients of the scaled loss.
+            in_graph: Whether a compiler is to fuse it with what surrounds it.
 
         Returns:
             1.0 when one of them is not finite, else 0.0, as a tensor on their device.
@@ -59,9 +60,17 @@ class LossScale:
         for gradient in gradients:
             by_type.setdefault(gradient.dtype, []).append(gradient)
         for alike in by_type.values():
-            _unscale(alike, found, inverse)
+            (_OPERATIONS if in_graph else _KERNELS)[0](alike, found, inverse)
         return found
 
-    def update(self, found: Tensor) -> None:
-        """Move the factor as what `unscale` found demands."""
-        _move(self.scale, self.growth, found, 2.0, 0.5, self.growth_steps)
+    def update(self, found: Tensor, growth_steps: Tensor | None = None) -> None:
+        """Move the factor as what `unscale` found demands.
+
+        Args:
+            found: What `unscale` returned.
+            growth_steps: In a graph, where to read after how many finite steps the factor doubles; else None.
+        """
+        if growth_steps is None:
+            _KERNELS[1](self.scale, self.growth, found, 2.0, 0.5, self.growth_steps)
+        else:
+            _OPERATIONS[1](self.scale, self.growth, found, 2.0, 0.5, growth_steps)

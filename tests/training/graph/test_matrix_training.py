@@ -42,15 +42,21 @@ OPTIMIZERS: dict[str, Make] = {
         0.01, gradient_accumulation_steps=3, use_ema=True, clipnorm=1.0
     ),
     "a factor of the loss": lambda made: optimizers.SGD(0.1, loss_scale_factor=8.0),
+    "LossScaleOptimizer": lambda made: optimizers.LossScaleOptimizer(
+        optimizers.SGD(0.1), initial_scale=8.0, dynamic_growth_steps=2
+    ),
+    "LossScaleOptimizer, overflowing": lambda made: optimizers.LossScaleOptimizer(
+        optimizers.Adam(0.01, use_ema=True), initial_scale=2.0**127, dynamic_growth_steps=1
+    ),
+    "LossScaleOptimizer, accumulation": lambda made: optimizers.LossScaleOptimizer(
+        optimizers.SGD(schedules.ExponentialDecay(0.1, 1, 0.5), gradient_accumulation_steps=2, clipnorm=0.1)
+    ),
     "a schedule": lambda made: optimizers.SGD(schedules.ExponentialDecay(0.1, 2, 0.5, staircase=True)),
     "warm-up": lambda made: optimizers.Adam(schedules.CosineDecay(0.0, 3, warmup_target=0.1, warmup_steps=2)),
     "pieces": lambda made: optimizers.Nadam(schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.01, 0.001])),
     "a function": lambda made: optimizers.SGD(lambda: 0.05),
 }
 FOLLOWING: dict[str, Make] = {
-    "LossScaleOptimizer": lambda made: optimizers.LossScaleOptimizer(
-        optimizers.SGD(0.1), initial_scale=8.0, dynamic_growth_steps=2
-    ),
     "TorchOptimizer": lambda made: optimizers.TorchOptimizer(torch.optim.NAdam),
     "torch's SGD, dampened": lambda made: torch.optim.SGD(made.parameters(), lr=0.1, momentum=0.9, dampening=0.5),
     "torch's RMSprop": lambda made: torch.optim.RMSprop(made.parameters(), lr=0.01),
@@ -65,6 +71,9 @@ OF_TORCH: dict[str, Make] = {
     "Adam": lambda made: torch.optim.Adam(made.parameters(), lr=0.01),
     "Adam, all options": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, amsgrad=True, weight_decay=0.1),
     "Adam, fused": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, fused=True),
+    "Adam, loss scaling": lambda made: optimizers.LossScaleOptimizer(
+        optimizers.TorchOptimizer(torch.optim.Adam(made.parameters(), lr=0.01)), initial_scale=2.0**127
+    ),
     "AdamW, two groups": lambda made: torch.optim.AdamW(
         [{"params": list(made.parameters())[:2], "lr": 0.02}, {"params": list(made.parameters())[2:]}], lr=0.01
     ),
@@ -107,7 +116,7 @@ def test_an_optimizer_of_torch(name: str, side_by_side: Any) -> None:
     side_by_side(module, X, Y, optimizer=OF_TORCH[name])
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float64"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
 @cpu_only("the types are those of the CPU")
 def test_precisions(policy: str, side_by_side: Any) -> None:
     def make() -> Any:
