@@ -5,13 +5,21 @@ from __future__ import annotations
 import array
 import contextvars
 import functools
+import io
 import itertools
+import logging
+import os
 import random
+import socket
 import sys
+import time
 import types
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -235,6 +243,109 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 def test_what_a_graph_would_do_once_is_refused_by_name(name: str, refused: Any) -> None:
     make, reason = REFUSED[name]
     refused(make, X, Y, reason, fit={"epochs": 2})
+
+
+# What reaches outside -------------------------------------------------------------------------------------------------
+
+
+def prints(net: Any, x: Tensor) -> None:
+    print("a step", end="")
+
+
+def logs(net: Any, x: Tensor) -> None:
+    logging.getLogger("of_a_user").warning("a step")
+
+
+def appends_to_a_file(net: Any, x: Tensor) -> None:
+    with open(net.path, "a") as file:
+        file.write("a step")
+
+
+def reads_a_file(net: Any, x: Tensor) -> Tensor:
+    return x * float(Path(net.path).read_text() or 1)
+
+
+def writes_to_an_open_file(net: Any, x: Tensor) -> None:
+    net.file.write("a step")
+
+
+def looks_for_a_file(net: Any, x: Tensor) -> Tensor:
+    return x * (2 if os.path.exists(net.path + ".switch") else 1)
+
+
+def reads_the_clock(net: Any, x: Tensor) -> Tensor:
+    return x * (2 if time.time() < 0 else 1)
+
+
+def reads_the_date(net: Any, x: Tensor) -> Tensor:
+    return x * (2 if datetime.now().year < 0 else 1)
+
+
+def asks_another_process(net: Any, x: Tensor) -> None:
+    net.socket.send(b"a step")
+
+
+OUTSIDE: dict[str, tuple[Callable[[Any, Tensor], Any], str]] = {
+    "print": (prints, r"calls `print`, .* at `print\(\"a step\", end=\"\"\)` \(test_python_in_a_step.py"),
+    "a log": (logs, r"calls `\w+\.\w+`, .* at `logging.getLogger"),
+    "a file": (appends_to_a_file, r"calls `open`, .* at `with open"),
+    "a file that is read": (reads_a_file, r"calls `open`, .* at `return x \* float"),
+    "an open file": (writes_to_an_open_file, r"calls `TextIOWrapper.write`, .* at `net.file.write"),
+    "whether there is a file": (looks_for_a_file, r"calls `os.stat`, .* at `return x"),
+    "the clock": (reads_the_clock, r"calls `time.time`, .* at `return x"),
+    "the date": (reads_the_date, r"calls `datetime.now`, .* at `return x"),
+    "another process": (asks_another_process, r"calls `socket.send`, .* at `net.socket.send"),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_what_reaches_outside_is_refused_by_name(name: str, refused: Any, tmp_path: Path) -> None:
+    does, reason = OUTSIDE[name]
+    path = tmp_path / "file"
+    path.touch()
+    logging.getLogger("of_a_user").addHandler(handler := logging.StreamHandler())
+    first, second = socket.socketpair()
+    try:
+        with path.open("w") as file, first, second:
+            kept = {"path": lambda: str(path), "file": lambda: file, "socket": lambda: first}
+            refused(network(does, **kept), X, Y, reason, fit={"epochs": 2})
+    finally:
+        logging.getLogger("of_a_user").removeHandler(handler)
+
+
+def test_what_is_read_in_the_first_call_alone_is_kept(side_by_side: Any, tmp_path: Path) -> None:
+    (tmp_path / "factor").write_text("0.5")
+
+    def reads_once(net: Any, x: Tensor) -> Tensor:
+        if net.factor is None:
+            net.factor = float((tmp_path / "factor").read_text())
+        return x * net.factor
+
+    side_by_side(network(reads_once, factor=lambda: None), X, Y)
+
+
+def test_a_warning_does_not_reach_outside(side_by_side: Any) -> None:
+    class Warns(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            warnings.warn("a step", FutureWarning, stacklevel=1)
+            return io.StringIO("0.5").read() and x
+
+    with pytest.warns(FutureWarning, match="a step"):
+        side_by_side(lambda: keras.Model(nn.Sequential(nn.Linear(6, 2), Warns())), X, Y)
+
+
+def test_a_profile_function_of_the_user_stays(side_by_side: Any) -> None:
+    calls: list[str] = []
+
+    def profile(frame: Any, event: str, argument: Any) -> None:
+        calls.append(event)
+
+    sys.setprofile(profile)
+    try:
+        side_by_side(network(lambda net, x: None), X, Y)
+        assert sys.getprofile() is profile and calls
+    finally:
+        sys.setprofile(None)
 
 
 def hooked(register: Callable[[Any], Any]) -> Callable[[], Any]:
@@ -667,7 +778,10 @@ PACKAGE, INSIDE = types.ModuleType("of_a_user"), types.ModuleType("of_a_user.set
 exec("class Config:\n    factor = 1.0\n", vars(INSIDE))
 PACKAGE.settings = INSIDE  # type: ignore[attr-defined]
 CONTEXT = contextvars.ContextVar("CONTEXT", default=1.0)
-TREE = {"model": {"head": {"scale": {"value": [1.0]}}}}
+TREE: dict[str, Any] = {"value": [1.0]}
+for _ in range(20):
+    TREE = {"inside": TREE}
+ROWS = [{"value": 1.0} for _ in range(2000)]
 
 
 def by_the_name_of_a_package() -> float:
@@ -697,7 +811,14 @@ def by_a_context_variable() -> float:
 
 
 def by_what_is_deep() -> float:
-    return TREE["model"]["head"]["scale"]["value"][0]
+    found: Any = TREE
+    for _ in range(20):
+        found = found["inside"]
+    return float(found["value"][0])
+
+
+def by_one_of_many() -> float:
+    return ROWS[1500]["value"]
 
 
 class Scaled:
@@ -726,7 +847,10 @@ def set_inside(value: float) -> None:
 
 
 def set_tree(value: float) -> None:
-    TREE["model"]["head"]["scale"]["value"][0] = value
+    found: Any = TREE
+    while "inside" in found:
+        found = found["inside"]
+    found["value"][0] = value
 
 
 SETTINGS: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[float], Any]]] = {
@@ -742,6 +866,7 @@ SETTINGS: dict[str, tuple[Callable[[], Callable[[], float]], Callable[[float], A
     "a property": (lambda: by_a_property(Scaled()), lambda value: set_global(None, value)),
     "a context variable": (lambda: by_a_context_variable, CONTEXT.set),
     "what is deep in a global": (lambda: by_what_is_deep, set_tree),
+    "one of many": (lambda: by_one_of_many, lambda value: ROWS[1500].update(value=value)),
 }
 
 
@@ -769,6 +894,23 @@ def test_settings_are_seen_wherever_a_loss_reads_them(
         change(1.0)
     first, second = model.history.history["loss"]
     assert first == 0.0 and second > 0.0
+
+
+def test_an_epsilon_that_a_callback_sets_is_seen(side_by_side: Any) -> None:
+    def changing() -> Any:
+        return [
+            LambdaCallback(on_epoch_begin=lambda epoch, logs: keras.backend.set_epsilon(1e-7 if epoch < 1 else 1.0))
+        ]
+
+    def make() -> Any:
+        return keras.Sequential([layers.Input((6,)), layers.Dense(2, "sigmoid")])
+
+    try:
+        model = side_by_side(make, X, Y**2, loss="poisson", fit={"epochs": 2, "callbacks": changing})
+    finally:
+        keras.backend.set_epsilon(1e-7)
+    first, second = model.history.history["loss"]
+    assert second < first - 0.1
 
 
 class Teacher(nn.Module):

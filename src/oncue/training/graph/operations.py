@@ -46,7 +46,7 @@ class _Operations(TorchFunctionMode):
             return [self._each(item) for item in value]
         if kind is dict:
             return {key: self._each(item) for key, item in value.items()}
-        if kind is np.ndarray and value.nbytes > LARGE_CONSTANT:
+        if isinstance(value, np.ndarray) and value.nbytes > LARGE_CONSTANT:
             raise RefusalError(
                 f"it reads a NumPy array of shape {value.shape}, whose values would be fixed (keep it as a buffer: "
                 "`self.register_buffer(name, torch.as_tensor(array))`)"

@@ -11,8 +11,12 @@ import torch
 
 from oncue import torch_private
 
-_NOT_THE_USERS = (f"{Path(torch.__file__).parents[1]}/", f"{Path(torch_private.__file__).parent}/")
-"""Where installed libraries lie, and oncue."""
+_NOT_THE_USERS = (
+    f"{Path(torch.__file__).parents[1]}/",
+    f"{Path(torch_private.__file__).parent}/",
+    f"{Path(linecache.__file__).parent}/",
+)
+"""Where installed libraries lie, oncue, and what comes with Python."""
 
 
 class RefusalError(RuntimeError):
@@ -40,14 +44,20 @@ def reason_of(error: BaseException) -> str:
 
 
 def _line_of(trace: TracebackType | None) -> str | None:
-    """Return the innermost line of a traceback that belongs to neither torch nor oncue."""
-    for frame in reversed(traceback.extract_tb(trace)):
-        if frame.filename.startswith(_NOT_THE_USERS) or not frame.lineno:
-            continue
-        code = linecache.getline(frame.filename, frame.lineno).strip()
-        if code:
-            return f"`{code}` ({Path(frame.filename).name}, line {frame.lineno})"
-    return None
+    """Return the innermost line of a traceback that is the user's."""
+    lines = (line_of(frame.filename, frame.lineno) for frame in reversed(traceback.extract_tb(trace)))
+    return next(filter(None, lines), None)
+
+
+def line_of(filename: str, number: int | None) -> str | None:
+    """Return a line of the user's code, with where it is; None for a line of anything else."""
+    code = linecache.getline(filename, number).strip() if number and is_the_users(filename) else ""
+    return f"`{code}` ({Path(filename).name}, line {number})" if code else None
+
+
+def is_the_users(filename: str) -> bool:
+    """Return whether a file is none of an installed library, of oncue or of Python."""
+    return not filename.startswith(_NOT_THE_USERS)
 
 
 def _layer_of(trace: TracebackType | None) -> str | None:

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from oncue import torch_private
+from oncue import backend, torch_private
 from oncue.core.builtin import is_builtin
 from oncue.core.warn import warn
 from oncue.layers.trial import Trial
 from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
 from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing, same_values
+from oncue.training.graph.outside import Outside
 from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
@@ -139,7 +140,7 @@ class TracedGraph:
         trial = partial(self._as_before, held, rewind)
         try:
             begin_states(model, trial, lambda: self._only_run(_copied(leaves)))
-            found, changed, expected, drawn = self._tried(leaves, held, rewind)
+            found, changed, expected, drawn, _ = self._tried(leaves, held, rewind)
             self._list_state(found)
             with trial():
                 traced, outcome = self._trace(leaves)
@@ -147,7 +148,8 @@ class TracedGraph:
                 copies = self._copies()
                 given = traced(*copies, *_copied(leaves))
                 _compare_draws(drawn)
-            self._compare(expected, _outcome_like(outcome, given), changed, found, copies, _ROUNDING)
+            rounding = _COMPILED_ROUNDING if _has_halves(traced) else _ROUNDING
+            self._compare(expected, _outcome_like(outcome, given), changed, found, copies, rounding, whole=True)
             if function.kind == "train" and function.update is not None:
                 function.update.report_missing(expected.gradients)
             traced, inputs = _trimmed(traced, len(outcome.needed)), [*self.state, *leaves]
@@ -162,7 +164,8 @@ class TracedGraph:
                 _compare_draws(drawn)
             self._compare_updates(stepwise, copies)
             partly = Outcome(list(given), None, [], [])
-            self._compare(Outcome(expected.needed, None, [], []), partly, changed, found, copies, _COMPILED_ROUNDING)
+            expected = Outcome(expected.needed, None, [], [])
+            self._compare(expected, partly, changed, found, copies, _COMPILED_ROUNDING, whole=False)
             self._compiled[key] = graph
         finally:
             for metric, state in sums:
@@ -212,27 +215,30 @@ class TracedGraph:
             built = _identities(function.model.parameters()) != weights
             if not built:
                 rewind()
-        if written is None:
+        if written is None and run.outside is None:
             return run
-        if built:
+        if built and written is not None:
             raise RefusalError(
                 f"a layer is built in the middle of training, which changes {written} (call the model with all of its layers "
                 "before `fit`, or make their weights in `__init__`)"
             )
-        first, written_twice = run, True
+        first, refusal = run, "it failed"
         try:
             after.put_back()
             with self._as_before(held, rewind):
                 run = self._run(_copied(leaves))
                 written_twice = after.changed() is not None
+            refusal = run.outside or ""
+            if not refusal and (written_twice or not _is_same_run(first, run)):
+                refusal = (
+                    f"each step changes {written or 'its result'}, which a graph would change once (keep it as a buffer that "
+                    "is changed in place, or return it)"
+                )
         finally:
-            if written_twice or not _is_same_run(first, run):
+            if refusal:
                 before.put_back()
-        if written_twice or not _is_same_run(first, run):
-            raise RefusalError(
-                f"each step changes {written}, which a graph would change once (keep it as a buffer that is changed in place, "
-                "or return it)"
-            )
+        if refusal:
+            raise RefusalError(refusal)
         return run
 
     def _run(self, leaves: list[Tensor]) -> _Run:
@@ -250,7 +256,7 @@ class TracedGraph:
 
         drawn = _python_generators()
         try:
-            with Finding(leaves) as finding:
+            with Finding(leaves) as finding, Outside() as outside:
                 outcome = function.run(function.batch_of(tuple(leaves)), derive, update=False)
         finally:
             for parameter, gradient in kept:
@@ -261,7 +267,7 @@ class TracedGraph:
         for parameter in parameters:
             if id(parameter) in changed:
                 raise RefusalError(f"the forward pass itself changes {self._name(parameter)}")
-        return _Run(finding.found, changed, outcome, torch.get_rng_state())
+        return _Run(finding.found, changed, outcome, torch.get_rng_state(), outside.seen)
 
     def _list_state(self, found: dict[int, FoundTensor]) -> None:
         function = self.function
@@ -348,8 +354,10 @@ class TracedGraph:
         found: dict[int, FoundTensor],
         copies: list[Tensor],
         rounding: float,
+        *,
+        whole: bool,
     ) -> None:
-        """Refuse a graph that doesn't come to what the step itself came to."""
+        """Refuse a graph that doesn't come to what the step itself came to; without `whole`, in what the step needs."""
         function = self.function
         parameters = function.parameters
         gradients = list(zip(parameters, expected.gradients, given.gradients, strict=False))
@@ -362,7 +370,7 @@ class TracedGraph:
         if expected.loss is not None and given.loss is not None:
             pairs.append(("the loss", expected.loss, given.loss, 0.0))
         pairs += [("an output", one, other, 0.0) for one, other in zip(expected.outputs, given.outputs, strict=False)]
-        if rounding == _COMPILED_ROUNDING:
+        if not whole:
             pairs += [
                 ("a result", one, other, largest) for one, other in zip(expected.needed, given.needed, strict=False)
             ]
@@ -380,7 +388,7 @@ class TracedGraph:
                 f"each step changes {self._name(found[unseen.pop()].tensor)}, which a graph would leave alone"
             )
         for name, one, other, among in pairs:
-            if not _close(one, other, rounding, among):
+            if not _close(one, other, rounding, among, exact=whole):
                 raise RefusalError(f"{name} comes out as other numbers in a graph than from the step itself")
 
     def _compare_updates(self, stepwise: list[Tensor], compiled: list[Tensor]) -> None:
@@ -426,6 +434,8 @@ class _Run(NamedTuple):
     outcome: Outcome
     drawn: Tensor
     """Where torch's generator was after it."""
+    outside: str | None
+    """What it did that a graph can't, as a reason to refuse it; None for nothing."""
 
 
 def _is_same_run(one: _Run, other: _Run) -> bool:
@@ -451,10 +461,11 @@ def _compare_draws(drawn: Tensor) -> None:
 
 
 def _settings(device: torch.device) -> tuple[Any, ...]:
-    """Return what torch was told to compute differently in what follows."""
+    """Return what torch and oncue were told to compute differently in what follows."""
     kind = device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return autocast, torch.get_default_dtype(), torch.get_default_device(), torch.are_deterministic_algorithms_enabled()
+    types = autocast, torch.get_default_dtype(), torch.get_default_device(), backend.floatx()
+    return *types, torch.are_deterministic_algorithms_enabled(), backend.epsilon()
 
 
 def _copied(leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -493,24 +504,31 @@ def _key(traced: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Key:
     return traced.code, tuple(constants), tuple(places)
 
 
+def _has_halves(traced: torch.fx.GraphModule) -> bool:
+    """Return whether something is computed in 16 bits, which rounds otherwise in other kernels."""
+    results = (node.meta.get("val") for node in traced.graph.nodes)
+    return any(isinstance(result, Tensor) and result.dtype in _HALF for result in results)
+
+
 def _size(tensor: Tensor) -> float:
     finite = tensor[tensor.isfinite()]
     return float(finite.abs().max()) if finite.numel() else 0.0
 
 
-def _close(one: Tensor, other: Tensor, rounding: float, among: float) -> bool:
-    """Return whether two tensors are the same up to rounding, where the largest of those like them is `among`."""
+def _close(one: Tensor, other: Tensor, rounding: float, among: float, *, exact: bool) -> bool:
+    """Return whether two tensors are the same up to rounding, where the largest of those like them is `among`.
+
+    Numbers that aren't floats, such as the largest of scores, are to be the same where `exact` is True.
+    """
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if not (one.is_floating_point() or one.is_complex()):
-        return torch.equal(one, other) if rounding == _ROUNDING else True
+        return not exact or torch.equal(one, other)
     if one.numel() == 0:
         return True
     finite = one.isfinite()
     if not torch.equal(finite, other.isfinite()):
         return False
-    if one.dtype in _HALF:
-        rounding = max(rounding, 0.02)
     one, other = one[finite].double(), other[finite].double()
     if one.numel() == 0:
         return True

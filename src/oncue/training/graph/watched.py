@@ -6,7 +6,7 @@ import io
 import sys
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from functools import cached_property, partial
 from itertools import chain
@@ -23,28 +23,30 @@ from oncue.random_state import generator_state, is_generator, set_generator_stat
 from oncue.training.graph.code_names import modules_imported, names_in, names_read
 from oncue.training.graph.compared import (
     MISSING,
-    Cells,
-    InContext,
+    Attributes,
+    Globals,
+    Items,
     Memory,
-    Named,
     OfClass,
-    Slots,
     Table,
+    cells_of,
     content,
     described,
+    in_context,
     is_special,
     slot_value,
+    slots_of,
 )
 
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes, range, slice, np.generic, torch.dtype, torch.device)
 # A generator of torch's is a part of the graph, and draws when it runs.
 _NOT_FOLLOWED = (*_CONSTANT, torch.Generator, ModuleType, BuiltinFunctionType, torch.Tensor, torch.Size, SeedGenerator)
 
-_DEPTH, _ITEMS, _FUNCTIONS = 6, 1000, 2000
-"""How deep the containers and objects of an attribute or a global are looked into, how many items one may have, and how many
-functions are read."""
+_OBJECTS, _FUNCTIONS = 50_000, 2000
+"""How many containers and objects are looked into, and how many functions are read, those first that are near."""
 _ARRAY, _ARRAYS = 2**16, 2**24
 """How many bytes an array may have whose content is always compared, and how many larger ones may have together."""
+_MEMORY = (np.ndarray, bytearray, array)
 _LIBRARIES = frozenset({"keras", "numpy", "oncue", "torch"})
 """Packages whose functions and objects aren't looked into: what they read of themselves is no setting of a user's."""
 
@@ -83,8 +85,8 @@ class Watched:
         self._generators: list[tuple[str, Any, Any]] = []
         self._memories: list[Memory] = []
         self._bytes = 0
-        # With how deep it was found; held, so that no other object can get its identity.
-        self._seen: dict[int, tuple[Any, int]] = {}
+        # Held, so that no other object can get the identity of one.
+        self._seen: dict[int, Any] = {}
         self._codes: set[CodeType] = set()
         # Those that make a module or a loss aren't called by a step.
         self._making: set[CodeType] = set()
@@ -92,18 +94,19 @@ class Watched:
         self._spaces: dict[int, tuple[dict[str, Any], set[str]]] = {}
         # What nobody could see, if a function reads it: by what name, and what is to be said then.
         self._hidden: list[tuple[str | None, str]] = []
-        # What is left to look at: near things first, so that none is cut off by how deep another way to it is.
-        self._left: deque[Any] = deque()
+        # What is left to look at.
+        self._left: deque[Callable[[], None]] = deque()
         for owner in owners:
             self._own(owner)
         while self._left:
             self._left.popleft()()
-        self._tables += [Named("", space, sorted(names)) for space, names in self._spaces.values()]
+        self._tables += [Globals(space, names) for space, names in self._spaces.values()]
         # Nearly all tables are dicts: their values are compared in one go, and only where one differs is it looked for.
-        self._dicts = [table.container for table in self._tables if table.is_plain]
+        self._dicts = [table.space for table in self._tables if isinstance(table, Attributes) and table.is_plain]
         self._values = list(chain.from_iterable(map(dict.values, self._dicts)))
-        self._others = [table for table in self._tables if not table.is_plain]
-        self._tensors = [value for table in self._tables for value in table.values if isinstance(value, torch.Tensor)]
+        self._others = [table for table in self._tables if not (isinstance(table, Attributes) and table.is_plain)]
+        held = chain.from_iterable(table.before.values() for table in self._tables)
+        self._tensors = [value for value in held if isinstance(value, torch.Tensor)]
         self._described = list(map(described, self._tensors))
         if self._hidden:
             read = set().union(*map(names_read, self._codes - self._making))
@@ -147,99 +150,93 @@ class Watched:
         """Look at an object itself, of whatever class it is."""
         if id(owner) in self._seen:
             return
-        self._seen[id(owner)] = owner, 0
+        self._seen[id(owner)] = owner
         if isinstance(owner, torch.nn.Module):
             self.modules.append(owner)
-        self._left.append(partial(self._look_at_object, owner, type(owner).__name__, 0, True))
+        self._left.append(partial(self._look_at_object, owner, type(owner).__name__))
         self._look_at_class(type(owner), made=True)
 
-    def _look_into(self, value: Any, label: str, depth: int, name: str | None) -> None:
+    def _look_into(self, value: Any, label: str, name: str | None) -> None:
         """Look at a value that was found.
 
         Args:
             value: The value.
             label: How it is called.
-            depth: How many containers and objects are around it.
             name: The name by which a function would read it; None where there is none.
         """
-        if isinstance(value, _NOT_FOLLOWED) or depth > _DEPTH:
+        if isinstance(value, _NOT_FOLLOWED):
             return
         if isinstance(value, type):
             self._look_at_class(value)
-            return
-        if isinstance(value, torch.nn.Module):
+        elif isinstance(value, torch.nn.Module):
             self._own(value)
-            return
-        _, before = self._seen.get(id(value), (None, None))
-        if before is not None and before <= depth:
-            return
-        # One that was found deep inside of another is looked into again where it is found nearer, for what is deep in it.
-        self._seen[id(value)], first = (value, depth), before is None
-        if is_generator(value):
-            if first:
-                self._generators.append((label, value, generator_state(value)))
         elif _is_iterator(value):
             self._hidden.append((name, f"it may take items from {label}, an iterator, which a graph would do once"))
-        elif _is_of_library(type(value)) and not _is_setting(value):
-            pass
-        elif isinstance(value, (np.ndarray, bytearray, array)):
-            if first:
-                self._look_at_memory(value, label, name)
-            if isinstance(value, np.ndarray) and value.dtype == object and value.size <= _ITEMS:
-                for item in value.flat:
-                    self._look_into(item, label, depth + 1, name)
-        elif isinstance(value, ContextVar):
-            if first:
-                self._tables.append(InContext(label, value))
-            self._look_into(value.get(None), label, depth + 1, name)
-        elif isinstance(value, FunctionType):
-            if first:
-                self._left.append(partial(self._read, value, label))
-        elif isinstance(value, (partial, MethodType)):
-            self._look_into(value.func if isinstance(value, partial) else value.__func__, label, depth, name)
-            held = (*value.args, *value.keywords.values()) if isinstance(value, partial) else (value.__self__,)
-            for item in held:
-                self._look_into(item, label, depth, None)
-        elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
-            self._look_at_items(value, label, depth, name, first)
-        else:
-            self._look_at_object(value, label, depth, first)
-
-    def _look_at_memory(self, value: Any, label: str, name: str | None) -> None:
-        size = value.nbytes if isinstance(value, np.ndarray) else memoryview(value).nbytes
-        if size > _ARRAY and self._bytes + size > _ARRAYS:
+        elif isinstance(value, _MEMORY) and self._is_too_large(value):
+            size = _bytes_of(value) / 2**20
             self._hidden.append(
                 (
                     name,
-                    f"it may read {label}, an array of {size / 2**20:.0f} MiB, which is too large to see whether its values "
+                    f"it may read {label}, an array of {size:.0f} MiB, which is too large to see whether its values "
                     "change (keep it as a buffer: `self.register_buffer(name, torch.as_tensor(array))`)",
                 )
             )
-        else:
-            self._bytes += size
-            self._memories.append(Memory(label, value))
+        elif id(value) not in self._seen and len(self._seen) < _OBJECTS:
+            self._seen[id(value)] = value
+            self._left.append(partial(self._look_at, value, label, name))
 
-    def _look_at_items(self, value: Any, label: str, depth: int, name: str | None, first: bool) -> None:
-        if isinstance(value, (tuple, frozenset)) or not first:
+    def _look_at(self, value: Any, label: str, name: str | None) -> None:
+        if is_generator(value):
+            self._generators.append((label, value, generator_state(value)))
+        elif _is_of_library(type(value)) and not _is_setting(value):
             pass
-        elif value:
-            self._tables.append(Table(label, value))
+        elif isinstance(value, _MEMORY):
+            self._bytes += _bytes_of(value)
+            self._memories.append(Memory(label, value))
+            if isinstance(value, np.ndarray) and value.dtype == object:
+                self._look_into_all(value.flat, label, name)
+        elif isinstance(value, ContextVar):
+            self._tables.append(in_context(label, value))
+            self._look_into(value.get(None), label, name)
+        elif isinstance(value, FunctionType):
+            self._read(value, label)
+        elif isinstance(value, (partial, MethodType)):
+            self._look_into(value.func if isinstance(value, partial) else value.__func__, label, name)
+            held = (*value.args, *value.keywords.values()) if isinstance(value, partial) else (value.__self__,)
+            self._look_into_all(held, label, None)
+        elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
+            self._look_at_items(value, label, name)
         else:
+            self._look_at_object(value, label)
+
+    def _look_into_all(self, items: Iterable[Any], label: str, name: str | None) -> None:
+        for item in items:
+            self._look_into(item, label, name)
+
+    def _is_too_large(self, value: Any) -> bool:
+        size = _bytes_of(value)
+        return id(value) not in self._seen and size > _ARRAY and self._bytes + size > _ARRAYS
+
+    def _look_at_items(self, value: Any, label: str, name: str | None) -> None:
+        if isinstance(value, (tuple, frozenset)):
+            pass
+        elif not value:
             self._empty.append(value)
             self._labels.append(label)
-        if len(value) <= _ITEMS:
-            for item in value.values() if isinstance(value, dict) else value:
-                self._look_into(item, label, depth + 1, name)
+        elif isinstance(value, dict):
+            self._tables.append(Attributes(f"{label}.{{}}", value))
+        else:
+            self._tables.append(Items(label, value))
+        self._look_into_all(value.values() if isinstance(value, dict) else value, label, name)
 
-    def _look_at_object(self, value: Any, label: str, depth: int, first: bool) -> None:
+    def _look_at_object(self, value: Any, label: str) -> None:
         slots = {name: slot for cls in type(value).__mro__ for name, slot in _slots(cls).items()}
         if slots:
-            if first:
-                self._tables.append(Slots(label, value, slots))
+            self._tables.append(slots_of(label, value, slots))
             for name, slot in slots.items():
                 item = slot_value(value, slot)
                 if item is not MISSING:
-                    self._look_into(item, f"{label}.{name}", depth + 1, name)
+                    self._look_into(item, f"{label}.{name}", name)
         self._look_at_class(type(value))
         attributes = _attributes(value)
         if attributes is None:
@@ -247,11 +244,10 @@ class Watched:
         skipped: frozenset[str] = frozenset()
         if isinstance(value, torch.nn.Module):
             skipped = value.of_the_run if isinstance(value, Layer) else self._skipped
-        if first:
-            self._tables.append(Table(label, attributes, skipped))
+        self._tables.append(Attributes(f"{label}.{{}}", attributes, skipped))
         for name, item in list(attributes.items()):
             if name not in skipped:
-                self._look_into(item, f"{label}.{name}", depth + 1, name)
+                self._look_into(item, f"{label}.{name}", name)
 
     def _look_at_class(self, kind: type, made: bool = False) -> None:
         """Look at the attributes and methods of a class; with `made`, the step doesn't make objects of it."""
@@ -263,7 +259,7 @@ class Watched:
                 self._left.append(partial(self._look_at_entries, cls, made))
 
     def _look_at_entries(self, cls: type, made: bool) -> None:
-        self._tables.append(OfClass(cls.__name__, cls))
+        self._tables.append(OfClass(cls))
         for name, value in list(vars(cls).items()):
             functions = _functions_of(value)
             for function in functions:
@@ -271,7 +267,7 @@ class Watched:
                     self._making.add(function.__code__)
                 self._read(function, cls.__name__)
             if not functions and not is_special(name):
-                self._look_into(value, f"{cls.__name__}.{name}", 0, name)
+                self._look_into(value, f"{cls.__name__}.{name}", name)
 
     # Reading functions ---------------------------------------------------------------------------------------------
 
@@ -290,17 +286,17 @@ class Watched:
         names, spaces = names_in(function.__code__), set[int]()
         if function.__closure__:
             cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
-            self._tables.append(Cells(f"around {function.__qualname__}", cells))
+            self._tables.append(cells_of(function.__qualname__, cells))
             for name, cell in cells.items():
                 held = content(cell)
-                self._look_into(held, f"`{name}` around {function.__qualname__}", 0, name)
+                self._look_into(held, f"`{name}` around {function.__qualname__}", name)
                 self._refer_to_module(held, names, spaces)
         for values in (function.__defaults__, function.__kwdefaults__):
-            self._look_into(values, f"{label}, {function.__name__}", 0, None)
+            self._look_into(values, f"{label}, {function.__name__}", None)
         self._refer(function.__globals__, names, function.__qualname__, spaces)
         for module in modules_imported(function):
             self._refer_to_module(module, names, spaces)
-        self._look_into(vars(function), function.__qualname__, 0, None)
+        self._look_into(vars(function), function.__qualname__, None)
 
     def _refer(self, space: dict[str, Any], names: set[str], label: str, spaces: set[int]) -> None:
         """Watch what a module has by some names, and the modules that it has by them; each once."""
@@ -310,12 +306,16 @@ class Watched:
         spaces.add(id(space))
         self._spaces.setdefault(id(space), (space, set()))[1].update(used)
         for name, value in used.items():
-            self._look_into(value, f"{label}.{name}", 0, name)
+            self._look_into(value, f"{label}.{name}", name)
             self._refer_to_module(value, names, spaces)
 
     def _refer_to_module(self, value: Any, names: set[str], spaces: set[int]) -> None:
         if isinstance(value, ModuleType) and not _is_of_library(value):
             self._refer(vars(value), names, value.__name__, spaces)
+
+
+def _bytes_of(value: np.ndarray[Any, Any] | bytearray | array[Any]) -> int:
+    return value.nbytes if isinstance(value, np.ndarray) else memoryview(value).nbytes
 
 
 def _is_iterator(value: Any) -> bool:
