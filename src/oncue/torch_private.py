@@ -253,6 +253,58 @@ def _mode() -> Any:
     return type("_WatchMode", (_Watch, _DispatchMode), {})
 
 
+@contextmanager
+def modes_put_back() -> Iterator[None]:
+    """Put torch's modes back, at the end of the block, which Ctrl-C has left on by ending the `__exit__` that puts them back.
+
+    These are whether gradients are noted, autocast, and the classes that stand between a program and torch's functions and
+    operations. Names: `torch._C._len_torch_function_stack`, `torch._C._pop_torch_function_stack`, and the same of `dispatch`.
+    Without them such classes stay.
+
+    Example:
+        >>> with modes_put_back():
+        ...     _ = torch.set_grad_enabled(False)
+        >>> torch.is_grad_enabled()
+        True
+    """
+    gradients, cache = torch.is_grad_enabled(), torch.is_autocast_cache_enabled()
+    casts = [
+        (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        for device in ("cpu", "cuda", "mps", "xpu")
+    ]
+    nesting = _autocast_nesting()
+    stacks = [_stack("function"), _stack("dispatch")]
+    depths = [length() for length, _ in stacks]
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        for (length, pop), depth in zip(stacks, depths, strict=True):
+            while length() > depth:
+                pop()
+        left = _autocast_nesting()
+        for device, enabled, kind in casts if left > nesting else ():
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, kind)
+        while left > nesting:
+            left = torch.autocast_decrement_nesting()
+            if not left:
+                torch.clear_autocast_cache()
+            torch.set_autocast_cache_enabled(cache)
+
+
+def _autocast_nesting() -> int:
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
+
+
+def _stack(kind: str) -> tuple[Callable[[], int], Callable[[], object]]:
+    """Return how many modes of a kind are on, and what takes the last of them off."""
+    length = getattr(torch._C, f"_len_torch_{kind}_stack", None)
+    pop = getattr(torch._C, f"_pop_torch_{kind}_stack", None)
+    return (lambda: 0, lambda: None) if length is None or pop is None else (length, pop)
+
+
 def subclasses_unasked() -> AbstractContextManager[Any]:
     """Return a block in which classes derived from `Tensor` aren't told what is asked of their tensors.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import oncue as keras
+from helpers import environment
 from oncue.callbacks import Callback, CallbackList, CSVLogger
 
 
@@ -175,7 +178,9 @@ def test_parses_back_to_the_logs(tmp_path_factory: pytest.TempPathFactory, epoch
     for epoch, (logs, row) in enumerate(zip(epochs, table[1:], strict=True)):
         read = {name: cell for name, cell in zip(table[0], row, strict=True) if cell != "NA"}
         assert read.pop("epoch") == str(epoch)
-        assert {name: float(cell) for name, cell in read.items()} == logs
+        # What a spreadsheet would compute is marked as text.
+        marked = {f"'{name}" if name[:1] in tuple("=+-@\t\r") else name: value for name, value in logs.items()}
+        assert {name: float(cell) for name, cell in read.items()} == marked
         assert all(math.isfinite(float(cell)) or "inf" in cell for cell in read.values())
 
 
@@ -212,3 +217,65 @@ def test_the_state_is_what_is_in_the_file_and_reads_what_was_added(
         other.write("x" * 20_000)
     assert state_is_right()
     logger.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'epoch,loss,note\n0,1.0,5" lens\n1,1.0,x\n',
+        "epoch,loss\r0,1.0\r1,0.5\r",
+        "epoch,loss\n0,1.0\n1,0.5",
+        "epoch,loss\r\n0,1.0\r\n1,0.5\n",
+        "epoch,loss\r\n0,1.0\r\n\r\n1,0.5,7\r\n",
+        'epoch,loss\n0,1.0\n1,"0.5',
+    ],
+)
+def test_no_row_of_another_programs_file_is_dropped(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text, newline="")
+    before = rows(path)
+    if text.endswith('"0.5'):
+        with pytest.raises(ValueError, match="can't be read as CSV.*line 3"):
+            write(path, [{"loss": 0.25}], start=2, append=True)
+        assert rows(path) == before
+        return
+    write(path, [{"loss": 0.25}], start=2, append=True)
+    after = rows(path)
+    assert after[: len(before)] == before and after[len(before)][:2] == ["2", "0.25"] and len(after) == len(before) + 1
+    write(path, [{"loss": 0.25, "more": 1.0}], start=3, append=True)
+    kept = [row for row in before if row]
+    assert [row[: len(old)] for old, row in zip(kept, rows(path), strict=False)] == kept
+
+
+def test_what_a_spreadsheet_would_compute_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    for start in (0, 1):
+        write(path, [{"=1+1": 0.5, "word": "=HYPERLINK()", "loss": -1.0}], start=start, append=True)
+    table = [dict(zip(rows(path)[0], row, strict=True)) for row in rows(path)[1:]]
+    assert [(row["'=1+1"], row["word"], row["loss"]) for row in table] == [("0.5", "'=HYPERLINK()", "-1.0")] * 2
+
+
+WRITES = """
+import sys
+from oncue.callbacks import CSVLogger
+logger = CSVLogger(sys.argv[1], append=True)
+try:
+    logger.on_train_begin()
+    print("writes", flush=True)
+except RuntimeError as error:
+    print(error, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_runs_write_into_one_file_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    command = [sys.executable, "-c", WRITES, str(path)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment()}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout is not None and other.stdout.readline() == "writes\n"
+        with pytest.raises(RuntimeError, match="Another run that is still going on writes to .*log.csv"):
+            write(path, [{"loss": 1.0}], append=True)
+        other.kill()
+    write(path, [{"loss": 1.0}], append=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["log.csv"]

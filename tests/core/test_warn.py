@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import warnings
@@ -211,6 +212,21 @@ def an_event_file_that_is_gone(folder: Path, patch: pytest.MonkeyPatch) -> None:
         path.unlink()
     callbacks = [TensorBoard(folder / "logs"), BackupAndRestore(folder / "backup")]
     dense().fit(X, Y, epochs=3, verbose=0, callbacks=callbacks)
+
+
+@case
+def an_event_file_that_lost_its_end(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    backed_up(folder / "backup", TensorBoard(folder / "logs"))
+    for path in (folder / "logs").glob("**/events*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    callbacks = [TensorBoard(folder / "logs"), BackupAndRestore(folder / "backup")]
+    dense().fit(X, Y, epochs=3, verbose=0, callbacks=callbacks)
+
+
+@case
+def an_event_file_that_is_removed_during_the_run(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    remove = LambdaCallback(on_epoch_end=lambda epoch, logs: shutil.rmtree(folder / "logs"))
+    dense().fit(X, Y, verbose=0, callbacks=[TensorBoard(folder / "logs"), remove])
 
 
 @case

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import suppress
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.every import Every
+from oncue.core.files import sync_file
 from oncue.core.monitor import as_number
 from oncue.core.protocols import TellsState, run_state_of
 from oncue.core.warn import warn
@@ -310,8 +312,13 @@ class BackupAndRestore(Callback):
         if self.resume == "epoch":
             taken = taken.at_epoch(without=run.read_again)
         state = taken.freeze(self._snapshot)
+        files = [] if self._run is None else self._run.growing_files()
 
         def commit() -> None:
+            for path in files:
+                # One that was removed meanwhile is missed by who has written it.
+                with suppress(FileNotFoundError):
+                    sync_file(path)
             store.commit(state.write)
             self.seconds = max(self.seconds, time.monotonic() - before)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from copy import copy
 from time import perf_counter
+from types import TracebackType
 from typing import Any, ClassVar
 
 from oncue.callbacks.callback import Callback
@@ -29,6 +30,7 @@ from oncue.core.account import cost_warning
 from oncue.core.console import print_message
 from oncue.core.costs import by_callback
 from oncue.core.hooks import ALIASES, ENDS, HOOKS
+from oncue.core.interrupts import Interrupts, undivided
 from oncue.core.journal import Journal
 from oncue.core.logs import as_logs
 from oncue.core.monitor import Logged
@@ -155,6 +157,10 @@ class CallbackList(Callback):
     def savers(self) -> list[SavesRun]:
         """The callbacks that save the state of the run."""
         return self.roles.saving
+
+    def growing_files(self) -> list[str]:
+        """Return the files that the states of callbacks speak of, which must be on the disk before a state is."""
+        return [path for callback in self.roles.growing for path in callback.growing_files()]
 
     def _default(self, name: str) -> Any:
         kind = self.defaults.get(name)
@@ -292,39 +298,33 @@ class CallbackList(Callback):
 
     # The three ends ----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def run(self) -> Iterator[CallbackList]:
-        """Enclose a run, so that everything is closed whatever happens.
+    def run(self) -> AbstractContextManager[CallbackList]:
+        """Return a block that encloses a run, so that everything is closed whatever happens.
 
         On an error, or Ctrl-C, every callback's `on_exception` is called; then, always, every callback's `close`, last
         first. A failure in one never keeps the others from being called; the first error is the one that is raised,
-        and later ones become notes on it.
+        and later ones become notes on it. Ctrl-C ends the run, or the callback that is being closed, at any moment, and
+        keeps nothing else from being closed.
         """
-        failure: BaseException | None = None
+        return _Block(self)
+
+    def _begin_block(self) -> None:
         self.paused = None
         self._begun.clear()
         # A list that is used again counts the costs of this run only.
         self._listen()
         self._clock = perf_counter(), None
-        try:
-            yield self
-        except BaseException as error:
-            failure = error
-        try:
-            if failure is not None:
-                failure = self._listeners["on_exception"].call_each(failure, failure)
-            failure = self._listeners["close"].call_each(failure, backwards=True)
-        finally:
-            # Also if a Ctrl-C came between two of them, so that no other process waits for a run that is over.
-            for callback in self.callbacks:
-                if isinstance(callback, Callback):
-                    callback.after_close()
-            self._stop_clock()
+
+    def _end_block(self, failure: BaseException | None, interrupts: Interrupts) -> BaseException | None:
+        """Call the hooks of a run's end, in a block of interrupts that are held back; return what to raise."""
         if failure is not None:
-            raise failure
-        warning = cost_warning(self.costs(), self.seconds)
-        if warning is not None and (self.params or {}).get("verbose"):
-            print_message(warning)
+            failure = self._listeners["on_exception"].call_each(failure, failure, interrupts=interrupts)
+        failure = self._listeners["close"].call_each(failure, backwards=True, interrupts=interrupts)
+        # Whatever has cut `close` short, what others wait for is released.
+        last = [(callback, callback.after_close) for callback in self.callbacks if isinstance(callback, Callback)]
+        failure = Listeners("after_close", last).call_each(failure)
+        self._stop_clock()
+        return failure
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell every callback that an error ended the run; an error in one doesn't keep it from the others."""
@@ -341,6 +341,32 @@ class CallbackList(Callback):
         self._clock = self._clock[0], perf_counter()
 
     # Dispatch ----------------------------------------------------------------------------------------------------
+
+
+class _Block:
+    """What `CallbackList.run` returns."""
+
+    def __init__(self, callbacks: CallbackList) -> None:
+        self._callbacks = callbacks
+        self._interrupts = Interrupts()
+
+    def __enter__(self) -> CallbackList:
+        self._callbacks._begin_block()
+        self._interrupts.__enter__()
+        return self._callbacks
+
+    @undivided
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupts.hold()
+        failure = self._callbacks._end_block(error, self._interrupts)
+        self._interrupts.__exit__(None if failure is None else type(failure), failure, None)
+        if failure is not None and failure is not error:
+            raise failure
+        warning = None if failure is not None else cost_warning(self._callbacks.costs(), self._callbacks.seconds)
+        if warning is not None and (self._callbacks.params or {}).get("verbose"):
+            print_message(warning)
 
 
 def _plain(hook: str) -> Callable[..., None]:

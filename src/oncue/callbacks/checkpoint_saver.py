@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.checks import is_ours
 from oncue.core.files import check_target
@@ -13,15 +12,12 @@ from oncue.core.protocols import saves_later
 from oncue.core.remote import is_url
 
 if TYPE_CHECKING:
-    from oncue.checkpoints.lock import FolderLock
+    from oncue.checkpoints.lock import NameLock
     from oncue.checkpoints.manifest import Manifest
     from oncue.checkpoints.record import Record
     from oncue.checkpoints.retention import Rule
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.writer import Writer
-
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class CheckpointSaver:
@@ -41,15 +37,13 @@ class CheckpointSaver:
         True
     """
 
-    _locks: ClassVar[dict[str, FolderLock]] = {}
-
     def __init__(self, asynchronous: bool) -> None:
         self.manifest: Manifest | None = None
         self._asynchronous = asynchronous
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
         self._unsaid: Callable[[], None] | None = None
-        self._key = ""
+        self._lock: NameLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy begins anew: it has neither the manifest nor what is being written.
@@ -101,27 +95,15 @@ class CheckpointSaver:
             RuntimeError: When another process does that already.
             ValueError: When it can't be read.
         """
-        from oncue.checkpoints.lock import FolderLock
+        from oncue.checkpoints.lock import NameLock
         from oncue.checkpoints.manifest import Manifest
 
-        # A run of this process that ended without saying so, as under Keras's own loop, must not keep out the next.
-        self._key = os.path.realpath(path)
-        if self._key not in CheckpointSaver._locks:
-            lock = FolderLock(os.path.dirname(path), f".{os.path.basename(path)[:200]}.lock")
-            try:
-                taken = lock.acquire()
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                # Some network file systems have no locks; files can be saved there all the same.
-                lock.path.unlink(missing_ok=True)
-                taken = True
-            if not taken:
-                raise RuntimeError(
-                    f"Another run that is still going on saves the files of '{path}'. Wait for its end, stop it, or give "
-                    "another `filepath`."
-                )
-            CheckpointSaver._locks[self._key] = lock
+        self._lock = NameLock(path)
+        if not self._lock.acquire():
+            raise RuntimeError(
+                f"Another run that is still going on saves the files of '{path}'. Wait for its end, stop it, or give "
+                "another `filepath`."
+            )
         self.manifest = Manifest(path)
         return self.manifest
 
@@ -134,9 +116,9 @@ class CheckpointSaver:
 
     def release(self) -> None:
         """Let others save files of these names as soon as no file is being written; never waits."""
-        lock = CheckpointSaver._locks.pop(self._key, None)
+        lock, self._lock = self._lock, None
         if lock is not None and self._writer is not None:
-            self._writer.when_idle(lock.release)
+            lock.release(self._writer.when_idle)
         elif lock is not None:
             lock.release()
 

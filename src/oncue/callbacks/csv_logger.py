@@ -8,8 +8,9 @@ import os
 import re
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
@@ -17,7 +18,12 @@ from oncue.core.files import reason_of, replace_file, require_file, sweep
 from oncue.core.growing import GrowingText
 from oncue.core.warn import warn
 
+if TYPE_CHECKING:
+    from oncue.checkpoints.lock import NameLock
+
 _MISSING = "NA"
+# Text that begins so is computed by spreadsheets.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # So much of the end of what was read shows that a file was only appended to.
 _KNOWN = 4096
 
@@ -34,11 +40,13 @@ class CSVLogger(Callback):
     Args:
         filename: The file.
         separator: The character between two values.
-        append: Append to an existing file, instead of replacing it. A torn last row, left by a run that was
-            killed, is removed with a warning; columns are matched by their names.
+        append: Append to an existing file, instead of replacing it. Columns are matched by their names. The torn last row of a
+            CSVLogger whose run was killed is removed with a warning; of a file that isn't written as it writes, every
+            row stays.
 
     Raises:
-        ValueError: For a separator that isn't a single character.
+        ValueError: For a separator that isn't a single character; before the first step, for a file that can't be appended to.
+        RuntimeError: Before the first step, when a run of another process writes to the file.
 
     Example:
         >>> import tempfile
@@ -68,10 +76,11 @@ class CSVLogger(Callback):
         self._file: TextIO | None = None
         self._read: tuple[tuple[int, int, int], GrowingText] | None = None
         self._end = b""
+        self._lock: NameLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no open file.
-        return {**super().__getstate__(), "_file": None, "_read": None, "_end": b""}
+        return {**super().__getstate__(), "_file": None, "_read": None, "_end": b"", "_lock": None}
 
     @property
     def text(self) -> GrowingText:
@@ -93,10 +102,10 @@ class CSVLogger(Callback):
     @text.setter
     def text(self, value: GrowingText | str) -> None:
         value = str(value)
-        self.close()
+        self._shut()
         replace_file(self.filename, value.encode("utf-8"))
-        rows = _rows(value, self.sep)
-        self.keys = rows[0][1:] if rows else None
+        rows = self._rows(value)
+        self.keys = list(map(_bare, rows[0][1:])) if rows else None
         self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
 
     def _appended(self, inode: int) -> GrowingText | None:
@@ -119,8 +128,8 @@ class CSVLogger(Callback):
         path = Path(self.filename)
         require_file(path)
         # A torn row is removed when the file is opened.
-        whole = _whole_rows(_text(path.read_bytes() if path.exists() else b""))
-        content, rows = whole.encode("utf-8"), _rows(whole, self.sep)
+        whole = self._whole(_text(path.read_bytes() if path.exists() else b""))
+        content, rows = whole.encode("utf-8"), self._rows(whole)
         return {
             "file": os.path.abspath(self.filename),
             "exists": path.exists(),
@@ -142,7 +151,7 @@ class CSVLogger(Callback):
         self.close()
         content = path.read_bytes()
         kept = content[: mark["size"]]
-        rows = _rows(_whole_rows(_text(content)), self.sep)
+        rows = self._rows(self._whole(_text(content)))
         if zlib.crc32(kept) != mark["crc32"]:
             # A new column has been written into the older rows too.
             lines = [self._line(row[: mark["columns"]]) for row in rows[: mark["rows"]]]
@@ -167,18 +176,33 @@ class CSVLogger(Callback):
         Raises:
             OSError: When the file can't be opened.
             ValueError: When the file to append to is no log of epochs.
+            RuntimeError: When a run of another process writes to it.
         """
+        from oncue.checkpoints.lock import NameLock
+
         self.close()
         # What a run that was killed left of a rewriting.
         path = Path(self.filename)
         if path.parent.is_dir():
             sweep(path.parent, re.escape(path.name[:50]))
         require_file(path)
+        if path.parent.is_dir():
+            # Where nothing but the file itself can be written, there is no lock.
+            with suppress(PermissionError):
+                self._lock = NameLock(path)
+                if not self._lock.acquire():
+                    raise RuntimeError(
+                        f"Another run that is still going on writes to `{self.filename}`. Wait for its end, stop it, or give "
+                        "CSVLogger another `filename`."
+                    )
         try:
-            self.keys = self._read_header() if self.append else None
+            self.keys, unended = self._read_header() if self.append else (None, False)
             self._file = open(
                 self.filename, "a" if self.append else "w", newline="", encoding="utf-8"
             )  # closed by close()
+            if unended:
+                # The last line of another program's file, which many of them don't end.
+                self._file.write("\r\n")
         except OSError as error:
             why = f"CSVLogger can't write to its `filename` ({reason_of(error, path)}). Give one that can be written to"
             raise type(error)(error.errno, why, self.filename) from None
@@ -188,7 +212,7 @@ class CSVLogger(Callback):
         logs = dict(logs or {})
         if self.keys is None:
             self.keys = _columns(logs)
-            self._write_line(["epoch", *self.keys])
+            self._write_line(["epoch", *map(_plain, self.keys)])
         new = sorted(name for name in logs if name not in self.keys)
         if new:
             self._widen(new)
@@ -199,7 +223,19 @@ class CSVLogger(Callback):
         self.close()
 
     def close(self) -> None:
-        """Close the file, whose rows have reached the disk then."""
+        """Close the file, whose rows have reached the disk then, and let other runs write to it."""
+        try:
+            self._shut()
+        finally:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                lock.release()
+
+    def after_close(self) -> None:
+        """Close the file, also when a second Ctrl-C has ended `close` too early."""
+        self.close()
+
+    def _shut(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
             with file:
@@ -221,28 +257,72 @@ class CSVLogger(Callback):
         csv.writer(buffer, delimiter=self.sep).writerow(cells)
         return buffer.getvalue()
 
+    def _rows(self, text: str) -> list[list[str]]:
+        """Return the rows of a CSV file, without empty lines.
+
+        Raises:
+            ValueError: For a text that can't be read so.
+        """
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=self.sep, strict=True)
+        try:
+            return [row for row in reader if row]
+        except csv.Error as error:
+            raise ValueError(
+                f"`{self.filename}` can't be read as CSV, so nothing is appended to it: line {reader.line_num}: {error}. Mend "
+                "it, give another `filename`, or `append=False` to replace it."
+            ) from None
+
+    def _whole(self, text: str) -> str:
+        """Return a text without the torn row at its end, where it is one that a CSVLogger has written; else all of it."""
+        end = 0
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.sep)
+        try:
+            for row in rows:
+                line = self._line(row)
+                if not text.startswith(line, end):
+                    break
+                end += len(line)
+            # A row that others follow is whole, and so another program's.
+            torn = next(rows, None) is None and (not text.endswith(("\r", "\n")) or self._is_open(text[end:]))
+            return text[:end] if torn else text
+        except csv.Error:
+            return text
+
+    def _is_open(self, text: str) -> bool:
+        """Return whether a text ends within quotation marks."""
+
+        def read(end: str) -> list[list[str]]:
+            return list(csv.reader(io.StringIO(text + end, newline=""), delimiter=self.sep, strict=True))
+
+        try:
+            read("")
+        except csv.Error:
+            return bool(read('"'))
+        return False
+
     def _widen(self, new: list[str]) -> None:
         assert self.keys is not None
-        self.close()
-        rows = _rows(Path(self.filename).read_bytes().decode("utf-8"), self.sep)
+        self._shut()
+        rows = self._rows(Path(self.filename).read_bytes().decode("utf-8"))
         self.keys += new
-        lines = [self._line(["epoch", *self.keys])]
+        lines = [self._line(["epoch", *map(_plain, self.keys)])]
         lines += [self._line(row + [_MISSING] * (len(self.keys) + 1 - len(row))) for row in rows[1:]]
         replace_file(self.filename, "".join(lines).encode("utf-8"))
         self._file = open(self.filename, "a", newline="", encoding="utf-8")  # closed by close()
 
-    def _read_header(self) -> list[str] | None:
+    def _read_header(self) -> tuple[list[str] | None, bool]:
+        """Return the names in the file, and whether its last line still has to be ended."""
         path = Path(self.filename)
         if not path.exists() or not path.stat().st_size:
-            return None
+            return None, False
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"`{self.filename}` is no CSV file in UTF-8, so nothing is appended to it: {error}."
             ) from None
-        whole = _whole_rows(text)
-        rows = _rows(whole, self.sep)
+        whole = self._whole(text)
+        rows = self._rows(whole)
         if rows and rows[0][:1] != ["epoch"]:
             raise ValueError(
                 f"`{self.filename}` is no log that CSVLogger(separator={self.sep!r}) can append to: its first column is "
@@ -251,7 +331,7 @@ class CSVLogger(Callback):
         if whole != text:
             warn(f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.")
             replace_file(path, whole.encode("utf-8"))
-        return rows[0][1:] if rows else None
+        return (list(map(_bare, rows[0][1:])) if rows else None), bool(whole) and not whole.endswith(("\r", "\n"))
 
 
 def _has_its_name(file: TextIO, name: str) -> bool:
@@ -269,9 +349,19 @@ def _columns(logs: dict[str, Any]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) or getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable):
+    if isinstance(value, str):
+        return _plain(value)
+    if getattr(value, "ndim", None) == 0 or not isinstance(value, Iterable):
         return value
     return f'"[{", ".join(map(str, value))}]"'
+
+
+def _plain(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _bare(text: str) -> str:
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
 def _text(content: bytes) -> str:
@@ -282,19 +372,3 @@ def _text(content: bytes) -> str:
 def _follow_each_other(epochs: list[str]) -> bool:
     numbers = [int(epoch) if epoch.isdigit() else -1 for epoch in epochs]
     return -1 not in numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
-
-
-def _rows(text: str, separator: str) -> list[list[str]]:
-    return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
-
-
-def _whole_rows(text: str) -> str:
-    """Return the text up to the end of its last whole row: a line break outside quotes."""
-    end = 0
-    quoted = False
-    for index, character in enumerate(text):
-        if character == '"':
-            quoted = not quoted
-        elif character == "\n" and not quoted:
-            end = index + 1
-    return text[:end]

@@ -8,6 +8,7 @@ from typing import Any
 
 from oncue.core.costs import SLOW_CALL, HookClock
 from oncue.core.hooks import HOOKS
+from oncue.core.interrupts import Interrupts
 from oncue.core.logs import Logs, as_logs
 from oncue.core.progress import Progress
 
@@ -109,7 +110,11 @@ class Listeners:
         noted(error, callback, self.hook, arguments[0] if len(arguments) == 2 else None)
 
     def call_each(
-        self, failure: BaseException | None, *arguments: Any, backwards: bool = False
+        self,
+        failure: BaseException | None,
+        *arguments: Any,
+        backwards: bool = False,
+        interrupts: Interrupts | None = None,
     ) -> BaseException | None:
         """Call every listener whatever the others raise.
 
@@ -117,6 +122,7 @@ class Listeners:
             failure: The error that is being handled, if any.
             *arguments: The hook's arguments.
             backwards: Whether to begin with the last.
+            interrupts: Lets Ctrl-C end the listener that is running; between two of them it is held back.
 
         Returns:
             The error to raise in the end: the first one, with later ones as notes. At a second Ctrl-C the listener that is
@@ -124,16 +130,20 @@ class Listeners:
         """
         parts = [0.0] * len(self.pairs)
         places = range(len(self.pairs))
+        interrupts = interrupts or Interrupts()
         for place in reversed(places) if backwards else places:
             callback, method = self.pairs[place]
             before = perf_counter()
             try:
+                interrupts.let_through()
                 method(*arguments)
+                interrupts.hold()
             except BaseException as error:
+                interrupts.hold()
                 if isinstance(error, KeyboardInterrupt) and isinstance(failure, KeyboardInterrupt):
                     # A user who interrupts twice doesn't want to wait for the rest.
                     failure.add_note(f"interrupted again in {type(callback).__name__}.{self.hook}")
-                    if self.hook != "close":
+                    if self.hook == "on_exception":
                         break
                 elif failure is None:
                     failure = noted(error, callback, self.hook)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
+from oncue.core.interrupts import undivided
 from oncue.core.preempted import Preempted as Preempted
 from oncue.core.protocols import save_run
 from oncue.core.suggest import unknown
 
 _ACTIONS = ("exit", "raise")
+# Longer than any step that is still to be waited for, and than the time that clusters give.
+_UNANSWERED = 60.0
 
 
 @builtin
@@ -26,7 +30,9 @@ class Preemption(Callback):
     the process ends. The same script continues at the next batch when it is started again. In validation the epoch's steps
     count as done, and only validation is done again.
 
-    Handlers are installed when a run begins and put back when it ends; one that was there before is called too.
+    Handlers are installed when a run begins and put back when it ends; one that was there before is called too. Where a loop
+    that calls no `close`, as Keras's, has failed, nobody answers: a signal that comes a minute after another that nobody has
+    answered goes to the handler that was there before.
 
     Args:
         signals: The names of the signals.
@@ -76,6 +82,7 @@ class Preemption(Callback):
         self._training = False
         self._before: dict[int, Any] = {}
         self._came: int | None = None
+        self._since = 0.0
         self._late: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -136,6 +143,7 @@ class Preemption(Callback):
         if self._run is None and not self._training:
             self.after_close()
 
+    @undivided
     def _put_back(self) -> None:
         self._training = False
         before, self._before = self._before, {}
@@ -154,6 +162,7 @@ class Preemption(Callback):
         if late is not None:
             signal.raise_signal(late)
 
+    @undivided
     def _listen(self) -> None:
         if self._before:
             return
@@ -167,6 +176,14 @@ class Preemption(Callback):
             self._before[number] = signal.signal(number, self._take_note)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._came is not None and now - self._since > _UNANSWERED:
+            self._put_back()
+            self._late = None
+            signal.raise_signal(number)
+            return
+        if self._came is None:
+            self._since = now
         self._came = number
         before = self._before.get(number)
         if callable(before):

@@ -17,6 +17,7 @@ from oncue.core.protocols import (
     AddsToFiles,
     BringsCallbacks,
     ExpectsLogs,
+    GrowsFiles,
     HasState,
     KeepsMarks,
     KeepsState,
@@ -64,6 +65,7 @@ class Roles:
         self.marking: list[KeepsMarks] = _having(callbacks, "marks", "keep_marks")
         self.noting: list[NotesData] = _having(callbacks, "noted_data", "note_data")
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
+        self.growing: list[GrowsFiles] = _having(callbacks, "growing_files")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
         self._all = callbacks

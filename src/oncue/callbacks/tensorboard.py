@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -224,13 +225,26 @@ class TensorBoard(Callback):
         self.close()
 
     def close(self) -> None:
-        """Stop a running profile, and close the files."""
+        """Stop a running profile, and close the files, which are on the disk then."""
         try:
             self._end_trace()
         finally:
-            files, self._files = self._files, {}
-            for file in files.values():
-                file.close()
+            while self._files:
+                _, file = self._files.popitem()
+                try:
+                    file.close()
+                except FileNotFoundError:
+                    warn(
+                        f"The event file '{file.path}' was removed during the run; events that TensorBoard wrote are lost."
+                    )
+
+    def after_close(self) -> None:
+        """Close the files, also when a second Ctrl-C has ended `close` too early."""
+        self.close()
+
+    def growing_files(self) -> list[str]:
+        """Return the event files, whose sizes the state has."""
+        return [] if "://" in self.log_dir else [file.path for file in self._files.values()]
 
     @property
     def written(self) -> dict[str, Any]:
@@ -244,23 +258,29 @@ class TensorBoard(Callback):
         if "://" in self.log_dir:
             return
         self.close()
-        if state["label"] != self._label:
+        label, sizes = _checked(state)
+        if label != self._label:
             # What this run has begun before it knew that it continues another's.
             self._remove_files(self._label)
         # The clocks of a resumed epoch have been running since it was taken up.
         self._step_begun = self._step_written = self.global_step
-        self._label = state["label"]
-        from oncue.tensorboard.event_file import EventFile
+        self._label = label
+        from oncue.tensorboard.event_file import EventFile, whole_until
 
-        for run, (name, size) in state["files"].items():
+        for run, (name, size) in sizes.items():
             path = os.path.join(self.log_dir, run, name)
-            if os.path.basename(name) != name or not os.path.isfile(path) or os.path.getsize(path) < size:
+            if os.path.islink(path) or not os.path.isfile(path):
                 warn(
-                    f"The event file '{path}' of the interrupted run is gone or was changed; its events are lost, and a "
-                    "new file is started."
+                    f"The event file '{path}' of the interrupted run is gone; its events are lost, and a new file is started."
                 )
                 continue
-            self._files[run] = EventFile(os.path.join(self.log_dir, run), resume=(name, size))
+            whole = whole_until(path, size)
+            if whole < size:
+                warn(
+                    f"The event file '{path}' has lost its end, as after a power cut: {size - whole} bytes of the events that "
+                    "the interrupted run had written. It is continued after the last event that is whole."
+                )
+            self._files[run] = EventFile(os.path.join(self.log_dir, run), resume=(name, whole))
         # Files that the run started after its state was captured.
         self._remove_files(self._label)
 
@@ -281,7 +301,7 @@ class TensorBoard(Callback):
 
     def _remove_files(self, label: str) -> None:
         """Remove the event files with a label, but for those that are open."""
-        for run in ("train", "validation"):
+        for run in _RUNS:
             folder = os.path.join(self.log_dir, run)
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
                 known = run in self._files and self._files[run].path == os.path.join(folder, name)
@@ -367,6 +387,31 @@ class TensorBoard(Callback):
             path = trace.stop()
             if path is not None:
                 self._decided("note", "profiled", first=self._first_profiled, last=self.global_step, path=path)
+
+
+_RUNS = ("train", "validation")
+
+
+def _checked(state: Any) -> tuple[str, dict[str, tuple[str, int]]]:
+    """Return the label, and by folder the names and sizes of event files, that a state has.
+
+    Raises:
+        ValueError: For what no run has written: files elsewhere, or of others.
+    """
+    label, files = (state.get("label"), state.get("files")) if isinstance(state, dict) else (None, None)
+    if not isinstance(label, str) or re.fullmatch("[0-9a-f]{1,32}", label) is None or not isinstance(files, dict):
+        raise ValueError(f"The state of TensorBoard must have a label and files; got {str(state)[:200]!r}.")
+    found = {}
+    for run, file in files.items():
+        name, size = file if isinstance(file, list) and len(file) == 2 else (None, None)
+        known = isinstance(name, str) and re.fullmatch(rf"events\.out\.tfevents\.[^/\\\0]+\.{label}\.v2", name)
+        if run not in _RUNS or not known or type(size) is not int or size < 0:
+            raise ValueError(
+                f"The state of TensorBoard must have event files of the folders {' and '.join(_RUNS)}, each with its size; got "
+                f"{str(run)[:100]!r}: {str(file)[:200]!r}."
+            )
+        found[run] = (str(name), size)
+    return label, found
 
 
 def _per_second(steps: int, seconds: float) -> float:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
+from oncue.core.interrupts import undivided
+
 # A process that waited for a lock file which its owner then removed notices that, and tries again.
 _PATIENCE = 0.3
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class FolderLock:
@@ -36,6 +43,7 @@ class FolderLock:
         self._lock: FileLock | None = None
         self._file: os.stat_result | None = None
 
+    @undivided
     def acquire(self) -> bool:
         """Acquire the lock, waiting for a moment at most.
 
@@ -58,6 +66,7 @@ class FolderLock:
         self._lock = lock
         return True
 
+    @undivided
     def release(self) -> None:
         """Release the lock, and remove its file; does nothing if it isn't held."""
         lock, self._lock = self._lock, None
@@ -80,3 +89,64 @@ class FolderLock:
             return self._file is not None and os.path.samestat(self._file, os.lstat(path))
         except FileNotFoundError:
             return False
+
+
+class NameLock:
+    """Keeps other processes from writing the files of a name, as `FolderLock` does for a folder.
+
+    A run of this process that ended without saying so, as under Keras's own loop, doesn't keep out the next one: the lock is
+    the process's. Where a file system has no locks, files are written without one.
+
+    Args:
+        path: The name that the files go by; its folder is there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lock = NameLock(f"{folder}/log.csv")
+        ...     lock.acquire(), os.listdir(folder)
+        ...     lock.release()
+        (True, ['.log.csv.lock'])
+    """
+
+    _held: ClassVar[dict[str, FolderLock]] = {}
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._key = os.path.realpath(path)
+
+    @undivided
+    def acquire(self) -> bool:
+        """Acquire the lock, waiting for a moment at most.
+
+        Returns:
+            False if another process has it.
+
+        Raises:
+            OSError: When the folder can't be written to.
+        """
+        if self._key in NameLock._held:
+            return True
+        folder, name = os.path.split(self._key)
+        lock = FolderLock(folder, f".{name[:200]}.lock")
+        try:
+            taken = lock.acquire()
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            # Some network file systems have no locks; files can be saved there all the same.
+            lock.path.unlink(missing_ok=True)
+            taken = True
+        if taken:
+            NameLock._held[self._key] = lock
+        return taken
+
+    @undivided
+    def release(self, when: Callable[[Callable[[], None]], None] = lambda give_back: give_back()) -> None:
+        """Release the lock; does nothing if it isn't held.
+
+        Args:
+            when: Calls what it is given when nothing is being written any more; at once by default.
+        """
+        lock = NameLock._held.pop(self._key, None)
+        if lock is not None:
+            when(lock.release)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from oncue.checkpoints.lock import FolderLock
 from oncue.core.files import reason_of, replace_file, sync_folder
+from oncue.core.interrupts import undivided
 from oncue.core.warn import warn
 
 _T = TypeVar("_T")
@@ -67,9 +68,7 @@ class Store:
                 )
             self._sweep()
             self._known = None
-            probe = self._temporary()
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            os.unlink(probe)
+            self._try()
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -77,6 +76,12 @@ class Store:
                 "begin. Give a folder that can be written to",
                 str(self.folder),
             ) from None
+
+    @undivided
+    def _try(self) -> None:
+        probe = self._temporary()
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        os.unlink(probe)
 
     def release(self) -> None:
         """Unlock the folder."""

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from oncue.core.interrupts import undivided
 from oncue.core.warn import kept, warn
 
 _LINGERS = 1.0
@@ -98,6 +99,7 @@ class Writer:
         else:
             job()
 
+    @undivided
     def _begin(self, job: Callable[[], object]) -> None:
         self._jobs.put(job)
         with self._lock:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from oncue.core.interrupts import undivided
+
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file completely or not at all; see `replacing`.
@@ -93,6 +95,7 @@ def try_beside(path: str | os.PathLike[str]) -> None:
     _temporary_beside(Path(path)).unlink()
 
 
+@undivided
 def _temporary_beside(target: Path) -> Path:
     # Names have an end (255 bytes on most systems), so that a long one is cut.
     prefix = f".{target.name[:50]}.{machine()}-{os.getpid()}-"
@@ -207,6 +210,7 @@ def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:
     return removed
 
 
+@undivided
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make the names in a folder reach the disk, on systems where folders can be synchronised."""
     if os.name != "posix":
@@ -216,6 +220,22 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Make what was written into a file, and its name, reach the disk, whoever has written it.
+
+    Raises:
+        OSError: When it isn't there, or the disk fails.
+
+    Example:
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     sync_file(file.name)
+    """
+    # Some systems only do so for who may write.
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    sync_folder(os.path.dirname(path) or ".")
 
 
 def machine() -> str:

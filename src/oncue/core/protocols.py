@@ -58,6 +58,10 @@ class Run(Protocol):
         """Return the class and the plain arguments of each callback."""
         ...
 
+    def growing_files(self) -> list[str]:
+        """Return the files that the states of callbacks speak of, which must be on the disk before a state is."""
+        ...
+
     def others_follow(self, callback: Any, hook: str) -> bool:
         """Return whether code that isn't oncue's own is called after a callback in a hook."""
         ...
@@ -239,6 +243,14 @@ class AddsToFiles(Protocol):
         Args:
             mark: What `mark_files` returned when that run began.
         """
+        ...
+
+
+class GrowsFiles(Protocol):
+    """Has a state that says how long files are."""
+
+    def growing_files(self) -> Sequence[str]:
+        """Return the paths of the files that its state, as it is now, speaks of."""
         ...
 
 

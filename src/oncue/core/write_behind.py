@@ -13,6 +13,8 @@ import zlib
 from types import TracebackType
 from typing import Any
 
+from oncue.core.interrupts import undivided
+
 _PIECE = 1 << 20
 _BATCH = 32 << 20
 # Below this, threads cost more than they save.
@@ -59,6 +61,7 @@ class WriteBehind:
     def __enter__(self) -> WriteBehind:
         return self
 
+    @undivided
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -171,6 +174,7 @@ class WriteBehind:
             self._pieces.put(None)
             self._finish("checksum")
 
+    @undivided
     def _start(self, name: str, work: Any) -> None:
         self._threads[name] = threading.Thread(target=work, name=f"oncue-{name}", daemon=True)
         self._threads[name].start()

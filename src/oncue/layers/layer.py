@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers, torch_private
+from oncue.core.allowance import are_replaced, count_numbers
 from oncue.core.builtin import builtin, is_builtin
 from oncue.core.numbers import sizes_of, whole
 from oncue.core.suggest import nearest
@@ -20,7 +21,6 @@ from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.modes import switch_on, take_in
 from oncue.layers.policy_scope import run_in_policy, running
 from oncue.layers.trial import Trial, building
-from oncue.layers.weight_limit import count_weight
 from oncue.legacy import first_layer_shape
 from oncue.nested import first_leaf, flatten, map_leaves
 from oncue.variable import Projection, Variable, torch_dtype
@@ -611,11 +611,13 @@ class Layer(torch.nn.Module):
             The stored tensor; with `axes` its Variable, in Keras's order.
         """
         shape = () if shape is None else tuple([whole(self.name, "shape", size) for size in sizes_of(shape)])
-        count_weight(shape)
+        count_numbers(shape)
         attribute = self._free_attribute(name or "weight")
         kind = self._dtype if dtype is None else torch_dtype(dtype_policies.get(dtype).variable_dtype)
         with building(self):
-            start = initializers.get("glorot_uniform" if initializer is None else initializer)(shape, dtype=kind)
+            # Some take minutes, and a file has the values.
+            first = "zeros" if are_replaced() and is_builtin(type(self)) else initializer
+            start = initializers.get("glorot_uniform" if first is None else first)(shape, dtype=kind)
         value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
         if axes is not None:
             value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from oncue.core.allowance import count_numbers
 from oncue.metrics.mean import divide
 from oncue.metrics.metric import Metric
 from oncue.metrics.state import MetricVariable
@@ -40,4 +41,5 @@ def even_thresholds(number: int, margin: float = 0.0) -> list[float]:
         >>> even_thresholds(3)
         [0.0, 0.5, 1.0]
     """
+    count_numbers((number,))
     return [0.0 - margin, *((i + 1) / (number - 1) for i in range(number - 2)), 1.0 + margin]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from oncue.core.allowance import count_numbers
 from oncue.core.suggest import unknown
 from oncue.variable import torch_dtype
 
@@ -37,6 +38,7 @@ class MetricVariable:
 
     def __init__(self, shape: Any = (), initializer: Any = "zeros", dtype: Any = None, name: str = "variable") -> None:
         self.shape: tuple[int, ...] = (shape,) if isinstance(shape, int) else tuple(shape)
+        count_numbers(self.shape)
         self.name = name
         self.aggregation: str | None = "sum"
         """How the values of several processes become one: "sum", "mean", or that of the first."""

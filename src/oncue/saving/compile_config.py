@@ -6,8 +6,12 @@ import inspect
 from typing import Any
 
 from oncue import losses, metrics, optimizers
+from oncue.core.allowance import allowance
 from oncue.core.warn import warn
 from oncue.saving.custom_objects import CustomObjectScope, get_custom_objects
+
+_NUMBERS = 1 << 22
+"""So many numbers metrics may have: the confusion matrix of 2048 classes."""
 
 
 def compile_config(model: Any) -> dict[str, Any] | None:
@@ -81,7 +85,7 @@ def compile_from_config(
         ValueError: For a name that is not known.
     """
     names = {**get_custom_objects(), **(custom_objects or {})}
-    with CustomObjectScope(names):
+    with CustomObjectScope(names), allowance(_NUMBERS, "what is compiled may have before training"):
         try:
             arguments = {
                 "optimizer": optimizer_from(config.get("optimizer"), names),

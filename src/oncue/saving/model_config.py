@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from oncue import objects
+from oncue.core.allowance import allowance
 from oncue.layers.layer import Layer
-from oncue.layers.weight_limit import weight_limit
 from oncue.models import Model, Sequential
 from oncue.models.graph_config import layer_config, layer_from_config, shared_layers
 from oncue.saving import guard
@@ -153,7 +153,7 @@ def model_from_written(
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")
     # A few more than the file has, so that the error for a model which only lacks a small weight names that.
-    limited = nullcontext() if numbers is None else weight_limit(numbers + _SPARE_NUMBERS)
+    limited = nullcontext() if numbers is None else allowance(numbers + _SPARE_NUMBERS, replaced=True)
     with CustomObjectScope(custom_objects or {}), shared_layers(), limited:
         try:
             model = layer_from_config(config, custom_objects)
@@ -200,5 +200,5 @@ def decoded(value: Any, source: Any) -> Any:
         tensor = torch.tensor(config.get("value"), dtype=dtype)
         return tensor.numpy() if name == "__numpy__" else tensor
     for key, item in value.items():
-        guard.check_shape(key, item, source)
+        guard.check_entry(key, item, source)
     return {key: decoded(item, source) for key, item in value.items()}

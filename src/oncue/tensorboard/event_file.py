@@ -5,23 +5,28 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from oncue.core.files import sync_file, sync_folder
+
 _SECONDS_UNWRITTEN = 10.0
+_VERSION = "brain.Event:2"
 _serials = itertools.count()
 
 
 class EventFile:
     """Appends summaries to a new event file, on the calling thread: a failed write is an error where it happens.
 
-    The file always ends with a whole record once `flush` or `close` returned. Between two flushes at most 10 seconds of
-    events are held back.
+    The file always ends with a whole record once `flush` or `close` returned, and is on the disk once `close` did. Between two
+    flushes at most 10 seconds of events are held back.
 
     Args:
         folder: The folder of the run; made when it is not there. A URL such as `memory://logs` goes through fsspec.
@@ -47,13 +52,15 @@ class EventFile:
             self._file.truncate(resume[1])
             self._file.seek(resume[1])
             self._records = RecordWriter(self._file)
+            if not resume[1]:
+                self._write(Event(wall_time=moment, file_version=_VERSION))
             return
         serial = f"{os.getpid()}.{next(_serials)}.{label}"
         name = f"events.out.tfevents.{int(moment):010d}.{socket.gethostname()}.{serial}.v2"
         self.path = folder.rstrip("/") + "/" + name if "://" in folder else os.path.join(folder, name)
         self._file = _opened(folder, self.path)
         self._records = RecordWriter(self._file)
-        self._write(Event(wall_time=moment, file_version="brain.Event:2"))
+        self._write(Event(wall_time=moment, file_version=_VERSION))
         self.flush()
 
     def add(self, step: int, values: Iterable[Any]) -> None:
@@ -87,17 +94,80 @@ class EventFile:
         return int(self._file.tell())
 
     def close(self) -> None:
-        """Flush and close; a second call does nothing."""
+        """Flush, let it reach the disk, and close; a second call does nothing.
+
+        Raises:
+            FileNotFoundError: When the file was removed meanwhile.
+        """
         if not self._records.closed:
             self._records.close()
+            if "://" not in self.path:
+                sync_file(self.path)
 
     def _write(self, event: Any) -> None:
         self._records.write(event.SerializeToString())
 
 
+_LENGTH, _SUM = struct.Struct("<Q"), struct.Struct("<I")
+
+
+def whole_until(path: str, size: int) -> int:
+    """Return where the last whole record ends that begins in the first bytes of a file.
+
+    After a power cut a file may be shorter than it was, or have zeros at its end.
+
+    Args:
+        path: The file.
+        size: How many of its bytes count.
+
+    Example:
+        >>> import tempfile
+        >>> file = EventFile(tempfile.mkdtemp())
+        >>> size = file.size()
+        >>> file.close()
+        >>> whole_until(file.path, size) == size, whole_until(file.path, size - 1)
+        (True, 0)
+    """
+    ends = [0]
+    with open(path, "rb") as file:
+        there = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        if size <= there and file.read(1) != b"\0":
+            # To go through millions of records would take minutes.
+            return size
+        size = min(size, there)
+        while (end := _end_of_record(file, ends[-1])) is not None and end <= size:
+            ends.append(end)
+        # Their lengths are right; what the disk lacks of numbers is at the end.
+        while len(ends) > 1 and not _has_its_sum(file, ends[-2], ends[-1]):
+            ends.pop()
+    return ends[-1]
+
+
+def _end_of_record(file: BinaryIO, start: int) -> int | None:
+    file.seek(start)
+    head = file.read(_LENGTH.size + _SUM.size)
+    length = head[: _LENGTH.size]
+    if len(head) < _LENGTH.size + _SUM.size or _SUM.pack(masked_crc32c(length)) != head[_LENGTH.size :]:
+        return None
+    return start + len(head) + int(_LENGTH.unpack(length)[0]) + _SUM.size
+
+
+def _has_its_sum(file: BinaryIO, start: int, end: int) -> bool:
+    file.seek(start + _LENGTH.size + _SUM.size)
+    content = file.read(end - start - _LENGTH.size - _SUM.size)
+    return _SUM.pack(masked_crc32c(content[: -_SUM.size])) == content[-_SUM.size :]
+
+
 def _opened(folder: str, path: str) -> Any:
     if "://" not in folder:
+        made = [folder]
+        while made[-1] and not os.path.isdir(made[-1]):
+            made.append(os.path.dirname(made[-1]))
         os.makedirs(folder, exist_ok=True)
+        for one in made[1:]:
+            # The name of a folder that was made is in the one around it.
+            sync_folder(one or ".")
         return open(path, "xb")
     import fsspec
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from oncue import backend, optimizers
 from oncue.callbacks import CallbackList
 from oncue.core.builtin import builtin, is_builtin
+from oncue.core.interrupts import Interrupts
 from oncue.core.numbers import number_of, whole
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, check_apart, split_validation, unpack_x_y_sample_weight
@@ -28,6 +29,7 @@ from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
 from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
+from oncue.torch_private import modes_put_back
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose
 from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.meter import Meter, Reading
@@ -284,31 +286,32 @@ class Trainer(Layer):
             check_apart(batches, validation)
             if parallel is not None:
                 validation = parallel.batches(validation)
-        try:
-            with self._running("fit", parallel), self._left_in_inference_mode():
-                if parallel is not None:
-                    parallel.agree_on_run("fit", batches, validation, epochs=(initial_epoch, epochs))
-                self._prepare(batches.first(), "fit", host=(x, y))
-                if parallel is not None:
-                    parallel.same_model()
-                if validation is not None:
-                    probe_validation(self, self._plan, validation.first(), val_y)
-                run = make_callbacks(
-                    callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
-                )
-                if parallel is not None:
-                    parallel.take_callbacks(run)
-                self._announce(run, validation is not None)
-                steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
-                self._plan.graphs.choose(self._compiles, steps, verbose)
-                self.stop_training = False
-                with run.run():
-                    train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
-                history = self.history
-        finally:
-            batches.close()
+        with Interrupts() as interrupts:
+            for data in (batches, validation):
+                if data is not None:
+                    interrupts.enter(closing(data))
+            interrupts.enter(modes_put_back())
+            interrupts.enter(self._running("fit", parallel))
+            interrupts.enter(self._left_in_inference_mode())
+            if parallel is not None:
+                parallel.agree_on_run("fit", batches, validation, epochs=(initial_epoch, epochs))
+            self._prepare(batches.first(), "fit", host=(x, y))
+            if parallel is not None:
+                parallel.same_model()
             if validation is not None:
-                validation.close()
+                probe_validation(self, self._plan, validation.first(), val_y)
+            run = make_callbacks(
+                callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
+            )
+            if parallel is not None:
+                parallel.take_callbacks(run)
+            self._announce(run, validation is not None)
+            steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
+            self._plan.graphs.choose(self._compiles, steps, verbose)
+            self.stop_training = False
+            with run.run():
+                train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
+            history = self.history
         return history
 
     def evaluate(
@@ -358,7 +361,9 @@ class Trainer(Layer):
         parallel = parallel_run(self)
         if parallel is not None:
             batches = parallel.batches(batches)
-        with self._preserving_run("evaluate", batches, parallel):
+        with Interrupts() as interrupts:
+            interrupts.enter(modes_put_back())
+            interrupts.enter(self._preserving_run("evaluate", batches, parallel))
             if parallel is not None:
                 parallel.agree_on_run("evaluate", batches)
             self._prepare(batches.first(), "evaluate", host=(x, y))
@@ -402,7 +407,9 @@ class Trainer(Layer):
         parallel = parallel_run(self)
         if parallel is not None:
             batches = parallel.batches(batches)
-        with self._preserving_run("predict", batches, parallel):
+        with Interrupts() as interrupts:
+            interrupts.enter(modes_put_back())
+            interrupts.enter(self._preserving_run("predict", batches, parallel))
             if parallel is not None:
                 parallel.agree_on_run("predict", batches)
             self._prepare_predict(batches.first())

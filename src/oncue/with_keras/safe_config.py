@@ -26,6 +26,8 @@ _REFUSED = {
 _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
 """The modules of Keras whose functions a file may name."""
 
+_THRESHOLDS = 1 << 20
+
 _FACTORIES = frozenset(
     {torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand, torch.randn, torch.zeros}
     | {torch.randint, torch.randperm, torch.logspace, torch.empty_strided}
@@ -71,7 +73,9 @@ functions in `custom_objects`, by these names, or register them with `@keras.sav
 def _check_entry(key: str, item: Any, source: Any) -> None:
     if key in ("vocabulary", "idf_weights") and isinstance(item, str):
         guard.refuse(source, f"its `{key}` is the path of another file, {item[:200]!r}.")
-    guard.check_shape(key, item, source)
+    if key == "num_thresholds" and isinstance(item, int) and item > _THRESHOLDS:
+        guard.refuse(source, f"a metric has {item} thresholds.")
+    guard.check_entry(key, item, source)
 
 
 def _check_named(value: dict[str, Any], source: Any, known: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ size on disk. Anything else raises a ValueError that names the file and the brok
 """
 
 from oncue.saving.guard.archive import read_archive
-from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, check_shape, opened, read_json, refuse
+from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, check_entry, opened, read_json, refuse
 from oncue.saving.guard.checksum import CHANGED, trailer
 from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
 from oncue.saving.guard.safetensors import opened_tensors
@@ -14,7 +14,7 @@ __all__ = [
     "CHANGED",
     "MAX_ENTRIES",
     "MissingFileError",
-    "check_shape",
+    "check_entry",
     "count_of_numbers",
     "dataset_at",
     "group_at",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import zipfile
 import zlib
@@ -68,14 +69,14 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, source: Any)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         refuse(source, f"its member {name!r} is compressed in a way that Keras doesn't use.")
     # Keras stores without compression. A repacked archive is fine, a bomb is not.
-    limit = MEMBERS.get(name) or max(16 * MEGABYTE, 100 * member.compress_size)
+    packed = member.compress_size
+    limit = MEMBERS.get(name) or min(16 * MEGABYTE + 100 * packed, 192 * MEGABYTE + 4 * packed)
     if member.compress_type == zipfile.ZIP_STORED:
         limit = min(limit, member.compress_size) if MEMBERS.get(name) else member.compress_size
-    parts, size = [], 0
+    content = io.BytesIO()
     with archive.open(member) as stream:
         while part := stream.read(MEGABYTE):
-            size += len(part)
-            if size > limit:
+            if content.tell() + len(part) > limit:
                 refuse(source, f"its member {name!r} unpacks to more than {limit} bytes.")
-            parts.append(part)
-    return b"".join(parts)
+            content.write(part)
+    return content.getvalue()

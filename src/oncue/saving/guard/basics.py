@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
+from oncue.core.interrupts import undivided
+
 MEGABYTE = 1 << 20
 MAX_JSON_BYTES = 16 * MEGABYTE
 MAX_DEPTH = 200
 MAX_ENTRIES = 100_000
+_MAX_CONTAINERS = 400_000
 
 
 class MissingFileError(FileNotFoundError, ValueError):
@@ -42,14 +46,20 @@ def refuse(source: Any, rule: str) -> NoReturn:
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a regular file for reading; a pipe or a device would block or never end."""
+    with _opened(path) as file:
+        yield file
+
+
+@undivided
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError as error:
         raise MissingFileError(f"There is no file {os.fspath(path)!r}.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            refuse(path, "it is not a regular file.")
-        yield file
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        refuse(path, "it is not a regular file.")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
@@ -71,6 +81,10 @@ def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
     """
     if len(content) > MAX_JSON_BYTES:
         refuse(source, f"its JSON has {len(content)} bytes, more than {MAX_JSON_BYTES}.")
+    content = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    # Each takes dozens of times the memory of its two characters.
+    if content.count(b"{") + content.count(b"[") > _MAX_CONTAINERS:
+        refuse(source, f"its JSON has more than {_MAX_CONTAINERS} lists and objects.")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -79,8 +93,7 @@ def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
         return found
 
     try:
-        text = content.decode("utf-8") if isinstance(content, bytes) else content
-        value = json.loads(text, object_pairs_hook=unique)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         refuse(source, f"its JSON is not valid ({type(error).__name__}).")
     level, depth = [value], 0
@@ -100,23 +113,30 @@ def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
 
 
 _LARGEST_SAMPLE = 1 << 28
+_LONGEST_NAME = 1024
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
-def check_shape(key: str, value: Any, source: Any) -> None:
-    """Refuse a shape in a configuration that no sample has: weights of that size would be made.
+def check_entry(key: str, value: Any, source: Any) -> None:
+    """Refuse an entry of a configuration that no model has.
+
+    These are the shape of a sample so large that weights of that size would be made, a name that is longer than any, and one
+    with control characters, which a terminal would carry out when it shows the model.
 
     Args:
-        key: The name of an entry of a configuration; those that end in "shape" are looked at.
+        key: The name of the entry; "name", and those that end in "shape", are looked at.
         value: The entry.
         source: The file, for messages.
 
     Raises:
-        ValueError: For such a shape.
+        ValueError: For such an entry.
 
     Example:
-        >>> check_shape("batch_shape", [None, 4], "m.keras")
+        >>> check_entry("batch_shape", [None, 4], "m.keras")
     """
-    if not key.endswith("shape") or not isinstance(value, list):
-        return
-    if math.prod([size for size in value if type(size) is int]) > _LARGEST_SAMPLE:
-        refuse(source, f"its {key} {value[:8]} is larger than any sample.")
+    if key == "name" and isinstance(value, str):
+        if len(value) > _LONGEST_NAME or _CONTROLS.search(value):
+            refuse(source, f"it has the name {value[:100]!r}, which is longer than any, or has control characters.")
+    elif key.endswith("shape") and isinstance(value, list):
+        if math.prod([size for size in value if type(size) is int]) > _LARGEST_SAMPLE:
+            refuse(source, f"its {key} {value[:8]} is larger than any sample.")

@@ -15,9 +15,10 @@ from oncue.saving.guard.checksum import verify
 
 # gzip, shuffle and fletcher32 are built into HDF5; any other filter would be a plugin loaded from a folder.
 _FILTERS = {1, 2, 3}
-# The size above which arrays are limited to a multiple of their stored size, and that multiple.
-_LARGE = 256 * MEGABYTE
-_EXPANSION = 1000
+# So much more than a multiple of what is stored may arrays be when they are read: compressed ones, and those of which a part
+# was never written.
+_LARGE = 192 * MEGABYTE
+_EXPANSION = 8
 
 
 @contextmanager
@@ -104,15 +105,28 @@ def dataset_at(group: Any, name: str, source: Any) -> Any:
     if found.chunks is not None and int(np.prod(found.chunks, dtype=object)) > 2 * size + MEGABYTE:
         refuse(source, f"{label!r} is stored in chunks larger than itself.")
     stored = found.id.get_storage_size()
-    if size * found.dtype.itemsize > max(_LARGE, _EXPANSION * stored):
+    if size * found.dtype.itemsize > _LARGE + _EXPANSION * stored:
         refuse(source, f"{label!r} says to have {size} numbers, of which only {stored} bytes are stored.")
     return found
 
 
 def count_of_numbers(group: Any, source: Any) -> int:
-    """Return the total number of elements of all data sets below a group."""
-    paths = paths_of_arrays(group, source)
-    return sum(int(np.prod(dataset_at(group, path, source).shape, dtype=object)) for path in paths)
+    """Return how many numbers are stored in all data sets below a group; those that were never written are none.
+
+    Raises:
+        ValueError: When they take far more memory than the file.
+    """
+    numbers = unpacked = kept = 0
+    for path in paths_of_arrays(group, source):
+        dataset = dataset_at(group, path, source)
+        size, width = int(np.prod(dataset.shape, dtype=object)), dataset.dtype.itemsize
+        stored = dataset.id.get_storage_size()
+        packed = dataset.id.get_create_plist().get_nfilters() > 0
+        numbers += size if packed and stored else min(size, stored // width)
+        unpacked, kept = unpacked + size * width, kept + stored
+    if unpacked > _LARGE + _EXPANSION * kept:
+        refuse(source, f"its arrays say to have {unpacked} bytes, of which only {kept} are stored.")
+    return numbers
 
 
 def read_array(dataset: Any) -> NDArray[Any]:
