@@ -4,6 +4,7 @@
 # make crash  kill training runs and saves for some minutes, and compare what is left
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
+# make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
 # make lint   check style and types
 # make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
@@ -20,9 +21,9 @@ HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts crash: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts keras-oldest crash: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts crash lint bench clean
+.PHONY: demo test test-slow test-oldest hosts keras-oldest crash lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -42,6 +43,10 @@ test-oldest: $(OLDEST)/dev.stamp
 hosts: $(HOST_ENVS:=/dev.stamp)
 	for environment in $(HOST_ENVS); do echo "$$environment"; PYTHONPATH=$(CURDIR)/src \
 	  $$environment/bin/python -m pytest -q -m "not crash" tests/hosts src/oncue/hosts tests/test_docs.py || exit 1; done
+
+keras-oldest: .hosts/keras-oldest/dev.stamp
+	PYTHONPATH=$(CURDIR)/src .hosts/keras-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
+	  tests/keras_models src/oncue/with_keras
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

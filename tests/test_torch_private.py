@@ -344,6 +344,27 @@ def test_a_compiled_graph_with_a_tensor_of_its_own_that_returns_nothing() -> Non
     assert x.tolist() == [2.0, 4.0, 6.0]
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_images_stay_as_they_are_stored(channels_last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.compile_fx as compiler
+
+    given: list[dict[str, Any]] = []
+
+    def noted(graph: Any, inputs: Any, inner_compile: Any, config_patches: dict[str, Any]) -> Any:
+        given.append(config_patches)
+        inner_compile(graph, inputs)
+        return graph
+
+    monkeypatch.setattr(compiler, "compile_fx", noted)
+    monkeypatch.setattr(compiler, "compile_fx_inner", lambda *args: None)
+    x, kernel = torch.zeros(2, 3, 5, 5), torch.zeros(4, 3, 3, 3)
+    if channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    graph = torch_private.traced(lambda x, kernel: [torch.conv2d(x, kernel)], [x, kernel])
+    torch_private.compile_traced(graph, [x, kernel], x.device)
+    assert [options.get("layout_optimization", True) for options in given] == [not channels_last]
+
+
 def test_a_step_runs_eagerly_where_a_setting_of_the_compiler_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_private, "compiler_options", lambda device: {"renamed": True})
     assert "has no `_inductor.config.renamed`" in _reason([layers.Input((2,)), layers.Dense(1)])

@@ -742,7 +742,8 @@ def compile_traced(
     """Compile a graph of `traced` by torch's compiler.
 
     Names: `torch._inductor.compile_fx.compile_fx` and `compile_fx_inner`, `CompiledFxGraph.current_callable`,
-    `torch._functorch.config.enable_autograd_cache`, and the settings of `compiler_options`. Without them, a clear error, and
+    `torch._functorch.config.enable_autograd_cache`, `torch._inductor.config.layout_optimization`, and the settings of
+    `compiler_options`. Without them, a clear error, and
     with it eager steps. What `compile_fx` returns wraps the compiled code in what only results that share memory with inputs
     need, and takes a third of a tiny step for it: a graph that returns nothing is called without.
 
@@ -765,6 +766,9 @@ def compile_traced(
     except ImportError as error:
         raise _gone("_inductor.compile_fx", "compile a training step") from error
     options = compiler_options(device)
+    if _has_channels_last(graph):
+        # The compiler would store all images anew with their second axis last, also those whose axes are in another order.
+        options["layout_optimization"] = False
     for name in options:
         if not hasattr(known, name):
             raise _gone(f"_inductor.config.{name}", "compile a training step")
@@ -787,6 +791,17 @@ def compile_traced(
         function: Callable[..., Sequence[Tensor]] = whole
         return function
     return lambda *given: inner(list(given))
+
+
+def _has_channels_last(graph: torch.fx.GraphModule) -> bool:
+    """Return whether a convolution in a graph gets images that are stored with their channels last already."""
+    images = [
+        node.args[0].meta["val"]
+        for node in graph.graph.nodes
+        if node.target is torch.ops.aten.convolution.default and node.args[0].meta["val"].ndim == 4
+    ]
+    last = torch.channels_last
+    return any(image.is_contiguous(memory_format=last) and not image.is_contiguous() for image in images)
 
 
 def tracing_problem(error: BaseException) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable
 from types import ModuleType
@@ -125,6 +126,125 @@ def test_masked_sequences(keras: ModuleType, name: str, mask: str) -> None:
             (gradient,) = torch.autograd.grad((outputs**2).sum(), [x])
             found.append([to_numpy(outputs), to_numpy(gradient)])
         same(*found)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stateful": True},
+        {"stateful": True, "return_sequences": True, "return_state": True, "go_backwards": True},
+        {"dropout": 0.3, "seed": 4},
+        {"return_state": True},
+    ],
+    ids=["stateful", "stateful backwards", "dropout", "states"],
+)
+def test_recurrent_layers_that_begin_with_states(keras: ModuleType, name: str, options: dict[str, Any]) -> None:
+    found = []
+    for quick in (False, True):
+        keras.utils.set_random_seed(1)
+        layer = getattr(keras.layers, name)(3, **options)
+        layer(tensor(normal(4, 5, 2)))
+        call = quick_call(layer) if quick else layer
+        given = None if layer.stateful else [tensor(normal(4, 3, seed=place)) for place in range(len(layer.state_size))]
+        seen: list[Any] = []
+        for place, training in enumerate((True, False, True)):
+            x = tensor(normal(4, 5, 2, seed=place)).requires_grad_()
+            # Keras's own stateful layers write what gradients would be computed from.
+            with torch.set_grad_enabled(not layer.stateful):
+                outputs = flatten(call(x, initial_state=given if place else None, training=training))
+            seen += [to_numpy(part) for part in outputs]
+            if not layer.stateful:
+                total = torch.stack([(part**2).sum() for part in outputs]).sum()
+                gradients = torch.autograd.grad(total, [x, *[weight.value for weight in layer.trainable_weights]])
+                seen += [to_numpy(part) for part in gradients]
+            seen += [to_numpy(state.value) for state in layer.states or []]
+            seen += [to_numpy(variable.value) for variable in layer.variables]
+        found.append(seen)
+    same(*found)
+
+
+def test_states_that_do_not_fit_are_left_to_keras(keras: ModuleType) -> None:
+    layer = keras.layers.LSTM(3, stateful=True)
+    layer(tensor(normal(4, 5, 2)))
+    with pytest.raises(ValueError, match="batch size"):
+        quick_call(layer)(tensor(normal(3, 5, 2)))
+
+
+ATTENTION: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {}),
+    ({"use_bias": False}, {"use_causal_mask": True}),
+    ({"value_dim": 5, "output_shape": 7}, {}),
+    ({"output_shape": (2, 3)}, {}),
+    ({"dropout": 0.3, "seed": 5}, {"training": True}),
+    ({"dropout": 0.3, "seed": 5}, {"training": False}),
+    ({}, {"return_attention_scores": True}),
+    ({}, {"attention_mask": np.tri(4, 4) > 0}),
+    ({"attention_axes": (1,)}, {}),
+]
+
+
+@pytest.mark.parametrize(("options", "told"), ATTENTION, ids=map(str, range(len(ATTENTION))))
+@pytest.mark.parametrize("of", ["itself", "another", "a key"])
+def test_attention(keras: ModuleType, options: dict[str, Any], told: dict[str, Any], of: str) -> None:
+    given = [normal(3, 4, 6, seed=place) for place in range({"itself": 1, "another": 2, "a key": 3}[of])]
+    found = []
+    for quick in (False, True):
+        keras.utils.set_random_seed(1)
+        layer = keras.layers.MultiHeadAttention(2, 3, **options)
+        tensors = [tensor(one).requires_grad_() for one in given]
+        arguments = tensors * 2 if of == "itself" else tensors
+        layer(*arguments)
+        for place, weight in enumerate(layer.weights):
+            weight.assign(normal(*weight.shape, seed=place) * 0.3)
+        call = quick_call(layer) if quick else layer
+        kwargs = {name: tensor(value) if isinstance(value, np.ndarray) else value for name, value in told.items()}
+        outputs = flatten(call(*arguments, **kwargs))
+        weights = [weight.value for weight in layer.trainable_weights]
+        gradients = torch.autograd.grad((outputs[0] ** 2).sum(), [*tensors, *weights])
+        found.append([to_numpy(part) for part in (*outputs, *gradients)])
+    same(*found)
+
+
+def test_attention_that_does_more_is_left_to_keras(keras: ModuleType) -> None:
+    def made(shape: tuple[int, ...] = (4, 6), **options: Any) -> Any:
+        layer = keras.layers.MultiHeadAttention(2, 3, **options)
+        layer(*[tensor(normal(2, *shape))] * 2)
+        return layer
+
+    assert quick_call(made()) is not None
+    assert quick_call(made((2, 4, 6), attention_axes=(1, 2))) is None
+    assert quick_call(made(activity_regularizer="l2")) is None
+    for option in ("use_gate", "sliding_window"):
+        if option in inspect.signature(keras.layers.MultiHeadAttention).parameters:
+            assert quick_call(made(**{option: 1})) is None
+    hooked = made()
+    hooked.query_dense.register_forward_hook(lambda *args: None)
+    assert quick_call(hooked) is None
+
+
+def test_masked_attention_is_left_to_keras(keras: ModuleType) -> None:
+    class Masked(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = keras.layers.Embedding(7, 4, mask_zero=True)
+            self.attention = keras.layers.MultiHeadAttention(2, 3)
+
+        def call(self, x: Any) -> Any:
+            words = self.words(x)
+            return keras.ops.mean(self.attention(words, words), (1, 2), keepdims=True)[:, 0]
+
+    tokens = np.maximum(0, (np.arange(200).reshape(40, 5) * 7 % 11 % 7) - np.arange(5)).astype("int64")
+
+    def make(keras: Any) -> Any:
+        model = Masked()
+        model(tensor(tokens))
+        return model
+
+    models = twins(keras, make, lambda keras: {"optimizer": "adam", "loss": "mse"})
+    same(fit(models[0], tokens, Y), fit(oncue.Model(models[1]), tokens, Y))
+    run = oncue.Model(models[1])._graph_forward
+    assert isinstance(run, LayerForward) and len(run._quick) == 1
 
 
 def test_quick_layers_in_a_model_that_is_called_as_it_is(keras: ModuleType) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from keras_models.side_by_side import X, Y, both, fit, same, same_models, twins, values
 
 import oncue
@@ -148,6 +149,35 @@ def test_what_they_change_counts_at_once(keras: ModuleType) -> None:
     models = twins(keras, dense, compiled)
     same(*both(models, lambda model: fit(model, validation_data=(X, Y), callbacks=[Changes()])))
     same_models(models)
+
+
+def test_hooks_of_batches_read_nothing_of_the_device(keras: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listens(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            hooks.append(batch)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            hooks.append(batch)
+
+    def noted(original: Any) -> Any:
+        def read(*args: Any) -> Any:
+            reads.append(original)
+            return original(*args)
+
+        return read
+
+    hooks: list[int] = []
+    reads: list[Any] = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, noted(getattr(torch.Tensor, name)))
+    found = []
+    for batch_size in (20, 2):
+        (_, inner) = twins(keras, dense, compiled)
+        hooks.clear()
+        reads.clear()
+        fit(oncue.Model(inner), batch_size=batch_size, epochs=1, callbacks=[Listens()])
+        found.append((len(hooks), len(reads)))
+    assert found[0][0] == 4 and found[1][0] == 40 and found[0][1] == found[1][1] > 0
 
 
 def test_both_kinds_of_callbacks_see_what_the_other_did(keras: ModuleType) -> None:

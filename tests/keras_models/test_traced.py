@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -14,7 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 import oncue
 from helpers import cpu_only, normal, to_numpy
-from oncue.with_keras.forms import other_forms
+from oncue.training.graph.draws import GraphGenerator
+from oncue.training.graph.operations import Finding
+from oncue.with_keras.quick_layers import quick_call
+from oncue.with_keras.tracing import traceable
 
 keras = pytest.importorskip("keras")
 if keras.backend.backend() != "torch":
@@ -543,35 +547,87 @@ def test_one_operation_for_an_lstm(quick: None) -> None:
     assert targets.count("oncue.lstm.default") == targets.count("oncue.lstm_backward.default") == 2
 
 
-def test_the_functions_of_keras_are_put_back() -> None:
+class InTraining(keras.Model):
+    """Calls layers in training only, as many models call their dropout."""
+
+    def __init__(self, extra: bool) -> None:
+        super().__init__()
+        self.first, self.last = layers.Dense(4, "relu"), layers.Dense(2)
+        self.dropout, self.extra = layers.Dropout(0.3, seed=3), layers.Dense(4) if extra else None
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        x = self.first(x)
+        if training:
+            x = self.dropout(x, training=training)
+            x = x if self.extra is None else self.extra(x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+@cpu_only("there draws from seeds are not part of a graph")
+def test_layers_that_are_called_in_training_only(extra: bool, quick: None) -> None:
+    _, expected = trained(lambda: InTraining(extra), False)
+    model, found = trained(lambda: InTraining(extra), True)
+    assert model.step_account.startswith("The steps ran as one compiled graph;"), model.step_account
+    assert_close(found, expected, 1e-5)
+
+
+def test_only_the_thread_that_traces_draws_for_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     from keras.src.backend.torch import random
 
-    before = random.torch_seed_generator
-    with other_forms():
+    asked: list[Any] = []
+    made = random.torch_seed_generator
+
+    def noted(seed: Any) -> Any:
+        asked.append(seed)
+        return made(seed)
+
+    monkeypatch.setattr(random, "torch_seed_generator", noted)
+    seed = keras.random.SeedGenerator(1)
+    with traceable():
         within = random.torch_seed_generator
-        with other_forms():
+        with traceable():
             pass
-        assert random.torch_seed_generator is within is not before
-    assert random.torch_seed_generator is before
-    with pytest.raises(ZeroDivisionError), other_forms():
+        assert random.torch_seed_generator is within is not noted
+        with Finding([]):
+            assert type(within(seed)) is GraphGenerator
+        assert asked == []
+        thread = threading.Thread(target=within, args=(3,))
+        thread.start()
+        thread.join()
+        assert asked == [3]
+    assert random.torch_seed_generator is noted
+    with pytest.raises(ZeroDivisionError), traceable():
         raise ZeroDivisionError
-    assert random.torch_seed_generator is before
+    assert random.torch_seed_generator is noted
+
+
+def test_nothing_of_keras_is_exchanged_in_eager_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras.src.backend.torch import random
+
+    before, seen = random.torch_seed_generator, []
+
+    class Looking(layers.Layer):
+        def call(self, x: Any) -> Any:
+            seen.append(random.torch_seed_generator is before)
+            return x
+
+    trained(lambda: of((12,), Looking(), layers.Dropout(0.3, seed=1), layers.Dropout(0.3)), False)
+    assert len(seen) > 4 and all(seen)
 
 
 @cpu_only("the quick form is for the CPU")
 def test_dropout_without_a_seed_is_quick_and_fair() -> None:
     layer, x = layers.Dropout(0.25), torch.ones(100, 1000)
     before = to_numpy(layer.seed_generator.state.value)
-    with other_forms():
-        dropped = layer(x, training=True)
-        assert torch.equal(layer(x, training=False), x)
+    call = quick_call(layer)
+    dropped = call(x, training=True)
+    assert torch.equal(call(x, training=False), x)
     assert sorted(set(dropped.flatten().tolist())) == [0.0, pytest.approx(1 / 0.75)]
     assert abs(float((dropped == 0).float().mean()) - 0.25) < 0.01
     np.testing.assert_array_equal(to_numpy(layer.seed_generator.state.value), before)
-    seeded = layers.Dropout(0.25, seed=3), layers.Dropout(0.25, seed=3)
-    with other_forms():
-        found = seeded[0](x, training=True)
-    assert torch.equal(found, seeded[1](x, training=True))
+    for other in (layers.Dropout(0.25, seed=3), layers.Dropout(0.25, noise_shape=(1, None)), layers.Dropout(0.0)):
+        assert quick_call(other) is None
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ Keras's own layers that all work in float32 and know no masks, none of that has 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,14 +33,17 @@ class GraphForward:
     def __init__(self, model: Any) -> None:
         self._model, self._graphs = model, _graphs_in(model)
         self._run = _run_of(model)
+        self._quick = _quick_parts(keras_private.layers_of(model))
         self._inputs = keras_private.graph_of(model).inputs
         self._dtypes = [keras_private.torch_dtype(tensor.dtype) for tensor in self._inputs]
         self._seen: set[Any] = set()
 
     def is_current(self) -> bool:
         """Return whether the model is still what it was, and may still be run so."""
-        return is_plain(self._model) and all(
-            one is other for one, other in zip(self._graphs, _graphs_in(self._model), strict=True)
+        return (
+            is_plain(self._model)
+            and all(one is other for one, other in zip(self._graphs, _graphs_in(self._model), strict=True))
+            and _same_parts(self._quick, _quick_parts(keras_private.layers_of(self._model)))
         )
 
     def __call__(self, x: Any, training: bool) -> Any:
@@ -61,7 +65,7 @@ class GraphForward:
             type(tensors) in (list, tuple)
             and all(isinstance(tensor, torch.Tensor) for tensor in tensors)
             and [tensor.ndim for tensor in tensors] == [len(tensor.shape) for tensor in self._inputs]
-            and not any(hasattr(tensor, "_keras_mask") for tensor in tensors)
+            and all(keras_private.mask_of(tensor) is None for tensor in tensors)
         ):
             shapes: Any = tuple([tensor.shape[1:] for tensor in tensors])
             if isinstance(x, torch.Tensor):
@@ -84,15 +88,12 @@ class LayerForward:
     def __init__(self, model: Any, told: bool) -> None:
         self._model, self._told = model, told
         self._layers = keras_private.layers_of(model)
-        found = [(vars(layer), quick_call(layer)) for layer in self._layers if _may_be_quick(layer)]
-        self._quick = [(state, call) for state, call in found if call is not None]
+        self._quick = _quick_parts(self._layers)
 
     def is_current(self) -> bool:
         """Return whether the model still has the same layers, and they may still be quick."""
         layers = keras_private.layers_of(self._model)
-        states = [id(state) for state, _ in self._quick]
-        known = [id(vars(layer)) for layer in layers if _may_be_quick(layer) and quick_call(layer) is not None]
-        return states == known and list(map(id, layers)) == list(map(id, self._layers))
+        return _same_parts(self._quick, _quick_parts(layers)) and list(map(id, layers)) == list(map(id, self._layers))
 
     def __call__(self, x: Any, training: bool) -> Any:
         """Return the outputs.
@@ -101,13 +102,33 @@ class LayerForward:
             x: The inputs, as the model takes them.
             training: Whether it is trained.
         """
-        try:
-            for state, call in self._quick:
-                state["call"] = call
+        with _quicker(self._quick):
             return self._model(x, training=training) if self._told else self._model(x)
-        finally:
-            for state, _ in self._quick:
-                state.pop("call", None)
+
+
+Parts = list[tuple[dict[str, Any], Call]]
+"""The attributes of layers, with quicker calls of them."""
+
+
+def _quick_parts(layers: list[Any]) -> Parts:
+    found = [(vars(layer), quick_call(layer)) for layer in layers if _may_be_quick(layer)]
+    return [(state, call) for state, call in found if call is not None]
+
+
+def _same_parts(one: Parts, other: Parts) -> bool:
+    return [id(state) for state, _ in one] == [id(state) for state, _ in other]
+
+
+@contextmanager
+def _quicker(parts: Parts) -> Iterator[None]:
+    """Let layers have their quicker calls while the block runs."""
+    try:
+        for state, call in parts:
+            state["call"] = call
+        yield
+    finally:
+        for state, _ in parts:
+            state.pop("call", None)
 
 
 def _may_be_quick(layer: Any) -> bool:
@@ -149,8 +170,6 @@ def _run_of(model: Any) -> Callable[[list[Any], bool], Any]:
     for node in keras_private.nodes_of(graph):
         call, trains = _call_of(node.operation)
         arguments = _arguments(node, places, trains)
-        if type(arguments) is int:
-            call = quick_call(node.operation) or call
         ends = [places.setdefault(id(tensor), len(places)) for tensor in node.outputs]
         steps.append((call, trains, arguments, ends))
     outputs = [places[id(tensor)] for tensor in graph.outputs]
@@ -183,9 +202,20 @@ def _call_of(operation: Any) -> tuple[Call, bool]:
         return lambda x, training: run(list(keras_private.flattened(x)), training), True
     if not keras_private.is_layer(operation):
         return operation.call, False
-    trains = "training" in inspect.signature(type(operation).call).parameters
-    # Layers inside others are told whether they are trained by the call of the layer around them.
-    return operation.call if keras_private.is_alone(operation) else operation, trains
+    quick = quick_call(operation)
+    trains = "training" in inspect.signature(quick or type(operation).call).parameters
+    if quick is not None:
+        return quick, trains
+    if keras_private.is_alone(operation):
+        return operation.call, trains
+    parts = _quick_parts(keras_private.layers_of(operation))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Layers inside others are told whether they are trained by the call of the layer around them.
+        with _quicker(parts):
+            return operation(*args, **kwargs)
+
+    return call, trains
 
 
 def _arguments(node: Any, places: dict[int, int], trains: bool) -> Any:

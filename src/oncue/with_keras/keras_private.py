@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from contextlib import suppress
 from typing import Any
 
 from oncue.torch_private import has_hooks
@@ -51,8 +50,9 @@ def build(model: Any, x: Any) -> None:
     def symbolic(leaf: Any) -> Any:
         return backend.KerasTensor(leaf.shape, backend.standardize_dtype(leaf.dtype))
 
+    shapes = tree.map_structure(symbolic, x)
     try:
-        backend.compute_output_spec(model, tree.map_structure(symbolic, x), training=False)
+        backend.compute_output_spec(model, shapes, training=False)
     except ValueError:
         raise
     except Exception as error:
@@ -60,6 +60,11 @@ def build(model: Any, x: Any) -> None:
             f"The Keras model '{model.name}' can't be built on the shapes of the first batch alone ({type(error).__name__}: "
             f"{error}). Call it on a batch before `fit`: `keras_model(x[:1])`."
         ) from error
+    if not is_built(model):
+        # Layers that are called in training only. What can't be run so on shapes is built by the first step, which says why
+        # where that fails, too.
+        with suppress(Exception):
+            backend.compute_output_spec(model, shapes, training=True)
     model._post_build()
 
 
@@ -219,6 +224,21 @@ def is_alone(layer: Any) -> bool:
     import keras
 
     return len(layers_of(layer)) == 1 and type(layer).__call__ is keras.Layer.__call__
+
+
+def mask_of(tensor: Any) -> Any:
+    """Return the mask that Keras has noted on a tensor; None where there is none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def is_usual_attention(layer: Any) -> bool:
+    """Return whether a `MultiHeadAttention` attends over sequences by its four projections and nothing else.
+
+    Releases differ in what else there is: gates, windows, kernels of one's own choice.
+    """
+    state = vars(layer)
+    others = ("_use_gate", "_sliding_window", "_flash_attention")
+    return not any(state.get(name) for name in others) and tuple(layer.attention_axes) == (1,)
 
 
 def is_distributed() -> bool:
@@ -458,34 +478,17 @@ def draw_seed(seed: Any) -> Any:
     return None if get_device() == "meta" else draw_seed(seed)
 
 
-_EXCHANGED = {
-    "dropout": ("random", "dropout"),
-    "generator": ("random", "torch_seed_generator"),
-    "lstm": ("rnn", "_fallback_lstm"),
-}
+def exchange_generator(make: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    """Put a function in place of the one that makes a generator of a seed, and return that.
 
-
-@functools.cache
-def _backend(place: str) -> ModuleType:
-    # Looked up for each forward pass.
-    return importlib.import_module(f"keras.src.backend.torch.{place}")
-
-
-def exchange(functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """Put functions in place of some of Keras's, and return those that were there.
-
-    Where a release of Keras has them no more, layers that draw from seeds aren't part of a graph, and an LSTM is a loop over
-    its steps.
+    Where a release of Keras has it no more, None, and layers that draw from seeds aren't part of a graph.
 
     Args:
-        functions: By "dropout", by "generator", which makes a generator of a seed, and "lstm", which runs one without a mask.
+        make: Takes a seed, and returns a generator of torch's.
     """
-    before = {}
-    for key, function in functions.items():
-        # `from keras.src.backend.torch import rnn` gives a function.
-        place, name = _EXCHANGED[key]
-        module = _backend(place)
-        if hasattr(module, name):
-            before[key] = getattr(module, name)
-            setattr(module, name, function)
+    from keras.src.backend.torch import random
+
+    before: Callable[[Any], Any] | None = vars(random).get("torch_seed_generator")
+    if before is not None:
+        random.torch_seed_generator = make
     return before

@@ -25,11 +25,11 @@ from oncue.training.plan import Plan
 from oncue.variable import torch_dtype
 from oncue.with_keras import keras_private
 from oncue.with_keras.files import KerasFiles
-from oncue.with_keras.forms import other_forms, whole_tracebacks
 from oncue.with_keras.graph import GraphForward, LayerForward, is_plain
 from oncue.with_keras.layer_arrays import own_arrays, put_own_arrays
 from oncue.with_keras.measures import KerasMetric, give_back, paired, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
+from oncue.with_keras.tracing import traceable
 
 _known: weakref.WeakValueDictionary[int, KerasModel] = weakref.WeakValueDictionary()
 """The models by the `id` of the Keras model inside, which they hold."""
@@ -114,8 +114,10 @@ class KerasModel(Model, MeetsCallbacks):
     of_the_run = Model.of_the_run | {"_like_a_batch"}
     of_other_layers = frozenset(
         (
-            # Of each layer, and of recurrent cells, which make masks for each call.
-            *("_called", "_losses", "_loss_ids", "_dropout_mask", "_recurrent_dropout_mask"),
+            # Of each layer: what its calls note, the first one for good.
+            *("_called", "_parent_path", "_losses", "_loss_ids"),
+            # Of recurrent cells, which make masks for each call.
+            *("_dropout_mask", "_recurrent_dropout_mask"),
             *("history", "stop_training", "stop_evaluating", "stop_predicting", "optimizer"),
         )
     )
@@ -352,7 +354,7 @@ class KerasModel(Model, MeetsCallbacks):
         return self.keras_model(*args, **kwargs)
 
     def _forward(self, x: Any) -> Any:
-        with other_forms(), whole_tracebacks() if being_traced(first_leaf(x)) else nullcontext():
+        with traceable() if being_traced(first_leaf(x)) else nullcontext():
             if self._graph_forward is not None:
                 return self._graph_forward(x, self.training)
             return self.keras_model(x, training=self.training) if self._told else self.keras_model(x)

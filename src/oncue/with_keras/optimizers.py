@@ -14,6 +14,7 @@ from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import tensor_of
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.rate_source import RateSource
+from oncue.torch_private import version_of
 from oncue.with_keras import keras_private
 
 _TRANSLATED = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta")
@@ -206,9 +207,9 @@ class TakenOver:
         self._settings = settings_of(theirs)
         self._own = self._settings_of_ours()
         self._touched = self._attributes()
-        # The places of the variables that are numbers, and what they were when both sides had the same.
+        # The places of the variables that are numbers, and how often they had been set when both sides had the same.
         self._places = [place for place, variable in enumerate(theirs.variables) if variable.ndim == 0][:2]
-        self._seen = self._numbers()
+        self._seen = self._marks()
         self._shared = self._told = False
 
     def is_current(self, theirs: Any) -> bool:
@@ -285,7 +286,7 @@ class TakenOver:
     def _share(self) -> None:
         rate = None if self.ours.has_schedule else float(self.ours.learning_rate)
         self.ours.set_weights([variable.value.detach() for variable in self.theirs.variables])
-        if rate is not None and self._numbers() == self._seen:
+        if rate is not None and self._marks() == self._seen:
             # Only ours may have been set since.
             self.ours.learning_rate = rate
         self._places = []
@@ -295,7 +296,7 @@ class TakenOver:
                 variable.value.data = tensor
             else:
                 self._places.append(place)
-        self._seen, self._shared = self._numbers(), True
+        self._seen, self._shared = self._marks(), True
 
     def _share_rate(self, value: Any) -> Any:
         """Let Keras's optimizer have a schedule or a function that is set on ours, and return what it is for ours."""
@@ -309,7 +310,7 @@ class TakenOver:
             # Its variable goes, which came after the count.
             self._places = [place - (place > _RATE) for place in self._places if place != _RATE]
         self.theirs.learning_rate = given
-        self._seen = self._numbers()
+        self._seen = self._marks()
         if not _is_known(given) or self.theirs.gradient_accumulation_steps:
             # From the next pass on Keras's optimizer computes itself.
             return lambda: float(keras.ops.convert_to_tensor(self.theirs.learning_rate))
@@ -318,9 +319,9 @@ class TakenOver:
 
     def take(self) -> None:
         """Let ours have those numbers of Keras's that were changed there."""
-        if not self._shared or not self._matches() or self._numbers() == self._seen:
+        if not self._shared or not self._matches() or self._marks() == self._seen:
             return
-        pairs = zip(self._places, self._numbers(), self._seen, strict=True)
+        pairs = zip(self._places, self._marks(), self._seen, strict=True)
         changed = {place for place, now, before in pairs if now != before}
         rate = None if self.ours.has_schedule else float(self.ours.learning_rate)
         values = [tensor.detach() for tensor in self.ours.variables]
@@ -330,7 +331,7 @@ class TakenOver:
         if rate is not None and _RATE not in changed:
             # The list has 32 bits of it.
             self.ours.learning_rate = rate
-        self._seen = self._numbers()
+        self._seen = self._marks()
 
     def give(self) -> None:
         """Write the numbers and the settings of ours into Keras's optimizer."""
@@ -354,15 +355,16 @@ class TakenOver:
         for variable, tensor in zip(self.theirs.variables, self.ours.variables, strict=True):
             if variable.value.data_ptr() != tensor.data_ptr():
                 variable.assign(tensor.to(variable.value.dtype))
-        self._seen = self._numbers()
+        self._seen = self._marks()
 
     def _matches(self) -> bool:
         shapes = [tuple(variable.shape) for variable in self.theirs.variables]
         return shapes == [tuple(tensor.shape) for tensor in self.ours.variables]
 
-    def _numbers(self) -> list[Any]:
-        variables = self.theirs.variables
-        return [variables[place].value.item() for place in self._places]
+    def _marks(self) -> list[tuple[int, int]]:
+        """Return what another assignment of a number changes, without reading the number, for which a GPU would be waited."""
+        tensors = [self.theirs.variables[place].value for place in self._places]
+        return [(id(tensor), version_of(tensor)) for tensor in tensors]
 
 
 def translated(optimizer: Any, variables: list[Any]) -> TakenOver | None:

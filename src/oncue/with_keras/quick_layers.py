@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oncue.layers.quick_dropout import dropout
 from oncue.layers.rnn_cell import one_chunk
 from oncue.training.graph.replaced import being_traced
+from oncue.with_keras import keras_private
 
 Call = Callable[..., Any]
 
@@ -44,6 +46,8 @@ def _makers() -> dict[type, Callable[[Any], Call | None]]:
         layers.BatchNormalization: _batch_normalization,
         layers.LSTM: _lstm,
         layers.GRU: _gru,
+        layers.Dropout: _dropout,
+        layers.MultiHeadAttention: _attention,
     }
 
 
@@ -82,6 +86,10 @@ def _separable_conv(layer: Any) -> Call | None:
     return call
 
 
+_FEW_PIXELS = 1024
+"""Up to how many pixels of a batch a 1 by 1 convolution is a matrix product: of more, torch's convolution is quicker."""
+
+
 def _for_each_channel(kernel: Tensor) -> Tensor:
     return kernel.reshape(*kernel.shape[:2], 1, -1)
 
@@ -91,7 +99,18 @@ def _convolved(layer: Any, inputs: Tensor, kernel: Tensor, bias: Any, groups: in
     if layer.padding == "same":
         x, padding = _padded(x, kernel.shape[:2], layer.strides, layer.dilation_rate, "constant")
     value = None if bias is None else bias.value
-    return _last(F.conv2d(x, kernel.permute(3, 2, 0, 1), value, layer.strides, padding, layer.dilation_rate, groups))
+    if (
+        kernel.shape[:2] == (1, 1)
+        and groups == 1
+        and max(layer.strides) == 1
+        and inputs.shape[:3].numel() <= _FEW_PIXELS
+    ):
+        return F.linear(inputs, kernel[0, 0].t(), value)
+    weight = kernel.permute(3, 2, 0, 1)
+    if kernel.shape[2] == 1 and groups == 1:
+        # Of a single channel torch's kernels don't see in which order it is stored, and take another way.
+        weight = weight.contiguous()
+    return _last(F.conv2d(x, weight, value, layer.strides, padding, layer.dilation_rate, groups))
 
 
 def _finished(layer: Any, outputs: Tensor) -> Any:
@@ -169,15 +188,80 @@ def _own(layer: Any) -> Call:
     return partial(type(layer).call, layer)
 
 
-Run = Callable[[Tensor], tuple[Tensor, list[Tensor]]]
-"""From a batch of sequences to the outputs of all steps, and the states after the last one."""
+def _dropout(layer: Any) -> Call | None:
+    if not 0 < layer.rate < 1 or layer.noise_shape is not None or layer.seed_generator.get_config()["seed"] is not None:
+        return None
+
+    def call(inputs: Tensor, training: bool = False) -> Tensor:
+        return dropout(inputs, layer.rate) if training else inputs
+
+    return call
+
+
+def _attention(layer: Any) -> Call | None:
+    parts = [layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense]
+    if not keras_private.is_usual_attention(layer) or not all(
+        keras_private.is_called_plainly(part) and part.activity_regularizer is None for part in parts
+    ):
+        return None
+
+    def call(
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        attention_mask: Any = None,
+        training: bool = False,
+        use_causal_mask: bool = False,
+        **others: Any,
+    ) -> Any:
+        memory = value if key is None else key
+        tensors = [query, value, memory]
+        others = {name: other for name, other in others.items() if other is not None and other is not False}
+        left = others or attention_mask is not None or (training and layer.dropout)
+        if left or any(one.ndim != 3 or keras_private.mask_of(one) is not None for one in tensors):
+            given = {"attention_mask": attention_mask, "training": training, "use_causal_mask": use_causal_mask}
+            return _own(layer)(query, value, key, **given, **others)
+        if query is value is memory:
+            projected = _projected(query, parts[:3])
+        else:
+            projected = [
+                _projected(one, [part])[0] for one, part in zip([query, memory, value], parts[:3], strict=True)
+            ]
+        # From (samples, steps, numbers) to (samples, heads, steps, numbers of a head).
+        q, k, v = [one.view(*one.shape[:2], layer.num_heads, -1).transpose(1, 2) for one in projected]
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=use_causal_mask, scale=layer.key_dim**-0.5)
+        out = layer.output_dense
+        together = attended.transpose(1, 2).flatten(2)
+        outputs = F.linear(together, out.kernel.value.flatten(0, 1).flatten(1).t(), _flat_bias(out))
+        return outputs.view(*outputs.shape[:2], *out.kernel.shape[2:])
+
+    return call
+
+
+def _projected(inputs: Tensor, parts: list[Any]) -> list[Tensor]:
+    """Return the projections of a tensor, of shape (samples, steps, numbers of all heads), by one product."""
+    kernels = [part.kernel.value.flatten(1) for part in parts]
+    biases = [bias for part in parts if (bias := _flat_bias(part)) is not None]
+    outputs = F.linear(inputs, torch.cat(kernels, 1).t(), torch.cat(biases) if biases else None)
+    return list(torch.split(outputs, [one.shape[1] for one in kernels], 2))
+
+
+def _flat_bias(part: Any) -> Tensor | None:
+    return None if part.bias is None else part.bias.value.flatten()
+
+
+Run = Callable[[Tensor, list[Tensor] | None], tuple[Tensor, list[Tensor]]]
+"""From a batch of sequences, and the states before it, to the outputs of all steps and the states after the last one."""
 
 
 def _lstm(layer: Any) -> Call | None:
     cell = layer.cell
 
-    def run(inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        states = [inputs.new_zeros(1, inputs.shape[0], cell.units) for _ in range(2)]
+    def run(inputs: Tensor, before: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        if before is None:
+            states = [inputs.new_zeros(1, inputs.shape[0], cell.units) for _ in range(2)]
+        else:
+            states = [state.unsqueeze(0) for state in before]
         parameters = [cell.kernel.value.t().contiguous(), cell.recurrent_kernel.value.t().contiguous()]
         if cell.use_bias:
             parameters += [cell.bias.value, torch.zeros_like(cell.bias.value)]
@@ -192,13 +276,13 @@ def _lstm(layer: Any) -> Call | None:
 def _gru(layer: Any) -> Call | None:
     cell = layer.cell
 
-    def run(inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        before = inputs.new_zeros(1, inputs.shape[0], cell.units)
+    def run(inputs: Tensor, before: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        state = inputs.new_zeros(1, inputs.shape[0], cell.units) if before is None else before[0].unsqueeze(0)
         parameters = [_reset_first(cell.kernel.value.t()), _reset_first(cell.recurrent_kernel.value.t())]
         if cell.use_bias:
             parameters += [_reset_first(bias) for bias in cell.bias.value]
         outputs, last = torch.gru(
-            inputs, before, one_chunk(parameters), cell.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
+            inputs, state, one_chunk(parameters), cell.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
         )
         return outputs, [last[0]]
 
@@ -220,21 +304,49 @@ def _recurrent(layer: Any, run: Run, in_graphs: bool = True) -> Call | None:
 
     cell = layer.cell
     usual = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
-    if not usual or layer.stateful or cell.dropout or cell.recurrent_dropout:
+    if not usual or cell.recurrent_dropout:
         return None
 
     def call(sequences: Tensor, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
-        by_steps = initial_state is not None or (being_traced(sequences) and not in_graphs)
-        if by_steps or (mask is not None and not _is_at_the_end(mask, layer)):
+        before = _states_before(layer, sequences, initial_state)
+        masked = mask is not None
+        by_steps = (
+            (being_traced(sequences) and not in_graphs)
+            or before == []
+            or (masked and (before is not None or not _is_at_the_end(mask, layer)))
+        )
+        if by_steps:
             return _own(layer)(sequences, initial_state=initial_state, mask=mask, training=training)
-        if mask is not None:
+        if cell.dropout:
+            # Drawn in inference, too, which leaves the seed where Keras leaves it.
+            kept = cell.get_dropout_mask(sequences[:, 0])
+            cell.reset_dropout_mask()
+            sequences = sequences * kept.unsqueeze(1) if training else sequences
+        if masked:
             outputs, states = _masked(run, sequences, mask, layer.go_backwards, layer.zero_output_for_mask)
         else:
-            outputs, states = run(sequences.flip(1) if layer.go_backwards else sequences)
+            outputs, states = run(sequences.flip(1) if layer.go_backwards else sequences, before)
+        if layer.stateful:
+            for variable, state in zip(layer.states, states, strict=True):
+                variable.assign(state.detach())
         found = outputs if layer.return_sequences else states[0]
         return (found, *states) if layer.return_state else found
 
     return call
+
+
+def _states_before(layer: Any, sequences: Tensor, given: Any) -> list[Tensor] | None:
+    """Return the states that sequences begin with: None for zeros, an empty list for what is left to Keras."""
+    if given is None and not layer.stateful:
+        return None
+    if given is not None:
+        states = list(given) if isinstance(given, (list, tuple)) else [given]
+    else:
+        # They are written while gradients may still be asked for.
+        states = [variable.value.clone() for variable in layer.states]
+    shape = (sequences.shape[0], layer.cell.units)
+    fit = all(isinstance(state, Tensor) and state.shape == shape and state.dtype is sequences.dtype for state in states)
+    return states if fit else []
 
 
 def _is_at_the_end(mask: Any, layer: Any) -> bool:
@@ -258,7 +370,7 @@ def _masked(run: Run, sequences: Tensor, mask: Tensor, backwards: bool, zeros: b
         wanted = steps - (count - lengths)
     else:
         wanted = torch.where(steps < lengths, steps, -1) if zeros else torch.minimum(steps, lengths - 1)
-    outputs = _steps_of(run(sequences)[0], wanted.clamp(min=0)) * (wanted >= 0).unsqueeze(-1)
+    outputs = _steps_of(run(sequences, None)[0], wanted.clamp(min=0)) * (wanted >= 0).unsqueeze(-1)
     return outputs, [outputs[:, -1]]
 
 
