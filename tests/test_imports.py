@@ -185,7 +185,7 @@ ROOMS = {
     "utils": "core feeding layers legacy nested objects",
     "models": "core layers legacy naming nested torch_private training utils variable",
     "saving": "checkpoints core layers legacy losses metrics models naming objects optimizers torch_private variable",
-    "hosts": "callbacks checkpoints core feeding metrics nested optimizers random_state saving torch_private training",
+    "hosts": "callbacks checkpoints core feeding nested optimizers random_state saving torch_private training",
     "with_keras": (
         "checkpoints core feeding layers losses metrics models nested optimizers saving torch_private training variable"
     ),

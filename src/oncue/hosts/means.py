@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from oncue.metrics.mean import Mean
 from oncue.nested import first_leaf
-from oncue.training.meter import Meter, Reading
+from oncue.training.meter import Reading
+
+Number = Tensor | float
 
 
 class Means:
     """The running means of what a loop measures in an epoch, on the device until they are read; a source for logs.
 
+    It does what `oncue.metrics.Mean` does, for numbers by name: a step of the loop waits for it, and half of that time would go
+    into calls of methods.
+
     Attributes:
-        names: The names, sorted.
+        names: The names, in the order in which they came.
 
     Example:
         >>> means = Means()
@@ -27,7 +32,9 @@ class Means:
     """
 
     def __init__(self) -> None:
-        self.restore({})
+        self.names: Sequence[str] = []
+        self._totals: dict[str, Number] = {}
+        self._counts: dict[str, float] = {}
 
     def add(self, values: Mapping[str, Any], weight: float) -> None:
         """Add what a batch measured; nothing is read from the device.
@@ -36,12 +43,26 @@ class Means:
             values: Numbers or tensors by name: one for the batch, or one for each sample.
             weight: What one for the batch weighs: its number of samples.
         """
+        totals, counts = self._totals, self._counts
         for name, value in values.items():
-            mean = self._means.get(name)
-            if mean is None:
-                mean = self._means[name] = Mean(name)
-                self._show()
-            mean.update_state(value, weight if getattr(value, "ndim", 0) == 0 else None)
+            known, number = counts.get(name), weight
+            if type(value) not in (float, int):
+                value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+                if value.ndim:
+                    number = value.shape[0]
+                    value = value.mean(dtype=_wide(value.device)) if value.numel() else value.new_zeros(())
+            if known is None:
+                known = counts[name] = 0.0
+                totals[name] = 0.0
+                self.names = list(counts)
+            total = totals[name]
+            if isinstance(total, Tensor):
+                total.add_(value, alpha=number)
+            elif isinstance(value, Tensor):
+                totals[name] = _tensor(total, value.device).add_(value, alpha=number)
+            else:
+                totals[name] = total + value * number
+            counts[name] = known + number
 
     def clear(self) -> None:
         """Forget everything, the names too."""
@@ -49,26 +70,25 @@ class Means:
 
     def read(self) -> list[float]:
         """Return the means, in the order of the names: one transfer from the device."""
-        return self._meter.read()
+        return self._reading(dict(self._totals)).read()
 
     def snapshot(self) -> Reading:
         """Return the means as they are, safe from further batches; nothing is transferred."""
-        return self._meter.snapshot()
+        return self._reading({name: _copy(total) for name, total in self._totals.items()})
 
     def state(self) -> dict[str, Any]:
         """Return what was added, as `restore` takes it."""
-        return {name: mean.get_state() for name, mean in self._means.items()}
+        return {name: [_copy(total), self._counts[name]] for name, total in self._totals.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` returned, in place of everything."""
-        self._means = {name: Mean(name) for name in state}
-        for name, mean in self._means.items():
-            mean.set_state(state[name])
-        self._show()
+        # They may come from another device, and go on as numbers do.
+        self._totals = {name: float(total) for name, (total, _) in state.items()}
+        self._counts = {name: count for name, (_, count) in state.items()}
+        self.names = list(self._counts)
 
-    def _show(self) -> None:
-        self._meter = Meter(self._means.items())
-        self.names: Sequence[str] = self._meter.names
+    def _reading(self, totals: Mapping[str, Number]) -> Reading:
+        return Reading(self.names, [(total, self._counts[name]) for name, total in totals.items()])
 
 
 def samples_in(batch: Any) -> int:
@@ -80,6 +100,22 @@ def samples_in(batch: Any) -> int:
     """
     first = batch[0] if type(batch) in (list, tuple) and batch else batch
     # In most batches it is the first thing.
-    leaf = first if isinstance(first, torch.Tensor) else first_leaf(batch)
-    shape: Sequence[int] = getattr(leaf, "shape", ())
+    if isinstance(first, Tensor) and first.ndim:
+        return first.size(0)
+    shape: Sequence[int] = getattr(first_leaf(batch), "shape", ())
     return int(shape[0]) if shape else 1
+
+
+def _tensor(number: float, device: torch.device) -> Tensor:
+    # What is made inside inference mode can't be added to outside.
+    with torch.inference_mode(False):
+        return torch.full((), number, dtype=_wide(device), device=device)
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    # Sums of float32 lose counts.
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _copy(total: Number) -> Number:
+    return total.clone() if isinstance(total, Tensor) else total

@@ -191,7 +191,11 @@ class HostedRun:
         if self._end_batch is None:
             return
         logs = BatchLogs(index, (batch, None, None), source=self.means)
-        self.guarded(self._end_batch, index, logs)
+        try:
+            self._end_batch(index, logs)
+        except BaseException as error:
+            self.fail(error)
+            raise
         kept = weakref.ref(logs) if self._may_be_kept else None
         del logs
         # As in oncue's own loop: the next step changes what logs that are still referenced would read.
