@@ -5,6 +5,7 @@
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
+# make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
 # make lint   check style and types
 # make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
@@ -21,9 +22,9 @@ HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts keras-oldest crash: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts keras-oldest crash screenshots: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts keras-oldest crash lint bench clean
+.PHONY: demo test test-slow test-oldest hosts keras-oldest crash screenshots lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -48,6 +49,14 @@ keras-oldest: .hosts/keras-oldest/dev.stamp
 	PYTHONPATH=$(CURDIR)/src .hosts/keras-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \
 	  tests/keras_models src/oncue/with_keras
 
+# Chromium and tmux are packages of the system, such as Debian's.
+screenshots: $(VENV)/screenshots.stamp
+	@command -v chromium >/dev/null && command -v tmux >/dev/null || { \
+	  echo "screenshots need chromium and tmux: apt-get install chromium tmux" >&2; exit 1; }
+	mkdir -p screenshots
+	ONCUE_SCREENSHOTS=$(CURDIR)/screenshots $(BIN)/python -m pytest -q -rs -m "slow or not slow" tests/report
+	@ls screenshots
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,15 +66,19 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .hosts .bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .hosts .bench build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[datasets,plot]'
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[datasets,plot,report]'
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/screenshots.stamp: pyproject.toml constraints.txt $(VENV)/dev.stamp
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[screenshots]'
 	touch $@
 
 # Everything is as in the other environment but torch, whose version is the lower bound in pyproject.toml.

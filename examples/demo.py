@@ -9,6 +9,7 @@ from typing import Any
 
 import oncue as keras
 from oncue import layers
+from oncue.cli import main as report
 
 NEEDED_ACCURACY = 0.95
 RUN = Path("runs") / "demo"
@@ -57,7 +58,6 @@ def main() -> int:
     model.summary()
 
     shutil.rmtree(RUN, ignore_errors=True)
-    RUN.mkdir(parents=True)
     history = model.fit(
         x_train,
         y_train,
@@ -67,19 +67,13 @@ def main() -> int:
         callbacks=[
             StopWhenGood(target=0.99),
             keras.callbacks.EarlyStopping(patience=10, restore_best_weights=True, verbose=1),
-            keras.callbacks.ModelCheckpoint(RUN / "best.keras", save_best_only=True),
             keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=3, verbose=1),
-            keras.callbacks.CSVLogger(RUN / "log.csv"),
+            keras.callbacks.RunFolder(RUN, best="val_loss"),
             keras.callbacks.TensorBoard(RUN / "tensorboard", histogram_freq=5),
         ],
     )
 
     print(f"\n{history.explain()}\n")
-    history.plot(RUN / "curves.png", title="Handwritten digits")
-    print(
-        f"{RUN} has log.csv, curves.png, best.keras, and event files for `tensorboard --logdir {RUN / 'tensorboard'}`."
-    )
-
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"Test accuracy: {accuracy:.4f}")
     again = keras.models.load_model(RUN / "best.keras").evaluate(x_test, y_test, verbose=0)
@@ -90,7 +84,8 @@ def main() -> int:
     if accuracy < NEEDED_ACCURACY:
         print(f"That is below {NEEDED_ACCURACY}: something is wrong.", file=sys.stderr)
         return 1
-    return 0
+    print(f"{RUN} has log.csv, curves.png, best.keras, and files for `tensorboard --logdir {RUN / 'tensorboard'}`.")
+    return report(["report", str(RUN), "-o", str(RUN / "report.html")])
 
 
 if __name__ == "__main__":

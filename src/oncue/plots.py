@@ -187,21 +187,22 @@ def scale_of(values: Sequence[float]) -> Scale:
         >>> scale_of([1.0, 0.5, 0.01]).kind
         'log'
         >>> scale_of([0.1] + [0.95 + 0.0001 * step for step in range(99)])
-        Scale(kind='linear', low=0.94..., high=0.9..., cut=1)
+        Scale(kind='linear', low=0.9..., high=0.9..., cut=1)
     """
     if not values:
         return Scale("linear", 0.0, 1.0)
     ordered = sorted(values)
-    low, high = ordered[0], ordered[-1]
-    if low > 0 and high / low > 20:
-        return Scale("log", low, high)
-    edge = len(ordered) // 50
-    inner = ordered[edge], ordered[-1 - edge]
-    span = inner[1] - inner[0]
-    if edge and span > 0 and (high > inner[1] + 3 * span or low < inner[0] - 3 * span):
-        low, high = inner[0] - 0.1 * span, inner[1] + 0.1 * span
-        return Scale("linear", low, high, sum(not low <= value <= high for value in ordered))
-    return Scale("linear", low, high)
+    kind = "log" if ordered[0] > 0 and ordered[-1] / ordered[0] > 20 else "linear"
+    placed = [math.log(value) for value in ordered] if kind == "log" else ordered
+    low, high = placed[0], placed[-1]
+    edge = len(placed) // 50
+    first, last = placed[edge], placed[-1 - edge]
+    span = last - first
+    room = span if kind == "log" else 3 * span
+    if edge and span > 0 and (high > last + room or low < first - room):
+        low, high = max(low, first - 0.1 * span), min(high, last + 0.1 * span)
+    cut = sum(not low <= one <= high for one in placed)
+    return Scale(kind, math.exp(low), math.exp(high), cut) if kind == "log" else Scale(kind, low, high, cut)
 
 
 def panels_of(values: Mapping[str, Sequence[float | None]]) -> list[str]:

@@ -106,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
     _run(plot)
     plot.add_argument("-o", "--output", default="curves.png", help="the image to write (default: curves.png)")
     plot.add_argument("--separator", help="the character between two values of a CSV file (default: detected)")
+    completion = add("completion", "completion", "print a script that completes commands, options and files in a shell")
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "tcsh"), help="for example: oncue completion bash >> ~/.bashrc"
+    )
     return made
 
 

@@ -42,7 +42,11 @@ def table(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]], right
     from rich.text import Text
 
     made = Table(
-        box=box.SIMPLE_HEAD, title=Text(visible(title)) if title else None, title_justify="left", pad_edge=False
+        box=box.SIMPLE_HEAD,
+        title=Text(visible(title)) if title else None,
+        title_justify="left",
+        show_header=any(names),
+        pad_edge=False,
     )
     for index, name in enumerate(names):
         made.add_column(Text(visible(name)), justify="right" if index in right else "left", overflow="fold")

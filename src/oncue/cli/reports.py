@@ -42,7 +42,7 @@ def _watch(options: Namespace) -> int:
 
     # What is no run is said now, and not in the browser.
     page(find_run(options.run))
-    watch = Watch(lambda: page(find_run(options.run), watched=True), version, options.port)
+    watch = Watch(lambda version: page(find_run(options.run), version), version, options.port)
     if options.json:
         say_json({"url": watch.url})
     else:

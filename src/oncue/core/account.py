@@ -103,7 +103,7 @@ def explain(
         lines += ["Noted by callbacks:", *_listed([str(entry) for entry in others])]
     if dropped:
         lines.append(f"{_count(dropped, 'older note')} made room for later ones.")
-    if not entries:
+    if not entries and ending.how != "unknown":
         lines.append("Nothing was decided by a callback.")
     cost = _cost(costs, seconds)
     if cost is not None:
@@ -115,7 +115,7 @@ def explain(
 
 def _what(epochs: Sequence[int], history: Mapping[str, Sequence[Any]], seconds: float) -> str:
     last = ", ".join(f"{name} {_number(values[-1])}" for name, values in history.items() if values)
-    text = f"{_count(len(epochs), 'epoch')} in {_seconds(seconds)}"
+    text = _count(len(epochs), "epoch") + (f" in {_seconds(seconds)}" if seconds else "")
     return f"{text}; the last one logged {last}." if last else f"{text}."
 
 

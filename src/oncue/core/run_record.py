@@ -292,6 +292,7 @@ def _end(record: RunRecord, fields: dict[str, Any]) -> bool:
     if how not in _HOW:
         return False
     epoch, planned = _whole(fields.get("epoch")), _whole(fields.get("planned"))
+    planned = record.ending.planned if planned is None else planned
     record.ending = Ending(how, _text(fields.get("error")), epoch, planned, fields.get("averaged") is True)
     record.seconds = _finite(fields.get("seconds")) or record.seconds
     record.steps = _text(fields.get("steps"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from oncue.core.journal import Entry
 from oncue.core.run_record import RunRecord
-from oncue.plots import aligned, panels_of, scale_of
+from oncue.plots import Scale, aligned, panels_of, scale_of
 
 MOST_POINTS = 400
 """Curves with more epochs are drawn as the median and the range of so many groups of epochs."""
@@ -21,10 +21,12 @@ KINDS = {
     "stop": ("#d62728", "stopped"),
     "restore": ("#2ca02c", "weights put back"),
     "learning_rate": ("#9467bd", "rate changed"),
-    "save": ("#17a2b8", "file saved"),
+    "save": ("#17becf", "file saved"),
     "note": ("#8c8c8c", "noted"),
 }
 """The kinds of decisions that charts mark, with their colours and words."""
+_QUIET = ("save", "note")
+"""Those that are marked below the curves, without a line."""
 
 Spec = dict[str, Any]
 
@@ -66,9 +68,7 @@ def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | No
     scale = scale_of(known)
     rows = grouped([epoch + 1 for epoch in record.epochs], pair)
     condensed = len(rows) < len(record.epochs)
-    y: Spec = {"type": "quantitative", "title": None, "scale": {"type": scale.kind, "zero": False, "nice": True}}
-    if scale.cut:
-        y["scale"].update(domain=[scale.low, scale.high], clamp=True, nice=False)
+    y: Spec = {"type": "quantitative", "title": None, "scale": _along(scale)}
     x: Spec = {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}}
     x["scale"] = {"nice": False, "zero": False}
     label = {"t": "learning rate" if name == "learning_rate" else "training", "v": "validation"}
@@ -100,9 +100,9 @@ def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | No
     if scale.kind == "log":
         notes.append("Logarithmic scale.")
     if scale.cut:
-        notes.append(f"{scale.cut} of {len(known)} values are outside of what is shown.")
+        notes.append(f"{scale.cut} of {len(known):,} values are outside of what is shown.")
     if condensed:
-        notes.append(f"{len(record.epochs)} epochs as the median and the range of {len(rows)} groups.")
+        notes.append(f"{len(record.epochs):,} epochs as the median and the range of {len(rows)} groups.")
     return Chart(name, " ".join(notes), {**_frame(220), "data": {"values": rows}, "layer": layers})
 
 
@@ -140,6 +140,14 @@ def grouped(epochs: Sequence[int], columns: Mapping[str, Sequence[float | None]]
 
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
+
+
+def _along(scale: Scale) -> Spec:
+    if scale.kind == "log":
+        return {"type": "log", "nice": False, "domain": [scale.low / 1.1, scale.high * 1.1], "clamp": bool(scale.cut)}
+    if scale.cut:
+        return {"type": "linear", "zero": False, "nice": False, "domain": [scale.low, scale.high], "clamp": True}
+    return {"type": "linear", "zero": False, "nice": True}
 
 
 def _frame(height: int) -> Spec:
@@ -199,12 +207,25 @@ def _decisions(marks: list[Spec], x: Spec) -> Spec:
     by_epoch: dict[tuple[int, str], list[str]] = {}
     for mark in marks:
         by_epoch.setdefault((mark["e"], mark["k"]), []).append(mark["d"])
-    values = [{"e": epoch, "k": KINDS[kind][1], "d": "; ".join(texts)} for (epoch, kind), texts in by_epoch.items()]
-    words = [word for _, word in KINDS.values()]
+    layers: list[Spec] = []
+    for quiet in (False, True):
+        values = [
+            {"e": epoch, "k": KINDS[kind][1], "d": "; ".join(texts)}
+            for (epoch, kind), texts in by_epoch.items()
+            if (kind in _QUIET) is quiet
+        ]
+        if values and quiet:
+            small = {"type": "point", "shape": "triangle-up", "filled": True, "size": 35, "opacity": 0.8}
+            layers.append({"data": {"values": values}, "mark": small, "encoding": {"y": {"value": "height"}}})
+        elif values:
+            line = {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.3}
+            large = {"type": "point", "shape": "triangle-down", "filled": True, "size": 80, "opacity": 1}
+            layers.append({"data": {"values": values}, "mark": line})
+            layers.append({"data": {"values": values}, "mark": large, "encoding": {"y": {"value": 0}}})
     colour = {
         "field": "k",
         "type": "nominal",
-        "scale": {"domain": words, "range": [colour for colour, _ in KINDS.values()]},
+        "scale": {"domain": [word for _, word in KINDS.values()], "range": [colour for colour, _ in KINDS.values()]},
         "legend": None,
     }
     shown = [
@@ -212,21 +233,10 @@ def _decisions(marks: list[Spec], x: Spec) -> Spec:
         {"field": "k", "type": "nominal", "title": "what"},
         {"field": "d", "type": "nominal", "title": "why"},
     ]
-    quiet = " || ".join(f"datum.k === '{KINDS[kind][1]}'" for kind in ("save", "note"))
     return {
-        "data": {"values": values},
         "encoding": {"x": x, "color": colour, "tooltip": shown},
         "resolve": {"scale": {"color": "independent"}},
-        "layer": [
-            {
-                "transform": [{"filter": f"!({quiet})"}],
-                "mark": {"type": "rule", "strokeDash": [4, 3], "strokeWidth": 1.3},
-            },
-            {
-                "mark": {"type": "point", "shape": "triangle-down", "filled": True, "size": 70, "opacity": 1},
-                "encoding": {"y": {"value": 0}},
-            },
-        ],
+        "layer": layers,
     }
 
 
@@ -280,7 +290,7 @@ def costs(record: RunRecord) -> Chart | None:
     encoding = {
         "y": {"field": "c", "type": "nominal", "title": None, "sort": None},
         "x": {"field": "s", "type": "quantitative", "title": "seconds"},
-        "color": {"field": "h", "type": "nominal", "title": "hook", "legend": {"orient": "bottom", "columns": 3}},
+        "color": {"field": "h", "type": "nominal", "title": "hook", "legend": {"orient": "right"}},
         "tooltip": [
             {"field": "c", "type": "nominal", "title": "callback"},
             {"field": "h", "type": "nominal", "title": "hook"},
@@ -308,9 +318,7 @@ def overlaid(name: str, runs: Mapping[str, RunRecord]) -> Chart | None:
     if not rows:
         return None
     scale = scale_of([row["t"] for row in rows])
-    y: Spec = {"field": "t", "type": "quantitative", "title": None, "scale": {"type": scale.kind, "zero": False}}
-    if scale.cut:
-        y["scale"].update(domain=[scale.low, scale.high], clamp=True)
+    y: Spec = {"field": "t", "type": "quantitative", "title": None, "scale": _along(scale)}
     encoding = {
         "x": {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}},
         "y": y,

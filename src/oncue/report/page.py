@@ -25,11 +25,9 @@ for (const [id, spec] of Object.entries(specs)) {
 }
 """
 _FOLLOW = """
-let seen = null;
 setInterval(async () => {
   const now = await (await fetch("/version")).text();
-  if (seen !== null && now !== seen) location.reload();
-  seen = now;
+  if (now !== document.body.dataset.version) location.reload();
 }, 2000);
 """
 _STYLE = """
@@ -54,6 +52,7 @@ header { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: baseline;
   border-radius: 0 .4rem .4rem 0; }
 .finding.not_finite { border-color: var(--bad); } .finding.validation { border-color: var(--good); }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 1rem; }
+.charts.wide { display: block; max-width: 800px; }
 figure { margin: 0; min-width: 0; break-inside: avoid; } figcaption { font-weight: 600; }
 .chart { width: 100%; } .chart svg { max-width: 100%; } .chart svg text { fill: var(--ink) !important; }
 .chart svg .role-axis-grid line { stroke: var(--line) !important; }
@@ -72,12 +71,12 @@ summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
 """
 
 
-def page(run: Run, watched: bool = False) -> str:
+def page(run: Run, version: str | None = None) -> str:
     """Return the page of a run.
 
     Args:
         run: The run.
-        watched: Whether it is served, and loads itself again when the run has gone on.
+        version: What it was made of, for a page that is served: it loads itself again when that has changed.
 
     Raises:
         ImportError: Without the package that has Vega, with the name of the extra that brings it.
@@ -100,10 +99,10 @@ def page(run: Run, watched: bool = False) -> str:
     if drawn:
         parts += ["<h2>Curves</h2>", _key(), _figures(drawn)]
     if cost is not None:
-        parts += ["<h2>What callbacks cost</h2>", _figures([cost], start=len(drawn))]
+        parts += ["<h2>What callbacks cost</h2>", _figures([cost], start=len(drawn), wide=True)]
     parts += _decisions(run)
     parts += _documents(run)
-    return _document(run.name, "\n".join(parts), charts, watched)
+    return _document(run.name, "\n".join(parts), charts, version)
 
 
 def comparison(title: str, rows: str, charts: Sequence[Chart]) -> str:
@@ -115,7 +114,7 @@ def comparison(title: str, rows: str, charts: Sequence[Chart]) -> str:
         charts: The charts.
     """
     body = f"<header><h1>{_escaped(title)}</h1></header>\n{rows}\n<h2>Curves</h2>\n{_figures(charts)}"
-    return _document(title, body, charts, watched=False)
+    return _document(title, body, charts, None)
 
 
 def as_table(names: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Sequence[int] = ()) -> str:
@@ -139,15 +138,16 @@ def as_table(names: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Seque
     return f'<div class="scroll"><table>{lines}</table></div>'
 
 
-def _document(title: str, body: str, charts: Sequence[Chart], watched: bool) -> str:
+def _document(title: str, body: str, charts: Sequence[Chart], version: str | None) -> str:
     specs = {f"chart{index}": chart.spec for index, chart in enumerate(charts)}
     # In a script of data nothing ends it but "</", and JSON can have that in other words.
     data = json.dumps(specs, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    scripts = [vega(), _DRAW, *([_FOLLOW] if watched else [])] if charts else [_FOLLOW] if watched else []
+    scripts = [*([vega(), _DRAW] if charts else []), *([] if version is None else [_FOLLOW])]
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    own = "'none'" if version is None else "'self'"
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {hashes} 'unsafe-eval'; "
-        f"connect-src {_own(watched)}; base-uri 'none'; form-action 'none'"
+        f"connect-src {own}; base-uri 'none'; form-action 'none'"
     )
     return "\n".join(
         [
@@ -156,17 +156,13 @@ def _document(title: str, body: str, charts: Sequence[Chart], watched: bool) -> 
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{_escaped(title)}</title>",
-            f"<style>{_STYLE}</style></head><body>",
+            f'<style>{_STYLE}</style></head><body data-version="{_escaped(version or "")}">',
             body,
             f'<script type="application/json" id="specs">{data}</script>',
             *(f"<script>{script}</script>" for script in scripts),
             "</body></html>",
         ]
     )
-
-
-def _own(watched: bool) -> str:
-    return "'self'" if watched else "'none'"
 
 
 def _digest(script: str) -> str:
@@ -225,14 +221,14 @@ def _key() -> str:
     return f'<div class="key">{marks}</div>'
 
 
-def _figures(charts: Sequence[Chart], start: int = 0) -> str:
+def _figures(charts: Sequence[Chart], start: int = 0, wide: bool = False) -> str:
     parts = []
     for index, chart in enumerate(charts, start):
         note = f'<div class="soft small">{_escaped(chart.note)}</div>' if chart.note else ""
         parts.append(
             f'<figure><figcaption>{_escaped(chart.name)}</figcaption><div class="chart" id="chart{index}"></div>{note}</figure>'
         )
-    return f'<div class="charts">{"".join(parts)}</div>'
+    return f'<div class="charts{" wide" if wide else ""}">{"".join(parts)}</div>'
 
 
 def _decisions(run: Run) -> list[str]:

@@ -15,7 +15,7 @@ class Watch:
     name of its own that leads here.
 
     Args:
-        make: Makes the page.
+        make: Makes the page of a version.
         version: Returns what changes with the run.
         port: Where to listen; 0 for any port that is free.
 
@@ -25,14 +25,14 @@ class Watch:
     Example:
         >>> from urllib.request import urlopen
         >>> from threading import Thread
-        >>> watch = Watch(lambda: "<p>all is well</p>", lambda: "1")
+        >>> watch = Watch(lambda version: "<p>all is well</p>", lambda: "1")
         >>> Thread(target=watch.serve, daemon=True).start()
         >>> urlopen(watch.url).read()
         b'<p>all is well</p>'
         >>> watch.close()
     """
 
-    def __init__(self, make: Callable[[], str], version: Callable[[], str], port: int = 0) -> None:
+    def __init__(self, make: Callable[[str], str], version: Callable[[], str], port: int = 0) -> None:
         made: dict[str, bytes] = {}
 
         class Handler(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ class Watch:
                 elif self.path == "/":
                     now = version()
                     if now not in made:
-                        page = make().encode("utf-8")
+                        page = make(now).encode("utf-8")
                         made.clear()
                         made[now] = page
                     self._answer(made[now], "text/html; charset=utf-8")
