@@ -55,6 +55,32 @@ def set_random_state(state: dict[str, Any]) -> None:
             torch.cuda.set_rng_state(one, index)
 
 
+def check_random_state(state: dict[str, Any]) -> None:
+    """Refuse what `set_random_state` couldn't restore, or only a part of it.
+
+    Raises:
+        ValueError: For another state than `random_state` returns.
+
+    Example:
+        >>> check_random_state(random_state())
+        >>> check_random_state({**random_state(), "torch": torch.zeros(3)})
+        Traceback (most recent call last):
+        ...
+        ValueError: These are no states of random generators: RNG state must be a torch.ByteTensor
+    """
+    try:
+        version, words, gauss = state["python"]
+        random.Random().setstate((version, tuple(int(word) for word in words), gauss))
+        name, keys, *rest = state["numpy"]
+        np.random.RandomState().set_state((name, np.array(keys, dtype=np.uint32), *rest))
+        torch.Generator().set_state(torch.as_tensor(state["torch"]))
+        for one in state["cuda"]:
+            if not isinstance(one, torch.Tensor) or one.dtype != torch.uint8 or one.ndim != 1:
+                raise ValueError("that of a device must be bytes")
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"These are no states of random generators: {error}") from error
+
+
 def is_generator(value: Any) -> bool:
     """Return whether an object is a random generator: of torch, of NumPy (old or new), or of Python.
 

@@ -85,11 +85,12 @@ class CheckpointSaver:
                     f"{'' if weights_only else advice}"
                 ) from error
 
-    def open_manifest(self, path: str) -> Manifest:
+    def open_manifest(self, path: str, fits: Callable[[str], bool]) -> Manifest:
         """Read the manifest, and keep other processes from saving the files that it speaks of.
 
         Args:
             path: The manifest's path.
+            fits: Whether a name can be that of a file that is saved.
 
         Raises:
             RuntimeError: When another process does that already.
@@ -104,7 +105,7 @@ class CheckpointSaver:
                 f"Another run that is still going on saves the files of '{path}'. Wait for its end, stop it, or give "
                 "another `filepath`."
             )
-        self.manifest = Manifest(path)
+        self.manifest = Manifest(path, fits)
         return self.manifest
 
     def end(self) -> None:

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -81,6 +81,20 @@ class CSVLogger(Callback):
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no open file.
         return {**super().__getstate__(), "_file": None, "_read": None, "_end": b"", "_lock": None}
+
+    def check_saved(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that has no log of epochs.
+
+        Args:
+            state: A saved state.
+
+        Raises:
+            ValueError: For such a state.
+        """
+        text = state["text"]
+        rows = self._rows(text) if isinstance(text, str) else None
+        if rows is None or (rows and rows[0][:1] != ["epoch"]):
+            raise ValueError(f"The state of CSVLogger must have the rows of epochs as text; got {str(text)[:100]!r}.")
 
     @property
     def text(self) -> GrowingText:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import uuid
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,23 @@ class ModelCheckpoint(MonitorCallback):
     @waited.setter
     def waited(self, state: dict[str, Any]) -> None:
         self.every.load_state_dict(state)
+
+    def check_saved(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that names other files than this callback saves.
+
+        Args:
+            state: A saved state.
+
+        Raises:
+            ValueError: For such a state.
+        """
+        from oncue.checkpoints.record import Record
+
+        for record in state.get("records", ()):
+            if not self._name.fits(Record.from_json(record).file):
+                raise ValueError(
+                    f"The state of ModelCheckpoint has a file {record['file']!r}, which it can't have saved."
+                )
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -371,7 +389,7 @@ class ModelCheckpoint(MonitorCallback):
         return os.path.join(self._name.folder, f"{self._name.plain_name}.oncue.json")
 
     def _open_manifest(self) -> None:
-        manifest = self._saver.open_manifest(self._manifest_path)
+        manifest = self._saver.open_manifest(self._manifest_path, self._name.fits)
         if self._begun_again is not None:
             manifest.take_back([], self._begun_again)
             self._begun_again = None

@@ -16,6 +16,7 @@ from oncue.core.needs import MEMBERS, NEEDS, Lacks
 from oncue.core.protocols import (
     AddsToFiles,
     BringsCallbacks,
+    ChecksState,
     ExpectsLogs,
     GrowsFiles,
     HasState,
@@ -77,6 +78,12 @@ class Roles:
         They are looked up each time, because a callback may set `state_fields` as late as in `on_train_begin`.
         """
         return _by_key(self._all)
+
+    @property
+    def checking(self) -> dict[str, ChecksState]:
+        """Those whose state is looked at before anything is restored, by key as in `stateful`; they are restored last."""
+        found = {id(one) for one in _having(self._all, "check_saved")}
+        return {key: one for key, one in self.stateful.items() if id(one) in found}  # type: ignore[misc]
 
     @property
     def adding(self) -> dict[str, AddsToFiles]:

@@ -246,6 +246,18 @@ class TensorBoard(Callback):
         """Return the event files, whose sizes the state has."""
         return [] if "://" in self.log_dir else [file.path for file in self._files.values()]
 
+    def check_saved(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that names other files than its own.
+
+        Args:
+            state: A saved state.
+
+        Raises:
+            ValueError: For such a state.
+        """
+        if "://" not in self.log_dir:
+            _checked(state["written"])
+
     @property
     def written(self) -> dict[str, Any]:
         """The event files and their sizes: a resumed run cuts them there and continues, so that no event is in them twice."""

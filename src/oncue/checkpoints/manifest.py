@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Manifest:
 
     Args:
         path: The manifest's own path. An existing file is read.
+        fits: Whether a name can be that of a file of the run; others are never deleted.
 
     Attributes:
         records: The records, in the order in which the files were saved.
@@ -47,8 +48,9 @@ class Manifest:
         0.5
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], fits: Callable[[str], bool] = lambda file: True) -> None:
         self.path = Path(path)
+        self._fits = fits
         self.folder = self.path.parent
         self.records: list[Record] = []
         self._announced: Record | None = None
@@ -111,7 +113,7 @@ class Manifest:
         before = len(self.records)
         deleted = []
         for record in own:
-            if record.file in stays:
+            if record.file in stays or not self._fits(record.file):
                 continue
             path = self.folder / record.file
             try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
+import re
+import sys
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 
@@ -49,25 +49,45 @@ class Record:
         Raises:
             ValueError: For other fields, values of another type, and a path that leads out of its folder.
         """
-        if not isinstance(data, dict) or set(data) != set(cls.__dataclass_fields__):
-            raise ValueError(f"a record must have the fields {', '.join(cls.__dataclass_fields__)}; got {data!r}")
-        for names, kind in ((("file", "sha256", "monitor", "run"), str), (("size", "epoch"), int)):
-            for name in names:
-                if not isinstance(data[name], kind):
-                    raise ValueError(f"`{name}` of a record must be of type {kind.__name__}; got {data[name]!r}")
-        if not isinstance(data["step"], int | None) or not isinstance(data["score"], int | float | None):
-            raise ValueError(f"`step` and `score` of a record must be numbers or null; got {data!r}")
+        if not isinstance(data, dict) or data.keys() != cls.__dataclass_fields__.keys():
+            raise ValueError(
+                f"a record must have the fields {', '.join(cls.__dataclass_fields__)}; got {str(data)[:200]}"
+            )
+        for name, kind, may_be_none in _KINDS:
+            value: Any = data[name]
+            if (value is None and may_be_none) or (type(value) is kind and (kind is str or 0 <= value < _MOST)):
+                continue
+            what = "text" if kind is str else "a whole number from 0 on"
+            raise ValueError(f"`{name}` of a record must be {what}; got {str(value)[:100]!r}")
+        score = data["score"]
+        if score is not None:
+            # Whole numbers may be larger than any float.
+            if type(score) not in (int, float) or not -_MOST_FLOAT <= score <= _MOST_FLOAT:
+                raise ValueError(f"`score` of a record must be a number or null; got {str(score)[:100]!r}")
+            data = {**data, "score": float(score)}
         check_inside(data["file"])
         return cls(**data)
+
+
+_MOST, _MOST_FLOAT = 1 << 62, sys.float_info.max
+_KINDS = (
+    ("file", str, False),
+    ("size", int, False),
+    ("sha256", str, False),
+    ("epoch", int, False),
+    ("step", int, True),
+    ("monitor", str, False),
+    ("run", str, False),
+)
+# Whatever a file system, or a terminal, takes for something else than a part of a name.
+_ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\]|^[A-Za-z]:")
 
 
 def check_inside(file: str) -> None:
     """Refuse a path that leads out of its folder.
 
     Raises:
-        ValueError: For an absolute path, one with `..` or a drive, and an empty one.
+        ValueError: For an absolute path, one with `.`, `..`, nothing or control characters as a part, or a drive.
     """
-    path = PurePosixPath(file)
-    windows = PureWindowsPath(file)
-    if not path.parts or path.is_absolute() or windows.drive or windows.root or ".." in (*path.parts, *windows.parts):
-        raise ValueError(f"a record's file must be in the folder of its manifest; got {os.fspath(file)!r}")
+    if _ODD.search(file) or any(part in ("", ".", "..") for part in file.split("/")):
+        raise ValueError(f"a record's file must be in the folder of its manifest; got {file[:200]!r}")

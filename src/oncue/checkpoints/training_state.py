@@ -86,6 +86,7 @@ class TrainingState:
                 found = data.get("format") if isinstance(data, dict) else None
                 raise ValueError(f"its format is {found!r}, and this oncue reads {' and '.join(map(str, _READABLE))}")
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
+            _check_plain(data)
             if data["format"] == 2:
                 parts["journal"] = upgraded_journal(parts["journal"])
             return cls(parts=parts, **{name: data[name] for name in _PLAIN})
@@ -215,6 +216,20 @@ class FrozenState:
         tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
         parts = {name: decode(part, tensors) for name, part in self.plain["parts"].items()}
         return TrainingState(parts=parts, **{name: self.plain[name] for name in _PLAIN})
+
+
+_MOST = 1 << 40
+
+
+def _check_plain(data: dict[str, Any]) -> None:
+    """Refuse a position that no run can have."""
+    for name in ("epoch", "batch", "redone"):
+        if type(data[name]) is not int or not 0 <= data[name] < _MOST:
+            raise ValueError(f"its `{name}` is {str(data[name])[:100]!r}")
+    if type(data["stopped"]) is not bool:
+        raise ValueError(f"its `stopped` is {str(data['stopped'])[:100]!r}")
+    if not isinstance(data["fingerprint"], dict):
+        raise ValueError("its `fingerprint` must be a dict")
 
 
 def _differ(name: str, before: Any, now: Any) -> bool:

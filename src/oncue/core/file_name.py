@@ -74,6 +74,22 @@ class FileName:
         marked = "".join(literal + ("" if name is None else "\0") for literal, name, _ in self._pieces)
         return ".*".join(re.escape(part) for part in os.path.basename(marked).split("\0")) + "|.{50}"
 
+    def fits(self, file: str) -> bool:
+        """Return whether a path, from `folder`, can come out of it.
+
+        Args:
+            file: The path, with `/` between parts.
+
+        Example:
+            >>> name = FileName("runs/m_{epoch:02d}.keras")
+            >>> name.fits("m_03.keras"), name.fits("notes.txt"), name.fits("m_0/3.keras")
+            (True, False, False)
+        """
+        marked = "".join(literal + ("" if name is None else "\0") for literal, name, _ in self._pieces)
+        wanted = os.path.normpath(marked).replace(os.sep, "/").split("\0")
+        path = os.path.normpath(os.path.join(self.folder, file)).replace(os.sep, "/")
+        return re.fullmatch("[^/]*".join(map(re.escape, wanted)), path) is not None
+
     def existing(self) -> list[str]:
         """Return the paths of the files that have such a name; placeholders in the names of folders aren't looked for."""
         folder, name = os.path.split(

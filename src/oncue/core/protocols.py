@@ -246,6 +246,21 @@ class AddsToFiles(Protocol):
         ...
 
 
+class ChecksState(Protocol):
+    """Has a state that files on the disk are changed by, so that it is looked at before anything is restored."""
+
+    def check_saved(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that is none of its own, or names a file that isn't.
+
+        Args:
+            state: What `state_dict` is taken to have returned.
+
+        Raises:
+            ValueError: For such a state.
+        """
+        ...
+
+
 class GrowsFiles(Protocol):
     """Has a state that says how long files are."""
 

@@ -129,7 +129,7 @@ class LoopState:
         if roles.resuming:
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode({"weights": self._host.tensors(), "extra": _extra_state(self._host.module)}, {}, "`weights`")
-        self.waiting = latest_state(roles)
+        self.waiting = latest_state(roles, self._host.tensors())
         return self.waiting
 
     def bind(self, batches: Batches, saved: TrainingState | None) -> None:

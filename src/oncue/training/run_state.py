@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import torch
 from oncue.callbacks import CallbackList
 from oncue.callbacks.roles import Roles, mark_files
 from oncue.checkpoints.encoding import encode
+from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
 from oncue.core.warn import warn
@@ -22,7 +23,7 @@ from oncue.feeding.data_state import DataState
 from oncue.feeding.parts import data_sets_of
 from oncue.layers.modes import leave_in_eval, left_in_eval
 from oncue.nested import flatten
-from oncue.random_state import random_state, set_random_state
+from oncue.random_state import check_random_state, random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.settings import DataSettings, Settings
@@ -113,9 +114,10 @@ class RunState:
         if asked or roles.saving or roles.keeping:
             # What is read for the first time above may have been opened only then.
             self._data_settings = DataSettings(self._data_sets())
-        self.waiting = latest_state(roles)
+        self.waiting = latest_state(roles, self._weights(), self._batches.num_batches)
         if self.waiting is not None and not self.waiting.stopped:
-            self.restore_data(self.waiting)
+            with unfit_state():
+                self.restore_data(self.waiting)
         return self.waiting
 
     def _data_sets(self) -> dict[str, list[Any]]:
@@ -201,7 +203,22 @@ class RunState:
         epoch = -1 if progress.epoch is None else progress.epoch
         inside = progress.batch is not None or self._measured is not None
         batch = 0 if progress.batch is None else progress.batch + 1
-        parts = {
+        parts = {**self._own_parts(inside), **self._data_parts((epoch, inside))}
+        if self._measured is not None:
+            batch, before = self._measured
+            parts.update(before)
+        return TrainingState(
+            self.fingerprint(),
+            epoch=epoch if inside else epoch + 1,
+            batch=batch,
+            stopped=bool(model.stop_training),
+            parts=parts,
+        )
+
+    def _own_parts(self, inside: bool) -> dict[str, Any]:
+        """Return the parts that don't depend on the data; `inside` says whether there are sums of an epoch."""
+        model = self._model
+        return {
             "settings": self._own_settings().state(),
             "in_eval": left_in_eval(model),
             "weights": self._weights(),
@@ -213,18 +230,7 @@ class RunState:
             "loss_weights": _tensors_in_loss_weights(model),
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
-            **self._data_parts((epoch, inside)),
         }
-        if self._measured is not None:
-            batch, before = self._measured
-            parts.update(before)
-        return TrainingState(
-            self.fingerprint(),
-            epoch=epoch if inside else epoch + 1,
-            batch=batch,
-            stopped=bool(model.stop_training),
-            parts=parts,
-        )
 
     def _data_parts(self, moment: tuple[int, bool]) -> dict[str, Any]:
         """Return the parts that drawing and reading data change; validation changes them, too.
@@ -269,13 +275,18 @@ class RunState:
             begun: Whether its epoch was under way, and has begun again, with the hooks of all callbacks.
 
         Raises:
-            ValueError: If the data have changed.
+            ValueError: If the data have changed, or a part isn't what any run has saved. Then all is as it was before.
         """
         settings = state.parts.get("settings")
-        if self.restored is None and settings is not None:
-            self._own_settings().check_replaced(settings, state.parts["optimizer"])
-            self._own_settings().compare(settings, state.parts["optimizer"])
-        self._restore_parts(state)
+        with unfit_state():
+            if self.restored is None and settings is not None:
+                self._own_settings().check_replaced(settings, state.parts["optimizer"])
+                self._own_settings().compare(settings, state.parts["optimizer"])
+            if self.restored is None:
+                self._restore_all_or_nothing(state)
+            else:
+                # This run's own file was read once more, or its state kept in memory.
+                self._restore_parts(state)
         if begun:
             self._check_data(state, begun)
         note_resumed(self._callbacks, state, **({"changed": self._changed} if self._changed else {}))
@@ -327,6 +338,19 @@ class RunState:
         then()
         return state
 
+    def _restore_all_or_nothing(self, state: TrainingState) -> None:
+        parts = {**self._own_parts(inside=False), "data": None, "random": random_state()}
+        parts["callbacks"] = {
+            key: one for key, one in parts["callbacks"].items() if key not in self._callbacks.roles.checking
+        }
+        # Whatever a callback's own code finds wrong with its part is found after others were put back.
+        before = TrainingState({}, stopped=bool(self._model.stop_training), parts=parts).freeze(Snapshot())
+        try:
+            self._restore_parts(state)
+        except BaseException:
+            self._restore_parts(before.thaw())
+            raise
+
     def _restore_parts(self, state: TrainingState) -> None:
         # What callbacks and metrics do with their lists must not change the state, which may be restored once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
@@ -357,9 +381,10 @@ class RunState:
                     factor.copy_(saved)
         model.set_own_arrays(parts.get("own_arrays") or {})
         self._own_objects().put(parts.get("objects") or {}, say=self.restored is None)
-        for key, callback in self._callbacks.roles.stateful.items():
+        roles = self._callbacks.roles
+        for key, callback in roles.stateful.items():
             # A state that was adopted from another setup lacks some.
-            if key in parts["callbacks"]:
+            if key in parts["callbacks"] and key not in roles.checking:
                 callback.load_state_dict(parts["callbacks"][key])
         if parts["metrics"] is not None:
             for metric, saved in zip(_measures(model), parts["metrics"], strict=True):
@@ -372,6 +397,10 @@ class RunState:
             self._validation.restore_objects(parts["validation"])
         model.stop_training = state.stopped
         set_random_state(parts["random"])
+        # What changes files comes when nothing else can fail any more.
+        for key in roles.checking:
+            if key in parts["callbacks"]:
+                roles.stateful[key].load_state_dict(parts["callbacks"][key])
 
     def restore_data(self, state: TrainingState) -> None:
         """Restore the positions in the data, for the passes that begin next; a state without one begins a new pass."""
@@ -444,20 +473,66 @@ class RunState:
         return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def latest_state(roles: Roles) -> TrainingState | None:
+def latest_state(
+    roles: Roles, weights: Mapping[str, torch.Tensor], num_batches: int | None = None
+) -> TrainingState | None:
     """Return the latest of the states that callbacks have from an earlier run, and mark the files that others write.
 
     Args:
         roles: The roles of the callbacks of the run.
+        weights: The weights that a state's would be put into.
+        num_batches: The batches of an epoch, if they are known.
 
     Returns:
         The state; None to start from scratch.
+
+    Raises:
+        ValueError: When it isn't one that a run with these weights has saved.
     """
     # A mock object has whatever it is asked for.
     states = [state for state in (one.pending_state() for one in roles.resuming) if isinstance(state, TrainingState)]
     latest = max(states, key=lambda state: (state.epoch, state.batch), default=None)
+    if latest is not None:
+        with unfit_state():
+            _check(latest, weights, num_batches)
+            for key, one in roles.checking.items():
+                if key in latest.parts["callbacks"]:
+                    one.check_saved(latest.parts["callbacks"][key])
     mark_files(roles, () if latest is None else latest.parts["callbacks"])
     return latest
+
+
+@contextmanager
+def unfit_state() -> Iterator[None]:
+    """Make one kind of error, which says what to do, of whatever is raised in the block by a state that no run has saved."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise ValueError(
+            f"The state of the backup can't be restored, and nothing was changed: {type(error).__name__}: {error}. To "
+            "start over, delete the folder."
+        ) from error
+
+
+def _check(state: TrainingState, weights: Mapping[str, torch.Tensor], num_batches: int | None) -> None:
+    """Refuse what would be put into weights by halves, or by changing it."""
+    parts = state.parts
+    saved = list(parts["weights"].values() if isinstance(parts["weights"], dict) else parts["weights"])
+    if len(saved) != len(weights):
+        raise ValueError(f"The state of the backup has {len(saved)} weights, the model {len(weights)}.")
+    for (name, tensor), value in zip(weights.items(), saved, strict=True):
+        found = (tuple(value.shape), value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
+        if value is not None and found != (tuple(tensor.shape), tensor.dtype):
+            raise ValueError(
+                f"The state of the backup has {found} for the weight {name!r}, and the model's is of the shape "
+                f"{tuple(tensor.shape)} and of {tensor.dtype}."
+            )
+    if num_batches is not None and state.batch > num_batches:
+        raise ValueError(f"The state of the backup is of batch {state.batch} of an epoch that has {num_batches}.")
+    for key, own in parts["callbacks"].items():
+        if not isinstance(own, dict):
+            raise ValueError(f"The state of the backup has {own!r} for the callback {key!r}.")
+    check_random_state(parts["random"])
 
 
 def noted_data(roles: Roles, epoch: int, before: Any) -> dict[str, Any] | None:
