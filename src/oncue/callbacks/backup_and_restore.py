@@ -20,8 +20,8 @@ from oncue.core.protocols import TellsState, run_state_of
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.shared_store import SharedStore
     from oncue.checkpoints.snapshot import Snapshot
-    from oncue.checkpoints.store import Store
     from oncue.checkpoints.training_state import TrainingState
     from oncue.checkpoints.writer import Writer
 
@@ -111,7 +111,7 @@ class BackupAndRestore(Callback):
         self.every = period_of(save_freq, every)
         self.resume = check_choice("resume", resume, ("exact", "epoch"))
         self.on_mismatch = check_choice("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
-        self._store: Store | None = None
+        self._store: SharedStore | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
         self._postponed = False
@@ -149,14 +149,14 @@ class BackupAndRestore(Callback):
             ValueError: When this run is set up in another way, or no state in the folder can be read.
             OSError: When the folder can't be written to.
         """
+        from oncue.checkpoints.shared_store import SharedStore
         from oncue.checkpoints.snapshot import Snapshot
-        from oncue.checkpoints.store import Store
         from oncue.checkpoints.training_state import TrainingState
         from oncue.checkpoints.writer import Writer
 
         run = self._needed_state()
         self._writer, self._snapshot = Writer("the state of the run"), Snapshot()
-        self._store = Store(self.backup_dir)
+        self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
         state = self._store.newest(TrainingState.read)
         if state is not None:
@@ -176,7 +176,8 @@ class BackupAndRestore(Callback):
         return state
 
     def _fitting(self, state: TrainingState, run: TellsState) -> TrainingState | None:
-        fingerprint = run.fingerprint()
+        # Callbacks that write for all are in the list of the main process only.
+        fingerprint = self.ranks.broadcast(run.fingerprint())
         changed = state.changed(fingerprint)
         if not changed:
             return state
@@ -239,12 +240,24 @@ class BackupAndRestore(Callback):
         """Save when the period is due; after the last batch of an epoch, when the epoch has been measured too."""
         if self._writer is not None:
             self._writer.check()
-        if self.every.after_batch(batch):
+        if self._due(batch):
             steps = (self.params or {}).get("steps")
             if self.model.stop_training or (steps is not None and batch + 1 >= steps):
                 self._postponed = True
             else:
                 self._save(logs)
+
+    def _due(self, batch: int) -> bool:
+        ranks = self.ranks
+        if ranks.size == 1 or self.every.unit != "second":
+            return self.every.after_batch(batch)
+        # The clock of the main process decides for all.
+        if ranks.main and self.every.after_batch(batch):
+            ranks.ask("save")
+        if not ranks.asked("save"):
+            return False
+        ranks.settled("save")
+        return True
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due, and the last epoch when the backup is to stay."""
@@ -309,6 +322,8 @@ class BackupAndRestore(Callback):
         before = time.monotonic()
         run, store = self._needed_state(), self._store
         taken = run.capture()
+        if not store.writes:
+            return True
         if self.resume == "epoch":
             taken = taken.at_epoch(without=run.read_again)
         state = taken.freeze(self._snapshot)

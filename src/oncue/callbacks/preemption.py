@@ -14,6 +14,7 @@ from oncue.core.builtin import builtin
 from oncue.core.interrupts import undivided
 from oncue.core.preempted import Preempted as Preempted
 from oncue.core.protocols import save_run
+from oncue.core.ranks import Ranks
 from oncue.core.suggest import unknown
 
 _ACTIONS = ("exit", "raise")
@@ -28,7 +29,8 @@ class Preemption(Callback):
     The signal's handler only sets a flag. It is looked at after each step of training and of validation; then every
     `BackupAndRestore` in the list saves the state of that moment, `on_exception` and `close` of all callbacks are called, and
     the process ends. The same script continues at the next batch when it is started again. In validation the epoch's steps
-    count as done, and only validation is done again.
+    count as done, and only validation is done again. A signal to one of several processes that train together ends all of them
+    after the same step, each with the same code.
 
     Handlers are installed when a run begins and put back when it ends; one that was there before is called too. Where a loop
     that calls no `close`, as Keras's, has failed, nobody answers: a signal that comes a minute after another that nobody has
@@ -80,6 +82,7 @@ class Preemption(Callback):
         self.signals = list(dict.fromkeys(names))
         self.action = action
         self._training = False
+        self._ranks = self.ranks
         self._before: dict[int, Any] = {}
         self._came: int | None = None
         self._since = 0.0
@@ -87,7 +90,14 @@ class Preemption(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy listens to nothing yet.
-        return {**super().__getstate__(), "_training": False, "_before": {}, "_came": None, "_late": None}
+        return {
+            **super().__getstate__(),
+            "_training": False,
+            "_ranks": Ranks(),
+            "_before": {},
+            "_came": None,
+            "_late": None,
+        }
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Listen to the signals."""
@@ -104,23 +114,19 @@ class Preemption(Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End the run when a signal has come."""
-        if self._came is not None:
-            self._end(logs)
+        self._look(logs)
 
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End the run when a signal has come."""
-        if self._came is not None:
-            self._end(None)
+        self._look(None)
 
     def on_predict_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """End the run when a signal has come."""
-        if self._came is not None:
-            self._end(None)
+        self._look(None)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """End the run when a signal has come."""
-        if self._came is not None:
-            self._end(logs)
+        self._look(logs)
 
     def close(self) -> None:
         """Put the earlier handlers back."""
@@ -171,6 +177,7 @@ class Preemption(Callback):
                 "Preemption works in the main thread only, where Python handles signals. Call `fit` there, or leave it out."
             )
         self._came = None
+        self._ranks = self.ranks
         for name in self.signals:
             number = int(signal.Signals[name])
             self._before[number] = signal.signal(number, self._take_note)
@@ -189,9 +196,18 @@ class Preemption(Callback):
         if callable(before):
             before(number, frame)
 
+    def _look(self, logs: dict[str, Any] | None) -> None:
+        if self._came is not None:
+            self._ranks.ask("signal")
+        elif self._ranks.size == 1:
+            return
+        # A signal that any process got ends all of them, after the same step.
+        if self._ranks.asked("signal"):
+            self._end(logs)
+
     def _end(self, logs: dict[str, Any] | None) -> None:
-        assert self._came is not None
-        number, self._came = self._came, None
+        number, self._came = int(self._ranks.largest(self._came or 0)), None
+        self._ranks.settled("signal")
         name = signal.Signals(number).name
         failure: Exception | None = None
         try:

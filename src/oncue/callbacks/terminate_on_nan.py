@@ -167,27 +167,41 @@ class TerminateOnNaN(Callback):
             self._look("epoch", epoch, logs)
 
     def _look(self, what: str, index: int, logs: dict[str, Any] | None) -> None:
-        for name, value in self._values(logs):
-            number = as_number(value)
-            if number is None or math.isfinite(number):
-                continue
-            self._fired = True
-            where = f"{what} {index}" if what == "batch" else f"{what} {index + 1}"
-            if self._run is not None:
-                self._run.progress.not_finite = name
-            found = {"not_finite": name, "value": str(number), "unit": what, "index": index}
-            self._decided("stop", "not_finite", **found)
-            if self.action == "rollback" and self._tried < self.limit:
-                self._go_back(found)
-                return
-            if self.action == "raise":
-                raise RuntimeError(
-                    f"NaN or Inf {name} encountered at {where}. {name.capitalize()} value: {number}. Terminating "
-                    "training immediately."
-                )
-            print_message(f"{where.capitalize()}: Invalid {name}, terminating training")
-            self.model.stop_training = True
+        ranks = self.ranks
+        found = self._not_finite(logs)
+        if ranks.size > 1:
+            # The values of a batch are each process's own: all act after the step that follows.
+            if found is not None and what == "batch":
+                ranks.ask("not_finite")
+                found = None
+            if ranks.asked("not_finite"):
+                ranks.settled("not_finite")
+                found = found or (self._reads[0] if self._reads[0] != "*" else "loss", math.nan)
+        if found is not None:
+            ranks.ending = True
+            self._act(what, index, *found)
+
+    def _not_finite(self, logs: dict[str, Any] | None) -> tuple[str, float] | None:
+        numbers = ((name, as_number(value)) for name, value in self._values(logs))
+        return next(((name, one) for name, one in numbers if one is not None and not math.isfinite(one)), None)
+
+    def _act(self, what: str, index: int, name: str, number: float) -> None:
+        self._fired = True
+        where = f"{what} {index}" if what == "batch" else f"{what} {index + 1}"
+        if self._run is not None:
+            self._run.progress.not_finite = name
+        found = {"not_finite": name, "value": str(number), "unit": what, "index": index}
+        self._decided("stop", "not_finite", **found)
+        if self.action == "rollback" and self._tried < self.limit:
+            self._go_back(found)
             return
+        if self.action == "raise":
+            raise RuntimeError(
+                f"NaN or Inf {name} encountered at {where}. {name.capitalize()} value: {number}. Terminating "
+                "training immediately."
+            )
+        print_message(f"{where.capitalize()}: Invalid {name}, terminating training")
+        self.model.stop_training = True
 
     # Going back ----------------------------------------------------------------------------------------------------
 

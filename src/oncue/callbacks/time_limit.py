@@ -99,14 +99,21 @@ class TimeLimit(Callback):
         self._longest = max(self._longest, now - self._last)
         self._last = now
         left = self.limit - (now - self._began)
-        if self._over or self.model.stop_training or left > self._longest + self._saving():
+        if self._over or self.model.stop_training:
             return
+        ranks = self.ranks
+        # The clock of the main process decides for all.
+        if ranks.main and left <= self._longest + self._saving():
+            ranks.ask("time")
+        if not ranks.asked("time"):
+            return
+        ranks.settled("time")
         self._over = True
         paused = save_run(self._run, logs)
         why = self._decided("stop", "time_is_over", seconds=now - self._began, limit=self.limit, saved=paused)
         if paused and self._run is not None:
             self._run.paused = why
-        self.model.stop_training = True
+        self.model.stop_training = ranks.ending = True
 
     def _saving(self) -> float:
         measured = [] if self._run is None else [saver.seconds for saver in self._run.savers]

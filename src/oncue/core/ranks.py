@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ASKED = ("stop", "signal", "time", "save")
-"""What a callback of any process may ask of all: to stop training, to end the run because of a signal, or because its time is
-over, and to save its state."""
+ASKED = ("signal", "time", "save", "not_finite")
+"""What a callback of any process may ask of all: to end the run because of a signal, or because its time is over, to save its
+state, or to do what is to be done about a value that is not finite. To stop training, set `model.stop_training`."""
 
 
 class Ranks:
@@ -32,6 +32,9 @@ class Ranks:
 
     def __init__(self) -> None:
         self._asked: set[str] = set()
+        self.ending = False
+        """Set to True, by all processes after the same step, to end the pass there: `stop_training`, which one of them may set
+        alone, counts after the step that follows."""
 
     @property
     def main(self) -> bool:
@@ -56,6 +59,22 @@ class Ranks:
             TypeError: When JSON can't have it.
         """
         return value
+
+    def broadcast_bytes(self, data: bytes) -> bytes:
+        """Return the main process's bytes; all must ask.
+
+        Args:
+            data: The bytes; those of other processes don't count.
+        """
+        return data
+
+    def largest(self, number: float) -> float:
+        """Return the largest of all processes' numbers; all must ask.
+
+        Args:
+            number: This process's.
+        """
+        return number
 
     def ask(self, what: str) -> None:
         """Ask something of all processes; they see it after the next step of training or batch of validation.

@@ -55,12 +55,15 @@ class Group(Ranks):
         """
         if not dist.is_initialized():
             assert place is not None
-            os.environ.setdefault("MASTER_ADDR", place.address)
-            os.environ.setdefault("MASTER_PORT", str(place.port))
             if torch.cuda.is_available():
                 torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
             # A collective gives up later than the watch over the other processes, which knows what they are doing.
-            dist.init_process_group(rank=place.rank, world_size=place.size, timeout=timedelta(seconds=4 * timeout))
+            dist.init_process_group(
+                store=_store_of(place, timeout),
+                rank=place.rank,
+                world_size=place.size,
+                timeout=timedelta(seconds=4 * timeout),
+            )
             # Its threads must not outlive the interpreter.
             atexit.register(_leave)
         return cls(Failures.watch(timeout))
@@ -75,6 +78,12 @@ class Group(Ranks):
         """Return what the main process says."""
         text = json.dumps(value).encode("utf-8") if self.main else b""
         return json.loads(self.broadcast_bytes(text).decode("utf-8"))
+
+    def largest(self, number: float) -> float:
+        """Return the largest of all processes' numbers."""
+        found = torch.tensor([number], dtype=torch.float64)
+        self.run(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
+        return float(found)
 
     def asked(self, what: str) -> bool:
         """Return whether any process had asked for something when the last step was done."""
@@ -136,13 +145,16 @@ class Group(Ranks):
 
     def gather_texts(self, text: str) -> list[str]:
         """Return the texts of all processes, by rank."""
-        data = text.encode("utf-8")
+        return [data.decode("utf-8") for data in self.gather_bytes(text.encode("utf-8"))]
+
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Return the bytes of all processes, by rank."""
         lengths = [int(length) for length in self.gather(torch.tensor([len(data)]))]
         own = torch.zeros(max(lengths, default=0), dtype=torch.uint8)
         if data:
             own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         parts = self.gather(own) if len(own) else [own] * self.size
-        return [part[:length].numpy().tobytes().decode("utf-8") for part, length in zip(parts, lengths, strict=True)]
+        return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
     def run(self, collective: Callable[[], _Result]) -> _Result:
         """Run a collective of torch.distributed; what ends it because of another process becomes a `PeerFailed`."""
@@ -154,6 +166,22 @@ class Group(Ranks):
             raise failures.explained(error) from error
         finally:
             failures.waiting = False
+
+
+def _store_of(place: Place, timeout: float) -> Any:
+    """Return where the processes meet: torchrun's own store, or one that process 0 opens."""
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # public, but not listed
+        place.address,
+        place.port,
+        place.size,
+        is_master=place.rank == 0 and not hosted,
+        timeout=timedelta(seconds=timeout),
+        multi_tenant=not hosted,
+    )
+    # torchrun's store may outlive the processes: those that it starts again must not meet those that failed.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"oncue/{attempt}", store)  # type: ignore[attr-defined]  # the same
 
 
 def _leave() -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.core.console import silenced
 from oncue.core.process import process
 from oncue.core.ranks import ASKED
@@ -189,7 +191,7 @@ class Parallel:
 
     def begin_epoch(self, epoch: int) -> None:
         """Take note of the epoch, from which noise is drawn."""
-        self._epoch = epoch
+        self._epoch, self._stops, self.group.ending = epoch, False, False
 
     # A step --------------------------------------------------------------------------------------------------------------
 
@@ -254,13 +256,14 @@ class Parallel:
         """
         model, flag = self._model, {"test": "stop_evaluating", "predict": "stop_predicting"}.get(kind)
         if flag is None:
-            return lambda: self._stops
+            return lambda: self._stops or self.group.ending
 
         def ends() -> bool:
-            if self.group.agree(getattr(model, flag)):
+            asked, *answers = self.group.sum_numbers([float(bool(getattr(model, flag))), *self._questions()])
+            self._answer(answers)
+            if asked:
                 setattr(model, flag, True)
-                return True
-            return False
+            return bool(asked)
 
         return ends
 
@@ -311,6 +314,18 @@ class Parallel:
         finally:
             for metric, state in kept:
                 metric.set_state(state)
+
+    def states_of_all(self, states: list[Any]) -> dict[str, Any]:
+        """Return what all processes have gathered in their metrics, for a saved state.
+
+        Args:
+            states: What this process has.
+        """
+        tensors: dict[str, Tensor] = {}
+        text = b"".join(json_of(encode(states, tensors, "the state of the metrics"))).decode("ascii")
+        texts, files = self.group.gather_texts(text), self.group.gather_bytes(safetensors.torch.save(tensors))
+        found = [decode(json.loads(one), safetensors.torch.load(file)) for one, file in zip(texts, files, strict=True)]
+        return {"processes": found}
 
     # Predictions -----------------------------------------------------------------------------------------------------------
 

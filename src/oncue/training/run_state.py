@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -224,13 +225,17 @@ class RunState:
             "weights": self._weights(),
             "optimizer": model.optimizer.state_dict(),
             "callbacks": {key: callback.state_dict() for key, callback in self._callbacks.roles.stateful.items()},
-            "metrics": [metric.get_state() for metric in _measures(model)] if inside else None,
+            "metrics": self._gathered() if inside else None,
             "layers": layer_states(model),
             "own_arrays": model.get_own_arrays(),
             "loss_weights": _tensors_in_loss_weights(model),
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
         }
+
+    def _gathered(self) -> Any:
+        states, parallel = [metric.get_state() for metric in _measures(self._model)], self._model._parallel
+        return states if parallel is None else parallel.states_of_all(states)
 
     def _data_parts(self, moment: tuple[int, bool]) -> dict[str, Any]:
         """Return the parts that drawing and reading data change; validation changes them, too.
@@ -387,8 +392,14 @@ class RunState:
             if key in parts["callbacks"] and key not in roles.checking:
                 callback.load_state_dict(parts["callbacks"][key])
         if parts["metrics"] is not None:
-            for metric, saved in zip(_measures(model), parts["metrics"], strict=True):
-                metric.set_state(saved)
+            parallel = model._parallel
+            rank, size = (0, 1) if parallel is None else (parallel.group.rank, parallel.group.size)
+            gathered = part_of_metrics(parts["metrics"], rank, size)
+            if gathered is None:
+                model.reset_metrics()
+            else:
+                for metric, saved in zip(_measures(model), gathered, strict=True):
+                    metric.set_state(saved)
         set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
         self._put_data_settings(state)
@@ -471,6 +482,39 @@ class RunState:
     def _weights(self) -> dict[str, torch.Tensor]:
         model = self._model
         return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def part_of_metrics(saved: Any, rank: int, size: int) -> list[Any] | None:
+    """Return what the metrics of one of several processes have gathered, by a state that any number of processes has saved.
+
+    As many processes as saved it go on with their own; of another number the first one has all of it.
+
+    Args:
+        saved: A list, of one process; or a dict whose "processes" are one for each.
+        rank: The number of the process.
+        size: How many there are now.
+
+    Returns:
+        The states of its metrics; None where it begins with nothing.
+
+    Example:
+        >>> saved = {"processes": [[{"variables": [1.0], "attributes": {}}], [{"variables": [2.0], "attributes": {}}]]}
+        >>> part_of_metrics(saved, 1, 2), part_of_metrics(saved, 0, 3), part_of_metrics(saved, 1, 3)
+        ([{'variables': [2.0], 'attributes': {}}], [{'variables': [3.0], 'attributes': {}}], None)
+    """
+    parts: list[list[Any]] = saved["processes"] if isinstance(saved, dict) else [saved]
+    if len(parts) == size:
+        return parts[rank]
+    return reduce(_added, parts) if rank == 0 else None
+
+
+def _added(first: Any, second: Any) -> Any:
+    """Return what two processes have gathered together; what is no sum is the first one's."""
+    if isinstance(first, dict):
+        return {name: value if name == "attributes" else _added(value, second[name]) for name, value in first.items()}
+    if isinstance(first, (list, tuple)):
+        return [_added(one, other) for one, other in zip(first, second, strict=True)]
+    return first + second
 
 
 def latest_state(

@@ -1,0 +1,137 @@
+"""Runs of several processes that are interrupted, and go on when they are started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import oncue as keras
+from oncue import layers
+from oncue.callbacks import (
+    BackupAndRestore,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    Preempted,
+    Preemption,
+    TerminateOnNaN,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(45, 6)).astype("float32")
+Y = RNG.normal(size=(45, 1)).astype("float32")
+RANK = int(os.environ.get("RANK", "0"))
+"""The number of the process that this module is imported in."""
+
+
+def run(
+    folder: Path, *more: Any, noise: bool = False, backup: str = "backup", every: str = "2 steps", **options: Any
+) -> dict[str, Any]:
+    """Train for four epochs of five batches, with a backup and a log."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(3)
+    hidden = [layers.Dense(5, activation="tanh"), *([layers.Dropout(0.3)] if noise else [])]
+    model = keras.Sequential([layers.Input((6,)), *hidden, layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"])
+    data = options.pop("data", (X, Y))
+    history = model.fit(
+        *data,
+        batch_size=8,
+        epochs=4,
+        verbose=0,
+        validation_split=0.2,
+        callbacks=[
+            BackupAndRestore(folder / backup, every=every),
+            EarlyStopping("val_loss", patience=3, restore_best_weights=True),
+            CSVLogger(folder / f"{backup}.csv"),
+            *more,
+        ],
+        **options,
+    )
+    log = (folder / f"{backup}.csv").read_text() if RANK == 0 else ""
+    return {"history": history.history, "weights": [one.tolist() for one in model.get_weights()], "log": log}
+
+
+def interrupted(folder: Path, rank: int, step: int, noise: bool = False, backup: str = "backup") -> str:
+    """Train until a process gets a signal after some steps; return how the run ended here."""
+
+    def send(batch: int, logs: Any) -> None:
+        if steps.model.optimizer.iterations == step and rank == RANK:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    steps = LambdaCallback(on_train_batch_end=send)
+    try:
+        run(folder, steps, Preemption(action="raise"), noise=noise, backup=backup)
+    except Preempted as ended:
+        return str(ended)
+    return "the run ended by itself"
+
+
+def exactly(folder: Path) -> dict[str, Any]:
+    """To the bit, in the middle of an epoch, with noise of each process's own."""
+    whole = run(folder, noise=True, backup="whole")
+    ended = interrupted(folder, rank=1, step=7, noise=True)
+    return {"whole": whole, "ended": ended, "resumed": run(folder, noise=True)}
+
+
+def noise_differs(folder: Path) -> dict[str, Any]:
+    """Each process draws its own masks, and all go on with the same random state."""
+    drawn: list[float] = []
+
+    class Notes(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                drawn.append(float(torch.rand(())))
+            return x
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([layers.Input((6,)), Notes(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(X, Y, batch_size=9, epochs=2, verbose=0)
+    return {"drawn": drawn, "after": float(torch.rand(())), "numpy": float(np.random.rand())}
+
+
+def one_stops(folder: Path) -> dict[str, Any]:
+    """What a callback of one process asks for, all do after the next step."""
+
+    def stop(batch: int, logs: Any) -> None:
+        if asks.model.optimizer.iterations == 7 and RANK == 1:
+            asks.model.stop_training = True
+
+    asks = LambdaCallback(on_train_batch_end=stop)
+    history = run(folder, asks)["history"]
+    return {"epochs": len(history["loss"]), "steps": int(asks.model.optimizer.iterations)}
+
+
+def not_a_number(folder: Path) -> dict[str, Any]:
+    """A value that one process sees ends all."""
+    y = Y.copy()
+    y[3] = np.nan
+    stop = TerminateOnNaN()
+    history = run(folder, stop, data=(X, y), shuffle=False)["history"]
+    return {"epochs": len(history["loss"]), "steps": int(stop.model.optimizer.iterations)}
+
+
+def by_time(folder: Path) -> dict[str, Any]:
+    """The clock of the main process says for all when to save."""
+    return run(folder, every="0.01 seconds")
+
+
+def interrupt_here(folder: Path) -> dict[str, Any]:
+    """For a run that another number of processes goes on with."""
+    return {"ended": interrupted(folder.parent, rank=0, step=7)}
+
+
+def resume_here(folder: Path) -> dict[str, Any]:
+    """Goes on with it."""
+    return run(folder.parent)
+
+
+def whole_run(folder: Path) -> dict[str, Any]:
+    """The same without an interruption."""
+    return run(folder, backup="whole")

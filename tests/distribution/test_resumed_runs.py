@@ -1,0 +1,66 @@
+"""Runs of several processes that are interrupted: all of them end together, and go on where they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distribution import resumed_runs
+from processes import run_together
+
+NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_together("distribution.resumed_runs", NAMES, 2, tmp_path_factory.mktemp("together"))
+
+
+def test_a_run_goes_on_to_the_bit_with_its_own_noise(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        run = process["exactly"]
+        assert run["ended"] == "SIGUSR1 ended the run; the state of that moment was saved."
+        assert run["resumed"] == run["whole"]
+    assert found[0]["exactly"]["whole"]["weights"] == found[1]["exactly"]["whole"]["weights"]
+
+
+def test_each_process_draws_noise_of_its_own_and_the_rest_is_equal(found: list[dict[str, Any]]) -> None:
+    first, second = (process["noise_differs"] for process in found)
+    assert len(first["drawn"]) == len(second["drawn"]) == 10
+    assert len({*first["drawn"], *second["drawn"]}) == 20
+    assert (first["after"], first["numpy"]) == (second["after"], second["numpy"])
+
+
+def test_what_one_process_asks_for_all_do_after_the_next_step(found: list[dict[str, Any]]) -> None:
+    assert [process["one_stops"] for process in found] == [{"epochs": 2, "steps": 8}] * 2
+
+
+def test_a_value_that_is_not_finite_on_one_process_ends_all(found: list[dict[str, Any]]) -> None:
+    assert [process["not_a_number"] for process in found] == [{"epochs": 1, "steps": 2}] * 2
+
+
+def test_the_clock_of_the_main_process_says_when_all_save(found: list[dict[str, Any]]) -> None:
+    assert found[0]["by_time"]["weights"] == found[1]["by_time"]["weights"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
+def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
+    def run(name: str, size: int) -> dict[str, Any]:
+        if size > 1:
+            return run_together("distribution.resumed_runs", [name], size, tmp_path)[0][name]
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        result: dict[str, Any] = getattr(resumed_runs, name)(folder)
+        return result
+
+    whole = run("whole_run", 1)
+    assert "was saved" in run("interrupt_here", before)["ended"]
+    resumed = run("resume_here", after)
+    assert list(resumed["history"]) == list(whole["history"])
+    for name, values in whole["history"].items():
+        np.testing.assert_allclose(resumed["history"][name], values, rtol=2e-5, err_msg=name)
+    for one, other in zip(resumed["weights"], whole["weights"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
