@@ -106,3 +106,55 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     assert main(["plot", str(tmp_path / "other.csv")]) == 2
     assert "column 'epoch'" in capsys.readouterr().err
+
+
+def labelled(axes: Any, start: str) -> Any:
+    return next(line for line in axes.get_lines() if str(line.get_label()).startswith(start))
+
+
+def test_the_best_epoch_and_saved_files_are_marked() -> None:
+    from oncue.core.journal import Journal
+    from oncue.plots import plot_run
+
+    journal = Journal()
+    data = {"path": "a.keras", "monitor": "val_acc", "score": 0.9, "before": None}
+    journal.write("ModelCheckpoint", what="best_file", kind="best", epoch=1, data=data)
+    history = {"loss": [1.0, 0.5, 0.25], "acc": [0.1, 0.5, 0.6], "val_acc": [0.2, 0.9, 0.5]}
+    found = panels(plot_run([0, 1, 2], history, {key: [0, 1, 2] for key in history}, journal))
+    # Of losses less is better; which accuracy is the best, a callback has said.
+    assert list(labelled(found["loss"], "best").get_xdata()) == [3]
+    best = labelled(found["acc"], "best")
+    assert (best.get_label(), list(best.get_ydata())) == ("best: epoch 2", [0.9])
+    assert list(labelled(found["acc"], "saved").get_xdata()) == [2]
+
+
+def test_many_epochs_are_medians_and_ranges() -> None:
+    epochs = list(range(1, 3001))
+    axes = plot(epochs, {"loss": [1.0 + epoch % 2 for epoch in epochs]}).axes[0]
+    assert len(labelled(axes, "training").get_xdata()) < 400 and len(axes.collections) == 1
+
+
+def test_one_epoch_does_not_hide_all_others() -> None:
+    values = [0.9 + 0.0001 * step for step in range(200)]
+    axes = plot(list(range(1, 201)), {"acc": [0.0, *values[1:]]}).axes[0]
+    assert axes.get_ylim()[0] > 0.88 and "a value is outside" in [text.get_text() for text in axes.texts]
+    assert plot([1, 2, 3], {"acc": [0.0, 0.9, 0.91]}).axes[0].get_ylim()[0] < 0.1
+
+
+def test_a_notebook_shows_the_picture_of_a_figure_and_of_a_history(tmp_path: Path) -> None:
+    history = trained(tmp_path)
+    assert history.plot()._repr_png_().startswith(b"\x89PNG")
+    shown = history._repr_html_()
+    assert 'src="data:image/png;base64,' in shown and "It was stopped by Decides" in shown
+    assert "<img" not in keras.callbacks.History()._repr_html_()
+
+
+def test_text_in_the_account_is_no_html(tmp_path: Path) -> None:
+    class Evil(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.note("<script>alert(1)</script>")
+
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[Evil()])
+    assert "<script>" not in history._repr_html_() and "&lt;script&gt;" in history._repr_html_()

@@ -6,6 +6,9 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from oncue.core.run_record import RunRecord
@@ -22,7 +25,10 @@ _EVENTS = {
     "restore": ("#2ca02c", "weights kept"),
     "learning_rate": ("#7f7f7f", "rate cut"),
 }
-_MAX_MARKS = 12
+_BEST, _SAVED = "#2ca02c", "#17becf"
+_MAX_MARKS, _MAX_SAVED = 12, 60
+MOST_POINTS = 400
+"""Curves with more epochs are drawn as the median and the range of so many groups of epochs."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,13 @@ class Event:
 
     Args:
         epoch: The epoch, counted from 1.
-        kind: "stop", "restore" or "learning_rate".
+        kind: "stop", "restore", "learning_rate", "save", or "best".
+        name: The value that was best.
     """
 
     epoch: int
     kind: str
+    name: str = ""
 
 
 def plot(
@@ -47,7 +55,8 @@ def plot(
     """Draw the curves of a run.
 
     Each metric has a panel with its training and validation curves; the learning rate has the last panel. Epochs
-    without a value are skipped, and the points around them are joined.
+    without a value are skipped, and the points around them are joined. The best epoch is marked with a diamond, and epochs in
+    which files were saved at the bottom. Of more than 400 epochs the medians and ranges of groups are drawn.
 
     Args:
         epochs: The epochs, counted from 1.
@@ -130,10 +139,60 @@ def events_of(entries: Sequence[Entry]) -> list[Event]:
     """Return the entries of a journal that the plots mark."""
     found = []
     for entry in entries:
-        if entry.epoch is not None and entry.kind in _EVENTS:
-            kept = (entry.data or {}).get("epoch", entry.epoch) if entry.kind == "restore" else entry.epoch
+        data = entry.data or {}
+        if entry.epoch is None:
+            continue
+        if entry.kind in _EVENTS:
+            kept = data.get("epoch", entry.epoch) if entry.kind == "restore" else entry.epoch
             found.append(Event(int(kept) + 1, entry.kind))
+        if entry.kind == "best" and data.get("monitor"):
+            found.append(Event(entry.epoch + 1, "best", str(data["monitor"])))
+        if entry.kind in ("best", "save") and "path" in data:
+            found.append(Event(entry.epoch + 1, "save"))
     return found
+
+
+def best_of(
+    name: str, epochs: Sequence[int], values: Mapping[str, Sequence[float | None]], events: Sequence[Event]
+) -> tuple[int, float, str] | None:
+    """Return the epoch in which a value was best, the value, and its whole name; None where that isn't known.
+
+    Of losses less is better; of other values it is known where a callback has watched them.
+
+    Args:
+        name: The name without `val_`.
+        epochs: The epochs, counted from 1.
+        values: For each name, its value in each epoch, or None.
+        events: What callbacks decided.
+
+    Example:
+        >>> best_of("loss", [1, 2, 3], {"loss": [0.5, 0.25, 0.75]}, [])
+        (2, 0.25, 'loss')
+    """
+    watched = f"val_{name}" if any(value is not None for value in values.get(f"val_{name}", ())) else name
+    known = {
+        epoch: value
+        for epoch, value in zip(epochs, values.get(watched, ()), strict=False)
+        if value is not None and math.isfinite(value)
+    }
+    told = [event.epoch for event in events if event.kind == "best" and event.name == watched and event.epoch in known]
+    if told:
+        return told[-1], known[told[-1]], watched
+    if name != "loss" or len(set(known.values())) < 2:
+        return None
+    best = min(known, key=lambda epoch: known[epoch])
+    return best, known[best], watched
+
+
+def groups(count: int) -> list[slice]:
+    """Return the groups of neighbours into which so many epochs are put to be drawn; each alone where they are few.
+
+    Example:
+        >>> len(groups(1000)), groups(1000)[0]
+        (334, slice(0, 3, None))
+    """
+    size = math.ceil(count / MOST_POINTS)
+    return [slice(start, start + size) for start in range(0, count, size)] if count else []
 
 
 def aligned(
@@ -232,14 +291,35 @@ def _draw(
             style: dict[str, Any] = {"marker": "o", "markersize": 3.5} if few else {}
             if name == "learning_rate":
                 style["drawstyle"] = "steps-mid"
-            axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1.6 if few else 1.1, **style)
+            drawn = [points[part] for part in groups(len(points))]
+            middle = [(part[len(part) // 2][0], median(value for _, value in part)) for part in drawn]
+            axes.plot(*zip(*middle, strict=True), color=colour, label=label, linewidth=1.6 if few else 1.1, **style)
+            if len(drawn) < len(points):
+                low = [min(value for _, value in part) for part in drawn]
+                high = [max(value for _, value in part) for part in drawn]
+                axes.fill_between([at for at, _ in middle], low, high, color=colour, alpha=0.2, linewidth=0)
             finite += [value for _, value in points]
+    best = best_of(name, epochs, values, events)
+    if best is not None:
+        axes.plot([best[0]], [best[1]], "D", color=_BEST, markersize=6, zorder=5, label=f"best: epoch {best[0]}")
+    saved = sorted({event.epoch for event in events if event.kind == "save"})
+    if saved and len(saved) <= _MAX_SAVED and name != "learning_rate":
+        low = axes.get_xaxis_transform()
+        axes.plot(
+            saved, [0.015] * len(saved), "^", color=_SAVED, markersize=3.5, transform=low, label="saved", zorder=4
+        )
     marked = _mark(axes, events)
     scale = scale_of(finite)
     axes.set_yscale(scale.kind)
+    if scale.kind == "log":
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        # Of few powers of ten, those in between have numbers too.
+        wide = scale.high / scale.low > 30
+        axes.yaxis.set_minor_formatter(lambda value, _: "" if wide else f"{value:g}")
     if scale.cut:
         axes.set_ylim(scale.low, scale.high)
-        axes.annotate(f"{scale.cut} values outside", (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=7)
+        outside = "a value is" if scale.cut == 1 else f"{scale.cut} values are"
+        axes.annotate(f"{outside} outside", (0.99, 0.02), xycoords="axes fraction", ha="right", fontsize=7)
     if finite and min(finite) == max(finite) > 0:
         axes.set_ylim(0, 2 * finite[0])
     axes.set_title(name.replace("_", " "), loc="left", fontsize=11)
@@ -284,9 +364,19 @@ def _value(cell: Any) -> float | None:
         return None
 
 
+@cache
 def _figure_class() -> type[Figure]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Plots need matplotlib. Run `pip install 'oncue[plot]'`.") from error
-    return Figure
+
+    class Picture(Figure):
+        """A figure that a notebook shows, whether or not matplotlib was told that there is one."""
+
+        def _repr_png_(self) -> bytes:
+            content = BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
+    return Picture

@@ -175,6 +175,23 @@ class History(Callback):
             figure.savefig(filename)
         return figure
 
+    def _repr_html_(self) -> str:
+        """Return the curves, where matplotlib can draw them, and the account: what a notebook shows."""
+        import base64
+        import html
+        import importlib.util
+        import io
+
+        account = f'<pre style="white-space: pre-wrap">{html.escape(self.explain(width=100))}</pre>'
+        if not self.epoch or importlib.util.find_spec("matplotlib") is None:
+            return account
+        content = io.BytesIO()
+        self.plot().savefig(content, format="png")
+        picture = base64.b64encode(content.getvalue()).decode("ascii")
+        return (
+            f'<img alt="the curves of the run" style="max-width: 100%" src="data:image/png;base64,{picture}">{account}'
+        )
+
     def __repr__(self) -> str:
         names = ", ".join(self.history) or "nothing yet"
         return f"<History of {len(self.epoch)} epochs: {names}>"

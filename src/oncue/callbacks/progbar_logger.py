@@ -111,7 +111,7 @@ class ProgbarLogger(Callback):
         if bar is not None and self.verbose == 1 and bar.is_due():
             of = f"/{self._validation_steps}" if self._validation_steps >= self._validated else ""
             bar.remark = self._left()
-            bar.say(f"validating {self._validated}{of}")
+            bar.say(f"validating {self._validated}{of}", f"val {self._validated}{of}")
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         """Leave the finished line of `evaluate`."""

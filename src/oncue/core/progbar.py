@@ -12,7 +12,16 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from oncue.core.console import LiveLine, can_encode, can_redraw, columns, has_colour, print_message, visible
+from oncue.core.console import (
+    LiveLine,
+    can_encode,
+    can_redraw,
+    columns,
+    has_colour,
+    in_notebook,
+    print_message,
+    visible,
+)
 
 _BOLD, _GREEN, _WHITE, _OFF = "\x1b[1m", "\x1b[32m", "\x1b[37m", "\x1b[0m"
 
@@ -112,13 +121,18 @@ class Progbar:
         """Say that `n` more steps are done."""
         self.update(self._seen + n, values)
 
-    def say(self, text: str) -> None:
-        """Draw the line with words in place of its times, for what happens when its steps are done; see `is_due`."""
+    def say(self, text: str, briefly: str) -> None:
+        """Draw the line with words in place of its times, for what happens when its steps are done; see `is_due`.
+
+        Args:
+            text: The words.
+            briefly: Fewer, for a narrow terminal.
+        """
         if self.verbose == 1 and can_redraw():
             count, bar = self._count(self._seen) if self.target else "", self._bar(self._seen, self.width)
             values = [(visible(str(name)), _shown(*pair)) for name, pair in _loss_first(self._values)]
             room = columns() - 1
-            line = fitted(count, bar, [text], values, self.remark, room)[:room]
+            line = fitted(count, bar, [text if room >= 60 else briefly], values, self.remark, room)[:room]
             self.line.draw(line, self._coloured(line, count, self._seen))
             self._last_drawn = time.perf_counter()
 
@@ -141,9 +155,10 @@ class Progbar:
         count = self._count(current) if self.target else f"{current:7d}/Unknown"
         bar = self._bar(current, self.width) if self.target else ""
         pace = self._pace(per_step)
-        if not live:
-            tail = f" {times} {pace}{self._metrics()}"
-            print_message(f"{count}{' ' + bar if bar else ''}{tail}")
+        if not live or (finalize and in_notebook()):
+            # A page breaks lines by itself.
+            line = f"{count}{' ' + bar if bar else ''} {times} {pace}{self._metrics()}"
+            self.line.end(line, line)
             return
         values = [(visible(str(name)), _shown(*pair)) for name, pair in _loss_first(self._values)]
         room = columns() - 1

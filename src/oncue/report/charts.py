@@ -11,10 +11,8 @@ from typing import Any
 
 from oncue.core.journal import Entry
 from oncue.core.run_record import RunRecord
-from oncue.plots import Scale, aligned, panels_of, scale_of
+from oncue.plots import Scale, aligned, best_of, events_of, groups, panels_of, scale_of
 
-MOST_POINTS = 400
-"""Curves with more epochs are drawn as the median and the range of so many groups of epochs."""
 _MOST_MARKS = 120
 _TRAINING, _VALIDATION = "#4c78a8", "#f58518"
 KINDS = {
@@ -93,9 +91,10 @@ def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | No
         decided = [mark for mark in _marks(record.entries) if mark["k"] == "learning_rate"]
     if decided:
         layers.append(_decisions(decided, x))
-    best = _best(name, record, pair)
+    best = best_of(name, [epoch + 1 for epoch in record.epochs], table, events_of(record.entries))
     if best is not None:
-        layers.append(_best_point(best, x, y))
+        epoch, value, watched = best
+        layers.append(_best_point({"e": epoch, "y": value, "d": f"best {watched}: {value:.5g}"}, x, y))
     notes = []
     if scale.kind == "log":
         notes.append("Logarithmic scale.")
@@ -117,22 +116,17 @@ def grouped(epochs: Sequence[int], columns: Mapping[str, Sequence[float | None]]
         key: [value if value is not None and math.isfinite(value) else None for value in column]
         for key, column in columns.items()
     }
-    if len(epochs) <= MOST_POINTS:
-        return [
-            {
-                "e": epoch,
-                **{key: column[i] for key, column in finite.items() if i < len(column) and column[i] is not None},
-            }
-            for i, epoch in enumerate(epochs)
-        ]
-    size = math.ceil(len(epochs) / MOST_POINTS)
     rows = []
-    for start in range(0, len(epochs), size):
-        part = epochs[start : start + size]
-        row: Spec = {"e": part[len(part) // 2], "f": part[0], "g": part[-1]}
+    for place in groups(len(epochs)):
+        part = epochs[place]
+        row: Spec = (
+            {"e": part[len(part) // 2]} if len(part) == 1 else {"e": part[len(part) // 2], "f": part[0], "g": part[-1]}
+        )
         for key, column in finite.items():
-            values = [value for value in column[start : start + size] if value is not None]
-            if values:
+            values = [value for value in column[place] if value is not None]
+            if values and len(part) == 1:
+                row[key] = values[0]
+            elif values:
                 row |= {key: _short(median(values)), f"{key}l": _short(min(values)), f"{key}h": _short(max(values))}
         rows.append(row)
     return rows
@@ -238,28 +232,6 @@ def _decisions(marks: list[Spec], x: Spec) -> Spec:
         "resolve": {"scale": {"color": "independent"}},
         "layer": layers,
     }
-
-
-def _best(name: str, record: RunRecord, pair: Mapping[str, Sequence[float | None]]) -> Spec | None:
-    """Return the point of the epoch that was best, where it is known which way is better."""
-    key = "v" if any(value is not None for value in pair["v"]) else "t"
-    values = [
-        (value, epoch + 1)
-        for epoch, value in zip(record.epochs, pair[key], strict=False)
-        if value is not None and math.isfinite(value)
-    ]
-    if not values or name == "learning_rate":
-        return None
-    watched = name if key == "t" else f"val_{name}"
-    told = [entry for entry in record.entries if entry.kind == "best" and (entry.data or {}).get("monitor") == watched]
-    if told and told[-1].epoch is not None:
-        epoch = told[-1].epoch + 1
-        value = next((value for value, one in values if one == epoch), None)
-        return None if value is None else {"e": epoch, "y": value, "d": f"best {watched}: {value:.5g}"}
-    if name != "loss":
-        return None
-    value, epoch = min(values)
-    return {"e": epoch, "y": value, "d": f"best {watched}: {value:.5g}"}
 
 
 def _best_point(best: Spec, x: Spec, y: Spec) -> Spec:
