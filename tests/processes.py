@@ -37,14 +37,18 @@ def variables(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
-def start(command: list[str], size: int, **environment: str) -> list[subprocess.Popen[str]]:
+def environment() -> dict[str, str]:
+    """Return the variables with which a process finds the package and the tests."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+
+
+def start(command: list[str], size: int, **more: str) -> list[subprocess.Popen[str]]:
     """Start a command in several processes that find each other."""
     port = free_port()
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     return [
         subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": paths, **variables(rank, size, port), **environment},
+            env={**environment(), **variables(rank, size, port), **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -318,6 +318,7 @@ class CallbackList(Callback):
     def _end_block(self, failure: BaseException | None, interrupts: Interrupts) -> BaseException | None:
         """Call the hooks of a run's end, in a block of interrupts that are held back; return what to raise."""
         if failure is not None:
+            self.group.failed(failure)
             failure = self._listeners["on_exception"].call_each(failure, failure, interrupts=interrupts)
         failure = self._listeners["close"].call_each(failure, backwards=True, interrupts=interrupts)
         # Whatever has cut `close` short, what others wait for is released.

@@ -94,6 +94,13 @@ class Ranks:
         """
         return what in self._asked
 
+    def failed(self, error: BaseException) -> None:
+        """Tell the other processes that this one fails, so that they end, too. It waits for nobody.
+
+        Args:
+            error: Why.
+        """
+
     def settled(self, what: str) -> None:
         """Take note that what was asked for is done.
 

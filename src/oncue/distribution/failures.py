@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from oncue.core.preempted import Preempted
+from oncue.distribution.meeting import Store
+
+_Values = TypeVar("_Values")
+
+_LOOK = timedelta(seconds=0.25)
+"""After how long the main thread, when it waits for others, looks whether one of them has failed."""
+_GRACE = 10.0
+"""Seconds that a process which has failed gives the others to close their callbacks, before it is gone."""
+_ASK = 10.0
+"""Seconds that a process whose connections broke waits to learn why."""
+_LONGEST = 2000
+"""The most characters of an error that are told to others."""
+_NOT_USERS = (
+    os.path.dirname(os.__file__) + os.sep,
+    *(os.path.dirname(os.path.dirname(os.path.abspath(file))) + os.sep for file in (__file__, torch.__file__)),
+)
+_KILLED = "it ended without a word: something killed it, such as the system for want of memory"
+
+ALL_MUST_COME = (
+    "All must come to the same calls: none of `fit`, `evaluate`, `predict`, `ranks.agree` and `ranks.broadcast` may stand "
+    "where only some processes come."
+)
 
 
 class PeerFailed(RuntimeError):
@@ -13,21 +49,358 @@ class RanksDiverged(RuntimeError):
     """The processes of a run don't do the same any more; the message names what differs."""
 
 
+class _Broken(Exception):
+    def __init__(self, error: RuntimeError) -> None:
+        self.error = error
+
+
 class Failures:
-    """What this process knows of the failures of others, and tells them of its own."""
+    """What this process knows of the failures of others, and tells them of its own.
 
-    def __init__(self, timeout: float) -> None:
-        self.timeout = timeout
-        self.waiting = False
+    A thread writes about once a second, to the store that all processes reach, what this process is doing, and reads there
+    whether another has failed, and what its neighbour is doing: in the ring of processes each is watched by one other. A step
+    does nothing of that. The main thread, while it waits for others, looks now and then at what the thread has found.
 
-    @classmethod
-    def watch(cls, timeout: float) -> Failures:
-        """Begin to watch."""
-        return cls(timeout)
+    Args:
+        store: What all processes reach; for this object alone.
+        rank: The number of this process.
+        size: How many processes there are.
+        timeout: Seconds after which a process that others wait for is taken to hang, unless it is reading data.
+        serves: Whether the store ends with this process.
 
-    def explained(self, error: RuntimeError) -> RuntimeError:
-        """Return the error that says why a collective failed."""
-        return PeerFailed(f"Another process of the run has ended: {error}")
+    Attributes:
+        reason: Why the run of all processes has ended; None while it goes on.
+    """
 
-    def report(self, reason: str, error: Any) -> None:
-        """Tell the others that this process fails."""
+    def __init__(self, store: Store, rank: int, size: int, timeout: float, serves: bool = False) -> None:
+        self.timeout, self.reason = timeout, None
+        self._store, self._rank, self._size, self._serves = store, rank, size, serves
+        self._place: Callable[[], tuple[str, bool]] = lambda: ("", False)
+        self._runs = 0
+        self._kind: type[RuntimeError] = PeerFailed
+        # What the main thread does: the number of collectives that it has come to, and the one that it waits in.
+        self._count, self._waits = 0, ""
+        self._told = self._closed = False
+        # How many processes don't come to an end of their own.
+        self._silent = 0
+        self._process = os.getpid()
+        # What the thread has seen: since when the main thread waits, and of the neighbour.
+        self._interval = max(0.5, size / 500)
+        self._neighbour = (rank + 1) % size
+        self._still: tuple[int, float] = 0, time.monotonic()
+        self._beat, self._beat_came, self._moved = b"", time.monotonic(), time.monotonic()
+        self._lost: float | None = None
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="oncue-processes", daemon=True)
+        store.compare_set("reason", "", "")
+        store.set(f"beat {rank}", self._state("starts"))
+
+    reason: str | None
+
+    def watch(self) -> None:
+        """Begin to watch; when all processes are there."""
+        self._thread.start()
+
+    # The main thread -------------------------------------------------------------------------------------------------
+
+    def run(self, begin: Callable[[], Any], what: str, on_device: bool = False) -> None:
+        """Run a collective of torch.distributed, and wait until it is done.
+
+        Args:
+            begin: Begins it, and returns what can be waited for.
+            what: What it is for, in words.
+            on_device: Whether only the device waits for it.
+
+        Raises:
+            PeerFailed: When another process fails, is killed or hangs.
+            RanksDiverged: When another process waits for something else.
+        """
+        if self.reason is not None:
+            raise self.ended()
+        self._count += 1
+        self._waits = what
+        try:
+            work = _tried(begin)
+            if on_device:
+                work.wait()
+            else:
+                while not _done(work):
+                    if self._has_ended() and not _done(work):
+                        raise self.ended()
+        except _Broken as broken:
+            raise self._explained(broken.error) from broken.error
+        finally:
+            self._waits = ""
+
+    def _has_ended(self) -> bool:
+        if self._lost is not None and time.monotonic() - self._lost > self.timeout:
+            self._tell(f"process 0: not heard of for {self.timeout:g} s")
+        return self.reason is not None
+
+    def read(self, values: Callable[[], _Values], what: str) -> _Values:
+        """Return values that are there when a device is done with its collectives.
+
+        Args:
+            values: Waits for them.
+            what: What they are for, in words.
+
+        Raises:
+            PeerFailed: When another process fails, is killed or hangs.
+        """
+        self._waits = what
+        try:
+            found = values()
+        finally:
+            self._waits = ""
+        if self.reason is not None:
+            # The device was let go, and the values are none.
+            raise self.ended()
+        return found
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the processes can't meet again: one is gone, or this one is still in the run that has ended."""
+        return bool(self._silent or self._lost is not None or self._runs)
+
+    def ended(self) -> RuntimeError:
+        """Return the error that says why the run of all processes has ended."""
+        return self._kind(self.reason)
+
+    def failed(self, error: BaseException) -> None:
+        """Tell the others that this process fails, once.
+
+        Not in a run inside another, where it may be caught; and not of an end that all have agreed on.
+
+        Args:
+            error: Why.
+        """
+        agreed = isinstance(error, Preempted) or isinstance(error.__cause__, Preempted)
+        if self.reason is None and self._runs <= 1 and not agreed:
+            place, _ = self._place()
+            line = _users_line(traceback.extract_tb(error.__traceback__))
+            text = f"{type(error).__name__}: {error}".strip(": ")[:_LONGEST]
+            self._told = True
+            if isinstance(error, RanksDiverged):
+                self._tell(str(error), diverged=True)
+            else:
+                self._tell(f"{self._named(place)}: {text}{line and f' ({line})'}")
+
+    @contextmanager
+    def running(self, place: Callable[[], tuple[str, bool]]) -> Iterator[None]:
+        """Enclose a run, whose failure is that of the others, too.
+
+        Args:
+            place: Returns where the run is, in words, and whether it is reading data; called in another thread.
+        """
+        around, self._place = self._place, place
+        self._runs += 1
+        try:
+            yield
+        except BaseException as error:
+            self.failed(error)
+            raise
+        finally:
+            self._place = around
+            self._runs -= 1
+            if not self._runs and self.reason is not None:
+                self._count_closed()
+
+    def leave(self) -> bool:
+        """Stop watching at the end of the process. One that has failed waits until the others have closed their callbacks.
+
+        Returns:
+            Whether it is this process that watches, and not one that it has forked.
+        """
+        if os.getpid() != self._process:
+            return False
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, BaseException) and self.reason is None:
+            # It came between two runs, and is what ends the script.
+            self.failed(error)
+        try:
+            self._store.set(f"beat {self._rank}", self._state("left"))
+            self._count_closed()
+            self._store.add("left", 1)
+            deadline = time.monotonic() + _GRACE
+            while time.monotonic() < deadline and not self._may_go():
+                time.sleep(0.05)
+        except RuntimeError:
+            # The store is gone, and with it who would wait for anything.
+            pass
+        self._ends.set()
+        self._thread.join(_GRACE)
+        return True
+
+    def _may_go(self) -> bool:
+        # Launchers end the other processes as soon as one has ended with an error.
+        expected = self._size - self._silent
+        if self._told and self._store.add("closed", 0) < expected:
+            return False
+        return not self._serves or self._store.add("left", 0) >= expected
+
+    def _count_closed(self) -> None:
+        if not self._closed:
+            self._closed = True
+            try:
+                self._store.add("closed", 1)
+            except RuntimeError:
+                # Nobody is left who could count.
+                pass
+
+    # Why ---------------------------------------------------------------------------------------------------------------
+
+    def _named(self, place: str, rank: int | None = None) -> str:
+        name = f"process {self._rank if rank is None else rank}"
+        return f"{name}, {place}" if place else name
+
+    def _tell(self, reason: str, diverged: bool = False, silent: bool = False) -> None:
+        """End the run of all, with a reason; where another has come before, with that one's."""
+        given = json.dumps([reason, diverged, silent])
+        try:
+            self._take(self._store.compare_set("reason", "", given))
+        except RuntimeError:
+            self._take(given.encode())
+
+    def _take(self, given: bytes) -> None:
+        if given:
+            text, diverged, silent = json.loads(given)
+            self._silent = int(silent)
+            self._kind = RanksDiverged if diverged else PeerFailed
+            self.reason = text if diverged else f"The processes of the run ended, because of {text}"
+
+    def _explained(self, error: RuntimeError) -> RuntimeError:
+        """Return the error that says why a connection broke."""
+        deadline = time.monotonic() + _ASK
+        try:
+            # Who fails says so before its connections close. Who was killed has said nothing: one process finds out who.
+            self._look_for_reason(time.monotonic() + 2 * self._interval)
+            if self.reason is None and self._store.add("asks", 1) == 1:
+                self._find_silent(error)
+            self._look_for_reason(deadline)
+        except RuntimeError:
+            self._look_at_end()
+        if self.reason is None:
+            self._tell(f"a connection that broke: {error}")
+        return self.ended()
+
+    def _look_for_reason(self, deadline: float) -> None:
+        while self.reason is None:
+            self._take(self._store.get("reason"))
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+
+    def _look_at_end(self) -> None:
+        if self.reason is None:
+            self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
+
+    def _find_silent(self, error: RuntimeError) -> None:
+        keys = [f"beat {rank}" for rank in range(self._size)]
+        before = self._store.multi_get(keys)
+        time.sleep(4 * self._interval)
+        after = self._store.multi_get(keys)
+        for rank, (one, other) in enumerate(zip(before, after, strict=True)):
+            state = json.loads(other)
+            if rank != self._rank and (one == other or state["does"] == "left"):
+                if state["does"] == "left":
+                    self._tell(f"{self._named('', rank)}: its script ended, while others wait for it")
+                else:
+                    # All are at the same place, and its own last word may be a second old.
+                    place, _ = self._place()
+                    self._tell(f"{self._named(place, rank)}: {_KILLED}", silent=True)
+                return
+        self._tell(f"a connection that broke: {error}")
+
+    # The thread ----------------------------------------------------------------------------------------------------------
+
+    def _state(self, does: str = "") -> str:
+        place, reads = self._place()
+        waits = self._waits
+        does = does or ("waits" if waits else "reads" if reads else "works")
+        line = "" if does != "works" or self._still[0] != self._count else _line_of_main_thread()
+        return json.dumps(
+            {"time": time.time(), "place": place, "does": does, "count": self._count, "waits": waits, "line": line}
+        )
+
+    def _watch(self) -> None:
+        store, keys = self._store, ["reason", f"beat {self._neighbour}"]
+        while not self._ends.wait(self._interval):
+            try:
+                store.set(f"beat {self._rank}", self._state())
+                reason, beat = store.multi_get(keys)
+            except RuntimeError:
+                self._lost = time.monotonic()
+                break
+            self._take(reason)
+            if self.reason is not None:
+                break
+            self._judge(beat)
+        group = dist.group.WORLD if dist.is_initialized() else None
+        if self.reason is not None and group is not None and dist.get_backend() != "gloo":
+            # The main thread may wait for the device. What is computed there is lost with the run.
+            group.abort()
+
+    def _judge(self, beat: bytes) -> None:
+        """End the run when the neighbour, whom this process waits for, is gone, hangs, or does something else."""
+        now = time.monotonic()
+        if beat != self._beat:
+            self._beat_came = now
+            if not self._beat or json.loads(beat)["count"] != json.loads(self._beat)["count"]:
+                self._moved = now
+            self._beat = beat
+        if self._still[0] != self._count or not self._waits:
+            self._still = self._count, now
+            return
+        state, since = json.loads(beat), self._still[1]
+        named = self._named(state["place"], self._neighbour)
+        if state["does"] == "left":
+            self._tell(f"{named}: its script ended, while others wait for it in {self._waits}")
+        elif state["does"] == "waits" and state["count"] == self._count and state["waits"] != self._waits:
+            self._tell(
+                f"The processes of this run don't do the same: process {self._rank} waits for all in {self._waits}, process "
+                f"{self._neighbour} in {state['waits']}. {ALL_MUST_COME}",
+                diverged=True,
+            )
+        elif now - max(since, self._beat_came) > self.timeout:
+            self._tell(
+                f"{named}: not heard of for {self.timeout:g} s: it was stopped, or its machine is lost", silent=True
+            )
+        elif state["does"] == "works" and now - max(since, self._moved) > self.timeout:
+            where = f", at {state['line']}" if state["line"] else ""
+            self._tell(
+                f"{named}: others have waited for it for {self.timeout:g} s{where}. If that is no error, let them wait longer: "
+                "`keras.distribution.initialize(timeout=...)`",
+                silent=True,
+            )
+
+
+def _tried(begin: Callable[[], Any]) -> Any:
+    try:
+        return begin()
+    except RuntimeError as error:
+        raise _Broken(error) from None
+
+
+def _done(work: Any) -> bool:
+    try:
+        work.wait(_LOOK)
+        return True
+    except RuntimeError:
+        if not work.is_completed():
+            return False
+    # It may have been done just after the time was over; if not, its own error is raised here.
+    _tried(work.wait)
+    return True
+
+
+def _users_line(stack: traceback.StackSummary) -> str:
+    """Return the innermost line that is the user's own, in words; "" without one."""
+    for frame in reversed(stack):
+        if not frame.filename.startswith(_NOT_USERS) and not frame.filename.startswith("<frozen"):
+            return f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}"
+    return ""
+
+
+def _line_of_main_thread() -> str:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return "" if frame is None else _users_line(traceback.extract_stack(frame))

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+import threading
+import zlib
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from oncue.core.ranks import ASKED, Ranks
-from oncue.distribution.failures import Failures
+from oncue.distribution.failures import ALL_MUST_COME, Failures, RanksDiverged
 from oncue.distribution.launched import Place
-
-_Result = TypeVar("_Result")
+from oncue.distribution.meeting import Meeting, common_store
 
 DEFAULT_TIMEOUT = 600.0
 """Seconds after which processes that wait for another end with an error, unless that one is reading data."""
+_FOREVER = timedelta(days=10)
+_ROOM = 14
+"""How many numbers `sum_numbers` takes; always as many are sent."""
+_TAGS = 1 << 20
 
 
 class Group(Ranks):
@@ -39,55 +43,107 @@ class Group(Ranks):
         failures: Tells the others when this process fails, and finds out when another has.
     """
 
-    def __init__(self, failures: Failures) -> None:
+    def __init__(
+        self, failures: Failures, controls: dist.ProcessGroup, place: Place | None = None, number: int = 0
+    ) -> None:
         super().__init__()
+        self._place, self._number = place, number
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.failures = failures
+        self.failures, self._controls = failures, controls
         self._seen: set[str] = set()
 
     @classmethod
-    def join(cls, place: Place | None, timeout: float = DEFAULT_TIMEOUT) -> Group:
+    def join(cls, place: Place | None, timeout: float = DEFAULT_TIMEOUT, number: int = 0) -> Group:
         """Meet the other processes, or take the group that the script has made with torch.distributed itself.
 
         Args:
             place: Which of them this one is; None for the script's own group.
             timeout: Seconds after which processes that wait for another give up.
+            number: How often this process has joined others before.
+
+        Raises:
+            TimeoutError: When some of the processes don't come.
+            RuntimeError: When they don't fit together.
         """
-        if not dist.is_initialized():
+        patience = timedelta(seconds=timeout)
+        if dist.is_initialized():
+            place = None
+            store, serves = common_store(timeout), dist.get_rank() == 0
+        else:
             assert place is not None
+            meeting = Meeting(place, timeout, number)
+            store, serves = meeting.for_failures, meeting.serves
             if torch.cuda.is_available():
                 torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
-            # A collective gives up later than the watch over the other processes, which knows what they are doing.
-            dist.init_process_group(
-                store=_store_of(place, timeout),
-                rank=place.rank,
-                world_size=place.size,
-                timeout=timedelta(seconds=4 * timeout),
+            dist.init_process_group(store=meeting.for_group, rank=place.rank, world_size=place.size, timeout=patience)
+        controls = dist.new_group(timeout=patience, backend="gloo")
+        world = dist.group.WORLD
+        assert world is not None
+        for made in (controls,) if place is None else (world, controls):
+            # From here on the other processes are watched, which know what they wait for: one may read data for an hour.
+            made.set_timeout(_FOREVER)
+        failures = Failures(store, dist.get_rank(), dist.get_world_size(), timeout, serves)
+        group = cls(failures, controls, place, number)
+        group.together("the start")
+        failures.watch()
+        atexit.register(group.leave)
+        return group
+
+    def joined_again(self) -> Group:
+        """Meet the other processes again, after a run that has ended because of one of them.
+
+        Raises:
+            PeerFailed: When they can't come, or the run isn't over yet.
+            RuntimeError: When the script has made the group itself.
+        """
+        failures = self.failures
+        if failures.is_final:
+            raise failures.ended()
+        if self._place is None:
+            raise RuntimeError(
+                f"The group of processes that this script has made can't be used any more: {failures.reason}. Start the script "
+                "again, or leave it to `fit` to make the group."
             )
+        atexit.unregister(self.leave)
+        self._let_go()
+        return Group.join(self._place, failures.timeout, self._number + 1)
+
+    def leave(self) -> None:
+        """Leave the others at the end of the process."""
+        if self.failures.leave():
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self.failures.reason is not None:
+            # A collective that never ends would keep the group from being taken down, and the process from ending. A thread
+            # that only waits, and so is never taken down itself, keeps the group.
+            threading.Thread(target=_keep, args=(dist.group.WORLD, self), daemon=True).start()
+        if self._place is not None and dist.is_initialized():
             # Its threads must not outlive the interpreter.
-            atexit.register(_leave)
-        return cls(Failures.watch(timeout))
+            dist.destroy_process_group()
 
     # What callbacks see ------------------------------------------------------------------------------------------
 
     def agree(self, flag: bool) -> bool:
         """Return whether any process says so."""
-        return bool(self.sum_numbers([float(bool(flag))])[0])
+        return bool(self.sum_numbers([float(bool(flag))], "`ranks.agree`")[0])
 
     def broadcast(self, value: Any) -> Any:
         """Return what the main process says."""
         text = json.dumps(value).encode("utf-8") if self.main else b""
-        return json.loads(self.broadcast_bytes(text).decode("utf-8"))
+        return json.loads(self.broadcast_bytes(text, "`ranks.broadcast`").decode("utf-8"))
 
     def largest(self, number: float) -> float:
         """Return the largest of all processes' numbers."""
-        found = torch.tensor([number], dtype=torch.float64)
-        self.run(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
-        return float(found)
+        return max(map(float, self.gather(torch.tensor(number, dtype=torch.float64), "the largest number")))
 
     def asked(self, what: str) -> bool:
         """Return whether any process had asked for something when the last step was done."""
         return what in self._seen
+
+    def failed(self, error: BaseException) -> None:
+        """Tell the other processes that this one fails."""
+        self.failures.failed(error)
 
     def settled(self, what: str) -> None:
         """Take note that what was asked for is done."""
@@ -106,84 +162,109 @@ class Group(Ranks):
 
     # Numbers, tensors and bytes --------------------------------------------------------------------------------------
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over the processes in place, and return it; equal everywhere to the last bit."""
-        self.run(lambda: dist.all_reduce(tensor))
+    def together(self, what: str) -> None:
+        """Make sure that all processes have come to the same place.
+
+        Args:
+            what: What they are about to do.
+
+        Raises:
+            RanksDiverged: When they are about to do different things.
+        """
+        self.sum_numbers([], what)
+
+    def sum_(self, tensor: Tensor, what: str = "a step") -> Tensor:
+        """Sum a tensor over the processes in place, and return it; equal everywhere to the last bit.
+
+        Outside a step, and where its size isn't certain to be the same, call `together` before.
+        """
+        self.failures.run(lambda: dist.all_reduce(tensor, async_op=True), what, not _on_host(tensor))
         return tensor
 
-    def sum_numbers(self, numbers: Sequence[float]) -> list[float]:
-        """Return the sums of numbers over the processes."""
-        found: list[float] = self.sum_(torch.tensor(numbers, dtype=torch.float64)).tolist()
-        return found
+    def sum_numbers(self, numbers: Sequence[float], what: str = "numbers to be summed") -> list[float]:
+        """Return the sums of numbers over the processes; not too many.
 
-    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
+        Args:
+            numbers: The numbers of this process.
+            what: What they are for.
+
+        Raises:
+            RanksDiverged: When another process sums something else.
+        """
+        # Of what all do, a number travels along, and its square: where all are equal, so are the mean of the squares and the
+        # square of the mean. Messages of different lengths would end the process.
+        tag = float(zlib.crc32(f"{what} {len(numbers)}".encode()) % _TAGS)
+        sent = torch.tensor([tag, tag * tag, *numbers, *[0.0] * (_ROOM - len(numbers))], dtype=torch.float64)
+        self.failures.run(lambda: dist.all_reduce(sent, group=self._controls, async_op=True), what)
+        total, squares, *sums = sent.tolist()
+        if squares * self.size != total * total:
+            self._differ(what)
+        return sums[: len(numbers)]
+
+    def _differ(self, what: str) -> None:
+        found = self.gather_texts(what, checked=False)
+        other = next(rank for rank, one in enumerate(found) if one != found[0])
+        raise RanksDiverged(
+            f"The processes of this run don't do the same: process 0 has come to {found[0]}, process "
+            f"{other} to {found[other]}. {ALL_MUST_COME}"
+        )
+
+    def broadcast_(self, tensors: Iterable[Tensor], what: str = "tensors") -> None:
         """Give the main process's values to the tensors of all, in place."""
-        for tensor in tensors:
-            if tensor.numel():
-                # Bytes, because not every type of numbers travels on every device.
-                sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-                self.run(partial(dist.broadcast, sent, 0))
-                tensor.detach().copy_(sent.view(tensor.dtype).view(tensor.shape))
+        listed = [tensor for tensor in tensors if tensor.numel()]
+        self.together(f"{what}: {[(str(one.dtype), list(one.shape)) for one in listed]}")
+        for tensor in listed:
+            # Bytes, because not every type of numbers travels on every device.
+            sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+            self.failures.run(partial(dist.broadcast, sent, 0, async_op=True), what, not _on_host(sent))
+            tensor.detach().copy_(sent.view(tensor.dtype).view(tensor.shape))
 
-    def broadcast_bytes(self, data: bytes) -> bytes:
+    def broadcast_bytes(self, data: bytes, what: str = "bytes") -> bytes:
         """Return the main process's bytes."""
-        length = torch.tensor([len(data)], dtype=torch.int64)
-        self.run(lambda: dist.broadcast(length, 0))
+        (length,) = self.sum_numbers([float(len(data)) if self.main else 0.0], what)
         sent = torch.empty(int(length), dtype=torch.uint8)
         if self.main and data:
             sent.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         if len(sent):
-            self.run(lambda: dist.broadcast(sent, 0))
+            self.failures.run(lambda: dist.broadcast(sent, 0, group=self._controls, async_op=True), what)
         return sent.numpy().tobytes()
 
-    def gather(self, tensor: Tensor) -> list[Tensor]:
+    def gather(self, tensor: Tensor, what: str = "tensors") -> list[Tensor]:
         """Return the tensors of all processes, by rank; they must have one shape."""
+        self.together(f"{what}: {tensor.dtype} {list(tensor.shape)}")
+        return self._gather(tensor, what)
+
+    def _gather(self, tensor: Tensor, what: str) -> list[Tensor]:
         own = tensor.detach().contiguous()
         found = [torch.empty_like(own) for _ in range(self.size)]
-        self.run(lambda: dist.all_gather(found, own))
+        group = self._controls if _on_host(own) else None
+        self.failures.run(lambda: dist.all_gather(found, own, group=group, async_op=True), what, group is None)
         return found
 
-    def gather_texts(self, text: str) -> list[str]:
+    def gather_texts(self, text: str, what: str = "texts", checked: bool = True) -> list[str]:
         """Return the texts of all processes, by rank."""
-        return [data.decode("utf-8") for data in self.gather_bytes(text.encode("utf-8"))]
+        return [data.decode("utf-8") for data in self.gather_bytes(text.encode("utf-8"), what, checked)]
 
-    def gather_bytes(self, data: bytes) -> list[bytes]:
+    def gather_bytes(self, data: bytes, what: str = "bytes", checked: bool = True) -> list[bytes]:
         """Return the bytes of all processes, by rank."""
-        lengths = [int(length) for length in self.gather(torch.tensor([len(data)]))]
+        if checked:
+            self.together(what)
+        lengths = [int(length) for length in self._gather(torch.tensor([len(data)]), what)]
         own = torch.zeros(max(lengths, default=0), dtype=torch.uint8)
         if data:
             own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        parts = self.gather(own) if len(own) else [own] * self.size
+        parts = self._gather(own, what) if len(own) else [own] * self.size
         return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
-    def run(self, collective: Callable[[], _Result]) -> _Result:
-        """Run a collective of torch.distributed; what ends it because of another process becomes a `PeerFailed`."""
-        failures = self.failures
-        failures.waiting = True
-        try:
-            return collective()
-        except RuntimeError as error:
-            raise failures.explained(error) from error
-        finally:
-            failures.waiting = False
+    def read(self, tensor: Tensor, what: str = "a step") -> list[float]:
+        """Return the values of a tensor that was summed; on a device this is where the process waits for others."""
+        found: list[float] = tensor.tolist() if _on_host(tensor) else self.failures.read(tensor.tolist, what)
+        return found
 
 
-def _store_of(place: Place, timeout: float) -> Any:
-    """Return where the processes meet: torchrun's own store, or one that process 0 opens."""
-    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(  # type: ignore[attr-defined]  # public, but not listed
-        place.address,
-        place.port,
-        place.size,
-        is_master=place.rank == 0 and not hosted,
-        timeout=timedelta(seconds=timeout),
-        multi_tenant=not hosted,
-    )
-    # torchrun's store may outlive the processes: those that it starts again must not meet those that failed.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"oncue/{attempt}", store)  # type: ignore[attr-defined]  # the same
+def _on_host(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def _keep(*_: Any) -> None:
+    threading.Event().wait()

@@ -25,6 +25,7 @@ class RowShare:
         rows: How many rows of the last batch belong to this process.
         total: How many rows the last batch has.
         index: The index of the last batch in its pass.
+        reads: Whether the next batch is being read.
 
     Example:
         >>> share = RowShare(1, 3)
@@ -37,6 +38,7 @@ class RowShare:
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         self.rows = self.total = self.index = 0
+        self.reads = False
 
     def of(self, total: int) -> slice:
         """Return the rows of a batch that this process is to take, and remember how many of them are its own.
@@ -61,6 +63,21 @@ class RowShare:
     def fraction(self) -> float:
         """The share of the last batch's rows that are this process's own."""
         return self.rows / self.total if self.total else 0.0
+
+    def reading(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Give batches, and say of itself meanwhile whether one is being read.
+
+        Args:
+            batches: The batches.
+        """
+        try:
+            self.reads = True
+            for batch in batches:
+                self.reads = False
+                yield batch
+                self.reads = True
+        finally:
+            self.reads = False
 
     def take(self, batch: Batch) -> Batch:
         """Return this process's rows of a whole batch.
@@ -112,14 +129,15 @@ class SharedBatches(Batches):
 
     def _shared(self, one_pass: Iterator[Batch], start: int) -> Iterator[Batch]:
         share, cuts = self.share, self._cuts
-        for index, batch in enumerate(one_pass, start):
+        for index, batch in enumerate(share.reading(one_pass), start):
             own = share.take(batch) if cuts else batch
             share.index = index
             yield own
 
     def first(self) -> Batch:
         """Return this process's rows of the source's first batch."""
-        return self.share.take(self.batches.first())
+        (batch,) = self.share.reading(self.batches.first() for _ in range(1))
+        return self.share.take(batch)
 
     def epoch_begins(self) -> None:
         """Notify the source that an epoch begins."""

@@ -81,11 +81,11 @@ class GradientSum:
             self._group.sum_(flat)
         if not self._flats:
             self._group.sum_(self._tail)
-        *sums, lacking = self._tail.tolist()
+        *sums, lacking = self._group.read(self._tail)
         have = [p.grad is not None for p in self._parameters]
         if lacking:
             # Rare: a layer that some batch doesn't use. All processes know that some gradient is missing somewhere.
-            have = [bool(count) for count in self._group.sum_numbers([float(one) for one in have])]
+            have = self._group.sum_(torch.tensor(have, dtype=torch.float32)).bool().tolist()
         for parameter, view, gets in zip(self._parameters, self._views, have, strict=True):
             parameter.grad = view if gets else None
         return sums

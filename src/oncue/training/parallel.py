@@ -72,7 +72,7 @@ class Parallel:
         self.share = RowShare(group.rank, group.size)
         self._gradients: GradientSum | None = None
         self._counts: list[tuple[int, int]] = []
-        self._epoch = 0
+        self._epoch: int | None = None
 
     # Data ----------------------------------------------------------------------------------------------------------
 
@@ -94,11 +94,11 @@ class Parallel:
 
     # Before the first step ---------------------------------------------------------------------------------------------
 
-    def _agree(self, fields: dict[str, Any]) -> None:
+    def _agree(self, fields: dict[str, Any], what: str) -> None:
         """Refuse a run whose processes were given different things, by name, as JSON can have them."""
         from oncue.distribution import RanksDiverged
 
-        found = [json.loads(text) for text in self.group.gather_texts(json.dumps(fields, default=str))]
+        found = [json.loads(text) for text in self.group.gather_texts(json.dumps(fields, default=str), what)]
         for name in fields:
             for part, values in _parts([one.get(name) for one in found]):
                 other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
@@ -144,7 +144,7 @@ class Parallel:
                 fields[name] = None if one is None else "its own"
             else:
                 fields[name] = {"batches": one.num_batches, "rows of a batch": one.batch_size, **one.contents()}
-        self._agree(fields)
+        self._agree(fields, "the beginning of a run")
 
     def same_model(self) -> None:
         """Give the main process's weights and statistics to the models of all, and refuse models that differ otherwise.
@@ -161,14 +161,15 @@ class Parallel:
                 "optimizers": None
                 if optimizer is None
                 else [type(optimizer).__name__, int(optimizer.iterations), float(optimizer.learning_rate)],
-            }
+            },
+            "the comparison of models",
         )
         with torch.no_grad():
             self.group.broadcast_([tensor for _, tensor in tensors])
 
     def take_callbacks(self, callbacks: CallbackList) -> None:
         """Make the callbacks of a run those of one process of several; the others leave out what one writes for all."""
-        self._agree({"callbacks": [type(one).__name__ for one in callbacks.callbacks]})
+        self._agree({"callbacks": [type(one).__name__ for one in callbacks.callbacks]}, "the comparison of callbacks")
         callbacks.group = self.group
         if not self.group.main:
             callbacks.leave_out_writers()
@@ -176,18 +177,13 @@ class Parallel:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Enclose the run: one process speaks for all, and the others are told when this one fails."""
-        try:
-            with nullcontext() if self.group.main else silenced():
-                yield
-        except BaseException as error:
-            self.group.failures.report(self._place(), error)
-            raise
+        with self.group.failures.running(self._place), nullcontext() if self.group.main else silenced():
+            yield
 
-    def _place(self) -> str:
-        history = self._model.history
-        progress = None if history is None or history._run is None else history._run.progress
-        where = "" if progress is None or progress.epoch is None else f", epoch {progress.epoch}"
-        return f"process {self.group.rank}{where}, batch {self.share.index}"
+    def _place(self) -> tuple[str, bool]:
+        share, epoch = self.share, self._epoch
+        where = [] if epoch is None else [f"epoch {epoch + 1}"]
+        return ", ".join([*where, f"batch {share.index + 1}"] if share.total else where), share.reads
 
     def begin_epoch(self, epoch: int) -> None:
         """Take note of the epoch, from which noise is drawn."""
@@ -246,7 +242,7 @@ class Parallel:
 
     def ask_all(self) -> None:
         """Learn what any process asks for, where no gradients are summed."""
-        self._answer(self.group.sum_numbers(self._questions()))
+        self._answer(self.group.sum_numbers(self._questions(), "the end of a step or an epoch"))
 
     def ends(self, kind: str) -> Callable[[], bool]:
         """Return the function that says after a batch whether the pass ends there, the same on all processes.
@@ -259,7 +255,9 @@ class Parallel:
             return lambda: self._stops or self.group.ending
 
         def ends() -> bool:
-            asked, *answers = self.group.sum_numbers([float(bool(getattr(model, flag))), *self._questions()])
+            asked, *answers = self.group.sum_numbers(
+                [float(bool(getattr(model, flag))), *self._questions()], f"a batch of `{kind}`"
+            )
             self._answer(answers)
             if asked:
                 setattr(model, flag, True)
@@ -296,7 +294,8 @@ class Parallel:
                 part.zero_()
         questions = self._questions()
         flat = torch.cat([torch.tensor(questions, dtype=torch.float64), *parts])
-        self.group.sum_(flat)
+        self.group.together(f"the end of a pass with {len(flat)} values")
+        self.group.sum_(flat, "the end of a pass")
         self._answer(flat[: len(questions)].tolist())
         place = len(questions)
         for variable, part, kind in zip(variables, parts, kinds, strict=True):
@@ -323,7 +322,7 @@ class Parallel:
         """
         tensors: dict[str, Tensor] = {}
         text = b"".join(json_of(encode(states, tensors, "the state of the metrics"))).decode("ascii")
-        texts, files = self.group.gather_texts(text), self.group.gather_bytes(safetensors.torch.save(tensors))
+        texts, files = self.group.gather_texts(text, "a save"), self.group.gather_bytes(safetensors.torch.save(tensors))
         found = [decode(json.loads(one), safetensors.torch.load(file)) for one, file in zip(texts, files, strict=True)]
         return {"processes": found}
 
@@ -380,10 +379,11 @@ class OwnBatches(SharedBatches):
         from oncue.distribution import RanksDiverged
 
         share, index = self.share, start
+        reading = share.reading(one_pass)
         while True:
-            batch = next(one_pass, None)
+            batch = next(reading, None)
             rows = 0 if batch is None else rows_of(batch)
-            total, having = self._group.sum_numbers([rows, batch is not None])
+            total, having = self._group.sum_numbers([rows, batch is not None], "a batch of its own")
             if 0 < having < share.size:
                 whose = "this" if batch is None else "another"
                 raise RanksDiverged(
@@ -399,7 +399,8 @@ class OwnBatches(SharedBatches):
 
     def first(self) -> Batch:
         """Return the source's first batch."""
-        return self.batches.first()
+        (batch,) = self.share.reading(self.batches.first() for _ in range(1))
+        return batch
 
 
 _ADVICE = {

@@ -1,0 +1,266 @@
+"""Runs on several processes of which one fails, is killed or hangs, and what the others see of it.
+
+    python tests/distribution/failing.py FOLDER SIZE CASE...
+
+A case is "FAULT PLACE PROCESS", such as "raise batch 1". For each, the processes are forked and told to train; each writes down
+how its run ended. What is printed is a line of JSON for each case: its name, and what its processes have found.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from processes import free_port, variables
+
+import oncue as keras
+from oncue import layers
+
+TIMEOUT = 3.0
+"""Seconds after which a process that hangs is given up."""
+FAULTS = ("raise", "interrupt", "full", "leave", "kill", "stop", "sleep")
+HANGS = ("stop", "sleep")
+SILENT = ("leave", "kill", *HANGS)
+PLACES = (
+    "start",
+    "train_begin",
+    "data",
+    "step",
+    "batch_begin",
+    "batch",
+    "epoch_begin",
+    "epoch",
+    "validation",
+    "validation_data",
+    "metric",
+    "save",
+    "predict",
+    "between",
+)
+AT_ONCE = 3
+X = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")
+Y = X.sum(1, keepdims=True)
+
+
+class Fault:
+    """What goes wrong on one process, once."""
+
+    def __init__(self, kind: str, place: str, folder: Path) -> None:
+        self.kind, self.place, self.folder = kind, place, folder
+
+    def at(self, place: str) -> None:
+        """Let it go wrong, if this is the place."""
+        if place != self.place:
+            return
+        self.place = ""
+        (self.folder / "fault").write_text(str(time.time()))
+        if self.kind == "raise":
+            raise ValueError("this is the fault")
+        if self.kind == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.kind == "sleep":
+            time.sleep(1000)
+        number = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(self.kind)
+        if number is None:
+            os._exit(3)
+        os.kill(os.getpid(), number)
+        # A signal to oneself comes at once, or when the next line of Python runs.
+        time.sleep(0.01)
+
+
+class Told(keras.callbacks.Callback):
+    """Goes wrong in hooks, and notes which ends of a run it was told of."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self.fault = fault
+        self.ends: list[str] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.fault.at("train_begin")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            self.fault.at("epoch_begin")
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch == 3:
+            self.fault.at("batch_begin")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 3:
+            self.fault.at("batch")
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 1:
+            self.fault.at("validation")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            self.fault.at("epoch")
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.ends.append("on_exception")
+
+    def close(self) -> None:
+        self.ends.append("close")
+
+
+class Model(keras.Sequential):
+    """Goes wrong in its own step, or while it is saved."""
+
+    fault: Fault
+
+    def train_step(self, data: Any) -> Any:
+        found = super().train_step(data)
+        if self.optimizer.iterations == 5:
+            self.fault.at("step")
+        return found
+
+    def save_weights(self, *arguments: Any, **options: Any) -> None:
+        self.fault.at("save")
+        super().save_weights(*arguments, **options)
+
+
+class Metric(keras.metrics.MeanAbsoluteError):
+    """Goes wrong when it is updated."""
+
+    def update_state(self, *arguments: Any, **options: Any) -> None:
+        super().update_state(*arguments, **options)
+        self.fault.at("metric")
+
+
+def batches(fault: Fault, place: str) -> Iterator[Any]:
+    index = 0
+    while True:
+        index += 1
+        if index == 9:
+            fault.at(place)
+        yield X[:8], Y[:8]
+
+
+def train(fault: Fault, folder: Path) -> Told:
+    """Do what a script does; the callback says afterwards how it went."""
+    keras.distribution.initialize(timeout=TIMEOUT)
+    fault.at("start")
+    keras.utils.set_random_seed(0)
+    # Only where its own step or metric is to fail, because the rest is quicker and more usual.
+    own = fault.place in ("step", "save")
+    made = (Model if own else keras.Sequential)([layers.Input((4,)), layers.Dense(3), layers.Dense(1)])
+    if own:
+        made.fault = fault
+    metric = Metric() if fault.place == "metric" else keras.metrics.MeanAbsoluteError()
+    if fault.place == "metric":
+        metric.fault = fault
+    made.compile("sgd", "mse", metrics=[metric])
+    told = Told(fault)
+    callbacks: list[Any] = [
+        keras.callbacks.CSVLogger(folder / "log.csv"),
+        told,
+        keras.callbacks.ModelCheckpoint(folder / "kept.weights.h5", save_weights_only=True),
+    ]
+    try:
+        made.fit(
+            batches(fault, "data"),
+            steps_per_epoch=6,
+            epochs=3,
+            validation_data=batches(fault, "validation_data"),
+            validation_steps=3,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        fault.at("between")
+        made.predict(
+            X, verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_predict_begin=lambda *_: fault.at("predict"))]
+        )
+    except BaseException:
+        (folder / f"ends{os.environ['RANK']}").write_text(json.dumps(told.ends))
+        raise
+    return told
+
+
+def run(case: str, rank: int, folder: Path) -> NoReturn:
+    """Train in this process, write down how it ended, and end the process as the interpreter does."""
+    kind, place, failing = case.split()
+    found: dict[str, Any] = {"error": "", "text": ""}
+    try:
+        train(Fault(kind, place if rank == int(failing) else "", folder), folder)
+    except BaseException as error:
+        found = {"error": type(error).__name__, "text": str(error)}
+        sys.last_value = error  # type: ignore[assignment]  # the interpreter does so, at the end of a script
+    found["ended"] = time.time()
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    sys.exit(1 if found["error"] else 0)
+
+
+def start(case: str, size: int, folder: Path) -> list[int]:
+    """Start the processes of a case, which need no imports."""
+    folder.mkdir(parents=True)
+    port, children = free_port(), []
+    for rank in range(size):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ.update(variables(rank, size, port))
+        log = os.open(folder / f"log{rank}", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        run(case, rank, folder)
+    return children
+
+
+def collect(case: str, children: list[int], folder: Path, patience: float) -> dict[str, Any]:
+    """Wait for the processes of a case, and return how each has ended; one that hangs is killed when the others have ended."""
+    failing = int(case.split()[2])
+    status: dict[int, int] = {}
+    gone: dict[int, float] = {}
+    deadline = time.time() + patience
+    while len(status) < len(children) and time.time() < deadline:
+        for rank, child in enumerate(children):
+            if rank not in status:
+                ended, code = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    status[rank], gone[rank] = code, time.time()
+        if case.split()[0] in HANGS and len(status) == len(children) - 1 and failing not in status:
+            break
+        time.sleep(0.02)
+    for rank, child in enumerate(children):
+        if rank not in status:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    fault = (folder / "fault").read_text() if (folder / "fault").exists() else "0"
+    found = []
+    for rank in range(len(children)):
+        said, ends = folder / f"{rank}.json", folder / f"ends{rank}"
+        one = json.loads(said.read_text()) if said.exists() else {"error": None, "text": ""}
+        one["seconds"] = one.pop("ended", 0.0) - float(fault)
+        one["gone"] = gone[rank] - float(fault) if rank in gone else None
+        one["ends"] = json.loads(ends.read_text()) if ends.exists() else []
+        one["log"] = (folder / f"log{rank}").read_text()
+        found.append(one)
+    return {"case": case, "folder": str(folder), "processes": found}
+
+
+def main() -> None:
+    folder, size, *cases = sys.argv[1:]
+    torch.set_num_threads(1)
+    for index in range(0, len(cases), AT_ONCE):
+        group = cases[index : index + AT_ONCE]
+        places = [Path(folder) / f"{index + number}" for number in range(len(group))]
+        started = [start(case, int(size), place) for case, place in zip(group, places, strict=True)]
+        for case, children, place in zip(group, started, places, strict=True):
+            print(json.dumps(collect(case, children, place, 60.0)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
