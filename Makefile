@@ -17,7 +17,7 @@ VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest
-HOSTS := accelerate lightning transformers
+HOSTS := accelerate ignite lightning poutyne skorch transformers
 HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
@@ -42,8 +42,8 @@ test-oldest: $(OLDEST)/dev.stamp
 	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) -m "not crash" --dist loadfile
 
 hosts: $(HOST_ENVS:=/dev.stamp)
-	for environment in $(HOST_ENVS); do echo "$$environment"; PYTHONPATH=$(CURDIR)/src \
-	  $$environment/bin/python -m pytest -q -m "not crash" tests/hosts src/oncue/hosts tests/test_docs.py || exit 1; done
+	for environment in $(HOST_ENVS); do echo "$$environment"; library=$${environment#.hosts/}; PYTHONPATH=$(CURDIR)/src \
+	  $$environment/bin/python -m pytest -q -m "not crash" -k "$${library%-*} or hosts.md" tests/hosts tests/test_docs.py || exit 1; done
 
 keras-oldest: .hosts/keras-oldest/dev.stamp
 	PYTHONPATH=$(CURDIR)/src .hosts/keras-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \

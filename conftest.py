@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_LIBRARIES = ("lightning", "transformers")
+_LIBRARIES = ("ignite", "lightning", "poutyne", "skorch", "transformers")
 
 # `make hosts` has environments with them.
 collect_ignore_glob = [f"src/oncue/hosts/{library}*.py" for library in _LIBRARIES if find_spec(library) is None]

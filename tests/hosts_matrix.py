@@ -265,12 +265,81 @@ def in_transformers(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
         trainer.train(resume_from_checkpoint=True if plan.resume else None)
 
 
+def in_ignite(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
+    from ignite.engine import Engine, Events
+    from ignite.handlers import Checkpoint, DiskSaver
+    from ignite.metrics import Loss
+
+    module = kept["module"] = network(plan)
+    optimizer = torch.optim.SGD(module.parameters(), lr=RATE)
+
+    def train_step(engine: Any, batch: Any) -> torch.Tensor:
+        module.train()
+        loss = torch.nn.functional.mse_loss(module(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def measure(engine: Any, batch: Any) -> Any:
+        module.eval()
+        with torch.no_grad():
+            return module(batch[0]), batch[1]
+
+    trainer, evaluator = Engine(train_step), Engine(measure)
+    Loss(torch.nn.functional.mse_loss).attach(evaluator, "loss")
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run(loader()))
+    adapter = hosts.Ignite(*callbacks).attach(trainer, module, optimizer, evaluator=evaluator)
+    kept["history"] = adapter.history
+    parts = {"trainer": trainer, "module": module, "optimizer": optimizer, "callbacks": adapter}
+    if plan.checkpoints:
+        saver = Checkpoint(parts, DiskSaver(str(plan.folder / "ckpt"), require_empty=False), filename_pattern="last.pt")
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, saver)
+    if plan.resume:
+        Checkpoint.load_objects(parts, torch.load(plan.folder / "ckpt" / "last.pt"))
+    trainer.run(loader(), max_epochs=plan.epochs)
+
+
+def in_skorch(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
+    from skorch import NeuralNetRegressor
+    from skorch.helper import predefined_split
+
+    module = kept["module"] = network(plan)
+    adapter = hosts.Skorch(*callbacks)
+    kept["history"] = adapter.history
+    net = NeuralNetRegressor(
+        module,
+        max_epochs=plan.epochs,
+        lr=RATE,
+        batch_size=BATCH,
+        train_split=predefined_split(TensorDataset(X, Y)),
+        callbacks=[adapter],
+        verbose=0,
+    )
+    with adapter:
+        net.fit(X, Y)
+
+
+def in_poutyne(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
+    import poutyne
+
+    module = kept["module"] = network(plan)
+    adapter = hosts.Poutyne(*callbacks)
+    kept["history"] = adapter.history
+    model = poutyne.Model(module, torch.optim.SGD(module.parameters(), lr=RATE), "mse")
+    with adapter:
+        model.fit_generator(loader(), loader(), epochs=plan.epochs, callbacks=[adapter], verbose=False)
+
+
 Drive = Callable[[Plan, list[Any], Kept], None]
 _ALL: dict[str, tuple[str, Drive]] = {
     "loop": ("torch", in_loop),
     "keras": ("keras", in_keras),
     "accelerate": ("accelerate", in_accelerate),
+    "ignite": ("ignite", in_ignite),
     "lightning": ("lightning", in_lightning),
+    "poutyne": ("poutyne", in_poutyne),
+    "skorch": ("skorch", in_skorch),
     "transformers": ("transformers", in_transformers),
 }
 # The libraries that aren't here are in the environments of `make hosts`.

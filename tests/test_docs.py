@@ -14,10 +14,12 @@ from oncue.core.hooks import ALIASES, HOOKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Those of libraries that aren't here run in the environments of `make hosts`.
-ELSEWHERE = {f"{name}.py" for name in ("accelerate", "lightning", "transformers") if find_spec(name) is None}
-EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.name not in ELSEWHERE]
+# What needs libraries that aren't here runs in the environments of `make hosts`.
+LIBRARIES = ("accelerate", "ignite", "lightning", "poutyne", "skorch", "transformers")
+ELSEWHERE = [name for name in LIBRARIES if find_spec(name) is None]
+EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem not in ELSEWHERE]
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_IMPORT = re.compile(r"^(?:import|from) (\w+)", re.MULTILINE)
 
 
 def _blocks() -> list[tuple[str, int, str]]:
@@ -25,7 +27,8 @@ def _blocks() -> list[tuple[str, int, str]]:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in _FENCE.finditer(text):
-            found.append((page.name, text.count("\n", 0, match.start(1)) + 1, match[1]))
+            if not set(_IMPORT.findall(match[1])) & set(ELSEWHERE):
+                found.append((page.name, text.count("\n", 0, match.start(1)) + 1, match[1]))
     return found
 
 

@@ -126,6 +126,15 @@ def a_checkpoint_of_another_loop_has_other_callbacks(folder: Path, patch: pytest
 
 
 @case
+def a_loop_that_was_not_told_of_a_scheduler(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Linear(1, 1)
+    sgd = torch.optim.SGD(net.parameters())
+    torch.optim.lr_scheduler.ExponentialLR(sgd, 0.5)
+    with hosts.loop(net, sgd, [LearningRateScheduler(lambda epoch: 0.1)], epochs=1):
+        pass
+
+
+@case
 def a_backup_of_keras_without_the_state_of_callbacks(folder: Path, patch: pytest.MonkeyPatch) -> None:
     import keras
 

@@ -612,6 +612,8 @@ def test_misuse_is_told() -> None:
             for _ in run.batches([X]):
                 with pytest.raises(ValueError, match="one loop over batches at a time"):
                     next(run.batches([X]))
+                with pytest.raises(TypeError, match="`loss` must be a number or a tensor; got a str, 'low'"):
+                    run.step(loss="low")
     with (
         pytest.raises(TypeError, match="must be an `Accelerator` of Accelerate"),
         hosts.loop(net(), epochs=1, accelerator=1),

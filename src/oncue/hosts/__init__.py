@@ -1,4 +1,4 @@
-"""The same callbacks in other loops: a loop of yours, Accelerate, Keras, Lightning, transformers.
+"""The same callbacks in other loops: a loop of yours, Accelerate, Ignite, Keras, Lightning, Poutyne, skorch, transformers.
 
 Each adapter is in a file of its own and imports its library only when it is used.
 """
@@ -12,12 +12,15 @@ from oncue.hosts.keras import Keras as Keras
 from oncue.hosts.loop import loop as loop
 
 if TYPE_CHECKING:
+    from oncue.hosts.ignite import Ignite as Ignite
     from oncue.hosts.lightning import Lightning as Lightning
+    from oncue.hosts.poutyne import Poutyne as Poutyne
+    from oncue.hosts.skorch import Skorch as Skorch
     from oncue.hosts.transformers import Transformers as Transformers
 
-__all__ = ["Keras", "Lightning", "Transformers", "loop"]
+__all__ = ["Ignite", "Keras", "Lightning", "Poutyne", "Skorch", "Transformers", "loop"]
 
-_OF_LIBRARIES = {"Lightning": "lightning", "Transformers": "transformers"}
+_OF_LIBRARIES = {name: name.lower() for name in ("Ignite", "Lightning", "Poutyne", "Skorch", "Transformers")}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oncue import torch_private
+from oncue.core.warn import warn
 from oncue.optimizers.learning_rate import checked_rate
 from oncue.saving import formats
 
@@ -199,6 +200,11 @@ class HostRate:
         Raises:
             ValueError: For a scheduler that watches a value, or has no `base_lrs` to scale.
         """
+        if not self._schedulers and "initial_lr" in self._optimizer.param_groups[0]:
+            warn(
+                f"{owner} sets the learning rate, and the {type(self._optimizer).__name__} has had a scheduler, which this "
+                "loop was not told of and which would undo it. Name it, as `scheduler=scheduler`."
+            )
         for scheduler in self._schedulers:
             if any(not hasattr(part, "base_lrs") for part in torch_private.parts_of_scheduler(scheduler)):
                 raise ValueError(

@@ -47,3 +47,25 @@ TRANSFORMERS = Lacks(
         "average": "Keep one in a `TrainerCallback` of your own, with `torch.optim.swa_utils.AveragedModel`.",
     },
 )
+IGNITE = Lacks(
+    "an engine of Ignite",
+    {
+        **_OF_A_MODULE,
+        "run_state": "Ignite's own `Checkpoint` has the state of oncue's callbacks: `to_save={\"callbacks\": adapter, ...}`.",
+        "average": "Use `ignite.handlers.EMAHandler`.",
+    },
+)
+SKORCH = Lacks(
+    "skorch's net",
+    {
+        **_OF_A_MODULE,
+        "run_state": "Use `skorch.callbacks.Checkpoint` with `LoadInitState`, without the state of oncue's callbacks.",
+    },
+)
+POUTYNE = Lacks(
+    "Poutyne's Model",
+    {
+        **_OF_A_MODULE,
+        "run_state": "Use `poutyne.Experiment`, without the state of oncue's callbacks.",
+    },
+)

@@ -54,7 +54,7 @@ class Lightning(Adapter, EarlyStopping):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Begin a batch."""
-        self._run.begin_batch(batch_idx, batch)
+        self._run.begin_batch(batch, batch_idx)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Add to the mean of the loss, and end a batch; nothing is read from the device."""
@@ -62,7 +62,7 @@ class Lightning(Adapter, EarlyStopping):
         if loss is not None:
             # Lightning has divided it for accumulation.
             self._run.step(batch, {"loss": loss if parts == 1 else loss * parts})
-        self._run.end_batch(batch_idx, batch)
+        self._run.end_batch(batch)
         trainer.should_stop |= self._run.stops
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:

@@ -52,8 +52,8 @@ class Loop:
         self._place_of, self._validation = place_of, validation
         self._batches: Batches | None = None
         self._pending: TrainingState | None = None
-        # The index and the raw data of the batch that is under way.
-        self._under_way: tuple[int, Any] | None = None
+        # The batch that is under way, alone in a list.
+        self._under_way: list[Any] = []
         # Whether an epoch is under way, and whether the body has told what it measured at its end.
         self._begun = self._told = False
         self._logs: dict[str, Any] = {}
@@ -109,7 +109,7 @@ class Loop:
         Raises:
             ValueError: Outside `epochs()`; and when the run can't be resumed with these data.
         """
-        if not self._begun or self._under_way is not None:
+        if not self._begun or self._under_way:
             raise ValueError(
                 "`batches` belongs inside `for epoch in run.epochs():`, one loop over batches at a time. Join several loaders "
                 "with `zip`."
@@ -124,8 +124,8 @@ class Loop:
             # The body of the epoch may have changed what the state of its middle has.
             state.restore(pending)
         for raw in self._batches.epoch(done):
-            run.begin_batch(done, raw)
-            self._under_way = done, raw
+            run.begin_batch(raw, done)
+            self._under_way = [raw]
             yield raw
             self._finish_batch()
             done += 1
@@ -144,9 +144,9 @@ class Loop:
         Raises:
             ValueError: Outside `batches()`.
         """
-        if self._under_way is None:
+        if not self._under_way:
             raise ValueError("`step` belongs inside `for batch in run.batches(loader):`, once for each batch.")
-        self._run.step(self._under_way[1], values)
+        self._run.step(self._under_way[0], values)
 
     def end_epoch(self, **values: Any) -> None:
         """Add to the epoch's logs what was measured when its batches were done, such as `val_loss=measure()`.
@@ -165,9 +165,8 @@ class Loop:
     # The hooks at the ends ------------------------------------------------------------------------------------------
 
     def _finish_batch(self) -> None:
-        if self._under_way is not None:
-            (index, raw), self._under_way = self._under_way, None
-            self._run.end_batch(index, raw)
+        if self._under_way:
+            self._run.end_batch(self._under_way.pop())
 
     def _finish_epoch(self) -> TrainingState | None:
         """Call the hooks of the end of an epoch; return the state to go back to, when a callback asked for one."""

@@ -47,7 +47,7 @@ class Means:
         for name, value in values.items():
             known, number = counts.get(name), weight
             if type(value) not in (float, int):
-                value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+                value = value.detach() if isinstance(value, Tensor) else _as_tensor(name, value)
                 if value.ndim:
                     number = value.shape[0]
                     value = value.mean(dtype=_wide(value.device)) if value.numel() else value.new_zeros(())
@@ -104,6 +104,15 @@ def samples_in(batch: Any) -> int:
         return first.size(0)
     shape: Sequence[int] = getattr(first_leaf(batch), "shape", ())
     return int(shape[0]) if shape else 1
+
+
+def _as_tensor(name: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"`{name}` must be a number or a tensor; got a {type(value).__name__}, {value!r:.100}."
+        ) from None
 
 
 def _tensor(number: float, device: torch.device) -> Tensor:

@@ -35,6 +35,7 @@ class HostedRun:
         history: Its History.
         model: The model that callbacks have; None before a run.
         epoch: The epoch that the run is in.
+        done: How many of its batches are done.
         means: The running means of the epoch.
         given: What else the epoch's logs will have, by name.
         rates: The learning rates that the epochs' logs have: those that a scheduler of the loop or a callback sets.
@@ -63,6 +64,7 @@ class HostedRun:
         self.history: History = next(one for one in self.callbacks.callbacks if isinstance(one, History))
         self.model: Any = None
         self.epoch: int | None = None
+        self.done = 0
         self.means = Means()
         self.given: dict[str, Any] = {}
         self.rates: list[HostRate] = []
@@ -163,7 +165,7 @@ class HostedRun:
         if epoch != self.epoch:
             self.means.clear()
             self.given.clear()
-        self.epoch = epoch
+        self.epoch, self.done = epoch, 0
         if self._told_to_stop:
             self._told_to_stop = self.model.stop_training = False
             self.callbacks.journal.write(self._owner, f"{self._whose} went on, though it was told to stop", epoch=epoch)
@@ -172,13 +174,19 @@ class HostedRun:
         self._begin_batch, self._end_batch = self.callbacks.caller(begin), self.callbacks.caller(end)
         self._may_be_kept = self.callbacks.calls_others(end)
 
-    def begin_batch(self, index: int, batch: Any) -> None:
+    def begin_batch(self, batch: Any, index: int | None = None) -> None:
         """Call the hooks of the beginning of a batch, where somebody listens, and take note of the rates of its update.
 
-        A scheduler may change them before the epoch ends.
+        Args:
+            batch: The batch; None where the loop doesn't tell.
+            index: Its index; counted in the epoch where the loop doesn't tell.
         """
+        if index is not None:
+            self.done = index
         if self._begin_batch is not None:
-            self.guarded(self._begin_batch, index, None if batch is None else BatchLogs(index, (batch, None, None)))
+            logs = None if batch is None else BatchLogs(self.done, (batch, None, None))
+            self.guarded(self._begin_batch, self.done, logs)
+        # A scheduler may change them before the epoch ends.
         for rate in self.rates:
             rate.note_used()
 
@@ -186,8 +194,9 @@ class HostedRun:
         """Add what a batch measured to the means; nothing is read from the device."""
         self.means.add(values, samples_in(batch))
 
-    def end_batch(self, index: int, batch: Any) -> None:
+    def end_batch(self, batch: Any) -> None:
         """Call the hooks of the end of a batch, where somebody listens."""
+        index, self.done = self.done, self.done + 1
         if self._end_batch is None:
             return
         logs = BatchLogs(index, (batch, None, None), source=self.means)

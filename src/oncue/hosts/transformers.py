@@ -50,11 +50,11 @@ class Transformers(InCheckpoints):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin an update."""
-        self._run.begin_batch(state.global_step - self._first, None)
+        self._run.begin_batch(None, state.global_step - self._first)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End an update, of which the Trainer says no values."""
-        self._run.call("on_train_batch_end", state.global_step - self._first - 1)
+        self._run.call("on_train_batch_end", self._run.done)
         control.should_training_stop |= self._run.stops
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
