@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import cpu_only
 from oncue import Sequential, layers, torch_private
 from oncue.optimizers import SGD, Adam, sgd
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
@@ -329,6 +330,28 @@ def test_the_compiler_without_its_names(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "torch._inductor.compile_fx", None)
     with pytest.raises(RuntimeError, match=r"has no `_inductor.compile_fx`, which oncue needs to compile a training"):
         torch_private.compile_traced(graph, [torch.ones(1)], cpu)
+
+
+@cpu_only("the settings are those of the CPU")
+def test_the_first_step_is_compiled_in_the_quickest_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    def compiled(graph: Any, inputs: Any, inner_compile: Any, config_patches: dict[str, Any]) -> Any:
+        given.append(config_patches)
+        return graph
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiled)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    x = torch.ones(2, 2, 2)
+    plain, attention = (torch_private.traced(one, [x]) for one in (lambda x: [x + 1], lambda x: [x @ x]))
+    torch_private.compile_traced(plain, [x], x.device)
+    torch_private.compile_traced(attention, [x], x.device)
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": False}):
+        torch_private.compile_traced(attention, [x], x.device)
+    needed = {"cpp_wrapper": True, "fallback_random": True, "cpp_cache_precompile_headers": False}
+    assert given[0] == {**needed, "cpp.vec_isa_ok": True, "use_joint_graph_passes": False}
+    # Patterns of attention are looked for where there may be one, and what the user says about vectors counts.
+    assert given[1:] == [{**needed, "cpp.vec_isa_ok": True}, needed]
 
 
 def test_a_compiled_graph_with_a_tensor_of_its_own_that_returns_nothing() -> None:

@@ -145,6 +145,9 @@ def test_max_pooling_is_one_operation(way: Any, pooled: Callable[..., Tensor]) -
     targets = [str(node.target) for node in graph.graph.nodes]
     assert targets.count("oncue.max_pool.default") == targets.count("oncue.max_pool_backward.default") == 1
     assert not any("aten.max_pool" in target for target in targets)
+    # A graph would write what it is given once more to memory.
+    (backward,) = [node for node in graph.graph.nodes if str(node.target) == "oncue.max_pool_backward.default"]
+    assert all(node.meta["val"].shape != x.shape for node in backward.all_input_nodes)
 
 
 @cpu_only("on an accelerator they are refused")

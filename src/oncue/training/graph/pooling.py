@@ -58,20 +58,24 @@ def _forward(x: Tensor, *sizes: Any) -> tuple[Tensor, Tensor]:
     return pooled
 
 
-def _backward(gradient: Tensor, x: Tensor, indices: Tensor, *sizes: Any) -> Tensor:
-    found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward.default(gradient, x, *sizes, indices)
+def _backward(gradient: Tensor, indices: Tensor, shape: Sequence[int], *sizes: Any) -> Tensor:
+    # torch's kernel asks the inputs for nothing but their form: given to it, a graph would write them to memory again.
+    channels_last = indices.dim() == 4 and indices.is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    like = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=form)
+    found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward.default(gradient, like, *sizes, indices)
     return found
 
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     x, *ctx.sizes = inputs
-    ctx.save_for_backward(x, output[1])
+    ctx.shape = x.shape
+    ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _gradients(ctx: Any, gradient: Tensor, *others: Any) -> Any:
-    x, indices = ctx.saved_tensors
-    return torch.ops.oncue.max_pool_backward.default(gradient, x, indices, *ctx.sizes), *[None] * 5
+    return torch.ops.oncue.max_pool_backward.default(gradient, *ctx.saved_tensors, ctx.shape, *ctx.sizes), *[None] * 5
 
 
 def _no_second_gradients(ctx: Any, *gradients: Any) -> Any:
@@ -86,7 +90,7 @@ def _sizes(names: Sequence[str]) -> str:
 if not hasattr(torch.ops.oncue, "max_pool"):
     _given = f"{_sizes(('kernel', 'stride', 'padding', 'dilation'))}, bool ceil_mode"
     torch.library.define(_FORWARD, f"(Tensor x, {_given}) -> (Tensor, Tensor)")
-    torch.library.define(_BACKWARD, f"(Tensor gradient, Tensor x, Tensor indices, {_given}) -> Tensor")
+    torch.library.define(_BACKWARD, f"(Tensor gradient, Tensor indices, SymInt[] shape, {_given}) -> Tensor")
     torch.library.impl(_FORWARD, "CPU", _forward)
     torch.library.impl(_BACKWARD, "CPU", _backward)
     torch.library.register_fake(_FORWARD, _forward)
