@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torchmetrics
 
 import oncue as keras
+from helpers import uncompiled
 from oncue import layers
+from oncue.training.graph.choice import GraphChoice
 
 ROWS = 53
 RNG = np.random.default_rng(0)
@@ -206,6 +211,30 @@ def many_metrics(folder: Path) -> dict[str, Any]:
     return trained(model, X, (LABELS > 0).astype("float32")[:, None], validation_split=0.3)
 
 
+def metrics_of_ones_own(folder: Path) -> dict[str, Any]:
+    """A number for a batch, a metric with variables, and one of torchmetrics."""
+
+    class Largest(keras.metrics.Metric):
+        def __init__(self) -> None:
+            super().__init__(name="mean_of_largest")
+            self.total = self.add_weight(name="total")
+            self.rows = self.add_weight(name="rows")
+
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+            self.total.assign_add(y_pred.amax(-1).sum())
+            self.rows.assign_add(float(len(y_pred)))
+
+        def result(self) -> Any:
+            return self.total.value / self.rows.value
+
+    def error(y_true: Any, y_pred: Any) -> Any:
+        return (y_true - y_pred).abs().mean()
+
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=[error, Largest(), torchmetrics.MeanSquaredError()])
+    return trained(model, X, Y, validation_split=0.2, batch_size=9)
+
+
 def indexed_data(folder: Path) -> dict[str, Any]:
     data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
     model = mlp()
@@ -296,7 +325,35 @@ def decisions(folder: Path) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def traced() -> Iterator[None]:
+    """Leave graphs as they were traced: compiling them takes long."""
+    before, GraphChoice.compiler = GraphChoice.compiler, staticmethod(uncompiled)
+    try:
+        yield
+    finally:
+        GraphChoice.compiler = before
+
+
+def compiled(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.01, global_clipnorm=0.5), "mse", metrics=["mae"], jit_compile=True)
+    with traced():
+        found = trained(model, X, Y, validation_split=0.3, epochs=3)
+    return {**found, "compiled": "compiled graph" in model.step_account}
+
+
+def compiled_few_rows(folder: Path) -> dict[str, Any]:
+    """A row that only runs along looks like the batches that are compiled for."""
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"], jit_compile=True)
+    with traced():
+        return trained(model, X[:9], Y[:9], batch_size=4, validation_data=(X[:5], Y[:5]))
+
+
 RUNS = [
+    compiled,
+    compiled_few_rows,
     arrays,
     few_rows,
     sample_weights,
@@ -316,6 +373,7 @@ RUNS = [
     batch_normalization,
     torch_batch_normalization,
     many_metrics,
+    metrics_of_ones_own,
     indexed_data,
     loaders,
     generators,

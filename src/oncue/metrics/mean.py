@@ -72,6 +72,9 @@ class Mean(Metric):
         tensor(4.)
     """
 
+    batch_weight: float = 1.0
+    """What a single number for a whole batch counts: less where the batch is one process's part of it."""
+
     def __init__(self, name: str | None = "mean", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
         self.total = self._accumulator((), "total")
@@ -99,6 +102,7 @@ class Mean(Metric):
             return
         weight = 1 if sample_weight is None else sample_weight
         if values.ndim == 0:
+            weight = weight * self.batch_weight
             self.total.assign_add(values, weight)
             self.count.assign_add(weight)
             return

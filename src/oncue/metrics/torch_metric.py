@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from typing import Any
 
 import torch
@@ -65,8 +66,8 @@ class TorchMetric(Metric):
             self._direction = "up" if higher else "down"
         self._device: torch.device | None = None
         self._fresh = True
-        members = metric.values() if callable(getattr(metric, "values", None)) else [metric]
-        self._wants_labels = all(isinstance(member, _classification_metrics()) for member in members)
+        self._gathered: Any = None
+        self._wants_labels = all(isinstance(member, _classification_metrics()) for member in self._members())
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Add a batch.
@@ -100,14 +101,45 @@ class TorchMetric(Metric):
         if self._wants_labels and y_true.is_floating_point():
             y_true = y_true.long()
         self.metric.update(y_pred, y_true)
-        self._fresh = False
+        self._fresh, self._gathered = False, None
 
     def result(self) -> Any:
         """Return the value (a dict for a collection); 0 before the first batch."""
-        if self._fresh:
+        if self._fresh and self._gathered is None:
             return torch.zeros(())
-        value = self.metric.compute()
+        value = self.metric.compute() if self._gathered is None else self._gathered
         return {str(key): part for key, part in value.items()} if isinstance(value, dict) else value
+
+    def of_own_rows(self) -> None:
+        """Let the value be that of this process's rows until `gather`, instead of waiting for all processes in each `compute`.
+
+        Raises:
+            TypeError: When the object can't gather what other processes have.
+        """
+        for member in self._members():
+            if not hasattr(member, "distributed_available_fn"):
+                raise TypeError(
+                    f"The metric {type(member).__name__} can't gather what other processes have, as those of torchmetrics do. "
+                    "Leave it out, or make it a `keras.metrics.Metric` whose sums are variables."
+                )
+            member.distributed_available_fn = _alone
+
+    def gather(self) -> None:
+        """Let the value be that of all processes until the next batch; torchmetrics gathers what it needs itself."""
+        members = self._members()
+        for member in members:
+            # What was computed of this process's rows is no answer.
+            member.distributed_available_fn, member.compute_with_cache = torch.distributed.is_initialized, False
+        with warnings.catch_warnings():
+            # A process may have had no row of this pass.
+            warnings.simplefilter("ignore")
+            self._gathered = self.metric.compute()
+        for member in members:
+            member.distributed_available_fn, member.compute_with_cache = _alone, True
+
+    def _members(self) -> list[Any]:
+        metric = self.metric
+        return list(metric.values()) if callable(getattr(metric, "values", None)) else [metric]
 
     def get_state(self) -> dict[str, Any]:
         """Return a copy of the metric; its state is its own affair."""
@@ -115,12 +147,12 @@ class TorchMetric(Metric):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` returned."""
-        self.metric, self._fresh = state["metric"], state["fresh"]
+        self.metric, self._fresh, self._gathered = state["metric"], state["fresh"], None
 
     def reset_state(self) -> None:
         """Forget all batches."""
         self.metric.reset()
-        self._fresh = True
+        self._fresh, self._gathered = True, None
 
     @property
     def variables(self) -> list[Any]:
@@ -133,6 +165,11 @@ class TorchMetric(Metric):
 
     def __repr__(self) -> str:
         return f"TorchMetric({self.metric!r})"
+
+
+def _alone() -> bool:
+    """Stand for torchmetrics' question whether there are other processes."""
+    return False
 
 
 def _classification_metrics() -> tuple[type, ...]:

@@ -99,6 +99,7 @@ def train_epochs(
             run_state.begun(epoch)
             if parallel is not None:
                 parallel.begin_epoch(epoch)
+                parallel.begin_pass()
             switch_on(model)
             if epoch == first:
                 _tell_of_half_trained(model)
@@ -154,6 +155,8 @@ def test_batches(model: Trainer, steps: Steps, batches: Batches, callbacks: Call
     model.stop_evaluating = False
     callbacks.on_test_begin()
     model.reset_metrics()
+    if model._parallel is not None:
+        model._parallel.begin_pass()
     with torch.no_grad(), steps:
         done, result = run_batches("test", batches.epoch(), steps, callbacks, model)
     logs = _results(model, steps.plan, "test_step", done, result)

@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from oncue.checkpoints.encoding import decode, encode, json_of
+from oncue.core.builtin import is_builtin
 from oncue.core.console import silenced
 from oncue.core.process import process
 from oncue.core.ranks import ASKED
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.row_share import RowShare, SharedBatches, rows_of
 from oncue.losses.reduction import Divisor
+from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
+from oncue.metrics.torch_metric import TorchMetric
 from oncue.nested import flatten
 from oncue.random_state import random_state, set_random_state
 from oncue.training.gradient_sum import GradientSum
@@ -73,6 +76,7 @@ class Parallel:
         self._gradients: GradientSum | None = None
         self._counts: list[tuple[int, int]] = []
         self._epoch: int | None = None
+        self._outside: dict[int, Any] = {}
 
     # Data ----------------------------------------------------------------------------------------------------------
 
@@ -282,8 +286,36 @@ class Parallel:
     def _metrics(self) -> list[Metric]:
         return [metric for _, metric in self._model._plan.named_metrics(self._model)]
 
+    def begin_pass(self) -> None:
+        """Take note of what metrics of the user's have besides variables, which can't be summed."""
+        metrics = self._metrics()
+        self._outside = {id(metric): _outside(metric) for metric in metrics}
+        for metric in metrics:
+            if isinstance(metric, TorchMetric):
+                metric.of_own_rows()
+
+    def weigh_numbers(self) -> None:
+        """Let metrics that are one number for a batch count as much as this process's rows do among all."""
+        metrics = self._model._plan.metrics
+        for metric in () if metrics is None else metrics.metrics:
+            if isinstance(metric, Mean):
+                metric.batch_weight = self.share.fraction
+
     def sum_metrics(self) -> None:
-        """Replace what metrics have gathered on this process by what all have, and learn what any process asks for."""
+        """Replace what metrics have gathered on this process by what all have, and learn what any process asks for.
+
+        Raises:
+            ValueError: When a metric of the user's has gathered something outside of its variables.
+        """
+        for metric in self._metrics():
+            if _outside(metric) != self._outside.get(id(metric), _outside(metric)):
+                raise ValueError(
+                    f"The metric `{metric.name}`, a {type(metric).__name__}, gathers numbers in attributes of its own, which "
+                    "several processes can't add up. Keep them in variables: `self.total = self.add_variable(shape=(), "
+                    "initializer='zeros')`, with the `aggregation` that fits."
+                )
+            if isinstance(metric, TorchMetric):
+                metric.gather()
         variables = list({id(one): one for metric in self._metrics() for one in metric.variables}.values())
         parts = [
             torch.as_tensor(variable.peek(), dtype=torch.float64).detach().cpu().reshape(-1) for variable in variables
@@ -408,6 +440,13 @@ _ADVICE = {
     "data": "Let all processes make or read the same data: call `keras.utils.set_random_seed(0)` before data are drawn, or "
     "choose `keras.distribution.DataParallel(auto_shard_dataset=False)` where each process is to bring its own.",
 }
+
+
+def _outside(metric: Metric) -> Any:
+    """Return the numbers that a metric of the user's has in attributes, as text; None for one of oncue's own."""
+    if is_builtin(type(metric)):
+        return None
+    return repr(metric.get_state()["attributes"])
 
 
 def _parts(values: list[Any]) -> Iterator[tuple[str, list[Any]]]:

@@ -58,6 +58,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
         plan.loss_tracker.update_state(loss.detach() * whole, share.rows)
         if losses is not None:
             losses.track([one.detach() * whole for one in single], share.rows)
+        parallel.weigh_numbers()
         if own_measure is not None:
             return measured(plan, own_measure, batch, detached(y_pred) if training else y_pred)
         if measure is not None:
@@ -104,6 +105,25 @@ def make_parallel_prediction(step: Step, parallel: Parallel) -> Step:
             return step(batch)
 
     return predict
+
+
+def make_parallel_compiled(step: Step, eager: Step, parallel: Parallel) -> Step:
+    """Return the function that runs a compiled step on this process's rows of a batch.
+
+    Args:
+        step: The compiled step; where its loss is a mean over rows, it is as good as the eager one.
+        eager: The eager step, for a batch of which no row is this process's own.
+        parallel: The run.
+    """
+
+    def compiled(batch: Batch) -> Any:
+        if not parallel.share.rows:
+            return eager(batch)
+        parallel.weigh_numbers()
+        with parallel.own_noise():
+            return step(batch)
+
+    return compiled
 
 
 def shared_loss(plan: Plan, parallel: Parallel, batch: Batch) -> tuple[Any, torch.Tensor, list[torch.Tensor]]:

@@ -10,7 +10,12 @@ from oncue.callbacks import CallbackList
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import switch_on
-from oncue.training.parallel_step import make_parallel_own_step, make_parallel_prediction, make_parallel_step
+from oncue.training.parallel_step import (
+    make_parallel_compiled,
+    make_parallel_own_step,
+    make_parallel_prediction,
+    make_parallel_step,
+)
 from oncue.training.step import make_step, own_step, pack
 from oncue.training.watch import Watch
 
@@ -119,11 +124,14 @@ class Steps:
                 warn("The model has no trainable weights, so training changes nothing.")
             self._eager = eager_step(model, self.plan, self._kind)
         graphs = self.plan.graphs
-        if model._parallel is not None:
+        parallel = model._parallel
+        if parallel is not None and (self._kind == "predict" or not graphs.on):
             return self._eager if self._around is None else self._around(self._eager)
         step: Step = self._pass.enter_context(
             graphs.stepping(model, self.plan, self._kind, self._eager, alone=self._alone)
         )
+        if parallel is not None:
+            step = make_parallel_compiled(step, self._eager, parallel)
         return step if self._around is None else self._around(step)
 
 

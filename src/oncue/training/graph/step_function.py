@@ -130,6 +130,10 @@ class StepFunction:
         if self._gradients_follow:
             for parameter, present in zip(self.parameters, self.present, strict=True):
                 parameter.grad = next(leaves) if present else None
+            parallel = self.model._parallel
+            if parallel is not None:
+                # The loss is a mean of this process's rows, and counts as much as they do among all.
+                parallel.sum_gradients(self.parameters, parallel.share.fraction)
             plan.optimizer.step()
         if not self._measured_after:
             return plan.meter

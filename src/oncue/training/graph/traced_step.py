@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from oncue.nested import named_leaves
 from oncue.optimizers.graph_update import GraphUpdate, graph_update
 from oncue.training.graph.recorded import record_cuda
 from oncue.training.graph.refusal import reason_of
+from oncue.training.graph.shared_rows import SharedRows
 from oncue.training.graph.step_function import StepFunction
 from oncue.training.graph.traced_graph import Graph, Key, TracedGraph
 
@@ -206,7 +208,7 @@ class TracedStep:
             if obstacle is not None:
                 self._refuse(obstacle)
                 return None
-            if self._kind == "train" and self._update is None:
+            if self._kind == "train" and self._update is None and self._model._parallel is None:
                 self._update = graph_update(self._plan.optimizer)
                 if self._update is not None:
                     self._update.begin()
@@ -231,7 +233,8 @@ class TracedStep:
                 self._model, self._plan, batch, self._eager, self._update, kind=self._kind, measures=self._measures
             )
             key, compiled = self._with_phase(signature), len(self._compiled)
-            self._graphs[key] = TracedGraph(function, leaves, graphs.compiler, self._compiled, record)
+            with nullcontext() if self._model._parallel is None else SharedRows(self._plan, self._kind, batch):
+                self._graphs[key] = TracedGraph(function, leaves, graphs.compiler, self._compiled, record)
             self._compiled_again += key in self._known and len(self._compiled) > compiled
             self._known.add(key)
         except Exception as error:
