@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras_models.side_by_side import LABELS, X, Y, both, fit, same, same_models, twins
 
+import oncue
 from helpers import normal
 
 
@@ -196,3 +197,48 @@ def test_batch_by_batch(keras: ModuleType) -> None:
 
     same(*both(models, run))
     same_models(models)
+
+
+def test_data_sets_are_told_of_the_end_of_each_pass(keras: ModuleType) -> None:
+    class Data(keras.utils.PyDataset):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return X, Y
+
+        def on_epoch_end(self) -> None:
+            calls.append(self.name)
+
+    found = []
+    for model in twins(keras, lambda keras: keras.Sequential([keras.layers.Dense(1)]), plain):
+        calls: list[str] = []
+        trained = oncue.Model(model) if found else model
+        trained.fit(Data("training"), validation_data=Data("validation"), epochs=1, verbose=0)
+        found.append(calls)
+    assert found[1] == ["training", "validation"]
+    # Once more for each in Keras, which is what the documentation says of it.
+    assert found[0] == ["training", "training", "validation", "validation"]
+
+
+def test_a_mask_counts_once_in_weighted_metrics(keras: ModuleType) -> None:
+    def make(keras: Any) -> Any:
+        layers = keras.layers
+        return keras.Sequential([keras.Input((5,)), layers.Embedding(8, 2, mask_zero=True), layers.Dense(1)])
+
+    def weighted(keras: Any) -> dict[str, Any]:
+        return {"optimizer": keras.optimizers.SGD(0.0), "loss": "mse", "weighted_metrics": ["mae"]}
+
+    tokens = np.maximum(0, np.arange(40).reshape(8, 5) * 3 % 8 - np.arange(5))
+    targets, weights = normal(8, 5, 1, seed=3), np.abs(normal(8, 5, seed=4))
+    for model in twins(keras, make, weighted)[1:]:
+        found = oncue.Model(model).fit(
+            tokens, targets, sample_weight=weights.copy(), batch_size=4, shuffle=False, epochs=2, verbose=0
+        )
+        apart = np.abs(model.predict(tokens, verbose=0) - targets)[..., 0]
+        counted = weights * (tokens != 0)
+        np.testing.assert_allclose(found.history["mae"], [(apart * counted).sum() / counted.sum()] * 2, rtol=1e-5)

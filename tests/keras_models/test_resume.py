@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from keras_models.kinds import (
     KINDS,
     OPTIMIZERS,
@@ -194,6 +195,40 @@ def test_losses_and_metrics_of_the_users_own(keras: ModuleType, tmp_path: Path) 
         return model
 
     resumed_as_unbroken(make, tmp_path)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_metrics_that_gather_in_python(keras: ModuleType, jit: bool, tmp_path: Path, quick: None) -> None:
+    class Gathers(keras.metrics.Metric):  # type: ignore[name-defined,misc]  # real Keras has no types
+        def __init__(self) -> None:
+            super().__init__(name="gathers")
+            self.reset_state()
+
+        def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+            y_pred = y_pred.detach()
+            self.worst.append(float(keras.ops.max(keras.ops.abs(y_true - y_pred))))
+            self.total = self.total + keras.ops.sum(y_pred)
+            self.counted["batches"] += 1
+
+        def result(self) -> Any:
+            return keras.ops.mean(keras.ops.convert_to_tensor(self.worst)) + self.total / self.counted["batches"]
+
+        def reset_state(self) -> None:
+            self.worst, self.total, self.counted = [], torch.zeros(()), {"batches": 0}
+
+    def make() -> Any:
+        keras.utils.set_random_seed(5)
+        model = sequential(keras)
+        model.compile(adam(keras), "mse", metrics=[Gathers()])
+        oncue.Model(model).jit_compile = jit
+        return model
+
+    resumed_as_unbroken(make, tmp_path, (Cut(7), Cut(9, in_validation=True)))
+    options = {"epochs": 3, "batch_size": 8, "verbose": 0, "shuffle": False, "validation_data": (X[:16], Y[:16])}
+    theirs, ours = make().fit(X, Y, **options).history, oncue.Model(make()).fit(X, Y, **options).history
+    assert list(ours) == list(theirs)
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(ours[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 def test_two_models_of_one_process(keras: ModuleType, tmp_path: Path) -> None:

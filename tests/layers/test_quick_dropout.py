@@ -14,12 +14,13 @@ from oncue.layers.quick_dropout import dropout, dropout_in_graph
 
 Dropout = Callable[[Tensor, float], Tensor]
 WAYS = [dropout, dropout_in_graph]
+SHAPE = (32, 32, 1024)
 NUMBER = 2**20
 
 
 def kept(way: Dropout, rate: float, seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
-    return way(torch.ones(NUMBER), rate) != 0
+    return (way(torch.ones(SHAPE), rate) != 0).flatten()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -30,7 +31,7 @@ def test_the_rate_is_met(way: Dropout, rate: float) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("lag", [1, 2, 3, 4, 8, 64, 128, 256])
+@pytest.mark.parametrize("lag", [1, 2, 3, 4, 8, 64, 128, 256, 1024, 4096, 32768])
 def test_numbers_are_dropped_independently(way: Dropout, lag: int) -> None:
     mask = kept(way, 0.3).double() - 0.7
     correlation = (mask[:-lag] * mask[lag:]).mean().item() / (0.3 * 0.7)
@@ -38,11 +39,19 @@ def test_numbers_are_dropped_independently(way: Dropout, lag: int) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_corners_of_rectangles_are_independent(way: Dropout) -> None:
+    mask = kept(way, 0.5).view(1024, 1024).double() * 2 - 1
+    for rows, columns in ((1, 1), (3, 17), (512, 512)):
+        product = mask[:-rows, :-columns] * mask[rows:, :-columns] * mask[:-rows, columns:] * mask[rows:, columns:]
+        assert abs(product.mean().item()) < 5 / math.sqrt(product.numel())
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_calls_are_independent_and_a_seed_repeats_them(way: Dropout) -> None:
     first, again = kept(way, 0.5), kept(way, 0.5)
     assert torch.equal(first, again)
     torch.manual_seed(0)
-    masks = [(way(torch.ones(NUMBER), 0.5) != 0).double() - 0.5 for _ in range(2)]
+    masks = [(way(torch.ones(SHAPE), 0.5) != 0).double() - 0.5 for _ in range(2)]
     assert abs((masks[0] * masks[1]).mean().item() * 4) < 5 / math.sqrt(NUMBER)
 
 

@@ -10,8 +10,8 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 _LEAST, _LEAST_IN_GRAPH = 4096, 1024
 _RATES = (0.001, 0.999)
 
-# 2 ** 64 over the golden ratio, and the multipliers of David Stafford's thirteenth mixer, as signed numbers.
-_STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
+# Odd numbers by which 32 bits are mixed well: each bit that goes in changes nearly half of those that come out.
+_FIRST, _SECOND = 2146121005, -2073254261
 
 
 def dropout(inputs: Tensor, rate: float) -> Tensor:
@@ -39,15 +39,18 @@ def dropout(inputs: Tensor, rate: float) -> Tensor:
     count = _words(inputs, rate, _LEAST)
     if count is None:
         return F.dropout(inputs, rate)
-    return _dropped(inputs, rate, torch.randint(-(2**63), 2**63 - 1, (count,), device=inputs.device))
+    words = torch.randint(-(2**63), 2**63 - 1, (count,), device=inputs.device)
+    bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
+    below = bits < round((1.0 - rate) * 2**16) - 2**15
+    return inputs * (below.to(inputs.dtype) * (1.0 / (1.0 - rate)))
 
 
 def dropout_in_graph(inputs: Tensor, rate: float) -> Tensor:
-    """Do as `dropout`, in a form for graphs: only one random number comes from torch's generator.
+    """Do as `dropout`, in a form for graphs: only some random numbers come from torch's generator.
 
-    The others are computed from it, in operations that a compiler makes one loop of: a counter from a random start, mixed
-    by two multiplications, each after a fold of the word's halves. That is the `splitmix64` of Steele, Lea and Flood, "Fast
-    splittable pseudorandom number generators" (2014), without its last fold.
+    Those are one for each place along the first axes and one for each place along the last axes. A number of the inputs has
+    the sum of its two, mixed by two multiplications, each after a fold of the upper bits: operations that a compiler makes
+    part of the loop around them, where a draw for each number would be a loop of its own.
 
     Args:
         inputs: A tensor of floats.
@@ -61,14 +64,18 @@ def dropout_in_graph(inputs: Tensor, rate: float) -> Tensor:
         >>> round(kept.float().mean().item(), 2)
         0.75
     """
-    count = _words(inputs, rate, _LEAST_IN_GRAPH)
-    if count is None:
+    if _words(inputs, rate, _LEAST_IN_GRAPH) is None:
         return F.dropout(inputs, rate)
-    start = torch.randint(-(2**63), 2**63 - 1, (1,), device=inputs.device)
-    words = torch.arange(count, device=inputs.device) * _STEP + start
-    for multiplier in (_FIRST, _SECOND):
-        words = (words ^ (words >> 32)) * multiplier
-    return _dropped(inputs, rate, words)
+    shape = inputs.shape
+    first = min(range(len(shape)), key=lambda axis: shape[:axis].numel() + shape[axis:].numel())
+    count = shape[:first].numel()
+    drawn = torch.randint(-(2**31), 2**31, (count + shape[first:].numel(),), dtype=torch.int32, device=inputs.device)
+    bits = drawn[:count].view(*shape[:first], *[1] * (len(shape) - first)) + drawn[count:].view(shape[first:])
+    # What is shifted in are copies of the sign.
+    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST
+    bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * _SECOND
+    below = bits < round((1.0 - rate) * 2**32) - 2**31
+    return inputs * (below.to(inputs.dtype) * (1.0 / (1.0 - rate)))
 
 
 def _words(inputs: Tensor, rate: float, least: int) -> int | None:
@@ -76,9 +83,3 @@ def _words(inputs: Tensor, rate: float, least: int) -> int | None:
     if number < least or inputs.device.type != "cpu" or not _RATES[0] <= rate <= _RATES[1]:
         return None
     return (number + 3) // 4
-
-
-def _dropped(inputs: Tensor, rate: float, words: Tensor) -> Tensor:
-    bits = words.view(torch.int16)[: inputs.numel()].view(inputs.shape)
-    below = bits < round((1.0 - rate) * 2**16) - 2**15
-    return inputs * (below.to(inputs.dtype) * (1.0 / (1.0 - rate)))

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+import torch
+
 from oncue.torch_private import has_hooks
 
 
@@ -111,6 +114,38 @@ def arguments_of(measure: Any) -> dict[str, Any] | None:
     known = {name: inside[name] for name in inspect.signature(kind).parameters if name in inside}
     arguments = {**measure.get_config(), **known, "dtype": measure.dtype}
     return arguments if _alike(kind(**arguments), measure) else None
+
+
+def plain_attributes(metric: Any) -> dict[str, Any]:
+    """Return copies of the numbers, tensors, lists and dicts that a metric of a class of the user's has as attributes.
+
+    Classes of Keras's own gather in variables alone.
+    """
+    import keras
+
+    if type(metric) in vars(keras.metrics).values():
+        return {}
+    known = vars(keras.metrics.Metric(name="none"))
+    found = {name: value for name, value in vars(metric).items() if name not in known}
+    return {name: _copied(value) for name, value in found.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple, dict)):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    return value is None or isinstance(value, (bool, int, float, str, np.ndarray, torch.Tensor))
+
+
+def _copied(value: Any) -> Any:
+    # Keras's own kinds of lists and dicts note what is put in.
+    if isinstance(value, dict):
+        return {name: _copied(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_copied(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 _BESIDE = ("_dtype_policy", "_tracker")

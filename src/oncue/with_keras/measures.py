@@ -71,8 +71,16 @@ class KerasMetric(Metric):
         return list(self.keras_metric.variables)
 
     def get_state(self) -> dict[str, Any]:
-        """Return copies of what was gathered."""
-        return {"variables": [variable.value.detach().clone() for variable in self.variables], "attributes": {}}
+        """Return copies of what was gathered, in variables and in attributes of the user's own class."""
+        variables = [variable.value.detach().clone() for variable in self.variables]
+        return {"variables": variables, "attributes": keras_private.plain_attributes(self.keras_metric)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        for variable, value in zip(self.variables, state["variables"], strict=True):
+            variable.assign(value)
+        for name, value in state["attributes"].items():
+            setattr(self.keras_metric, name, value)
 
     def get_config(self) -> dict[str, Any]:
         """Return the metric's arguments."""
