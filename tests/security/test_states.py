@@ -162,12 +162,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def test_a_state_that_no_run_has_saved(
     name: str, interrupted: dict[str, bytes], tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    folder = copied(interrupted, tmp_path / "run")
-    for path in (folder / "backup").glob("state-*"):
-        plain, tensors = read_state(path)
-        tensors = {key: tensor.clone() for key, tensor in tensors.items()}
-        CHANGES[name](plain, tensors)
-        write_state(path, [json.dumps(plain).encode()], blocks_of(tensors))
+    folder = changed(interrupted, tmp_path / "run", CHANGES[name])
     model = build()
     before, random = [to_numpy(weight) for weight in model.get_weights()], random_state()
     with pytest.raises(ValueError):
@@ -190,4 +185,14 @@ def copied(files: dict[str, bytes], folder: Path) -> Path:
     for file, content in files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(content)
+    return folder
+
+
+def changed(files: dict[str, bytes], folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
+    """Write the files of a run with states that are changed, and have right checksums."""
+    for path in (copied(files, folder) / "backup").glob("state-*"):
+        plain, tensors = read_state(path)
+        tensors = {key: tensor.clone() for key, tensor in tensors.items()}
+        change(plain, tensors)
+        write_state(path, [json.dumps(plain).encode()], blocks_of(tensors))
     return folder

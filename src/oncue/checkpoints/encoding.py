@@ -15,6 +15,7 @@ from typing import Any
 from oncue.checkpoints.tensors_file import is_known
 from oncue.core.growing import Growing, GrowingText
 
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 _MARKS = ("$tensor", "$complex", "$array", "$scalar", "$tuple", "$dict", "$float")
 
 
@@ -181,7 +182,8 @@ def decode(value: Any, tensors: Mapping[str, Any]) -> Any:
     if isinstance(value, Written):
         value = json.loads(value.text())
     if isinstance(value, list):
-        return [decode(part, tensors) for part in value]
+        # Most are long lists of numbers.
+        return value if _PLAIN.issuperset(map(type, value)) else [decode(part, tensors) for part in value]
     if not isinstance(value, dict):
         return value
     mark = next(iter(value), "")

@@ -13,11 +13,15 @@ from typing import Any
 
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import Rule, by_score, kept
+from oncue.core.bounded_json import MEGABYTE, bounded_json
 from oncue.core.files import replace_file, require_file, sweep
 from oncue.core.warn import warn
 
 FORMAT = 1
 """The version of the manifest's format."""
+
+
+_LONGEST, _MOST = 16 * MEGABYTE, 50_000
 
 
 class Manifest:
@@ -184,12 +188,14 @@ class Manifest:
 
     def _read(self) -> None:
         try:
-            data = json.loads(self.path.read_bytes())
+            data = bounded_json(self.path.read_bytes()) if self.path.stat().st_size <= _LONGEST else None
             if not isinstance(data, dict) or data.get("format") != FORMAT:
                 raise ValueError(f"its format must be {FORMAT}")
-            if not isinstance(data["files"], list):
-                raise ValueError("`files` must be a list")
+            if not isinstance(data["files"], list) or len(data["files"]) > _MOST:
+                raise ValueError(f"`files` must be a list of at most {_MOST}")
             self.records = [Record.from_json(item) for item in data["files"]]
+            if len({record.file for record in self.records}) != len(self.records):
+                raise ValueError("a file comes twice")
             self._announced = None if data["announced"] is None else Record.from_json(data["announced"])
         except (ValueError, KeyError, RecursionError) as error:
             raise ValueError(

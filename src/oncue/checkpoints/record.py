@@ -55,7 +55,9 @@ class Record:
             )
         for name, kind, may_be_none in _KINDS:
             value: Any = data[name]
-            if (value is None and may_be_none) or (type(value) is kind and (kind is str or 0 <= value < _MOST)):
+            if type(value) is kind and (not isinstance(value, int) or 0 <= value < _MOST):
+                continue
+            if value is None and may_be_none:
                 continue
             what = "text" if kind is str else "a whole number from 0 on"
             raise ValueError(f"`{name}` of a record must be {what}; got {str(value)[:100]!r}")

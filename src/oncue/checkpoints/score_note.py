@@ -7,6 +7,8 @@ import math
 import os
 from dataclasses import asdict, dataclass
 
+from oncue.core.bounded_json import bounded_json
+
 MARK = b"\noncue-score:"
 """What stands before a note at the end of a file."""
 KEY = "oncue_score"
@@ -99,7 +101,7 @@ def _in_header(path: str | os.PathLike[str]) -> str | None:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= _LONGEST_HEADER else b""
     try:
-        metadata = json.loads(header).get("__metadata__", {})
+        metadata = bounded_json(header).get("__metadata__", {})
         note = metadata.get(KEY)
     except (ValueError, AttributeError, RecursionError):
         return None

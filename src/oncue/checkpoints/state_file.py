@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, read_tensors, seal
+from oncue.core.bounded_json import MEGABYTE, check_amount
 from oncue.core.write_behind import WriteBehind
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 TEXT = "state.json"
 """The name of the JSON among the tensors: bytes, since a header may not be as long as the JSON of a long run."""
+
+
+_HEADER = 16 * MEGABYTE
+_CONTAINERS, _VALUES = 100_000, 1_000_000
 
 
 class TensorBlocks(NamedTuple):
@@ -94,16 +99,28 @@ def read_state(path: str | os.PathLike[str]) -> tuple[Any, dict[str, torch.Tenso
 
     try:
         with open(path, "rb") as file:
+            _check_length(file)
             # Checks the header.
             with safe_open(path, framework="pt"):
                 tensors = read_tensors(file, required=True)
         if tensors is None:
             raise ValueError("its checksum isn't that of what was saved")
-        return json.loads(tensors.pop(TEXT).numpy().tobytes()), tensors
+        text = str(bytes_of(tensors.pop(TEXT)), "utf-8")
+        # Of a long run it is long, but most of it is numbers with many digits, and words.
+        check_amount(text, _CONTAINERS + len(text) // 20, _VALUES + len(text) // 12)
+        return json.loads(text), tensors
     except KeyError:
         raise ValueError(f"it has no {TEXT!r}") from None
     except (SafetensorError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def _check_length(file: BinaryIO) -> None:
+    """Refuse a header of more tensors than any state has, before it is parsed."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > _HEADER:
+        raise ValueError(f"its header says {length} bytes, more than {_HEADER}")
+    check_amount(file.read(length))
 
 
 def _runs(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oncue.checkpoints.lock import FolderLock
-from oncue.core.files import reason_of, replace_file, sync_folder
+from oncue.core.bounded_json import bounded_json
+from oncue.core.files import reason_of, replace_file, require_file, sync_folder
 from oncue.core.interrupts import undivided
 from oncue.core.warn import warn
 
 _T = TypeVar("_T")
-_STATE = re.compile(r"state-(\d+)\.safetensors")
+_STATE = re.compile(r"state-([0-9]+)\.safetensors")
 _MARKS = "beginning.json"
 _NOTE = "data.json"
-_TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}\d+\.tmp")
+_TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}[0-9]+\.tmp")
 
 
 class Store:
@@ -170,14 +171,14 @@ class Store:
 
     def marks(self) -> dict[str, Any] | None:
         """Return the marks of a run that has saved no state since; None when there are none."""
+        path = self.folder / _MARKS
         try:
-            text = (self.folder / _MARKS).read_text(encoding="utf-8")
+            require_file(path)
+            kept = bounded_json(path.read_bytes())
+            after, marks = kept["after"], kept["marks"]
         except FileNotFoundError:
             return None
-        try:
-            kept = json.loads(text)
-            after, marks = kept["after"], kept["marks"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             warn(
                 f"'{self.folder / _MARKS}' is damaged ({error}): what an interrupted run has written stays in its files."
             )
@@ -198,7 +199,8 @@ class Store:
     def note(self) -> dict[str, Any]:
         """Return what `keep_note` was given last; empty when that is nothing, or damaged."""
         try:
-            found = json.loads((self.folder / _NOTE).read_text(encoding="utf-8"))
+            require_file(self.folder / _NOTE)
+            found = bounded_json((self.folder / _NOTE).read_bytes())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

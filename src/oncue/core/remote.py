@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from oncue.core.files import machine
+
 
 def is_url(path: Any) -> bool:
     """Return whether a path is a URL such as `s3://bucket/model.keras`; `file://` names a path of this machine.
@@ -89,12 +91,15 @@ def try_folder(url: str) -> None:
     """
     store, key = _store(url)
     parent = key.rpartition("/")[0]
-    probe = f"{parent}/.oncue-probe-{uuid.uuid4().hex}"
+    # One name for this machine: what a kill has left there goes with the next try.
+    probe = f"{parent}/.oncue-probe-{machine()}"
     try:
         if parent:
             store.makedirs(parent, exist_ok=True)
         store.pipe_file(probe, b"")
-        store.rm_file(probe)
+        with contextlib.suppress(FileNotFoundError):
+            # Another run of this machine has just tried, too.
+            store.rm_file(probe)
     except Exception as error:
         # Every store has errors of its own.
         raise OSError(f"nothing can be written to the folder of '{url}': {type(error).__name__}: {error}") from error

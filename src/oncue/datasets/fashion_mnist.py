@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import zlib
 
 import numpy as np
 
 from oncue.datasets.origin import Array, Split, url_of
 from oncue.utils.files import get_file
 
+_MOST = 64 << 20
+"""No file of it unpacks to more bytes: the largest has 47 million."""
 _SUBDIR = os.path.join("datasets", "fashion-mnist")
 
 
@@ -37,14 +40,19 @@ def load_data() -> Split:
 
 def _read(name: str) -> Array:
     """Read an IDX file (http://yann.lecun.com/exdb/mnist): type and rank, then the shape, then the bytes."""
-    path = get_file(name, url_of(name), cache_subdir=_SUBDIR)
+    return _unpacked(get_file(name, url_of(name), cache_subdir=_SUBDIR))
+
+
+def _unpacked(path: str | os.PathLike[str]) -> Array:
     try:
         with gzip.open(path, "rb") as file:
-            data = file.read()
+            data = file.read(_MOST + 1)
+        if len(data) > _MOST:
+            raise ValueError(f"it unpacks to more than {_MOST} bytes")
         zero, kind, rank = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
         if zero != 0 or kind != 8:
             raise ValueError("it is not IDX data of bytes")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, zlib.error, ValueError) as error:
         raise ValueError(f"{path} is not Fashion-MNIST: {error}. Delete it to download it again.") from error

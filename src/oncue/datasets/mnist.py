@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
+import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -12,6 +14,11 @@ from oncue.datasets.origin import Split, url_of
 from oncue.utils.files import DownloadError, cache_home, get_file, hash_file
 
 _SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError, NotImplementedError, RuntimeError, ValueError,
+)  # fmt: skip
+_MOST = 64 << 20
+"""No array of it has more bytes: the largest has 47 million."""
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -56,13 +63,36 @@ def load_data(path: str = "mnist.npz") -> Split:
 
 def _read(path: Path) -> Split:
     try:
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive)
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in _ARRAYS if name not in file]
             if missing:
-                raise ValueError(
-                    f"{path} lacks the arrays {missing}; it has {sorted(file)}. Delete it to download it again."
-                )
+                raise ValueError(f"it lacks the arrays {missing}; it has {sorted(file)[:8]}")
             x_train, y_train, x_test, y_test = (file[name] for name in _ARRAYS)
-    except (BadZipFile, EOFError, AttributeError, TypeError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        AttributeError,
+        TypeError,
+        NotImplementedError,
+        RuntimeError,
+        zlib.error,
+        ValueError,
+    ) as error:
         raise ValueError(f"{path} is not a readable .npz file: {error}. Delete it to download it again.") from error
     return (x_train, y_train), (x_test, y_test)
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Refuse arrays that say to be larger than what is there, or than any of MNIST's: memory is taken by what they say."""
+    for info in archive.infolist():
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, kind = read(member)
+        size = math.prod(shape) * kind.itemsize
+        if size > min(_MOST, info.file_size) or info.file_size > _MOST:
+            raise ValueError(
+                f"its array {info.filename[:100]!r} says to have {size} bytes, and the file {info.file_size}"
+            )

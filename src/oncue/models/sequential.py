@@ -138,7 +138,7 @@ class Sequential(Model):
 
     def _extend(self, layer: torch.nn.Module) -> None:
         before = self._tensors[-1]
-        self._tensors.append(_as_layer(self._layer_name(layer), layer).symbolic_call(before))
+        self._tensors.append(self._as_layer(layer).symbolic_call(before))
         self.built = True
 
     def _build_on(self, x: Any) -> None:
@@ -176,7 +176,7 @@ class Sequential(Model):
         shape, dtype = parts[0]
         self._tensors = [_symbolic_inputs(shape, dtype) if self._input is None else self._input]
         for layer, (shape, dtype) in zip(self._stack(), parts[1:], strict=True):
-            before, known = self._tensors[-1], _as_layer(self._layer_name(layer), layer)
+            before, known = self._tensors[-1], self._as_layer(layer)
             self._tensors.append(symbols(shape, dtype, (known, (before,), {})))
             known.__dict__["_symbolic"] = (before, self._tensors[-1])
 
@@ -202,6 +202,17 @@ class Sequential(Model):
 
     def _layer_name(self, layer: torch.nn.Module) -> str:
         return next(name for name, module in zip(self._names, self._stack(), strict=True) if module is layer)
+
+    def _as_layer(self, module: torch.nn.Module) -> Layer:
+        """Return a torch module of the stack as a layer that can be called on symbolic tensors."""
+        if isinstance(module, Layer):
+            return module
+        modes = [(part, part.training) for part in module.modules()]
+        layer = Model(module, name=self._layer_name(module))
+        layer.training = module.training
+        for part, mode in modes:
+            part.training = mode
+        return layer
 
     @property
     def inputs(self) -> list[Any]:
@@ -243,7 +254,7 @@ class Sequential(Model):
             return self.output_shape
         shape = input_shape
         for layer in self._stack():
-            shape = _as_layer(self._layer_name(layer), layer).compute_output_shape(shape)
+            shape = self._as_layer(layer).compute_output_shape(shape)
         return shape
 
     def get_config(self) -> dict[str, Any]:
@@ -251,7 +262,7 @@ class Sequential(Model):
         config: dict[str, Any] = {**Layer.get_config(self), "layers": []}
         if self._input is not None:
             config["layers"].append(layer_config(self._input_layer()))
-        config["layers"] += [layer_config(_as_layer(self._layer_name(layer), layer)) for layer in self._stack()]
+        config["layers"] += [layer_config(self._as_layer(layer)) for layer in self._stack()]
         if self._tensors:
             config["build_input_shape"] = self.input_shape
         return config
@@ -294,15 +305,3 @@ def _input_of(layer: Any) -> KerasTensor | None:
             raise ValueError("An `Input` can be added to a Sequential model, but not the output of a layer.")
         return layer
     return layer.output if isinstance(layer, InputLayer) else None
-
-
-def _as_layer(name: str, module: torch.nn.Module) -> Layer:
-    """Return a torch module as a layer that can be called on symbolic tensors."""
-    if isinstance(module, Layer):
-        return module
-    modes = [(part, part.training) for part in module.modules()]
-    layer = Model(module, name=name)
-    layer.training = module.training
-    for part, mode in modes:
-        part.training = mode
-    return layer

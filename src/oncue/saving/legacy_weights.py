@@ -89,7 +89,10 @@ def read_names(group: Any, attribute: str, source: Any) -> list[str]:
         index += 1
         if index > guard.MAX_ENTRIES:
             guard.refuse(source, f"its attribute {attribute} has no end.")
-    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found]
+    names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found]
+    if len(set(names)) != len(names):
+        guard.refuse(source, f"a name comes twice in its attribute {attribute}.")
+    return names
 
 
 def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = False, by_name: bool = False) -> None:

@@ -149,6 +149,7 @@ def model_from_written(
     Raises:
         ValueError: For a class that is not known, or one that runs code or reads other files.
     """
+    guard.check_layers(config, source)
     config = decoded(config, source)
     if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), (dict, list)):
         guard.refuse(source, "its configuration must have the keys 'class_name' and 'config'.")

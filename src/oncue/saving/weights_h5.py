@@ -124,7 +124,8 @@ def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
     """Raise an error that lists what doesn't fit, or only warn if the user asked for that."""
     if not problems:
         return
-    shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
+    named = [guard.printable(problem)[:500] for problem in problems[:20]]
+    shown = "\n  ".join([*named, f"and {len(problems) - 20} more"] if len(problems) > 20 else named)
     if not skip_mismatch:
         raise ValueError(
             f"The weights in {str(source)!r} don't fit the model; nothing was loaded:\n  {shown}\nBuild the same "

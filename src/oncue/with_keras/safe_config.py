@@ -55,6 +55,7 @@ functions in `custom_objects`, by these names, or register them with `@keras.sav
     """
     import keras
 
+    guard.check_layers(config, source)
     # An object of the user's counts before one of Keras's of that name.
     known = {**keras.saving.get_custom_objects(), **(custom_objects or {})}
     waiting = [config]

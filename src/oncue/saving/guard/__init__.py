@@ -5,7 +5,16 @@ size on disk. Anything else raises a ValueError that names the file and the brok
 """
 
 from oncue.saving.guard.archive import read_archive
-from oncue.saving.guard.basics import MAX_ENTRIES, MissingFileError, check_entry, opened, read_json, refuse
+from oncue.saving.guard.basics import (
+    MAX_ENTRIES,
+    MissingFileError,
+    check_entry,
+    check_layers,
+    opened,
+    printable,
+    read_json,
+    refuse,
+)
 from oncue.saving.guard.checksum import CHANGED, trailer
 from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
 from oncue.saving.guard.safetensors import opened_tensors
@@ -15,6 +24,7 @@ __all__ = [
     "MAX_ENTRIES",
     "MissingFileError",
     "check_entry",
+    "check_layers",
     "count_of_numbers",
     "dataset_at",
     "group_at",
@@ -22,6 +32,7 @@ __all__ = [
     "opened_hdf5",
     "opened_tensors",
     "paths_of_arrays",
+    "printable",
     "read_archive",
     "read_array",
     "read_json",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -11,13 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
+from oncue.core.bounded_json import MAX_DEPTH as MAX_DEPTH, MEGABYTE as MEGABYTE, bounded_json
 from oncue.core.interrupts import undivided
 
-MEGABYTE = 1 << 20
 MAX_JSON_BYTES = 16 * MEGABYTE
-MAX_DEPTH = 200
 MAX_ENTRIES = 100_000
-_MAX_CONTAINERS = 400_000
 
 
 class MissingFileError(FileNotFoundError, ValueError):
@@ -40,7 +37,17 @@ def refuse(source: Any, rule: str) -> NoReturn:
         ...
         ValueError: 'a.keras' was not loaded: it is empty.
     """
-    raise ValueError(f"{str(source)!r} was not loaded: {rule}")
+    raise ValueError(f"{str(source)!r} was not loaded: {printable(rule)}")
+
+
+def printable(text: str) -> str:
+    r"""Return a text, of which parts come from a file, without characters that a terminal would carry out.
+
+    Example:
+        >>> printable("a layer named \x1b[2J")
+        'a layer named \\x1b[2J'
+    """
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 @contextmanager
@@ -79,34 +86,12 @@ def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
         >>> read_json('{"a": [1]}', "file")
         {'a': [1]}
     """
-    if len(content) > MAX_JSON_BYTES:
-        refuse(source, f"its JSON has {len(content)} bytes, more than {MAX_JSON_BYTES}.")
-    content = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
-    # Each takes dozens of times the memory of its two characters.
-    if content.count(b"{") + content.count(b"[") > _MAX_CONTAINERS:
-        refuse(source, f"its JSON has more than {_MAX_CONTAINERS} lists and objects.")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a key comes twice")
-        return found
-
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        refuse(source, f"its JSON is not valid ({type(error).__name__}).")
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            refuse(source, f"its JSON is nested more than {MAX_DEPTH} deep.")
-        level = [
-            part
-            for item in level
-            if isinstance(item, (dict, list))
-            for part in (item.values() if isinstance(item, dict) else item)
-        ]
+        value = bounded_json(
+            content.encode("utf-8", "replace") if isinstance(content, str) else content, MAX_JSON_BYTES
+        )
+    except ValueError as error:
+        refuse(source, f"{error}.")
     if not isinstance(value, dict):
         refuse(source, f"its JSON must be an object, not a {type(value).__name__}.")
     return value
@@ -114,7 +99,8 @@ def read_json(content: bytes | str, source: Any) -> dict[str, Any]:
 
 _LARGEST_SAMPLE = 1 << 28
 _LONGEST_NAME = 1024
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_MOST_LAYERS = 5000
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 def check_entry(key: str, value: Any, source: Any) -> None:
@@ -135,8 +121,35 @@ def check_entry(key: str, value: Any, source: Any) -> None:
         >>> check_entry("batch_shape", [None, 4], "m.keras")
     """
     if key == "name" and isinstance(value, str):
-        if len(value) > _LONGEST_NAME or _CONTROLS.search(value):
+        if len(value) > _LONGEST_NAME or "\n" in value or _CONTROLS.search(value):
             refuse(source, f"it has the name {value[:100]!r}, which is longer than any, or has control characters.")
     elif key.endswith("shape") and isinstance(value, list):
         if math.prod([size for size in value if type(size) is int]) > _LARGEST_SAMPLE:
             refuse(source, f"its {key} {value[:8]} is larger than any sample.")
+
+
+def check_layers(config: Any, source: Any) -> None:
+    """Refuse a configuration of more layers than any model has, those of models inside it too.
+
+    Args:
+        config: The configuration.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: For such a configuration.
+
+    Example:
+        >>> check_layers({"config": {"layers": [{}] * 10}}, "m.keras")
+    """
+    count, waiting = 0, [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            for key in ("layers", "cells"):
+                parts = value.get(key)
+                count += len(parts) if isinstance(parts, (list, dict)) else 0
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    if count > _MOST_LAYERS:
+        refuse(source, f"it has {count} layers, more than {_MOST_LAYERS}.")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from safetensors import SafetensorError, safe_open
 
+from oncue.core.bounded_json import check_amount
 from oncue.saving.guard.basics import MAX_ENTRIES, MAX_JSON_BYTES, opened, read_json, refuse
 
 _END = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,18})\s*\]')
@@ -81,6 +82,10 @@ def _header(file: BinaryIO, source: Any) -> bytes:
     if not 2 <= length <= min(MAX_JSON_BYTES, size - 8):
         refuse(source, f"its header says {length} bytes; it must have 2 to {MAX_JSON_BYTES}, and the file has {size}.")
     header = file.read(length)
+    try:
+        check_amount(header)
+    except ValueError as error:
+        refuse(source, f"{error}.")
     if header.count(b'"data_offsets"') > MAX_ENTRIES:
         # Checked before any tensor is created.
         refuse(source, f"it has more than {MAX_ENTRIES} tensors.")
