@@ -686,8 +686,10 @@ def test_several_processes_have_one_log_write_one_file_and_stop_together(monkeyp
         is_available = is_initialized = staticmethod(lambda: True)
         get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
 
+        ReduceOp = torch.distributed.ReduceOp
+
         @staticmethod
-        def all_reduce(values: torch.Tensor) -> None:
+        def all_reduce(values: torch.Tensor, kind: Any = ReduceOp.SUM) -> None:
             values += 1
 
     monkeypatch.setattr("oncue.hosts.processes.distributed", Group)

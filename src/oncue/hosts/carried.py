@@ -13,7 +13,7 @@ from oncue.core.files import replacing
 
 
 def packed(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parts of a state as "text", which JSON can have, and "tensors" by name, which are copies.
+    """Return parts of a state as "text", which JSON can have, and "tensors" by name, which are copies on the CPU.
 
     Example:
         >>> unpacked(packed({"seen": (1, 2)}))
@@ -22,7 +22,7 @@ def packed(parts: Mapping[str, Any]) -> dict[str, Any]:
     tensors: dict[str, Any] = {}
     text = b"".join(json_of(encode(dict(parts), tensors, "the state of callbacks"))).decode("ascii")
     # They go on being trained while the checkpoint is written.
-    return {"text": text, "tensors": {name: one.detach().clone() for name, one in tensors.items()}}
+    return {"text": text, "tensors": {name: one.detach().to("cpu", copy=True) for name, one in tensors.items()}}
 
 
 def unpacked(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def loop(
     run = HostedRun(callbacks, LOOP)
     host = Host(accelerated.unwrapped(module), optimizers, schedulers)
     held = Held(scheduler, validation, (*keep, *accelerated.keep))
-    state = LoopState(host, optimizers, held, run.callbacks, run.means)
+    state = LoopState(run, host, optimizers, held)
     made = Loop(run, state, epochs, accelerated.place_of, validation)
     run.open(host, made, epochs=epochs, verbose=verbose)
     run.callbacks.run_state = state

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from oncue.callbacks import CallbackList
 from oncue.callbacks.roles import wants
 from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batches
 from oncue.feeding.data_state import DataState
+from oncue.hosts.carried import packed, unpacked
 from oncue.hosts.host import Host, rates_of
-from oncue.hosts.means import Means
+from oncue.hosts.run import HostedRun
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.run_state import latest_state, note_resumed, noted_data
@@ -42,18 +42,15 @@ class LoopState:
     """Captures and restores a loop around a module; `BackupAndRestore` and `TerminateOnNaN` find it as `run_state`.
 
     Args:
+        run: The run, with its callbacks, means and processes.
         host: The module and its optimizers, as callbacks see them.
         optimizers: The torch optimizers.
         held: What else the loop holds.
-        callbacks: The list of the run.
-        means: The means of what the loop logs.
     """
 
-    def __init__(
-        self, host: Host, optimizers: Sequence[Any], held: Held, callbacks: CallbackList, means: Means
-    ) -> None:
-        self._host, self._optimizers, self._held = host, list(optimizers), held
-        self._callbacks, self._means = callbacks, means
+    def __init__(self, run: HostedRun, host: Host, optimizers: Sequence[Any], held: Held) -> None:
+        self._run, self._host, self._optimizers, self._held = run, host, list(optimizers), held
+        self._callbacks, self._means = run.callbacks, run.means
         self._data: DataState | None = None
         self._objects: KeptObjects | None = None
         self._setup: dict[str, Any] | None = None
@@ -90,6 +87,7 @@ class LoopState:
                     for key, one in self._callbacks.roles.stateful.items()
                     if one.state_fields
                 },
+                **({} if self._run.processes.alone else {"processes": self._run.processes.size}),
             }
         return self._setup
 
@@ -107,12 +105,18 @@ class LoopState:
             "optimizer": [one.state_dict() for one in self._optimizers],
             "rates": [rate.used for rate in rates_of(self._host)],
             "callbacks": {key: one.state_dict() for key, one in self._callbacks.roles.stateful.items()},
+            "journal": self._callbacks.journal.state_dict(),
+        }
+        own = {
             "metrics": self._means.state() if inside else None,
             "objects": self._own_objects().state(),
-            "journal": self._callbacks.journal.state_dict(),
             **({"data": None} if self._data is None else self._data.capture((epoch, inside))),
             "random": random_state(),
         }
+        parts.update(own)
+        if not self._run.processes.alone:
+            # These differ from process to process; one of them writes for all.
+            parts["processes"] = self._run.processes.gather(packed(own))
         return TrainingState(
             self.fingerprint(),
             epoch=epoch if inside else epoch + 1,
@@ -129,8 +133,18 @@ class LoopState:
         if roles.resuming:
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode({"weights": self._host.tensors(), "extra": _extra_state(self._host.module)}, {}, "`weights`")
-        self.waiting = latest_state(roles, self._host.tensors())
+        found = latest_state(roles, self._host.tensors())
+        self.waiting = None if found is None else self._own(found)
         return self.waiting
+
+    def _own(self, state: TrainingState) -> TrainingState:
+        """Return a state of several processes with the parts of this one."""
+        parts = state.parts
+        if "processes" not in parts:
+            return state
+        own = unpacked(parts["processes"][self._run.processes.rank])
+        # What an epoch that is begun again leaves out is None.
+        return replace(state, parts={**parts, **{name: one for name, one in own.items() if parts[name] is not None}})
 
     def bind(self, batches: Batches, saved: TrainingState | None) -> None:
         """Take the data of an epoch, and go to the position of a state.
@@ -223,7 +237,7 @@ class LoopState:
         if self.rollback is None:
             return None
         (asked, then), self.rollback = self.rollback, None
-        state = replace(asked, exact=False)
+        state = replace(self._own(asked), exact=False)
         self.restore(state)
         self._host.stop_training = False
         then()

@@ -1,4 +1,4 @@
-"""Processes: the processes that train together, by the process group that a loop's library has made."""
+"""Processes: the processes that train together, by the process group that a loop's library, or the user, has made."""
 
 from __future__ import annotations
 
@@ -9,39 +9,84 @@ import torch
 from torch import distributed
 
 from oncue.core.monitor import as_number
+from oncue.core.ranks import ASKED, Ranks
 
 
-class Processes:
-    """The processes of a run; one alone where `torch.distributed` has no process group.
+class Processes(Ranks):
+    """The processes of a run in a loop of others; one alone where `torch.distributed` has no process group.
+
+    What one of them asks for is known to all at the end of the epoch, where `means` is called: before that, nobody waits for
+    the others.
 
     Args:
         device: Where tensors that are sent must be.
 
-    Attributes:
-        alone: Whether there is one process.
-        is_main: Whether this is the process that writes files.
-
     Example:
         >>> processes = Processes()
-        >>> processes.alone, processes.is_main, processes.means({"loss": 0.5}), processes.any(True)
+        >>> processes.alone, processes.main, processes.means({"loss": 0.5}), processes.agree(True)
         (True, True, {'loss': 0.5}, True)
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        together = distributed.is_available() and distributed.is_initialized()
-        self._device, self._count = device, distributed.get_world_size() if together else 1
-        self.alone = self._count == 1
-        self.is_main = self.alone or distributed.get_rank() == 0
+        super().__init__()
+        if distributed.is_available() and distributed.is_initialized():
+            self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self._device = device
+        self._seen: set[str] = set()
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one process."""
+        return self.size == 1
+
+    def agree(self, flag: bool) -> bool:
+        """Return whether any process says so."""
+        return self.largest(float(bool(flag))) > 0
+
+    def largest(self, number: float) -> float:
+        """Return the largest of all processes' numbers."""
+        if self.alone:
+            return number
+        found = torch.tensor([number], dtype=torch.float64, device=self._device)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        return float(found)
+
+    def broadcast(self, value: Any) -> Any:
+        """Return what the main process says."""
+        sent = [value]
+        if not self.alone:
+            distributed.broadcast_object_list(sent, 0)
+        return sent[0]
+
+    def broadcast_bytes(self, data: bytes) -> bytes:
+        """Return the main process's bytes."""
+        sent: bytes = self.broadcast(data)
+        return sent
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return what all processes say, by rank; with tensors on the CPU."""
+        found = [value] * self.size
+        if not self.alone:
+            distributed.all_gather_object(found, value)
+        return found
+
+    def asked(self, what: str) -> bool:
+        """Return whether any process had asked for something when the epoch ended."""
+        return what in (self._asked if self.alone else self._seen)
+
+    def settled(self, what: str) -> None:
+        """Take note that what was asked for is done."""
+        self._asked.discard(what)
+        self._seen.discard(what)
 
     def means(self, logs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the means of the processes' logs, so that all of them decide the same."""
-        numbers = {name: number for name, value in logs.items() if (number := as_number(value)) is not None}
-        if self.alone or not numbers:
+        """Return the means of the processes' logs, so that all of them decide the same; and learn what any of them asks for."""
+        if self.alone:
             return dict(logs)
-        values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self._device)
-        distributed.all_reduce(values)
-        return {**logs, **dict(zip(numbers, (values / self._count).tolist(), strict=True))}
-
-    def any(self, flag: bool) -> bool:
-        """Return whether a flag is set in any process."""
-        return flag if self.alone else self.means({"flag": float(flag)})["flag"] > 0
+        numbers = {name: number for name, value in logs.items() if (number := as_number(value)) is not None}
+        asked = [float(what in self._asked) for what in ASKED]
+        sums = torch.tensor([*asked, *numbers.values()], dtype=torch.float64, device=self._device)
+        distributed.all_reduce(sums)
+        found = sums.tolist()
+        self._seen |= {what for what, number in zip(ASKED, found, strict=False) if number}
+        return {**logs, **{name: number / self.size for name, number in zip(numbers, found[len(ASKED) :], strict=True)}}

@@ -103,7 +103,8 @@ class HostedRun:
                 for rate in rates_of(model):
                     rate.check_settable(type(callback).__name__)
             self.rates = rates_of(model) if model.scheduled or setting else []
-        if not self.processes.is_main:
+        self.callbacks.group = self.processes
+        if not self.processes.main:
             self.callbacks.leave_out_writers()
         self.callbacks.set_params({"verbose": 0, "steps": None, **params})
         self.callbacks.set_model(model)
@@ -229,7 +230,7 @@ class HostedRun:
             logs.setdefault(rate.key, rate.used)
         logs = self.processes.means(logs)
         self.call("on_epoch_end", self.epoch, dict(logs))
-        self._told_to_stop = self.model.stop_training = self.processes.any(self.model.stop_training)
+        self._told_to_stop = self.model.stop_training = self.processes.agree(self.model.stop_training)
         return logs
 
     @property
@@ -261,7 +262,7 @@ class HostedRun:
             stateful[key].load_state_dict(saved[key])
         other = sorted(set(saved) ^ set(stateful))
         # Other processes than the main one have fewer callbacks.
-        if other and self.processes.is_main:
+        if other and self.processes.main:
             warn(
                 f"The checkpoint was made with other callbacks of oncue than these: {', '.join(other)}. What isn't in both "
                 "begins with nothing."
