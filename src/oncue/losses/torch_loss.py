@@ -105,16 +105,16 @@ class TorchLoss(Loss):
 
     def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
         """Return the loss and what it was divided by; see `Loss.divided`."""
-        value = self(y_true, y_pred, sample_weight)
-        if self.reduction == "sum":
-            return value, "nothing"
+        if self.reduction == "sum" or not isinstance(self.module, _CLASS_LABELS):
+            return self(y_true, y_pred, sample_weight), "nothing" if self.reduction == "sum" else "rows"
         y_pred = as_tensor(y_pred, "y_pred")
         labels = self._target(as_tensor(y_true, "y_true", device=y_pred.device), y_pred)
-        if not isinstance(self.module, _CLASS_LABELS) or labels.is_floating_point():
+        value = self(labels, y_pred, sample_weight)
+        if labels.is_floating_point():
             return value, "rows"
         counted = self._counted(labels, value.dtype)
         # Where no label counts, torch's mean is 0 / 0.
-        return torch.where(counted == 0, (y_pred * 0).sum(), value), counted
+        return torch.where(counted == 0, 0.0, value), counted
 
     def _target(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if isinstance(self.module, _CLASS_LABELS):

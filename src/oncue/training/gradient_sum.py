@@ -36,8 +36,8 @@ class GradientSum:
         views: dict[int, Tensor] = {}
         for number, (dtype, device) in enumerate(kinds):
             mine = [p for p in self._parameters if (p.dtype, p.device) == (dtype, device)]
-            # The numbers that ride along, and how many gradients are missing, follow the gradients of the first type.
-            length = sum(p.numel() for p in mine) + (extra + 1 if number == 0 else 0)
+            # What rides along follows the gradients of the first type: the numbers, the divisor, and how many are missing.
+            length = sum(p.numel() for p in mine) + (extra + 2 if number == 0 else 0)
             flat = torch.zeros(length, dtype=dtype, device=device)
             place = 0
             for parameter in mine:
@@ -49,7 +49,10 @@ class GradientSum:
                 place += parameter.numel()
             self._flats.append(flat)
         self._views = [views[id(p)] for p in self._parameters]
-        self._tail = self._flats[0][-(extra + 1) :] if self._flats else torch.zeros(extra + 1)
+        self._tail = self._flats[0][-(extra + 2) :] if self._flats else torch.zeros(extra + 2)
+        on_host = self._tail.device.type == "cpu" and self._tail.dtype in (torch.float32, torch.float64)
+        # A write through NumPy's view costs a tenth of one through torch.
+        self._written = self._tail.numpy() if on_host else None
 
     def suits(self, parameters: Sequence[Tensor]) -> bool:
         """Return whether it was made for these parameters, as they are."""
@@ -60,35 +63,57 @@ class GradientSum:
         )
 
     @torch.no_grad()
-    def __call__(self, numbers: Sequence[float], scale: float = 1.0) -> list[float]:
-        """Sum the gradients, in place of each `.grad`, and return the sums of the numbers.
+    def __call__(
+        self, numbers: Sequence[float], scale: float = 1.0, divisor: Tensor | None = None
+    ) -> tuple[list[float], float]:
+        """Sum the gradients, in place of each `.grad`.
 
         Args:
             numbers: The numbers of this process that ride along.
             scale: What its gradients are multiplied with before.
+            divisor: This process's part of what the sums are divided by; None for nothing.
+
+        Returns:
+            The sums of the numbers, and of the divisors.
         """
-        present = [(view, p.grad) for view, p in zip(self._views, self._parameters, strict=True) if p.grad is not None]
-        missing = len(self._parameters) - len(present)
+        gradients = [parameter.grad for parameter in self._parameters]
+        missing = gradients.count(None)
+        views, given = self._views, gradients
         if missing:
-            torch._foreach_zero_([v for v, p in zip(self._views, self._parameters, strict=True) if p.grad is None])
-        if present:
-            views, gradients = zip(*present, strict=True)
-            torch._foreach_copy_(list(views), [_dense(gradient) for gradient in gradients])
+            pairs = list(zip(views, gradients, strict=True))
+            torch._foreach_zero_([view for view, gradient in pairs if gradient is None])
+            views = [view for view, gradient in pairs if gradient is not None]
+            given = [gradient for gradient in gradients if gradient is not None]
+        if given:
+            torch._foreach_copy_(views, [_dense(gradient) for gradient in given if gradient is not None])
             if scale != 1.0:
-                torch._foreach_mul_(list(views), scale)
-        self._tail.copy_(torch.tensor([*numbers, float(missing)]))
+                torch._foreach_mul_(views, scale)
+        self._write([*numbers, 0.0, float(missing)], divisor)
         for flat in self._flats:
             self._group.sum_(flat)
         if not self._flats:
             self._group.sum_(self._tail)
-        *sums, lacking = self._group.read(self._tail)
-        have = [p.grad is not None for p in self._parameters]
+        *sums, divided, lacking = self._group.read(self._tail)
+        if divisor is not None and divided:
+            torch._foreach_div_(self._views, divided)
         if lacking:
             # Rare: a layer that some batch doesn't use. All processes know that some gradient is missing somewhere.
-            have = self._group.sum_(torch.tensor(have, dtype=torch.float32)).bool().tolist()
-        for parameter, view, gets in zip(self._parameters, self._views, have, strict=True):
-            parameter.grad = view if gets else None
-        return sums
+            have = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.float32)
+            gets = self._group.sum_(have).bool().tolist()
+            for parameter, view, one in zip(self._parameters, self._views, gets, strict=True):
+                parameter.grad = view if one else None
+        else:
+            for parameter, view in zip(self._parameters, self._views, strict=True):
+                parameter.grad = view
+        return sums, divided
+
+    def _write(self, numbers: list[float], divisor: Tensor | None) -> None:
+        if self._written is not None:
+            self._written[:] = numbers
+        else:
+            self._tail.copy_(torch.tensor(numbers))
+        if divisor is not None:
+            self._tail[-2:-1].copy_(divisor.reshape(1))
 
 
 def _dense(gradient: Tensor) -> Tensor:

@@ -222,16 +222,22 @@ class Parallel:
             return torch.where(total == 0, torch.zeros_like(total), own / total)
         return self.share.fraction if divisor == "rows" else float(self.share.rows > 0)
 
-    def sum_gradients(self, parameters: Sequence[Tensor], scale: float = 1.0) -> None:
+    def sum_gradients(self, parameters: Sequence[Tensor], scale: float = 1.0, divisor: Tensor | None = None) -> float:
         """Sum the gradients of all processes, and learn what any of them asks for.
 
         Args:
             parameters: The parameters, the same on all.
             scale: What this process's gradients are multiplied with before.
+            divisor: This process's part of what the sums are divided by; None for nothing.
+
+        Returns:
+            What they were divided by: 1 for nothing.
         """
         if self._gradients is None or not self._gradients.suits(parameters):
             self._gradients = GradientSum(parameters, len(_EXTRA), self.group)
-        self._answer(self._gradients(self._questions(), scale))
+        sums, divided = self._gradients(self._questions(), scale, divisor)
+        self._answer(sums)
+        return divided or 1.0
 
     def _questions(self) -> list[float]:
         return [float(bool(self._model.stop_training)), *self.group.questions()]
@@ -275,7 +281,11 @@ class Parallel:
         if optimizer is None:
             yield
             return
-        optimizer.sums_gradients = lambda parameters: self.sum_gradients(parameters, self.share.fraction)
+
+        def summed(parameters: Sequence[Tensor]) -> None:
+            self.sum_gradients(parameters, self.share.fraction)
+
+        optimizer.sums_gradients = summed
         try:
             yield
         finally:

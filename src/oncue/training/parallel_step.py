@@ -9,6 +9,7 @@ import torch
 
 from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
+from oncue.losses.reduction import Divisor
 from oncue.optimizers import Optimizer
 from oncue.training.step import detached, measured
 from oncue.training.synchronized_norms import SynchronizedNorms
@@ -42,12 +43,14 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
         _, y, weight = batch
         if zero_grad is not None:
             zero_grad()
-        y_pred, loss, single = shared_loss(plan, parallel, batch)
+        y_pred, loss, single, divisor = shared_loss(plan, parallel, batch, divides_later=update is not None)
         if update is not None:
             # The factor may be set between two steps.
             scaled = scales or optimizer._loss_scale_factor is not None
             (optimizer.scale_loss(loss) if scaled else loss).backward()
-            parallel.sum_gradients(optimizer._parameters)
+            divided = parallel.sum_gradients(optimizer._parameters, divisor=divisor)
+            if divisor is not None:
+                loss = loss.detach() / divided
             update()
         elif training:
             parallel.ask_all()
@@ -126,30 +129,50 @@ def make_parallel_compiled(step: Step, eager: Step, parallel: Parallel) -> Step:
     return compiled
 
 
-def shared_loss(plan: Plan, parallel: Parallel, batch: Batch) -> tuple[Any, torch.Tensor, list[torch.Tensor]]:
-    """Return the outputs for this process's rows, its part of the loss with all penalties, and that of each single loss.
+def shared_loss(
+    plan: Plan, parallel: Parallel, batch: Batch, divides_later: bool = False
+) -> tuple[Any, torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
+    """Return the outputs for this process's rows, and its part of the loss with all penalties.
 
     Args:
         plan: The model's plan.
         parallel: The run.
         batch: This process's rows.
+        divides_later: Whether what a loss is divided by may be summed together with the gradients, instead of before.
+
+    Returns:
+        The outputs; the part of the loss; that of each single loss; and this process's part of what the gradients, and that
+        loss, are to be divided by, or None.
+
+    Raises:
+        ValueError: When there is nothing to compute a loss from.
     """
     x, y, weight = batch
-    fraction = parallel.share.fraction
+    share = parallel.share
     y_pred = plan.forward(x)
     if plan.compute_loss is not None:
-        return y_pred, plan.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight) * fraction, []
+        return y_pred, plan.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight) * share.fraction, [], None
     loss: Any = None
     single: list[torch.Tensor] = []
+    later: list[torch.Tensor] = []
+    # Only where nothing else is in the sum of gradients, which isn't divided by it.
+    alone = divides_later and plan.penalty is None and plan.losses is not None and len(plan.losses.parts) == 1
+
+    def part_of(divisor: Divisor) -> float | torch.Tensor:
+        if not alone or not isinstance(divisor, torch.Tensor):
+            return parallel.part_of(divisor)
+        later.append(divisor.detach() * (float(share.rows > 0) / share.total))
+        return later[0]
+
     if plan.losses is not None:
-        loss, single = plan.losses.shared(y, y_pred, weight, parallel.part_of)
+        loss, single = plan.losses.shared(y, y_pred, weight, part_of)
     if plan.penalty is not None:
         # Of weights it is the same everywhere, of activities a mean over the rows: either way the parts add up.
-        penalty = plan.penalty() * fraction
+        penalty = plan.penalty() * share.fraction
         loss = penalty if loss is None else loss + penalty
     if loss is None:
         raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
-    return y_pred, loss, single
+    return y_pred, loss, single, later[0] if later else None
 
 
 def _around(step: Step, parallel: Parallel, training: bool) -> Step:

@@ -1,0 +1,244 @@
+"""Times steps of several processes that train together, beside a loop around torch's DistributedDataParallel.
+
+    python benchmarks/processes.py               two processes, gloo; both loops by turns in one run, in processor time
+    python benchmarks/processes.py --simulate    messages per step and epoch, and time of the host, for up to 1000 processes
+
+The loop by hand keeps the same sums: of the loss, and of how many labels are right. Each epoch of `fit` is followed by one of
+that loop; its time has the sums at its end in it, but neither the beginning of `fit` nor its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tables import heading
+from torch.nn.parallel import DistributedDataParallel
+
+import oncue
+from oncue.core.process import process
+from oncue.core.ranks import Ranks
+
+SIZES = {"MLP 32": (32, 64, 1), "MLP 1.2 M weights": (128, 1024, 2)}
+"""The rows of a batch, the width of a layer, and the number of hidden layers."""
+STEPS = 100
+
+
+def network(width: int, layers: int) -> torch.nn.Sequential:
+    """Return a network for 32 features and 10 classes."""
+    torch.manual_seed(0)
+    parts: list[torch.nn.Module] = [torch.nn.Linear(32, width), torch.nn.ReLU()]
+    for _ in range(layers - 1):
+        parts += [torch.nn.Linear(width, width), torch.nn.ReLU()]
+    return torch.nn.Sequential(*parts, torch.nn.Linear(width, 10))
+
+
+class ByTurns(oncue.callbacks.Callback):
+    """Times each epoch of `fit`, and one of a loop by hand after it."""
+
+    def __init__(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, rows: int) -> None:
+        super().__init__()
+        self._module = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        self._optimizer = torch.optim.Adam(module.parameters(), fused=True)
+        self._x, self._y, self._rows = x, y, rows
+        self.ratios: list[float] = []
+        self.micros: list[float] = []
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin an epoch of `fit`."""
+        dist.barrier()
+        self._began = time.process_time()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take its time, and that of the loop by hand."""
+        mine = time.process_time() - self._began
+        dist.barrier()
+        began = time.process_time()
+        self._by_hand()
+        other = time.process_time() - began
+        self.ratios.append(mine / other)
+        self.micros.append(other / STEPS * 1e6)
+
+    def _by_hand(self) -> None:
+        rank, size = dist.get_rank(), dist.get_world_size()
+        own = self._rows // size
+        sums = torch.zeros(2, dtype=torch.float64)
+        for step in range(STEPS):
+            low = step * self._rows + rank * own
+            x, y = self._x[low : low + own], self._y[low : low + own]
+            self._optimizer.zero_grad()
+            outputs = self._module(x)
+            loss = torch.nn.functional.cross_entropy(outputs, y)
+            loss.backward()
+            self._optimizer.step()
+            with torch.no_grad():
+                sums[0] += loss * own
+                sums[1] += (outputs.argmax(-1) == y).sum()
+        dist.all_reduce(sums)
+        sums.tolist()
+
+
+def worker(rounds: int) -> None:
+    """Time both in this process, one of several; the main process prints a row for each network."""
+    oncue.distribution.initialize()
+    for name, (rows, width, layers) in SIZES.items():
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(rows * STEPS, 32)).astype("float32")
+        y = rng.integers(0, 10, size=rows * STEPS)
+        model = oncue.Model(network(width, layers))
+        model.compile(oncue.optimizers.Adam(0.001), torch.nn.CrossEntropyLoss(), metrics=["accuracy"])
+        by_turns = ByTurns(network(width, layers), torch.from_numpy(x), torch.from_numpy(y), rows)
+        model.fit(x, y, batch_size=rows, epochs=rounds + 1, shuffle=False, verbose=0, callbacks=[by_turns])
+        if by_turns.ranks.main:
+            ratios, micros = by_turns.ratios[1:], by_turns.micros[1:]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            print(f"| {name} | {statistics.median(micros):.0f} | {middle:.2f} ({low:.2f} to {high:.2f}) |", flush=True)
+
+
+class Simulated(Ranks):
+    """Stands for a group of any size, answers itself at once, and counts what it is asked."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.messages = size, 0
+        self.failures, self.reason = self, None
+
+    def running(self, place: Any) -> Any:
+        """Enclose a run."""
+        return nullcontext()
+
+    def joined_again(self) -> Simulated:
+        """Return itself."""
+        return self
+
+    def together(self, what: str) -> None:
+        """Agree on what comes next."""
+
+    def questions(self) -> list[float]:
+        """Return what is asked: nothing."""
+        return [0.0] * 4
+
+    def answer(self, sums: Any) -> None:
+        """Take the answers."""
+
+    def sum_(self, tensor: torch.Tensor, what: str = "") -> torch.Tensor:
+        """Count a message."""
+        self.messages += 1
+        return tensor
+
+    def read(self, tensor: torch.Tensor, what: str = "") -> list[float]:
+        """Return the numbers of a tensor."""
+        found: list[float] = tensor.tolist()
+        return found
+
+    def sum_numbers(self, numbers: Any, what: str = "") -> list[float]:
+        """Count a message."""
+        self.messages += 1
+        return list(numbers)
+
+    def broadcast_(self, tensors: Any, what: str = "") -> None:
+        """Count messages."""
+        self.messages += len(list(tensors))
+
+    def gather(self, tensor: torch.Tensor, what: str = "") -> list[torch.Tensor]:
+        """Count a message, and answer for all."""
+        self.messages += 1
+        return [tensor] * self.size
+
+    def gather_texts(self, text: str, what: str = "", checked: bool = True) -> list[str]:
+        """Count a message, and answer for all."""
+        self.messages += 1
+        return [text] * self.size
+
+
+class Counts(oncue.callbacks.Callback):
+    """Counts messages, and takes the time of steps."""
+
+    def __init__(self, group: Simulated) -> None:
+        super().__init__()
+        self._group = group
+        self.steps: list[int] = []
+        self.seconds: list[float] = []
+        self.epochs: list[int] = []
+        self._at = self._epoch = 0
+        self._time = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin to count."""
+        self._epoch = self._group.messages
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin to count."""
+        self._at, self._time = self._group.messages, time.process_time()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take note."""
+        self.seconds.append(time.process_time() - self._time)
+        self.steps.append(self._group.messages - self._at)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take note."""
+        self.epochs.append(self._group.messages - self._epoch - sum(self.steps[-STEPS:]))
+
+
+def simulate() -> None:
+    """Print messages and times of the main process of groups of several sizes, each with 16 rows a batch."""
+    print("| Processes | messages per step | other messages per epoch | host, us per step |\n|---|---|---|---|")
+    for size in (2, 10, 100, 1000):
+        group = Simulated(size)
+        process.group = group
+        rng = np.random.default_rng(0)
+        rows = 16 * size
+        x = np.broadcast_to(rng.normal(size=(1, 32)).astype("float32"), (rows * STEPS, 32))
+        y = np.zeros(rows * STEPS, dtype="int64")
+        model = oncue.Model(network(64, 1))
+        model.compile(oncue.optimizers.Adam(0.001), torch.nn.CrossEntropyLoss(), metrics=["accuracy"])
+        counts = Counts(group)
+        model.fit(x, y, batch_size=rows, epochs=4, shuffle=False, verbose=0, callbacks=[counts])
+        micros = statistics.median(counts.seconds[STEPS:]) * 1e6
+        print(f"| {size} | {max(counts.steps)} | {max(counts.epochs)} | {micros:.0f} |", flush=True)
+
+
+def main() -> None:
+    """Read the command line, and start the processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=2, help="how many")
+    parser.add_argument("--rounds", type=int, default=15, help="epochs of each loop")
+    parser.add_argument("--simulate", action="store_true", help="count messages instead")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if "RANK" in os.environ:
+        worker(options.rounds)
+        return
+    print(heading([], "cpu"), "\n", flush=True)
+    if options.simulate:
+        simulate()
+        return
+    print("| Step, gloo | DistributedDataParallel by hand, us of processor time | oncue |\n|---|---|---|", flush=True)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    places = {"WORLD_SIZE": str(options.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--rounds", str(options.rounds)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **places, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(options.processes)
+    ]
+    sys.exit(max(one.wait() for one in started))
+
+
+if __name__ == "__main__":
+    main()
