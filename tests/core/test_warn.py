@@ -41,12 +41,15 @@ from oncue.callbacks import (
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.store import Store
 from oncue.core.needs import Lacks
+from oncue.core.ranks import Ranks
 from oncue.core.warn import kept, warn
 from oncue.datasets import mnist
+from oncue.feeding.arrays import ArrayBatches
 from oncue.hosts.run import HostedRun
 from oncue.legacy import warning as legacy_warning
 from oncue.legacy.modules import MODULES
 from oncue.optimizers import SGD, Adamax
+from oncue.training.parallel import Parallel
 
 SOURCE = Path(oncue.__file__).parent
 X = normal(8, 3)
@@ -159,6 +162,19 @@ def a_large_array_that_building_changes(folder: Path, patch: pytest.MonkeyPatch)
     made = oncue.Model(Counts())
     made.compile("sgd", "mse")
     made.fit(X, Y, verbose=0)
+
+
+@case
+def batches_with_fewer_rows_than_processes(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Three(Ranks):
+        size = 3
+
+        def gather_texts(self, text: str, what: str) -> list[str]:
+            return [text] * 3
+
+    group: Any = Three()
+    run = Parallel(dense(), group)
+    run.agree_on_run("fit", run.batches(ArrayBatches(X, Y, batch_size=2, device="cpu")))
 
 
 @case

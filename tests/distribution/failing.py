@@ -25,7 +25,7 @@ from processes import free_port, variables
 import oncue as keras
 from oncue import layers
 
-TIMEOUT = 3.0
+TIMEOUT = 4.0
 """Seconds after which a process that hangs is given up."""
 FAULTS = ("raise", "interrupt", "full", "leave", "kill", "stop", "sleep")
 HANGS = ("stop", "sleep")
@@ -54,14 +54,14 @@ Y = X.sum(1, keepdims=True)
 class Fault:
     """What goes wrong on one process, once."""
 
-    def __init__(self, kind: str, place: str, folder: Path) -> None:
-        self.kind, self.place, self.folder = kind, place, folder
+    def __init__(self, kind: str, place: str, folder: Path, mine: bool) -> None:
+        self.kind, self.place, self.folder, self.mine = kind, place, folder, mine
 
     def at(self, place: str) -> None:
-        """Let it go wrong, if this is the place."""
-        if place != self.place:
+        """Let it go wrong, if this is the place and the process."""
+        if place != self.place or not self.mine:
             return
-        self.place = ""
+        self.mine = False
         (self.folder / "fault").write_text(str(time.time()))
         if self.kind == "raise":
             raise ValueError("this is the fault")
@@ -132,11 +132,15 @@ class Model(keras.Sequential):
 
 
 class Metric(keras.metrics.MeanAbsoluteError):
-    """Goes wrong when it is updated."""
+    """Goes wrong when it is updated in a step."""
+
+    updates = 0
 
     def update_state(self, *arguments: Any, **options: Any) -> None:
         super().update_state(*arguments, **options)
-        self.fault.at("metric")
+        self.updates += 1
+        if self.updates == 6:
+            self.fault.at("metric")
 
 
 def batches(fault: Fault, place: str) -> Iterator[Any]:
@@ -150,7 +154,7 @@ def batches(fault: Fault, place: str) -> Iterator[Any]:
 
 def train(fault: Fault, folder: Path) -> Told:
     """Do what a script does; the callback says afterwards how it went."""
-    keras.distribution.initialize(timeout=TIMEOUT)
+    keras.distribution.initialize(timeout=TIMEOUT if fault.kind in HANGS else 60.0)
     fault.at("start")
     keras.utils.set_random_seed(0)
     # Only where its own step or metric is to fail, because the rest is quicker and more usual.
@@ -193,7 +197,7 @@ def run(case: str, rank: int, folder: Path) -> NoReturn:
     kind, place, failing = case.split()
     found: dict[str, Any] = {"error": "", "text": ""}
     try:
-        train(Fault(kind, place if rank == int(failing) else "", folder), folder)
+        train(Fault(kind, place, folder, rank == int(failing)), folder)
     except BaseException as error:
         found = {"error": type(error).__name__, "text": str(error)}
         sys.last_value = error  # type: ignore[assignment]  # the interpreter does so, at the end of a script

@@ -208,6 +208,8 @@ def joined() -> Group | None:
     """Return the group of the processes that were started together, after meeting them; None for one alone."""
     if process.group is None and is_launched(os.environ):
         process.group = Group.join(None if dist.is_initialized() else place_of(os.environ))
+    elif process.group is not None:
+        process.group.failures.look()
     if process.group is not None and process.group.failures.reason is not None:
         # The script has caught the error, as one that tries a smaller batch size does; so have the others, if they come.
         process.group = process.group.joined_again()

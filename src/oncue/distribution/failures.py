@@ -160,7 +160,7 @@ class Failures:
     @property
     def is_final(self) -> bool:
         """Whether the processes can't meet again: one is gone, or this one is still in the run that has ended."""
-        return bool(self._silent or self._lost is not None or self._runs)
+        return bool(self._silent or self._lost is not None or self._runs or self._store.add("left", 0))
 
     def ended(self) -> RuntimeError:
         """Return the error that says why the run of all processes has ended."""
@@ -184,6 +184,22 @@ class Failures:
                 self._tell(str(error), diverged=True)
             else:
                 self._tell(f"{self._named(place)}: {text}{line and f' ({line})'}")
+
+    def diverged(self, text: str) -> RuntimeError:
+        """Return the error of processes that differ, which all of them have found out at the same place.
+
+        Args:
+            text: What differs.
+        """
+        self._tell(text, diverged=True)
+        return self.ended()
+
+    def look(self) -> None:
+        """Learn now whether another process has failed."""
+        try:
+            self._take(self._store.get("reason"))
+        except RuntimeError:
+            self._lost = time.monotonic()
 
     @contextmanager
     def running(self, place: Callable[[], tuple[str, bool]]) -> Iterator[None]:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from oncue.core.ranks import ASKED, Ranks
-from oncue.distribution.failures import ALL_MUST_COME, Failures, RanksDiverged
+from oncue.distribution.failures import ALL_MUST_COME, Failures
 from oncue.distribution.launched import Place
 from oncue.distribution.meeting import Meeting, common_store
 
@@ -106,7 +106,10 @@ class Group(Ranks):
             )
         atexit.unregister(self.leave)
         self._let_go()
-        return Group.join(self._place, failures.timeout, self._number + 1)
+        try:
+            return Group.join(self._place, failures.timeout, self._number + 1)
+        except TimeoutError as error:
+            raise failures.ended() from error
 
     def leave(self) -> None:
         """Leave the others at the end of the process."""
@@ -173,6 +176,14 @@ class Group(Ranks):
         """
         self.sum_numbers([], what)
 
+    def diverged(self, text: str) -> RuntimeError:
+        """Return the error of processes that differ, which all of them have found out at the same place.
+
+        Args:
+            text: What differs.
+        """
+        return self.failures.diverged(text)
+
     def sum_(self, tensor: Tensor, what: str = "a step") -> Tensor:
         """Sum a tensor over the processes in place, and return it; equal everywhere to the last bit.
 
@@ -191,20 +202,25 @@ class Group(Ranks):
         Raises:
             RanksDiverged: When another process sums something else.
         """
+        return self._summed(numbers, what, "")
+
+    def _summed(self, numbers: Sequence[float], what: str, form: str) -> list[float]:
         # Of what all do, a number travels along, and its square: where all are equal, so are the mean of the squares and the
         # square of the mean. Messages of different lengths would end the process.
-        tag = float(zlib.crc32(f"{what} {len(numbers)}".encode()) % _TAGS)
+        tag = float(zlib.crc32(f"{what} {len(numbers)} {form}".encode()) % _TAGS)
         sent = torch.tensor([tag, tag * tag, *numbers, *[0.0] * (_ROOM - len(numbers))], dtype=torch.float64)
         self.failures.run(lambda: dist.all_reduce(sent, group=self._controls, async_op=True), what)
         total, squares, *sums = sent.tolist()
         if squares * self.size != total * total:
-            self._differ(what)
+            self._differ(what, form)
         return sums[: len(numbers)]
 
-    def _differ(self, what: str) -> None:
+    def _differ(self, what: str, form: str) -> None:
         found = self.gather_texts(what, checked=False)
+        if len(set(found)) == 1:
+            found = self.gather_texts(f"{what} with {form}", checked=False)
         other = next(rank for rank, one in enumerate(found) if one != found[0])
-        raise RanksDiverged(
+        raise self.diverged(
             f"The processes of this run don't do the same: process 0 has come to {found[0]}, process "
             f"{other} to {found[other]}. {ALL_MUST_COME}"
         )
@@ -212,7 +228,7 @@ class Group(Ranks):
     def broadcast_(self, tensors: Iterable[Tensor], what: str = "tensors") -> None:
         """Give the main process's values to the tensors of all, in place."""
         listed = [tensor for tensor in tensors if tensor.numel()]
-        self.together(f"{what}: {[(str(one.dtype), list(one.shape)) for one in listed]}")
+        self._summed([], what, f"{[(str(one.dtype), list(one.shape)) for one in listed]}")
         for tensor in listed:
             # Bytes, because not every type of numbers travels on every device.
             sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
@@ -231,7 +247,7 @@ class Group(Ranks):
 
     def gather(self, tensor: Tensor, what: str = "tensors") -> list[Tensor]:
         """Return the tensors of all processes, by rank; they must have one shape."""
-        self.together(f"{what}: {tensor.dtype} {list(tensor.shape)}")
+        self._summed([], what, f"{tensor.dtype} {list(tensor.shape)}")
         return self._gather(tensor, what)
 
     def _gather(self, tensor: Tensor, what: str) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -30,11 +31,14 @@ class Meeting:
         environment = os.environ
         # torchrun may keep the store itself: those that it starts again must not meet those that failed.
         self.serves = place.rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-        prefix = f"oncue {environment.get('TORCHELASTIC_RESTART_COUNT', '0')} {number}"
+        attempt = f"oncue {environment.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        prefix = f"{attempt} {number}"
         self.for_group = PrefixStore(prefix, self._store(self.serves))
         # Whoever waits in one store keeps it from others, so there are two.
         self.for_failures = PrefixStore(prefix, self._store(False))
-        self._register()
+        self._register(
+            None if number == 0 else PrefixStore(f"{attempt} {number - 1}", self.for_failures.underlying_store)
+        )
 
     def _store(self, serves: bool) -> TCPStore:
         place = self._place
@@ -59,7 +63,7 @@ class Meeting:
                 f"{_first_line(error)}"
             ) from error
 
-    def _register(self) -> None:
+    def _register(self, before: Store | None) -> None:
         place, store = self._place, self.for_failures
         first = store.compare_set("size", "", str(place.size)).decode()
         if first != str(place.size):
@@ -74,17 +78,27 @@ class Meeting:
             )
         if store.add("came", 1) == place.size:
             store.set("all came", "")
+        deadline = time.monotonic() + self._patience.total_seconds()
         try:
-            store.wait(["all came"], self._patience)
-        except dist.DistStoreError as error:
-            missing = [str(rank) for rank in range(place.size) if store.add(f"came {rank}", 0) == 0]
-            named = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            raise TimeoutError(
-                f"Of the {place.size} processes of this run, these haven't come within {self._patience.total_seconds():g} s: "
-                f"{named}. Look into their output, or wait longer with `keras.distribution.initialize(timeout=...)`."
-            ) from error
+            # `wait` of the store would write to the output how long it has waited.
+            while not store.check(["all came"]):
+                # Who has left since they met last won't come again.
+                left = before is not None and before.add("left", 0) > 0
+                if left or time.monotonic() > deadline:
+                    raise TimeoutError(self._missing("before their scripts ended" if left else ""))
+                time.sleep(min(0.05 + place.size / 500, 1.0))
         except RuntimeError as error:
             raise RuntimeError("Process 0, where the processes meet, ended while others were still coming.") from error
+
+    def _missing(self, when: str) -> str:
+        place, store = self._place, self.for_failures
+        missing = [str(rank) for rank in range(place.size) if store.add(f"came {rank}", 0) == 0]
+        named = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        when = when or f"within {self._patience.total_seconds():g} s"
+        return (
+            f"Of the {place.size} processes of this run, these haven't come {when}: {named}. Look into their output, or wait "
+            "longer with `keras.distribution.initialize(timeout=...)`."
+        )
 
 
 def common_store(timeout: float) -> Store:

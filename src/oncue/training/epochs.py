@@ -131,7 +131,7 @@ def train_epochs(
             run_state.keep()
             epoch += 1
             if parallel is not None:
-                parallel.ask_all()
+                parallel.end_epoch(callbacks.journal)
             if model.stop_training or callbacks.paused is not None:
                 break
         finalize = getattr(model.optimizer, "finalize_variable_values", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from oncue.checkpoints.encoding import decode, encode, json_of
@@ -18,6 +20,7 @@ from oncue.core.builtin import is_builtin
 from oncue.core.console import silenced
 from oncue.core.process import process
 from oncue.core.ranks import ASKED
+from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.row_share import RowShare, SharedBatches, rows_of
 from oncue.losses.reduction import Divisor
@@ -30,6 +33,7 @@ from oncue.training.gradient_sum import GradientSum
 
 if TYPE_CHECKING:
     from oncue.callbacks import CallbackList
+    from oncue.core.journal import Journal
     from oncue.distribution.group import Group
     from oncue.optimizers import Optimizer
     from oncue.training.trainer import Trainer
@@ -98,25 +102,24 @@ class Parallel:
 
     # Before the first step ---------------------------------------------------------------------------------------------
 
-    def _agree(self, fields: dict[str, Any], what: str) -> None:
-        """Refuse a run whose processes were given different things, by name, as JSON can have them."""
-        from oncue.distribution import RanksDiverged
-
+    def _agree(self, fields: dict[str, Any], what: str, verb: str = "were given") -> None:
+        """Refuse a run whose processes have different things, by name, as JSON can have them."""
         found = [json.loads(text) for text in self.group.gather_texts(json.dumps(fields, default=str), what)]
         for name in fields:
             for part, values in _parts([one.get(name) for one in found]):
                 other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
                 if other is not None:
-                    raise RanksDiverged(
-                        f"The processes of this run were given different {name.replace('_', ' ')}: of {part or name} process 0 "
-                        f"has {_brief(values[0])}, process {other} {_brief(values[other])}. {_ADVICE.get(name, _ADVICE[''])}"
+                    raise self.group.diverged(
+                        f"The processes of this run {verb} different {name.replace('_', ' ')}: of {part or name} process 0 "
+                        f"has {_brief(values[0])}, process {other} {_brief(values[other])}. "
+                        f"{_ADVICE.get(name if verb == 'were given' else 'drift', _ADVICE[''])}"
                     )
 
     def same_random_state(self) -> None:
         """Let all processes draw the same random numbers from here on: the order of samples, first weights."""
         states = random_state(cuda=False)
         sent = [states["torch"], *(torch.tensor(states[name][1].tolist()) for name in ("numpy", "python"))]
-        self.group.broadcast_(sent)
+        self.group.broadcast_(sent, "the start of `fit`")
         rest = self.group.broadcast(
             {"numpy": [states["numpy"][0], *states["numpy"][2:]], "python": [states["python"][0], states["python"][2]]}
         )
@@ -141,14 +144,29 @@ class Parallel:
 
         Raises:
             RanksDiverged: With the name of what differs.
+            ValueError: When the model distributes itself.
         """
+        wrapped = _wrapped(self._model)
+        if wrapped is not None:
+            name, kind = wrapped
+            raise ValueError(
+                f"{f'`{name}` of the model' if name else 'The model'} is already in {kind}, which sums gradients itself: they "
+                "would be summed twice. Give the module without it, `module` of DistributedDataParallel: `fit` distributes it."
+            )
+        for name, one in (("batch_size", batches), ("validation_batch_size", validation)):
+            size = None if one is None or isinstance(one, OwnBatches) else one.batch_size
+            if size is not None and size < self.group.size and self.group.main:
+                warn(
+                    f"`{name}` is {size} for {self.group.size} processes, so that in each batch {self.group.size - size} of "
+                    "them compute nothing. It counts the rows of all processes together: make it larger, or start fewer."
+                )
         fields: dict[str, Any] = {"calls": method, **more}
         for name, one in (("data", batches), ("validation_data", validation)):
             if one is None or isinstance(one, OwnBatches):
                 fields[name] = None if one is None else "its own"
             else:
-                fields[name] = {"batches": one.num_batches, "rows of a batch": one.batch_size, **one.contents()}
-        self._agree(fields, "the beginning of a run")
+                fields[name] = {"rows of a batch": one.batch_size, "batches": one.num_batches, **one.contents()}
+        self._agree(fields, f"the start of `{method}`")
 
     def same_model(self) -> None:
         """Give the main process's weights and statistics to the models of all, and refuse models that differ otherwise.
@@ -193,6 +211,43 @@ class Parallel:
         """Take note of the epoch, from which noise is drawn."""
         self._epoch, self._stops, self.group.ending = epoch, False, False
 
+    def end_epoch(self, journal: Journal) -> None:
+        """Learn what any process asks for, and make sure that all have come to the same.
+
+        Args:
+            journal: What has been decided.
+
+        Raises:
+            RanksDiverged: When they haven't; with the name of what differs.
+        """
+        marks = [_mark(value) for value in self._fingerprint(journal).values()]
+        # Where all marks are equal, the mean of their squares is the square of their mean.
+        sums = self.group.sum_numbers(
+            [*self._questions(), *marks, *(mark * mark for mark in marks)], "the end of an epoch"
+        )
+        self._answer(sums[: -2 * len(marks)])
+        totals, squares = sums[-2 * len(marks) : -len(marks)], sums[-len(marks) :]
+        if any(square * self.group.size != total * total for total, square in zip(totals, squares, strict=True)):
+            verb = f"came in epoch {(self._epoch or 0) + 1} to"
+            self._agree(self._fingerprint(journal), "the comparison after an epoch", verb)
+
+    def _fingerprint(self, journal: Journal) -> dict[str, Any]:
+        model, optimizer = self._model, self._model.optimizer
+        named = [*model.named_parameters(), *model.named_buffers()]
+        sums = [_bits(tensor.detach()).sum(dtype=torch.int64) for _, tensor in named]
+        values = torch.stack([one.to(sums[0].device) for one in sums]).tolist() if sums else []
+        decisions = [
+            f"{entry.callback}: {entry.kind} in epoch {entry.epoch}, batch {entry.batch}"
+            # What is best or saved is known where it is written.
+            for entry in journal.of("stop", "learning_rate")
+        ]
+        return {
+            "iterations": None if optimizer is None else int(optimizer.iterations),
+            "learning_rate": None if optimizer is None else float(optimizer.learning_rate),
+            "weights": {name: f"checksum {value}" for (name, _), value in zip(named, values, strict=True)},
+            "decisions": decisions,
+        }
+
     # A step --------------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -203,7 +258,7 @@ class Parallel:
         else draws the same numbers on all processes.
         """
         kept = torch.get_rng_state()
-        seed = zlib.crc32(f"{torch.initial_seed()} {self._epoch} {self.share.index} {self.share.rank}".encode())
+        seed = zlib.crc32(f"{torch.initial_seed()} {self._epoch or 0} {self.share.index} {self.share.rank}".encode())
         torch.default_generator.manual_seed(seed)
         try:
             yield
@@ -418,8 +473,6 @@ class OwnBatches(SharedBatches):
         self._group = group
 
     def _shared(self, one_pass: Iterator[Batch], start: int) -> Iterator[Batch]:
-        from oncue.distribution import RanksDiverged
-
         share, index = self.share, start
         reading = share.reading(one_pass)
         while True:
@@ -428,10 +481,9 @@ class OwnBatches(SharedBatches):
             total, having = self._group.sum_numbers([rows, batch is not None], "a batch of its own")
             if 0 < having < share.size:
                 whose = "this" if batch is None else "another"
-                raise RanksDiverged(
+                raise self._group.diverged(
                     f"After {index} batches {whose} process has none left: batches that each process brings itself must be "
-                    "equally many. Use a DistributedSampler, or "
-                    "`steps_per_epoch`."
+                    "equally many. Use a DistributedSampler, or `steps_per_epoch`."
                 )
             if batch is None:
                 return
@@ -445,7 +497,13 @@ class OwnBatches(SharedBatches):
         return batch
 
 
+_MARKS = 1 << 20
+"""Below which marks are, so that sums of their squares are exact."""
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ADVICE = {
+    "drift": "Something was done on some of them only: look for code that depends on the process, the time, the order of files "
+    "or random numbers of its own, such as a callback that changes the model `if self.ranks.main`, or a module that "
+    "keeps statistics of the rows that it sees.",
     "": "Start the same script, with the same arguments, on all processes.",
     "data": "Let all processes make or read the same data: call `keras.utils.set_random_seed(0)` before data are drawn, or "
     "choose `keras.distribution.DataParallel(auto_shard_dataset=False)` where each process is to bring its own.",
@@ -466,6 +524,29 @@ def _parts(values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
         yield from ((name, [value[name] for value in values]) for name in names)
     else:
         yield "", values
+
+
+def _mark(value: Any) -> float:
+    return float(zlib.crc32(json.dumps(value).encode()) % _MARKS)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return a tensor's bits as integers."""
+    plain = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return plain.contiguous().view(_INTEGERS[plain.element_size()])
+
+
+def _wrapped(model: torch.nn.Module) -> tuple[str, str] | None:
+    """Return the name and the class of a part that distributes itself; None without one."""
+    # Who has never imported it has none; the import takes seconds.
+    sharded = sys.modules.get("torch.distributed.fsdp")
+    kinds: tuple[type[torch.nn.Module], ...] = (DistributedDataParallel,)
+    if sharded is not None:
+        kinds += (sharded.FullyShardedDataParallel, sharded.FSDPModule)
+    for name, module in model.named_modules():
+        if isinstance(module, kinds):
+            return name, next(kind.__name__ for kind in kinds if isinstance(module, kind))
+    return None
 
 
 def _brief(value: Any) -> str:
