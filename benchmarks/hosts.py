@@ -189,7 +189,7 @@ def in_transformers(steps: int, inside: Inside | None, folder: str) -> None:
     rows: Any = [{"x": x, "labels": y} for x, y in zip(*data(steps), strict=True)]
     adapter = None if inside is None else hosts.Transformers(*callbacks(folder))
     if inside is not None:
-        inside.watch(adapter, "on_step_begin", "on_pre_optimizer_step", "on_step_end", "on_log")
+        inside.watch(adapter, "on_step_begin", "on_step_end", "on_log")
     arguments = transformers.TrainingArguments(
         folder, num_train_epochs=1, per_device_train_batch_size=BATCH, report_to=[], disable_tqdm=True, use_cpu=True
     )
@@ -200,11 +200,77 @@ def in_transformers(steps: int, inside: Inside | None, folder: str) -> None:
     trainer.train()
 
 
+def in_fabric(steps: int, inside: Inside | None, folder: str) -> None:
+    from lightning.fabric import Fabric
+
+    class Prepares(Fabric):  # type: ignore[misc]
+        def prepare(self, net: Any, optimizer: Any, loader: Any) -> Any:
+            return *self.setup(net, optimizer), self.setup_dataloaders(loader)
+
+    in_loop(steps, inside, folder, Prepares(accelerator="cpu", devices=1))
+
+
+def in_ignite(steps: int, inside: Inside | None, folder: str) -> None:
+    from ignite.engine import Engine
+
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters())
+
+    def step(engine: Any, batch: Any) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(net(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    trainer = Engine(step)
+    if inside is not None:
+        adapter = hosts.Ignite(*callbacks(folder))
+        inside.watch(adapter._run, "begin_batch", "step", "end_batch")
+        adapter.attach(trainer, net, optimizer)
+    trainer.run(DataLoader(TensorDataset(*data(steps)), batch_size=BATCH))
+
+
+def in_skorch(steps: int, inside: Inside | None, folder: str) -> None:
+    from skorch import NeuralNet
+
+    adapter = None if inside is None else hosts.Skorch(*callbacks(folder))
+    if inside is not None:
+        inside.watch(adapter, "on_batch_begin", "on_batch_end")
+    net = NeuralNet(
+        network(),
+        torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        max_epochs=1,
+        batch_size=BATCH,
+        train_split=None,
+        verbose=0,
+        callbacks=[] if adapter is None else [adapter],
+    )
+    net.fit(*data(steps))
+
+
+def in_poutyne(steps: int, inside: Inside | None, folder: str) -> None:
+    import poutyne
+
+    adapter = None if inside is None else hosts.Poutyne(*callbacks(folder))
+    if inside is not None:
+        inside.watch(adapter, "on_train_batch_begin", "on_train_batch_end")
+    net = network()
+    model = poutyne.Model(net, torch.optim.Adam(net.parameters()), "cross_entropy")
+    loader = DataLoader(TensorDataset(*data(steps)), batch_size=BATCH)
+    model.fit_generator(loader, epochs=1, verbose=False, callbacks=[] if adapter is None else [adapter])
+
+
 LOOPS: dict[str, tuple[str, Callable[[int, Inside | None, str], None]]] = {
     "a loop of one's own": ("torch", in_loop),
     "Accelerate": ("accelerate", in_accelerate),
+    "Fabric": ("lightning", in_fabric),
     "Keras on torch": ("keras", in_keras),
+    "Ignite": ("ignite", in_ignite),
     "Lightning": ("lightning", in_lightning),
+    "Poutyne": ("poutyne", in_poutyne),
+    "skorch": ("skorch", in_skorch),
     "transformers": ("transformers", in_transformers),
 }
 
@@ -221,14 +287,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=400, help="steps of a run")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each kind")
+    parser.add_argument("--loop", action="append", help="one of the loops, by its name in the table; all by default")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(
         "| loop | step without oncue's callbacks | with them | inside the adapter | reads in a step |\n|---|---|---|---|---|"
     )
     for name, (library, run) in LOOPS.items():
-        if find_spec(library) is None:
-            print(f"| {name} | not installed | | | |")
+        if find_spec(library) is None or (options.loop and name not in options.loop):
             continue
         counting = Inside(counts=True)
         # It warms up, too.

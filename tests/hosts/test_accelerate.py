@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import cpu_only
 from oncue import hosts
-from oncue.callbacks import BackupAndRestore, ModelCheckpoint
+from oncue.callbacks import BackupAndRestore, EarlyStopping, ModelCheckpoint
 
 pytestmark = [
     cpu_only("other libraries' loops, on the CPU"),
@@ -82,6 +82,45 @@ def test_it_continues_to_the_bit(library: str, tmp_path: Path) -> None:
 
     # The names are those of the bare module.
     assert sorted(load_file(tmp_path / "cut" / "m.safetensors")) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+
+
+def test_its_own_checkpoint_has_the_state_of_the_callbacks(tmp_path: Path) -> None:
+    def train(library: str, resume: bool, cut: int | None = None) -> Any:
+        bare = network()
+        loader = DataLoader(TensorDataset(X, Y), batch_size=8)
+        accelerator, module, optimizer, loader = prepared(
+            library, bare, torch.optim.Adam(bare.parameters(), lr=0.05), loader
+        )
+        folder = str(tmp_path / library)
+        callbacks = [EarlyStopping("loss", patience=1, min_delta=0.05, restore_best_weights=True)]
+        with hosts.loop(module, optimizer, callbacks, epochs=30, accelerator=accelerator) as run:
+            parts = {"module": module, "optimizer": optimizer, "run": run}
+            if library == "accelerate":
+                accelerator.register_for_checkpointing(run)
+            if resume and library == "accelerate":
+                accelerator.load_state(folder)
+            elif resume:
+                accelerator.load(folder, parts)
+            for epoch in run.epochs():
+                for x, y in run.batches(loader):
+                    loss = torch.nn.functional.mse_loss(module(x), y)
+                    optimizer.zero_grad()
+                    accelerator.backward(loss)
+                    optimizer.step()
+                    run.step(loss=loss)
+                if epoch == cut:
+                    accelerator.save_state(folder) if library == "accelerate" else accelerator.save(folder, parts)
+                    raise Stop
+        return weights_of(bare), run.history.history
+
+    for library in LIBRARIES:
+        weights, history = train(library, resume=False)
+        assert 3 < len(history["loss"]) < 30
+        with pytest.raises(Stop):
+            train(library, resume=False, cut=2)
+        again, other = train(library, resume=True)
+        assert other == history
+        assert all((one == two).all() for one, two in zip(weights, again, strict=True))
 
 
 PROCESSES = """

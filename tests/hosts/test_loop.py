@@ -513,6 +513,68 @@ def test_a_rollback() -> None:
     assert run.history.epoch == [0, 1, 2]
 
 
+@pytest.mark.parametrize("saved", [(1, None), (1, 1), (2, 0)])
+def test_the_state_of_callbacks_in_a_checkpoint_of_the_user(saved: tuple[int, int | None], tmp_path: Path) -> None:
+    """It saves the module, the optimizer and the run, after the batches of an epoch or among them."""
+
+    def train(
+        file: Path, at: tuple[int, int | None] | None = None
+    ) -> tuple[torch.nn.Module, Any, list[tuple[int, int]]]:
+        module, seen = net(), []
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+        batches = [(X[place : place + 8], Y[place : place + 8]) for place in (0, 8, 16)]
+        callbacks = [
+            EarlyStopping("val_loss", patience=4, min_delta=0.05, restore_best_weights=True),
+            ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=0.05),
+        ]
+        with hosts.loop(module, optimizer, callbacks, epochs=20) as run:
+            parts = {"module": module, "optimizer": optimizer, "run": run}
+            first = 0
+            if file.exists():
+                kept = torch.load(file)
+                first = kept.pop("batches")
+                for name, part in parts.items():
+                    part.load_state_dict(kept[name])
+            for epoch in run.epochs():
+                module.train()
+                for place, (x, y) in enumerate(run.batches(batches[first:]), first):
+                    loss = torch.nn.functional.mse_loss(module(x), y)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    run.step(loss=loss)
+                    seen.append((epoch, place))
+                    if (epoch, place) == at:
+                        torch.save(
+                            {**{name: one.state_dict() for name, one in parts.items()}, "batches": place + 1}, file
+                        )
+                        raise Stop
+                first = 0
+                module.eval()
+                with torch.no_grad():
+                    run.end_epoch(val_loss=torch.nn.functional.mse_loss(module(X), Y))
+                if (epoch, None) == at:
+                    torch.save({**{name: one.state_dict() for name, one in parts.items()}, "batches": 0}, file)
+                    raise Stop
+        return module, run, seen
+
+    whole, expected, _ = train(tmp_path / "never")
+    assert 4 < len(expected.history.epoch) < 20
+    with pytest.raises(Stop):
+        train(tmp_path / "state", saved)
+    module, again, seen = train(tmp_path / "state")
+    assert seen[0] == ((2, 0) if saved[1] is None else (saved[0], saved[1] + 1))
+    assert again.history.history == expected.history.history
+    assert same(module, whole)
+
+
+def test_a_state_is_loaded_before_the_epochs() -> None:
+    with hosts.loop(net(), None, epochs=1) as run:
+        for _ in run.epochs():
+            with pytest.raises(ValueError, match="`load_state_dict` belongs before"):
+                run.load_state_dict(run.state_dict())
+
+
 # The ends ---------------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from oncue.feeding.indexed import IndexedBatches
 from oncue.feeding.loader import loader_batches
 from oncue.feeding.stream import StreamBatches
 from oncue.hosts.accelerate import Accelerated
+from oncue.hosts.carried import packed, unpacked
 from oncue.hosts.host import Host
 from oncue.hosts.lacks import LOOP
 from oncue.hosts.loop_state import Held, LoopState
@@ -52,6 +53,8 @@ class Loop:
         self._place_of, self._validation = place_of, validation
         self._batches: Batches | None = None
         self._pending: TrainingState | None = None
+        # The epoch of a loaded state, how many of its batches were done, and whether that was all of them.
+        self._loaded: tuple[int, int, bool] = 0, 0, False
         # The batch that is under way, alone in a list.
         self._under_way: list[Any] = []
         # Whether an epoch is under way, and whether the body has told what it measured at its end.
@@ -77,17 +80,19 @@ class Loop:
         Yields:
             The index of the epoch, from 0.
         """
-        epoch, run = 0, self._run
+        run, (epoch, _, whole) = self._run, self._loaded
         if self._pending is not None:
             epoch = self._pending.epoch
             if self._pending.stopped:
                 return
         while epoch < self._epochs:
             # One that goes on keeps its means.
-            run.epoch = epoch if self._pending is not None and self._pending.batch else None
+            run.epoch = epoch if self._done() else None
             self._begun = True
             run.begin_epoch(epoch)
-            yield epoch
+            if not whole:
+                yield epoch
+            self._loaded, whole = (0, 0, False), False
             again = self._finish_epoch()
             if again is not None:
                 self._pending, epoch = again, again.epoch
@@ -119,11 +124,12 @@ class Loop:
             self._batches = _as_they_are(loader, self._place_of(loader))
             run.callbacks.set_params({**(run.callbacks.params or {}), "steps": self._batches.num_batches})
         state.bind(self._batches, pending)
-        done = 0 if pending is None else pending.batch
+        done = self._done()
         if pending is not None and done:
             # The body of the epoch may have changed what the state of its middle has.
             state.restore(pending)
-        for raw in self._batches.epoch(done):
+        # After a checkpoint of the user's own, it is the loader that begins there.
+        for raw in self._batches.epoch(0 if pending is None else done):
             run.begin_batch(raw, done)
             self._under_way = [raw]
             yield raw
@@ -162,7 +168,41 @@ class Loop:
         self._run.given.update(values)
         self._told = True
 
+    # State in a checkpoint of another library, or of the user's own ---------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the callbacks, for `accelerator.register_for_checkpointing(run)` or a file of your own.
+
+        In the body of an epoch the state is that of the epoch under way: after its batches, a loop that loads it calls the
+        hooks of the epoch's end and begins the next one; among them, it gives the epoch again, and the batches that are left
+        come from your loader. `BackupAndRestore` does all of that by itself.
+        """
+        run, done = self._run, self._run.done + len(self._under_way)
+        following = 0 if run.epoch is None else run.epoch + 1
+        place = [run.epoch, done, done > 0 and not self._under_way] if self._begun else [following, 0, False]
+        return packed({**run.state(), "place": place})
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was called, inside `with` and before `epochs()`.
+
+        Args:
+            state_dict: What it returned.
+
+        Raises:
+            ValueError: When an epoch has begun.
+        """
+        if self._begun or self._run.epoch is not None:
+            raise ValueError("`load_state_dict` belongs before `for epoch in run.epochs():`.")
+        state = unpacked(state_dict)
+        epoch, done, whole = state["place"]
+        self._loaded = epoch, done, whole
+        self._run.restore(state, epoch)
+
     # The hooks at the ends ------------------------------------------------------------------------------------------
+
+    def _done(self) -> int:
+        """Return how many batches of the epoch that begins were done in an earlier run."""
+        return self._loaded[1] if self._pending is None else self._pending.batch
 
     def _finish_batch(self) -> None:
         if self._under_way:
