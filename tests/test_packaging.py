@@ -37,7 +37,7 @@ def test_nothing_else_is_pinned() -> None:
 
 
 def test_the_version_has_one_source() -> None:
-    assert PROJECT["dynamic"] == ["version"] and "version" not in PROJECT
+    assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
     assert re.fullmatch(r"\d+\.\d+\.\d+", oncue.__version__)
     assert f"## {oncue.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
@@ -50,3 +50,15 @@ def test_types_are_shipped() -> None:
 def test_no_index_is_named(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert not re.search(r"https?://|index-url|find-links", text)
+
+
+def test_what_an_index_shows() -> None:
+    assert PROJECT["authors"] and {"license", "description", "keywords"} <= set(PROJECT)
+    tested = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line]
+    assert tested == ["3.11", "3.12", "3.13", "3.14"] and PROJECT["requires-python"] == f">={tested[0]}"
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (rule,) = whole["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
+    page = re.sub(rule["pattern"], rule["replacement"], (ROOT / "README.md").read_text(encoding="utf-8"))
+    # Links to files lead nowhere there.
+    assert "docs/hooks.md: every hook" in page
+    assert not [link for link in re.findall(r"\]\(([^)]*)\)", page) if not link.startswith(("#", "https:"))]

@@ -304,9 +304,9 @@ def _draw(
         axes.plot([best[0]], [best[1]], "D", color=_BEST, markersize=6, zorder=5, label=f"best: epoch {best[0]}")
     saved = sorted({event.epoch for event in events if event.kind == "save"})
     if saved and len(saved) <= _MAX_SAVED and name != "learning_rate":
-        low = axes.get_xaxis_transform()
+        bottom = axes.get_xaxis_transform()
         axes.plot(
-            saved, [0.015] * len(saved), "^", color=_SAVED, markersize=3.5, transform=low, label="saved", zorder=4
+            saved, [0.015] * len(saved), "^", color=_SAVED, markersize=3.5, transform=bottom, label="saved", zorder=4
         )
     marked = _mark(axes, events)
     scale = scale_of(finite)

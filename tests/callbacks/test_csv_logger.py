@@ -125,9 +125,16 @@ def test_foreign_file_is_left_alone(tmp_path: Path) -> None:
 def test_an_unwritable_path_is_reported_before_the_first_step(tmp_path: Path) -> None:
     made = model()
     before = made.get_weights()
-    with pytest.raises(OSError, match="missing"):
-        made.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[CSVLogger(tmp_path / "missing" / "log.csv")])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file' is a file"):
+        made.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[CSVLogger(tmp_path / "file" / "log.csv")])
     assert all(np.array_equal(a, b) for a, b in zip(before, made.get_weights(), strict=True))
+
+
+def test_its_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "log.csv"
+    model().fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[CSVLogger(path)])
+    assert path.read_text().startswith("epoch,loss")
 
 
 def test_rows_are_there_after_an_error(tmp_path: Path) -> None:

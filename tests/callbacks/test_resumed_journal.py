@@ -77,6 +77,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
         built_in.EarlyStopping("loss", min_delta=10, patience=3, restore_best_weights=True, baseline=1.0)
     ],
     "History": lambda: [built_in.History()],
+    "JournalLogger": lambda: [built_in.JournalLogger("journal.jsonl")],
     "LambdaCallback": lambda: [built_in.LambdaCallback(on_epoch_end=lambda epoch, logs: None)],
     "LearningRateScheduler": lambda: [built_in.LearningRateScheduler(lambda epoch, rate: rate * 0.5), SetsRate()],
     "ModelCheckpoint": lambda: [
@@ -92,6 +93,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
         built_in.ReduceLROnPlateau("val_loss", factor=0.5, patience=2, min_delta=10),
     ],
     "RemoteMonitor": lambda: [built_in.RemoteMonitor("http://127.0.0.1:1")],
+    "RunFolder": lambda: [built_in.RunFolder("run", best="val_loss")],
     "SwapEMAWeights": lambda: [built_in.SwapEMAWeights(swap_on_epoch=True)],
     "TensorBoard": lambda: [built_in.TensorBoard("tb", update_freq=2, write_steps_per_second=True)],
     "TerminateOnNaN": lambda: [built_in.TerminateOnNaN(every=4), Diverges()],

@@ -151,7 +151,7 @@ def test_plot(place: Path, run: Any, tmp_path: Path) -> None:
 )
 def test_inspect(name: str, what: str, layers: int, place: Path, run: Any) -> None:
     found = run("inspect", place / name, "--json").json
-    assert found["what"] == what and len(found["layers"]) == layers and found["checksum"] == "right"
+    assert found["contents"] == what and len(found["layers"]) == layers and found["checksum"] == "right"
     assert found["parameters"] == (21 if name == "backup" else 31) and len(found["SHA-256"]) == 64
     if name != "model.safetensors":
         assert found["optimizer step"] == (2 if name == "backup" else 4)

@@ -650,6 +650,13 @@ def a_journal_that_another_has_changed(folder: Path, patch: pytest.MonkeyPatch) 
 
 
 @case
+def a_softmax_over_one_unit(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(1, activation="softmax")])
+    model.compile("sgd", "binary_crossentropy")
+    model.fit(X, Y > 0, verbose=0)
+
+
+@case
 def old_words_of_models(folder: Path, patch: pytest.MonkeyPatch) -> None:
     end = layers.Input((3,))
     model = oncue.Model(input=end, output=layers.Dense(1)(end))

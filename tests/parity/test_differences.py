@@ -515,6 +515,28 @@ def test_columns(keras: Any, tmp_path: Path) -> None:
         assert ("extra" in path.read_text().splitlines()[0]) is (k is oncue)
 
 
+@row("A folder that isn't there, for `CSVLogger`")
+def test_csv_folder(keras: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        fit(keras, [keras.callbacks.CSVLogger(str(tmp_path / "new" / "log.csv"))])
+    fit(oncue, [oncue.callbacks.CSVLogger(tmp_path / "new" / "log.csv")])
+    assert (tmp_path / "new" / "log.csv").exists()
+
+
+@row("A loss and an end of the model that don't go together: softmax with `from_logits=True`, no softmax without")
+def test_pairings(keras: Any) -> None:
+    labels = np.arange(8) % 3
+    for k in (keras, oncue):
+        ends = [
+            (3, "softmax", k.losses.SparseCategoricalCrossentropy(from_logits=True), labels),
+            (3, None, "sparse_categorical_crossentropy", labels),
+        ]
+        for units, activation, loss, y in ends:
+            made = k.Sequential([k.Input((2,)), k.layers.Dense(units, activation=activation)])
+            made.compile("sgd", loss=loss)
+            assert bool(said(lambda made=made, y=y: made.fit(X, y, verbose=0))) is (k is oncue)
+
+
 @row("An error or Ctrl-C in `fit`")
 def test_endings(keras: Any) -> None:
     for k in (keras, oncue):

@@ -111,6 +111,9 @@ def test_the_dashboards_get_what_was_written(server: str, logs: tuple[Path, dict
     assert get(server, "/data/plugin/graphs/info")["train"]["tags"]["keras"]["conceptual_graph"]
     graph = get(server, "/data/plugin/graphs/graph?run=train&tag=keras&conceptual=true")
     assert 'name: "m/last"' in graph
+    # The page opens on the graph of operations.
+    assert get(server, "/data/plugin/graphs/info")["train"]["run_graph"]
+    assert 'name: "last"' in get(server, "/data/plugin/graphs/graph?run=train&conceptual=false")
     config = get(server, "/data/plugin/projector/info?run=.")
     assert [one["tensorName"] for one in config["embeddings"]] == ["words"]
     assert config["embeddings"][0]["tensorShape"] == [10, 3]

@@ -38,7 +38,7 @@ class CSVLogger(Callback):
     without validation has empty `val_` columns.
 
     Args:
-        filename: The file.
+        filename: The file; its folder is made.
         separator: The character between two values.
         append: Append to an existing file, instead of replacing it. Columns are matched by their names. The torn last row of a
             CSVLogger whose run was killed is removed with a warning; of a file that isn't written as it writes, every
@@ -197,6 +197,9 @@ class CSVLogger(Callback):
         self.close()
         # What a run that was killed left of a rewriting.
         path = Path(self.filename)
+        with suppress(OSError):
+            # Where it can't be made, opening the file says why.
+            path.parent.mkdir(parents=True, exist_ok=True)
         if path.parent.is_dir():
             sweep(path.parent, re.escape(path.name[:50]))
         require_file(path)

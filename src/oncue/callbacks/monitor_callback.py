@@ -40,7 +40,9 @@ class MonitorCallback(Callback):
         super().__init__()
         owner = type(self).__name__
         if mode not in ("auto", "min", "max"):
-            warn(f"{owner}: mode '{mode}' is unknown; it falls back to auto mode.")
+            guess = nearest(str(mode)[:3], ("min", "max"))
+            hint = "Use 'min' or 'max'." if guess is None else f"Did you mean '{guess}'?"
+            warn(f"{owner}: mode '{mode}' is unknown; it falls back to auto mode. {hint}")
             mode = "auto"
         self.monitor = monitor
         self.mode = mode

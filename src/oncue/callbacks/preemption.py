@@ -37,7 +37,8 @@ class Preemption(Callback):
     answered goes to the handler that was there before.
 
     Args:
-        signals: The names of the signals.
+        signals: The names of the signals; by default SIGTERM and SIGUSR1, as far as the system has them: Windows has only the
+            first.
         action: "exit" to end the process with the code 128 + signal (143 for SIGTERM), as shells expect; "raise" for a
             `Preempted` exception.
 
@@ -64,10 +65,12 @@ class Preemption(Callback):
     saves_run = True
     ends_run = True
 
-    def __init__(self, signals: str | Iterable[str] = ("SIGTERM", "SIGUSR1"), action: str = "exit") -> None:
+    def __init__(self, signals: str | Iterable[str] | None = None, action: str = "exit") -> None:
         super().__init__()
-        names = [signals] if isinstance(signals, str) else list(signals)
         known = [one.name for one in signal.Signals]
+        if signals is None:
+            signals = [name for name in ("SIGTERM", "SIGUSR1") if name in known]
+        names = [signals] if isinstance(signals, str) else list(signals)
         for name in names:
             if name not in known:
                 raise unknown("signal of Preemption", name, known)

@@ -375,7 +375,7 @@ class TensorBoard(Callback):
             self._epoch_seconds = time.perf_counter() - self._epoch_begun
 
     def _write_graph(self, file: EventFile) -> None:
-        from oncue.tensorboard.graph import graph_config, graph_def, knows_its_graph
+        from oncue.tensorboard.graph import graph_config, graph_def
         from oncue.tensorboard.summaries import model_graph
 
         config = graph_config(self.model)
@@ -383,7 +383,8 @@ class TensorBoard(Callback):
             self._decided("note", "no_graph", model=type(self.model).__name__)
         else:
             file.add(0, [model_graph("keras", config)])
-            operations = None if knows_its_graph(self.model) else graph_def(config)
+            # The page opens on it, and shows an error where there is none.
+            operations = graph_def(config)
             if operations is not None:
                 file.add_graph(operations)
 

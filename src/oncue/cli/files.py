@@ -47,7 +47,7 @@ def _show(found: Contents, options: Namespace) -> int:
     if options.json:
         layers = [{"name": name, "class": kind, "depth": depth} for name, kind, depth in found.layers]
         arrays = {name: {"shape": shape, "type": kind} for name, (shape, kind) in found.arrays.items()}
-        say_json({"file": str(found.path), "what": found.what, **facts, "layers": layers, "weights": arrays})
+        say_json({"file": str(found.path), "contents": found.what, **facts, "layers": layers, "weights": arrays})
         return 0
     say(f"{found.path}: {found.what}")
     shown = {**facts, "size": _bytes(facts["size"]), "parameters": f"{facts['parameters']:,}"}
@@ -71,7 +71,7 @@ def _show_manifest(path: Path, options: Namespace) -> int:
     manifest = Checkpoints(path).manifest
     records = [record.as_json() for record in manifest.records]
     if options.json:
-        say_json({"file": str(path), "what": "the manifest of a ModelCheckpoint", "files": records})
+        say_json({"file": str(path), "contents": "the manifest of a ModelCheckpoint", "files": records})
         return 0
     say(f"{path}: the manifest of a ModelCheckpoint")
     rows = [
@@ -89,7 +89,7 @@ def _show_manifest(path: Path, options: Namespace) -> int:
 
 def _show_run(run: Run, options: Namespace) -> int:
     if options.json:
-        say_json({"file": str(run.path), "what": "a run", **facts_of(run), "files": run.files, **run.documents})
+        say_json({"file": str(run.path), "contents": "a run", **facts_of(run), "files": run.files, **run.documents})
         return 0
     say(f"{run.path}: a run")
     say(run.record.explain())

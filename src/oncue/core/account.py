@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,8 @@ def explain(
     lines = [_what(epochs, history, seconds), _why(epochs, entries, ending)]
     if ending.how not in ("killed", "unknown"):
         lines.append(_weights(epochs, entries, ending))
+    if not any("not_finite" in (entry.data or {}) for entry in entries):
+        lines += _not_finite(epochs, history)
     lines += [*_files(entries), *_rates(entries)]
     others = [entry for entry in entries if entry.kind not in _TOLD]
     if others:
@@ -171,6 +174,26 @@ def _restored(entry: Entry) -> str:
         return f"The model holds the weights of epoch {epoch + 1}, {entry.cited}; {entry.callback} put them back."
     because = f": {entry.text}" if entry.text else ""
     return f"The model holds the weights of epoch {epoch + 1}, put back by {entry.callback}{because}."
+
+
+def _not_finite(epochs: Sequence[int], history: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return a sentence about the first value that was not finite, of those that every epoch has."""
+    first: tuple[int, str, Any] | None = None
+    for name, values in history.items():
+        if len(values) != len(epochs):
+            continue
+        for epoch, value in zip(epochs, values, strict=True):
+            if isinstance(value, float) and not math.isfinite(value):
+                if first is None or epoch < first[0]:
+                    first = epoch, name, value
+                break
+    if first is None:
+        return []
+    epoch, name, value = first
+    return [
+        f"The first value that was not finite was {name}, {value} in epoch {epoch + 1}: look for such values in the data, or "
+        "lower the learning rate. TerminateOnNaN stops at the batch where it happens."
+    ]
 
 
 def _files(entries: Sequence[Entry]) -> list[str]:

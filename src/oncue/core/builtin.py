@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
+
+from oncue.core.suggest import nearest
 
 T = TypeVar("T")
 
@@ -13,7 +18,8 @@ _builtin: dict[type, dict[str, Any]] = {}
 def builtin(cls: type[T]) -> type[T]:
     """Mark a class as one of oncue's own. Subclasses aren't marked: a user's may override anything.
 
-    Files name a marked class as Keras names its namesake; the hooks of a marked callback keep no logs beyond the call.
+    A keyword argument that it doesn't have is an error with the name that was probably meant. Files name a marked class as
+    Keras names its namesake; the hooks of a marked callback keep no logs beyond the call.
 
     Args:
         cls: The class; this is a decorator.
@@ -28,8 +34,30 @@ def builtin(cls: type[T]) -> type[T]:
         >>> is_builtin(Ours), is_builtin(Yours)
         (True, False)
     """
+    made = vars(cls).get("__init__")
+    if made is not None:
+        type.__setattr__(cls, "__init__", _naming_arguments(cls, made))
     _builtin[cls] = dict(vars(cls))
     return cls
+
+
+def _naming_arguments(cls: type, made: Callable[..., None]) -> Callable[..., None]:
+    @wraps(made)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            made(self, *args, **kwargs)
+        except TypeError:
+            parameters = inspect.signature(made).parameters
+            takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+            unknown = [] if takes_all else [name for name in kwargs if name not in parameters]
+            if not unknown:
+                raise
+            known = list(parameters)[1:]
+            guess = nearest(unknown[0], known)
+            hint = f"It takes: {', '.join(known) or 'none'}." if guess is None else f"Did you mean `{guess}`?"
+            raise TypeError(f"{cls.__name__} has no argument `{unknown[0]}`. {hint}") from None
+
+    return __init__
 
 
 def is_builtin(cls: type) -> bool:

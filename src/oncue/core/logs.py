@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+from oncue.core.suggest import nearest
+
 
 class Source(Protocol):
     """Where the values of logs come from."""
@@ -28,6 +30,37 @@ class _Pending:
 _PENDING: Any = _Pending()
 
 
+class MissingLogError(KeyError):
+    """There is no value of a name.
+
+    Args:
+        key: The name.
+        names: The names that there are.
+
+    Example:
+        >>> print(MissingLogError("val_loss", ["loss"]))
+        There is no 'val_loss' among the logged values: loss. Validation has values where `fit` gets `validation_data` or
+        `validation_split`, and in the epochs of `validation_freq`.
+    """
+
+    def __init__(self, key: Any, names: list[str]) -> None:
+        super().__init__(key, names)
+        self.key, self.names = key, names
+
+    def __str__(self) -> str:
+        text = (
+            f"There is no {self.key!r} among the logged values: {', '.join(map(str, self.names)) or 'there are none'}."
+        )
+        validated = any(str(name).startswith("val_") for name in self.names)
+        if str(self.key).startswith("val_") and not validated:
+            return (
+                f"{text} Validation has values where `fit` gets `validation_data` or `validation_split`, and in the epochs of "
+                "`validation_freq`."
+            )
+        guess = nearest(str(self.key), map(str, self.names))
+        return text if guess is None else f"{text} Did you mean {guess!r}?"
+
+
 class ByLogName(dict[str, Any]):
     """A dict by the names of logged values: names of the Keras 1 and 2 era resolve, without appearing among the keys.
 
@@ -46,7 +79,7 @@ class ByLogName(dict[str, Any]):
         for name in ByLogName.old_names(key):
             if super().__contains__(name):
                 return self[name]
-        raise KeyError(key)
+        raise MissingLogError(key, list(self.keys()))
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a name, or the default."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST = 20
+"""So many names are listed; of more, the nearest five."""
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name most like `name`, or None when none is like it.
@@ -45,4 +48,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
     names = sorted(set(known))
     guess = nearest(name, names) if isinstance(name, str) else None
     hint = f" Did you mean {guess!r}?" if guess is not None else ""
-    return ValueError(f"Unknown {kind}: {name!r}.{hint} Known: {', '.join(names)}.")
+    if len(names) <= _MOST:
+        return ValueError(f"Unknown {kind}: {name!r}.{hint} Known: {', '.join(names)}.")
+    by_lower = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=5, cutoff=0.0)
+    return ValueError(
+        f"Unknown {kind}: {name!r}.{hint} The nearest of {len(names)}: {', '.join(by_lower[one] for one in near)}."
+    )

@@ -101,6 +101,11 @@ class Loss:
             y_true = floats(y_true, "y_true", self._dtype, y_pred.device)
         return self._masked(self.call(y_true, y_pred), mask)
 
+    @property
+    def takes(self) -> str:
+        """What predictions must be: "logits", "probabilities", or "" for any numbers."""
+        return ""
+
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the samples; subclasses override this."""
         raise NotImplementedError(
@@ -195,6 +200,15 @@ class LossFunctionWrapper(Loss):
                 return value
         values, mask = self._masked(self.call(y_true, y_pred), mask)
         return reduce_weighted(values, sample_weight, mask, self.reduction)
+
+    @property
+    def takes(self) -> str:
+        """What predictions must be; see `Loss.takes`."""
+        from oncue.losses.lookup import FUNCTIONS
+
+        if not any(self.fn is known for name, known in FUNCTIONS.items() if name.endswith("crossentropy")):
+            return ""
+        return "logits" if self._fn_kwargs.get("from_logits") else "probabilities"
 
     def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
         """Return the loss and what it was divided by; see `Loss.divided`."""

@@ -81,6 +81,11 @@ class TorchLoss(Loss):
             self._each = copy.copy(module)
             self._each.reduction = "none"
 
+    @property
+    def takes(self) -> str:
+        """What predictions must be; see `Loss.takes`."""
+        return "logits" if isinstance(self.module, (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)) else ""
+
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Return the loss of a batch.
 

@@ -18,9 +18,11 @@ from oncue.report.run import Run
 
 _MOST_DECISIONS = 300
 _DRAW = """
+const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const specs = JSON.parse(document.getElementById("specs").textContent);
 for (const [id, spec] of Object.entries(specs)) {
-  vegaEmbed(document.getElementById(id), spec, {mode: "vega-lite", renderer: "svg", actions: false})
+  vegaEmbed(document.getElementById(id), spec, {mode: "vega-lite", renderer: "svg", actions: false,
+    tooltip: {theme: dark ? "dark" : "light"}})
     .catch(error => { document.getElementById(id).textContent = String(error); throw error; });
 }
 """
@@ -57,11 +59,13 @@ figure { margin: 0; min-width: 0; break-inside: avoid; } figcaption { font-weigh
 .chart { width: 100%; } .chart svg { max-width: 100%; } .chart svg text { fill: var(--ink) !important; }
 .chart svg .role-axis-grid line { stroke: var(--line) !important; }
 .chart svg .role-axis-domain line, .chart svg .role-axis-tick line { stroke: var(--soft) !important; }
-.key { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem; color: var(--soft); margin: .3rem 0 .8rem; }
-.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .35rem; vertical-align: -1px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem; color: var(--soft); margin: .3rem 0 .8rem; }
+.legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%; margin-right: .35rem;
+  vertical-align: -1px; }
+.scroll table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+.scroll th, .scroll td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+.scroll td.number, .scroll th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .scroll { overflow-x: auto; } .scroll td { overflow-wrap: normal; }
 pre { background: var(--card); padding: .7rem; border-radius: .4rem; overflow-x: auto; font-size: .78rem; line-height: 1.3;
   overflow-wrap: normal; }
@@ -218,7 +222,7 @@ def _sentence(line: str) -> str:
 def _key() -> str:
     lines = [("#4c78a8", "training"), ("#f58518", "validation"), ("#2ca02c", "best epoch (diamond)"), *KINDS.values()]
     marks = "".join(f'<span><i style="background:{colour}"></i>{words}</span>' for colour, words in lines)
-    return f'<div class="key">{marks}</div>'
+    return f'<div class="legend">{marks}</div>'
 
 
 def _figures(charts: Sequence[Chart], start: int = 0, wide: bool = False) -> str:

@@ -59,11 +59,6 @@ def graph_config(model: Any) -> str | None:
     return None if not nodes else _as_keras(str(getattr(model, "name", type(module).__name__)), nodes)
 
 
-def knows_its_graph(model: Any) -> bool:
-    """Return whether a model is shown by its own configuration, as Keras's are: they get no "op graph"."""
-    return _own_config(model) is not None
-
-
 def graph_def(config: str) -> bytes | None:
     """Return the graph of a configuration as the dashboard's "op graph", which it shows first.
 

@@ -35,6 +35,7 @@ from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, tes
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
+from oncue.training.pairings import warn_of_pairings
 from oncue.training.parallel import Parallel, parallel_run
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
@@ -797,6 +798,8 @@ class Trainer(Layer):
                 plan = self._resolve()
                 if self.optimizer is not None:
                     self.optimizer.build(self._optimized())
+            if training and plan.losses is not None and plan.losses.built and "compute_loss" not in plan.overridden:
+                warn_of_pairings(plan.losses, plan.outputs, self)
         elif plan.probed:
             learn_outputs(self, plan, x, again)
         if "train_step" not in plan.overridden:
