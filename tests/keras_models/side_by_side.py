@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 import oncue
 from helpers import normal
@@ -17,6 +18,21 @@ LABELS = (np.arange(40) % 3).astype("int64")
 
 RTOL, ATOL = 1e-4, 2e-5
 """How far two orders of float32 arithmetic may differ after some tens of steps."""
+
+
+def is_current(keras: ModuleType) -> bool:
+    """Return whether this Keras is the one that the tests are written for, and not an older one with faults of its own."""
+    return [int(part) for part in keras.__version__.split(".")[:2]] >= [3, 15]
+
+
+def made_of(kind: Any, options: dict[str, Any]) -> Any:
+    """Return an object of a class of Keras's; the test is skipped where an older release doesn't know the arguments."""
+    try:
+        return kind(**options)
+    except (TypeError, ValueError) as error:
+        if "keyword argument" not in str(error):
+            raise
+        pytest.skip(f"this release of Keras doesn't know all of {', '.join(options)}")
 
 
 def twins(keras: ModuleType, make: Callable[[Any], Any], compiled: Callable[[Any], dict[str, Any]] | None) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_models.side_by_side import LABELS, X, Y, both, fit, same, same_models, twins, values
+from keras_models.side_by_side import LABELS, X, Y, both, fit, is_current, made_of, same, same_models, twins, values
 
 import oncue
 from helpers import normal, tensor, to_numpy
@@ -60,7 +60,9 @@ def test_each_optimizer_goes_on_where_it_was(keras: ModuleType, name: str) -> No
     same(second[0], second[1])
     same_models(models)
     ours = oncue.Model(models[1]).optimizer
-    assert isinstance(ours, KerasOptimizer) is (name in ("Lion", "Lamb", "Ftrl", "Adafactor"))
+    # An older Nadam has its state in another order.
+    kept = ("Lion", "Lamb", "Ftrl", "Adafactor", *([] if is_current(keras) else ["Nadam"]))
+    assert isinstance(ours, KerasOptimizer) is (name in kept)
 
 
 def test_schedules_and_excluded_weights(keras: ModuleType) -> None:
@@ -192,6 +194,9 @@ def test_every_built_in_loss_and_metric_is_known_for_what_it_is(keras: ModuleTyp
     assert len(metrics) > 35 and kept == []
     for name, metric in metrics.items():
         target = LABELS[:8] if name.startswith("Sparse") else y_true.astype("float32")
+        if "IoU" in name and not is_current(keras):
+            # It takes labels of two classes for labels of three.
+            continue
         if name in ("IoU", "MeanIoU"):
             data: Any = (y_true[:, 0].astype("int64"), (y_pred[:, 0] > 0.2).astype("int64"))
         else:
@@ -277,7 +282,10 @@ def _targets(name: str) -> Any:
 @pytest.mark.parametrize("name", LOSSES_WITH_ARGUMENTS)
 def test_losses_keep_their_arguments(keras: ModuleType, name: str) -> None:
     def made() -> Any:
-        return getattr(keras.losses, name)(**LOSSES_WITH_ARGUMENTS[name], name="called")
+        return made_of(getattr(keras.losses, name), {**LOSSES_WITH_ARGUMENTS[name], "name": "called"})
+
+    if not hasattr(keras.losses, name):
+        pytest.skip("this release of Keras has no such loss")
 
     loss = translated_losses(made())
     assert loss.name == "called" and loss.reduction == made().reduction
@@ -295,10 +303,8 @@ def test_losses_keep_their_arguments(keras: ModuleType, name: str) -> None:
 
 def test_an_axis_that_keras_does_not_tell_is_kept(keras: ModuleType) -> None:
     labels, values = tensor(LABELS[:8].reshape(2, 4)), tensor(np.abs(normal(2, 3, 4, seed=6)) + 0.1)
-    for loss in (
-        keras.losses.SparseCategoricalCrossentropy(axis=1),
-        keras.losses.SparseCategoricalCrossentropy(axis=1, ignore_class=1),
-    ):
+    kind = keras.losses.SparseCategoricalCrossentropy
+    for loss in (made_of(kind, {"axis": 1}), made_of(kind, {"axis": 1, "ignore_class": 1})):
         same(float(loss(labels, values)), float(translated_losses(loss)(labels, values)))
     metric = keras.metrics.SparseCategoricalCrossentropy(axis=1)
     ours = translated_metrics(metric, [])
@@ -310,7 +316,7 @@ def test_an_axis_that_keras_does_not_tell_is_kept(keras: ModuleType) -> None:
 @pytest.mark.parametrize("name", METRICS_WITH_ARGUMENTS)
 def test_metrics_keep_their_arguments(keras: ModuleType, name: str) -> None:
     def made() -> Any:
-        return getattr(keras.metrics, name)(**METRICS_WITH_ARGUMENTS[name], name="called")
+        return made_of(getattr(keras.metrics, name), {**METRICS_WITH_ARGUMENTS[name], "name": "called"})
 
     metrics = [made(), translated_metrics(made(), [])]
     assert metrics[1].name == "called"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from keras_models.kinds import KINDS, OPTIMIZERS, Make, averaged, compiled, sequential, subclassed
-from keras_models.side_by_side import X, Y, fit, values
+from keras_models.side_by_side import X, Y, fit, is_current, values
 
 import oncue
 from helpers import cpu_only, damage
@@ -49,6 +49,8 @@ def draws_as(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_a_whole_model_is_opened_by_keras_and_by_oncue(keras: ModuleType, make: Make, tmp_path: Path) -> None:
+    if make is subclassed and not is_current(keras):
+        pytest.skip("this release of Keras looks for assets of layers in lists under other names than it writes")
     inner = compiled(keras, make)
     model = oncue.Model(inner)
     fit(model, epochs=1)
@@ -78,7 +80,9 @@ def test_the_optimizer_comes_along(keras: ModuleType, optimizer: Make, name: str
     model.save(tmp_path / name)
     loaded = with_keras.load_model(tmp_path / name)
     same_model(model.keras_model, loaded.keras_model)
-    assert int(loaded.keras_model.optimizer.iterations) == 5
+    updated = loaded.keras_model.optimizer
+    # Around another one, an older Keras has a count of its own, of nothing.
+    assert int(getattr(updated, "inner_optimizer", updated).iterations) == 5
     draws_as(model.keras_model, loaded.keras_model)
     fit(model, epochs=1)
     fit(loaded, epochs=1)
@@ -167,6 +171,8 @@ def test_more_weights_than_the_model_has(keras: ModuleType, name: str, tmp_path:
 
 
 def test_assets_come_along(keras: ModuleType, tmp_path: Path) -> None:
+    if not is_current(keras):
+        pytest.skip("this release of Keras looks for assets of layers in lists under other names than it writes")
     model = oncue.Model(compiled(keras, subclassed))
     fit(model, epochs=1)
     model.save(tmp_path / "m.keras")
@@ -352,9 +358,14 @@ def test_what_a_file_cannot_hold_is_said_before_the_first_step(keras: ModuleType
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
             steps.append(batch)
 
-    with pytest.raises(ValueError, match=r"(?s)ModelCheckpoint can't save this model.*save_weights_only=True"):
-        fit(oncue.Model(inner), callbacks=[Count(), ModelCheckpoint(tmp_path / "m.keras")])
-    assert steps == []
+    if is_current(keras):
+        with pytest.raises(ValueError, match=r"(?s)ModelCheckpoint can't save this model.*save_weights_only=True"):
+            fit(oncue.Model(inner), callbacks=[Count(), ModelCheckpoint(tmp_path / "m.keras")])
+        assert steps == []
+    else:
+        # An older Keras writes a file that it can't open.
+        with pytest.warns(UserWarning, match=r"can't be opened again.*missing a required argument: 'what'"):
+            fit(oncue.Model(inner), epochs=1, callbacks=[ModelCheckpoint(tmp_path / "m.keras")])
     fit(oncue.Model(inner), epochs=1, callbacks=[ModelCheckpoint(tmp_path / "m.weights.h5", save_weights_only=True)])
     assert (tmp_path / "m.weights.h5").exists()
 
@@ -435,6 +446,8 @@ def test_files_of_oncues_layers_are_models_of_keras_too(keras: ModuleType, tmp_p
     model = oncue.Sequential([oncue.layers.Input((6,)), oncue.layers.Dense(3, "relu"), oncue.layers.Dense(1)])
     model.compile("adam", "mse")
     fit(model, epochs=1)
+    if not is_current(keras):
+        pytest.skip("the files name arguments that this release of Keras doesn't know, as Keras's newer files do")
     for name in WHOLE:
         model.save(tmp_path / name)
         loaded = with_keras.load_model(tmp_path / name)

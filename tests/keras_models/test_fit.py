@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_models.side_by_side import LABELS, X, Y, both, fit, same, same_models, twins
+from keras_models.side_by_side import LABELS, X, Y, both, fit, is_current, same, same_models, twins
 
 import oncue
 from helpers import normal
@@ -126,7 +126,11 @@ KINDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], dict[str, Any]], An
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_model(keras: ModuleType, kind: str) -> None:
     make, compiled, x, y = KINDS[kind]
-    models = twins(keras, make, compiled)
+    if kind == "masked" and not is_current(keras):
+        # An older Keras forgets masks in metrics.
+        models = twins(keras, make, lambda keras: {**classes(keras), "metrics": None})
+    else:
+        models = twins(keras, make, compiled)
     same(*both(models, lambda model: fit(model, x, y, validation_data=(x[:20], y[:20]))))
     same_models(models)
     # And what comes after it, by Keras's own methods.
@@ -195,7 +199,9 @@ def test_batch_by_batch(keras: ModuleType) -> None:
         losses = [model.train_on_batch(X[place : place + 8], Y[place : place + 8]) for place in (0, 8, 16)]
         return losses, model.test_on_batch(X, Y, return_dict=True), model.predict_on_batch(X)
 
-    same(*both(models, run))
+    theirs, ours = both(models, run)
+    # An older Keras gives the means of all batches so far.
+    same(theirs if is_current(keras) else theirs[2:], ours if is_current(keras) else ours[2:])
     same_models(models)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from keras_models.side_by_side import X, Y, fit, same, twins
+from keras_models.side_by_side import X, Y, fit, is_current, made_of, same, twins
 
 import oncue
 from helpers import normal, tensor, to_numpy
@@ -64,7 +64,7 @@ def test_a_quick_layer_is_the_layer(
     keras: ModuleType, name: str, options: dict[str, Any], shape: tuple[int, ...], training: bool
 ) -> None:
     keras.utils.set_random_seed(1)
-    layer = getattr(keras.layers, name)(**options)
+    layer = made_of(getattr(keras.layers, name), options)
     layer(tensor(normal(6, *shape)))
     for place, weight in enumerate(layer.weights):
         weight.assign(
@@ -89,7 +89,8 @@ def test_a_quick_layer_is_the_layer(
 def test_which_layers_are_quick(keras: ModuleType) -> None:
     """Those that would compute something else are left to Keras."""
     slow = []
-    for place, (name, options, shape) in enumerate(LAYERS):
+    known = [one for one in LAYERS if is_current(keras) or "renorm" not in one[1]]
+    for place, (name, options, shape) in enumerate(known):
         layer = getattr(keras.layers, name)(**options)
         layer.build((None, *shape))
         if quick_call(layer) is None:
@@ -97,11 +98,11 @@ def test_which_layers_are_quick(keras: ModuleType) -> None:
     odd = ("dilation_rate", "renorm", "activation", "reset_after")
     expected = [
         place
-        for place, (name, options, _) in enumerate(LAYERS)
+        for place, (name, options, _) in enumerate(known)
         if "channels_first" in options.values()
         or (name.startswith(("LSTM", "GRU", "Batch", "Separable")) and any(key in options for key in odd))
     ]
-    assert slow == expected and len(slow) == 6
+    assert slow == expected and len(slow) == len(known) - len(LAYERS) + 6
     assert quick_call(keras.layers.Dense(1)) is None
 
 
@@ -167,7 +168,8 @@ def test_recurrent_layers_that_begin_with_states(keras: ModuleType, name: str, o
 def test_states_that_do_not_fit_are_left_to_keras(keras: ModuleType) -> None:
     layer = keras.layers.LSTM(3, stateful=True)
     layer(tensor(normal(4, 5, 2)))
-    with pytest.raises(ValueError, match="batch size"):
+    # An older Keras lets torch say it.
+    with pytest.raises((ValueError, RuntimeError), match=r"batch size|size of tensor a \(3\)"):
         quick_call(layer)(tensor(normal(3, 5, 2)))
 
 
@@ -362,6 +364,8 @@ def test_every_other_layer_is_run_as_keras_runs_it(
 ) -> None:
     if not hasattr(keras.layers, name):
         pytest.skip("this release of Keras has no such layer")
+    if name in ("UpSampling2D", "Resizing") and not is_current(keras):
+        pytest.importorskip("torchvision")
 
     def make(keras: Any) -> Any:
         inputs = keras.Input(batch_shape=(6, *shape))

@@ -434,7 +434,8 @@ def not_made_again(model: Any) -> tuple[str, str] | None:
         if kind in own or graph_of(layer) is not None or getattr(kind.from_config, "__func__", None) not in makers:
             continue
         try:
-            inspect.signature(kind).bind(**layer.get_config())
+            # Not that of the class: a `__new__` of Keras's takes anything.
+            inspect.signature(kind.__init__).bind(layer, **layer.get_config())
         except TypeError as error:
             return kind.__name__, str(error)
     return None
