@@ -37,7 +37,9 @@ def test_the_optimizers_of_keras_have_an_update_in_graphs(name: str) -> None:
     assert isinstance(graph_update(_built(getattr(optimizers, name)())), GraphUpdate)
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad, torch.optim.RMSprop]
+)
 def test_the_usual_ones_of_torch_have_an_update_in_graphs(kind: Any) -> None:
     assert isinstance(graph_update(_built(TorchOptimizer(kind))), TorchGraphUpdate)
 
@@ -254,6 +256,15 @@ TORCH: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
     "adam": lambda p: torch.optim.Adam(p, 0.05, fused=True),
     "adam with amsgrad": lambda p: torch.optim.Adam(p, 0.05, amsgrad=True, weight_decay=0.1, eps=1e-2),
     "adamw": lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1, maximize=True),
+    "adagrad": lambda p: torch.optim.Adagrad(
+        p, 0.1, lr_decay=0.1, initial_accumulator_value=0.2, eps=1e-2, maximize=True
+    ),
+    "adagrad, fused": lambda p: torch.optim.Adagrad(p, 0.1, weight_decay=0.1, fused=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, weight_decay=0.1),
+    "rmsprop with all options": lambda p: torch.optim.RMSprop(
+        p, 0.01, momentum=0.8, centered=True, eps=1e-2, maximize=True
+    ),
+    "rmsprop in groups": lambda p: torch.optim.RMSprop([{"params": p[1:]}, {"params": p[:1], "momentum": 0.5}], 0.01),
     "groups": lambda p: torch.optim.SGD([{"params": p[1:]}, {"params": p[:1], "momentum": 0.5, "lr": 0.2}], 0.1),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach import Number, add_quotient_, plus
+from oncue.optimizers.foreach import Number, add_, add_quotient_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import non_negative, setting, small_number
 
@@ -94,6 +94,9 @@ class Adagrad(Optimizer):
         torch._foreach_addcmul_(accumulator, gradients, gradients)
         denominators = plus(accumulator, numbers["epsilon"])
         torch._foreach_sqrt_(denominators)
+        if "root_epsilon" in numbers:
+            # As torch has it.
+            add_(denominators, numbers["root_epsilon"])
         add_quotient_(parameters, gradients, denominators, -numbers["rate"])
 
     def update_numbers(self, update: int, rate: float) -> dict[str, float]:

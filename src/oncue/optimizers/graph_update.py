@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from oncue import backend, torch_private
+from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam, adam_numbers
 from oncue.optimizers.foreach import Number, Rule, lerp_
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from oncue.optimizers.optimizer import Optimizer, own_constraint
+from oncue.optimizers.rmsprop import RMSprop
 from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
 
@@ -68,7 +70,8 @@ class GraphUpdate:
         self._constraints_after_overwriting = [
             (p, constraint) for p, constraint, ours in constraints if p.requires_grad or not ours
         ]
-        self._slots: list[dict[str, Tensor]] = []
+        # None where a parameter has none of a name.
+        self._slots: Mapping[str, Sequence[Tensor | None]] = {}
         self._form = self._form_now()
         values = self._values()
         self._names = [list(part) for part in values]
@@ -96,7 +99,7 @@ class GraphUpdate:
 
     def _updated(self) -> list[Tensor]:
         optimizer = self.optimizer
-        slots = [tensor for held in self._slots for tensor in held.values()]
+        slots = [tensor for tensors in self._slots.values() for tensor in tensors if tensor is not None]
         sums = [] if optimizer._accumulators is None else optimizer._accumulators
         averages = [] if optimizer._average is None else optimizer._average.values
         return [*self.weights, *slots, *sums, *averages]
@@ -198,17 +201,16 @@ class GraphUpdate:
         decayed = [self.weights[place] for place in places if self._decayed[place]] if "kept" in numbers else []
         if decayed:
             torch._foreach_mul_(decayed, numbers["kept"])
-        states = [self._slots[place] for place in places]
-        slots = {name: [state[name] for state in states] for name in states[0]}
-        self._rule(weights, gradients, slots, numbers)
+        held = {name: [tensors[place] for place in places] for name, tensors in self._slots.items()}
+        slots = {name: [one for one in tensors if one is not None] for name, tensors in held.items()}
+        self._rule(weights, gradients, {name: tensors for name, tensors in slots.items() if tensors}, numbers)
 
     def _rule_of(self, optimizer: Optimizer) -> Rule:
         return optimizer.update_rule
 
     def _look_up(self) -> None:
         """Take the state that the optimizer has now: some tensors may have been replaced."""
-        named = self.optimizer.slots()
-        self._slots = [{name: tensors[place] for name, tensors in named.items()} for place in range(len(self.weights))]
+        self._slots = self.optimizer.slots()
 
     # Around a step ----------------------------------------------------------------------------------------------------
 
@@ -398,11 +400,11 @@ class TorchGraphUpdate(GraphUpdate):
         self.optimizer._writes_counts = None
 
     def _look_up(self) -> None:
-        self._slots = [{} for _ in self.weights]
+        states: list[dict[str, Tensor]] = [{} for _ in self.weights]
         for group, places in zip(self._inner.param_groups, self._places, strict=True):
             for place in places:
-                state = self._like.state(self._inner, group, self.optimizer._parameters[place])
-                self._slots[place] = {name: state[key] for name, key in self._like.slots.items() if key in state}
+                states[place] = self._like.state(self._inner, group, self.optimizer._parameters[place])
+        self._slots = {name: [state.get(key) for state in states] for name, key in self._like.slots.items()}
 
     def _group_values(self) -> list[dict[str, float]]:
         values = []
@@ -419,7 +421,10 @@ class TorchGraphUpdate(GraphUpdate):
         return values
 
     def _form_now(self) -> list[Any]:
-        return [*super()._form_now(), [group.get("amsgrad") for group in self._inner.param_groups]]
+        return [
+            *super()._form_now(),
+            [(group.get("amsgrad"), group.get("centered")) for group in self._inner.param_groups],
+        ]
 
 
 class _Like(NamedTuple):
@@ -524,6 +529,36 @@ def _adam_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: 
     return state
 
 
+# Adagrad and RMSprop -----------------------------------------------------------------------------------------------
+
+
+def _adagrad_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
+    rate = float(group["lr"]) / (1.0 + (update - 1) * float(group["lr_decay"]))
+    return {"rate": rate, "epsilon": 0.0, "root_epsilon": float(group["eps"])}
+
+
+def _adagrad_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = inner.state[parameter]
+    return state
+
+
+def _rmsprop_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
+    rate, rho, momentum = float(group["lr"]), float(group["alpha"]), float(group["momentum"])
+    numbers = {"rho": rho, "new_square": 1.0 - rho, "epsilon": 0.0, "root_epsilon": float(group["eps"])}
+    if not momentum:
+        return {**numbers, "rate": rate}
+    return {**numbers, "rate": 1.0, "momentum": momentum, "velocity_rate": rate}
+
+
+def _rmsprop_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = inner.state[parameter]
+    names = ["square_avg", *["momentum_buffer"] * (group["momentum"] > 0), *["grad_avg"] * bool(group["centered"])]
+    if "step" not in state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+        state.update({name: torch.zeros_like(parameter, requires_grad=False) for name in names})
+    return {name: state[name] for name in ("step", *names)}
+
+
 _ADAM = _Like(
     Adam.update_rule,
     _adam_numbers,
@@ -534,4 +569,11 @@ _LIKE: dict[type, _Like] = {
     torch.optim.SGD: _Like(SGD.update_rule, _sgd_numbers, _sgd_state, {"momentum": "momentum_buffer"}),
     torch.optim.Adam: _ADAM,
     torch.optim.AdamW: _ADAM,
+    torch.optim.Adagrad: _Like(Adagrad.update_rule, _adagrad_numbers, _adagrad_state, {"accumulator": "sum"}),
+    torch.optim.RMSprop: _Like(
+        RMSprop.update_rule,
+        _rmsprop_numbers,
+        _rmsprop_state,
+        {"velocity": "square_avg", "momentum": "momentum_buffer", "average_gradient": "grad_avg"},
+    ),
 }

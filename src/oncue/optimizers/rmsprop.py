@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach import Number, add_quotient_, add_square_, lerp_, plus
+from oncue.optimizers.foreach import Number, add_, add_quotient_, add_scaled_, add_square_, lerp_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import has_velocity, setting, share, small_number, switch
 
@@ -118,12 +118,15 @@ class RMSprop(Optimizer):
             lerp_(average, gradients, new)
             torch._foreach_addcmul_(denominators, average, average, value=-1.0)
         torch._foreach_sqrt_(denominators)
+        # torch adds epsilon to the root, and applies the present learning rate to the velocity: the numbers say which.
+        if "root_epsilon" in numbers:
+            add_(denominators, numbers["root_epsilon"])
         kept = numbers.get("momentum")
         if kept is not None:
             momentum = slots["momentum"]
             torch._foreach_mul_(momentum, kept)
             add_quotient_(momentum, gradients, denominators, numbers["rate"])
-            torch._foreach_sub_(parameters, momentum)
+            add_scaled_(parameters, momentum, -numbers.get("velocity_rate", 1.0))
         else:
             add_quotient_(parameters, gradients, denominators, -numbers["rate"])
 

@@ -59,7 +59,7 @@ OPTIMIZERS: dict[str, Make] = {
 FOLLOWING: dict[str, Make] = {
     "TorchOptimizer": lambda made: optimizers.TorchOptimizer(torch.optim.NAdam),
     "torch's SGD, dampened": lambda made: torch.optim.SGD(made.parameters(), lr=0.1, momentum=0.9, dampening=0.5),
-    "torch's RMSprop": lambda made: torch.optim.RMSprop(made.parameters(), lr=0.01),
+    "torch's Adamax": lambda made: torch.optim.Adamax(made.parameters(), lr=0.01),
     "torch's Adam of another form": lambda made: torch.optim.Adam(made.parameters(), lr=torch.tensor(0.01)),
 }
 OF_TORCH: dict[str, Make] = {
@@ -71,6 +71,8 @@ OF_TORCH: dict[str, Make] = {
     "Adam": lambda made: torch.optim.Adam(made.parameters(), lr=0.01),
     "Adam, all options": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, amsgrad=True, weight_decay=0.1),
     "Adam, fused": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, fused=True),
+    "Adagrad": lambda made: torch.optim.Adagrad(made.parameters(), lr=0.1, lr_decay=0.1),
+    "RMSprop": lambda made: torch.optim.RMSprop(made.parameters(), lr=0.01, momentum=0.9),
     "Adam, loss scaling": lambda made: optimizers.LossScaleOptimizer(
         optimizers.TorchOptimizer(torch.optim.Adam(made.parameters(), lr=0.01)), initial_scale=2.0**127
     ),

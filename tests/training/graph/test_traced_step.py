@@ -98,7 +98,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "schedule": lambda made: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)),
 }
 FOLLOWING: dict[str, Callable[[Any], Any]] = {
-    "torch RMSprop": lambda made: keras.optimizers.TorchOptimizer(torch.optim.RMSprop),
+    "torch NAdam": lambda made: keras.optimizers.TorchOptimizer(torch.optim.NAdam),
 }
 TORCH: dict[str, Callable[[Any], Any]] = {
     "SGD": lambda made: torch.optim.SGD(made.parameters(), lr=0.05),
