@@ -960,14 +960,11 @@ class Optimizer:
         Returns:
             The tensors themselves, not copies. Empty before `build`.
         """
-        if self._inner is None:
+        blocks = self._slot_blocks()
+        if self._inner is None or not blocks:
             return {}
-        state = self._inner.state
-        return {
-            name: [state[parameter][key] for parameter in self._parameters]
-            for block in self._slot_blocks()
-            for name, key in block.items()
-        }
+        states = [self._inner.state[parameter] for parameter in self._parameters]
+        return {name: [state[key] for state in states] for block in blocks for name, key in block.items()}
 
     @property
     def variables(self) -> list[Tensor]:

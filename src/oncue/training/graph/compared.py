@@ -88,11 +88,13 @@ class Attributes(Table):
         names, quick = [*self.before, *list(self.before)[:1]], type(space) in (dict, MappingProxyType)
         self._get: Callable[[Any], Any] = itemgetter(*names) if names and quick else _values
         self._together = self._get(self.before)
+        self.all = list(space.values())
+        """What was in the dict, with what doesn't count."""
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is nothing but a dict, which can be compared together with others."""
-        return type(self) is Attributes and type(self.space) is dict and not self._skipped
+    def is_whole(self) -> bool:
+        """Return whether even what doesn't count is as it was, so that the dict can be compared together with others."""
+        space = self.space
+        return type(space) is dict and len(space) == len(self.all) and all(map(is_, space.values(), self.all))
 
     def same(self) -> bool:
         """Return whether all values are those that were there."""

@@ -81,7 +81,8 @@ class TracedGraph:
         self._record = record
         self._recorded: RecordedGraph | None = None
         self._compiler, self._compiled = compiler, compiled
-        self._settings = _settings(function.model.device)
+        self._device = function.model.device
+        self._settings = _settings(self._device)
         self._graph = self._made(list(leaves))
         self._call: Callable[..., Sequence[Tensor]] | None = None
         self._watched = self._watch()
@@ -109,7 +110,7 @@ class TracedGraph:
         self._call = None
         updated = self._tensors_of_update()
         return (
-            _settings(self.function.model.device) != self._settings
+            _settings(self._device) != self._settings
             or torch_private.hooks_of_all_modules()
             or torch_private.any_hooks(self._with_gradients)
             or len(updated) != len(self._updated)
@@ -140,32 +141,20 @@ class TracedGraph:
         trial = partial(self._as_before, held, rewind)
         try:
             begin_states(model, trial, lambda: self._only_run(_copied(leaves)))
-            found, changed, expected, drawn, _ = self._tried(leaves, held, rewind)
-            self._list_state(found)
+            run = self._tried(leaves, held, rewind)
+            self._list_state(run.found)
             with trial():
                 traced, outcome = self._trace(leaves)
-            with trial():
-                copies = self._copies()
-                given = traced(*copies, *_copied(leaves))
-                _compare_draws(drawn)
-            rounding = _COMPILED_ROUNDING if _has_halves(traced) else _ROUNDING
-            self._compare(expected, _outcome_like(outcome, given), changed, found, copies, rounding, whole=True)
+            stepwise = self._once(traced, leaves, trial, run)
+            self._compare(run, _outcome_like(outcome, stepwise.given), stepwise.state, _has_halves(traced))
             if function.kind == "train" and function.update is not None:
-                function.update.report_missing(expected.gradients)
+                function.update.report_missing(run.outcome.gradients)
             traced, inputs = _trimmed(traced, len(outcome.needed)), [*self.state, *leaves]
             key = _key(traced, inputs)
             if key in self._compiled:
                 return self._compiled[key]
             graph = self._compiler(traced, inputs, model.device)
-            stepwise = copies
-            with trial():
-                copies = self._copies()
-                given = graph(*copies, *_copied(leaves))
-                _compare_draws(drawn)
-            self._compare_updates(stepwise, copies)
-            partly = Outcome(list(given), None, [], [])
-            expected = Outcome(expected.needed, None, [], [])
-            self._compare(expected, partly, changed, found, copies, _COMPILED_ROUNDING, whole=False)
+            self._compare_compiled(stepwise, self._once(graph, leaves, trial, run))
             self._compiled[key] = graph
         finally:
             for metric, state in sums:
@@ -343,69 +332,74 @@ class TracedGraph:
 
     # Trying ----------------------------------------------------------------------------------------------------------
 
-    def _copies(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self.state]
+    def _once(self, graph: Graph, leaves: Sequence[Tensor], trial: Callable[[], Any], run: _Run) -> _Results:
+        """Run a graph on copies of the state and the batch."""
+        with trial():
+            state = [tensor.detach().clone() for tensor in self.state]
+            given = list(graph(*state, *_copied(leaves)))
+            if not torch.equal(torch.get_rng_state(), run.drawn):
+                raise RefusalError(
+                    "each step seeds torch's generator, or draws from it, in another way than a graph would"
+                )
+        return _Results(given, state)
 
-    def _compare(
-        self,
-        expected: Outcome,
-        given: Outcome,
-        changed: dict[int, Tensor],
-        found: dict[int, FoundTensor],
-        copies: list[Tensor],
-        rounding: float,
-        *,
-        whole: bool,
-    ) -> None:
-        """Refuse a graph that doesn't come to what the step itself came to; without `whole`, in what the step needs."""
-        function = self.function
-        parameters = function.parameters
-        gradients = list(zip(parameters, expected.gradients, given.gradients, strict=False))
-        lost = [parameter for parameter, one, other in gradients if (one is None) != (other is None)]
+    def _compare(self, run: _Run, given: Outcome, state: list[Tensor], halves: bool) -> None:
+        """Refuse a graph that doesn't come to what the step itself came to."""
+        expected, names = run.outcome, map(self._name, self.function.parameters)
+        gradients = list(zip(names, expected.gradients, given.gradients, strict=False))
+        lost = [name for name, one, other in gradients if (one is None) != (other is None)]
         if lost:
-            raise RefusalError(f"the gradient of {self._name(lost[0])} gets lost in a graph")
-        # That of a bias before a normalization is nothing but the rounding of all others.
-        largest = max([0.0, *[_size(gradient) for gradient in expected.gradients if gradient is not None]])
-        pairs: list[tuple[str, Tensor, Tensor, float]] = []
-        if expected.loss is not None and given.loss is not None:
-            pairs.append(("the loss", expected.loss, given.loss, 0.0))
-        pairs += [("an output", one, other, 0.0) for one, other in zip(expected.outputs, given.outputs, strict=False)]
-        if not whole:
-            pairs += [
-                ("a result", one, other, largest) for one, other in zip(expected.needed, given.needed, strict=False)
-            ]
-        for parameter, one, other in gradients:
-            if one is not None and other is not None:
-                pairs.append((f"the gradient of {self._name(parameter)}", one, other, largest))
-        updated = _identities(self._tensors_of_update())
-        for tensor, copy in zip(self.state, copies, strict=True):
-            key = id(tensor)
-            if key not in updated:
-                pairs.append((self._name(tensor), changed.get(key, tensor.detach()), copy, 0.0))
-        unseen = set(changed) - _identities(self.state)
+            raise RefusalError(f"the gradient of {lost[0]} gets lost in a graph")
+        unseen = set(run.changed) - _identities(self.state)
         if unseen:
-            raise RefusalError(
-                f"each step changes {self._name(found[unseen.pop()].tensor)}, which a graph would leave alone"
-            )
-        for name, one, other, among in pairs:
-            if not _close(one, other, rounding, among, exact=whole):
-                raise RefusalError(f"{name} comes out as other numbers in a graph than from the step itself")
+            name = self._name(run.found[unseen.pop()].tensor)
+            raise RefusalError(f"each step changes {name}, which a graph would leave alone")
+        pairs: list[tuple[str, Tensor, Tensor]] = []
+        if expected.loss is not None and given.loss is not None:
+            pairs.append(("the loss", expected.loss, given.loss))
+        pairs += [("an output", *both) for both in zip(expected.outputs, given.outputs, strict=False)]
+        updated = _identities(self._tensors_of_update())
+        pairs += [
+            (self._name(tensor), run.changed.get(id(tensor), tensor.detach()), copy)
+            for tensor, copy in zip(self.state, state, strict=True)
+            if id(tensor) not in updated
+        ]
+        derived = [
+            (f"the gradient of {name}", one, other)
+            for name, one, other in gradients
+            if one is not None and other is not None
+        ]
+        rounding = _COMPILED_ROUNDING if halves else _ROUNDING
+        # That of a bias before a normalization is nothing but the rounding of all others.
+        largest = max([0.0, *[_size(one) for _, one, _ in derived]])
+        for among, alike in ((0.0, pairs), (largest, derived)):
+            for name, one, other in alike:
+                if not _close(one, other, rounding, among, exact=True):
+                    raise RefusalError(f"{name} comes out as other numbers in a graph than from the step itself")
 
-    def _compare_updates(self, stepwise: list[Tensor], compiled: list[Tensor]) -> None:
-        """Refuse a compiled graph whose update of all weights together isn't what it was operation by operation.
+    def _compare_compiled(self, stepwise: _Results, compiled: _Results) -> None:
+        """Refuse a compiled graph that doesn't come to what its operations do one by one.
 
-        Each number by itself may well differ: Adam makes a whole step of a gradient that is nothing but rounding.
+        Of the update, all weights together count. Each number by itself may well differ: Adam makes a whole step of a gradient
+        that is nothing but rounding.
         """
         updated = _identities(self._tensors_of_update())
+        largest = max([0.0, *map(_size, stepwise.given[: len(compiled.given)])])
+        pairs = [("a result", *both, largest) for both in zip(stepwise.given, compiled.given, strict=False)]
         moved, apart = 0.0, 0.0
-        for tensor, one, other in zip(self.state, stepwise, compiled, strict=True):
-            if id(tensor) in updated and tensor.is_floating_point():
+        for tensor, one, other in zip(self.state, stepwise.state, compiled.state, strict=True):
+            if id(tensor) not in updated:
+                pairs.append((self._name(tensor), one, other, 0.0))
+            elif tensor.is_floating_point():
                 # A batch that makes them infinite does so both ways.
                 before, one, other = [each.detach().double().nan_to_num(0.0, 0.0, 0.0) for each in (tensor, one, other)]
                 moved += float((one - before).square().sum())
                 apart += float((one - other).square().sum())
         if not apart <= 0.25 * moved + 1e-12:
             raise RefusalError("the compiled graph comes to other weights than its operations one by one")
+        for name, one, other, among in pairs:
+            if not _close(one, other, _COMPILED_ROUNDING, among, exact=False):
+                raise RefusalError(f"{name} comes out as other numbers in the compiled graph than from its operations")
 
     def _name(self, tensor: Tensor) -> str:
         return self._names.get(id(tensor), f"a tensor of shape {tuple(tensor.shape)}")
@@ -438,6 +432,15 @@ class _Run(NamedTuple):
     """What it did that a graph can't, as a reason to refuse it; None for nothing."""
 
 
+class _Results(NamedTuple):
+    """A run of a graph."""
+
+    given: list[Tensor]
+    """What it gave."""
+    state: list[Tensor]
+    """What it changed the state to."""
+
+
 def _is_same_run(one: _Run, other: _Run) -> bool:
     """Return whether two runs on the same batch came to the same."""
     if one.changed.keys() != other.changed.keys():
@@ -454,17 +457,12 @@ def _identities(tensors: Iterable[Tensor]) -> set[int]:
     return set(map(id, tensors))
 
 
-def _compare_draws(drawn: Tensor) -> None:
-    """Refuse a graph after which torch's generator isn't where it is after the step itself."""
-    if not torch.equal(torch.get_rng_state(), drawn):
-        raise RefusalError("each step seeds torch's generator, or draws from it, in another way than a graph would")
-
-
 def _settings(device: torch.device) -> tuple[Any, ...]:
     """Return what torch and oncue were told to compute differently in what follows."""
     kind = device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    types = autocast, torch.get_default_dtype(), torch.get_default_device(), backend.floatx()
+    # Asking for the default device itself takes four times as long.
+    types = autocast, torch.get_default_dtype(), torch.empty(0).device, backend.floatx()
     return *types, torch.are_deterministic_algorithms_enabled(), backend.epsilon()
 
 

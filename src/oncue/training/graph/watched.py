@@ -101,10 +101,7 @@ class Watched:
         while self._left:
             self._left.popleft()()
         self._tables += [Globals(space, names) for space, names in self._spaces.values()]
-        # Nearly all tables are dicts: their values are compared in one go, and only where one differs is it looked for.
-        self._dicts = [table.space for table in self._tables if isinstance(table, Attributes) and table.is_plain]
-        self._values = list(chain.from_iterable(map(dict.values, self._dicts)))
-        self._others = [table for table in self._tables if not (isinstance(table, Attributes) and table.is_plain)]
+        self._sort()
         held = chain.from_iterable(table.before.values() for table in self._tables)
         self._tensors = [value for value in held if isinstance(value, torch.Tensor)]
         self._described = list(map(described, self._tensors))
@@ -121,6 +118,8 @@ class Watched:
         for table in self._others if same else self._tables:
             if not table.same():
                 return table.what()
+        if not same:
+            self._sort()
         for memory in self._memories:
             if not memory.same():
                 return memory.label
@@ -143,6 +142,14 @@ class Watched:
                 memory.put_back()
         for _, generator, before in self._generators:
             set_generator_state(generator, before)
+
+    def _sort(self) -> None:
+        """Put the tables together that are dicts, as nearly all are: their values are compared in one go."""
+        whole = [table for table in self._tables if isinstance(table, Attributes) and table.is_whole()]
+        self._dicts = [table.space for table in whole]
+        self._values = list(chain.from_iterable(table.all for table in whole))
+        together = set(whole)
+        self._others = [table for table in self._tables if table not in together]
 
     # Looking -----------------------------------------------------------------------------------------------------
 
