@@ -400,11 +400,26 @@ class TorchGraphUpdate(GraphUpdate):
         self.optimizer._writes_counts = None
 
     def _look_up(self) -> None:
-        states: list[dict[str, Tensor]] = [{} for _ in self.weights]
+        slots: dict[str, list[Tensor | None]] = {}
         for group, places in zip(self._inner.param_groups, self._places, strict=True):
-            for place in places:
-                states[place] = self._like.state(self._inner, group, self.optimizer._parameters[place])
-        self._slots = {name: [state.get(key) for state in states] for name, key in self._like.slots.items()}
+            for name, key in self._like.slots(group).items():
+                tensors = slots.setdefault(name, [None] * len(self.weights))
+                for place in places:
+                    tensors[place] = self._state_of(self.optimizer._parameters[place], key, group)
+        self._slots = slots
+
+    def _state_of(self, parameter: Tensor, key: str, group: dict[str, Any]) -> Tensor:
+        """Return a parameter's state of the torch optimizer, made as its own first step makes it."""
+        state = self._inner.state[parameter]
+        if self._like.counts and "step" not in state:
+            # The count is on the parameter's device only where the fused kernel reads it.
+            device = parameter.device if group.get("fused") else "cpu"
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        if state.get(key) is None:
+            # A velocity of torch's SGD begins with the first gradient, which is what this gives without dampening.
+            state[key] = torch.zeros_like(parameter, requires_grad=False)
+        tensor: Tensor = state[key]
+        return tensor
 
     def _group_values(self) -> list[dict[str, float]]:
         values = []
@@ -421,10 +436,7 @@ class TorchGraphUpdate(GraphUpdate):
         return values
 
     def _form_now(self) -> list[Any]:
-        return [
-            *super()._form_now(),
-            [(group.get("amsgrad"), group.get("centered")) for group in self._inner.param_groups],
-        ]
+        return [*super()._form_now(), [self._like.slots(group) for group in self._inner.param_groups]]
 
 
 class _Like(NamedTuple):
@@ -432,10 +444,10 @@ class _Like(NamedTuple):
 
     rule: Rule
     numbers: Callable[[dict[str, Any], int], dict[str, float]]
-    # The torch optimizer's state of a parameter, with what its options need; made as its own first step makes it.
-    state: Callable[[torch.optim.Optimizer, dict[str, Any], Tensor], dict[str, Tensor]]
-    # From the rule's names to torch's.
-    slots: dict[str, str]
+    # The names of the state that a group's options need: torch's by the rule's.
+    slots: Callable[[dict[str, Any]], dict[str, str]]
+    # Whether it counts the updates of each parameter.
+    counts: bool = True
 
 
 def graph_update(optimizer: Optimizer) -> GraphUpdate | None:
@@ -500,16 +512,6 @@ def _sgd_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
     return {**numbers, "velocity_rate": -rate}
 
 
-def _sgd_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
-    if not group["momentum"]:
-        return {}
-    state: dict[str, Any] = inner.state[parameter]
-    if state.get("momentum_buffer") is None:
-        # torch begins with the first gradient, which is what this gives without dampening.
-        state["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
-    return state
-
-
 # Adam and AdamW -----------------------------------------------------------------------------------------------------
 
 
@@ -518,15 +520,9 @@ def _adam_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
     return adam_numbers(update, float(group["lr"]), beta_1, beta_2, group["eps"], epsilon_hat=False)
 
 
-def _adam_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
-    state: dict[str, Any] = inner.state[parameter]
-    if "step" not in state:
-        # The count is on the parameter's device only where the fused kernel reads it.
-        device = parameter.device if group.get("fused") else "cpu"
-        state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-        for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])):
-            state[name] = torch.zeros_like(parameter, requires_grad=False)
-    return state
+def _adam_slots(group: dict[str, Any]) -> dict[str, str]:
+    slots = {"momentum": "exp_avg", "velocity": "exp_avg_sq"}
+    return {**slots, "velocity_hat": "max_exp_avg_sq"} if group["amsgrad"] else slots
 
 
 # Adagrad and RMSprop -----------------------------------------------------------------------------------------------
@@ -537,11 +533,6 @@ def _adagrad_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
     return {"rate": rate, "epsilon": 0.0, "root_epsilon": float(group["eps"])}
 
 
-def _adagrad_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = inner.state[parameter]
-    return state
-
-
 def _rmsprop_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
     rate, rho, momentum = float(group["lr"]), float(group["alpha"]), float(group["momentum"])
     numbers = {"rho": rho, "new_square": 1.0 - rho, "epsilon": 0.0, "root_epsilon": float(group["eps"])}
@@ -550,30 +541,23 @@ def _rmsprop_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
     return {**numbers, "rate": 1.0, "momentum": momentum, "velocity_rate": rate}
 
 
-def _rmsprop_state(inner: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = inner.state[parameter]
-    names = ["square_avg", *["momentum_buffer"] * (group["momentum"] > 0), *["grad_avg"] * bool(group["centered"])]
-    if "step" not in state:
-        state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
-        state.update({name: torch.zeros_like(parameter, requires_grad=False) for name in names})
-    return {name: state[name] for name in ("step", *names)}
+def _rmsprop_slots(group: dict[str, Any]) -> dict[str, str]:
+    slots = {"velocity": "square_avg"}
+    if group["momentum"]:
+        slots["momentum"] = "momentum_buffer"
+    return {**slots, "average_gradient": "grad_avg"} if group["centered"] else slots
 
 
-_ADAM = _Like(
-    Adam.update_rule,
-    _adam_numbers,
-    _adam_state,
-    {"momentum": "exp_avg", "velocity": "exp_avg_sq", "velocity_hat": "max_exp_avg_sq"},
-)
+_ADAM = _Like(Adam.update_rule, _adam_numbers, _adam_slots)
 _LIKE: dict[type, _Like] = {
-    torch.optim.SGD: _Like(SGD.update_rule, _sgd_numbers, _sgd_state, {"momentum": "momentum_buffer"}),
+    torch.optim.SGD: _Like(
+        SGD.update_rule,
+        _sgd_numbers,
+        lambda group: {"momentum": "momentum_buffer"} if group["momentum"] else {},
+        counts=False,
+    ),
     torch.optim.Adam: _ADAM,
     torch.optim.AdamW: _ADAM,
-    torch.optim.Adagrad: _Like(Adagrad.update_rule, _adagrad_numbers, _adagrad_state, {"accumulator": "sum"}),
-    torch.optim.RMSprop: _Like(
-        RMSprop.update_rule,
-        _rmsprop_numbers,
-        _rmsprop_state,
-        {"velocity": "square_avg", "momentum": "momentum_buffer", "average_gradient": "grad_avg"},
-    ),
+    torch.optim.Adagrad: _Like(Adagrad.update_rule, _adagrad_numbers, lambda group: {"accumulator": "sum"}),
+    torch.optim.RMSprop: _Like(RMSprop.update_rule, _rmsprop_numbers, _rmsprop_slots),
 }
