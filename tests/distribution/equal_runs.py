@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import torchmetrics
 import oncue as keras
 from helpers import uncompiled
 from oncue import layers
+from oncue.core.process import process
 from oncue.training.graph.choice import GraphChoice
 
 ROWS = 53
@@ -260,6 +262,27 @@ def generators(folder: Path) -> dict[str, Any]:
     return trained(model, batches(), steps_per_epoch=5)
 
 
+def own_batches(folder: Path) -> dict[str, Any]:
+    """Each process brings its part of each batch itself, in unequal parts."""
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+    class Part(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> Any:
+            rows = [row for row in range(index * 9, index * 9 + 9) if row % size == rank]
+            return X[rows], Y[rows]
+
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    try:
+        return trained(model, Part())
+    finally:
+        process.chosen, process.distribution = False, None
+
+
 class Doubled(keras.Sequential):
     def train_step(self, data: Any) -> Any:
         x, y = data
@@ -377,6 +400,7 @@ RUNS = [
     indexed_data,
     loaders,
     generators,
+    own_batches,
     own_steps,
     single_batches,
     decisions,

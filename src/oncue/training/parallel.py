@@ -79,6 +79,7 @@ class Parallel:
         self.share = RowShare(group.rank, group.size)
         self._gradients: GradientSum | None = None
         self._counts: list[tuple[int, int]] = []
+        self._brings = False
         self._epoch: int | None = None
         self._outside: dict[int, Any] = {}
 
@@ -92,7 +93,8 @@ class Parallel:
         """
         source = batches.source
         own = isinstance(source, DataLoader) and isinstance(source.sampler, DistributedSampler)
-        if own or not self._shards:
+        self._brings = own or not self._shards
+        if self._brings:
             return OwnBatches(batches, self.share, self.group)
         return SharedBatches(batches, self.share)
 
@@ -436,6 +438,9 @@ class Parallel:
             parts: What this process has predicted for each batch.
         """
         counts, self._counts = self._counts, []
+        if self._brings:
+            # Of batches that it brings itself, each process has its own predictions.
+            return [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
         totals = [total for _, total in counts]
         leaves = []
         for pieces in zip(*(flatten(part) for part in parts), strict=True):
