@@ -289,7 +289,8 @@ def in_ignite(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
     trainer, evaluator = Engine(train_step), Engine(measure)
     Loss(torch.nn.functional.mse_loss).attach(evaluator, "loss")
     trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: evaluator.run(loader()))
-    adapter = hosts.Ignite(*callbacks).attach(trainer, module, optimizer, evaluator=evaluator)
+    adapter = hosts.Ignite(*callbacks)
+    adapter.attach(trainer, module, optimizer, evaluator=evaluator)
     kept["history"] = adapter.history
     parts = {"trainer": trainer, "module": module, "optimizer": optimizer, "callbacks": adapter}
     if plan.checkpoints:

@@ -64,7 +64,8 @@ if find_spec("ignite") is not None:
             return {"loss": loss, "twice": 2 * loss}
 
         trainer = Engine(step or train)
-        adapter = hosts.Ignite(*callbacks).attach(trainer, module, optimizer, scheduler=scheduler)
+        adapter = hosts.Ignite(*callbacks)
+        adapter.attach(trainer, module, optimizer, scheduler=scheduler)
         trainer.run(loader(), max_epochs=epochs)
         return adapter
 

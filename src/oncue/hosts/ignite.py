@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 from ignite.engine import Events
 
@@ -14,14 +14,13 @@ from oncue.hosts.run import Adapter, HostedRun
 class Ignite(Adapter):
     """Carries oncue's callbacks to an engine, by `attach`: after what evaluates or sets the rate, and before what saves.
 
-    The epoch's logs are the means of what the engine's function returned, a loss or numbers by name, the engine's metrics, and
-    the evaluator's, with `val_`. Ignite's checkpoints have the callbacks' state: `to_save={"callbacks": adapter, ...}`.
+    The epoch's logs are the means of what the engine's function returned, its metrics, and the evaluator's, with `val_`.
     """
 
     def __init__(self, *callbacks: Any) -> None:
         self._run = HostedRun(callbacks, IGNITE)
 
-    def attach(self, trainer: Any, module: Any, optimizer: Any, scheduler: Any = None, evaluator: Any = None) -> Self:
+    def attach(self, trainer: Any, module: Any, optimizer: Any, scheduler: Any = None, evaluator: Any = None) -> None:
         """Listen to the engine that trains a module, and to the one that evaluates it."""
         run, state, self._host = self._run, trainer.state, Host(module, [optimizer], filter(None, [scheduler]))
         trainer.add_event_handler(Events.STARTED, self._begin)
@@ -33,7 +32,6 @@ class Ignite(Adapter):
         trainer.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
         if evaluator is not None:
             evaluator.add_event_handler(Events.COMPLETED, self._measured)
-        return self
 
     def _begin(self, trainer: Any) -> None:
         self._run.begin(self._host, self, epochs=trainer.state.max_epochs, steps=trainer.state.epoch_length)

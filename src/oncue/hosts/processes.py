@@ -9,11 +9,14 @@ import torch
 from torch import distributed
 
 from oncue.core.monitor import as_number
+from oncue.core.process import process
 from oncue.core.ranks import ASKED, Ranks
 
 
 class Processes(Ranks):
     """The processes of a run in a loop of others; one alone where `torch.distributed` has no process group.
+
+    After `oncue.distribution.set_distribution(None)` each process trains on its own.
 
     What one of them asks for is known to all at the end of the epoch, where `means` is called: before that, nobody waits for
     the others.
@@ -29,7 +32,8 @@ class Processes(Ranks):
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        if distributed.is_available() and distributed.is_initialized():
+        on_its_own = process.chosen and process.distribution is None
+        if distributed.is_available() and distributed.is_initialized() and not on_its_own:
             self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self._device = device
         self._seen: set[str] = set()

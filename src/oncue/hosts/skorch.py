@@ -11,8 +11,6 @@ from oncue.hosts.host import Host
 from oncue.hosts.lacks import SKORCH
 from oncue.hosts.run import Adapter, HostedRun
 
-_NO_VALUE = re.compile(r"batches|epoch|dur|train_loss|event_.*|.*_best|.*_batch_count")
-
 
 class Skorch(Adapter, Callback):
     """One callback for skorch that carries oncue's; after those of skorch whose scores it is to log, with `val_` for `valid_`.
@@ -51,8 +49,9 @@ class Skorch(Adapter, Callback):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """End an epoch; a stop is told as skorch's own callbacks tell it."""
-        values = {name: value for name, value in net.history[-1].items() if not _NO_VALUE.fullmatch(name)}
-        self._run.end_epoch(**{name.replace("valid_", "val_", 1): value for name, value in values.items()})
+        row, others = net.history[-1], r"batches|epoch|dur|train_loss|event_.*|.*_best|.*_batch_count"
+        found = {name: row[name] for name in row if not re.fullmatch(others, name)}
+        self._run.end_epoch(**{name.replace("valid_", "val_", 1): found[name] for name in found})
         if self._run.stops:
             raise KeyboardInterrupt
 
