@@ -1,6 +1,7 @@
 # make demo   train a small model on handwritten digits
 # make test   run the tests, examples, documentation and docstrings, but for what takes long
 # make test-slow  run what takes long: real compilers, many processes, the demo and the benchmarks
+# make processes  train on two, three and four processes, compare with one, and let each of them fail everywhere; some minutes
 # make crash  kill training runs and saves for some minutes, and compare what is left
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
@@ -22,9 +23,9 @@ HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts keras-oldest crash screenshots: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts keras-oldest processes crash screenshots: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts keras-oldest crash screenshots lint bench clean
+.PHONY: demo test test-slow test-oldest hosts keras-oldest processes crash screenshots lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -34,6 +35,9 @@ test: $(VENV)/dev.stamp
 
 crash: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -rs -m crash tests/crash
+
+processes: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -m processes tests/distribution
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not crash"

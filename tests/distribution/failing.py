@@ -1,9 +1,10 @@
 """Runs on several processes of which one fails, is killed or hangs, and what the others see of it.
 
-    python tests/distribution/failing.py FOLDER SIZE CASE...
+    python tests/distribution/failing.py [--resumed] FOLDER SIZE CASE...
 
 A case is "FAULT PLACE PROCESS", such as "raise batch 1". For each, the processes are forked and told to train; each writes down
-how its run ended. What is printed is a line of JSON for each case: its name, and what its processes have found.
+how its run ended. With --resumed all are then started again without the fault, and write down what they come to in the end.
+What is printed is a line of JSON for each case: its name, and what its processes have found.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -149,11 +151,12 @@ def batches(fault: Fault, place: str) -> Iterator[Any]:
         index += 1
         if index == 9:
             fault.at(place)
-        yield X[:8], Y[:8]
+        first = 8 * index % len(X)
+        yield X[first : first + 8], Y[first : first + 8]
 
 
-def train(fault: Fault, folder: Path) -> Told:
-    """Do what a script does; the callback says afterwards how it went."""
+def train(fault: Fault, folder: Path) -> list[Any]:
+    """Do what a script does, and return what came of it."""
     keras.distribution.initialize(timeout=TIMEOUT if fault.kind in HANGS else 60.0)
     fault.at("start")
     keras.utils.set_random_seed(0)
@@ -171,9 +174,10 @@ def train(fault: Fault, folder: Path) -> Told:
         keras.callbacks.CSVLogger(folder / "log.csv"),
         told,
         keras.callbacks.ModelCheckpoint(folder / "kept.weights.h5", save_weights_only=True),
+        keras.callbacks.BackupAndRestore(folder / "backup", save_freq=4),
     ]
     try:
-        made.fit(
+        history = made.fit(
             batches(fault, "data"),
             steps_per_epoch=6,
             epochs=3,
@@ -189,26 +193,27 @@ def train(fault: Fault, folder: Path) -> Told:
     except BaseException:
         (folder / f"ends{os.environ['RANK']}").write_text(json.dumps(told.ends))
         raise
-    return told
+    weights = b"".join(weight.tobytes() for weight in made.get_weights())
+    return [zlib.crc32(weights), history.history, (folder / "log.csv").read_text()]
 
 
-def run(case: str, rank: int, folder: Path) -> NoReturn:
+def run(case: str, rank: int, folder: Path, again: bool) -> NoReturn:
     """Train in this process, write down how it ended, and end the process as the interpreter does."""
     kind, place, failing = case.split()
     found: dict[str, Any] = {"error": "", "text": ""}
     try:
-        train(Fault(kind, place, folder, rank == int(failing)), folder)
+        found["came_to"] = train(Fault(kind, place, folder, rank == int(failing) and not again), folder)
     except BaseException as error:
         found = {"error": type(error).__name__, "text": str(error)}
         sys.last_value = error  # type: ignore[assignment]  # the interpreter does so, at the end of a script
     found["ended"] = time.time()
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    (folder / f"{'again' if again else ''}{rank}.json").write_text(json.dumps(found))
     sys.exit(1 if found["error"] else 0)
 
 
-def start(case: str, size: int, folder: Path) -> list[int]:
+def start(case: str, size: int, folder: Path, again: bool = False) -> list[int]:
     """Start the processes of a case, which need no imports."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=again)
     port, children = free_port(), []
     for rank in range(size):
         child = os.fork()
@@ -219,51 +224,73 @@ def start(case: str, size: int, folder: Path) -> list[int]:
         log = os.open(folder / f"log{rank}", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        run(case, rank, folder)
+        run(case, rank, folder, again)
     return children
 
 
-def collect(case: str, children: list[int], folder: Path, patience: float) -> dict[str, Any]:
-    """Wait for the processes of a case, and return how each has ended; one that hangs is killed when the others have ended."""
-    failing = int(case.split()[2])
-    status: dict[int, int] = {}
-    gone: dict[int, float] = {}
-    deadline = time.time() + patience
-    while len(status) < len(children) and time.time() < deadline:
-        for rank, child in enumerate(children):
-            if rank not in status:
-                ended, code = os.waitpid(child, os.WNOHANG)
-                if ended:
-                    status[rank], gone[rank] = code, time.time()
-        if case.split()[0] in HANGS and len(status) == len(children) - 1 and failing not in status:
-            break
-        time.sleep(0.02)
-    for rank, child in enumerate(children):
-        if rank not in status:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-    fault = (folder / "fault").read_text() if (folder / "fault").exists() else "0"
-    found = []
-    for rank in range(len(children)):
-        said, ends = folder / f"{rank}.json", folder / f"ends{rank}"
-        one = json.loads(said.read_text()) if said.exists() else {"error": None, "text": ""}
-        one["seconds"] = one.pop("ended", 0.0) - float(fault)
-        one["gone"] = gone[rank] - float(fault) if rank in gone else None
-        one["ends"] = json.loads(ends.read_text()) if ends.exists() else []
-        one["log"] = (folder / f"log{rank}").read_text()
-        found.append(one)
-    return {"case": case, "folder": str(folder), "processes": found}
+class Started:
+    """The processes of a case."""
+
+    def __init__(self, case: str, size: int, folder: Path) -> None:
+        self.case, self.folder = case, folder
+        self.children = start(case, size, folder)
+        self.gone: dict[int, float] = {}
+
+    def look(self) -> bool:
+        """Take note of those that have ended; return whether all have but one that hangs, because it was told to."""
+        for rank, child in enumerate(self.children):
+            if rank not in self.gone and os.waitpid(child, os.WNOHANG)[0]:
+                self.gone[rank] = time.time()
+        kind, _, failing = self.case.split()
+        left = set(range(len(self.children))) - set(self.gone)
+        return left <= ({int(failing)} if kind in HANGS else set())
+
+    def result(self) -> dict[str, Any]:
+        """Kill those that are left, and return how each has ended."""
+        for rank, child in enumerate(self.children):
+            if rank not in self.gone:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        fault = self.folder / "fault"
+        since = float(fault.read_text()) if fault.exists() else 0.0
+        found = []
+        for rank in range(len(self.children)):
+            said, ends = self.folder / f"{rank}.json", self.folder / f"ends{rank}"
+            one = json.loads(said.read_text()) if said.exists() else {"error": None, "text": ""}
+            one["seconds"] = one.pop("ended", since) - since
+            one["gone"] = self.gone[rank] - since if rank in self.gone else None
+            one["ends"] = json.loads(ends.read_text()) if ends.exists() else []
+            one["log"] = (self.folder / f"log{rank}").read_text()
+            found.append(one)
+        return {"case": self.case, "folder": str(self.folder), "processes": found}
+
+
+def resumed(case: str, size: int, folder: Path) -> list[Any]:
+    """Start the processes of a case again, without the fault, and return what each comes to; or its error."""
+    for child in start(case, size, folder, again=True):
+        os.waitpid(child, 0)
+    found = [json.loads((folder / f"again{rank}.json").read_text()) for rank in range(size)]
+    return [one.get("came_to", one["text"]) for one in found]
 
 
 def main() -> None:
-    folder, size, *cases = sys.argv[1:]
+    arguments = sys.argv[1:]
+    again = arguments[0] == "--resumed"
+    folder, size, *cases = arguments[again:]
     torch.set_num_threads(1)
     for index in range(0, len(cases), AT_ONCE):
-        group = cases[index : index + AT_ONCE]
-        places = [Path(folder) / f"{index + number}" for number in range(len(group))]
-        started = [start(case, int(size), place) for case, place in zip(group, places, strict=True)]
-        for case, children, place in zip(group, started, places, strict=True):
-            print(json.dumps(collect(case, children, place, 60.0)), flush=True)
+        group = [
+            Started(case, int(size), Path(folder) / str(index + number))
+            for number, case in enumerate(cases[index : index + AT_ONCE])
+        ]
+        deadline = time.time() + 120.0
+        while not all([one.look() for one in group]) and time.time() < deadline:
+            time.sleep(0.02)
+        for one in group:
+            result = one.result()
+            if again:
+                result["resumed"] = resumed(one.case, int(size), one.folder)
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
