@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,20 @@ def train(variant: Variant, folder: Path) -> None:
     (folder / "result").write_text("\n".join(f"{name}: {told(value)}" for name, value in result.items()))
 
 
-def start(variant: Variant, folder: Path) -> int:
-    """Train in a process of its own, which needs no imports; return its number. What it says goes to the file `log`."""
+def start(
+    variant: Variant,
+    folder: Path,
+    before: Callable[[], object] | None = None,
+    after: Callable[[], object] | None = None,
+) -> int:
+    """Train in a process of its own, which needs no imports; return its number. What it says goes to the file `log`.
+
+    Args:
+        variant: The script.
+        folder: Where it runs.
+        before: What is called in that process before it.
+        after: What is called in it afterwards, when it came to its end.
+    """
     child = os.fork()
     if child:
         return child
@@ -93,7 +106,11 @@ def start(variant: Variant, folder: Path) -> int:
         log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        if before is not None:
+            before()
         train(variant, folder)
+        if after is not None:
+            after()
         code = 0
     except Exception as error:
         (folder / "error").write_text(f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from oncue.checkpoints.lock import FolderLock
 from oncue.core.bounded_json import bounded_json
-from oncue.core.files import reason_of, replace_file, require_file, sync_folder
+from oncue.core.files import reason_of, replace_file, require_file, sweep, sync_folder
 from oncue.core.interrupts import undivided
 from oncue.core.warn import warn
 
@@ -255,6 +255,7 @@ class Store:
         return True
 
     def _sweep(self) -> None:
+        sweep(self.folder, "|".join(map(re.escape, (_MARKS, _NOTE))))
         for name in os.listdir(self.folder):
             if _TEMPORARY.fullmatch(name):
                 with suppress(OSError):

@@ -40,11 +40,13 @@ class Writer:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self._done = threading.Event()
-        self._done.set()
+        # Held while a job is given or running. A lock of the system's, because Ctrl-C in an `Event`, which is Python code, may
+        # leave it locked for good.
+        self._running = threading.Lock()
         # The warnings of the job before, and what it raised, when there is any of that.
         self._outcome: tuple[list[tuple[str, type[Warning]]], BaseException | None] | None = None
-        self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        # Each with whether it is waited for.
+        self._jobs: SimpleQueue[tuple[Callable[[], object], bool]] = SimpleQueue()
         # The process whose thread waits for jobs or does one; a process that is forked has none.
         self._served = 0
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class Writer:
     @property
     def busy(self) -> bool:
         """Whether a job is running."""
-        return not self._done.is_set()
+        return self._running.locked()
 
     def submit(self, job: Callable[[], object]) -> None:
         """Start a job as soon as the running one has ended.
@@ -66,13 +68,13 @@ class Writer:
         self.wait()
         given = False
         try:
-            self._done.clear()
+            self._running.acquire()
             given = True
-            self._begin(job)
+            self._begin(job, waited_for=True)
         except BaseException:
             # Ctrl-C, or the thread couldn't be started: `wait` must not wait for a job that will never run.
-            if not given or self._withdraw():
-                self._done.set()
+            if self._withdraw() if given else self.busy:
+                self._running.release()
             raise
 
     def check(self) -> None:
@@ -89,19 +91,20 @@ class Writer:
 
     def wait(self) -> None:
         """Wait for the running job, and raise what it raised."""
-        self._done.wait()
+        with self._running:
+            pass
         self.check()
 
     def when_idle(self, job: Callable[[], object]) -> None:
         """Call a short function now, or after the running job on its thread; never waits."""
         if self.busy:
-            self._begin(job)
+            self._begin(job, waited_for=False)
         else:
             job()
 
     @undivided
-    def _begin(self, job: Callable[[], object]) -> None:
-        self._jobs.put(job)
+    def _begin(self, job: Callable[[], object], waited_for: bool) -> None:
+        self._jobs.put((job, waited_for))
         with self._lock:
             if self._served != os.getpid():
                 # `Thread.start` would wait until the thread runs, which is half of what training waits for.
@@ -118,12 +121,15 @@ class Writer:
     def _serve(self) -> None:
         while True:
             try:
-                job = self._jobs.get(timeout=_LINGERS)
+                job, waited_for = self._jobs.get(timeout=_LINGERS)
             except Empty:
                 with self._lock:
                     if self._jobs.empty():
                         self._served = 0
                         return
+                continue
+            if not waited_for:
+                job()
                 continue
             said: list[tuple[str, type[Warning]]] = []
             failure: BaseException | None = None
@@ -137,4 +143,4 @@ class Writer:
                 self._outcome = (said, failure) if said or failure is not None else None
                 # Release what the job refers to, such as a model's tensors, instead of keeping it until the next job.
                 del job, failure
-                self._done.set()
+                self._running.release()

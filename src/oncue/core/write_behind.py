@@ -136,7 +136,7 @@ class WriteBehind:
             self._start("checksum", self._sum_up)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
-            self._pieces.put(piece)
+            self._hand_on(piece)
             self._write_all(piece)
             self._written += len(piece)
             if self._written - self._flushed >= _BATCH:
@@ -171,14 +171,20 @@ class WriteBehind:
 
     def _finish_checksum(self) -> None:
         if "checksum" in self._threads:
-            self._pieces.put(None)
+            self._hand_on(None)
             self._finish("checksum")
+
+    @undivided
+    def _hand_on(self, piece: memoryview | None) -> None:
+        # Ctrl-C within a queue, which is Python code, may leave it locked for good.
+        self._pieces.put(piece)
 
     @undivided
     def _start(self, name: str, work: Any) -> None:
         self._threads[name] = threading.Thread(target=work, name=f"oncue-{name}", daemon=True)
         self._threads[name].start()
 
+    @undivided
     def _finish(self, name: str) -> None:
         thread = self._threads.pop(name, None)
         if thread is not None:

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count, islice
+from queue import SimpleQueue
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from oncue.core.interrupts import undivided
 from oncue.feeding.batch import Batch, Batches, unpack_x_y_sample_weight
 from oncue.feeding.converter import BatchConverter
 from oncue.feeding.epoch_hooks import EpochHooks
@@ -180,17 +182,39 @@ class PyDatasetBatches(Batches):
     def _load_in_threads(self, indices: Iterator[int]) -> Iterator[Any]:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix="oncue-data")
-        threads, read = self._threads, self.source.__getitem__
-        waiting: deque[Future[Any]] = deque(threads.submit(read, index) for index in islice(indices, self._ahead))
+        waiting = deque(self._hand_on(index) for index in islice(indices, self._ahead))
         try:
             while waiting:
-                data = waiting.popleft().result()
+                # Ctrl-C within a `Future`, which is Python code, may leave it locked for good; not so in this queue.
+                data, error = waiting.popleft()[1].get()
+                if error is not None:
+                    raise error
                 for index in islice(indices, 1):
-                    waiting.append(threads.submit(read, index))
+                    waiting.append(self._hand_on(index))
                 yield data
         finally:
-            for future in waiting:
-                future.cancel()
+            _cancel(future for future, _ in waiting)
+
+    @undivided
+    def _hand_on(self, index: int) -> tuple[Future[None], SimpleQueue[tuple[Any, BaseException | None]]]:
+        """Let a thread read a batch; return what stands for that, and the queue that gets it, or else an error."""
+        read = self.source.__getitem__
+        answer: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+        def job() -> None:
+            try:
+                answer.put((read(index), None))
+            except BaseException as error:
+                answer.put((None, error))
+
+        assert self._threads is not None
+        return self._threads.submit(job), answer
+
+
+@undivided
+def _cancel(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.cancel()
 
 
 class _Pickled(Dataset[Any]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,24 @@ def put_own_arrays(model: torch.nn.Module, arrays: Mapping[str, Mapping[str, Any
             with torch.no_grad():
                 # The layer may keep what it gets.
                 layer.load_own_variables({**weights, **{name: np.array(value) for name, value in rest.items()}})
+
+
+def load_all_or_nothing(found: Sequence[tuple[Layer, Mapping[str, Any]]]) -> None:
+    """Let layers load what was found for them in a file; when one refuses it, all are as they were.
+
+    Args:
+        found: Layers whose class says itself what is loaded, each with its arrays by name.
+    """
+    before: list[tuple[Layer, dict[str, NDArray[Any]]]] = []
+    try:
+        for layer, arrays in found:
+            before.append((layer, {name: _array(value, name) for name, value in _store_of(layer).items()}))
+            layer.load_own_variables(dict(arrays))
+    except BaseException:
+        with torch.no_grad():
+            for layer, own in before:
+                layer.load_own_variables(own)
+        raise
 
 
 def besides_weights(layer: Layer) -> dict[str, Any]:

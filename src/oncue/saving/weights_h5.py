@@ -10,6 +10,7 @@ import torch
 
 from oncue.core.warn import warn
 from oncue.layers.layer import Layer
+from oncue.layers.own_arrays import load_all_or_nothing
 from oncue.optimizers import LossScaleOptimizer
 from oncue.saving import guard
 from oncue.saving.optimizer_arrays import (
@@ -100,10 +101,10 @@ def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = Fa
             problems.append(f"{path}: the model has no such weight")
     settle(problems, source, skip_mismatch)
     apply_state = _optimizer_state(content, model, source)
+    # What the user's code refuses is found before the first value is set.
+    load_all_or_nothing(own)
     apply_state()
     set_values(values)
-    for layer, arrays in own:
-        layer.load_own_variables(arrays)
 
 
 def _take_own(layer: Layer, group: Tree) -> None:
