@@ -387,3 +387,21 @@ def test_in_a_loop_that_calls_no_close_the_handlers_go_at_the_end_of_the_outermo
         assert signal.getsignal(signal.SIGTERM) is not before
         end()
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_nobody_answers_is_not_swallowed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, heard = [0.0], list[int]()
+    monkeypatch.setattr("oncue.callbacks.preemption.time.monotonic", lambda: now[0])
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        callback = Preemption()
+        # A loop that fails and tells nobody.
+        callback.on_train_begin()
+        for now[0] in (1.0, 2.0, 50.0):
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, before)
+        now[0] = 62.0
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN and not heard
+    finally:
+        signal.signal(signal.SIGTERM, before)

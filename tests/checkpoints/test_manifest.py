@@ -11,6 +11,7 @@ import pytest
 from oncue.checkpoints import KeepLast
 from oncue.checkpoints.manifest import Manifest
 from oncue.checkpoints.record import Record
+from oncue.core.file_name import FileName
 
 
 def path_of(folder: Path) -> Path:
@@ -48,6 +49,28 @@ def test_only_own_files_are_pruned(tmp_path: Path) -> None:
     assert second.prune([KeepLast(1)], "now", None) == ["m_1.keras", "m_2.keras"]
     assert files(tmp_path) == ["m.oncue.json", "m_3.keras", "m_4.keras", "old.keras"]
     assert [one.file for one in Manifest(path_of(tmp_path)).records] == ["old.keras", "m_4.keras"]
+
+
+def test_a_record_of_a_file_that_the_run_cannot_have_saved_deletes_nothing(tmp_path: Path) -> None:
+    manifest = Manifest(path_of(tmp_path), FileName("m_{epoch}.keras").fits)
+    for name in ("notes.txt", "m_1.keras", "m_2.keras"):
+        save(manifest, name)
+    assert manifest.prune([KeepLast(1)], "a", None) == ["m_1.keras"]
+    assert files(tmp_path) == ["m.oncue.json", "m_2.keras", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("file", "a/./b"), ("file", "a//b"), ("file", "a\0b"), ("file", "\x1b[2J"), ("size", True), ("size", -1),
+        ("epoch", True), ("step", -1), ("score", 10**400), ("score", True),
+    ],
+)  # fmt: skip
+def test_records_that_no_run_has_written(field: str, value: Any) -> None:
+    good = Record("m.keras", size=1, epoch=1, step=1, score=0.5, monitor="loss", run="a").as_json()
+    assert Record.from_json(good).score == 0.5
+    with pytest.raises(ValueError, match=f"`{field}`|record's file"):
+        Record.from_json({**good, field: value})
 
 
 def test_a_file_that_was_replaced_is_not_deleted(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from oncue.checkpoints.store import Store
+from oncue.core.files import machine
 
 
 def writer(text: str) -> Callable[[Path], object]:
@@ -143,14 +144,35 @@ store = Store({str(tmp_path)!r})
 store.commit(lambda path: path.write_text("good."))
 store.commit(write)
 """
-    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    with subprocess.Popen([sys.executable, "-c", script]) as gone:
+        assert gone.wait() == -signal.SIGKILL
     assert len(names(tmp_path)) == 2
     (tmp_path / ".state-mine.tmp").write_text("")
+    # As the process that has just ended names what it puts beside the marks of a run.
+    marks = f".beginning.json.{machine()}-{gone.pid}-x.tmp"
+    (tmp_path / marks).write_text("half")
     again = Store(tmp_path)
     again.prepare()
     assert again.newest(reader) == "good"
     again.release()
     assert names(tmp_path) == [".state-mine.tmp", "state-1.safetensors"]
+
+
+def test_only_numbers_as_oncue_writes_them_are_states(tmp_path: Path) -> None:
+    (tmp_path / "state-\u0663.safetensors").write_text("other")
+    (tmp_path / "state-1.safetensors").write_text("good.")
+    assert Store(tmp_path).newest(reader) == "good"
+
+
+@pytest.mark.parametrize("name", ["beginning.json", "data.json"])
+def test_a_pipe_beside_the_states_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    store = Store(tmp_path)
+    if name == "beginning.json":
+        with pytest.warns(UserWarning, match="is damaged .*a pipe"):
+            assert store.marks() is None
+    else:
+        assert store.note() == {}
 
 
 def test_a_folder_that_is_deleted_meanwhile_is_created_again(tmp_path: Path) -> None:

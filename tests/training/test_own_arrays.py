@@ -178,3 +178,21 @@ def test_one_that_saves_only_its_weights_is_kept_in_any_file(tmp_path: Path) -> 
         model.save_weights(tmp_path / name)
         model.load_weights(tmp_path / name)
     assert model.get_own_arrays() == {}
+
+
+def test_what_a_layer_refuses_leaves_all_weights_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = made(), made()
+    fit(model, epochs=1)
+    model.save_weights(tmp_path / "m.weights.h5")
+    other.optimizer.build(other.trainable_variables)
+    before, load = state(other), Means.load_own_variables
+
+    def refuse(self: Means, store: Any) -> None:
+        load(self, store)
+        if int(store["seen"]) > 2:
+            raise LookupError("seen too much")
+
+    monkeypatch.setattr(Means, "load_own_variables", refuse)
+    with pytest.raises(LookupError, match="seen too much"):
+        other.load_weights(tmp_path / "m.weights.h5")
+    assert state(other) == before and other.optimizer.iterations == 0
