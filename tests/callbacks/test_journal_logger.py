@@ -393,3 +393,48 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         model().fit(X, Y, verbose=0, callbacks=[RunFolder(tmp_path / "file")])
     if hasattr(os, "geteuid"):
         assert not (tmp_path / "file").is_dir()
+
+
+def test_in_loops_of_others(tmp_path: Path) -> None:
+    import torch
+
+    from oncue import hosts
+
+    def train(stop: int | None) -> None:
+        torch.manual_seed(0)
+        net = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        run = RunFolder(tmp_path / "loop", resume=True, config={"width": 1})
+        with hosts.loop(net, optimizer, [run], epochs=4) as loop:
+            for epoch in loop.epochs():
+                if epoch == stop:
+                    raise KeyboardInterrupt
+                for x, y in loop.batches([(torch.from_numpy(X), torch.from_numpy(Y))] * 2):
+                    loss = torch.nn.functional.mse_loss(net(x), y)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    loop.step(loss=loss)
+                loop.end_epoch()
+
+    with pytest.raises(KeyboardInterrupt):
+        train(2)
+    assert RunRecord.read(tmp_path / "loop" / "journal.jsonl").ending.how == "interrupted"
+    train(None)
+    record = RunRecord.read(tmp_path / "loop" / "journal.jsonl")
+    assert record.epochs == [0, 1, 2, 3] and (record.parts, record.ending.how) == (2, "finished")
+    assert "Linear" in (tmp_path / "loop" / "summary.txt").read_text()
+
+
+def test_in_the_real_keras(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    from oncue import hosts
+
+    made = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.1), keras.layers.Dense(1)])
+    made.compile("adam", "mse")
+    made.fit(X, Y, epochs=3, verbose=0, callbacks=hosts.Keras(RunFolder(tmp_path / "keras", best="loss")))
+    record = RunRecord.read(tmp_path / "keras" / "journal.jsonl")
+    assert record.epochs == [0, 1, 2] and record.ending.how == "finished"
+    assert (tmp_path / "keras" / "best.keras").exists()
+    with pytest.raises(ValueError, match=r"callbacks=oncue.hosts.Keras\(RunFolder"):
+        made.fit(X, Y, verbose=0, callbacks=[RunFolder(tmp_path / "bare")])

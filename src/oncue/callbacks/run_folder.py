@@ -103,7 +103,14 @@ class RunFolder(Callback):
 
         Raises:
             OSError: When the folder can't be written to.
+            ValueError: In a loop that knows nothing of the callbacks that it brings.
         """
+        if self._run is None:
+            raise ValueError(
+                f"RunFolder brings {' and '.join(type(part).__name__ for part in self._parts)}, which this loop, around a "
+                f"{type(self.model).__name__}, doesn't ask for. In Keras's own `fit` give it in an adapter: "
+                "`callbacks=oncue.hosts.Keras(RunFolder(...))`; in a loop of your own in `oncue.hosts.loop`."
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write("config.json", self._settings())

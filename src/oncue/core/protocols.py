@@ -466,10 +466,11 @@ def compiled_with(model: Any) -> Any:
 
 
 def summary_of(model: Any) -> str:
-    """Return a model's summary as lines of text; what `repr` says of a model that has none."""
+    """Return a model's summary as lines of text; what `repr` says of a module that has none."""
     ask: Callable[..., Any] | None = getattr(model, "summary", None)
     if ask is None:
-        return repr(model)
+        # What a host shows to callbacks has the module inside.
+        return repr(getattr(model, "module", model))
     lines: list[str] = []
     ask(print_fn=lambda line, line_break=False: lines.append(str(line)))
     return "\n".join(lines)

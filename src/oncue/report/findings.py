@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -47,7 +47,7 @@ def findings(run: Run) -> list[Finding]:
         >>> [one.title for one in findings(Run(Path("x"), record))]
         ['Overfitting since epoch 3']
     """
-    return [one for find in (_not_finite, _overfitting, _plateau, _rate, _validation, _cost) for one in find(run)]
+    return [one for find in FINDINGS for one in find(run)]
 
 
 def _series(run: Run, name: str) -> list[tuple[int, float]]:
@@ -179,3 +179,14 @@ def _count_of(config: Any, names: Sequence[str], depth: int = 0) -> int:
         own = config.get("class_name") in names
         return int(own) + sum(_count_of(part, names, depth + 1) for part in config.values())
     return sum(_count_of(part, names, depth + 1) for part in config) if isinstance(config, list) else 0
+
+
+FINDINGS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
+    _not_finite,
+    _overfitting,
+    _plateau,
+    _rate,
+    _validation,
+    _cost,
+)
+"""What looks for findings, in the order in which the page has them."""
