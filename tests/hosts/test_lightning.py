@@ -33,16 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
-if find_spec("lightning") is None:
-
-    @pytest.mark.parametrize(("name", "library"), [("Lightning", "lightning"), ("Transformers", "transformers")])
-    def test_without_the_library_it_says_what_to_install(name: str, library: str) -> None:
-        with pytest.raises(
-            ImportError, match=rf"hosts\.{name}` needs the package {library}: `pip install 'oncue\[{library}\]'`"
-        ):
-            getattr(hosts, name)
-
-else:
+if find_spec("lightning") is not None:
     import lightning
     from lightning.pytorch import callbacks as theirs
 

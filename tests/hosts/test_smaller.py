@@ -46,6 +46,18 @@ def check_refusals(adapter: Any, means: str) -> None:
         adapter(BackupAndRestore("backup"))
 
 
+LIBRARIES = {name: name.lower() for name in ("Ignite", "Lightning", "Poutyne", "Skorch", "Transformers")}
+
+
+@pytest.mark.parametrize("name", [name for name, library in LIBRARIES.items() if find_spec(library) is None])
+def test_without_the_library_it_says_what_to_install(name: str) -> None:
+    library = LIBRARIES[name]
+    with pytest.raises(
+        ImportError, match=rf"hosts\.{name}` needs the package {library}: `pip install 'oncue\[{library}\]'`"
+    ):
+        getattr(hosts, name)
+
+
 if find_spec("ignite") is not None:
     from ignite.engine import Engine, Events
 
