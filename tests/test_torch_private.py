@@ -349,7 +349,9 @@ def test_the_first_step_is_compiled_in_the_quickest_way(monkeypatch: pytest.Monk
     with torch._inductor.config.patch({"cpp.vec_isa_ok": False}):
         torch_private.compile_traced(attention, [x], x.device)
     needed = {"cpp_wrapper": True, "fallback_random": True, "cpp_cache_precompile_headers": False}
-    assert given[0] == {**needed, "cpp.vec_isa_ok": True, "use_joint_graph_passes": False}
+    # torch 2.9 has no such setting.
+    without = {"use_joint_graph_passes": False} if hasattr(torch._inductor.config, "use_joint_graph_passes") else {}
+    assert given[0] == {**needed, "cpp.vec_isa_ok": True, **without}
     # Patterns of attention are looked for where there may be one, and what the user says about vectors counts.
     assert given[1:] == [{**needed, "cpp.vec_isa_ok": True}, needed]
 
