@@ -741,19 +741,44 @@ def test_a_bare_module_lacks_weights() -> None:
     CallbackList([EarlyStopping("loss")], model=torch.nn.Linear(1, 1)).on_train_begin()
 
 
+class Group:
+    """The second of two processes; the first has 1 where this one has 0."""
+
+    is_available = is_initialized = staticmethod(lambda: True)
+    get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
+
+    ReduceOp = torch.distributed.ReduceOp
+
+    @staticmethod
+    def all_reduce(values: torch.Tensor, kind: Any = ReduceOp.SUM) -> None:
+        values += 1
+
+
+def test_weights_that_are_spread_over_processes_are_in_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        module = torch.nn.Linear(4, 2)
+        spread = distribute_tensor(module.weight.detach(), init_device_mesh("cpu", (1,)), [Shard(0)])
+        module.weight = torch.nn.Parameter(spread)
+        monkeypatch.setattr("oncue.hosts.processes.distributed", Group)
+        for callback in (
+            ModelCheckpoint(tmp_path / "m.safetensors", save_weights_only=True),
+            BackupAndRestore(tmp_path / "backup"),
+        ):
+            with (
+                pytest.raises(
+                    ValueError, match="a module whose weights are spread over processes lacks. Use the checkpoints"
+                ),
+                hosts.loop(module, None, [callback], epochs=1),
+            ):
+                pass
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_several_processes_have_one_log_write_one_file_and_stop_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Group:
-        """The second of two processes; the first has 1 where this one has 0."""
-
-        is_available = is_initialized = staticmethod(lambda: True)
-        get_world_size, get_rank = staticmethod(lambda: 2), staticmethod(lambda: 1)
-
-        ReduceOp = torch.distributed.ReduceOp
-
-        @staticmethod
-        def all_reduce(values: torch.Tensor, kind: Any = ReduceOp.SUM) -> None:
-            values += 1
-
     monkeypatch.setattr("oncue.hosts.processes.distributed", Group)
     kept: list[Any] = []
     callbacks = [

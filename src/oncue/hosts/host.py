@@ -56,6 +56,14 @@ class Host:
         """Where the first tensor of the module is; the CPU without any."""
         return next((one.device for one in self.tensors().values()), torch.device("cpu"))
 
+    def is_spread(self) -> bool:
+        """Return whether this process has parts of the weights only, as with `fully_shard` and tensor parallelism."""
+        from torch.distributed.fsdp import FullyShardedDataParallel
+        from torch.distributed.tensor import DTensor
+
+        wrapped = any(isinstance(one, FullyShardedDataParallel) for one in self.module.modules())
+        return wrapped or any(isinstance(one, DTensor) for one in self.tensors().values())
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all parameters and buffers by name, not copied."""
         return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from oncue.core.needs import Lacks
 
-_WEIGHTS = "ave the weights, with `save_weights_only=True` and a `filepath` that ends in '.safetensors'."
+_WEIGHTS = "save the weights, with `save_weights_only=True` and a `filepath` that ends in '.safetensors'."
 _OF_A_MODULE = {
-    "whole_model": f"S{_WEIGHTS}",
+    "whole_model": f"But it can {_WEIGHTS}",
     "weights_h5": "Give a `filepath` that ends in '.safetensors', which every library reads.",
     "average": "Use `torch.optim.swa_utils.AveragedModel`.",
 }
@@ -31,7 +31,7 @@ LIGHTNING = Lacks(
     "Lightning's Trainer",
     {
         **_OF_A_MODULE,
-        "whole_model": f"Its own `ModelCheckpoint` writes whole checkpoints; or s{_WEIGHTS}",
+        "whole_model": f"Its own `ModelCheckpoint` writes whole checkpoints; or {_WEIGHTS}",
         "run_state": "Its own checkpoints have the state of oncue's callbacks: `trainer.fit(model, ckpt_path='last')`.",
         "average": "Use `lightning.pytorch.callbacks.EMAWeightAveraging`.",
     },
@@ -40,7 +40,7 @@ TRANSFORMERS = Lacks(
     "transformers' Trainer",
     {
         **_OF_A_MODULE,
-        "whole_model": f"Its own `save_strategy` writes whole checkpoints; or s{_WEIGHTS}",
+        "whole_model": f"Its own `save_strategy` writes whole checkpoints; or {_WEIGHTS}",
         "run_state": "Its own checkpoints have the state of oncue's callbacks: `trainer.train(resume_from_checkpoint=True)`.",
         "batch_values": "It tells callbacks the loss only now and then, and leaves out what isn't finite: set "
         "`logging_nan_inf_filter=False`, and watch `loss` by the epoch, with `EarlyStopping('loss')`.",
@@ -68,4 +68,11 @@ POUTYNE = Lacks(
         **_OF_A_MODULE,
         "run_state": "Use `poutyne.Experiment`, without the state of oncue's callbacks.",
     },
+)
+SPREAD = Lacks(
+    "a module whose weights are spread over processes",
+    dict.fromkeys(
+        ("whole_model", "weights_h5", "safetensors", "run_state"),
+        "Use the checkpoints of the loop's own library, or `torch.distributed.checkpoint`.",
+    ),
 )

@@ -13,6 +13,7 @@ from oncue.core.needs import Lacks
 from oncue.core.warn import warn
 from oncue.hosts.carried import packed, unpacked
 from oncue.hosts.host import Host, HostRate, rates_of
+from oncue.hosts.lacks import SPREAD
 from oncue.hosts.means import Means, samples_in
 from oncue.hosts.processes import Processes
 from oncue.training.loop import BatchLogs
@@ -92,12 +93,17 @@ class HostedRun:
             model: The model that callbacks get.
             owner: When it is gone, a run that is still open is closed. The journal has its class's name.
             **params: `verbose`, `epochs` and `steps`.
+
+        Raises:
+            ValueError: For a callback that needs what the model lacks.
         """
         self.abandon()
         self.model, self._owner, self._told_to_stop = model, type(owner).__name__, False
         self.epoch = None
         if isinstance(model, Host):
             self.processes = Processes(model.device)
+            if not self.processes.alone and model.is_spread():
+                check_needs(self.callbacks.callbacks, None, SPREAD)
             setting = self.callbacks.roles.setting_rate
             for callback in setting:
                 for rate in rates_of(model):
