@@ -18,7 +18,7 @@ NAMES = {
     "interrupt": "KeyboardInterrupt",
     "full": "OSError: [Errno 28] No space",
 }
-SHORT = ["raise batch 1", "kill data 0", "sleep epoch 1"]
+SHORT = ["raise batch 1", "kill data 0", "sleep epoch 1", "stop step 0"]
 OUTSIDE = ("start", "between")
 """Places where no run is going on, so that nothing is to be closed."""
 LONG = {

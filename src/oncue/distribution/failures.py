@@ -27,6 +27,8 @@ _GRACE = 10.0
 """Seconds that a process which has failed gives the others to close their callbacks, before it is gone."""
 _ASK = 10.0
 """Seconds that a process whose connections broke waits to learn why."""
+_LOST = 30.0
+"""Seconds without an answer after which the store is lost."""
 _LONGEST = 2000
 """The most characters of an error that are told to others."""
 _NOT_USERS = (
@@ -52,6 +54,10 @@ class RanksDiverged(RuntimeError):
 class _Broken(Exception):
     def __init__(self, error: RuntimeError) -> None:
         self.error = error
+
+
+class _Gone(Exception):
+    """The store doesn't answer."""
 
 
 class Failures:
@@ -89,7 +95,10 @@ class Failures:
         self._neighbour = (rank + 1) % size
         self._still: tuple[int, float] = 0, time.monotonic()
         self._beat, self._beat_came, self._moved = b"", time.monotonic(), time.monotonic()
+        # When the store answered last, and that time once it answers no more.
+        self._heard = time.monotonic()
         self._lost: float | None = None
+        store.set_timeout(timedelta(seconds=min(timeout, _LOST)))
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="oncue-processes", daemon=True)
         store.compare_set("reason", "", "")
@@ -124,17 +133,24 @@ class Failures:
             if on_device:
                 work.wait()
             else:
+                looks = 0
                 while not _done(work):
-                    if self._has_ended() and not _done(work):
+                    looks += 1
+                    if self._has_ended(looks) and not _done(work):
                         raise self.ended()
         except _Broken as broken:
             raise self._explained(broken.error) from broken.error
         finally:
             self._waits = ""
 
-    def _has_ended(self) -> bool:
-        if self._lost is not None and time.monotonic() - self._lost > self.timeout:
-            self._tell(f"process 0: not heard of for {self.timeout:g} s")
+    def _has_ended(self, looks: int) -> bool:
+        # A process that was stopped itself has looked less often.
+        if looks * _LOOK.total_seconds() > self.timeout and time.monotonic() - self._heard > self.timeout:
+            self._lost = self._heard
+            self._tell(
+                f"process 0, where the processes meet: not heard of for {self.timeout:g} s: it was stopped, or its machine is "
+                "lost"
+            )
         return self.reason is not None
 
     def read(self, values: Callable[[], _Values], what: str) -> _Values:
@@ -160,7 +176,12 @@ class Failures:
     @property
     def is_final(self) -> bool:
         """Whether the processes can't meet again: one is gone, or this one is still in the run that has ended."""
-        return bool(self._silent or self._lost is not None or self._runs or self._store.add("left", 0))
+        if self._silent or self._lost is not None or self._runs:
+            return True
+        try:
+            return bool(self._ask(self._store.add, "left", 0))
+        except _Gone:
+            return True
 
     def ended(self) -> RuntimeError:
         """Return the error that says why the run of all processes has ended."""
@@ -197,9 +218,10 @@ class Failures:
     def look(self) -> None:
         """Learn now whether another process has failed."""
         try:
-            self._take(self._store.get("reason"))
-        except RuntimeError:
-            self._lost = time.monotonic()
+            self._take(self._ask(self._store.get, "reason"))
+        except _Gone:
+            # The next message will show whether that matters.
+            pass
 
     @contextmanager
     def running(self, place: Callable[[], tuple[str, bool]]) -> Iterator[None]:
@@ -234,32 +256,33 @@ class Failures:
             # It came between two runs, and is what ends the script.
             self.failed(error)
         try:
-            self._store.set(f"beat {self._rank}", self._state("left"))
+            self._ask(self._store.set, f"beat {self._rank}", self._state("left"))
             self._count_closed()
-            self._store.add("left", 1)
+            self._ask(self._store.add, "left", 1)
             deadline = time.monotonic() + _GRACE
             while time.monotonic() < deadline and not self._may_go():
                 time.sleep(0.05)
-        except RuntimeError:
-            # The store is gone, and with it who would wait for anything.
+        except _Gone:
+            # With the store whoever would wait for anything is gone.
             pass
         self._ends.set()
-        self._thread.join(_GRACE)
+        # A question to a store that doesn't answer has no end.
+        self._thread.join(_GRACE if self._lost is None else 0.1)
         return True
 
     def _may_go(self) -> bool:
         # Launchers end the other processes as soon as one has ended with an error.
         expected = self._size - self._silent
-        if self._told and self._store.add("closed", 0) < expected:
+        if self._told and self._ask(self._store.add, "closed", 0) < expected:
             return False
-        return not self._serves or self._store.add("left", 0) >= expected
+        return not self._serves or self._ask(self._store.add, "left", 0) >= expected
 
     def _count_closed(self) -> None:
         if not self._closed:
             self._closed = True
             try:
-                self._store.add("closed", 1)
-            except RuntimeError:
+                self._ask(self._store.add, "closed", 1)
+            except _Gone:
                 # Nobody is left who could count.
                 pass
 
@@ -269,12 +292,31 @@ class Failures:
         name = f"process {self._rank if rank is None else rank}"
         return f"{name}, {place}" if place else name
 
+    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the store, but don't wait for ever: the process that keeps it may be stopped, and not all questions give up."""
+        answers: list[Any] = []
+
+        def ask() -> None:
+            try:
+                answers.append(question(*arguments))
+            except RuntimeError:
+                self._lost = self._heard
+
+        if self._lost is None:
+            thread = threading.Thread(target=ask, daemon=True)
+            thread.start()
+            thread.join(_ASK)
+        if not answers:
+            self._lost = self._heard
+            raise _Gone
+        return answers[0]
+
     def _tell(self, reason: str, diverged: bool = False, silent: bool = False) -> None:
         """End the run of all, with a reason; where another has come before, with that one's."""
         given = json.dumps([reason, diverged, silent])
         try:
-            self._take(self._store.compare_set("reason", "", given))
-        except RuntimeError:
+            self._take(self._ask(self._store.compare_set, "reason", "", given))
+        except _Gone:
             self._take(given.encode())
 
     def _take(self, given: bytes) -> None:
@@ -290,31 +332,27 @@ class Failures:
         try:
             # Who fails says so before its connections close. Who was killed has said nothing: one process finds out who.
             self._look_for_reason(time.monotonic() + 2 * self._interval)
-            if self.reason is None and self._store.add("asks", 1) == 1:
+            if self.reason is None and self._ask(self._store.add, "asks", 1) == 1:
                 self._find_silent(error)
             self._look_for_reason(deadline)
-        except RuntimeError:
-            self._look_at_end()
+        except _Gone:
+            self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
         if self.reason is None:
             self._tell(f"a connection that broke: {error}")
         return self.ended()
 
     def _look_for_reason(self, deadline: float) -> None:
         while self.reason is None:
-            self._take(self._store.get("reason"))
+            self._take(self._ask(self._store.get, "reason"))
             if time.monotonic() > deadline:
                 return
             time.sleep(0.05)
 
-    def _look_at_end(self) -> None:
-        if self.reason is None:
-            self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
-
     def _find_silent(self, error: RuntimeError) -> None:
         keys = [f"beat {rank}" for rank in range(self._size)]
-        before = self._store.multi_get(keys)
+        before = self._ask(self._store.multi_get, keys)
         time.sleep(4 * self._interval)
-        after = self._store.multi_get(keys)
+        after = self._ask(self._store.multi_get, keys)
         for rank, (one, other) in enumerate(zip(before, after, strict=True)):
             state = json.loads(other)
             if rank != self._rank and (one == other or state["does"] == "left"):
@@ -345,8 +383,9 @@ class Failures:
                 store.set(f"beat {self._rank}", self._state())
                 reason, beat = store.multi_get(keys)
             except RuntimeError:
-                self._lost = time.monotonic()
+                self._lost = self._heard
                 break
+            self._heard = time.monotonic()
             self._take(reason)
             if self.reason is not None:
                 break
