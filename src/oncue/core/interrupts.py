@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 import threading
@@ -149,10 +148,10 @@ class Interrupts:
 
         One that was held back stays so.
         """
-        handler, frame = self._handler, inspect.currentframe()
+        handler = self._handler
         if handler is not None:
             handler.token = object()
-            handler.window = None if frame is None else frame.f_back
+            handler.window = sys._getframe(1)
             handler.held = False
 
 
