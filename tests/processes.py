@@ -38,8 +38,9 @@ def variables(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the variables with which a process finds the package and the tests."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
+    """Return the variables with which a process finds the package and the tests, and no accelerator."""
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    return {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def start(command: list[str], size: int, **more: str) -> list[subprocess.Popen[str]]:

@@ -30,6 +30,8 @@ FORKS = {
     "crash/campaign.py": "`test_kills` shows it no accelerator",
     "crash/test_fuzz.py": "all of its tests are marked",
     "crash/test_system_calls.py": "all of its tests are marked",
+    "distribution/failing.py": "a script, which is started where there is no accelerator",
+    "security/hostile.py": "its processes open files, and train nothing",
 }
 FACTORIES = {
     "arange",
@@ -176,6 +178,7 @@ def forks(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 PINS = {
+    "processes.py": "several processes can't share one GPU, which NCCL refuses; their tests are marked",
     "layers/test_inputs_from_the_cpu.py": "puts weights on a device that every machine has",
     "training/graph/test_lstm.py": "all of its tests are marked",
     "training/graph/test_matrix_training.py": "the test of autocast is marked",

@@ -11,6 +11,9 @@ import pytest
 from distribution import equal_runs
 from processes import run_together
 
+from helpers import cpu_only
+
+pytestmark = cpu_only("several processes can't share one GPU")
 NAMES = [run.__name__ for run in equal_runs.RUNS]
 
 

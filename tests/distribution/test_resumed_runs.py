@@ -10,6 +10,9 @@ import pytest
 from distribution import resumed_runs
 from processes import run_together
 
+from helpers import cpu_only
+
+pytestmark = cpu_only("several processes can't share one GPU")
 NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time"]
 
 
