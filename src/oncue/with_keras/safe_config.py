@@ -176,7 +176,8 @@ class Allowance(TorchFunctionMode):
             # Of orthogonal first values, which take minutes and are replaced by those in the file.
             rows, columns = args[0].shape[-2:]
             least = min(rows, columns)
-            return args[0].new_ones(rows, least), args[0].new_ones(least, columns)
+            # In torch's own order in memory, which the weights keep, and by which sums are rounded.
+            return args[0].new_ones(least, rows).mT, args[0].new_ones(columns, least).mT
         if func in _FACTORIES and str(kwargs.get("device")) != "meta":
             given = {key: value for key, value in kwargs.items() if key not in ("generator", "out", "pin_memory")}
             count = func(*args, **{**given, "device": "meta"}).numel()
