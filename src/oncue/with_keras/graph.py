@@ -74,7 +74,9 @@ class GraphForward:
                 cast = [tensor.to(dtype) for tensor, dtype in zip(tensors, self._dtypes, strict=True)]
                 return self._run(cast, training)
             self._seen.add(shapes)
-        return self._model(x, training=training)
+        # By the same arithmetic, to the bit, as what follows.
+        with _quicker(self._quick):
+            return self._model(x, training=training)
 
 
 class LayerForward:
