@@ -58,6 +58,7 @@ class Fault:
 
     def __init__(self, kind: str, place: str, folder: Path, mine: bool) -> None:
         self.kind, self.place, self.folder, self.mine = kind, place, folder, mine
+        self.updates = 0
 
     def at(self, place: str) -> None:
         """Let it go wrong, if this is the place and the process."""
@@ -136,12 +137,10 @@ class Model(keras.Sequential):
 class Metric(keras.metrics.MeanAbsoluteError):
     """Goes wrong when it is updated in a step."""
 
-    updates = 0
-
     def update_state(self, *arguments: Any, **options: Any) -> None:
         super().update_state(*arguments, **options)
-        self.updates += 1
-        if self.updates == 6:
+        self.fault.updates += 1
+        if self.fault.updates == 6:
             self.fault.at("metric")
 
 
