@@ -133,7 +133,7 @@ class LoopState:
         if roles.resuming:
             # What no file can hold is an error now, and not when the first epoch has been trained.
             encode({"weights": self._host.tensors(), "extra": _extra_state(self._host.module)}, {}, "`weights`")
-        found = latest_state(roles, self._host.tensors())
+        found = latest_state(roles, self._host.tensors)
         self.waiting = None if found is None else self._own(found)
         return self.waiting
 

@@ -72,7 +72,7 @@ class Mean(Metric):
         tensor(4.)
     """
 
-    batch_weight: float = 1.0
+    batch_weight: float = 1
     """What a single number for a whole batch counts: less where the batch is one process's part of it."""
 
     def __init__(self, name: str | None = "mean", dtype: Any = None) -> None:

@@ -118,14 +118,16 @@ def whole_until(path: str, size: int) -> int:
 
     Args:
         path: The file.
-        size: How many of its bytes count.
+        size: Where a record ended once: how many of its bytes count.
 
     Example:
         >>> import tempfile
         >>> file = EventFile(tempfile.mkdtemp())
         >>> size = file.size()
         >>> file.close()
-        >>> whole_until(file.path, size) == size, whole_until(file.path, size - 1)
+        >>> whole = whole_until(file.path, size)
+        >>> os.truncate(file.path, size - 1)
+        >>> whole == size, whole_until(file.path, size)
         (True, 0)
     """
     ends = [0]

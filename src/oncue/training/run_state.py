@@ -115,7 +115,7 @@ class RunState:
         if asked or roles.saving or roles.keeping:
             # What is read for the first time above may have been opened only then.
             self._data_settings = DataSettings(self._data_sets())
-        self.waiting = latest_state(roles, self._weights(), self._batches.num_batches)
+        self.waiting = latest_state(roles, self._weights, self._batches.num_batches)
         if self.waiting is not None and not self.waiting.stopped:
             with unfit_state():
                 self.restore_data(self.waiting)
@@ -518,13 +518,13 @@ def _added(first: Any, second: Any) -> Any:
 
 
 def latest_state(
-    roles: Roles, weights: Mapping[str, torch.Tensor], num_batches: int | None = None
+    roles: Roles, weights: Callable[[], Mapping[str, torch.Tensor]], num_batches: int | None = None
 ) -> TrainingState | None:
     """Return the latest of the states that callbacks have from an earlier run, and mark the files that others write.
 
     Args:
         roles: The roles of the callbacks of the run.
-        weights: The weights that a state's would be put into.
+        weights: Returns the weights that a state's would be put into.
         num_batches: The batches of an epoch, if they are known.
 
     Returns:
@@ -538,7 +538,7 @@ def latest_state(
     latest = max(states, key=lambda state: (state.epoch, state.batch), default=None)
     if latest is not None:
         with unfit_state():
-            _check(latest, weights, num_batches)
+            _check(latest, weights(), num_batches)
             for key, one in roles.checking.items():
                 if key in latest.parts["callbacks"]:
                     one.check_saved(latest.parts["callbacks"][key])
