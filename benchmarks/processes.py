@@ -118,6 +118,9 @@ class Simulated(Ranks):
         """Enclose a run."""
         return nullcontext()
 
+    def look(self) -> None:
+        """Look for failures."""
+
     def joined_again(self) -> Simulated:
         """Return itself."""
         return self
