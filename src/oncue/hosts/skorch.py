@@ -41,17 +41,16 @@ class Skorch(Adapter, Callback):
         if training:
             self._run.begin_batch(batch)
 
-    def on_batch_end(self, net: Any, batch: Any, training: bool, **kwargs: Any) -> None:
+    def on_batch_end(self, net: Any, batch: Any, training: bool, loss: Any = None, **kwargs: Any) -> None:
         """End a batch."""
         if training:
-            self._run.step(batch, {"loss": kwargs["loss"]})
+            self._run.step(batch, {"loss": loss})
             self._run.end_batch(batch)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """End an epoch; a stop is told as skorch's own callbacks tell it."""
         row, others = net.history[-1], r"batches|epoch|dur|train_loss|event_.*|.*_best|.*_batch_count"
-        found = {name: row[name] for name in row if not re.fullmatch(others, name)}
-        self._run.end_epoch(**{name.replace("valid_", "val_", 1): found[name] for name in found})
+        self._run.end_epoch(**{n.replace("valid_", "val_", 1): row[n] for n in row if not re.fullmatch(others, n)})
         if self._run.stops:
             raise KeyboardInterrupt
 
