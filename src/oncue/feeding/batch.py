@@ -122,6 +122,75 @@ class Batches(ABC):
         """Stop worker threads and processes."""
 
 
+class BatchesOver(Batches):
+    """The batches of another source, given in another way; what isn't overridden is asked of that source.
+
+    Args:
+        batches: The source.
+
+    Example:
+        >>> class Nothing(Batches):
+        ...     def epoch(self, start=0):
+        ...         yield from ()
+        ...     def first(self):
+        ...         return (None, None, None)
+        >>> BatchesOver(Nothing()).contents()
+        {}
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+        self.source = batches.source
+        self.num_batches, self.batch_size = batches.num_batches, batches.batch_size
+        self.restartable, self.exact_position = batches.restartable, batches.exact_position
+        self.obstacle, self.reads_again = batches.obstacle, batches.reads_again
+        self.data_sets, self.calls_others = batches.data_sets, batches.calls_others
+
+    def epoch(self, start: int = 0) -> Iterator[Batch]:
+        """Return one pass of the source."""
+        return self.batches.epoch(start)
+
+    def first(self) -> Batch:
+        """Return one batch of the source."""
+        return self.batches.first()
+
+    def contents(self) -> dict[str, str]:
+        """Return what the data of the source are."""
+        return self.batches.contents()
+
+    def few_rows(self) -> dict[str, str]:
+        """Return digests of a few rows of the source."""
+        return self.batches.few_rows()
+
+    def keep_position(self) -> None:
+        """Have the source record its position."""
+        self.batches.keep_position()
+
+    def keep_batches(self) -> None:
+        """Have the source prepare for a way back."""
+        self.batches.keep_batches()
+
+    def give_rows(self, share: RowShare | None) -> bool:
+        """Have the source give only the rows of one of several processes."""
+        return self.batches.give_rows(share)
+
+    def give_up(self) -> None:
+        """Have the source take its pass for over."""
+        self.batches.give_up()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the source."""
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state of the source."""
+        self.batches.load_state_dict(state)
+
+    def close(self) -> None:
+        """Close the source."""
+        self.batches.close()
+
+
 def unpack_x_y_sample_weight(data: Any) -> Batch:
     """Unpack `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
 

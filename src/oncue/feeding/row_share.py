@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.batch import Batch, Batches, BatchesOver
 from oncue.nested import first_leaf, map_leaves
 
 
@@ -90,7 +90,7 @@ class RowShare:
         return x, y, weight
 
 
-class SharedBatches(Batches):
+class SharedBatches(BatchesOver):
     """The batches of a source, of which each process gets its own rows.
 
     Positions, orders and states are those of the whole batches, so that they are the same on all processes and for any
@@ -110,12 +110,8 @@ class SharedBatches(Batches):
 
     def __init__(self, batches: Batches, share: RowShare) -> None:
         """See the class."""
-        self.batches, self.share = batches, share
-        self.source = batches.source
-        self.num_batches, self.batch_size = batches.num_batches, batches.batch_size
-        self.restartable, self.exact_position = batches.restartable, batches.exact_position
-        self.obstacle, self.reads_again = batches.obstacle, batches.reads_again
-        self.data_sets, self.calls_others = batches.data_sets, batches.calls_others
+        super().__init__(batches)
+        self.share = share
         # A source that reads by index needn't read the rows of others.
         self._cuts = not batches.give_rows(share)
 
@@ -147,38 +143,10 @@ class SharedBatches(Batches):
         """Notify the source that an epoch has ended."""
         self.batches.epoch_ends()
 
-    def give_up(self) -> None:
-        """Have the source take its pass for over."""
-        self.batches.give_up()
-
-    def contents(self) -> dict[str, str]:
-        """Return what the data of the source are."""
-        return self.batches.contents()
-
-    def few_rows(self) -> dict[str, str]:
-        """Return digests of a few rows of the source."""
-        return self.batches.few_rows()
-
-    def keep_position(self) -> None:
-        """Have the source record its position."""
-        self.batches.keep_position()
-
-    def keep_batches(self) -> None:
-        """Have the source prepare for a way back."""
-        self.batches.keep_batches()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the source."""
-        return self.batches.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of the source."""
-        self.batches.load_state_dict(state)
-
     def close(self) -> None:
         """Close the source, which gives whole batches again."""
         self.batches.give_rows(None)
-        self.batches.close()
+        super().close()
 
 
 def rows_of(batch: Batch) -> int:

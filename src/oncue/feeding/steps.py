@@ -7,11 +7,10 @@ from itertools import islice
 from typing import Any
 
 from oncue.core.warn import warn
-from oncue.feeding.batch import Batch, Batches
-from oncue.feeding.row_share import RowShare
+from oncue.feeding.batch import Batch, Batches, BatchesOver
 
 
-class StepBatches(Batches):
+class StepBatches(BatchesOver):
     """Epochs of `steps` batches, as `steps_per_epoch` asks for.
 
     An epoch continues where the last one stopped. When a pass ends within an epoch, a new pass begins. (Keras 3 ends the epoch
@@ -38,16 +37,8 @@ class StepBatches(Batches):
 
     def __init__(self, batches: Batches, steps: int, continues: bool = True) -> None:
         """See the class."""
-        self.batches = batches
-        self.source = batches.source
+        super().__init__(batches)
         self.num_batches = steps
-        self.batch_size = batches.batch_size
-        self.restartable = batches.restartable
-        self.exact_position = batches.exact_position
-        self.obstacle = batches.obstacle
-        self.reads_again = batches.reads_again
-        self.data_sets = batches.data_sets
-        self.calls_others = batches.calls_others
         self._steps = steps
         self._continues = continues or not batches.restartable
         self._pass: Iterator[Batch] | None = None
@@ -116,34 +107,10 @@ class StepBatches(Batches):
             "give as many batches as there are steps in all epochs, or don't set the number of steps."
         )
 
-    def first(self) -> Batch:
-        """Return one batch of the source."""
-        return self.batches.first()
-
-    def contents(self) -> dict[str, str]:
-        """Return what the data of the source are."""
-        return self.batches.contents()
-
-    def few_rows(self) -> dict[str, str]:
-        """Return digests of a few rows of the source."""
-        return self.batches.few_rows()
-
-    def keep_position(self) -> None:
-        """Have the source record its position."""
-        self.batches.keep_position()
-
-    def keep_batches(self) -> None:
-        """Have the source prepare for a way back."""
-        self.batches.keep_batches()
-
-    def give_rows(self, share: RowShare | None) -> bool:
-        """Have the source give only the rows of one of several processes."""
-        return self.batches.give_rows(share)
-
     def give_up(self) -> None:
         """Have the source take its pass for over."""
         self._pass, self._taken = None, 0
-        self.batches.give_up()
+        super().give_up()
 
     def state_dict(self) -> dict[str, Any]:
         """Return `taken`, the position in the current pass, and the state of the source."""
@@ -160,4 +127,4 @@ class StepBatches(Batches):
     def close(self) -> None:
         """Close the source."""
         self._pass = None
-        self.batches.close()
+        super().close()

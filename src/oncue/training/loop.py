@@ -10,7 +10,7 @@ from weakref import ref
 from oncue.callbacks import CallbackList
 from oncue.core.logs import RunningLogs, Source
 from oncue.feeding.batch import Batch
-from oncue.nested import first_leaf
+from oncue.feeding.row_share import rows_of
 
 if TYPE_CHECKING:
     from oncue.training.steps import Steps
@@ -118,6 +118,5 @@ class BatchLogs(RunningLogs):
 
     def _count(self) -> None:
         if self._batch is not None:
-            shape = getattr(first_leaf(self._batch[0]), "shape", None)
-            self._size = int(shape[0]) if shape else 1
+            self._size = rows_of(self._batch)
             self._batch = None

@@ -79,7 +79,7 @@ class Parallel:
         self.share = RowShare(group.rank, group.size)
         self._gradients: GradientSum | None = None
         self._counts: list[tuple[int, int]] = []
-        self._brings = False
+        self._brings = self._stops = False
         self._epoch: int | None = None
         self._outside: dict[int, Any] = {}
 
@@ -304,8 +304,6 @@ class Parallel:
             self._model.stop_training = True
         self.group.answer(sums[1:])
         self._stops = bool(sums[0])
-
-    _stops = False
 
     def ask_all(self) -> None:
         """Learn what any process asks for, where no gradients are summed."""
