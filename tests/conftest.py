@@ -29,9 +29,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from helpers import uncompiled  # noqa: E402
+from helpers import graphs_compiled_by, uncompiled  # noqa: E402
 from oncue.legacy import warning as legacy_warning  # noqa: E402
-from oncue.training.graph.choice import GraphChoice  # noqa: E402
 
 torch.set_num_threads(1)
 settings.register_profile("oncue", deadline=None, derandomize=True)
@@ -86,9 +85,10 @@ def keras() -> ModuleType:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick() -> Iterator[None]:
     """Leave traced graphs as they are: the C++ compiler takes seconds for each."""
-    monkeypatch.setattr(GraphChoice, "compiler", staticmethod(uncompiled))
+    with graphs_compiled_by(uncompiled):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 import oncue
 from oncue.callbacks import Callback
 from oncue.feeding.batches import Batches, as_batches
+from oncue.training.graph.choice import GraphChoice
+from oncue.training.graph.traced_graph import Compiler
 
 
 def tensor(values: Any, dtype: torch.dtype | None = None, requires_grad: bool = False) -> torch.Tensor:
@@ -127,6 +131,15 @@ class Clock:
 def uncompiled(graph: Any, inputs: Any, device: Any) -> Any:
     """Take the place of the compiler: the graph runs operation by operation, as eager code does."""
     return graph
+
+
+@contextmanager
+def graphs_compiled_by(compiler: Compiler) -> Iterator[None]:
+    """Send traced graphs to another compiler: the C++ compiler takes seconds for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        # A static method that is read from its class and set again would be bound: the patch puts back what was there.
+        patch.setattr(GraphChoice, "compiler", staticmethod(compiler))
+        yield
 
 
 def on_the_same_memory(graph: Any, memory: Any) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,9 @@ import torch
 import torchmetrics
 
 import oncue as keras
-from helpers import uncompiled
+from helpers import graphs_compiled_by, uncompiled
 from oncue import layers
 from oncue.core.process import process
-from oncue.training.graph.choice import GraphChoice
 
 ROWS = 53
 RNG = np.random.default_rng(0)
@@ -348,20 +345,10 @@ def decisions(folder: Path) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def traced() -> Iterator[None]:
-    """Leave graphs as they were traced: compiling them takes long."""
-    before, GraphChoice.compiler = GraphChoice.compiler, staticmethod(uncompiled)
-    try:
-        yield
-    finally:
-        GraphChoice.compiler = before
-
-
 def compiled(folder: Path) -> dict[str, Any]:
     model = mlp()
     model.compile(keras.optimizers.Adam(0.01, global_clipnorm=0.5), "mse", metrics=["mae"], jit_compile=True)
-    with traced():
+    with graphs_compiled_by(uncompiled):
         found = trained(model, X, Y, validation_split=0.3, epochs=3)
     return {**found, "compiled": "compiled graph" in model.step_account}
 
@@ -370,7 +357,7 @@ def compiled_few_rows(folder: Path) -> dict[str, Any]:
     """A row that only runs along looks like the batches that are compiled for."""
     model = mlp()
     model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"], jit_compile=True)
-    with traced():
+    with graphs_compiled_by(uncompiled):
         return trained(model, X[:9], Y[:9], batch_size=4, validation_data=(X[:5], Y[:5]))
 
 

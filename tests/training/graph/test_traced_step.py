@@ -18,9 +18,8 @@ from torch import nn
 
 import oncue as keras
 from helpers import cpu_only, normal, to_numpy
-from oncue import layers, torch_private
+from oncue import layers
 from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, LearningRateScheduler
-from oncue.training.graph import choice
 
 X = normal(72, 6)
 Y = ((X[:, 0] > 0).astype(int) + (X[:, 1] > 0)).astype("int64")
@@ -265,9 +264,9 @@ def seeded() -> Any:
 
 @cpu_only("on an accelerator layers with seeds of their own are not part of the graph")
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_layers_with_seeds_draw_as_they_do_eagerly(backend: str, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if backend == "inductor":
-        monkeypatch.setattr(choice.GraphChoice, "compiler", staticmethod(torch_private.compile_traced))
+def test_layers_with_seeds_draw_as_they_do_eagerly(backend: str, request: pytest.FixtureRequest) -> None:
+    if backend == "eager":
+        request.getfixturevalue("quick")
     model = assert_same(seeded, lambda made: "adam")
     steps = 3 * -(-len(X) // 16)
     draws = {
