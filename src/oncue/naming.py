@@ -27,6 +27,19 @@ def auto_name(prefix: str) -> str:
     return prefix if seen == 0 else f"{prefix}_{seen}"
 
 
+def without_number(name: str) -> str:
+    """Return the name of a weight without the numbers of automatic names: the same for each model of the same code.
+
+    Args:
+        name: Names of layers and that of the weight, with dots between them.
+
+    Example:
+        >>> without_number("dense_2.kernel")
+        'dense.kernel'
+    """
+    return re.sub(r"_\d+(?=\.)", "", name)
+
+
 def to_snake_case(name: str) -> str:
     """Return a class name in the form that Keras uses for automatic names.
 

@@ -30,10 +30,17 @@ RANK = int(os.environ.get("RANK", "0"))
 
 
 def run(
-    folder: Path, *more: Any, noise: bool = False, backup: str = "backup", every: str = "2 steps", **options: Any
+    folder: Path,
+    *more: Any,
+    noise: bool = False,
+    backup: str = "backup",
+    every: str = "2 steps",
+    clear: bool = True,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train for four epochs of five batches, with a backup and a log."""
-    keras.backend.clear_session()
+    if clear:
+        keras.backend.clear_session()
     keras.utils.set_random_seed(3)
     hidden = [layers.Dense(5, activation="tanh"), *([layers.Dropout(0.3)] if noise else [])]
     model = keras.Sequential([layers.Input((6,)), *hidden, layers.Dense(1)])
@@ -57,7 +64,7 @@ def run(
     return {"history": history.history, "weights": [one.tolist() for one in model.get_weights()], "log": log}
 
 
-def interrupted(folder: Path, rank: int, step: int, noise: bool = False, backup: str = "backup") -> str:
+def interrupted(folder: Path, rank: int, step: int, **options: Any) -> str:
     """Train until a process gets a signal after some steps; return how the run ended here."""
 
     def send(batch: int, logs: Any) -> None:
@@ -66,7 +73,7 @@ def interrupted(folder: Path, rank: int, step: int, noise: bool = False, backup:
 
     steps = LambdaCallback(on_train_batch_end=send)
     try:
-        run(folder, steps, Preemption(action="raise"), noise=noise, backup=backup)
+        run(folder, steps, Preemption(action="raise"), **options)
     except Preempted as ended:
         return str(ended)
     return "the run ended by itself"
@@ -106,6 +113,21 @@ def one_stops(folder: Path) -> dict[str, Any]:
     asks = LambdaCallback(on_train_batch_end=stop)
     history = run(folder, asks)["history"]
     return {"epochs": len(history["loss"]), "steps": int(asks.model.optimizer.iterations)}
+
+
+def other_names(folder: Path) -> dict[str, Any]:
+    """The main process has made one more model in the run that went on, and another two in the one before."""
+
+    def names(models: int) -> None:
+        keras.backend.clear_session()
+        for _ in range(models if RANK == 0 else 0):
+            keras.Sequential([layers.Input((6,)), layers.Dense(1)])
+
+    whole = run(folder, backup="whole")
+    names(2)
+    ended = interrupted(folder, rank=1, step=7, clear=False)
+    names(1)
+    return {"whole": whole, "ended": ended, "resumed": run(folder, clear=False)}
 
 
 def not_a_number(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time"]
+NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time", "other_names"]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,12 @@ def test_each_process_draws_noise_of_its_own_and_the_rest_is_equal(found: list[d
     assert len(first["drawn"]) == len(second["drawn"]) == 10
     assert len({*first["drawn"], *second["drawn"]}) == 20
     assert (first["after"], first["numpy"]) == (second["after"], second["numpy"])
+
+
+def test_automatic_names_needn_t_be_equal(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        run = process["other_names"]
+        assert "was saved" in run["ended"] and run["resumed"] == run["whole"]
 
 
 def test_what_one_process_asks_for_all_do_after_the_next_step(found: list[dict[str, Any]]) -> None:

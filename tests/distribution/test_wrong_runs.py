@@ -23,6 +23,7 @@ SAID = {
     "drift_of_weights": ["RanksDiverged", "came in epoch 2 to different weights", "bias", "if self.ranks.main"],
     "drift_of_rate": ["RanksDiverged", "came in epoch 1 to different learning rate", "0.5", "0.01"],
     "wrapped": ["ValueError", "DistributedDataParallel", "summed twice"],
+    "sharded": ["ValueError", "`module.0` of the model", "FSDP", "without `fully_shard`"],
 }
 
 
@@ -42,6 +43,12 @@ def test_all_processes_are_told_what_differs(name: str, together: list[dict[str,
 def test_a_batch_with_fewer_rows_than_processes_is_a_warning(together: list[dict[str, Any]]) -> None:
     assert "`batch_size` is 1 for 2 processes" in together[0]["tiny_batches"]
     assert together[1]["tiny_batches"] == ""
+
+
+def test_the_main_process_warns_for_all(together: list[dict[str, Any]]) -> None:
+    for part in ("mode 'odd' is unknown", "Your input ran out of data"):
+        assert part in together[0]["warnings_of_callbacks"]
+    assert together[1]["warnings_of_callbacks"] == ""
 
 
 def test_processes_that_have_caught_an_error_meet_again(together: list[dict[str, Any]]) -> None:

@@ -117,8 +117,28 @@ def wrapped(folder: Path) -> str:
     return fitted(model)
 
 
+def sharded(folder: Path) -> str:
+    from torch.distributed.fsdp import fully_shard
+
+    keras.distribution.list_devices()
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    model = keras.Model(torch.nn.Sequential(fully_shard(module), torch.nn.ReLU()))
+    model.compile("sgd", "mse")
+    return fitted(model)
+
+
 def tiny_batches(folder: Path) -> str:
     return fitted(made(), batch_size=1, epochs=1)
+
+
+def warnings_of_callbacks(folder: Path) -> str:
+    """One comes before the run, and one in it."""
+    batches = [(X[:6], Y[:6])]
+    return said_by(
+        lambda: made().fit(
+            batches, steps_per_epoch=2, callbacks=keras.callbacks.EarlyStopping("loss", mode="odd"), verbose=0
+        )
+    )
 
 
 RUNS = [
@@ -133,6 +153,8 @@ RUNS = [
     drift_of_weights,
     drift_of_rate,
     wrapped,
+    sharded,
     tiny_batches,
+    warnings_of_callbacks,
     nothing_wrong,
 ]

@@ -29,5 +29,13 @@ class Process:
             return True
         return self.group is None and not is_launched(os.environ)
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it warns: alone, and of several that train together the main one, for whose eyes the others have the same."""
+        if self.is_alone:
+            return True
+        # Before the first run no group has been joined.
+        return self.group.main if self.group is not None else os.environ["RANK"] == "0"  # type: ignore[no-any-return]
+
 
 process = Process()

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from oncue.core.process import process
+
 _ONCUE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 # Through these a user's line reaches oncue without calling it: a layer is called by torch, a callback by Keras's `fit`,
 # a run is started by `with`, an old module is found by an import.
@@ -43,6 +45,8 @@ def kept(said: list[tuple[str, type[Warning]]]) -> Iterator[None]:
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
     """Give a warning at the innermost line that is the user's own; within `kept`, keep it.
 
+    Of processes that train together, the main one gives it: all of them come to the same lines.
+
     Args:
         text: What is wrong, and what to do about it.
         category: The kind of warning.
@@ -57,6 +61,8 @@ def warn(text: str, category: type[Warning] = UserWarning) -> None:
     said = _kept.get()
     if said is not None:
         said.append((text, category))
+        return
+    if not process.speaks:
         return
     frame = inspect.currentframe()
     skipped = (_ONCUE, "<frozen importlib", *_places(_BETWEEN))

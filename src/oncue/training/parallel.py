@@ -27,6 +27,7 @@ from oncue.losses.reduction import Divisor
 from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.metrics.torch_metric import TorchMetric
+from oncue.naming import without_number
 from oncue.nested import flatten
 from oncue.random_state import random_state, set_random_state
 from oncue.training.gradient_sum import GradientSum
@@ -153,11 +154,12 @@ class Parallel:
             name, kind = wrapped
             raise ValueError(
                 f"{f'`{name}` of the model' if name else 'The model'} is already in {kind}, which sums gradients itself: they "
-                "would be summed twice. Give the module without it, `module` of DistributedDataParallel: `fit` distributes it."
+                "would be summed twice. Give the module as it was before (`module` of DistributedDataParallel; without "
+                "`fully_shard`): `fit` distributes it, each process with all weights."
             )
         for name, one in (("batch_size", batches), ("validation_batch_size", validation)):
             size = None if one is None or isinstance(one, OwnBatches) else one.batch_size
-            if size is not None and size < self.group.size and self.group.main:
+            if size is not None and size < self.group.size:
                 warn(
                     f"`{name}` is {size} for {self.group.size} processes, so that in each batch {self.group.size - size} of "
                     "them compute nothing. It counts the rows of all processes together: make it larger, or start fewer."
@@ -181,7 +183,9 @@ class Parallel:
         optimizer = model.optimizer
         self._agree(
             {
-                "weights": [[name, list(one.shape), str(one.dtype), one.requires_grad] for name, one in tensors],
+                "weights": [
+                    [without_number(name), list(one.shape), str(one.dtype), one.requires_grad] for name, one in tensors
+                ],
                 "optimizers": None
                 if optimizer is None
                 else [type(optimizer).__name__, int(optimizer.iterations), float(optimizer.learning_rate)],
@@ -246,7 +250,11 @@ class Parallel:
         return {
             "iterations": None if optimizer is None else int(optimizer.iterations),
             "learning_rate": None if optimizer is None else float(optimizer.learning_rate),
-            "weights": {name: f"checksum {value}" for (name, _), value in zip(named, values, strict=True)},
+            # By place, too: without their numbers two may have one name.
+            "weights": {
+                f"{place} ({without_number(name)})": f"checksum {value}"
+                for place, ((name, _), value) in enumerate(zip(named, values, strict=True))
+            },
             "decisions": decisions,
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -23,6 +22,7 @@ from oncue.feeding.batch import Batches, OtherDataError
 from oncue.feeding.data_state import DataState
 from oncue.feeding.parts import data_sets_of
 from oncue.layers.modes import leave_in_eval, left_in_eval
+from oncue.naming import without_number
 from oncue.nested import flatten
 from oncue.random_state import check_random_state, random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
@@ -177,7 +177,7 @@ class RunState:
     def _described(self) -> dict[str, Any]:
         return {
             "weights": [
-                [_bare(name), list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+                [without_number(name), list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
                 for name, tensor in self._weights().items()
             ],
             "optimizer": _described(self._model.optimizer),
@@ -614,11 +614,6 @@ def note_resumed(callbacks: CallbackList, state: TrainingState, **data: Any) -> 
         kind="resume",
         data={"stopped": state.stopped, "redone": state.redone, **data},
     )
-
-
-def _bare(name: str) -> str:
-    # A second model of the same code has `dense_2` where the first has `dense`.
-    return re.sub(r"_\d+(?=\.)", "", name)
 
 
 def _described(optimizer: Any) -> dict[str, Any] | None:
