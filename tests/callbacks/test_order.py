@@ -278,7 +278,7 @@ def _timeless(path: Path, folder: Path) -> bytes:
     """Return what is in a file, without what a clock has measured and where it is."""
     if path.suffix == ".png":
         return b""
-    content = re.sub(rb'"(seconds|costs)":(\{.*?\}\}|[^,}]+)', b"", path.read_bytes())
+    content = re.sub(rb'"(seconds|costs|began)": ?(\{.*?\}\}|[^,}]+)', b"", path.read_bytes())
     return content.replace(str(folder).encode(), b"")
 
 

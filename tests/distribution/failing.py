@@ -27,8 +27,8 @@ from processes import free_port, variables
 import oncue as keras
 from oncue import layers
 
-TIMEOUT = 4.0
-"""Seconds after which a process that hangs is given up."""
+TIMEOUT = 8.0
+"""Seconds after which a process that hangs is given up; one that only shares a busy machine doesn't take as long."""
 FAULTS = ("raise", "interrupt", "full", "leave", "kill", "stop", "sleep")
 HANGS = ("stop", "sleep")
 SILENT = ("leave", "kill", *HANGS)
