@@ -316,6 +316,19 @@ def single_batches(folder: Path) -> dict[str, Any]:
     }
 
 
+def validations_amid(folder: Path) -> dict[str, Any]:
+    """Callbacks decide by each validation, also where one process alone saves."""
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.3), "mse", metrics=["mae"])
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    save = keras.callbacks.ModelCheckpoint(folder / "amid.keras", save_best_only=True)
+    reduce = keras.callbacks.ReduceLROnPlateau("val_loss", patience=1)
+    options = {"epochs": 12, "validation_split": 0.3, "validation_freq": "2 steps"}
+    found = trained(model, X, Y, callbacks=[reduce, stop, save], **options)
+    decided = [(one.epoch, one.batch, one.kind) for one in model.history.journal.of("stop", "learning_rate")]
+    return {**found, "validations": list(model.history.validations), "decided": decided}
+
+
 def decisions(folder: Path) -> dict[str, Any]:
     """Callbacks decide the same everywhere, and one process writes."""
     model = mlp()
@@ -408,4 +421,5 @@ RUNS = [
     own_steps,
     single_batches,
     decisions,
+    validations_amid,
 ]

@@ -186,6 +186,15 @@ class Callback(Stateful):
         """
 
     @default
+    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called after a validation amid an epoch, with `validation_freq="500 steps"`; else `on_epoch_end` has its values.
+
+        Args:
+            batch: The index of the batch in its epoch after which it was, from 0.
+            logs: The loss and the metrics of the epoch so far, those of validation with `val_` before their names.
+        """
+
+    @default
     def on_predict_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Called when `predict` starts.
 

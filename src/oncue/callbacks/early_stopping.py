@@ -17,7 +17,7 @@ class EarlyStopping(MonitorCallback):
 
     An improvement is a change by more than `min_delta` beyond the best value so far. A value that is not finite never
     is one. Only values measured in an epoch count: with `validation_freq=2` every other epoch neither improves nor adds
-    to the wait.
+    to the wait. With `validation_freq="500 steps"` each validation counts as an epoch does, wherever it is.
 
     With `restore_best_weights`, the weights of the best epoch are put back at every end of the run: after a stop, after
     the last epoch, after an error and after Ctrl-C. One copy of the weights is kept for that.
@@ -37,7 +37,9 @@ class EarlyStopping(MonitorCallback):
         best_epoch: The index of its epoch.
         best_weights: The weights of that epoch, when `restore_best_weights`.
         wait: Epochs in a row without improvement.
-        stopped_epoch: The index of the epoch after which it stopped; 0 when it didn't.
+        stopped_epoch: The index of the epoch after which it stopped, or in which; 0 when it didn't.
+        best_batch: The index of the batch in `best_epoch` after which validation measured it; None for an epoch's end.
+        stopped_batch: The index of the batch in `stopped_epoch` after which it stopped; None for an epoch's end.
 
     Raises:
         ValueError: For a negative or fractional `patience` or `start_from_epoch`, or a `baseline` or `min_delta` that
@@ -54,7 +56,7 @@ class EarlyStopping(MonitorCallback):
     """
 
     state_fields = ("best", "best_epoch", "best_weights", "stopped_epoch", "wait")
-    later_fields = ("_best_arrays",)
+    later_fields = ("_best_arrays", "best_batch", "stopped_batch")
 
     def __init__(
         self,
@@ -83,6 +85,8 @@ class EarlyStopping(MonitorCallback):
         self.best_weights: Any = None
         self._best_arrays: dict[str, Any] = {}
         self.stopped_epoch = 0
+        self.best_batch: int | None = None
+        self.stopped_batch: int | None = None
         self.wait = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,16 +104,23 @@ class EarlyStopping(MonitorCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the value, and stop when it has not improved for too long."""
-        current = self.get_monitor_value(logs)
+        self._look(self.get_monitor_value(logs), epoch, None)
+
+    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Do the same with what a validation amid an epoch has measured."""
+        if self._run is not None and self._reads.startswith("val_"):
+            self._look(self.get_monitor_value(logs), self._run.progress.epoch or 0, batch)
+
+    def _look(self, current: float | None, epoch: int, batch: int | None) -> None:
         if current is None or epoch < self.start_from_epoch:
             return
         self.wait += 1
         if self.watch.is_better(current, self.best):
-            self._take(current, epoch)
+            self._take(current, epoch, batch)
             if self.baseline is None or self.watch.is_better(current, self.baseline):
                 self.wait = 0
-        elif self.wait >= self.patience and epoch > 0:
-            self.stopped_epoch = epoch
+        elif self.wait >= self.patience and (epoch > 0 or batch is not None):
+            self.stopped_epoch, self.stopped_batch = epoch, batch
             self.model.stop_training = True
             self._decided(
                 "stop",
@@ -129,7 +140,9 @@ class EarlyStopping(MonitorCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Say whether it stopped, and put the best weights back."""
-        if self.stopped_epoch > 0 and self.verbose > 0:
+        if self.stopped_batch is not None and self.verbose > 0:
+            print_message(f"Epoch {self.stopped_epoch + 1}, batch {self.stopped_batch + 1}: early stopping")
+        elif self.stopped_epoch > 0 and self.verbose > 0:
             print_message(f"Epoch {self.stopped_epoch + 1}: early stopping")
         self._restore()
 
@@ -138,7 +151,7 @@ class EarlyStopping(MonitorCallback):
         self._restore()
         self._running = False
 
-    def _take(self, value: float, epoch: int) -> None:
+    def _take(self, value: float, epoch: int, batch: int | None) -> None:
         if self.restore_best_weights:
             # The old copy goes first, so that there are never two. Should copying fail or be interrupted, the run ends
             # with nothing to put back, and the model has these very weights.
@@ -147,7 +160,7 @@ class EarlyStopping(MonitorCallback):
             self.best_weights = self.model.get_weights()
             self._decided("best", "best_weights", monitor=self.monitor, value=value, before=self.best)
         self.best = value
-        self.best_epoch = epoch
+        self.best_epoch, self.best_batch = epoch, batch
 
     def _restore(self) -> None:
         # An error in `evaluate` or `predict` ends no training of ours.
@@ -155,8 +168,12 @@ class EarlyStopping(MonitorCallback):
             return
         self._running = False
         if self.verbose > 0:
-            print_message(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
+            moment = "the end" if self.best_batch is None else f"batch {self.best_batch + 1}"
+            print_message(f"Restoring model weights from {moment} of the best epoch: {self.best_epoch + 1}.")
         self.model.set_weights(self.best_weights)
         if self._best_arrays:
             self.model.set_own_arrays(self._best_arrays)
-        self._decided("restore", "weights_restored", epoch=self.best_epoch, monitor=self.monitor, value=self.best)
+        found: dict[str, Any] = {"epoch": self.best_epoch, "monitor": self.monitor, "value": self.best}
+        if self.best_batch is not None:
+            found["batch"] = self.best_batch
+        self._decided("restore", "weights_restored", **found)

@@ -27,6 +27,8 @@ class History(Callback):
         history: From each name to the list of its values, one for each epoch that had it.
         logged_in: From each name to the epochs that had it.
         epoch: The indices of the epochs.
+        validations: What each validation amid an epoch has measured, with `validation_freq="500 steps"`: dicts with `epoch`,
+            `batch` and the values. The values of an epoch are those of its last one.
         journal: What callbacks decided in the run, when and why.
         costs: The seconds that each callback took in each hook; of a run that was resumed, in all its parts.
 
@@ -43,6 +45,7 @@ class History(Callback):
 
     makes_way = True
     state_fields = ("history", "logged_in", "epoch")
+    later_fields = ("validations",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +62,7 @@ class History(Callback):
         self.history: dict[str, list[Any]] = ByLogName()
         self.logged_in: dict[str, list[int]] = ByLogName()
         self.epoch: list[int] = Growing()
+        self.validations: list[dict[str, Any]] = Growing()
         self._ending = Ending()
         self._steps = ""
         self._began = time.perf_counter()
@@ -77,6 +81,7 @@ class History(Callback):
         earlier = fields.pop("seconds", 0.0), fields.pop("costs", {})
         super().load_state_dict(fields)
         self.epoch = Growing(self.epoch)
+        self.validations = Growing(self.validations)
         self.history = ByLogName({name: Growing(values) for name, values in self.history.items()})
         self.logged_in = ByLogName({name: Growing(epochs) for name, epochs in self.logged_in.items()})
         if self._run is not None and self._run.progress.epoch is None:
@@ -95,6 +100,12 @@ class History(Callback):
             self.logged_in.setdefault(name, Growing()).append(epoch)
         if self.model is not None:
             self.model.history = self
+
+    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep what a validation amid an epoch has measured."""
+        epoch = 0 if self._run is None else self._run.progress.epoch or 0
+        values = {name: value for name, value in (logs or {}).items() if name.startswith("val_")}
+        self.validations.append({"epoch": epoch, "batch": batch, **values})
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Note that the run finished, or was asked to stop."""

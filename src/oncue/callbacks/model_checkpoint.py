@@ -45,6 +45,8 @@ class ModelCheckpoint(MonitorCallback):
     can't be written there, a disk without room for one, a placeholder that nothing will fill, and an ending that names no
     format are reported at once.
 
+    With `validation_freq="500 steps"` in `fit`, what decides by a value of validation decides at each of them, wherever it is.
+
     The best value outlives a run: a second `fit` with the same object continues from it, as in Keras.
 
     Args:
@@ -267,12 +269,18 @@ class ModelCheckpoint(MonitorCallback):
         """Save when the period is due."""
         self._saver.check()
         if self.every.after_batch(batch):
-            self._consider(self._epoch, batch, logs)
+            self._consider(self._epoch, batch, logs, "on_train_batch_end")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due."""
         if self.every.after_epoch():
-            self._consider(epoch, None, logs)
+            self._consider(epoch, None, logs, "on_epoch_end")
+
+    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Save when a validation amid an epoch has measured what is better."""
+        self._saver.check()
+        if self._watches and self._reads.startswith("val_"):
+            self._consider(self._epoch, batch, logs, "on_validation_end")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Wait until everything is written."""
@@ -293,15 +301,17 @@ class ModelCheckpoint(MonitorCallback):
 
     # Whether to save ---------------------------------------------------------------------------------------------
 
-    def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None) -> None:
+    def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None, hook: str) -> None:
         # Keras's own loop gives a plain dict, which knows no old names.
         logs = logs if isinstance(logs, Logs) else Logs(logs or {})
         score = self.watched(logs) if self._watches else as_number(logs.get(self.monitor))
+        if self._measured_amid():
+            score = None
         if self._run is not None and self._run.progress.cut_short(self.model):
             self._say(epoch, "not saving the model, because a value is not finite")
             self._decided("note", "no_file")
         elif self.save_best_only and score is not None:
-            self._save_if_best(epoch, batch, logs, score)
+            self._save_if_best(epoch, batch, logs, score, hook)
         elif self.save_best_only and (self.best is not None or (self._skipped(logs) and not self._is_last(epoch))):
             self._say(epoch, f"{self.monitor} was not measured, so the model is not saved")
         else:
@@ -313,20 +323,20 @@ class ModelCheckpoint(MonitorCallback):
                 self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
                 return
             self._say(epoch, f"saving model to {path}")
-            self._save(path, record, epoch, batch, score)
+            self._save(path, record, epoch, score, hook)
             self._decided("save", "file", path=path, monitor=self.monitor, score=score)
 
     def _is_last(self, epoch: int) -> bool:
         return was_stopped(self.model) or epoch + 1 == (self.params or {}).get("epochs")
 
-    def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float) -> None:
+    def _save_if_best(self, epoch: int, batch: int | None, logs: Logs, score: float, hook: str) -> None:
         before = "None" if self.best is None else f"{self.best:.5f}"
         if not self.watch.is_better(score, self.best):
             self._say(epoch, f"{self.monitor} did not improve from {before}")
             return
         path = self._path(epoch, batch, logs)
         self._say(epoch, f"{self.monitor} improved from {before} to {score:.5f}, saving model to {path}")
-        self._save(path, self._record(path, epoch, batch, score), epoch, batch, score)
+        self._save(path, self._record(path, epoch, batch, score), epoch, score, hook)
         self._decided("best", "best_file", path=path, monitor=self.monitor, score=score, before=self.best)
         self.best = score
 
@@ -347,9 +357,7 @@ class ModelCheckpoint(MonitorCallback):
 
     # Saving ------------------------------------------------------------------------------------------------------
 
-    def _save(
-        self, path: str, record: Record | None, epoch: int, batch: int | None, score: float | None = None
-    ) -> None:
+    def _save(self, path: str, record: Record | None, epoch: int, score: float | None, hook: str) -> None:
         from oncue.checkpoints.score_note import ScoreNote
 
         rules, direction = self._rules, self.watch.direction
@@ -362,7 +370,6 @@ class ModelCheckpoint(MonitorCallback):
             lambda write: self._saver.commit(write, path, record, rules, direction),
             lambda: self._say(epoch, f"finished saving model to {path}"),
         )
-        hook = "on_epoch_end" if batch is None else "on_train_batch_end"
         if self._run is not None and self._run.others_follow(self, hook):
             # They would find no file, or that of an earlier save.
             self._saver.wait()

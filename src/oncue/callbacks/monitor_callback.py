@@ -96,9 +96,13 @@ class MonitorCallback(Callback):
     def watched(self, logs: dict[str, Any] | None) -> float | None:
         """Return the value in this epoch's logs, or None when it isn't there, with one warning for the whole run.
 
-        An epoch without validation, by `validation_freq`, is no reason to warn. In an epoch that was cut short because
-        a value was not finite, the value is NaN whatever was measured: the weights of that epoch are no candidates.
+        An epoch without validation, by `validation_freq`, is no reason to warn; neither is one whose validation was amid its
+        batches, which `on_validation_end` had: they aren't of the weights that the epoch ends with. In an epoch that
+        was cut short because a value was not finite, the value is NaN whatever was measured: the weights of that epoch are no
+        candidates.
         """
+        if self._measured_amid():
+            return None
         value = None if logs is None else logs.get(self._reads)
         if value is None and logs is not None and not self._expected:
             value = next((logs[name] for name in log_names(self._reads) if name in logs), None)
@@ -123,8 +127,19 @@ class MonitorCallback(Callback):
             warn(f"{said} A callback that adds it must stand before {type(self).__name__} in the list.")
         return None
 
+    def watched_amid(self, logs: dict[str, Any] | None) -> float | None:
+        """Return the value in the logs of a validation amid an epoch; None when a value of training is watched."""
+        return self.watched(logs) if self._reads.startswith("val_") else None
+
+    def _measured_amid(self) -> bool:
+        """Return whether the value is one of validation that `on_validation_end` had, before the epoch ended."""
+        progress = None if self._run is None else self._run.progress
+        return progress is not None and progress.validated_amid and self._reads.startswith("val_")
+
     def _skipped(self, logs: dict[str, Any] | None) -> bool:
         """Return whether this is one of the epochs between those with validation, which have no value of it at all."""
+        if self._measured_amid():
+            return True
         return (
             self._validates
             and self._reads.startswith("val_")

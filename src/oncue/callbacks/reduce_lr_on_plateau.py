@@ -19,7 +19,8 @@ class ReduceLROnPlateau(MonitorCallback):
     """Multiplies the learning rate by `factor` when a value has not improved for `patience` epochs.
 
     The rate becomes `max(learning_rate * factor, min_lr)`, as in Keras. A value that is not finite never improves.
-    Epochs without the value (by `validation_freq`) count neither way.
+    Epochs without the value (by `validation_freq`) count neither way. With `validation_freq="500 steps"` each validation counts
+    as an epoch does, wherever it is.
 
     The epoch's logs get `learning_rate`, the rate that the epoch trained with.
 
@@ -106,7 +107,14 @@ class ReduceLROnPlateau(MonitorCallback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the epoch's rate, look at the value, and reduce when it has not improved for too long."""
         log_rates(self.model, logs)
-        current = self.watched(logs)
+        self._look(self.watched(logs), epoch)
+
+    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Do the same with what a validation amid an epoch has measured."""
+        if self._run is not None:
+            self._look(self.watched_amid(logs), self._run.progress.epoch or 0)
+
+    def _look(self, current: float | None, epoch: int) -> None:
         if current is None:
             return
         if self.in_cooldown():

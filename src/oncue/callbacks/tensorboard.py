@@ -199,6 +199,14 @@ class TensorBoard(Callback):
         self._write("validation", step, self._numbers("evaluation_{}_vs_iterations", logs))
         self._flush()
 
+    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Let the epoch's clock go on after a validation amid its batches."""
+        if self._epoch_seconds is not None:
+            paused = time.perf_counter() - self._epoch_begun - self._epoch_seconds
+            self._epoch_begun += paused
+            self._batch_written += paused
+            self._epoch_seconds = None
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the epoch's logs, its histograms and its embeddings."""
         given = dict(logs or {})

@@ -99,7 +99,7 @@ class TrainingState:
         Args:
             without: Parts to leave out, such as "data", whose place stays otherwise where no epoch was interrupted.
         """
-        left = {"metrics", *without, *(["data"] if self.batch else [])}
+        left = {"metrics", *without, *(["data", "validations"] if self.batch else [])}
         parts = {**self.parts, **dict.fromkeys(left)}
         return replace(self, batch=0, redone=self.batch or self.redone, parts=parts, exact=False)
 

@@ -34,6 +34,7 @@ class Every(Stateful):
         period: A number and a unit: "2 epochs", "500 steps", "10 minutes" (also "batches", "seconds", "hours", "days",
             and s, min, h). A unit alone is a period of one. Or another `Every`, whose period is taken, not its count.
         owner: The class that uses it, for messages.
+        argument: The argument that it was given as, for messages.
         clock: Gives the time in seconds.
 
     Attributes:
@@ -52,7 +53,13 @@ class Every(Stateful):
 
     state_fields = ("passed", "last_batch")
 
-    def __init__(self, period: str | Every, owner: str = "Every", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        period: str | Every,
+        owner: str = "Every",
+        clock: Callable[[], float] = time.monotonic,
+        argument: str = "every",
+    ) -> None:
         self.passed: float = 0
         self.last_batch: int | None = None
         self.amount: float
@@ -66,19 +73,19 @@ class Every(Stateful):
         if found is None:
             hint = f"'{period} epochs' or '{period} steps'" if isinstance(period, int) else "'500 steps'"
             raise ValueError(
-                f"`every` of {owner} must be a number and a unit, such as '2 epochs', '500 steps' or '10 minutes'; got "
+                f"`{argument}` of {owner} must be a number and a unit, such as '2 epochs', '500 steps' or '10 minutes'; got "
                 f"{period!r} of type {type(period).__name__}. Use {hint}."
             )
         number, word = found.groups()
         unit = _UNITS.get(word) or _UNITS.get(word.removesuffix("s"))
         if unit is None:
             raise unknown(
-                "unit of `every`", word, ("epochs", "steps", "batches", "seconds", "minutes", "hours", "days")
+                f"unit of `{argument}`", word, ("epochs", "steps", "batches", "seconds", "minutes", "hours", "days")
             )
         amount = 1.0 if number is None else float(number)
         if amount <= 0 or (unit not in _SECONDS and not amount.is_integer()):
             raise ValueError(
-                f"`every` of {owner} must be {'a time above zero' if unit in _SECONDS else f'1 {unit} or a whole number'}"
+                f"`{argument}` of {owner} must be {'a time above zero' if unit in _SECONDS else f'1 {unit} or a whole number'}"
                 f"; got {period!r}."
             )
         self.unit = "second" if unit in _SECONDS else unit

@@ -7,6 +7,7 @@ HOOKS: dict[str, tuple[str, ...]] = {
     "on_train_end": ("logs",),
     "on_test_begin": ("logs",),
     "on_test_end": ("logs",),
+    "on_validation_end": ("batch", "logs"),
     "on_predict_begin": ("logs",),
     "on_predict_end": ("logs",),
     "on_epoch_begin": ("epoch", "logs"),

@@ -196,6 +196,10 @@ def _state_saved(data: Data) -> str:
     return f"the state was {'saved' if data['saved'] else 'not saved'}"
 
 
+def _amid(data: Data) -> str:
+    return f", batch {data['batch'] + 1}" if "batch" in data else ""
+
+
 def _moment(data: Data) -> str:
     # Keras's messages count batches from 0 and epochs from 1.
     return f"batch {data['index']}" if data["unit"] == "batch" else f"epoch {data['index'] + 1}"
@@ -210,7 +214,8 @@ PHRASES: dict[str, Phrase] = {
     "schedule": _rate(_schedule),
     "best_weights": _after("kept the weights", _best_weights),
     "weights_restored": Phrase(
-        lambda data: f"put back the weights of epoch {data['epoch'] + 1}, {_weights_restored(data)}", _weights_restored
+        lambda data: f"put back the weights of epoch {data['epoch'] + 1}{_amid(data)}, {_weights_restored(data)}",
+        lambda data: _weights_restored(data) + (f" after{_amid(data)[1:]}" if "batch" in data else ""),
     ),
     "best_file": Phrase(lambda data: f"saved {data['path']}: {_best_file(data)}", _best_file),
     "file": Phrase(lambda data: f"saved {data['path']}", lambda data: ""),

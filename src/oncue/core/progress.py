@@ -18,17 +18,20 @@ class Progress:
         epoch: The index of the epoch; None before the first.
         batch: The index of the batch in its epoch; None between batches.
         not_finite: The name of the value that was not finite in this epoch; None when all were.
+        validated_amid: Whether the values of validation in the logs of the epoch's end were measured amid its batches, and told
+            by `on_validation_end`: they belong to the weights of that moment.
 
     Example:
         >>> progress = Progress(epoch=2, not_finite="loss")
         >>> progress.enter(3)
         >>> progress
-        Progress(epoch=3, batch=None, not_finite=None)
+        Progress(epoch=3, batch=None, not_finite=None, validated_amid=False)
     """
 
     epoch: int | None = None
     batch: int | None = None
     not_finite: str | None = None
+    validated_amid: bool = False
 
     def enter(self, epoch: int | None, begins: bool = False) -> None:
         """Go to an epoch, between its batches.
@@ -38,7 +41,7 @@ class Progress:
             begins: Whether it begins there, perhaps once more.
         """
         if begins or epoch != self.epoch:
-            self.not_finite = None
+            self.not_finite, self.validated_amid = None, False
         self.epoch, self.batch = epoch, None
 
     def cut_short(self, model: TrainedModel) -> bool:

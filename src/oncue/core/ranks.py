@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ASKED = ("signal", "time", "save", "not_finite")
-"""What a callback of any process may ask of all: to end the run because of a signal, or because its time is over, to save its
-state, or to do what is to be done about a value that is not finite. To stop training, set `model.stop_training`."""
+ASKED = ("signal", "time", "save", "not_finite", "validate")
+"""What any process may ask of all: to end the run because of a signal, or because its time is over, to save its state, to do
+what is to be done about a value that is not finite, or to validate. To stop training, set `model.stop_training`."""
 
 
 class Ranks:

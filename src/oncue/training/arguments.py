@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from oncue.core.every import Every
 from oncue.core.numbers import whole, whole_of
 
 
@@ -33,8 +34,8 @@ def check_verbose(value: Any) -> Any:
     raise ValueError(f'`verbose` must be 0 (silent), 1 (bar), 2 (a line for each epoch) or "auto"; got {value!r}.')
 
 
-def check_frequency(value: Any) -> int | Collection[int]:
-    """Return a `validation_freq`: a whole number of 1 or more, or a collection of epochs counted from 1.
+def check_frequency(value: Any) -> int | Collection[int] | Every:
+    """Return a `validation_freq`: a number of epochs of 1 or more, a collection of epochs counted from 1, or another period.
 
     Raises:
         ValueError: Otherwise.
@@ -44,8 +45,12 @@ def check_frequency(value: Any) -> int | Collection[int]:
         return number
     if isinstance(value, range):
         return value
+    if isinstance(value, (str, Every)):
+        period = Every(value, "fit", argument="validation_freq") if isinstance(value, str) else value
+        return int(period.amount) if period.unit == "epoch" else period
     if isinstance(value, Collection) and not isinstance(value, (str, bytes)) and getattr(value, "ndim", 1) == 1:
         return {whole("", "validation_freq", epoch) for epoch in value}
     raise ValueError(
-        f"`validation_freq` must be a whole number of 1 or more, or a list of epochs counted from 1; got {value!r}."
+        "`validation_freq` must be a whole number of 1 or more, a list of epochs counted from 1, or a period such as "
+        f"'500 steps' or '10 minutes'; got {value!r}."
     )

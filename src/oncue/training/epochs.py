@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import half_trained, switch_off, switch_on
 from oncue.nested import flatten
 from oncue.training.loop import Result, run_batches
+from oncue.training.probe import mode
 from oncue.training.run_state import RunState
 from oncue.training.steps import Step, Steps
+from oncue.training.validations import Validations
 
 if TYPE_CHECKING:
     from oncue.training.plan import Plan
@@ -50,7 +53,7 @@ def train_epochs(
     callbacks: CallbackList,
     epochs: int,
     initial_epoch: int,
-    validation_freq: int | Collection[int],
+    validations: Validations,
 ) -> None:
     """Train for some epochs, with validation where it is due.
 
@@ -61,17 +64,21 @@ def train_epochs(
         callbacks: The list of the run.
         epochs: The index of the epoch to stop before.
         initial_epoch: The index of the first epoch.
-        validation_freq: Validate every so many epochs, or in the epochs of a collection (counted from 1).
+        validations: Says when validation is due.
     """
     training = Steps(model, "train", callbacks, batches)
     testing = training if validation is None else Steps(model, "test", callbacks, validation)
     parallel = model._parallel
     logs: dict[str, Any] = {}
-    with RunState(model, batches, callbacks, validation) as run_state:
+    with RunState(model, batches, callbacks, validation, validations) as run_state:
+        amid = None
+        if validation is not None and validations.amid:
+            amid = ValidationAmid(model, validations, run_state, training, testing, (batches, validation), callbacks)
         pending = run_state.pending()
         with run_state.hooks():
             callbacks.on_train_begin()
         run_state.begin()
+        validations.begin()
         first = model._initial_epoch if model._initial_epoch is not None else initial_epoch
         if pending is not None:
             first = pending.epoch
@@ -105,7 +112,7 @@ def train_epochs(
                 _tell_of_half_trained(model)
             # The hook of a validation in which a model is trained is called without gradients.
             with torch.enable_grad(), training:
-                steps, result = run_batches("train", one_pass, training, callbacks, model, start)
+                steps, result = run_batches("train", one_pass, training, callbacks, model, start, amid)
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:
@@ -114,12 +121,16 @@ def train_epochs(
                 result = model._plan.meter if result is None and start else result
                 logs = dict(known) if known else _results(model, training.plan, "train_step", steps, result)
                 switch_off(model)
-                if validation is not None and _validates(epoch, validation_freq):
+                if validation is not None and validations.at_end(epoch):
                     with run_state.measuring(steps, logs):
                         measured = test_batches(model, testing, validation, callbacks)
                     if callbacks.paused is not None:
                         break
-                    logs.update((f"val_{name}", value) for name, value in measured.items())
+                    logs.update(_of_validation(measured))
+                    validations.done({})
+                elif validations.values:
+                    logs.update(validations.values)
+                    callbacks.progress.validated_amid, validations.values = True, {}
                 with run_state.hooks():
                     callbacks.on_epoch_end(epoch, dict(logs))
             again = run_state.take_rollback()
@@ -162,6 +173,89 @@ def test_batches(model: Trainer, steps: Steps, batches: Batches, callbacks: Call
     logs = _results(model, steps.plan, "test_step", done, result)
     callbacks.on_test_end(dict(logs))
     return logs
+
+
+class ValidationAmid:
+    """Validates between two batches of training, and leaves the running values and the mode of the epoch as they were.
+
+    Args:
+        model: A prepared model.
+        validations: Says when that is due.
+        run_state: The state of the run.
+        training: The steps of training.
+        testing: Those of validation.
+        data: The data of training and of validation.
+        callbacks: The list of the run.
+    """
+
+    def __init__(
+        self,
+        model: Trainer,
+        validations: Validations,
+        run_state: RunState,
+        training: Steps,
+        testing: Steps,
+        data: tuple[Batches, Batches],
+        callbacks: CallbackList,
+    ) -> None:
+        self._validations, self._run_state, self._callbacks = validations, run_state, callbacks
+        self._model, self._training, self._testing, self._data = model, training, testing, data
+
+    @property
+    def due(self) -> bool:
+        """Whether it is due now."""
+        return self._validations.due
+
+    def count(self, batch: int) -> None:
+        """Count a batch that has been trained.
+
+        Args:
+            batch: Its index in the epoch.
+        """
+        self._validations.count(batch, self._callbacks.group)
+
+    def validate(self, done: int, result: Result) -> bool:
+        """Validate if that is due and the epoch goes on; return whether the pass ends now.
+
+        Args:
+            done: How many batches are done.
+            result: What the last one gave; None before the first.
+        """
+        (batches, validation), callbacks, model = self._data, self._callbacks, self._model
+        if not self.due or done == batches.num_batches:
+            # After the last batch it is that of the epoch's end.
+            return False
+        parallel = model._parallel
+        with self._run_state.measuring(done, None), _epoch_set_aside(model):
+            measured = test_batches(model, self._testing, validation, callbacks)
+        if callbacks.paused is not None:
+            return True
+        values = _of_validation(measured)
+        self._validations.done(values)
+        callbacks.progress.batch = done - 1
+        source: Any = model._plan.meter if result is None else result
+        with nullcontext() if parallel is None else parallel.summed():
+            trained = dict(zip(source.names, source.read(), strict=True))
+        with self._run_state.hooks():
+            callbacks.on_validation_end(done - 1, {**trained, **values})
+        if parallel is not None:
+            parallel.ask_all()
+        ends = self._training.ends
+        return bool(model.stop_training) if ends is None else ends()
+
+
+@contextmanager
+def _epoch_set_aside(model: Trainer) -> Iterator[None]:
+    kept = [(metric, metric.get_state()) for metric in model.metrics]
+    parallel = model._parallel
+    with mode(model, False), nullcontext() if parallel is None else parallel.pass_set_aside():
+        yield
+    for metric, state in kept:
+        metric.set_state(state)
+
+
+def _of_validation(measured: dict[str, float]) -> dict[str, float]:
+    return {f"val_{name}": value for name, value in measured.items()}
 
 
 def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -> Any:
@@ -239,12 +333,6 @@ def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result
             # A step of the user's needn't give its loss to the mean that all models have.
             return own if "loss" not in own or model._measures_loss() else {**own, "loss": values["loss"]}
     return values
-
-
-def _validates(epoch: int, frequency: int | Collection[int]) -> bool:
-    if isinstance(frequency, int):
-        return (epoch + 1) % frequency == 0
-    return epoch + 1 in frequency
 
 
 def _peeked(batches: Batches, start: int) -> Iterator[Batch] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from oncue.callbacks import CallbackList
@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 Result = Source | dict[str, Any] | None
 Step = Callable[[Batch], Result]
 
+
+class Amid(Protocol):
+    """What may be due between two batches of training.
+
+    Attributes:
+        due: Whether it is due now.
+    """
+
+    @property
+    def due(self) -> bool:
+        """Whether it is due now."""
+        ...
+
+    def count(self, batch: int) -> None:
+        """Count a batch that has been trained."""
+        ...
+
+    def validate(self, done: int, result: Result) -> bool:
+        """Validate if that is due and the epoch goes on; return whether the pass ends now.
+
+        Args:
+            done: How many batches are done.
+            result: What the last one gave; None before the first.
+        """
+        ...
+
+
 _STOP = {"train": "stop_training", "test": "stop_evaluating", "predict": "stop_predicting"}
 
 
@@ -28,6 +55,7 @@ def run_batches(
     callbacks: CallbackList,
     model: Any,
     start: int = 0,
+    amid: Amid | None = None,
 ) -> tuple[int, Result]:
     """Take every batch of a pass through a step, with the hooks before and after it.
 
@@ -41,6 +69,7 @@ def run_batches(
         model: Who carries the flag `stop_training`, `stop_evaluating` or `stop_predicting`, and says by
             `steps_per_execution` how many batches to run between two hooks.
         start: The index of the first batch, in a pass that is resumed in its middle.
+        amid: Validates between two batches, where that may be due.
 
     Returns:
         The number of batches of the pass that are done, and what the last step gave.
@@ -57,6 +86,9 @@ def run_batches(
     step: Step | None = None
     result: Result = None
     iterator = iter(batches)
+    if amid is not None and start and amid.validate(start, None):
+        # The state of a run that was resumed is from before a validation, which has asked for its end.
+        return done, result
     for batch in iterator:
         if begin is not None:
             begin(done, BatchLogs(done, batch))
@@ -70,6 +102,8 @@ def run_batches(
             result = step(batch)
             done += 1
         marks["_in_hook"] = True
+        if amid is not None:
+            amid.count(done - 1)
         if end is not None:
             logs = _logs(result, done - 1, batch)
             end(done - 1, logs)
@@ -82,6 +116,12 @@ def run_batches(
                 del held
         if ends() if ends is not None else getattr(model, flag):
             break
+        if amid is not None and amid.due:
+            marks["_in_hook"] = False
+            if amid.validate(done, result):
+                break
+            # Any hook may have changed the model meanwhile.
+            step = None
     marks["_in_hook"] = False
     return done, result
 

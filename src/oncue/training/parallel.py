@@ -367,6 +367,15 @@ class Parallel:
             if isinstance(metric, TorchMetric):
                 metric.of_own_rows()
 
+    @contextmanager
+    def pass_set_aside(self) -> Iterator[None]:
+        """Let another pass be made in the block, in the middle of one."""
+        outside = self._outside
+        try:
+            yield
+        finally:
+            self._outside = outside
+
     def weigh_numbers(self) -> None:
         """Let metrics that are one number for a batch count as much as this process's rows do among all."""
         metrics = self._model._plan.metrics

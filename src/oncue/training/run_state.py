@@ -28,6 +28,7 @@ from oncue.random_state import check_random_state, random_state, set_random_stat
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.settings import DataSettings, Settings
+from oncue.training.validations import Validations
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -44,6 +45,7 @@ class RunState:
         batches: The training data.
         callbacks: The list of the run.
         validation: The data of validation, or None.
+        validations: Says when validation is due; None where no state of it is kept.
 
     Example:
         >>> import numpy as np, oncue
@@ -58,7 +60,12 @@ class RunState:
     """
 
     def __init__(
-        self, model: Trainer, batches: Batches, callbacks: CallbackList, validation: Batches | None = None
+        self,
+        model: Trainer,
+        batches: Batches,
+        callbacks: CallbackList,
+        validation: Batches | None = None,
+        validations: Validations | None = None,
     ) -> None:
         self._model = model
         self._batches = batches
@@ -66,8 +73,10 @@ class RunState:
         self._data = DataState(batches)
         self._validation = None if validation is None else DataState(validation, "validation")
         self._all_data = {"data": self._data, **({} if self._validation is None else {"validation": self._validation})}
-        # While the model is validated: what the state of the end of the epoch's steps has instead of the present values.
+        self._validations = validations if validations is not None and validations.amid else None
+        # While the model is validated: what the state of the steps before it has instead of the present values.
         self._measured: tuple[int, dict[str, Any]] | None = None
+        self._amid = False
         self._setup: dict[str, Any] | None = None
         self._settings: Settings | None = None
         self._data_settings: DataSettings | None = None
@@ -150,7 +159,7 @@ class RunState:
 
     def obstacle(self) -> str | None:
         """Return why a run can't be resumed exactly in the middle of an epoch, or None when it can."""
-        if self._measured is not None:
+        if self._measured is not None and not self._amid:
             # The epoch's steps are done.
             return None
         model = self._model
@@ -158,7 +167,7 @@ class RunState:
             return self._batches.obstacle or (
                 f"the data, of type {type(self._batches.source).__name__}, can't be resumed in the middle of an epoch"
             )
-        batch = self._callbacks.progress.batch
+        batch = self._callbacks.progress.batch if self._measured is None else self._measured[0] - 1
         if model._overrides("train_step") and batch is not None and batch + 1 == self._batches.num_batches:
             return (
                 "the epoch's last batch is done, and what a `train_step` of the model's own returned for it isn't kept"
@@ -231,6 +240,7 @@ class RunState:
             "loss_weights": _tensors_in_loss_weights(model),
             "objects": self._own_objects().state(),
             "journal": self._callbacks.journal.state_dict(),
+            "validations": None if self._validations is None else self._validations.state_dict(),
         }
 
     def _gathered(self) -> Any:
@@ -254,21 +264,22 @@ class RunState:
         }
 
     @contextmanager
-    def measuring(self, steps: int, results: dict[str, Any]) -> Iterator[None]:
-        """Mark that the model is validated in the block: a state captured there is that of the end of the epoch's steps.
+    def measuring(self, steps: int, results: dict[str, Any] | None) -> Iterator[None]:
+        """Mark that the model is validated in the block: a state captured there is that of the steps before it.
 
         Args:
-            steps: The epoch's batches, all of them done.
-            results: What they have measured.
+            steps: The epoch's batches that are done.
+            results: What they have measured; None amid the epoch.
         """
         if self._callbacks.savers:
             epoch = self._callbacks.progress.epoch or 0
-            before = {"metrics": None, "results": results, **self._data_parts((epoch, True))}
-            self._measured = steps, copy.deepcopy(before)
+            self._amid = results is None
+            known = {"metrics": self._gathered()} if results is None else {"metrics": None, "results": results}
+            self._measured = steps, copy.deepcopy({**known, **self._data_parts((epoch, True))})
         try:
             yield
         finally:
-            self._measured = None
+            self._measured, self._amid = None, False
 
     # Restoring ----------------------------------------------------------------------------------------------------
 
@@ -402,6 +413,10 @@ class RunState:
                     metric.set_state(saved)
         set_layer_states(model, parts["layers"])
         self._callbacks.journal.load_state_dict(parts["journal"])
+        if self._validations is not None:
+            self._validations.begin()
+            if parts.get("validations") is not None:
+                self._validations.load_state_dict(parts["validations"])
         self._put_data_settings(state)
         self._data.restore_objects(parts)
         if self._validation is not None and parts.get("validation") is not None:

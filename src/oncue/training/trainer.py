@@ -42,6 +42,7 @@ from oncue.training.precision import Precision, in_float32, inference_forward, w
 from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
 from oncue.training.step import make_step, unpacked
 from oncue.training.steps import Steps, eager_step
+from oncue.training.validations import Validations
 from oncue.variable import Variable, torch_dtype
 
 _COUNTED = frozenset(("optimizer", "loss", "jit_compile", "run_eagerly", "steps_per_execution", *OVERRIDABLE))
@@ -235,7 +236,9 @@ class Trainer(Layer):
             validation_steps: Batches of validation; by default all of them. Each validation takes the first ones; a generator
                 goes on where it stopped.
             validation_batch_size: Samples in a batch of validation; `batch_size` by default.
-            validation_freq: Validate every so many epochs, or in the epochs of a list (counted from 1).
+            validation_freq: Validate every so many epochs, or in the epochs of a list (counted from 1); or after a period of
+                "500 steps" or "10 minutes", amid epochs too. Then callbacks that watch a value of validation decide by each:
+                `patience` counts validations.
             **kwargs: Arguments of older Keras versions, such as `nb_epoch`.
 
         Returns:
@@ -248,7 +251,7 @@ class Trainer(Layer):
         epochs = self._take_old_arguments("fit", kwargs).get("epochs", epochs)
         self._require_compiled("fit")
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
-        verbose, validation_freq = check_verbose(verbose), check_frequency(validation_freq)
+        verbose, validations = check_verbose(verbose), Validations(check_frequency(validation_freq))
         device, parallel = self._place(), parallel_run(self)
         if parallel is not None:
             parallel.same_random_state()
@@ -311,7 +314,7 @@ class Trainer(Layer):
             self._plan.graphs.choose(self._compiles, steps, verbose)
             self.stop_training = False
             with run.run():
-                train_epochs(self, batches, validation, run, epochs, initial_epoch, validation_freq)
+                train_epochs(self, batches, validation, run, epochs, initial_epoch, validations)
             history = self.history
         return history
 
