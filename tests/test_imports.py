@@ -146,35 +146,36 @@ def _looks(inside_functions: bool) -> dict[tuple[str, str], set[str]]:
 ROOMS = {
     "core": "",
     "legacy": "core",
+    "keras_names": "legacy",
     # What arithmetic is made of.
     "naming": "",
     "nested": "",
     "random_state": "",
     "seeded_mask": "",
     "torch_private": "",
-    "backend": "naming",
+    "backend": "keras_names naming",
     "objects": "core",
-    "initializers": "backend core legacy naming objects",
+    "initializers": "backend core keras_names legacy naming objects",
     "variable": "backend initializers naming torch_private",
-    "dtype_policies": "backend core",
-    "config": "backend dtype_policies",
-    "random": "backend core naming seeded_mask variable",
-    "activations": "objects",
-    "constraints": "backend core objects",
-    "regularizers": "core objects",
-    "losses": "backend core legacy naming nested objects variable",
-    "metrics": "backend core legacy losses naming objects variable",
-    "optimizers": "backend core legacy naming torch_private variable",
-    "mixed_precision": "dtype_policies legacy optimizers",
+    "dtype_policies": "backend core keras_names",
+    "config": "backend dtype_policies keras_names",
+    "random": "backend core keras_names naming seeded_mask variable",
+    "activations": "keras_names objects",
+    "constraints": "backend core keras_names objects",
+    "regularizers": "core keras_names objects",
+    "losses": "backend core keras_names legacy naming nested objects variable",
+    "metrics": "backend core keras_names legacy losses naming objects variable",
+    "optimizers": "backend core keras_names legacy naming torch_private variable",
+    "mixed_precision": "dtype_policies keras_names optimizers",
     "layers": (
-        "activations backend constraints core dtype_policies initializers legacy naming nested objects random random_state "
-        "regularizers seeded_mask torch_private variable"
+        "activations backend constraints core dtype_policies initializers keras_names legacy naming nested objects "
+        "random random_state regularizers seeded_mask torch_private variable"
     ),
     # A run.
     "plots": "core",
     "checkpoints": "core",
     "tensorboard": "core torch_private",
-    "callbacks": "checkpoints core legacy plots tensorboard",
+    "callbacks": "checkpoints core keras_names legacy plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
     "distribution": "core",
     "training": (
@@ -182,14 +183,18 @@ ROOMS = {
         "random random_state seeded_mask torch_private variable"
     ),
     # What is made of them.
-    "utils": "core feeding layers legacy nested objects",
-    "models": "core layers legacy naming nested torch_private training utils variable",
-    "saving": "checkpoints core layers legacy losses metrics models naming objects optimizers torch_private variable",
+    "utils": "core feeding keras_names layers nested objects",
+    "models": "core keras_names layers legacy naming nested torch_private training utils variable",
+    "saving": (
+        "checkpoints core keras_names layers legacy losses metrics models naming objects optimizers torch_private "
+        "variable"
+    ),
     "hosts": "callbacks checkpoints core feeding nested optimizers random_state saving torch_private training",
     "with_keras": (
-        "checkpoints core feeding layers losses metrics models nested optimizers saving torch_private training variable"
+        "checkpoints core feeding keras_names layers losses metrics models nested optimizers saving torch_private "
+        "training variable"
     ),
-    "datasets": "core utils",
+    "datasets": "core keras_names utils",
     "report": "core plots",
     "cli": "checkpoints core plots report saving",
     "__main__": "cli",
@@ -198,6 +203,7 @@ ROOMS = {
 
 LOOKS_BELOW = {
     ("activations", "layers"): "the configuration of an activation may name a layer",
+    ("keras_names", "with_keras"): "a model of `applications` is handed out as a `KerasModel`",
     ("models", "saving"): "`model.save` is a method, and the files are their own room",
     ("models", "with_keras"): "`Model(keras_model)` makes a `KerasModel`",
     ("tensorboard", "models"): "a graph is drawn of a symbolic model only",
@@ -205,10 +211,10 @@ LOOKS_BELOW = {
 """The imports the other way, each inside a function that needs it."""
 
 AT_ONCE = {
-    "callbacks": "core legacy",
+    "callbacks": "core keras_names legacy",
     "checkpoints": "core",
-    "mixed_precision": "dtype_policies legacy",
-    "models": "core layers legacy naming nested torch_private training variable",
+    "mixed_precision": "dtype_policies keras_names",
+    "models": "core keras_names layers legacy naming nested torch_private training variable",
 }
 """What rooms that must be quick to import look into when they are imported, where that is less."""
 

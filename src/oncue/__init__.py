@@ -8,18 +8,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from oncue.legacy import aliases, old_attribute
+from oncue import keras_names
+from oncue.legacy import aliases
 
 if TYPE_CHECKING:
     from oncue import (
         activations as activations,
+        applications as applications,
         backend as backend,
         callbacks as callbacks,
         config as config,
         constraints as constraints,
         datasets as datasets,
+        distillation as distillation,
         distribution as distribution,
         dtype_policies as dtype_policies,
+        export as export,
         hosts as hosts,
         initializers as initializers,
         layers as layers,
@@ -27,15 +31,21 @@ if TYPE_CHECKING:
         metrics as metrics,
         mixed_precision as mixed_precision,
         models as models,
+        ops as ops,
         optimizers as optimizers,
+        quantizers as quantizers,
         random as random,
         regularizers as regularizers,
         saving as saving,
+        tree as tree,
         utils as utils,
+        visualization as visualization,
         with_keras as with_keras,
+        wrappers as wrappers,
     )
     from oncue.callbacks import Preempted as Preempted
     from oncue.dtype_policies import DTypePolicy as DTypePolicy
+    from oncue.initializers import Initializer as Initializer
     from oncue.layers import Input as Input, Layer as Layer
     from oncue.layers.keras_tensor import KerasTensor as KerasTensor
     from oncue.losses import Loss as Loss
@@ -44,6 +54,7 @@ if TYPE_CHECKING:
     from oncue.models.fit import fit as fit
     from oncue.optimizers import Optimizer as Optimizer
     from oncue.plots import plot_csv as plot_csv
+    from oncue.regularizers import Regularizer as Regularizer
     from oncue.variable import Variable as Variable
 
 __version__ = "0.1.0"
@@ -73,6 +84,7 @@ _MODULES = (
 )
 _NAMES = {
     "DTypePolicy": "dtype_policies",
+    "Initializer": "initializers",
     "Input": "layers",
     "KerasTensor": "layers.keras_tensor",
     "Layer": "layers",
@@ -81,6 +93,7 @@ _NAMES = {
     "Model": "models",
     "Optimizer": "optimizers",
     "Preempted": "callbacks",
+    "Regularizer": "regularizers",
     "Sequential": "models",
     "fit": "models.fit",
     "plot_csv": "plots",
@@ -89,6 +102,8 @@ _NAMES = {
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
 
+# Older names come first.
+keras_names.install()
 aliases.install()
 
 
@@ -100,8 +115,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"oncue.{_NAMES[name]}"), name)
         globals()[name] = value
         return value
-    return old_attribute("oncue", name)
+    return keras_names.elsewhere("oncue", name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *keras_names.names_of_keras("oncue")})

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from oncue import naming
+from oncue.keras_names import elsewhere, keras_if_loaded, tell_keras
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,7 @@ def set_floatx(value: str) -> None:
     if value not in _FLOAT_TYPES:
         raise ValueError(f"`floatx` must be one of {', '.join(_FLOAT_TYPES)}; got {value!r}.")
     _settings["floatx"] = value
+    tell_keras("set_floatx", value)
 
 
 def epsilon() -> float:
@@ -60,6 +62,7 @@ def epsilon() -> float:
 def set_epsilon(value: float) -> None:
     """Set the small number that `epsilon` returns."""
     _settings["epsilon"] = float(value)
+    tell_keras("set_epsilon", epsilon())
 
 
 def image_data_format() -> str:
@@ -125,6 +128,10 @@ def clear_session(free_memory: bool = True) -> None:
     """
     naming.reset()
     _settings["dtype_policy"] = None
+    tell_keras("set_dtype_policy", floatx())
+    keras = keras_if_loaded()
+    if keras is not None:
+        keras.utils.clear_session(free_memory=False)
     if free_memory:
         import gc
 
@@ -202,3 +209,7 @@ def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:
     if not isinstance(found, torch.dtype):
         raise ValueError(f"`dtype` must be the name of a dtype such as 'float32'; got {name!r}.")
     return found
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.backend", name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from oncue.backend import backend, epsilon, floatx, image_data_format, set_epsilon, set_floatx
 from oncue.dtype_policies import dtype_policy, set_dtype_policy
+from oncue.keras_names import elsewhere
 
 __all__ = [
     "backend",
@@ -15,3 +18,7 @@ __all__ = [
     "set_epsilon",
     "set_floatx",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.config", name)

@@ -10,6 +10,7 @@ import torch
 from oncue import backend, objects
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
+from oncue.keras_names import elsewhere
 
 
 @builtin
@@ -205,3 +206,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
 def _norms(w: torch.Tensor, axis: int | Sequence[int]) -> torch.Tensor:
     axes = axis if isinstance(axis, int) else tuple(axis)
     return w.square().sum(dim=axes, keepdim=True).sqrt()
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.constraints", name)

@@ -7,6 +7,7 @@ from typing import Any, Self
 from oncue import backend
 from oncue.core.builtin import builtin
 from oncue.core.suggest import nearest
+from oncue.keras_names import elsewhere, tell_keras
 
 _MIXED = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}
 _PLAIN = ("float16", "bfloat16", "float32", "float64", "bool")
@@ -124,6 +125,7 @@ def set_dtype_policy(policy: str | DTypePolicy | None) -> None:
             f"{type(policy).__name__}."
         )
     backend._settings["dtype_policy"] = None if policy is None else get(policy).name
+    tell_keras("set_dtype_policy", dtype_policy().name)
 
 
 def get(identifier: Any) -> DTypePolicy:
@@ -169,3 +171,7 @@ def serialize(policy: DTypePolicy) -> dict[str, Any]:
 def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> DTypePolicy:
     """Return the policy of what `serialize` returned."""
     return get(config)
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.dtype_policies", name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oncue.dtype_policies import DTypePolicy, dtype_policy, set_dtype_policy
-from oncue.legacy import old_attribute
+from oncue.keras_names import elsewhere
 
 if TYPE_CHECKING:
     from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer as LossScaleOptimizer
@@ -40,4 +40,4 @@ def __getattr__(name: str) -> Any:
         from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 
         return LossScaleOptimizer
-    return old_attribute("oncue.mixed_precision", name)
+    return elsewhere("oncue.mixed_precision", name)

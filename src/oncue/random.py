@@ -10,6 +10,7 @@ import torch
 from oncue import backend, naming
 from oncue.core.builtin import builtin
 from oncue.core.numbers import whole_of
+from oncue.keras_names import elsewhere
 from oncue.seeded_mask import register, seeded_mask
 from oncue.variable import torch_dtype
 
@@ -181,3 +182,7 @@ def dropout(
         return inputs * seeded_mask(seed, shape, 1 - rate, inputs) / (1 - rate)
     probability = torch.full(shape, 1 - rate, dtype=inputs.dtype, device=inputs.device)
     return inputs * torch.bernoulli(probability, generator=_generator(seed, inputs.device)) / (1 - rate)
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.random", name)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from oncue import objects
 from oncue.core.builtin import builtin
 from oncue.core.numbers import number_of
+from oncue.keras_names import elsewhere
 
 
 @builtin
@@ -236,3 +237,7 @@ def _factor(name: str, value: float) -> float:
     if number is None or not math.isfinite(number) or number < 0:
         raise ValueError(f"`{name}` must be a number of 0 or more; got {value!r} of type {type(value).__name__}.")
     return float(number)
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.regularizers", name)

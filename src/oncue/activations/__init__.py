@@ -44,6 +44,7 @@ from oncue.activations.squashing import (
     sparsemax,
     tanh,
 )
+from oncue.keras_names import elsewhere
 
 Activation = Callable[..., torch.Tensor]
 swish, hard_swish = silu, hard_silu
@@ -123,6 +124,10 @@ __all__ = [
     "tanh_shrink",
     "threshold",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.activations", name)
 
 
 def get(identifier: Any) -> Activation:

@@ -13,6 +13,7 @@ from oncue.callbacks.callback import Callback
 from oncue.callbacks.callback_list import CallbackList
 from oncue.callbacks.history import History
 from oncue.callbacks.progbar_logger import ProgbarLogger
+from oncue.keras_names import elsewhere
 
 if TYPE_CHECKING:
     from oncue.callbacks.backup_and_restore import BackupAndRestore as BackupAndRestore
@@ -81,7 +82,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module 'oncue.callbacks' has no attribute {name!r}")
+        return elsewhere("oncue.callbacks", name)
     value = getattr(importlib.import_module(f"oncue.callbacks.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -22,6 +22,7 @@ from oncue.initializers.variance_scaling import (
     LecunUniform,
     VarianceScaling,
 )
+from oncue.keras_names import elsewhere
 from oncue.legacy import NAMES
 from oncue.naming import to_snake_case
 
@@ -162,3 +163,7 @@ def _given(values: Any) -> Callable[..., torch.Tensor]:
         return torch.as_tensor(values).detach().to(torch_dtype(dtype)).clone()
 
     return given_values
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.initializers", name)

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from oncue import objects
+from oncue.keras_names import elsewhere
 from oncue.legacy import NAMES
 
 _HOME: dict[str, str] = {
@@ -49,7 +50,7 @@ def __getattr__(name: str) -> Any:
     target = _ALIASES.get(name, name)
     home = _HOME.get(target) or _OF_KERAS_1.get(target)
     if home is None:
-        raise AttributeError(f"module 'oncue.layers' has no attribute {name!r}")
+        return elsewhere("oncue.layers", name)
     found = getattr(importlib.import_module(f"oncue.layers.{home}"), target)
     globals()[name] = found
     return found

@@ -9,6 +9,11 @@
 The old names of hooks are in the table of all hooks, `oncue.core.hooks.ALIASES`.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from oncue.legacy.arguments import (
     accepts_old_arguments,
     first_layer_shape,
@@ -41,3 +46,10 @@ __all__ = [
     "translate_optimizer_arguments",
     "warn_once",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "saving":
+        # Keras's own, which has a module of this name too.
+        return importlib.import_module("oncue.legacy.saving")
+    raise AttributeError(f"module 'oncue.legacy' has no attribute {name!r}")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oncue.legacy.modules import MODULES, PARTS, SILENT_MODULES
 from oncue.legacy.warning import warn_once
@@ -75,7 +75,13 @@ class Aliases(_Base):
         names = PARTS.get(module.__spec__.name)
         if names is not None:
             whole = importlib.import_module(module.__name__.rpartition(".")[0])
-            vars(module).update({name: getattr(whole, name) for name in names}, __all__=list(names))
+
+            def part(name: str) -> Any:
+                if name not in names:
+                    raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+                return getattr(whole, name)
+
+            vars(module).update(__getattr__=part, __all__=list(names), __dir__=lambda: list(names))
             return
         module.__spec__ = module.__spec__.loader_state
 

@@ -34,7 +34,17 @@ SILENT_MODULES: dict[str, str] = {
 """The same for modules whose names already say that they are old, so that there is no warning."""
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "oncue.optimizers.legacy": ("SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop"),
+    "oncue.optimizers.legacy": (
+        "SGD",
+        "Adadelta",
+        "Adagrad",
+        "Adam",
+        "Adamax",
+        "Ftrl",
+        "Nadam",
+        "Optimizer",
+        "RMSprop",
+    ),
 }
 """From modules that had only a part of what the package around them has today to the names in it; no warning either."""
 

@@ -1,5 +1,10 @@
 """Losses with Keras's names, arguments and numbers, on torch."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from oncue.keras_names import elsewhere
 from oncue.losses.crossentropy import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -107,3 +112,7 @@ __all__ = [
     "squared_hinge",
     "tversky",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.losses", name)

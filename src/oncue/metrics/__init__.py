@@ -1,5 +1,10 @@
 """Metrics with Keras's names, arguments and numbers, on torch; their state stays on the device."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from oncue.keras_names import elsewhere
 from oncue.losses import (
     BCE,
     KLD,
@@ -179,3 +184,7 @@ __all__ = [
     "squared_hinge",
     "top_k_categorical_accuracy",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.metrics", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from oncue.keras_names import elsewhere
 from oncue.layers.input_layer import Input
 from oncue.models.clone import clone_model
 from oncue.models.model import Model, model_from_json
@@ -20,7 +21,7 @@ def __getattr__(name: str) -> Any:
         from oncue.saving import formats
 
         return getattr(formats, name)
-    raise AttributeError(f"module 'oncue.models' has no attribute {name!r}")
+    return elsewhere("oncue.models", name)
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from oncue.legacy import old_attribute
+from oncue.keras_names import elsewhere
 from oncue.optimizers import schedules
 from oncue.optimizers.adadelta import Adadelta
 from oncue.optimizers.adagrad import Adagrad
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    return old_attribute("oncue.optimizers", name)
+    return elsewhere("oncue.optimizers", name)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from oncue.keras_names import elsewhere
 from oncue.saving.custom_objects import (
     CustomObjectScope,
     custom_object_scope,
@@ -38,7 +39,7 @@ def __getattr__(name: str) -> Any:
         from oncue.saving import formats
 
         return getattr(formats, name)
-    raise AttributeError(f"module 'oncue.saving' has no attribute {name!r}")
+    return elsewhere("oncue.saving", name)
 
 
 def __dir__() -> list[str]:

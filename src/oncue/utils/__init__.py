@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from oncue.legacy import old_attribute
+from oncue.keras_names import elsewhere
 
 if TYPE_CHECKING:
     from oncue.backend import clear_session as clear_session
@@ -52,7 +52,7 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        return old_attribute("oncue.utils", name)
+        return elsewhere("oncue.utils", name)
     found = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = found
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from oncue.core.numbers import whole_of
+from oncue.keras_names import keras_if_loaded
 
 
 def set_random_seed(seed: SupportsIndex | float) -> None:
@@ -35,3 +36,7 @@ def set_random_seed(seed: SupportsIndex | float) -> None:
     random.seed(number)
     np.random.seed(number)
     torch.manual_seed(number)
+    keras = keras_if_loaded()
+    if keras is not None:
+        # The same once more, and the seeds that it draws itself.
+        keras.utils.set_random_seed(number)

@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, Self
 
-from oncue.with_keras.model import KerasModel, check_backend
+from oncue.keras_names import check_backend
+from oncue.with_keras.model import KerasModel
 
 _METHODS = ("fit", "evaluate", "predict")
 

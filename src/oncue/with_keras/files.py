@@ -20,6 +20,7 @@ from oncue.core import remote
 from oncue.core.files import replacing
 from oncue.core.protocols import optimizer_of
 from oncue.core.warn import warn
+from oncue.keras_names import check_backend
 from oncue.losses.lookup import FUNCTIONS
 from oncue.nested import map_leaves
 from oncue.saving import guard, safetensors_file
@@ -194,7 +195,7 @@ def load_model(
         ...     load_model(f"{folder}/m.keras").count_params()
         9
     """
-    from oncue.with_keras.model import KerasModel, check_backend
+    from oncue.with_keras.model import KerasModel
 
     check_backend()
     path, kind = path_and_kind(filepath, MODELS, "a whole model", "load_model('model.keras')")

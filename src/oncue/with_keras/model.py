@@ -16,6 +16,7 @@ import torch
 from oncue.core.builtin import builtin
 from oncue.core.protocols import MeetsCallbacks
 from oncue.feeding.batch import Batch
+from oncue.keras_names import check_backend
 from oncue.metrics.metric import Metric
 from oncue.models.model import Model
 from oncue.nested import first_leaf, map_leaves
@@ -35,22 +36,6 @@ _known: weakref.WeakValueDictionary[int, KerasModel] = weakref.WeakValueDictiona
 """The models by the `id` of the Keras model inside, which they hold."""
 
 _UNASKED = ("make_train_function", "make_test_function", "make_predict_function")
-
-
-def check_backend() -> None:
-    """Refuse Keras on another backend.
-
-    Raises:
-        ValueError: When it isn't on torch.
-    """
-    import keras
-
-    if keras.backend.backend() != "torch":
-        raise ValueError(
-            f"Keras has the backend {keras.backend.backend()!r}, and oncue trains on torch. Choose it before Keras is "
-            'imported: `os.environ["KERAS_BACKEND"] = "torch"` at the top of the script, or `KERAS_BACKEND=torch` in the '
-            "shell."
-        )
 
 
 def _without_values(leaf: Any) -> Any:

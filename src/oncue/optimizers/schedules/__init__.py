@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from oncue.core.suggest import unknown
+from oncue.keras_names import elsewhere
 from oncue.optimizers.schedules.cosine_decay import CosineDecay
 from oncue.optimizers.schedules.cosine_decay_restarts import CosineDecayRestarts
 from oncue.optimizers.schedules.exponential_decay import ExponentialDecay
@@ -36,6 +37,10 @@ _KNOWN: dict[str, type[LearningRateSchedule]] = {
         PolynomialDecay,
     )
 }
+
+
+def __getattr__(name: str) -> Any:
+    return elsewhere("oncue.optimizers.schedules", name)
 
 
 def serialize(learning_rate_schedule: LearningRateSchedule) -> dict[str, Any]:

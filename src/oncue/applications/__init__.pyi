@@ -1,0 +1,5 @@
+"""Keras's own `applications`, looked up when it is used."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...

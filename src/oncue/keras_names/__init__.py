@@ -1,0 +1,18 @@
+"""Every public name of Keras: what oncue hasn't is Keras's own, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from oncue.keras_names.loading import check_backend, is_installed, keras_if_loaded, load_keras, tell_keras
+from oncue.keras_names.modules import install
+from oncue.keras_names.names import elsewhere, names_of_keras
+
+__all__ = [
+    "check_backend",
+    "elsewhere",
+    "install",
+    "is_installed",
+    "keras_if_loaded",
+    "load_keras",
+    "names_of_keras",
+    "tell_keras",
+]
