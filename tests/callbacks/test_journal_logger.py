@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import ScriptedLosses
+from helpers import ScriptedLosses, environment
 from oncue.callbacks import (
     BackupAndRestore,
     Callback,
@@ -29,6 +29,7 @@ from oncue.callbacks import (
     TerminateOnNaN,
 )
 from oncue.core.run_record import RunRecord
+from oncue.report import find_run
 
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(16, 2)
 Y = X.sum(axis=1, keepdims=True)
@@ -270,6 +271,39 @@ def test_a_path_that_cannot_be_written_is_said_before_the_first_step(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="JournalLogger can't write to its `filename`"):
         model().fit(X, Y, verbose=0, callbacks=[JournalLogger(tmp_path / "file" / "journal.jsonl")])
+
+
+WRITES = """
+import sys
+import numpy as np, oncue
+model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+model.compile("sgd", loss="mse")
+def said(epoch, logs):
+    print("writes", flush=True)
+    sys.stdin.read()
+wait = oncue.callbacks.LambdaCallback(on_epoch_begin=said)
+kind = getattr(oncue.callbacks, sys.argv[1])
+model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[kind(sys.argv[2]), wait])
+"""
+
+
+@pytest.mark.parametrize(("kind", "argument"), [(JournalLogger, "filename"), (RunFolder, "folder")])
+def test_two_runs_write_one_after_the_other(kind: Any, argument: str, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    command = [sys.executable, "-c", WRITES, kind.__name__, str(place)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment()}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout is not None and other.stdout.readline() == "writes\n"
+        files = [place] if kind is JournalLogger else sorted(place.iterdir())
+        before = [path.read_bytes() for path in files]
+        words = rf"Another run that is still going on writes to `{place}.*give {kind.__name__} another `{argument}`"
+        with pytest.raises(RuntimeError, match=words):
+            model().fit(X, Y, verbose=0, callbacks=[kind(place)])
+        assert [path.read_bytes() for path in files] == before
+        other.kill()
+    model().fit(X, Y, verbose=0, callbacks=[kind(place)])
+    assert not list(tmp_path.rglob(".*"))
+    assert find_run(place).record.ending.how == "finished"
 
 
 def test_damaged_lines_are_counted_and_the_rest_is_told(tmp_path: Path) -> None:

@@ -475,6 +475,12 @@ def a_log_that_is_removed(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @case
+def a_journal_that_is_removed(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    remove = LambdaCallback(on_epoch_end=lambda epoch, logs: os.unlink(folder / "journal.jsonl"))
+    dense().fit(X, Y, verbose=0, callbacks=[JournalLogger(folder / "journal.jsonl"), remove])
+
+
+@case
 def a_value_that_is_no_number(folder: Path, patch: pytest.MonkeyPatch) -> None:
     add = LambdaCallback(on_epoch_end=lambda epoch, logs: logs.update(v="high"))
     dense().fit(X, Y, verbose=0, callbacks=[add, EarlyStopping("v", mode="min")])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
-from oncue.core.files import reason_of, replace_file, require_file, sweep
+from oncue.core.files import has_its_name, reason_of, replace_file, require_file, sweep
 from oncue.core.growing import GrowingText
 from oncue.core.warn import warn
 
@@ -192,7 +192,7 @@ class CSVLogger(Callback):
             ValueError: When the file to append to is no log of epochs.
             RuntimeError: When a run of another process writes to it.
         """
-        from oncue.checkpoints.lock import NameLock
+        from oncue.checkpoints.lock import alone_with
 
         self.close()
         # What a run that was killed left of a rewriting.
@@ -203,15 +203,7 @@ class CSVLogger(Callback):
         if path.parent.is_dir():
             sweep(path.parent, re.escape(path.name[:50]))
         require_file(path)
-        if path.parent.is_dir():
-            # Where nothing but the file itself can be written, there is no lock.
-            with suppress(PermissionError):
-                self._lock = NameLock(path)
-                if not self._lock.acquire():
-                    raise RuntimeError(
-                        f"Another run that is still going on writes to `{self.filename}`. Wait for its end, stop it, or give "
-                        "CSVLogger another `filename`."
-                    )
+        self._lock = alone_with(path, "CSVLogger")
         try:
             self.keys, unended = self._read_header() if self.append else (None, False)
             self._file = open(
@@ -258,7 +250,7 @@ class CSVLogger(Callback):
             with file:
                 file.flush()
                 os.fsync(file.fileno())
-                lost = not _has_its_name(file, self.filename)
+                lost = not has_its_name(file, self.filename)
             if lost:
                 warn(f"`{self.filename}` was removed or replaced during the run; rows that CSVLogger wrote are lost.")
 
@@ -349,13 +341,6 @@ class CSVLogger(Callback):
             warn(f"`{self.filename}` ended in a torn row, {text[len(whole) :]!r}, which was removed.")
             replace_file(path, whole.encode("utf-8"))
         return (list(map(_bare, rows[0][1:])) if rows else None), bool(whole) and not whole.endswith(("\r", "\n"))
-
-
-def _has_its_name(file: TextIO, name: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
-    except OSError:
-        return False
 
 
 def _columns(logs: dict[str, Any]) -> list[str]:

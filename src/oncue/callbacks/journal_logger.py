@@ -6,17 +6,20 @@ import os
 import time
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending
 from oncue.core.builtin import builtin
 from oncue.core.costs import added
-from oncue.core.files import machine, reason_of, require_file, try_beside
+from oncue.core.files import has_its_name, machine, reason_of, require_file, try_beside
 from oncue.core.journal import Entry
 from oncue.core.protocols import averages_weights, step_account_of, was_stopped
 from oncue.core.run_record import FORMAT, decision_of, line_of
 from oncue.core.warn import warn
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.lock import NameLock
 
 _FLUSHED_EVERY = 30.0
 _COSTS_EVERY = 10.0
@@ -37,6 +40,7 @@ class JournalLogger(Callback):
 
     Raises:
         OSError: Before the first step, when the file can't be written.
+        RuntimeError: Before the first step, when a run of another process writes it.
 
     Example:
         >>> import tempfile
@@ -60,11 +64,12 @@ class JournalLogger(Callback):
         super().__init__()
         self.filename = os.fspath(filename)
         self._file: BinaryIO | None = None
+        self._lock: NameLock | None = None
         self._reset()
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no open file.
-        return {**super().__getstate__(), "_file": None}
+        return {**super().__getstate__(), "_file": None, "_lock": None}
 
     def _reset(self) -> None:
         # What has reached the disk, and what was written since.
@@ -125,14 +130,19 @@ class JournalLogger(Callback):
 
         Raises:
             OSError: When it can't be.
+            RuntimeError: When a run of another process writes to the file.
         """
+        from oncue.checkpoints.lock import alone_with
+
         self._shut()
+        self._let_go()
         self._reset()
         path = Path(self.filename)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             require_file(path)
             try_beside(path)
+            self._lock = alone_with(path, "JournalLogger")
             open(path, "ab").close()
         except OSError as error:
             why = f"JournalLogger can't write to its `filename` ({reason_of(error, path)}). Give one that can be written to"
@@ -173,7 +183,18 @@ class JournalLogger(Callback):
         self._ending = Ending.of(exception, None if progress is None else progress.epoch)
 
     def close(self) -> None:
-        """Write how the run ended, and close the file, whose lines have reached the disk then."""
+        """Write how the run ended, and close the file, whose lines have reached the disk then; other runs may write it."""
+        try:
+            self._end()
+        finally:
+            self._let_go()
+
+    def after_close(self) -> None:
+        """Close the file, also when a second Ctrl-C has ended `close` too early."""
+        self._shut()
+        self._let_go()
+
+    def _end(self) -> None:
         ending, self._ending = self._ending, None
         run = self._run
         if run is not None and self._decided_by_one in run.journal.readers:
@@ -245,7 +266,15 @@ class JournalLogger(Callback):
     def _shut(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
+            lost = not has_its_name(file, self.filename)
             file.close()
+            if lost:
+                warn(f"`{self.filename}` was removed or replaced during the run; what JournalLogger wrote is lost.")
+
+    def _let_go(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
     # What it took -------------------------------------------------------------------------------------------------
 

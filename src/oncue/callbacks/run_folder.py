@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.backup_and_restore import BackupAndRestore
 from oncue.callbacks.callback import Callback
@@ -22,6 +22,9 @@ from oncue.core import run_record
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, replace_file
 from oncue.core.protocols import compiled_with, configuration_of, optimizer_of, summary_of
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.lock import NameLock
 
 _PACKAGES = ("oncue", "torch", "keras", "numpy")
 
@@ -51,6 +54,7 @@ class RunFolder(Callback):
 
     Raises:
         OSError: Before the first step, when the folder can't be written to.
+        RuntimeError: Before the first step, when a run of another process writes to it.
         TypeError: When `config` is no dict.
 
     Example:
@@ -89,10 +93,11 @@ class RunFolder(Callback):
         if resume:
             self._parts.append(BackupAndRestore(self.folder / "backup"))
         self._trained = False
+        self._lock: NameLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy belongs to another run.
-        return {**super().__getstate__(), "_parts": [copy(part) for part in self._parts]}
+        return {**super().__getstate__(), "_parts": [copy(part) for part in self._parts], "_lock": None}
 
     def brings(self) -> Sequence[Callback]:
         """Return the callbacks that write the files."""
@@ -103,6 +108,7 @@ class RunFolder(Callback):
 
         Raises:
             OSError: When the folder can't be written to.
+            RuntimeError: When a run of another process writes to it.
             ValueError: In a loop that knows nothing of the callbacks that it brings.
         """
         if self._run is None:
@@ -111,8 +117,13 @@ class RunFolder(Callback):
                 f"{type(self.model).__name__}, doesn't ask for. In Keras's own `fit` give it in an adapter: "
                 "`callbacks=oncue.hosts.Keras(RunFolder(...))`; in a loop of your own in `oncue.hosts.loop`."
             )
+        from oncue.checkpoints.lock import alone_with
+
+        self._let_go()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            # Before anything of a run that is going on there is replaced.
+            self._lock = alone_with(self.folder / "config.json", "RunFolder", "folder")
             self._write("config.json", self._settings())
             self._write("environment.json", _environment())
             configuration = configuration_of(self.model)
@@ -125,7 +136,22 @@ class RunFolder(Callback):
         self._trained = True
 
     def close(self) -> None:
-        """Draw the curves."""
+        """Draw the curves, and let other runs write to the folder."""
+        try:
+            self._draw()
+        finally:
+            self._let_go()
+
+    def after_close(self) -> None:
+        """Let other runs write to the folder, also when a second Ctrl-C has ended `close` too early."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+    def _draw(self) -> None:
         trained, self._trained = self._trained, False
         path = self.folder / run_record.FILE
         if not trained or importlib.util.find_spec("matplotlib") is None or not path.is_file():

@@ -150,3 +150,38 @@ class NameLock:
         lock = NameLock._held.pop(self._key, None)
         if lock is not None:
             when(lock.release)
+
+
+def alone_with(path: str | os.PathLike[str], callback: str, argument: str = "filename") -> NameLock | None:
+    """Keep runs of other processes from writing a file, as long as this run does.
+
+    Args:
+        path: The file; it need not be there.
+        callback: Who writes it, for the message.
+        argument: The argument that says where.
+
+    Returns:
+        The lock, to be released at the end; None where nothing but the file itself can be written.
+
+    Raises:
+        RuntimeError: When a run of another process writes it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lock = alone_with(f"{folder}/log.csv", "CSVLogger")
+        ...     lock is not None and lock.release()
+    """
+    if not Path(path).parent.is_dir():
+        return None
+    lock = NameLock(path)
+    try:
+        taken = lock.acquire()
+    except PermissionError:
+        return None
+    if not taken:
+        raise RuntimeError(
+            f"Another run that is still going on writes to `{os.fspath(path)}`. Wait for its end, stop it, or give "
+            f"{callback} another `{argument}`."
+        )
+    return lock

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from oncue.core.interrupts import undivided
 
@@ -93,6 +94,24 @@ def try_beside(path: str | os.PathLike[str]) -> None:
         ...     try_beside(Path(folder) / "model.keras")
     """
     _temporary_beside(Path(path)).unlink()
+
+
+def has_its_name(file: IO[Any], name: str | os.PathLike[str]) -> bool:
+    """Return whether an open file is still what its name leads to: it may have been removed, or replaced.
+
+    Args:
+        file: The file.
+        name: Its name.
+
+    Example:
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     has_its_name(file, file.name)
+        True
+    """
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(name))
+    except OSError:
+        return False
 
 
 @undivided
