@@ -18,7 +18,7 @@ import torch
 
 from oncue.tensorboard.buckets import BUCKETS, bucket_rows
 from oncue.tensorboard.event_file import EventFile
-from oncue.tensorboard.weights import weight_summaries
+from oncue.tensorboard.weight_summaries import weight_summaries
 
 
 def wide() -> torch.nn.Module:

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from oncue.callbacks import Callback, CallbackList, CSVLogger, JournalLogger
 
 
@@ -27,6 +29,19 @@ class Decides(Callback):
             self._decided(
                 "best", "best_file", path=f"best-{epoch}.keras", monitor="val_loss", score=logs["val_loss"], before=None
             )
+
+
+class Weights:
+    """The tensors of a model that learns: those of a layer spread out, half of another's become zeros."""
+
+    stop_training = False
+
+    def __init__(self) -> None:
+        self.part = 0.0
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        body = torch.linspace(-1, 1, 101) * (0.5 + self.part)
+        return {"body.weight": body, "body.bias": body[:5] + 1, "head.weight": torch.relu(body - self.part * 0.4)}
 
 
 def values(epoch: int, epochs: int) -> dict[str, float]:
@@ -60,14 +75,16 @@ def make(folder: Path, epochs: int, stop_after: int | None = None) -> Path:
     half = epochs // 2
     state = None
     for first, last in ((0, half), (half, epochs if stop_after is None else stop_after)):
-        logger = JournalLogger(folder / "journal.jsonl")
-        listed = CallbackList([Decides(), logger, CSVLogger(folder / "log.csv", append=first > 0)], epochs=epochs)
+        logger, weights = JournalLogger(folder / "journal.jsonl", max(1, epochs // 40)), Weights()
+        log = CSVLogger(folder / "log.csv", append=first > 0)
+        listed = CallbackList([Decides(), logger, log], model=weights, epochs=epochs)
         try:
             with listed.run():
                 listed.on_train_begin()
                 if state is not None:
                     logger.load_state_dict(state)
                 for epoch in range(first, last):
+                    weights.part = epoch / epochs
                     listed.on_epoch_begin(epoch)
                     listed.on_epoch_end(epoch, values(epoch, epochs))
                 state = logger.state_dict()

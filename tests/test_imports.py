@@ -174,8 +174,9 @@ ROOMS = {
     # A run.
     "plots": "core",
     "checkpoints": "core",
-    "tensorboard": "core torch_private",
-    "callbacks": "checkpoints core keras_names legacy plots tensorboard",
+    "named_weights": "",
+    "tensorboard": "core named_weights torch_private",
+    "callbacks": "checkpoints core keras_names legacy named_weights plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
     "distribution": "core",
     "training": (
@@ -206,7 +207,7 @@ LOOKS_BELOW = {
     ("keras_names", "with_keras"): "a model of `applications` is handed out as a `KerasModel`",
     ("models", "saving"): "`model.save` is a method, and the files are their own room",
     ("models", "with_keras"): "`Model(keras_model)` makes a `KerasModel`",
-    ("tensorboard", "models"): "a graph is drawn of a symbolic model only",
+    ("named_weights", "models"): "a model that made its layers is the first part of their names",
 }
 """The imports the other way, each inside a function that needs it."""
 

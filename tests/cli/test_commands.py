@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -221,6 +222,18 @@ def test_report(place: Path, run: Any, tmp_path: Path) -> None:
     assert "src=" not in own and "<link" not in own and "@import" not in own and "http" not in own.split("</head>")[1]
 
 
+def test_the_report_says_which_files_are_sound(place: Path, run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(place / "one", folder)
+    shutil.copytree(place / "backup", folder / "backup")
+    for state in ("sound", "DAMAGED"):
+        run("report", folder, "-o", tmp_path / "report.html")
+        rows = re.findall("<tr><td>.*?</tr>", (tmp_path / "report.html").read_text())
+        for name, expected in (("best.keras", state), ("backup/state-", "sound")):
+            assert any(row.startswith(f"<tr><td>{name}") and f"<td>{expected}" in row for row in rows), rows
+        damage(folder / "best.keras")
+
+
 def test_version_help_and_completion(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in ((["--version"], f"oncue {oncue.__version__}, Python 3."), (["--help"], "exit status")):
         with pytest.raises(SystemExit) as ended:
@@ -356,6 +369,27 @@ def test_nothing_reaches_the_terminal(command: str, run: Any, hostile: Path) -> 
     for text in (said.out, said.err):
         assert not any(not (sign.isprintable() or sign == "\n") for sign in text), command
     json.dumps(run(command, hostile, "--json").out)
+
+
+@pytest.mark.parametrize("name", ["summary.txt", "config.json", "journal.jsonl", "log.csv"])
+@pytest.mark.parametrize("command", ["explain", "report", "inspect"])
+def test_links_out_of_the_folder_are_not_followed(
+    name: str, command: str, place: Path, run: Any, tmp_path: Path
+) -> None:
+    folder, secret = tmp_path / "run", tmp_path / "secret"
+    shutil.copytree(place / "one", folder)
+    secret.write_text("epoch,password\n0,hunter2\n")
+    for unwanted in {name, "journal.jsonl"} if name == "log.csv" else {name}:
+        (folder / unwanted).unlink()
+    (folder / name).symlink_to(secret)
+    arguments = ["-o", tmp_path / "report.html"] if command == "report" else []
+    said = run(command, folder, *arguments, status=2)
+    assert f"{name}' is a link that leads out of the run's folder" in said.err and "hunter2" not in said.err
+    # One to a file of the folder is a name like another.
+    (folder / name).unlink()
+    (folder / "kept").write_bytes((place / "one" / name).read_bytes())
+    (folder / name).symlink_to("kept")
+    run(command, folder, *arguments)
 
 
 def test_nothing_becomes_code_in_the_page(run: Any, hostile: Path, tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def test_it_draws_without_a_word(report: tuple[int, Path], width: int, scheme: s
     epochs, path = report
     seen = Seen(browser, path.as_uri(), width, scheme)
     assert seen.said == [] and seen.asked == [path.as_uri()]
-    # One for each value, and one for the costs.
-    assert seen.page.locator(".chart svg").count() == 5
+    # One for each value, for each weight and the shares of zeros, and for the costs.
+    assert seen.page.locator(".chart svg").count() == 4 + 4 + 1
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
     text = seen.page.inner_text("body")
     assert "resumed once" in text and f"{epochs:,} of {epochs:,}" in text

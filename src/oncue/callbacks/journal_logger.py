@@ -14,12 +14,14 @@ from oncue.core.builtin import builtin
 from oncue.core.costs import added
 from oncue.core.files import has_its_name, machine, reason_of, require_file, try_beside
 from oncue.core.journal import Entry
+from oncue.core.numbers import whole
 from oncue.core.protocols import averages_weights, step_account_of, was_stopped
-from oncue.core.run_record import FORMAT, decision_of, line_of
+from oncue.core.run_record import FORMAT, decision_of, line_of, weight_lines
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
     from oncue.checkpoints.lock import NameLock
+    from oncue.named_weights import Weight
 
 _FLUSHED_EVERY = 30.0
 _COSTS_EVERY = 10.0
@@ -37,8 +39,11 @@ class JournalLogger(Callback):
 
     Args:
         filename: The file, usually `journal.jsonl` beside the run's other files; its folder is made.
+        weights_freq: Every so many epochs a line says of each weight the mean, the standard deviation, the share of zeros,
+            the least and the greatest number, computed on its device; 0 (default) for never.
 
     Raises:
+        ValueError: When `weights_freq` is no number of epochs.
         OSError: Before the first step, when the file can't be written.
         RuntimeError: Before the first step, when a run of another process writes it.
 
@@ -60,9 +65,10 @@ class JournalLogger(Callback):
     main_process_only = True
     state_fields = ("written", "earlier")
 
-    def __init__(self, filename: str | os.PathLike[str]) -> None:
+    def __init__(self, filename: str | os.PathLike[str], weights_freq: int = 0) -> None:
         super().__init__()
         self.filename = os.fspath(filename)
+        self.weights_freq = whole("JournalLogger", "weights_freq", weights_freq)
         self._file: BinaryIO | None = None
         self._lock: NameLock | None = None
         self._reset()
@@ -123,6 +129,10 @@ class JournalLogger(Callback):
             # Going back to an earlier state of the same run doesn't turn back the clock.
             self._earlier = value
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it needs of the model."""
+        return ("numbers",) if self.weights_freq else ()
+
     # Hooks --------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -130,6 +140,7 @@ class JournalLogger(Callback):
 
         Raises:
             OSError: When it can't be.
+            TypeError: When the weights of the model can't be looked at, and `weights_freq` asks for that.
             RuntimeError: When a run of another process writes to the file.
         """
         from oncue.checkpoints.lock import alone_with
@@ -147,6 +158,8 @@ class JournalLogger(Callback):
         except OSError as error:
             why = f"JournalLogger can't write to its `filename` ({reason_of(error, path)}). Give one that can be written to"
             raise type(error)(error.errno, why, self.filename) from None
+        if self.weights_freq:
+            self._weights()
         run = self._run
         if run is not None:
             run.journal.readers.append(self._decided_by_one)
@@ -162,8 +175,18 @@ class JournalLogger(Callback):
             self._told_costs = now
             self._write("costs", costs=self._costs())
         self._write("epoch", epoch=epoch, time=time.time(), seconds=self._seconds(), logs=dict(logs or {}))
+        if self.weights_freq and epoch % self.weights_freq == 0:
+            from oncue.named_weights import statistics_of
+
+            for line in weight_lines(epoch, statistics_of(self._weights())):
+                self._put(line)
         if now - self._flushed > _FLUSHED_EVERY or len(self._tail) > _LONGEST_TAIL:
             self._flush()
+
+    def _weights(self) -> list[Weight]:
+        from oncue.named_weights import weights_of
+
+        return weights_of(self.model, "`weights_freq`")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Note that the run finished, or was asked to stop."""

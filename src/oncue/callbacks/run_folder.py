@@ -21,6 +21,7 @@ from oncue.callbacks.model_checkpoint import ModelCheckpoint
 from oncue.core import run_record
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, replace_file
+from oncue.core.numbers import whole
 from oncue.core.protocols import compiled_with, configuration_of, optimizer_of, summary_of
 
 if TYPE_CHECKING:
@@ -51,11 +52,14 @@ class RunFolder(Callback):
         config: Numbers and words of your own that tell this run from others, such as `{"dropout": 0.2}`.
         best: The name of a logged value, such as "val_loss": the model is saved as `best.keras` whenever that is better.
         resume: Whether to save the state of the run in `backup`, so that the same script goes on where it was interrupted.
+        weights_freq: Every so many epochs the journal gets the mean, the standard deviation, the share of zeros, the least and
+            the greatest number of each weight, which the report shows; 0 (default) for never.
 
     Raises:
         OSError: Before the first step, when the folder can't be written to.
         RuntimeError: Before the first step, when a run of another process writes to it.
         TypeError: When `config` is no dict.
+        ValueError: When `weights_freq` is no number of epochs.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -78,6 +82,7 @@ class RunFolder(Callback):
         config: Mapping[str, Any] | None = None,
         best: str | None = None,
         resume: bool = False,
+        weights_freq: int = 0,
     ) -> None:
         super().__init__()
         if config is not None and not isinstance(config, Mapping):
@@ -86,7 +91,7 @@ class RunFolder(Callback):
         self.config = dict(config or {})
         self._parts: list[Callback] = [
             CSVLogger(self.folder / "log.csv"),
-            JournalLogger(self.folder / run_record.FILE),
+            JournalLogger(self.folder / run_record.FILE, whole("RunFolder", "weights_freq", weights_freq)),
         ]
         if best is not None:
             self._parts.append(ModelCheckpoint(self.folder / "best.keras", monitor=best, save_best_only=True))

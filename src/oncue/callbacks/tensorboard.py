@@ -130,6 +130,10 @@ class TensorBoard(Callback):
             return self.update_freq != "epoch" or self.write_steps_per_second or self._last_profiled > 0 or counts
         return self.write_steps_per_second if hook in ("on_epoch_begin", "on_test_begin") else True
 
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it needs of the model."""
+        return ("numbers",) if self.histogram_freq else ()
+
     # A run -------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -144,9 +148,9 @@ class TensorBoard(Callback):
         resumes = run_state is not None and run_state.waiting is not None
         train = None if resumes and "://" not in self.log_dir else self._file("train")
         if self.histogram_freq:
-            from oncue.tensorboard.weights import weights_of
+            from oncue.named_weights import weights_of
 
-            weights_of(self.model)
+            weights_of(self.model, "TensorBoard's `histogram_freq`")
         if self.embeddings_freq:
             from oncue.tensorboard.projector import Projector
 
@@ -397,7 +401,7 @@ class TensorBoard(Callback):
                 file.add_graph(operations)
 
     def _write_weights(self, epoch: int) -> None:
-        from oncue.tensorboard.weights import weight_summaries
+        from oncue.tensorboard.weight_summaries import weight_summaries
 
         for values in weight_summaries(self.model, images=self.write_images, gradients=self.write_grads):
             self._file("train").add(epoch, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Iterator
@@ -110,6 +111,29 @@ def verify(options: Namespace) -> int:
         for file, state, why in found:
             say(f"{state:<{width}}  {file}" + (f": {why}" if why else ""))
     return 1 if any(state == "DAMAGED" for _, state, _ in found) else 0
+
+
+def states_of(folder: Path) -> dict[str, str]:
+    """Return what `verify` says of the files in a folder that it can check, by their names there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "model.keras").write_bytes(b"PK")
+        ...     [(name, state[:7]) for name, state in states_of(Path(folder)).items()]
+        [('model.keras', 'DAMAGED')]
+    """
+    try:
+        found = _verified(folder)
+    except ValueError:
+        # Nothing in it can be checked.
+        return {}
+    return {
+        os.path.relpath(file, folder): f"{state}: {why}" if why else state
+        for file, state, why in found
+        # What a link leads to is no file of the folder.
+        if not os.path.islink(file)
+    }
 
 
 def _verified(place: Path) -> list[tuple[str, str, str]]:

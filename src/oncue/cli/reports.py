@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
+from oncue.cli.files import states_of
 from oncue.cli.output import say, say_json, table
 from oncue.core.files import replace_file
 from oncue.report import compared, find_run
@@ -19,7 +20,8 @@ def report(options: Namespace) -> int:
     if options.watch:
         return _watch(options)
     run = find_run(options.run)
-    content = page(run).encode("utf-8")
+    states = states_of(run.path) if run.path.is_dir() else {}
+    content = page(run, states=states).encode("utf-8")
     replace_file(options.output, content)
     found = findings(run)
     if options.json:

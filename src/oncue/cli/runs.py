@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oncue.cli.output import say, say_json
-from oncue.core.run_record import RunRecord
+from oncue.core.run_record import STATISTICS, RunRecord
 from oncue.report import Run, find_run
 
 
@@ -40,6 +40,10 @@ def facts_of(run: Run) -> dict[str, Any]:
             for entry in record.entries
         ],
         "costs": record.costs,
+        "weights": {
+            name: {"epoch": max(noted), **dict(zip(STATISTICS, noted[max(noted)], strict=True))}
+            for name, noted in record.weights.items()
+        },
         "account": record.explain().splitlines(),
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 NEEDS: dict[str, str] = {
     "stop": "a loop that can be stopped",
     "weights": "the model's weights, to keep them and put them back",
+    "numbers": "the numbers of the model's weights",
     "safetensors": "a file of the model's weights",
     "weights_h5": "a file of the model's weights as Keras lays them out",
     "whole_model": "a file of the whole model",

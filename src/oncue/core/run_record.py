@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,12 @@ FORMAT = 1
 """The version of the file's format."""
 FILE = "journal.jsonl"
 """The name of the file in a run's folder."""
+STATISTICS = ("mean", "std", "zeros", "min", "max")
+"""What is noted of a weight: the mean, the standard deviation, the share of zeros, the least and the greatest number."""
 
 _MOST_BYTES = 1 << 30
 _LONGEST_LINE = 1 << 20
+_WEIGHTS_IN_A_LINE = 500
 _HOW = ("finished", "asked", "interrupted", "preempted", "failed")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -30,7 +33,7 @@ def line_of(what: str, fields: Mapping[str, Any]) -> bytes:
     r"""Return a line of the file: JSON that every reader takes, so that values which are not finite are words.
 
     Args:
-        what: What the line is about: "begin", "decision", "epoch", "costs" or "end".
+        what: What the line is about: "begin", "decision", "epoch", "weights", "costs" or "end".
         fields: The rest; what JSON can't have is written as text.
 
     Example:
@@ -49,6 +52,24 @@ def document_of(content: Any) -> bytes:
 def decision_of(entry: Entry) -> dict[str, Any]:
     """Return the fields of a decision's line, with its words: a reader needs no table of them."""
     return {**entry.plain(), "text": entry.text, "cited": entry.cited}
+
+
+def weight_lines(epoch: int, found: Mapping[str, Sequence[float]]) -> Iterator[bytes]:
+    """Yield the lines of the weights' statistics; of many weights several, as a line is read up to a length.
+
+    Args:
+        epoch: The index of the epoch after which they were so.
+        found: By the weight's name, the values of `STATISTICS`.
+
+    Example:
+        >>> next(weight_lines(0, {"w": [0.5, 0.1, 0.0, 0.0, 1.0]}))
+        b'{"line":"weights","epoch":0,"of":["mean","std","zeros","min","max"],"weights":{"w":[0.5,0.1,0.0,0.0,1.0]}}...'
+    """
+    names = list(found)
+    for first in range(0, len(names), _WEIGHTS_IN_A_LINE):
+        part = names[first : first + _WEIGHTS_IN_A_LINE]
+        rows = {name: [float(f"{value:.6g}") for value in found[name]] for name in part}
+        yield line_of("weights", {"epoch": epoch, "of": STATISTICS, "weights": rows})
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -77,6 +98,7 @@ class RunRecord:
         history: The logged values by name.
         logged_in: The epochs in which each name was logged.
         times: When each epoch ended, in seconds since 1970.
+        weights: Of each weight, the epochs in which it was looked at, each with the values of `STATISTICS`.
         entries: The decisions.
         costs: Seconds by callback and hook.
         ending: How it ended; "running" while it goes on, "killed" where its process is gone without a word.
@@ -101,6 +123,7 @@ class RunRecord:
     history: dict[str, list[Any]] = field(default_factory=dict)
     logged_in: dict[str, list[int]] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
+    weights: dict[str, dict[int, list[float]]] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
     ending: Ending = field(default_factory=Ending)
@@ -275,6 +298,19 @@ def _epoch(record: RunRecord, fields: dict[str, Any]) -> bool:
     return True
 
 
+def _weights(record: RunRecord, fields: dict[str, Any]) -> bool:
+    epoch, weights = _whole(fields.get("epoch")), fields.get("weights")
+    if epoch is None or not isinstance(weights, dict) or fields.get("of") != list(STATISTICS):
+        return False
+    for name, values in weights.items():
+        numbers = [_real(value) for value in values] if isinstance(values, list) else []
+        known = [one for one in numbers if one is not None]
+        if len(known) != len(STATISTICS) or len(numbers) != len(known):
+            return False
+        record.weights.setdefault(name, {})[epoch] = known
+    return True
+
+
 def _costs(record: RunRecord, fields: dict[str, Any]) -> bool:
     costs = fields.get("costs")
     if not isinstance(costs, dict):
@@ -300,7 +336,7 @@ def _end(record: RunRecord, fields: dict[str, Any]) -> bool:
     return _costs(record, fields)
 
 
-_TAKE = {"begin": _begin, "decision": _decision, "epoch": _epoch, "costs": _costs, "end": _end}
+_TAKE = {"begin": _begin, "decision": _decision, "epoch": _epoch, "weights": _weights, "costs": _costs, "end": _end}
 _KINDS: dict[str, Any] = {"path": str, "epoch": int, "before": float, "after": float, "monitor": str, "optimizer": str}
 """What the account reads of a decision's data, and must be what it says."""
 
@@ -340,6 +376,12 @@ def _finite(value: Any) -> float | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # JSON can have integers of any length.
     return float(value) if number and abs(value) < 1e300 else None
+
+
+def _real(value: Any) -> float | None:
+    """Return a number, which may be one that isn't finite, or None."""
+    number = number_of(value)
+    return number if isinstance(number, float) else _finite(number)
 
 
 def _text(value: Any, instead: str = "") -> str:

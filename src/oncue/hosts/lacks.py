@@ -71,8 +71,11 @@ POUTYNE = Lacks(
 )
 SPREAD = Lacks(
     "a module whose weights are spread over processes",
-    dict.fromkeys(
-        ("whole_model", "weights_h5", "safetensors", "run_state"),
-        "Use the checkpoints of the loop's own library, or `torch.distributed.checkpoint`.",
-    ),
+    {
+        **dict.fromkeys(
+            ("whole_model", "weights_h5", "safetensors", "run_state"),
+            "Use the checkpoints of the loop's own library, or `torch.distributed.checkpoint`.",
+        ),
+        "numbers": "Leave `histogram_freq` and `weights_freq` at 0.",
+    },
 )

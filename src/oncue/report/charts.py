@@ -14,6 +14,9 @@ from oncue.core.run_record import RunRecord
 from oncue.plots import Scale, aligned, best_of, events_of, groups, panels_of, scale_of
 
 _MOST_MARKS = 120
+MOST_WEIGHTS = 12
+"""How many weights have a chart of their own."""
+_MOST_STATISTICS = 100
 _TRAINING, _VALIDATION = "#4c78a8", "#f58518"
 KINDS = {
     "stop": ("#d62728", "stopped"),
@@ -67,8 +70,7 @@ def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | No
     rows = grouped([epoch + 1 for epoch in record.epochs], pair)
     condensed = len(rows) < len(record.epochs)
     y: Spec = {"type": "quantitative", "title": None, "scale": _along(scale)}
-    x: Spec = {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}}
-    x["scale"] = {"nice": False, "zero": False}
+    x = _epochs()
     label = {"t": "learning rate" if name == "learning_rate" else "training", "v": "validation"}
     colours = {"domain": [label["t"], label["v"]], "range": [_TRAINING, _VALIDATION]}
     layers: list[Spec] = []
@@ -141,6 +143,9 @@ def _along(scale: Scale) -> Spec:
         return {"type": "log", "nice": False, "domain": [scale.low / 1.1, scale.high * 1.1], "clamp": bool(scale.cut)}
     if scale.cut:
         return {"type": "linear", "zero": False, "nice": False, "domain": [scale.low, scale.high], "clamp": True}
+    if scale.low == scale.high > 0:
+        # Else the axis has no room for the number.
+        return {"type": "linear", "domain": [0, 2 * scale.high]}
     return {"type": "linear", "zero": False, "nice": True}
 
 
@@ -261,8 +266,8 @@ def costs(record: RunRecord) -> Chart | None:
         return None
     encoding = {
         "y": {"field": "c", "type": "nominal", "title": None, "sort": None},
-        "x": {"field": "s", "type": "quantitative", "title": "seconds"},
-        "color": {"field": "h", "type": "nominal", "title": "hook", "legend": {"orient": "right"}},
+        "x": {"field": "s", "type": "quantitative", "title": "seconds", "axis": {"tickCount": 6, "labelOverlap": True}},
+        "color": {"field": "h", "type": "nominal", "title": None, "legend": {"orient": "bottom", "columns": 2}},
         "tooltip": [
             {"field": "c", "type": "nominal", "title": "callback"},
             {"field": "h", "type": "nominal", "title": "hook"},
@@ -270,8 +275,78 @@ def costs(record: RunRecord) -> Chart | None:
         ],
     }
     count = len({row["c"] for row in rows})
-    spec = {**_frame(60 + 26 * count), "data": {"values": rows}, "mark": "bar", "encoding": encoding}
+    spec = {
+        **_frame(60 + 26 * count + 9 * len({row["h"] for row in rows})),
+        "data": {"values": rows},
+        "mark": "bar",
+        "encoding": encoding,
+    }
     return Chart("costs", "", spec)
+
+
+def of_weights(record: RunRecord) -> list[Chart]:
+    """Return a chart of each weight whose statistics were noted, and one of the shares of zeros where there are any.
+
+    Of many weights those have one whose standard deviation changed most, in proportion.
+
+    Args:
+        record: The run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> noted = {0: [0.5, 0.1, 0.0, 0.0, 1.0], 1: [0.4, 0.1, 0.25, 0.0, 1.0]}
+        >>> [chart.name for chart in of_weights(RunRecord(Path("x"), weights={"w": noted}))]
+        ['w', 'share of zeros']
+    """
+    told = {name: found for name, rows in record.weights.items() if (found := _finite_rows(rows))}
+    ranked = sorted(told, key=lambda name: -_change(told[name]))
+    shown = set(ranked[:MOST_WEIGHTS])
+    charts = [_weight(name, told[name]) for name in told if name in shown]
+    zeros = {name: rows for name, rows in told.items() if any(row["z"] for row in rows)}
+    most = sorted(zeros, key=lambda name: -zeros[name][-1]["z"])[:MOST_WEIGHTS]
+    if most:
+        rows = [{"e": row["e"], "t": row["z"], "r": name} for name in most for row in zeros[name]]
+        charts.append(_lines("share of zeros", rows, {"type": "linear", "domain": [0, 1]}, "weight", len(most), ".1~%"))
+    return charts
+
+
+def _finite_rows(noted: Mapping[int, Sequence[float]]) -> list[Spec]:
+    """Return what was noted of a weight as rows, at most some hundred of them, without what isn't finite."""
+    epochs = sorted(epoch for epoch, values in noted.items() if all(map(math.isfinite, values)))
+    step = math.ceil(len(epochs) / _MOST_STATISTICS) or 1
+    # The last is what the weight is now.
+    kept = epochs[::-1][::step][::-1]
+    rows = []
+    for epoch in kept:
+        mean, deviation, zeros, low, high = map(_short, noted[epoch])
+        around = {"a": _short(mean - deviation), "b": _short(mean + deviation)}
+        rows.append({"e": epoch + 1, "m": mean, "s": deviation, **around, "z": zeros, "n": low, "x": high})
+    return rows
+
+
+def _change(rows: Sequence[Spec]) -> float:
+    first, last = rows[0]["s"], rows[-1]["s"]
+    return float(abs(math.log(last / first))) if first > 0 and last > 0 else abs(last - first)
+
+
+def _weight(name: str, rows: list[Spec]) -> Chart:
+    x, y = _epochs(), {"type": "quantitative", "title": None, "scale": {"zero": False}}
+    layers: list[Spec] = []
+    for low, high, opacity in (("n", "x", 0.15), ("a", "b", 0.3)):
+        mark = {"type": "area", "opacity": opacity, "color": _TRAINING}
+        if len(rows) == 1:
+            mark = {"type": "rule", "strokeWidth": 6, "opacity": opacity, "color": _TRAINING}
+        layers.append({"mark": mark, "encoding": {"x": x, "y": {**y, "field": low}, "y2": {"field": high}}})
+    line = {"type": "line", "strokeWidth": 1.8, "color": _TRAINING, "point": len(rows) <= 30}
+    layers.append({"mark": line, "encoding": {"x": x, "y": {**y, "field": "m"}}})
+    titles = {"m": "mean", "s": "standard deviation", "n": "least", "x": "greatest", "z": "zeros"}
+    layers.append(_hover(x, titles, list(titles), condensed=False))
+    return Chart(name, "", {**_frame(150), "data": {"values": rows}, "layer": layers})
+
+
+def _epochs() -> Spec:
+    x: Spec = {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}}
+    return {**x, "scale": {"nice": False, "zero": False}}
 
 
 def overlaid(name: str, runs: Mapping[str, RunRecord]) -> Chart | None:
@@ -289,23 +364,37 @@ def overlaid(name: str, runs: Mapping[str, RunRecord]) -> Chart | None:
     rows = [row for row in rows if "t" in row]
     if not rows:
         return None
-    scale = scale_of([row["t"] for row in rows])
-    y: Spec = {"field": "t", "type": "quantitative", "title": None, "scale": _along(scale)}
+    return _lines(name, rows, _along(scale_of([row["t"] for row in rows])), "run", len(runs))
+
+
+def _lines(name: str, rows: list[Spec], scale: Spec, what: str, count: int, numbers: str = ".5~g") -> Chart:
+    """Return a chart of several lines, each with a colour of its own.
+
+    Args:
+        name: What it shows.
+        rows: The points: the epoch `e`, the value `t`, and the name of the line `r`.
+        scale: The scale of the values.
+        what: What a line stands for.
+        count: How many lines there are.
+        numbers: How values are written.
+    """
+    axis = {"format": numbers} if numbers.endswith("%") else {}
+    y: Spec = {"field": "t", "type": "quantitative", "title": None, "scale": scale, "axis": axis}
     encoding = {
-        "x": {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}},
+        "x": _epochs(),
         "y": y,
         "color": {
             "field": "r",
             "type": "nominal",
             "title": None,
             "sort": None,
-            "legend": {"orient": "bottom", "columns": 2},
+            "legend": {"orient": "bottom", "columns": 1, "labelLimit": 300},
         },
         "tooltip": [
-            {"field": "r", "type": "nominal", "title": "run"},
+            {"field": "r", "type": "nominal", "title": what},
             {"field": "e", "type": "quantitative", "title": "epoch", "format": "d"},
-            {"field": "t", "type": "quantitative", "title": "value", "format": ".5~g"},
+            {"field": "t", "type": "quantitative", "title": "value", "format": numbers},
         ],
     }
-    mark = {"type": "line", "clip": True, "strokeWidth": 1.8, "point": len(rows) <= 30 * len(runs)}
-    return Chart(name, "", {**_frame(240), "data": {"values": rows}, "mark": mark, "encoding": encoding})
+    mark = {"type": "line", "clip": True, "strokeWidth": 1.8, "point": len(rows) <= 30 * count}
+    return Chart(name, "", {**_frame(200 + 14 * count), "data": {"values": rows}, "mark": mark, "encoding": encoding})

@@ -69,6 +69,21 @@ def _not_finite(run: Run) -> Iterator[Finding]:
                     epoch,
                 )
                 return
+    spoilt = [
+        (epoch, name)
+        for name, noted in run.record.weights.items()
+        for epoch, values in noted.items()
+        if not all(map(math.isfinite, values))
+    ]
+    if spoilt:
+        epoch, name = min(spoilt, key=lambda found: found[0])
+        yield Finding(
+            "not_finite",
+            f"{name} had numbers that are not finite after epoch {epoch + 1}",
+            f"That was the first time that one of {len(run.record.weights)} weights had. All logged values were finite: look "
+            "at what a metric or a loss leaves out, and at layers whose output isn't used.",
+            epoch,
+        )
 
 
 def _overfitting(run: Run) -> Iterator[Finding]:
@@ -150,7 +165,7 @@ def _validation(run: Run) -> Iterator[Finding]:
     if layers:
         why = (
             f"That is to be expected: the model has {layers} layer{'' if layers == 1 else 's'} of dropout, which "
-            "work in training only."
+            f"work{'s' if layers == 1 else ''} in training only."
         )
     else:
         why = (

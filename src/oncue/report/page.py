@@ -6,17 +6,20 @@ import base64
 import hashlib
 import html
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oncue.core.console import visible
+from oncue.core.run_record import RunRecord
 from oncue.report.bundle import vega
-from oncue.report.charts import KINDS, Chart, costs, curves
+from oncue.report.charts import KINDS, MOST_WEIGHTS, Chart, costs, curves, of_weights
 from oncue.report.findings import findings
 from oncue.report.run import Run
 
 _MOST_DECISIONS = 300
+_MOST_WEIGHTS = 1000
 _DRAW = """
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const specs = JSON.parse(document.getElementById("specs").textContent);
@@ -75,11 +78,12 @@ summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
 """
 
 
-def page(run: Run, version: str | None = None) -> str:
+def page(run: Run, version: str | None = None, states: Mapping[str, str] | None = None) -> str:
     """Return the page of a run.
 
     Args:
         run: The run.
+        states: What is known of the run's files, by their names in its folder: whether they are sound.
         version: What it was made of, for a page that is served: it loads itself again when that has changed.
 
     Raises:
@@ -88,7 +92,8 @@ def page(run: Run, version: str | None = None) -> str:
     record = run.record
     drawn = curves(record)
     cost = costs(record)
-    charts = [*drawn, *([] if cost is None else [cost])]
+    weights = of_weights(record)
+    charts = [*drawn, *weights, *([] if cost is None else [cost])]
     parts = [
         _head(run),
         _numbers(run),
@@ -102,10 +107,11 @@ def page(run: Run, version: str | None = None) -> str:
         )
     if drawn:
         parts += ["<h2>Curves</h2>", _key(), _figures(drawn)]
+    parts += _weights(record, weights, start=len(drawn))
     if cost is not None:
-        parts += ["<h2>What callbacks cost</h2>", _figures([cost], start=len(drawn), wide=True)]
+        parts += ["<h2>What callbacks cost</h2>", _figures([cost], start=len(charts) - 1, wide=True)]
     parts += _decisions(run)
-    parts += _documents(run)
+    parts += _documents(run, states or {})
     return _document(run.name, "\n".join(parts), charts, version)
 
 
@@ -177,6 +183,11 @@ def _escaped(value: Any) -> str:
     return html.escape(visible(str(value)))
 
 
+def _breakable(name: str) -> str:
+    """Return a name that a narrow page breaks after its slashes and underscores."""
+    return re.sub("([/_])", r"\1<wbr>", _escaped(name))
+
+
 def _head(run: Run) -> str:
     record = run.record
     state = {"asked": "stopped", "unknown": "end not known"}.get(record.ending.how, record.ending.how)
@@ -229,10 +240,37 @@ def _figures(charts: Sequence[Chart], start: int = 0, wide: bool = False) -> str
     parts = []
     for index, chart in enumerate(charts, start):
         note = f'<div class="soft small">{_escaped(chart.note)}</div>' if chart.note else ""
-        parts.append(
-            f'<figure><figcaption>{_escaped(chart.name)}</figcaption><div class="chart" id="chart{index}"></div>{note}</figure>'
-        )
+        caption = f"<figcaption>{_breakable(chart.name)}</figcaption>"
+        parts.append(f'<figure>{caption}<div class="chart" id="chart{index}"></div>{note}</figure>')
     return f'<div class="charts{" wide" if wide else ""}">{"".join(parts)}</div>'
+
+
+def _weights(record: RunRecord, charts: Sequence[Chart], start: int) -> list[str]:
+    if not record.weights:
+        return []
+    told = "The line is the mean, the dark band a standard deviation to both sides, the light one the least and the greatest."
+    if len(record.weights) > MOST_WEIGHTS:
+        told += (
+            f" Of {len(record.weights):,} weights the {MOST_WEIGHTS} are drawn whose standard deviation changed most, in "
+            "proportion."
+        )
+    names = ["weight", "epoch", "mean", "std", "std at first", "zeros", "least", "greatest"]
+    rows = []
+    for name, noted in list(record.weights.items())[:_MOST_WEIGHTS]:
+        first, last = noted[min(noted)], max(noted)
+        mean, deviation, zeros, low, high = noted[last]
+        numbers = [f"{value:.4g}" for value in (mean, deviation, first[1])]
+        rows.append([name, last + 1, *numbers, f"{100 * zeros:.4g} %", f"{low:.4g}", f"{high:.4g}"])
+    left = len(record.weights) - len(rows)
+    more = f'<p class="soft">{left} more weights are left out.</p>' if left > 0 else ""
+    return [
+        f'<h2>Weights</h2><p class="soft small">{told}</p>',
+        _figures(charts, start),
+        f"<details {'open' if len(rows) <= 20 else ''}><summary>The last numbers of each ({len(record.weights):,})</summary>",
+        as_table(names, rows, numbers=range(1, len(names))),
+        more,
+        "</details>",
+    ]
 
 
 def _decisions(run: Run) -> list[str]:
@@ -260,7 +298,7 @@ def _decisions(run: Run) -> list[str]:
     ]
 
 
-def _documents(run: Run) -> list[str]:
+def _documents(run: Run, states: Mapping[str, str]) -> list[str]:
     parts = []
     if run.summary:
         parts.append(f"<details open><summary>Model</summary><pre>{html.escape(_lines(run.summary))}</pre></details>")
@@ -272,10 +310,10 @@ def _documents(run: Run) -> list[str]:
     if isinstance(environment, Mapping):
         parts.append(f"<details open><summary>Environment</summary>{as_table(['', ''], flat(environment))}</details>")
     if run.files:
-        rows = [(name, f"{size:,}") for name, size in run.files.items()]
-        parts.append(
-            f"<details open><summary>Files</summary>{as_table(['file', 'bytes'], rows, numbers=(1,))}</details>"
-        )
+        names = sorted({*run.files, *states})
+        files = [(name, f"{run.files[name]:,}" if name in run.files else "", states.get(name, "")) for name in names]
+        heads = ["file", "bytes", "state" if states else ""]
+        parts.append(f"<details open><summary>Files</summary>{as_table(heads, files, numbers=(1,))}</details>")
     return parts
 
 

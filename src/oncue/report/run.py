@@ -56,7 +56,8 @@ def find_run(path: str | os.PathLike[str]) -> Run:
 
     Raises:
         OSError: When it can't be read.
-        ValueError: When there is no run, or more than one.
+        ValueError: When there is no run, or more than one; for a link that leads out of the folder, as what is there could
+            get into a page that is given to others.
     """
     place = Path(path)
     if not place.is_dir():
@@ -65,6 +66,8 @@ def find_run(path: str | os.PathLike[str]) -> Run:
         require_file(place)
         record = RunRecord.of_csv(place) if place.suffix.lower() == ".csv" else RunRecord.read(place)
         return Run(place, record)
+    for name in (FILE, *(f"{name}.json" for name in _DOCUMENTS), "summary.txt"):
+        _refuse_link_out(place / name, place)
     run = Run(place, _record_in(place))
     for name in _DOCUMENTS:
         content = _content(place / f"{name}.json")
@@ -88,6 +91,7 @@ def _record_in(folder: Path) -> RunRecord:
     logs = {}
     for path in sorted(folder.glob("*.csv")):
         if path.is_file():
+            _refuse_link_out(path, folder)
             try:
                 logs[path.name] = RunRecord.of_csv(path)
             except ValueError:
@@ -101,6 +105,11 @@ def _record_in(folder: Path) -> RunRecord:
     if len(logs) > 1:
         raise ValueError(f"There are several runs in '{folder}': {', '.join(logs)}. Name one of the files.")
     return next(iter(logs.values()))
+
+
+def _refuse_link_out(path: Path, folder: Path) -> None:
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"'{path}' is a link that leads out of the run's folder, to '{path.resolve()}'. Remove it.")
 
 
 def _content(path: Path) -> str:

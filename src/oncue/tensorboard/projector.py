@@ -12,7 +12,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from oncue.core.suggest import nearest
 from oncue.core.warn import warn
-from oncue.tensorboard.weights import as_array, as_tensor
+from oncue.named_weights import as_array, as_tensor
 
 
 class Projector:

@@ -1,0 +1,143 @@
+"""The weights of a model, by name, and what is said of them in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A model with Keras's weights, each with a `path` and a value; oncue's and Keras's own models are such."""
+
+    @property
+    def weights(self) -> Any:
+        """The weights."""
+        ...
+
+
+@runtime_checkable
+class HasTensors(Protocol):
+    """A model that has its tensors by name; one that another loop trains is such."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Return all parameters and buffers by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight.
+
+    Args:
+        name: Its path in the model, with slashes: "sequential/dense/kernel".
+        value: The tensor, in Keras's order of axes where the model has one.
+        gradient: Its gradient after the last batch, or None.
+    """
+
+    name: str
+    value: Tensor
+    gradient: Tensor | None = None
+
+
+def weights_of(model: Any, asked_by: str) -> list[Weight]:
+    """Return the weights of a model of Keras's kind, of a torch module, or of what another loop trains.
+
+    Args:
+        model: A model with `weights`, a `torch.nn.Module`, or a model that has its tensors by name.
+        asked_by: The argument that asks for them, which is 0 where they aren't wanted.
+
+    Raises:
+        TypeError: When the model is none of these.
+
+    Example:
+        >>> [weight.name for weight in weights_of(torch.nn.Sequential(torch.nn.Linear(1, 1)), "`a`")]
+        ['0/weight', '0/bias']
+    """
+    if isinstance(model, HasWeights):
+        return [_of_variable(variable, _prefix(model)) for variable in model.weights]
+    if isinstance(model, torch.nn.Module):
+        return [
+            Weight(name.replace(".", "/"), parameter.detach(), parameter.grad)
+            for name, parameter in model.named_parameters()
+        ]
+    if isinstance(model, HasTensors):
+        return [
+            Weight(name.replace(".", "/"), tensor.detach(), tensor.grad) for name, tensor in model.tensors().items()
+        ]
+    raise TypeError(
+        f"{asked_by} needs a model with `weights`, or a torch module; got {type(model).__name__}. Leave it at 0."
+    )
+
+
+@torch.no_grad()
+def statistics_of(weights: Sequence[Weight]) -> dict[str, list[float]]:
+    """Return what `oncue.core.run_record.STATISTICS` names, of each weight, with one transfer from each device.
+
+    Args:
+        weights: Weights; those that have no numbers, or whole ones, are left out.
+
+    Returns:
+        By name: the mean, the standard deviation, the share of zeros, the least and the greatest number. Of complex numbers
+        the absolute values are looked at.
+
+    Example:
+        >>> statistics_of([Weight("w", torch.tensor([0.0, 0.0, 1.0, 3.0]))])["w"]
+        [1.0, 1.224..., 0.5, 0.0, 3.0]
+    """
+    rows: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    for weight in weights:
+        value = weight.value.detach().flatten()
+        if value.numel() and (value.is_floating_point() or value.is_complex()):
+            rows.setdefault(value.device, []).append((weight.name, _statistics(value)))
+    read: dict[str, list[float]] = {}
+    for found in rows.values():
+        read.update(zip([name for name, _ in found], torch.stack([row for _, row in found]).tolist(), strict=True))
+    return {weight.name: read[weight.name] for weight in weights if weight.name in read}
+
+
+def _statistics(value: Tensor) -> Tensor:
+    value = value.abs() if value.is_complex() else value
+    value = value if value.itemsize >= 4 else value.float()
+    deviation, mean = torch.std_mean(value, correction=0)
+    zeros = 1 - torch.count_nonzero(value).double() / value.numel()
+    low, high = torch.aminmax(value)
+    return torch.stack([mean.double(), deviation.double(), zeros, low.double(), high.double()])
+
+
+def as_array(value: Tensor) -> Any:
+    """Return a tensor as a NumPy array, in single precision where NumPy lacks its type."""
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Return the tensor of a weight: of oncue's or Keras's variables, a torch parameter, or anything NumPy reads."""
+    held = getattr(value, "value", value)
+    if not isinstance(held, Tensor):
+        return torch.from_numpy(np.array(value))
+    to_keras = getattr(value, "to_keras", None)
+    tensor: Tensor = held.detach() if to_keras is None else to_keras(held.detach())
+    return tensor
+
+
+def _of_variable(variable: Any, prefix: str) -> Weight:
+    name = (prefix + variable.path).replace(":", "_")
+    held = getattr(variable, "value", None)
+    gradient = held.grad if isinstance(held, Tensor) and held.is_leaf else None
+    if gradient is not None and hasattr(variable, "to_keras"):
+        gradient = variable.to_keras(gradient)
+    return Weight(name, as_tensor(variable), gradient)
+
+
+def _prefix(model: Any) -> str:
+    from oncue.models import Model
+
+    # Keras's paths begin with the name of the model that made the layers. Only a functional one finds them made.
+    made_before = type(model) is Model and model.inputs
+    return f"{model.name}/" if isinstance(model, Model) and not made_before else ""
