@@ -7,6 +7,7 @@
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
 # make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
+# make peers  run Keras's own tests, out of its wheel, against Keras and against oncue, and compare; half an hour
 # make lint   check style and types
 # make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
@@ -23,9 +24,9 @@ HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts keras-oldest processes crash screenshots: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts keras-oldest processes crash screenshots peers: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts keras-oldest processes crash screenshots lint bench clean
+.PHONY: demo test test-slow test-oldest hosts keras-oldest processes crash screenshots peers lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -61,6 +62,9 @@ screenshots: $(VENV)/screenshots.stamp
 	ONCUE_SCREENSHOTS=$(CURDIR)/screenshots $(BIN)/python -m pytest -q -rs -m "slow or not slow" tests/report
 	@ls screenshots
 
+peers: $(VENV)/dev.stamp
+	$(BIN)/python tests/peers/run.py --workers $(WORKERS)
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,7 +74,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .hosts .bench build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .hosts .bench .peers build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python

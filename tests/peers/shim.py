@@ -1,0 +1,251 @@
+"""Loads Keras's own test files from the installed wheel, with oncue's objects where they import Keras's.
+
+Only what a test file itself imports is replaced: the file is run with an `__import__` of its own. Keras's modules stay as
+they are, so that its helpers work. What Keras makes public is found by its public name in oncue; what is private to Keras is
+Keras's, unless `REPLACED` names what oncue has for it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import os
+import sys
+import types
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras.src import api_export
+
+import oncue
+import oncue.models
+import oncue.training.trainer
+
+WHEEL = Path(keras.__file__).parent
+# Other tensor libraries, whose tests skip themselves when they come to use one.
+ABSENT = ("flax", "grain", "jax", "openvino", "orbax", "tensorflow", "tensorflow_io")
+# Private names of Keras, and what oncue has in their place.
+REPLACED = {
+    "keras.src.models.functional.Functional": "peers.shim.Functional",
+    "keras.src.saving.saving_lib.save_model": "oncue.saving.save_model",
+    "keras.src.saving.saving_lib.load_model": "oncue.saving.load_model",
+    "keras.src.saving.saving_lib.save_weights_only": "oncue.saving.save_weights",
+    "keras.src.saving.saving_lib.load_weights_only": "oncue.saving.load_weights",
+    "keras.src.legacy.saving.legacy_h5_format.save_model_to_hdf5": "oncue.saving.save_model",
+    "keras.src.legacy.saving.legacy_h5_format.load_model_from_hdf5": "oncue.saving.load_model",
+    "keras.src.backend.torch.trainer.TorchTrainer": "oncue.training.trainer.Trainer",
+    "keras.src.losses.losses.LossFunctionWrapper": "oncue.losses.LossFunctionWrapper",
+    "keras.src.callbacks.monitor_callback.MonitorCallback": "oncue.callbacks.monitor_callback.MonitorCallback",
+}
+# What Keras's tests call the backend by. It takes Keras's own variables; these take oncue's.
+READERS = ("convert_to_numpy", "convert_to_tensor", "is_tensor")
+
+
+class _Absent:
+    """What a library that isn't installed would have."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> _Absent:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return _Absent(f"{self._name}.{name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise unittest.SkipTest(f"needs {self._name}")
+
+    __iter__ = __enter__ = __getitem__ = __call__
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return (object,)
+
+
+class _OfSymbols(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, oncue.Model) and instance._graph is not None
+
+
+class Functional(metaclass=_OfSymbols):
+    """Keras's private class of models made of symbolic tensors; in oncue they are of the class `Model`."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make a model of symbolic tensors."""
+        return oncue.Model(*args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Any:
+        """Make a model of its configuration."""
+        return oncue.Model.from_config(config, custom_objects=custom_objects)
+
+
+class Missing:
+    """A public name of Keras that oncue hasn't."""
+
+    def __init__(self, name: str, why: Exception) -> None:
+        self.__dict__["why"] = AttributeError(f"oncue has no {name}: {why}")
+
+    def __getattr__(self, name: str) -> Any:
+        raise self.__dict__["why"]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.__dict__["why"]
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        raise self.__dict__["why"]
+
+
+def _by_path(path: str) -> Any:
+    """Return what is at a dotted path whose beginning is modules."""
+    parts = path.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError as error:
+            if error.name is not None and ".".join(parts[:count]).startswith(error.name):
+                continue
+            raise
+        for part in parts[count:]:
+            found = getattr(found, part)
+        return found
+    raise AttributeError(path)
+
+
+def public_name(value: Any) -> str | None:
+    """Return the name under which Keras makes an object public; None for what is private."""
+    try:
+        name: str | None = api_export.get_name_from_symbol(value)
+    except TypeError:
+        return None
+    return name if name is None or name.startswith("keras.") else None
+
+
+def _plain(value: Any) -> Any:
+    """Return the value of a variable of oncue's; anything else as it is."""
+    if isinstance(value, oncue.Variable):
+        return value.to_keras(value.value) if hasattr(value, "to_keras") else value.value
+    return value
+
+
+def _reader(read: Callable[..., Any]) -> Callable[..., Any]:
+    def reading(x: Any, *args: Any, **kwargs: Any) -> Any:
+        return read(_plain(x), *args, **kwargs)
+
+    return reading
+
+
+def replacement(value: Any, path: str) -> Any:
+    """Return what oncue has for an object of Keras.
+
+    Args:
+        value: The object.
+        path: Where a test file found it.
+    """
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+        return facade(name) if name.split(".")[0] == "keras" else value
+    private = f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', None)}"
+    if private in REPLACED:
+        return _by_path(REPLACED[private])
+    if private.startswith("keras.src.testing.test_case."):
+        return getattr(load(WHEEL / "src/testing/test_case.py"), path.rsplit(".", 1)[-1])
+    name = public_name(value)
+    if name is None:
+        last = path.rsplit(".", 1)[-1]
+        return _reader(value) if last in READERS and ".backend" in path else value
+    try:
+        return _by_path("oncue" + name.removeprefix("keras"))
+    except (AttributeError, ImportError) as error:
+        return value if name not in dir(oncue) else Missing(name, error)
+
+
+class _Facade(types.ModuleType):
+    """A module of Keras, as a test file sees it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__dict__["of"] = importlib.import_module(name)
+
+    def __getattr__(self, name: str) -> Any:
+        of = self.__dict__["of"]
+        try:
+            value = getattr(of, name)
+        except AttributeError:
+            try:
+                value = importlib.import_module(f"{of.__name__}.{name}")
+            except ModuleNotFoundError:
+                raise AttributeError(f"module {of.__name__!r} has no attribute {name!r}") from None
+        return replacement(value, f"{of.__name__}.{name}")
+
+
+_facades: dict[str, types.ModuleType] = {}
+
+
+def facade(name: str) -> types.ModuleType:
+    """Return the module of Keras of this name, as test files see it."""
+    if name.startswith("keras.src.") and name.endswith("_test"):
+        return load(WHEEL / (name.removeprefix("keras.").replace(".", "/") + ".py"))
+    if name not in _facades:
+        _facades[name] = _Facade(name)
+    return _facades[name]
+
+
+_conftest = types.ModuleType("conftest")
+_conftest.skip_if_backend = lambda backend, reason: pytest.mark.skipif(backend == "torch", reason=reason)  # type: ignore[attr-defined]
+
+
+def _import(shimmed: bool) -> Callable[..., Any]:
+    def importing(name: str, scope: Any = None, local: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        top = name.split(".")[0]
+        if top in ABSENT:
+            try:
+                return builtins.__import__(name, scope, local, fromlist, level)
+            except ImportError:
+                return _Absent(name if fromlist else top)
+        if name == "conftest":
+            return _conftest
+        if top == "keras" and level == 0:
+            if shimmed:
+                return facade(name if fromlist else "keras")
+            if name.endswith("_test"):
+                return load(WHEEL / (name.removeprefix("keras.").replace(".", "/") + ".py"))
+        return builtins.__import__(name, scope, local, fromlist, level)
+
+    return importing
+
+
+_loaded: dict[Path, types.ModuleType] = {}
+
+
+def load(path: Path) -> types.ModuleType:
+    """Run a file of Keras's with the imports of the peer that `PEER` names, and return its module."""
+    if path not in _loaded:
+        name = "keras." + ".".join(path.relative_to(WHEEL).with_suffix("").parts)
+        module = types.ModuleType(name)
+        module.__file__ = str(path)
+        module.__package__ = name.rsplit(".", 1)[0]
+        shimmed = os.environ["PEER"] == "oncue"
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import(shimmed)}
+        _loaded[path] = module
+        # Pickles name classes by their module. Keras's own helpers stay in place.
+        if path.name.endswith("_test.py"):
+            sys.modules[name] = module
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    return _loaded[path]
+
+
+def fresh() -> None:
+    """Seed all generators and forget what a test left behind."""
+    np.random.seed(0)
+    torch.manual_seed(0)
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(1337)
+    oncue.backend.clear_session(free_memory=False)
