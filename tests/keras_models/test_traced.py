@@ -125,6 +125,14 @@ class Halved(keras.optimizers.SGD):
         variable.assign(variable - 0.5 * learning_rate * gradient)
 
 
+class EverySecond(Halved):
+    """Decides by a value."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if self.iterations % 2 == 0:
+            super().update_step(gradient, variable, learning_rate)
+
+
 def attention() -> Any:
     inputs = keras.Input((12,))
     hidden = layers.Reshape(SEQUENCE)(layers.Dense(12)(inputs))
@@ -258,6 +266,15 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "subclassed": (Subclassed, {"metrics": lambda: [Distance()], "loss": Wide}),
     "several inputs and outputs": (several, {"x": {"a": X[:, :6], "b": X[:, 6:]}, "y": {"y": Y, "z": Y}}),
     "frozen": (frozen, {}),
+    "an optimizer of the user's": (lambda: of((12,)), {"optimizer": lambda: Halved(0.05)}),
+    "an optimizer of Keras's that oncue hasn't": (
+        lambda: of((12,)),
+        {
+            "optimizer": lambda: keras.optimizers.Lion(
+                keras.optimizers.schedules.ExponentialDecay(0.01, 2, 0.5), clipnorm=1.0
+            )
+        },
+    ),
     "bfloat16": (lambda: mixed("mixed_bfloat16"), {}),
     "average of weights, clipping, schedule": (
         lambda: of((12,)),
@@ -283,7 +300,10 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 # Whose update is Keras's own, after the graph.
 IN_PARTS = {
     "float16": (lambda: mixed("mixed_float16"), {"optimizer": lambda: keras.optimizers.LossScaleOptimizer(_sgd())}),
-    "an optimizer of the user's": (lambda: of((12,)), {"optimizer": lambda: Halved(0.05)}),
+    "an optimizer of the user's that decides by its count": (
+        lambda: of((12,)),
+        {"optimizer": lambda: EverySecond(0.05)},
+    ),
 }
 
 

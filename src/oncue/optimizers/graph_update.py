@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,15 +14,84 @@ from oncue import backend, torch_private
 from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam, adam_numbers
 from oncue.optimizers.foreach import Number, Rule, lerp_
+from oncue.optimizers.identifiers import KNOWN
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
-from oncue.optimizers.optimizer import Optimizer, own_constraint
+from oncue.optimizers.optimizer import Optimizer, UpdateInGraph, own_constraint
 from oncue.optimizers.rmsprop import RMSprop
 from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
 
 
-class GraphUpdate:
+class Update:
+    """What a graph does in place of `Optimizer.step`, and what is done around each call of the graph and around a pass."""
+
+    optimizer: Optimizer
+    weights: list[Tensor]
+    """The optimizer's parameters."""
+    asks: Sequence[Any] = ()
+    """Objects of the user's whose code the update runs. Where there are any, it is tried beside an eager one."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> list[Tensor]:
+        """All tensors that `apply` reads or changes, in an order that stays the same: those that the optimizer has now."""
+
+    @abstractmethod
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Update parameters and state in place, as `phase` says; the part that is traced.
+
+        Args:
+            gradients: A gradient for each parameter, in the optimizer's order, of the loss that `Optimizer.scale_loss`
+                gave; None where there is none. They aren't changed.
+        """
+
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Return whether the optimizer still is what `apply` was traced from; numbers may have changed."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Update eagerly by the gradients of the parameters, and don't count it."""
+
+    def report_missing(self, gradients: Sequence[Tensor | None]) -> None:
+        """Warn of parameters that get no gradient, as `Optimizer.step` does in each step.
+
+        Args:
+            gradients: As for `apply`.
+
+        Raises:
+            ValueError: When no parameter gets one.
+        """
+        missing = [weight for weight, gradient in zip(self.weights, gradients, strict=True) if gradient is None]
+        if missing:
+            self.optimizer._report_missing(missing)
+
+    def phase(self) -> Hashable:
+        """Return which graph the coming step needs, of those that `apply` gives: always the same, except in accumulation."""
+        return True
+
+    def before(self) -> None:
+        """Put the numbers of the coming update where the graph reads them."""
+
+    def after(self) -> None:
+        """Count the step, and do what is left to do after it."""
+
+    def begin(self) -> None:
+        """Read what may have been set from outside, before steps that are graphs: `numbers`, too, if another wrote them."""
+
+    def between(self) -> None:
+        """Leave what user code may read between two such steps."""
+
+    def settle(self) -> None:
+        """Write the count of updates to where the torch optimizer keeps it."""
+
+    def end(self) -> None:
+        """Leave everything as eager steps expect it."""
+        self.settle()
+
+
+class GraphUpdate(Update):
     """What a graph does in place of `Optimizer.step`, with the optimizer's own `update_rule`, parameters and state.
 
     What changes from one update to the next, and what a user may assign between them, comes in as `numbers`: the learning
@@ -29,15 +99,11 @@ class GraphUpdate:
     gradient accumulation, loss scaling, the moving average and oncue's own constraints are part of the graph; constraints of
     the user's, which may do anything, and the average that takes the place of the weights, follow in `after`.
 
-    Around each call of a graph come `before` and `after`, around a pass `begin` and `end`.
-
     Args:
         optimizer: An optimizer that is built, for which `graph_update` makes this.
         scaling: The loss scaling around it; None where there is none.
 
     Attributes:
-        optimizer: The optimizer.
-        weights: Its parameters.
         numbers: What `before` writes and `apply` reads: a float32 tensor on the device of the first parameter.
 
     Example:
@@ -55,6 +121,7 @@ class GraphUpdate:
 
     def __init__(self, optimizer: Optimizer, scaling: LossScaleOptimizer | None = None) -> None:
         self.optimizer = optimizer
+        self.asks = self._asked(optimizer)
         self._scaling = scaling
         self._rule = self._rule_of(optimizer)
         self.weights = list(optimizer._parameters)
@@ -88,7 +155,7 @@ class GraphUpdate:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All tensors that `apply` reads or changes, in an order that stays the same: those that the optimizer has now."""
+        """See `Update`."""
         self._look_up()
         scale = [] if self._scale is None else [self._scale.scale, self._scale.growth, self._found]
         return [*self._updated(), *scale, self.numbers]
@@ -104,21 +171,8 @@ class GraphUpdate:
         averages = [] if optimizer._average is None else optimizer._average.values
         return [*self.weights, *slots, *sums, *averages]
 
-    def report_missing(self, gradients: Sequence[Tensor | None]) -> None:
-        """Warn of parameters that get no gradient, as `Optimizer.step` does in each step.
-
-        Args:
-            gradients: As for `apply`.
-
-        Raises:
-            ValueError: When no parameter gets one.
-        """
-        missing = [weight for weight, gradient in zip(self.weights, gradients, strict=True) if gradient is None]
-        if missing:
-            self.optimizer._report_missing(missing)
-
     def phase(self) -> Hashable:
-        """Return which graph the coming step needs, of those that `apply` gives: always the same, except in accumulation.
+        """Return which graph the coming step needs.
 
         Returns:
             Whether the coming step updates the weights, instead of adding to the gradients of an update only.
@@ -208,9 +262,22 @@ class GraphUpdate:
     def _rule_of(self, optimizer: Optimizer) -> Rule:
         return optimizer.update_rule
 
+    def _asked(self, optimizer: Optimizer) -> list[Any]:
+        return [] if _rule_class(type(optimizer)) in (*KNOWN, Optimizer) else [optimizer]
+
     def _look_up(self) -> None:
         """Take the state that the optimizer has now: some tensors may have been replaced."""
         self._slots = self.optimizer.slots()
+
+    def step(self) -> None:
+        """Update eagerly by the gradients of the parameters, and don't count it."""
+        optimizer, count = self.optimizer, self.optimizer._iterations
+        gradients = [parameter.grad for parameter in self.weights if parameter.grad is not None]
+        (self._scaling or optimizer)._advance([parameter for parameter in self.weights if parameter.grad is None])
+        self._settle_count()
+        optimizer._iterations = count
+        if self._scaling is not None:
+            self._found.fill_(not all(bool(gradient.isfinite().all()) for gradient in gradients))
 
     # Around a step ----------------------------------------------------------------------------------------------------
 
@@ -300,17 +367,10 @@ class GraphUpdate:
         """Read what may have been set from outside, before steps that are graphs: `numbers`, too, if another wrote them."""
         self._written = [None] * len(self._written)
 
-    def between(self) -> None:
-        """Leave what user code may read between two such steps."""
-
     def settle(self) -> None:
         """Write the count of updates to where the torch optimizer keeps it."""
         self._settle_count()
         self.optimizer._count_changed()
-
-    def end(self) -> None:
-        """Leave everything as eager steps expect it."""
-        self.settle()
 
     def is_current(self) -> bool:
         """Return whether the optimizer still is what `apply` was traced from; numbers may have changed."""
@@ -334,6 +394,61 @@ class GraphUpdate:
             constraints,
             [list(part) for part in self._values()],
         ]
+
+
+class EachGraphUpdate(GraphUpdate):
+    """The update of an optimizer with an `update_step` of its own, which is called for each variable while it is traced.
+
+    The learning rate and `iterations` are tensors then. An `update_step` that reads their values can't be traced.
+
+    Example:
+        >>> class Slower(Optimizer):
+        ...     def update_step(self, gradient, variable, learning_rate):
+        ...         variable.assign_sub(learning_rate / (self.iterations + 1) * gradient)
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = Slower(0.5)
+        >>> optimizer.build([weight])
+        >>> update = EachGraphUpdate(optimizer)
+        >>> update.before()
+        >>> update.apply([torch.tensor([1.0])])
+        >>> weight.data
+        tensor([0.5000])
+    """
+
+    def _rule_of(self, optimizer: Optimizer) -> Rule:
+        return self._each
+
+    def _asked(self, optimizer: Optimizer) -> list[Any]:
+        return [optimizer]
+
+    def _each(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        slots: Mapping[str, list[Tensor]],
+        numbers: Mapping[str, Number],
+    ) -> None:
+        optimizer, held = self.optimizer, dict(numbers)
+        rate, rest, whole = [torch.as_tensor(held.pop(name)) for name in _OF_EACH]
+        # A float has whole numbers up to 2 ** 24 only.
+        updates = rest.to(torch.int64) + whole.to(torch.int64) * _WHOLE
+        variables = dict(zip(map(id, self.weights), optimizer._targets_given, strict=True))
+        optimizer._in_graph = UpdateInGraph(rate, updates, held)
+        try:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                optimizer._update_one(gradient.clone(), variables[id(parameter)], rate)
+        finally:
+            optimizer._in_graph = None
+
+    def _group_values(self) -> list[dict[str, float]]:
+        optimizer = self.optimizer
+        whole, rest = divmod(optimizer._updates, _WHOLE)
+        values = (optimizer._rate.at(optimizer._updates), float(rest), float(whole))
+        return [{**numbers, **dict(zip(_OF_EACH, values, strict=True))} for numbers in super()._group_values()]
+
+
+_OF_EACH = ("learning rate", "updates", "updates, in 2 ** 20")
+_WHOLE = 2**20
 
 
 class TorchGraphUpdate(GraphUpdate):
@@ -450,10 +565,11 @@ class _Like(NamedTuple):
     counts: bool = True
 
 
-def graph_update(optimizer: Optimizer) -> GraphUpdate | None:
+def graph_update(optimizer: Optimizer) -> Update | None:
     """Return an optimizer's update for a step that is one graph; None where only its own `step` will do.
 
-    That is so for optimizers of the user's, and for optimizers of torch whose arithmetic isn't that of one of ours.
+    That is so for optimizers with a `step` or an `apply` of their own, for an `update_step` within loss scaling, and for
+    optimizers of torch whose arithmetic isn't that of one of ours.
 
     Args:
         optimizer: An optimizer that is built.
@@ -470,12 +586,18 @@ def graph_update(optimizer: Optimizer) -> GraphUpdate | None:
     scaling = optimizer if type(optimizer) is LossScaleOptimizer else None
     inner = optimizer if scaling is None else scaling.inner_optimizer
     kind = _kind_of(inner)
-    return None if kind is None else kind(inner, scaling)
+    if scaling is not None and kind in (None, EachGraphUpdate):
+        # What it changes besides `add_variable`'s couldn't be put back after a gradient that isn't finite.
+        return None
+    return inner._own_graph_update() if kind is None else kind(inner, scaling)
 
 
 def _kind_of(optimizer: Any) -> type[GraphUpdate] | None:
-    if optimizer._inner is None or optimizer._has_own_update() or torch_private.has_step_hooks(optimizer._inner):
+    own_step = type(optimizer).step is not Optimizer.step
+    if optimizer._inner is None or own_step or torch_private.has_step_hooks(optimizer._inner):
         return None
+    if type(optimizer).update_step is not Optimizer.update_step:
+        return EachGraphUpdate
     if type(optimizer) is TorchOptimizer:
         inner = optimizer._inner
         groups = inner.param_groups
@@ -484,8 +606,19 @@ def _kind_of(optimizer: Any) -> type[GraphUpdate] | None:
         # A graph has one count of updates for all parameters.
         together = len({_count_of(inner, parameter) for parameter in optimizer._parameters}) == 1
         return TorchGraphUpdate if usual and held and together else None
-    # Asked of the class itself: a subclass that overrides any part of an update has another arithmetic than its parent.
-    return GraphUpdate if "update_rule" in vars(type(optimizer)) else None
+    # A subclass that overrides any part of an update has another arithmetic than its parent.
+    kinds = type(optimizer).__mro__
+    below = kinds[: kinds.index(_rule_class(type(optimizer)))]
+    other = any(name in vars(Optimizer) and name not in _ASIDE for kind in below for name in vars(kind))
+    return None if other or not optimizer._has_rule() else GraphUpdate
+
+
+def _rule_class(kind: type) -> type:
+    return next(one for one in kind.__mro__ if "update_rule" in vars(one))
+
+
+_ASIDE = frozenset(name for name in vars(Optimizer) if name[:2] == "__") | {"get_config", "from_config"}
+"""What a subclass may override without changing what an update computes."""
 
 
 def _count_of(inner: torch.optim.Optimizer, parameter: Tensor) -> int:

@@ -19,9 +19,10 @@ from oncue.optimizers.rmsprop import RMSprop
 from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
 
-_KNOWN: dict[str, type[Optimizer]] = {
-    cls.__name__.lower(): cls for cls in (Adadelta, Adagrad, Adam, AdamW, Adamax, Nadam, RMSprop, SGD)
-}
+KNOWN: tuple[type[Optimizer], ...] = (Adadelta, Adagrad, Adam, AdamW, Adamax, Nadam, RMSprop, SGD)
+"""Those of Keras that oncue has."""
+
+_KNOWN = {cls.__name__.lower(): cls for cls in KNOWN}
 
 
 def serialize(optimizer: Optimizer) -> dict[str, Any]:

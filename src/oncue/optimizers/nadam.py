@@ -181,6 +181,8 @@ class Nadam(Optimizer):
     def _set_product(self, product: float) -> None:
         self._product, self._multiplied = product, self._updates
 
+    of_the_run = Optimizer.of_the_run | {"_product", "_multiplied", "_coming", "_late_products"}
+
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "velocity": "velocity"}]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -33,12 +33,21 @@ CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 """The settings of which at most one clips."""
 
 
+class UpdateInGraph(NamedTuple):
+    """What an update is computed from in a graph, as tensors without axes."""
+
+    learning_rate: Tensor
+    iterations: Tensor
+    numbers: Mapping[str, Number]
+    """What `update_numbers` returns."""
+
+
 class Optimizer:
     """Updates parameters by their gradients; an inner torch optimizer does the arithmetic.
 
     The training loop calls `build` once, then `step` after each backward pass. To write an optimizer of your own,
     define `make_torch_optimizer`; or, as in Keras, `update_step`, with variables of its own made in `build`; or
-    `update_rule` and `update_numbers`, which compiled training steps take in.
+    `update_rule` and `update_numbers`. Compiled training steps take in the last two.
 
     Args:
         learning_rate: A number, a `LearningRateSchedule`, or a function without arguments that returns a number.
@@ -105,6 +114,10 @@ class Optimizer:
     _iterations = 0
     # Another object after each change of a setting.
     _revision: object = None
+    # What running changes, or is an input of a graph.
+    of_the_run = frozenset(("_iterations", "_rate", "_groups", "_inner", "_revision", "_average", "_in_graph"))
+    # What an update is computed from while it becomes a part of a graph.
+    _in_graph: UpdateInGraph | None = None
 
     sums_gradients: Callable[[Sequence[Tensor]], None] | None = None
     """Sums the gradients of parameters over the processes of a run before `step` and `apply` use them; None for one process."""
@@ -174,6 +187,8 @@ class Optimizer:
     @property
     def learning_rate(self) -> LearningRate:
         """The current learning rate, a float; set it to a number, a schedule or a function without arguments."""
+        if self._in_graph is not None:
+            return self._in_graph.learning_rate  # type: ignore[return-value]  # for which a tensor stands
         return LearningRate(self._read_rate(), self._assign_rate)
 
     @learning_rate.setter
@@ -203,6 +218,8 @@ class Optimizer:
     @property
     def iterations(self) -> Iterations:
         """How many updates were done: an int that also has `.numpy()` and `.assign()`."""
+        if self._in_graph is not None:
+            return self._in_graph.iterations  # type: ignore[return-value]  # for which a tensor stands
         return Iterations(self._updates, self._set_iterations)
 
     @iterations.setter
@@ -323,7 +340,8 @@ class Optimizer:
         Args:
             gradient: Its gradient, in the variable's order of axes.
             variable: A `Variable`, to be changed by `assign`, `assign_add` or `assign_sub`.
-            learning_rate: The rate of this update, a float that has `.value` too.
+            learning_rate: The rate of this update, a float that has `.value` too. In a compiled step it is a tensor without
+                axes, and so is `self.iterations`: where `update_step` reads the value of one, it follows the graph.
 
         Raises:
             NotImplementedError: When neither the subclass nor its parent says how.
@@ -337,7 +355,12 @@ class Optimizer:
         slots = {name: [tensors[place]] for name, tensors in self.slots().items()}
         if isinstance(variable, Variable):
             gradient = variable.from_keras(gradient)
-        numbers = self.update_numbers(self._updates - self._since.get(parameter, 0) + 1, float(learning_rate))
+        graph, numbers = self._in_graph, dict[str, Number]()
+        if graph is not None and learning_rate is graph.learning_rate:
+            numbers.update(graph.numbers)
+        else:
+            update = int(self.iterations) - self._since.get(parameter, 0) + 1
+            numbers.update(self.update_numbers(update, float(learning_rate)))
         self.update_rule([parameter.detach()], [gradient], slots, numbers)
 
     # For those that override `update_step`.
@@ -483,6 +506,10 @@ class Optimizer:
 
     # The arithmetic, in eager steps and in graphs.
 
+    def _own_graph_update(self) -> Any:
+        """Return an update in a graph of a form that only this class has, or None."""
+        return None
+
     @staticmethod
     def update_rule(
         parameters: list[Tensor],
@@ -492,8 +519,7 @@ class Optimizer:
     ) -> None:
         """Update parameters and slots in place.
 
-        An optimizer whose own class defines it may be part of a compiled training step. A subclass, which may compute
-        something else, may not: there, its `step` follows the graph.
+        Where it is defined, and no subclass overrides what else an update computes, it is part of a compiled training step.
 
         Args:
             parameters: The parameters that have a gradient.
@@ -799,9 +825,11 @@ class Optimizer:
         for variable, parameter in zip(self._targets_given, self._parameters, strict=True):
             gradient = parameter.grad
             if gradient is not None:
-                self.update_step(
-                    variable.to_keras(gradient) if isinstance(variable, Variable) else gradient, variable, given
-                )
+                self._update_one(gradient, variable, given)
+
+    def _update_one(self, gradient: Tensor, variable: Any, rate: Any) -> None:
+        own = variable.to_keras(gradient) if isinstance(variable, Variable) else gradient
+        self.update_step(own, variable, rate)
 
     def _step_by_apply(self) -> None:
         gradients = [parameter.grad for parameter in self._parameters]

@@ -12,6 +12,7 @@ from oncue import optimizers
 from oncue.core.warn import warn
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import tensor_of
+from oncue.optimizers.graph_update import Update
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.rate_source import RateSource
 from oncue.torch_private import version_of
@@ -110,11 +111,17 @@ class KerasOptimizer(Optimizer):
         scaled: Tensor = self.keras_optimizer.scale_loss(loss)
         return scaled
 
-    @torch.no_grad()
     def step(self) -> None:
         """Update by the gradients of the variables that are trained."""
-        trained = [variable for variable in self._of_model if variable.trainable]
-        self.keras_optimizer.apply([variable.value.grad for variable in trained], trained)
+        self._apply([parameter.grad for parameter in self._parameters])
+
+    @torch.no_grad()
+    def _apply(self, gradients: Sequence[Tensor | None]) -> None:
+        pairs = [pair for pair in zip(gradients, self._of_model, strict=True) if pair[1].trainable]
+        self.keras_optimizer.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+
+    def _own_graph_update(self) -> Update:
+        return KerasUpdate(self)
 
     def finalize_variable_values(self, variables: Sequence[Any]) -> None:
         """Put the moving average in place of the weights, if one is kept."""
@@ -166,6 +173,40 @@ class KerasOptimizer(Optimizer):
     def __repr__(self) -> str:
         """Name the class of Keras's optimizer, and the learning rate."""
         return f"<KerasOptimizer of {type(self.keras_optimizer).__name__} name={self.name} learning_rate={self._read_rate()!r}>"
+
+
+class KerasUpdate(Update):
+    """The update of an optimizer of Keras, by its own `apply`: even its numbers are in variables.
+
+    Args:
+        optimizer: The optimizer.
+    """
+
+    def __init__(self, optimizer: KerasOptimizer) -> None:
+        self.optimizer = self._own = optimizer
+        self.weights = list(optimizer._parameters)
+        self.asks = [part for _, part in optimizer.further_parts()]
+        self._trained = self._trained_now()
+
+    def _trained_now(self) -> list[tuple[int, bool]]:
+        return [(id(variable.value), variable.trainable) for variable in self._own._of_model]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The weights and the optimizer's variables."""
+        return [*self.weights, *(variable.value for variable in self._own.variables)]
+
+    def apply(self, gradients: Sequence[Tensor | None]) -> None:
+        """Update the variables; see `Update`."""
+        self._own._apply([None if gradient is None else gradient.clone() for gradient in gradients])
+
+    def step(self) -> None:
+        """Update eagerly."""
+        self._own.step()
+
+    def is_current(self) -> bool:
+        """Return whether the same variables are trained."""
+        return self._trained_now() == self._trained
 
 
 class SharedRate(RateSource):

@@ -180,6 +180,9 @@ def test_a_scale_of_the_loss_that_a_callback_sets_counts_where_the_update_follow
     class Own(keras.optimizers.SGD):
         """Not compiled: it might compute anything."""
 
+        def step(self) -> None:
+            super().step()
+
     class Scales(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.model.optimizer.loss_scale_factor = 8.0 / (1 + epoch)

@@ -12,7 +12,7 @@ from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
 from oncue.metrics.state import MetricVariable
 from oncue.nested import map_leaves, named_leaves
-from oncue.optimizers.graph_update import GraphUpdate
+from oncue.optimizers.graph_update import Update
 from oncue.training.probe import trial
 from oncue.training.step import detached, measured, objective, samples_of
 
@@ -52,7 +52,7 @@ class StepFunction:
         plan: Plan,
         like: Batch,
         eager: Callable[[Batch], Any],
-        update: GraphUpdate | None,
+        update: Update | None,
         *,
         kind: str,
         measures: bool,

@@ -244,19 +244,27 @@ class TracedGraph:
             return [parameter.grad for parameter in parameters]
 
         drawn = _python_generators()
+        found: dict[int, FoundTensor] = {}
+        changed: dict[int, Tensor] = {}
         try:
-            with Finding(leaves) as finding, Outside() as outside:
+            with _seen(leaves, found, changed) as outside:
                 outcome = function.run(function.batch_of(tuple(leaves)), derive, update=False)
+            for parameter in parameters:
+                if id(parameter) in changed:
+                    raise RefusalError(f"the forward pass itself changes {self._name(parameter)}")
+            did = outside.seen
+            if function.update is not None and function.update.asks:
+                given = [gradient for gradient in outcome.gradients if gradient is not None]
+                outcome = outcome._replace(gradients=_copied_or_none(outcome.gradients))
+                with _seen(given, found, changed) as outside:
+                    function.update.step()
+                did = did or outside.seen
         finally:
             for parameter, gradient in kept:
                 parameter.grad = gradient
-            changed = finding.put_back()
         if _python_generators() != drawn:
             raise RefusalError("each step draws random numbers of Python or NumPy, which a graph would draw once")
-        for parameter in parameters:
-            if id(parameter) in changed:
-                raise RefusalError(f"the forward pass itself changes {self._name(parameter)}")
-        return _Run(finding.found, changed, outcome, torch.get_rng_state(), outside.seen)
+        return _Run(found, changed, outcome, torch.get_rng_state(), did)
 
     def _list_state(self, found: dict[int, FoundTensor]) -> None:
         function = self.function
@@ -359,11 +367,14 @@ class TracedGraph:
             pairs.append(("the loss", expected.loss, given.loss))
         pairs += [("an output", *both) for both in zip(expected.outputs, given.outputs, strict=False)]
         updated = _identities(self._tensors_of_update())
-        pairs += [
-            (self._name(tensor), run.changed.get(id(tensor), tensor.detach()), copy)
+        both = [
+            (tensor, run.changed.get(id(tensor), tensor.detach()), copy)
             for tensor, copy in zip(self.state, state, strict=True)
-            if id(tensor) not in updated
         ]
+        pairs += [(self._name(tensor), one, other) for tensor, one, other in both if id(tensor) not in updated]
+        update, moved = self.function.update, [each for each in both if id(each[0]) in updated]
+        if update is not None and update.asks and _is_otherwise(moved, 0.01):
+            raise RefusalError("the update of the optimizer comes to other weights in a graph than by itself")
         derived = [
             (f"the gradient of {name}", one, other)
             for name, one, other in gradients
@@ -386,16 +397,9 @@ class TracedGraph:
         updated = _identities(self._tensors_of_update())
         largest = max([0.0, *map(_size, stepwise.given[: len(compiled.given)])])
         pairs = [("a result", *both, largest) for both in zip(stepwise.given, compiled.given, strict=False)]
-        moved, apart = 0.0, 0.0
-        for tensor, one, other in zip(self.state, stepwise.state, compiled.state, strict=True):
-            if id(tensor) not in updated:
-                pairs.append((self._name(tensor), one, other, 0.0))
-            elif tensor.is_floating_point():
-                # A batch that makes them infinite does so both ways.
-                before, one, other = [each.detach().double().nan_to_num(0.0, 0.0, 0.0) for each in (tensor, one, other)]
-                moved += float((one - before).square().sum())
-                apart += float((one - other).square().sum())
-        if not apart <= 0.25 * moved + 1e-12:
+        both = list(zip(self.state, stepwise.state, compiled.state, strict=True))
+        pairs += [(self._name(tensor), one, other, 0.0) for tensor, one, other in both if id(tensor) not in updated]
+        if _is_otherwise([each for each in both if id(each[0]) in updated], 0.25):
             raise RefusalError("the compiled graph comes to other weights than its operations one by one")
         for name, one, other, among in pairs:
             if not _close(one, other, _COMPILED_ROUNDING, among, exact=False):
@@ -533,6 +537,35 @@ def _close(one: Tensor, other: Tensor, rounding: float, among: float, *, exact: 
     return bool((one - other).abs().max() <= rounding * one.abs().max() + 1e-7 + 1e-5 * among)
 
 
+def _is_otherwise(both: Iterable[tuple[Tensor, Tensor, Tensor]], part: float) -> bool:
+    """Return whether tensors, each with what it was changed to in two ways, were changed otherwise by more than a part."""
+    moved, apart = 0.0, 0.0
+    for tensors in both:
+        if tensors[0].is_floating_point():
+            # A batch that makes them infinite does so both ways.
+            before, one, other = [each.detach().double().nan_to_num(0.0, 0.0, 0.0) for each in tensors]
+            moved += float((one - before).square().sum())
+            apart += float((one - other).square().sum())
+    return not apart <= part * moved + 1e-12
+
+
+@contextmanager
+def _seen(leaves: Iterable[Tensor], found: dict[int, FoundTensor], changed: dict[int, Tensor]) -> Iterator[Outside]:
+    """Note the tensors that code uses, besides some, and what it changes them to; afterwards they are as before."""
+    finding = Finding(leaves)
+    try:
+        with finding, Outside() as outside:
+            yield outside
+    finally:
+        for key, one in finding.found.items():
+            found.setdefault(key, one)
+        changed.update(finding.put_back())
+
+
+def _copied_or_none(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.clone() for tensor in tensors]
+
+
 def _python_generators() -> Any:
     name, words, *rest = np.random.get_state(legacy=True)
     return random.getstate(), name, np.asarray(words).tobytes(), rest
@@ -594,4 +627,5 @@ def _owners_of(function: StepFunction) -> Iterable[Any]:
         return owners
     losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
     metrics = [metric for _, metric in plan.named_metrics(model)] if function.measures else [plan.loss_tracker]
-    return [*owners, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]
+    asked = [] if function.update is None else function.update.asks
+    return [*owners, *asked, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]

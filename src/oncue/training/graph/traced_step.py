@@ -13,7 +13,7 @@ from oncue import torch_private
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.nested import named_leaves
-from oncue.optimizers.graph_update import GraphUpdate, graph_update
+from oncue.optimizers.graph_update import Update, graph_update
 from oncue.training.graph.recorded import record_cuda
 from oncue.training.graph.refusal import reason_of
 from oncue.training.graph.shared_rows import SharedRows
@@ -58,11 +58,12 @@ class TracedStep:
         self._graphs: dict[tuple[Signature, Hashable], TracedGraph] = {}
         self._current: tuple[tuple[Signature, Hashable], TracedGraph | None] | None = None
         self._alone = False
-        self._update: GraphUpdate | None = None
+        self._update: Update | None = None
         self._optimizer: Any = None
         # What the optimizer's settings were when they were looked at last.
         self._settings: list[Any] = []
-        self._measures = True
+        # Whether the metrics and the update are tried as parts of the graph.
+        self._measures = self._updates = True
         # How often something that graphs were made from has changed in this pass, and had one compiled again, ever.
         self._changes, self._compiled_again = 0, 0
         self._known: set[tuple[Signature, Hashable]] = set()
@@ -102,7 +103,7 @@ class TracedStep:
             optimizer = self._plan.optimizer
             reset = self._set_otherwise()
             if self._optimizer is not optimizer or (self._update is not None and not self._update.is_current()):
-                self._graphs, self._update, self.refusal = {}, None, None
+                self._graphs, self._update, self.refusal, self._updates = {}, None, None, True
             elif reset and self._update is None:
                 # Its factor of the loss, say, is in the graphs.
                 self._graphs = {}
@@ -144,7 +145,7 @@ class TracedStep:
         if current is None or current[0] != signature:
             # As one object: another thread may predict meanwhile.
             self._current = current = (signature, self._graph_for(batch, leaves, signature[0]))
-            if current[1] is not None and self._update is not None:
+            if current[1] is not None and self._update is not None and self._optimizer._inner is not None:
                 torch_private.count_as_stepped(self._optimizer._inner)
         graph = current[1]
         if graph is None:
@@ -208,7 +209,7 @@ class TracedStep:
             if obstacle is not None:
                 self._refuse(obstacle)
                 return None
-            if self._kind == "train" and self._update is None and self._model._parallel is None:
+            if self._kind == "train" and self._update is None and self._updates and self._model._parallel is None:
                 self._update = graph_update(self._plan.optimizer)
                 if self._update is not None:
                     self._update.begin()
@@ -239,7 +240,12 @@ class TracedStep:
             self._known.add(key)
         except Exception as error:
             self._settle()
-            if self._measures and self._kind != "predict" and self._plan.metrics is not None:
+            if self._update is not None and self._update.asks:
+                # The update follows.
+                self._update.end()
+                self._update, self._updates = None, False
+                self._make(batch, leaves, signature)
+            elif self._measures and self._kind != "predict" and self._plan.metrics is not None:
                 self._measures = False
                 self._make(batch, leaves, signature)
             else:

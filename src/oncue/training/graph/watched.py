@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from oncue.layers.layer import Layer
+from oncue.optimizers.optimizer import Optimizer
 from oncue.random import SeedGenerator
 from oncue.random_state import generator_state, is_generator, set_generator_state
 from oncue.training.graph.code_names import modules_imported, names_in, names_read
@@ -251,6 +252,8 @@ class Watched:
         skipped: frozenset[str] = frozenset()
         if isinstance(value, torch.nn.Module):
             skipped = value.of_the_run if isinstance(value, Layer) else self._skipped
+        elif isinstance(value, Optimizer):
+            skipped = value.of_the_run
         self._tables.append(Attributes(f"{label}.{{}}", attributes, skipped))
         for name, item in list(attributes.items()):
             if name not in skipped:
