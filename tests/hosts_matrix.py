@@ -126,7 +126,14 @@ def in_loop(plan: Plan, callbacks: list[Any], kept: Kept, accelerator: Any = Non
     if accelerator is not None:
         module, optimizer, data = accelerator.prepare(module, optimizer, data)
     backup = [BackupAndRestore(plan.folder / "state")] if plan.checkpoints else []
-    block = hosts.loop(module, optimizer, [*callbacks, *backup], epochs=plan.epochs, accelerator=accelerator)
+
+    def measure() -> dict[str, torch.Tensor]:
+        module.eval()
+        with torch.no_grad():
+            return {"loss": torch.nn.functional.mse_loss(module(X), Y)}
+
+    options = {"epochs": plan.epochs, "accelerator": accelerator, "validation": measure}
+    block = hosts.loop(module, optimizer, [*callbacks, *backup], **options)
     with block as run:
         kept["history"] = run.history
         for _ in run.epochs():
@@ -137,9 +144,6 @@ def in_loop(plan: Plan, callbacks: list[Any], kept: Kept, accelerator: Any = Non
                 loss.backward() if accelerator is None else accelerator.backward(loss)
                 optimizer.step()
                 run.step(loss=loss)
-            module.eval()
-            with torch.no_grad():
-                run.end_epoch(val_loss=torch.nn.functional.mse_loss(module(X), Y))
 
 
 def in_accelerate(plan: Plan, callbacks: list[Any], kept: Kept) -> None:

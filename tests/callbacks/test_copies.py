@@ -49,6 +49,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "TensorBoard": lambda folder: built_in.TensorBoard(folder / "logs"),
     "TerminateOnNaN": lambda folder: built_in.TerminateOnNaN(action="rollback"),
     "TimeLimit": lambda folder: built_in.TimeLimit(100),
+    "WeightAverage": lambda folder: built_in.WeightAverage(0.5),
 }
 
 

@@ -37,6 +37,7 @@ from oncue.callbacks import (
     RemoteMonitor,
     TensorBoard,
     TerminateOnNaN,
+    WeightAverage,
 )
 from oncue.checkpoints import Checkpoints
 from oncue.checkpoints.store import Store
@@ -126,6 +127,21 @@ def a_checkpoint_of_another_loop_has_other_callbacks(folder: Path, patch: pytest
     run.begin(dense(), owner=run.callbacks, epochs=1)
     run.restore(state, 0)
     run.end()
+
+
+@case
+def an_average_of_nothing(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[WeightAverage(start_from_epoch=3)])
+
+
+@case
+def an_average_that_was_not_measured(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Linear(1, 1)
+    with hosts.loop(net, None, [WeightAverage()], epochs=1) as run:
+        for _ in run.epochs():
+            for _ in run.batches([1]):
+                pass
+            run.end_epoch(val_loss=0.5)
 
 
 @case

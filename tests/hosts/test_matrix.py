@@ -28,6 +28,7 @@ from oncue.callbacks import (
     TensorBoard,
     TerminateOnNaN,
     TimeLimit,
+    WeightAverage,
 )
 
 pytestmark = [
@@ -53,9 +54,16 @@ CALLBACKS: dict[str, Make] = {
     "TensorBoard": lambda folder: TensorBoard(folder / "logs", write_graph=False),
     "TerminateOnNaN": lambda folder: TerminateOnNaN(),
     "TimeLimit": lambda folder: TimeLimit("1 hour"),
+    "WeightAverage": lambda folder: WeightAverage(0.5, every="2 steps"),
 }
 ENDS = {"normal": {}, "stop": {}, "error": {"cut": 10}, "Ctrl-C": {"cut": 10, "error": KeyboardInterrupt}, "resume": {}}
-REFUSED = {("TerminateOnNaN", "transformers")}
+REFUSED = {
+    ("TerminateOnNaN", "transformers"): "needs the values of each batch",
+    **dict.fromkeys(
+        (("WeightAverage", host) for host in ("ignite", "poutyne", "skorch", "transformers")),
+        "needs a loop that tells when validation begins",
+    ),
+}
 # These save no state of callbacks.
 NO_RESUME = {"poutyne", "skorch"}
 
@@ -103,7 +111,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("host", HOSTS)
 def test_matrix(host: str, name: str, end: str, tmp_path: Path, place: Path) -> None:
     if (name, host) in REFUSED:
-        with pytest.raises(ValueError, match="needs the values of each batch"):
+        with pytest.raises(ValueError, match=REFUSED[name, host]):
             run(HOSTS[host], name, end, tmp_path)
         return
     if end == "resume" and host in NO_RESUME:

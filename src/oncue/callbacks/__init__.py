@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.tensorboard import TensorBoard as TensorBoard
     from oncue.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
     from oncue.callbacks.time_limit import TimeLimit as TimeLimit
+    from oncue.callbacks.weight_average import WeightAverage as WeightAverage
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 
@@ -53,6 +54,7 @@ _MODULES = {
     "TensorBoard": "tensorboard",
     "TerminateOnNaN": "terminate_on_nan",
     "TimeLimit": "time_limit",
+    "WeightAverage": "weight_average",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "TensorBoard",
     "TerminateOnNaN",
     "TimeLimit",
+    "WeightAverage",
 ]
 
 

@@ -16,7 +16,7 @@ _BROKEN_OFF = {
     "failed": "ended with an error",
     "killed": "was killed",
 }
-_TOLD = ("learning_rate", "stop", "restore", "save", "best")
+_TOLD = ("learning_rate", "stop", "restore", "average", "save", "best")
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,9 @@ def _weights(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) ->
     put_back = [entry for entry in entries if entry.kind == "restore" and (entry.epoch is None or entry.epoch >= last)]
     if put_back:
         return _restored(put_back[-1])
+    averaged = [entry for entry in entries if entry.kind == "average"]
+    if averaged and ending.how in ("finished", "asked"):
+        return f"The model holds {averaged[-1].cited}."
     if ending.averaged and epochs:
         return f"The model holds the moving average of the weights, as of epoch {epochs[-1] + 1} (`use_ema`)."
     if ending.epoch is not None and ending.epoch not in epochs:

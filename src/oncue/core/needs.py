@@ -16,6 +16,7 @@ NEEDS: dict[str, str] = {
     "rate": "a learning rate that can be set",
     "batch_values": "the values of each batch",
     "run_state": "all that the loop needs to continue after an interruption",
+    "around_validation": "a loop that tells when validation begins",
     "average": "a moving average of the weights that the optimizer can show",
 }
 """Each need, and what it is in words."""

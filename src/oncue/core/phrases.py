@@ -144,6 +144,13 @@ def _weights_restored(data: Data) -> str:
     return f"where {data['monitor']} was {data['value']:g}"
 
 
+def _averaged(data: Data) -> str:
+    times = f"{data['count']} time" + ("" if data["count"] == 1 else "s")
+    if data["decay"] is None:
+        return f"the average of the weights, which were taken {times}, after every {data['every']}"
+    return f"the moving average of the weights, which was updated {times} with a decay of {data['decay']:g}"
+
+
 def _best_file(data: Data) -> str:
     than = "is the first" if data["before"] is None else f"is better than {data['before']:g}"
     return f"{data['monitor']} {data['score']:g} {than}"
@@ -217,6 +224,7 @@ PHRASES: dict[str, Phrase] = {
         lambda data: f"put back the weights of epoch {data['epoch'] + 1}{_amid(data)}, {_weights_restored(data)}",
         lambda data: _weights_restored(data) + (f" after{_amid(data)[1:]}" if "batch" in data else ""),
     ),
+    "averaged": Phrase(lambda data: f"left in the model {_averaged(data)}", _averaged),
     "best_file": Phrase(lambda data: f"saved {data['path']}: {_best_file(data)}", _best_file),
     "file": Phrase(lambda data: f"saved {data['path']}", lambda data: ""),
     "no_file": _alone(lambda data: "saved nothing: a value is not finite"),

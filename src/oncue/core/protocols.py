@@ -405,6 +405,15 @@ def size_of_save(model: Any, filepath: Any, *, weights_only: bool = False) -> in
     return 0 if estimate is None else estimate(filepath, weights_only=weights_only)
 
 
+def tensors_of(model: Any) -> dict[str, Any]:
+    """Return a model's parameters and buffers by name, not copied; nothing for a model that is no torch module and has none."""
+    # What a host shows to callbacks has the module inside.
+    module = model if hasattr(model, "named_parameters") else getattr(model, "module", None)
+    if module is None or not hasattr(module, "named_parameters"):
+        return {}
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
 def own_arrays_of(model: Any) -> dict[str, Any]:
     """Return copies of what a model's layers save besides weights; nothing for a model that can't be asked."""
     ask: Callable[[], dict[str, Any]] | None = getattr(model, "get_own_arrays", None)

@@ -45,6 +45,8 @@ TRANSFORMERS = Lacks(
         "batch_values": "It tells callbacks the loss only now and then, and leaves out what isn't finite: set "
         "`logging_nan_inf_filter=False`, and watch `loss` by the epoch, with `EarlyStopping('loss')`.",
         "average": "Keep one in a `TrainerCallback` of your own, with `torch.optim.swa_utils.AveragedModel`.",
+        "around_validation": "Keep an average in a `TrainerCallback` of your own, with "
+        "`torch.optim.swa_utils.AveragedModel`.",
     },
 )
 IGNITE = Lacks(
@@ -53,12 +55,14 @@ IGNITE = Lacks(
         **_OF_A_MODULE,
         "run_state": "Ignite's own `Checkpoint` has the state of oncue's callbacks: `to_save={\"callbacks\": adapter, ...}`.",
         "average": "Use `ignite.handlers.EMAHandler`.",
+        "around_validation": "Use `ignite.handlers.EMAHandler`.",
     },
 )
 SKORCH = Lacks(
     "skorch's net",
     {
         **_OF_A_MODULE,
+        "around_validation": "Use `torch.optim.swa_utils.AveragedModel`.",
         "run_state": "Use `skorch.callbacks.Checkpoint` with `LoadInitState`, without the state of oncue's callbacks.",
     },
 )
@@ -66,6 +70,7 @@ POUTYNE = Lacks(
     "Poutyne's Model",
     {
         **_OF_A_MODULE,
+        "around_validation": "Use `torch.optim.swa_utils.AveragedModel`.",
         "run_state": "Use `poutyne.Experiment`, without the state of oncue's callbacks.",
     },
 )
