@@ -211,5 +211,39 @@ def torch_dtype(name: str | torch.dtype | None) -> torch.dtype:
     return found
 
 
+def as_tensor(value: Any) -> torch.Tensor:
+    """Return what stands for numbers as a tensor.
+
+    Args:
+        value: A tensor or a `Variable`, which are returned as they are; an array, which keeps its type; a number or nested
+            lists of them, where floats become `floatx()` and whole numbers int32.
+
+    Returns:
+        A tensor; one of an array or of numbers is on `device()`.
+
+    Raises:
+        TypeError: If there are no numbers in it.
+
+    Example:
+        >>> as_tensor([1.0, 2.0]).dtype, as_tensor([1]).dtype
+        (torch.float32, torch.int32)
+    """
+    import numpy as np
+    import torch
+
+    # What torch's own functions take: symbolic tensors say themselves what can't be done with them.
+    if isinstance(value, torch.Tensor) or hasattr(type(value), "__torch_function__"):
+        return value  # type: ignore[no-any-return]  # torch takes it in a tensor's place
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"Numbers are needed: a tensor, an array or nested lists of one shape; got {value!r}.")
+    tensor = torch.as_tensor(np.array(array, array.dtype.newbyteorder("=")))
+    if not isinstance(value, (np.ndarray, np.generic)) or isinstance(value, float):
+        # Python's own numbers are of no type; float64 numbers of NumPy are Python's.
+        tensor = tensor.to(torch_dtype(None)) if array.dtype.kind == "f" else tensor
+        tensor = tensor.to(torch.int32) if array.dtype.kind == "i" else tensor
+    return tensor.to(device())
+
+
 def __getattr__(name: str) -> Any:
     return elsewhere("oncue.backend", name)

@@ -58,6 +58,7 @@ class MaxNorm(Constraint):
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w with its vectors shortened."""
+        w = w if isinstance(w, torch.Tensor) else backend.as_tensor(w)
         norms = _norms(w, self.axis)
         return w * (norms.clamp(0, self.max_value) / (backend.epsilon() + norms))
 
@@ -77,6 +78,7 @@ class NonNeg(Constraint):
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w without its negative numbers."""
+        w = w if isinstance(w, torch.Tensor) else backend.as_tensor(w)
         return w.clamp(min=0)
 
 
@@ -98,6 +100,7 @@ class UnitNorm(Constraint):
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w with vectors of length 1."""
+        w = w if isinstance(w, torch.Tensor) else backend.as_tensor(w)
         return w / (backend.epsilon() + _norms(w, self.axis))
 
     def get_config(self) -> dict[str, Any]:
@@ -134,6 +137,7 @@ class MinMaxNorm(Constraint):
 
     def __call__(self, w: torch.Tensor) -> torch.Tensor:
         """Return w with vectors of allowed lengths."""
+        w = w if isinstance(w, torch.Tensor) else backend.as_tensor(w)
         norms = _norms(w, self.axis)
         desired = self.rate * norms.clamp(self.min_value, self.max_value) + (1 - self.rate) * norms
         return w * (desired / (backend.epsilon() + norms))

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 
-from oncue import objects
+from oncue import backend, objects
 from oncue.core.builtin import builtin
 from oncue.core.numbers import number_of
 from oncue.keras_names import elsewhere
@@ -63,6 +63,7 @@ class L1L2(Regularizer):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the penalty on x."""
+        x = x if isinstance(x, torch.Tensor) else backend.as_tensor(x)
         penalty = torch.zeros((), dtype=x.dtype, device=x.device)
         if self.l1:
             penalty = penalty + self.l1 * x.abs().sum()
@@ -95,6 +96,7 @@ class L1(Regularizer):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the penalty on x."""
+        x = x if isinstance(x, torch.Tensor) else backend.as_tensor(x)
         return self.l1 * x.abs().sum()
 
     def get_config(self) -> dict[str, Any]:
@@ -122,6 +124,7 @@ class L2(Regularizer):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the penalty on x."""
+        x = x if isinstance(x, torch.Tensor) else backend.as_tensor(x)
         return self.l2 * x.square().sum()
 
     def get_config(self) -> dict[str, Any]:
@@ -153,6 +156,7 @@ class OrthogonalRegularizer(Regularizer):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the penalty on x."""
+        x = x if isinstance(x, torch.Tensor) else backend.as_tensor(x)
         if x.dim() != 2:
             raise ValueError(f"OrthogonalRegularizer needs a matrix; got a tensor of shape {tuple(x.shape)}.")
         rows = F.normalize(x if self.mode == "rows" else x.T, dim=1)

@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 
 from oncue import initializers, naming
 from oncue.backend import device, torch_dtype as torch_dtype
-from oncue.torch_private import own_tensors
+from oncue.torch_private import own_tensors, tensor_tables
 
 
 def _unary(apply: Callable[[Any], Any]) -> Callable[[Variable], Any]:
-    return lambda self: apply(self._shown())
+    return lambda self: apply(self.tensor())
 
 
 def _binary(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Any]:
-    return lambda self, other: apply(self._shown(), self._other(other))
+    return lambda self, other: apply(self.tensor(), self._other(other))
 
 
 def _reflected(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Any]:
-    return lambda self, other: apply(self._other(other), self._shown())
+    return lambda self, other: apply(self._other(other), self.tensor())
 
 
 def _in_place(apply: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Variable]:
     def changed(self: Variable, other: Any) -> Variable:
         # Otherwise `layer.kernel *= 2` would put a plain tensor in the place of the weight.
-        self.assign(apply(self._shown().detach(), self._other(other)))
+        self.assign(apply(self.tensor().detach(), self._other(other)))
         return self
 
     return changed
@@ -44,9 +44,9 @@ class Variable:
     backed up, and copied. It can be used in arithmetic, and by torch's functions, in place of its value.
 
     The weights of layers are shown as Variables too: views of torch's parameters and buffers under Keras's names, order of
-    axes and methods. The tensor stays where torch wants it (`dense.kernel` is a `torch.nn.Parameter`), so optimizers and
-    compiled steps see plain torch. The kernels of convolutions and recurrent cells are kept in torch's order of axes; at the
-    layer's attribute, as everywhere, they are shown in Keras's.
+    axes and methods. The tensor stays where torch wants it (`layer.parameters()` has it, and `layer.stored("kernel")`), so
+    optimizers and compiled steps see plain torch. The kernels of convolutions and recurrent cells are kept in torch's order
+    of axes; at the layer's attribute, as everywhere, they are shown in Keras's.
 
     Args:
         initializer: The first value (a number, array, tensor or nested list); or a name, an initializer, or a function of
@@ -158,44 +158,61 @@ class Variable:
             module: The module.
             attribute: The name of the parameter, or of the buffer if it isn't trained.
         """
-        tensor = self.value
+        tensor = self.stored
         if self._is_free:
             self._module, self._attribute, self._is_free = module, attribute, False
         _register(module, attribute, tensor)
 
     @property
-    def value(self) -> torch.Tensor:
+    def stored(self) -> torch.Tensor:
         """The stored tensor (a `torch.nn.Parameter` where the weight is trained), in torch's order of axes."""
-        found: torch.Tensor | Variable = getattr(self._module, self._attribute)
-        if isinstance(found, Variable):
-            # A layer shows it in place of its tensor.
-            found = self._module.__getattr__(self._attribute)  # type: ignore[assignment]
-        return found  # type: ignore[return-value]
+        # Not the module's attribute: a layer shows this there.
+        for table in tensor_tables(self._module):
+            found: torch.Tensor | None = table.get(self._attribute)
+            if found is not None:
+                return found
+        # One that is computed from others, as `torch.nn.utils.parametrize` does.
+        return getattr(self._module, self._attribute)  # type: ignore[no-any-return]
+
+    def tensor(self) -> torch.Tensor:
+        """Return the tensor in Keras's order of axes: the stored one, or a view of it."""
+        return self.stored if self._axes is None else self.stored.permute(self._axes)
+
+    @property
+    def value(self) -> torch.Tensor:
+        """The tensor in Keras's order of axes, with the gradient of the last backward pass as its `.grad`.
+
+        It is the stored one where that is in the same order, else a view of it: changes in place change the weight.
+        """
+        shown = self.tensor()
+        if self._axes is not None and self.stored.grad is not None:
+            shown.grad = self.grad
+        return shown
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape in Keras's order of axes."""
-        shape = tuple(self.value.shape)
+        shape = tuple(self.stored.shape)
         return shape if self._axes is None else tuple(shape[axis] for axis in self._axes)
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
-        return self.value.ndim
+        return self.stored.ndim
 
     @property
     def dtype(self) -> str:
         """The dtype, as Keras names it: "float32", "int64"."""
-        return str(self.value.dtype).removeprefix("torch.")
+        return str(self.stored.dtype).removeprefix("torch.")
 
     @property
     def trainable(self) -> bool:
         """Whether the optimizer updates this weight."""
-        return self.value.requires_grad
+        return self.stored.requires_grad
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        tensor = self.value
+        tensor = self.stored
         if value and self.made_alone and not isinstance(tensor, torch.nn.Parameter):
             shown = self._module.__dict__.pop(self._attribute, None)
             _register(self._module, self._attribute, _as_trained(tensor, True))
@@ -222,7 +239,7 @@ class Variable:
 
     def numpy(self) -> NDArray[Any]:
         """Return a copy of the value as a NumPy array, in Keras's order of axes."""
-        tensor = self.to_keras(self.value.detach())
+        tensor = self.to_keras(self.stored.detach())
         return np.array(tensor.to(numpy_kind(tensor.dtype, self.path)).cpu().numpy(), order="C")
 
     def assign(self, value: Any) -> torch.Tensor:
@@ -238,8 +255,8 @@ class Variable:
             ValueError: When the shape is another, or it has no numbers that this weight can hold.
         """
         with torch.no_grad():
-            self.value.copy_(self.converted(value))
-        return self._shown()
+            self.stored.copy_(self.converted(value))
+        return self.tensor()
 
     def converted(self, value: Any) -> torch.Tensor:
         """Return a value laid out as this weight is stored; what it returns can be copied into the weight.
@@ -251,7 +268,7 @@ class Variable:
             ValueError: As `assign`.
         """
         if isinstance(value, Variable):
-            value = value.to_keras(value.value)
+            value = value.tensor()
         if not isinstance(value, torch.Tensor):
             array = np.asarray(value)
             try:
@@ -264,7 +281,7 @@ class Variable:
             raise ValueError(
                 f"`value` for the weight '{self.path}' must have the shape {self.shape}; got {tuple(value.shape)}."
             )
-        if value.is_complex() and not self.value.is_complex():
+        if value.is_complex() and not self.stored.is_complex():
             raise ValueError(
                 f"`value` for the weight '{self.path}' is complex; the weight is of the type {self.dtype}."
             )
@@ -272,20 +289,17 @@ class Variable:
 
     def assign_add(self, value: Any) -> torch.Tensor:
         """Add to the value in place, and return the new one."""
-        return self.assign(self._shown().detach() + self._other(value))
+        return self.assign(self.tensor().detach() + self._other(value))
 
     def assign_sub(self, value: Any) -> torch.Tensor:
         """Subtract from the value in place, and return the new one."""
-        return self.assign(self._shown().detach() - self._other(value))
-
-    def _shown(self) -> torch.Tensor:
-        return self.to_keras(self.value)
+        return self.assign(self.tensor().detach() - self._other(value))
 
     def _other(self, value: Any) -> Any:
         """Return the other side of an operation: a tensor on this device, or a number."""
         if isinstance(value, Variable):
-            return value._shown()
-        return torch.as_tensor(value, device=self.value.device) if isinstance(value, (np.ndarray, list)) else value
+            return value.tensor()
+        return torch.as_tensor(value, device=self.stored.device) if isinstance(value, (np.ndarray, list)) else value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
@@ -295,17 +309,17 @@ class Variable:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        return self._shown()[index]
+        return self.tensor()[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         with torch.no_grad():
-            self._shown()[index] = self._other(value)
+            self.tensor()[index] = self._other(value)
 
     def __getattr__(self, name: str) -> Any:
         # What torch code asks of a weight: `device`, `detach()`, `mul_(2)` write and read through a view.
         if name.startswith("_") or not hasattr(torch.Tensor, name):
             raise AttributeError(f"'Variable' object has no attribute {name!r}")
-        return getattr(self._shown(), name)
+        return getattr(self.tensor(), name)
 
     @property
     def requires_grad(self) -> bool:
@@ -324,30 +338,30 @@ class Variable:
     @property
     def grad(self) -> torch.Tensor | None:
         """The gradient in Keras's order of axes; None before a backward pass."""
-        gradient = self.value.grad
+        gradient = self.stored.grad
         return None if gradient is None else self.to_keras(gradient)
 
     @grad.setter
     def grad(self, value: torch.Tensor | None) -> None:
-        self.value.grad = None if value is None else self.from_keras(value)
+        self.stored.grad = None if value is None else self.from_keras(value)
 
     @property
     def data(self) -> torch.Tensor:
         """The values in Keras's order of axes, which can be changed in place without a gradient."""
-        return self.to_keras(self.value.data)
+        return self.to_keras(self.stored.data)
 
     @data.setter
     def data(self, value: torch.Tensor) -> None:
-        self.value.data = self.from_keras(value)
+        self.stored.data = self.from_keras(value)
 
     def __int__(self) -> int:
-        return int(self._shown().detach())
+        return int(self.tensor().detach())
 
     def __float__(self) -> float:
-        return float(self._shown().detach())
+        return float(self.tensor().detach())
 
     def __bool__(self) -> bool:
-        return bool(self._shown().detach())
+        return bool(self.tensor().detach())
 
     # It is a key, and a member of lists, as a tensor is: as itself.
     def __hash__(self) -> int:
@@ -392,10 +406,10 @@ class Variable:
     __itruediv__ = _in_place(operator.truediv)
 
     def __round__(self, digits: int | None = None) -> torch.Tensor:
-        return torch.round(self._shown(), decimals=digits or 0)
+        return torch.round(self.tensor(), decimals=digits or 0)
 
     def __format__(self, form: str) -> str:
-        return format(self._shown().item() if form else repr(self), form)
+        return format(self.tensor().item() if form else repr(self), form)
 
     def __repr__(self) -> str:
         return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}>"
@@ -407,7 +421,7 @@ class Variable:
         # torch.norm(variable) and the like work on the tensor, as Keras's variables do on its torch backend.
         def unwrap(item: Any) -> Any:
             if isinstance(item, Variable):
-                return item._shown()
+                return item.tensor()
             if isinstance(item, (list, tuple)):
                 return type(item)(unwrap(part) for part in item)
             return item
@@ -461,7 +475,7 @@ def _first_value(initializer: Any, shape: Any, dtype: Any) -> torch.Tensor:
     if isinstance(initializer, str):
         initializer = initializers.get(initializer)
     if isinstance(initializer, Variable):
-        initializer = initializer._shown()
+        initializer = initializer.tensor()
     if callable(initializer) and not isinstance(initializer, torch.Tensor):
         if shape is None:
             raise ValueError(

@@ -213,6 +213,6 @@ def test_masks_merge() -> None:
 def test_an_explicit_build_is_not_repeated(make: Any) -> None:
     layer = make()
     layer.build((None, 5, 4))
-    weights = [weight.value for weight in layer.weights]
+    weights = [weight.stored for weight in layer.weights]
     layer(tensor(torch.ones(2, 5, 4)))
-    assert [id(weight.value) for weight in layer.weights] == [id(weight) for weight in weights]
+    assert [id(weight.stored) for weight in layer.weights] == [id(weight) for weight in weights]

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 import oncue
+from helpers import to_numpy
 
 X = np.linspace(-1, 1, 16, dtype="float32").reshape(8, 2)
 Y = X.sum(axis=1, keepdims=True)
@@ -429,6 +430,31 @@ def test_unfreezing(keras: Any) -> None:
         first = fit(k, made=made).history["loss"]
         made.loss = "mae"
         assert (fit(k, made=made).history["loss"] != first) == counts
+
+
+@row("`.value` of the kernel of a convolution or of a recurrent cell")
+def test_the_value_of_a_kernel(keras: Any) -> None:
+    kernels = []
+    for k in (keras, oncue):
+        layer = k.layers.Conv1D(4, 3)
+        layer(np.ones((1, 5, 2), "float32")).sum().backward()
+        kernels.append(layer.kernel.value)
+    theirs, ours = kernels
+    assert theirs.shape == ours.shape == theirs.grad.shape == ours.grad.shape == (3, 2, 4)
+    assert isinstance(theirs, torch.nn.Parameter) and not ours.is_leaf
+    assert layer.stored("kernel").shape == (4, 2, 3) and layer.stored("kernel") is next(layer.parameters())
+
+
+@row("A plain tensor that is assigned to a weight's attribute, `layer.w = tensor`")
+def test_a_tensor_at_the_attribute_of_a_weight(keras: Any) -> None:
+    for k in (keras, oncue):
+        layer = k.layers.BatchNormalization()
+        layer.build((None, 2))
+        layer.moving_mean = layer.moving_mean + 1.0
+        assert to_numpy(layer.moving_mean).tolist() == [1.0, 1.0]
+        assert layer.get_weights()[2].tolist() == ([0.0, 0.0] if k is keras else [1.0, 1.0])
+    with pytest.raises(TypeError, match=r"layer.gamma.assign\(tensor\)"):
+        layer.gamma = layer.gamma + 1.0
 
 
 @row("`layer.kernel_regularizer = ...`, or a constraint, after the layer is built")

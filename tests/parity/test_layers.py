@@ -161,8 +161,6 @@ def test_gradients_in_training(keras: ModuleType, case: Case) -> None:
         outputs = layer(inputs, training=True)
         (outputs**2 * tensor(torch.arange(outputs.numel())).reshape(outputs.shape)).mean().backward()
         parts = [weight.value.grad for weight in weights]
-        if layer is ours:
-            parts = [weight.to_keras(part) for weight, part in zip(weights, parts, strict=True)]
         gradients.append([to_numpy(part) for part in [*parts, inputs.grad]])
     for expected, found in zip(*gradients, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)

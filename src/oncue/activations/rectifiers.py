@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from oncue.backend import as_tensor
+
 
 def relu(
     x: torch.Tensor, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0
@@ -12,7 +14,7 @@ def relu(
     """Rectified linear unit: x above the threshold, `negative_slope * (x - threshold)` below it.
 
     Args:
-        x: A tensor.
+        x: A tensor or an array.
         negative_slope: The slope below the threshold.
         max_value: The largest value returned; None for no bound.
         threshold: Where the function bends.
@@ -24,6 +26,7 @@ def relu(
         >>> relu(torch.tensor([-2.0, 3.0, 9.0]), negative_slope=0.5, max_value=6.0)
         tensor([-1.,  3.,  6.])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     if threshold == 0.0 and max_value is None:
         return F.relu(x) if negative_slope == 0.0 else F.leaky_relu(x, negative_slope)
     above = F.threshold(x, threshold, 0.0) if threshold != 0.0 else F.relu(x)
@@ -39,6 +42,7 @@ def leaky_relu(x: torch.Tensor, negative_slope: float = 0.2) -> torch.Tensor:
         >>> leaky_relu(torch.tensor([-1.0, 1.0]))
         tensor([-0.2000,  1.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.leaky_relu(x, negative_slope)
 
 
@@ -49,6 +53,7 @@ def relu6(x: torch.Tensor) -> torch.Tensor:
         >>> relu6(torch.tensor([-1.0, 9.0]))
         tensor([0., 6.])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.relu6(x)
 
 
@@ -59,6 +64,7 @@ def elu(x: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
         >>> elu(torch.tensor([-1.0, 1.0]))
         tensor([-0.6321,  1.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.elu(x, alpha)
 
 
@@ -69,6 +75,7 @@ def celu(x: torch.Tensor, alpha: float = 1.0) -> torch.Tensor:
         >>> celu(torch.tensor([-1.0, 1.0]), alpha=0.5)
         tensor([-0.4323,  1.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.celu(x, alpha)
 
 
@@ -79,6 +86,7 @@ def selu(x: torch.Tensor) -> torch.Tensor:
         >>> selu(torch.tensor([-1.0, 1.0]))
         tensor([-1.1113,  1.0507])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.selu(x)
 
 
@@ -89,6 +97,7 @@ def threshold(x: torch.Tensor, threshold: float, default_value: float) -> torch.
         >>> threshold(torch.tensor([0.5, 2.0]), 1.0, 0.0)
         tensor([0., 2.])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.threshold(x, threshold, default_value)
 
 
@@ -99,6 +108,7 @@ def soft_shrink(x: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
         >>> soft_shrink(torch.tensor([-1.0, 0.2, 2.0]))
         tensor([-0.5000,  0.0000,  1.5000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.softshrink(x, threshold)
 
 
@@ -109,6 +119,7 @@ def hard_shrink(x: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
         >>> hard_shrink(torch.tensor([-1.0, 0.2, 2.0]))
         tensor([-1.,  0.,  2.])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.hardshrink(x, threshold)
 
 
@@ -119,6 +130,7 @@ def sparse_plus(x: torch.Tensor) -> torch.Tensor:
         >>> sparse_plus(torch.tensor([-2.0, 0.0, 2.0]))
         tensor([0.0000, 0.2500, 2.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return torch.where(x >= 1, x, 0.25 * (x.clamp(-1, 1) + 1) ** 2)
 
 
@@ -129,4 +141,5 @@ def squareplus(x: torch.Tensor, b: float = 4) -> torch.Tensor:
         >>> squareplus(torch.tensor([0.0]))
         tensor([1.])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return (x + torch.sqrt(x**2 + b)) / 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from oncue.backend import as_tensor
+
 
 def linear(x: torch.Tensor) -> torch.Tensor:
     """Return x.
@@ -23,6 +25,7 @@ def exponential(x: torch.Tensor) -> torch.Tensor:
         >>> exponential(torch.tensor([0.0]))
         tensor([1.])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return torch.exp(x)
 
 
@@ -33,6 +36,7 @@ def softplus(x: torch.Tensor) -> torch.Tensor:
         >>> softplus(torch.tensor([0.0]))
         tensor([0.6931])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.softplus(x)
 
 
@@ -43,6 +47,7 @@ def silu(x: torch.Tensor) -> torch.Tensor:
         >>> silu(torch.tensor([1.0]))
         tensor([0.7311])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.silu(x)
 
 
@@ -53,6 +58,7 @@ def hard_silu(x: torch.Tensor) -> torch.Tensor:
         >>> hard_silu(torch.tensor([1.0, 3.0]))
         tensor([0.6667, 3.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.hardswish(x)
 
 
@@ -60,7 +66,7 @@ def gelu(x: torch.Tensor, approximate: bool = False) -> torch.Tensor:
     """Gaussian error linear unit: x times the probability of a standard normal number below x (Hendrycks & Gimpel, 2016).
 
     Args:
-        x: A tensor.
+        x: A tensor or an array.
         approximate: Whether to use the faster formula with tanh.
 
     Returns:
@@ -70,6 +76,7 @@ def gelu(x: torch.Tensor, approximate: bool = False) -> torch.Tensor:
         >>> gelu(torch.tensor([1.0]))
         tensor([0.8413])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.gelu(x, approximate="tanh" if approximate else "none")
 
 
@@ -80,6 +87,7 @@ def mish(x: torch.Tensor) -> torch.Tensor:
         >>> mish(torch.tensor([1.0]))
         tensor([0.8651])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.mish(x)
 
 
@@ -87,7 +95,7 @@ def glu(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     """Gated linear unit: one half of x times the sigmoid of the other (Dauphin et al., 2017).
 
     Args:
-        x: A tensor.
+        x: A tensor or an array.
         axis: The axis that is halved; its size must be even.
 
     Returns:
@@ -97,6 +105,7 @@ def glu(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
         >>> glu(torch.tensor([1.0, 0.0]))
         tensor([0.5000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.glu(x, axis)
 
 
@@ -107,4 +116,5 @@ def tanh_shrink(x: torch.Tensor) -> torch.Tensor:
         >>> tanh_shrink(torch.tensor([1.0]))
         tensor([0.2384])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.tanhshrink(x)

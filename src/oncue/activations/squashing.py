@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
+
+from oncue.backend import as_tensor
 
 
 def sigmoid(x: torch.Tensor) -> torch.Tensor:
@@ -13,6 +17,7 @@ def sigmoid(x: torch.Tensor) -> torch.Tensor:
         >>> sigmoid(torch.tensor([0.0]))
         tensor([0.5000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return torch.sigmoid(x)
 
 
@@ -23,6 +28,7 @@ def hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
         >>> hard_sigmoid(torch.tensor([-3.0, 0.0, 3.0]))
         tensor([0.0000, 0.5000, 1.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.hardsigmoid(x)
 
 
@@ -33,6 +39,7 @@ def sparse_sigmoid(x: torch.Tensor) -> torch.Tensor:
         >>> sparse_sigmoid(torch.tensor([-3.0, 0.0, 3.0]))
         tensor([0.0000, 0.5000, 1.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return (0.5 * (x + 1)).clamp(0.0, 1.0)
 
 
@@ -43,6 +50,7 @@ def log_sigmoid(x: torch.Tensor) -> torch.Tensor:
         >>> log_sigmoid(torch.tensor([0.0]))
         tensor([-0.6931])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.logsigmoid(x)
 
 
@@ -53,6 +61,7 @@ def tanh(x: torch.Tensor) -> torch.Tensor:
         >>> tanh(torch.tensor([1.0]))
         tensor([0.7616])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return torch.tanh(x)
 
 
@@ -63,6 +72,7 @@ def hard_tanh(x: torch.Tensor) -> torch.Tensor:
         >>> hard_tanh(torch.tensor([-2.0, 0.5]))
         tensor([-1.0000,  0.5000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.hardtanh(x)
 
 
@@ -73,15 +83,16 @@ def softsign(x: torch.Tensor) -> torch.Tensor:
         >>> softsign(torch.tensor([1.0]))
         tensor([0.5000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     return F.softsign(x)
 
 
-def softmax(x: torch.Tensor, axis: int | None = -1) -> torch.Tensor:
+def softmax(x: torch.Tensor, axis: int | Sequence[int] | None = -1) -> torch.Tensor:
     """Turn numbers into probabilities: `exp(x) / sum(exp(x))`.
 
     Args:
-        x: A tensor.
-        axis: The axis along which they sum to 1; None for all.
+        x: A tensor or an array.
+        axis: The axis or axes along which they sum to 1; None for all.
 
     Returns:
         A tensor of the shape of x.
@@ -90,24 +101,26 @@ def softmax(x: torch.Tensor, axis: int | None = -1) -> torch.Tensor:
         >>> softmax(torch.tensor([0.0, 0.0]))
         tensor([0.5000, 0.5000])
     """
-    return torch.softmax(x.flatten(), 0).reshape(x.shape) if axis is None else torch.softmax(x, axis)
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
+    return torch.softmax(x, axis) if isinstance(axis, int) else _along_several(torch.softmax, x, axis)
 
 
-def log_softmax(x: torch.Tensor, axis: int | None = -1) -> torch.Tensor:
+def log_softmax(x: torch.Tensor, axis: int | Sequence[int] | None = -1) -> torch.Tensor:
     """Compute the logarithm of `softmax(x, axis)`.
 
     Example:
         >>> log_softmax(torch.tensor([0.0, 0.0]))
         tensor([-0.6931, -0.6931])
     """
-    return torch.log_softmax(x.flatten(), 0).reshape(x.shape) if axis is None else torch.log_softmax(x, axis)
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
+    return torch.log_softmax(x, axis) if isinstance(axis, int) else _along_several(torch.log_softmax, x, axis)
 
 
 def sparsemax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     """Turn numbers into probabilities many of which are zero (Martins & Astudillo, 2016).
 
     Args:
-        x: A tensor.
+        x: A tensor or an array.
         axis: The axis along which they sum to 1.
 
     Returns:
@@ -117,6 +130,7 @@ def sparsemax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
         >>> sparsemax(torch.tensor([2.0, 1.5, 0.0]))
         tensor([0.7500, 0.2500, 0.0000])
     """
+    x = x if isinstance(x, torch.Tensor) else as_tensor(x)
     ordered = x.sort(dim=axis, descending=True).values
     shape = [1] * x.ndim
     shape[axis] = -1
@@ -125,3 +139,14 @@ def sparsemax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     supported = ordered * count > sums - 1
     size = supported.sum(axis, keepdim=True)
     return (x - (sums.gather(axis, size - 1) - 1) / size).clamp(min=0)
+
+
+def _along_several(
+    function: Callable[[torch.Tensor, int], torch.Tensor], x: torch.Tensor, axes: Sequence[int] | None
+) -> torch.Tensor:
+    """Apply a function of one axis to several joined; None stands for all of them."""
+    chosen = range(x.ndim) if axes is None else sorted(axis % x.ndim for axis in axes)
+    kept = [axis for axis in range(x.ndim) if axis not in chosen]
+    moved = x.permute([*kept, *chosen])
+    outputs = function(moved.flatten(len(kept)), -1).reshape(moved.shape)
+    return outputs.permute([[*kept, *chosen].index(axis) for axis in range(x.ndim)])

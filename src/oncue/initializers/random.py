@@ -1,7 +1,7 @@
 """Initializers that draw: normal, uniform, truncated normal, orthogonal.
 
 Without a seed torch's default generator decides, so `torch.manual_seed` and `set_random_seed` reach them. With a seed a
-generator of their own does: the same values at each call, and the same as Keras draws on its torch backend.
+generator of their own does: the same values as Keras draws on its torch backend, for a whole number at each call.
 """
 
 from __future__ import annotations
@@ -12,34 +12,47 @@ from typing import Any
 
 import torch
 
+from oncue import objects
 from oncue.backend import torch_dtype
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain, whole_of
 from oncue.initializers.initializer import Initializer
+from oncue.seeds import SeedGenerator, generator_of
 
 
 class RandomInitializer(Initializer):
     """The base of initializers that draw.
 
     Args:
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
 
     Raises:
-        ValueError: For a seed that isn't a whole number.
+        ValueError: For a seed that is none of these.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
-        self.seed = None if seed is None else whole_of(seed)
-        if self.seed is None and seed is not None:
-            raise ValueError(f"`seed` must be a whole number or None; got {seed!r} of type {type(seed).__name__}.")
+    def __init__(self, seed: int | SeedGenerator | None = None) -> None:
+        if isinstance(seed, dict):
+            # From a configuration.
+            seed = objects.resolve("seed", seed, {"SeedGenerator": SeedGenerator})
+        if seed is None or isinstance(seed, SeedGenerator):
+            self.seed: int | SeedGenerator | None = seed
+        else:
+            self.seed = whole_of(seed)
+            if self.seed is None:
+                raise ValueError(
+                    f"`seed` must be a whole number, a `SeedGenerator` or None; got {seed!r} of type {type(seed).__name__}."
+                )
 
     def generator(self) -> torch.Generator | None:
         """Return a generator at the seed, or None for torch's default one."""
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed & 0xFFFFFFFF)
+        return generator_of(self.seed)
 
     def get_config(self) -> dict[str, Any]:
         """Return the seed."""
-        return {"seed": self.seed}
+        return {"seed": self._written_seed()}
+
+    def _written_seed(self) -> Any:
+        return objects.to_config(self.seed, "keras.random") if isinstance(self.seed, SeedGenerator) else self.seed
 
     def _normal(self, shape: Sequence[int], dtype: torch.dtype, mean: float, stddev: float) -> torch.Tensor:
         return torch.normal(mean, stddev, size=tuple(shape), generator=self.generator(), dtype=dtype)
@@ -62,14 +75,14 @@ class RandomNormal(RandomInitializer):
     Args:
         mean: The mean.
         stddev: The standard deviation.
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
 
     Example:
         >>> RandomNormal(stddev=0.1, seed=1)((2, 3)).shape
         torch.Size([2, 3])
     """
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | SeedGenerator | None = None) -> None:
         super().__init__(seed)
         self.mean, self.stddev = plain(mean), plain(stddev)
 
@@ -79,7 +92,7 @@ class RandomNormal(RandomInitializer):
 
     def get_config(self) -> dict[str, Any]:
         """Return seed, mean and stddev."""
-        return {"seed": self.seed, "mean": self.mean, "stddev": self.stddev}
+        return {"seed": self._written_seed(), "mean": self.mean, "stddev": self.stddev}
 
 
 @builtin
@@ -89,7 +102,7 @@ class TruncatedNormal(RandomNormal):
     Args:
         mean: The mean.
         stddev: The standard deviation before the tails are cut.
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
 
     Example:
         >>> bool((TruncatedNormal(stddev=1.0)((100,)).abs() <= 2).all())
@@ -108,14 +121,14 @@ class RandomUniform(RandomInitializer):
     Args:
         minval: The lower bound.
         maxval: The upper bound, not reached itself.
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
 
     Example:
         >>> bool((RandomUniform(-1, 1)((100,)).abs() <= 1).all())
         True
     """
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | SeedGenerator | None = None) -> None:
         super().__init__(seed)
         self.minval, self.maxval = plain(minval), plain(maxval)
 
@@ -125,7 +138,7 @@ class RandomUniform(RandomInitializer):
 
     def get_config(self) -> dict[str, Any]:
         """Return seed and bounds."""
-        return {"seed": self.seed, "minval": self.minval, "maxval": self.maxval}
+        return {"seed": self._written_seed(), "minval": self.minval, "maxval": self.maxval}
 
 
 @builtin
@@ -136,7 +149,7 @@ class Orthogonal(RandomInitializer):
 
     Args:
         gain: A factor on the matrix.
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
 
     Raises:
         ValueError: When called for a shape of fewer than two axes.
@@ -147,7 +160,7 @@ class Orthogonal(RandomInitializer):
         True
     """
 
-    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
+    def __init__(self, gain: float = 1.0, seed: int | SeedGenerator | None = None) -> None:
         super().__init__(seed)
         self.gain: float = plain(gain)
 
@@ -168,4 +181,4 @@ class Orthogonal(RandomInitializer):
 
     def get_config(self) -> dict[str, Any]:
         """Return seed and gain."""
-        return {"seed": self.seed, "gain": self.gain}
+        return {"seed": self._written_seed(), "gain": self.gain}

@@ -13,6 +13,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import number_of
 from oncue.core.suggest import unknown
 from oncue.initializers.random import RandomInitializer
+from oncue.seeds import SeedGenerator
 
 _MODES = ("fan_in", "fan_out", "fan_avg")
 _DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
@@ -30,7 +31,7 @@ class VarianceScaling(RandomInitializer):
         scale: A positive factor on the variance.
         mode: What n is: "fan_in" (inputs), "fan_out" (outputs) or "fan_avg" (their mean).
         distribution: "truncated_normal" (also "normal"), "untruncated_normal" or "uniform".
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
         input_axes: The axes of the shape that count as inputs; by default all but the last (the last but one, times
             the size of the window, for convolutions).
         output_axes: The axes that count as outputs.
@@ -48,7 +49,7 @@ class VarianceScaling(RandomInitializer):
         scale: float = 1.0,
         mode: str = "fan_in",
         distribution: str = "truncated_normal",
-        seed: int | None = None,
+        seed: int | SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -84,7 +85,7 @@ class VarianceScaling(RandomInitializer):
     def get_config(self) -> dict[str, Any]:
         """Return the arguments."""
         return {
-            "seed": self.seed,
+            "seed": self._written_seed(),
             "scale": self.scale,
             "mode": self.mode,
             "distribution": self.distribution,
@@ -98,14 +99,14 @@ class _Named(VarianceScaling):
 
     def __init__(
         self,
-        seed: int | None = None,
+        seed: int | SeedGenerator | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(*self._settings, seed=seed, input_axes=input_axes, output_axes=output_axes)
 
     def get_config(self) -> dict[str, Any]:
-        return {"seed": self.seed, "input_axes": self.input_axes, "output_axes": self.output_axes}
+        return {"seed": self._written_seed(), "input_axes": self.input_axes, "output_axes": self.output_axes}
 
 
 @builtin
@@ -113,7 +114,7 @@ class GlorotUniform(_Named):
     """Uniform draws within `sqrt(6 / (fan_in + fan_out))`: the default of kernels (Glorot & Bengio, 2010).
 
     Args:
-        seed: A whole number for the same values at each call, or None.
+        seed: A whole number for the same values at each call, a `random.SeedGenerator` for others at each, or None.
         input_axes: See `VarianceScaling`.
         output_axes: See `VarianceScaling`.
 

@@ -16,6 +16,7 @@ from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
+from oncue.variable import Variable
 
 
 @builtin
@@ -105,8 +106,8 @@ class BatchNormalization(Layer):
     def build(self, input_shape: Shape) -> None:
         """Make gamma, beta and the moving statistics."""
         shape = (arguments.known_size(self.name, input_shape, self.axis),)
-        self.gamma: torch.Tensor | None = None
-        self.beta: torch.Tensor | None = None
+        self.gamma: Variable | None = None
+        self.beta: Variable | None = None
         if self.scale:
             self.gamma = self.add_weight(
                 shape,
@@ -130,30 +131,30 @@ class BatchNormalization(Layer):
 
     def call(self, inputs: torch.Tensor, training: bool = False, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Normalize; in training also move the statistics."""
-        x = arguments.like_weight(inputs, self.moving_mean).movedim(self.axis, 1)
+        moving_mean, gamma, beta = self.stored("moving_mean"), self.stored("gamma"), self.stored("beta")
+        x = arguments.like_weight(inputs, moving_mean).movedim(self.axis, 1)
         if not (training and self.trainable):
-            outputs = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta, eps=self.epsilon)
+            outputs = F.batch_norm(x, moving_mean, self.stored("moving_variance"), gamma, beta, eps=self.epsilon)
         elif mask is None:
             # Gives the batch's statistics along with the output, so that the data is read once.
-            outputs, mean, deviation = torch.native_batch_norm(
-                x, self.gamma, self.beta, None, None, True, 0.0, self.epsilon
-            )
+            outputs, mean, deviation = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, self.epsilon)
             self._move(mean, deviation.detach() ** -2 - self.epsilon)
         else:
             mean, variance = masked_moments(x, mask)
             self._move(mean, variance)
             shape = (1, -1, *(1,) * (x.dim() - 2))
             outputs = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.epsilon)
-            if self.gamma is not None:
-                outputs = outputs * self.gamma.view(shape)
-            if self.beta is not None:
-                outputs = outputs + self.beta.view(shape)
+            if gamma is not None:
+                outputs = outputs * gamma.view(shape)
+            if beta is not None:
+                outputs = outputs + beta.view(shape)
         return outputs.movedim(1, self.axis)
 
     def _move(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         with torch.no_grad():
-            self.moving_mean.lerp_(mean.to(self.moving_mean.dtype), 1.0 - self.momentum)
-            self.moving_variance.lerp_(variance.to(self.moving_variance.dtype), 1.0 - self.momentum)
+            for name, statistic in (("moving_mean", mean), ("moving_variance", variance)):
+                moving = self.stored(name)
+                moving.lerp_(statistic.to(moving.dtype), 1.0 - self.momentum)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the same shape."""

@@ -13,6 +13,7 @@ from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments, in_order_of_keras_1
+from oncue.variable import Variable
 
 
 class _Conv(Layer):
@@ -79,7 +80,7 @@ class _Conv(Layer):
             name="kernel",
             axes=(*range(2, 2 + self.rank), 1, 0),
         )
-        self.bias: torch.Tensor | None = None
+        self.bias: Variable | None = None
         if self.use_bias:
             self.bias = self.add_weight(
                 (self.filters,),
@@ -99,7 +100,7 @@ class _Conv(Layer):
         x = windows.channels_first(arguments.like_weight(inputs, kernel), self.data_format)
         x, padding = windows.padded(x, self.padding, self._extent, self.strides)
         convolve = F.conv1d if self.rank == 1 else F.conv2d
-        outputs = convolve(x, kernel, self.bias, self.strides, padding, self.dilation_rate, self.groups)
+        outputs = convolve(x, kernel, self.stored("bias"), self.strides, padding, self.dilation_rate, self.groups)
         return self.activation(windows.restored(outputs, self.data_format))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

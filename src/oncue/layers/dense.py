@@ -11,6 +11,7 @@ from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.legacy import accepts_old_arguments
+from oncue.variable import Variable
 
 
 @builtin
@@ -92,7 +93,7 @@ class Dense(Layer):
             constraint=self.kernel_constraint,
             name="kernel",
         )
-        self.bias: torch.Tensor | None = None
+        self.bias: Variable | None = None
         if self.use_bias:
             self.bias = self.add_weight(
                 (self.units,),
@@ -104,7 +105,7 @@ class Dense(Layer):
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute the output."""
-        kernel, bias = self.kernel, self.bias
+        kernel, bias = self.stored("kernel"), self.stored("bias")
         arguments.check_size(self.name, inputs.shape, -1, self.inputs)
         inputs = arguments.like_weight(inputs, kernel)
         if bias is None:

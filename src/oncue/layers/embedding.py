@@ -90,7 +90,7 @@ class Embedding(Layer):
         """Look up the rows."""
         if inputs.dtype not in (torch.int32, torch.int64):
             inputs = inputs.to(torch.int64)
-        return F.embedding(inputs, self.embeddings)
+        return F.embedding(inputs, self.stored("embeddings"))
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return where the input is not 0, if 0 means nothing."""

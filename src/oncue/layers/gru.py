@@ -96,7 +96,9 @@ class GRUCell(RecurrentCell):
 
     def project(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the part of all gates that depends on the inputs only; for all steps at once."""
-        bias = self.bias if self.bias is None or not self.reset_after else self.bias[0]
+        bias = self.stored("bias")
+        if bias is not None and self.reset_after:
+            bias = bias[0]
         return F.linear(inputs, self.stored("kernel"), bias)
 
     def step(
@@ -106,7 +108,8 @@ class GRUCell(RecurrentCell):
         before = states[0] if kept is None else states[0] * kept
         units = self.units
         if self.reset_after:
-            bias = None if self.bias is None else self.bias[1]
+            bias = self.stored("bias")
+            bias = None if bias is None else bias[1]
             product = F.linear(before, self.stored("recurrent_kernel"), bias)
             gates, new = product[:, : 2 * units], product[:, 2 * units :]
         else:
@@ -128,8 +131,9 @@ class GRUCell(RecurrentCell):
         ):
             return None
         parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
-        if self.bias is not None:
-            parameters += [self.bias[0], self.bias[1]]
+        bias = self.stored("bias")
+        if bias is not None:
+            parameters += [bias[0], bias[1]]
         swapped = []
         for parameter in parameters:
             update, reset, new = parameter.chunk(3)

@@ -348,6 +348,8 @@ class Layer(torch.nn.Module):
             return self.symbolic_call(*args, **kwargs)
         training = kwargs.get("training") if self._forward_accepts_training else kwargs.pop("training", None)
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
+        if kwargs:
+            kwargs = {name: map_leaves(self._as_tensor, value) for name, value in kwargs.items()}
         first = not self.built
         if first:
             self._see_types(args, kwargs)
@@ -593,8 +595,8 @@ class Layer(torch.nn.Module):
         name: str | None = None,
         *,
         axes: tuple[int, ...] | None = None,
-    ) -> Any:
-        """Make a weight: a `torch.nn.Parameter` when trainable, else a buffer.
+    ) -> Variable:
+        """Make a weight: a `torch.nn.Parameter` when trainable, else a buffer, shown as a `Variable`.
 
         Args:
             shape: The shape in Keras's order of axes; () by default.
@@ -603,12 +605,13 @@ class Layer(torch.nn.Module):
             trainable: Whether the optimizer updates it.
             regularizer: A penalty on the weight, added to the loss.
             constraint: A projection applied after each update.
-            name: The attribute under which the layer keeps it.
+            name: Its name, and the attribute under which the layer keeps it if it is assigned to no other.
             axes: When the stored tensor has another order of axes than Keras's: the permutation that turns the stored
                 one into Keras's.
 
         Returns:
-            The stored tensor; with `axes` its Variable, in Keras's order.
+            The weight, which arithmetic and functions of torch take in place of its value. `layer.stored(name)` is the
+            tensor itself.
         """
         shape = () if shape is None else tuple([whole(self.name, "shape", size) for size in sizes_of(shape)])
         count_numbers(shape)
@@ -622,26 +625,17 @@ class Layer(torch.nn.Module):
         if axes is not None:
             value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))
         value = value.detach().contiguous()
-        tensor: torch.Tensor
         if trainable:
-            tensor = torch.nn.Parameter(value, requires_grad=self._trainable and value.is_floating_point())
-            self.register_parameter(attribute, tensor)
+            weight = torch.nn.Parameter(value, requires_grad=self._trainable and value.is_floating_point())
+            self.register_parameter(attribute, weight)
         else:
-            tensor = value
-            self.register_buffer(attribute, tensor)
+            self.register_buffer(attribute, value)
         variable = Variable.of(self, attribute, axes=axes, name=name or attribute)
         self._variables[attribute] = variable
         if regularizer is not None:
             self._regularizers[attribute] = regularizers.get(regularizer)
         if constraint is not None:
             self._constrain(variable, constraints.get(constraint))
-        if not is_builtin(type(self)):
-            # Layers written for Keras call these on what add_weight returned.
-            tensor.assign = variable.assign  # type: ignore[attr-defined]  # instance attributes of one tensor
-            tensor.assign_add = variable.assign_add  # type: ignore[attr-defined]  # as above
-            tensor.assign_sub = variable.assign_sub  # type: ignore[attr-defined]  # as above
-        if axes is None:
-            return tensor
         self.__dict__[attribute] = variable
         return variable
 
@@ -676,7 +670,11 @@ class Layer(torch.nn.Module):
             # Each `train()` and `eval()` of a model comes here for each layer.
             self.__dict__[name] = value
             return
-        if isinstance(self.__dict__.get(name), Variable) and self.__dict__[name] is not value:
+        shown = self.__dict__.get(name)
+        if isinstance(shown, Variable) and shown is not value:
+            if isinstance(value, torch.Tensor) and shown.axes is None:
+                self._replace(name, value)
+                return
             del self._variables[name], self.__dict__[name]
             delattr(self, name)
         if isinstance(value, Variable):
@@ -684,18 +682,16 @@ class Layer(torch.nn.Module):
                 self._take_variable(name, value)
                 return
             if self.__dict__.get("_variables", {}).get(value.attribute) is value:
-                # What `add_weight` returned for one with axes in another order.
+                # `self.w = self.add_weight(...)` moves the weight to the attribute that the author chose.
                 self._move_weight(value.attribute, name)
                 self.__dict__[name] = value
                 return
-        # `self.w = self.add_weight(...)` moves the weight to the attribute that the author chose.
-        if isinstance(value, torch.Tensor):
-            for held in (self.__dict__.get("_parameters", {}), self.__dict__.get("_buffers", {})):
-                old = next((key for key, tensor in held.items() if tensor is value), None)
-                if old is not None:
-                    if old in self._variables:
-                        self._move_weight(old, name)
-                    return
+            if "_variables" in self.__dict__:
+                # A weight of another layer is shared.
+                self.__dict__.pop(name, None)
+                value.belong(self, name)
+                self._variables[name] = self.__dict__[name] = value
+                return
         super().__setattr__(name, value)
         if name.endswith(_OF_WEIGHTS) and self.__dict__.get("built"):
             if name == "activity_regularizer":
@@ -711,6 +707,22 @@ class Layer(torch.nn.Module):
             isinstance(value, Layer) and value._may_add_losses
         ):
             self.__dict__["_may_add_losses"] = True
+
+    def _replace(self, name: str, tensor: torch.Tensor) -> None:
+        """Put another tensor in the place of a weight, as torch does at the attributes of its modules."""
+        if name in self._buffers:
+            if isinstance(tensor, torch.nn.Parameter):
+                del self._buffers[name]
+                self._parameters[name] = tensor
+            else:
+                self._buffers[name] = tensor
+        elif isinstance(tensor, torch.nn.Parameter):
+            self._parameters[name] = tensor
+        else:
+            raise TypeError(
+                f"`{name}` of '{self.name}' is a weight that is trained, and a plain tensor isn't. Set its values by "
+                f"`layer.{name}.assign(tensor)`, or give it another `torch.nn.Parameter`."
+            )
 
     def _move_weight(self, old: str, name: str) -> None:
         """Keep a weight under the attribute that the author of the layer chose."""
@@ -730,11 +742,23 @@ class Layer(torch.nn.Module):
         if old in self._regularizers:
             self._regularizers[name] = self._regularizers.pop(old)
 
-    def stored(self, name: str) -> torch.Tensor:
-        """Return a trained weight as it is kept, in torch's order of axes."""
-        tensor = self._parameters[name]
-        assert tensor is not None
-        return tensor
+    def stored(self, name: str) -> Any:
+        """Return a weight as it is kept: the parameter or buffer of torch, in torch's order of axes.
+
+        Args:
+            name: The attribute of the weight.
+
+        Returns:
+            The tensor; None where the layer has None there, as for a bias that it does without.
+        """
+        tensor: torch.Tensor | None = self._parameters.get(name)
+        if tensor is None:
+            tensor = self._buffers.get(name)
+        if tensor is not None:
+            return tensor
+        # One that is computed from others, as `torch.nn.utils.parametrize` does, or that the user has put there.
+        found = getattr(self, name)
+        return found.tensor() if isinstance(found, Variable) else found
 
     def _change_weight(self, name: str, value: Any) -> None:
         """Let a regularizer or a constraint that is set on a built layer count for the weight that it is named after."""
@@ -774,11 +798,11 @@ class Layer(torch.nn.Module):
             )
         self.__dict__.pop(name, None)
         placed = self._placed()
-        if placed is not None and placed != variable.value.device:
-            variable.value.data = variable.value.data.to(placed)
+        if placed is not None and placed != variable.stored.device:
+            variable.stored.data = variable.stored.data.to(placed)
         variable.belong(self, name)
         if not self._trainable:
-            variable.value.requires_grad_(False)
+            variable.stored.requires_grad_(False)
         self._variables[name] = self.__dict__[name] = variable
 
     def _track_containers(self) -> None:
@@ -853,7 +877,7 @@ class Layer(torch.nn.Module):
         stored = [variable.converted(value) for variable, value in zip(own, weights, strict=True)]
         with torch.no_grad():
             for variable, value in zip(own, stored, strict=True):
-                variable.value.copy_(value)
+                variable.stored.copy_(value)
 
     def _own_variables(self) -> list[Variable]:
         held = set(torch_private.own_tensors(self))
@@ -886,7 +910,7 @@ class Layer(torch.nn.Module):
         values = [variable.converted(store[str(index)]) for index, variable in enumerate(own)]
         with torch.no_grad():
             for variable, value in zip(own, values, strict=True):
-                variable.value.copy_(value)
+                variable.stored.copy_(value)
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold.
@@ -898,7 +922,7 @@ class Layer(torch.nn.Module):
             raise ValueError(
                 f"'{self.name}' has no weights yet. Call it on data, or build it with an `Input(shape)` first."
             )
-        return sum(weight.value.numel() for weight in self.weights)
+        return sum(weight.stored.numel() for weight in self.weights)
 
     # Losses -------------------------------------------------------------------------------------------------------
 
@@ -916,7 +940,7 @@ class Layer(torch.nn.Module):
                 if module._trainable:
                     for attribute, regularizer in module._regularizers.items():
                         variable = module._variables[attribute]
-                        terms.append(regularizer(variable.to_keras(variable.value)))
+                        terms.append(regularizer(variable.tensor()))
         return terms
 
     # Copies and configuration -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.variable import Variable
 
 
 @builtin
@@ -73,8 +74,8 @@ class LayerNormalization(Layer):
         """Make gamma and beta."""
         self._axes = tuple(axis % len(input_shape) for axis in self.axis)
         shape = [arguments.known_size(self.name, input_shape, axis) for axis in self._axes]
-        self.gamma: torch.Tensor | None = None
-        self.beta: torch.Tensor | None = None
+        self.gamma: Variable | None = None
+        self.beta: Variable | None = None
         if self.scale:
             self.gamma = self.add_weight(
                 shape,
@@ -94,12 +95,13 @@ class LayerNormalization(Layer):
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalize."""
-        if self.gamma is not None:
-            inputs = arguments.like_weight(inputs, self.gamma)
+        gamma, beta = self.stored("gamma"), self.stored("beta")
+        if gamma is not None:
+            inputs = arguments.like_weight(inputs, gamma)
         # torch normalizes over the last axes; where those are meant, nothing moves.
         last = tuple(range(-len(self._axes), 0))
         x = inputs.movedim(self._axes, last)
-        outputs = F.layer_norm(x, x.shape[-len(last) :], self.gamma, self.beta, self.epsilon)
+        outputs = F.layer_norm(x, x.shape[-len(last) :], gamma, beta, self.epsilon)
         return outputs.movedim(last, self._axes)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

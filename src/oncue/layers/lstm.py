@@ -128,8 +128,9 @@ class LSTMCell(RecurrentCell):
             # The CPU has no such kernel for float16.
             return None
         parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
-        if self.bias is not None:
-            parameters += [self.bias, torch.zeros_like(self.bias)]
+        bias = self.stored("bias")
+        if bias is not None:
+            parameters += [bias, torch.zeros_like(bias)]
         outputs, last, memory = torch.lstm(
             inputs,
             [state[None] for state in states],

@@ -107,7 +107,7 @@ class Normalization(Layer):
         for batch in batches:
             part = torch.as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch).double().cpu()
             self.ensure_built((None, *part.shape[1:]))
-            count = part.numel() // max(1, self.adapt_mean.numel())
+            count = part.numel() // max(1, self.stored("adapt_mean").numel())
             mean = part.mean(self._reduced)
             total = total + mean * count
             # Welford's update joins batches without the loss of digits that sums of squares bring (Chan et al., 1983).
@@ -119,18 +119,18 @@ class Normalization(Layer):
         if not rows:
             raise ValueError("`adapt` got no data: give it an array, or an iterable of at least one batch.")
         with torch.no_grad():
-            self.adapt_mean.copy_(torch.as_tensor(total / rows))
-            self.adapt_variance.copy_(torch.as_tensor(squares / rows))
+            self.stored("adapt_mean").copy_(torch.as_tensor(total / rows))
+            self.stored("adapt_variance").copy_(torch.as_tensor(squares / rows))
 
     @property
     def mean(self) -> torch.Tensor:
         """The mean, in a shape that broadcasts over the inputs."""
-        return (self.adapt_mean if self.input_mean is None else self._given_mean).view(self._spread)
+        return (self.stored("adapt_mean") if self.input_mean is None else self._given_mean).view(self._spread)
 
     @property
     def variance(self) -> torch.Tensor:
         """The variance, in a shape that broadcasts over the inputs."""
-        return (self.adapt_variance if self.input_mean is None else self._given_variance).view(self._spread)
+        return (self.stored("adapt_variance") if self.input_mean is None else self._given_variance).view(self._spread)
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalize, or go back."""

@@ -93,7 +93,7 @@ def _besides_weights(layer: Layer, store: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in store.items()
-        if id(value.value if isinstance(value, Variable) else value) not in weights
+        if id(value.stored if isinstance(value, Variable) else value) not in weights
     }
 
 

@@ -56,7 +56,7 @@ class PReLU(Layer):
             1 if axis in shared else arguments.known_size(self.name, input_shape, axis)
             for axis in range(1, len(input_shape))
         ]
-        self.alpha: torch.Tensor = self.add_weight(
+        self.alpha = self.add_weight(
             shape,
             self.alpha_initializer,
             regularizer=self.alpha_regularizer,
@@ -66,8 +66,9 @@ class PReLU(Layer):
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute the output."""
-        inputs = arguments.like_weight(inputs, self.alpha)
-        return inputs.clamp(min=0) + self.alpha * inputs.clamp(max=0)
+        alpha: torch.Tensor = self.stored("alpha")
+        inputs = arguments.like_weight(inputs, alpha)
+        return inputs.clamp(min=0) + alpha * inputs.clamp(max=0)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the same shape."""

@@ -11,6 +11,7 @@ from oncue import activations, constraints, initializers, regularizers
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.variable import Variable
 
 
 class RecurrentCell(Layer):
@@ -81,7 +82,7 @@ class RecurrentCell(Layer):
             name="recurrent_kernel",
             axes=(1, 0),
         )
-        self.bias: torch.Tensor | None = None
+        self.bias: Variable | None = None
         if self.use_bias:
             self.bias = self.add_weight(
                 (self.bias_rows, width) if self.bias_rows else (width,),
@@ -96,7 +97,7 @@ class RecurrentCell(Layer):
 
     def project(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the part of all gates that depends on the inputs only; for all steps at once."""
-        return F.linear(inputs, self.stored("kernel"), self.bias)
+        return F.linear(inputs, self.stored("kernel"), self.stored("bias"))
 
     def step(
         self, projected: torch.Tensor, states: list[torch.Tensor], kept: torch.Tensor | None

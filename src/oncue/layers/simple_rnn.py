@@ -61,8 +61,9 @@ class SimpleRNNCell(RecurrentCell):
         if run is None:
             return None
         parameters = [self.stored("kernel"), self.stored("recurrent_kernel")]
-        if self.bias is not None:
-            parameters += [self.bias, torch.zeros_like(self.bias)]
+        bias = self.stored("bias")
+        if bias is not None:
+            parameters += [bias, torch.zeros_like(bias)]
         outputs, last = run(
             inputs, states[0][None], one_chunk(parameters), self.use_bias, 1, 0.0, torch.is_grad_enabled(), False, True
         )

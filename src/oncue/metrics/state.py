@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from oncue import initializers
 from oncue.core.allowance import count_numbers
-from oncue.core.suggest import unknown
 from oncue.variable import torch_dtype
 
 Number = int | float
@@ -281,6 +281,4 @@ def _initial(initializer: Any, shape: tuple[int, ...], dtype: torch.dtype) -> An
     if name in ("zeros", "ones"):
         number = 1 if name == "ones" else 0
         return torch.full(shape, float(number)) if shape else number
-    if callable(initializer):
-        return torch.as_tensor(initializer(shape, dtype=str(dtype).removeprefix("torch.")))
-    raise unknown("`initializer`", initializer, ["zeros", "ones"])
+    return torch.as_tensor(initializers.get(initializer)(shape, dtype=str(dtype).removeprefix("torch.")))

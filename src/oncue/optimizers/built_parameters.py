@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from oncue.variable import Variable
+
 
 def tensor_of(variable: Any) -> Tensor:
     """Return the parameter that a variable is or holds.
@@ -25,6 +27,8 @@ def tensor_of(variable: Any) -> Tensor:
         >>> tensor_of(torch.nn.Parameter(torch.zeros(1))).shape
         torch.Size([1])
     """
+    if isinstance(variable, Variable):
+        return variable.stored
     tensor = variable if isinstance(variable, Tensor) else getattr(variable, "value", None)
     if not isinstance(tensor, Tensor):
         raise ValueError(

@@ -828,11 +828,13 @@ class Optimizer:
                 self._update_one(gradient, variable, given)
 
     def _update_one(self, gradient: Tensor, variable: Any, rate: Any) -> None:
-        own = variable.to_keras(gradient) if isinstance(variable, Variable) else gradient
-        self.update_step(own, variable, rate)
+        self.update_step(_in_order_of(variable, gradient), variable, rate)
 
     def _step_by_apply(self) -> None:
-        gradients = [parameter.grad for parameter in self._parameters]
+        gradients = [
+            parameter.grad if parameter.grad is None else _in_order_of(variable, parameter.grad)
+            for variable, parameter in zip(self._targets_given, self._parameters, strict=True)
+        ]
         if type(self).apply is not Optimizer.apply:
             self.apply(gradients, self._targets_given)
         else:
@@ -844,7 +846,8 @@ class Optimizer:
         """Update by given gradients instead of the parameters' own; each `.grad` is put back afterwards.
 
         Args:
-            grads: Gradients (tensors, arrays or None), one for each variable. An empty list does nothing.
+            grads: Gradients (tensors, arrays or None), one for each variable, in its order of axes: for a `Variable` that
+                of Keras, as `variable.value.grad` is; for a parameter of torch its own. An empty list does nothing.
             trainable_variables: The variables; None for those the optimizer was built for. An optimizer that is not
                 built is built for them first.
 
@@ -862,8 +865,9 @@ class Optimizer:
         gradients = list(grads)
         if not gradients:
             return
-        targets = self._targets(None if trainable_variables is None else list(trainable_variables))
-        given = self._given(gradients, targets)
+        variables = None if trainable_variables is None else list(trainable_variables)
+        targets = self._targets(variables)
+        given = self._given(gradients, targets, targets if variables is None else variables)
         asked = {id(target) for target in targets}
         before = [parameter.grad for parameter in self._parameters]
         try:
@@ -891,7 +895,7 @@ class Optimizer:
             self.build(variables)
         return [tensor_of(variable) for variable in variables]
 
-    def _given(self, gradients: list[Any], targets: list[Tensor]) -> dict[int, Tensor]:
+    def _given(self, gradients: list[Any], targets: list[Tensor], variables: list[Any]) -> dict[int, Tensor]:
         """Return the gradients that are not None, by the `id` of their parameter."""
         if len(gradients) != len(targets):
             raise ValueError(
@@ -905,14 +909,16 @@ class Optimizer:
                     "optimizer for a new set of variables."
                 )
         given: dict[int, Tensor] = {}
-        for target, gradient in zip(targets, gradients, strict=True):
+        for target, gradient, variable in zip(targets, gradients, variables, strict=True):
             if gradient is not None:
                 tensor = torch.as_tensor(gradient, dtype=target.dtype, device=target.device).detach()
-                if tensor.shape != target.shape:
+                if tuple(tensor.shape) != tuple(variable.shape):
                     raise ValueError(
                         f"`grads` has a gradient of shape {tuple(tensor.shape)} for a variable of shape "
-                        f"{tuple(target.shape)}."
+                        f"{tuple(variable.shape)}."
                     )
+                if isinstance(variable, Variable):
+                    tensor = variable.from_keras(tensor)
                 # Clipping and unscaling work in place, on a copy so that the caller's tensors stay as they are.
                 given[id(target)] = tensor if self._plain else tensor.clone()
         return given
@@ -1197,6 +1203,10 @@ def own_constraint(constraint: Any) -> Any:
     """
     inner = constraint.constraint if isinstance(constraint, Projection) else constraint
     return inner if is_builtin(type(inner)) else None
+
+
+def _in_order_of(variable: Any, gradient: Tensor) -> Tensor:
+    return variable.to_keras(gradient) if isinstance(variable, Variable) else gradient
 
 
 def _as_variable(variable: Any, label: str) -> Any:

@@ -36,14 +36,14 @@ def write_weights(group: Tree, model: Any) -> None:
     for name, weights in [*layers, (_TOP, _top_weights(model, layers))]:
         write_arrays(
             group.create_group(name),
-            [(paths[id(weight.value)], stored(weight)) for weight in weights],
+            [(paths[id(weight.stored)], stored(weight)) for weight in weights],
         )
 
 
 def _paths(model: Any) -> dict[int, str]:
     # Keras names the paths of weights from the outermost model on; a functional model gives its name to none.
     prefix = "" if model._graph is not None else model.name
-    return {id(weight.value): weight.path for weight in variables_of(model, prefix)}
+    return {id(weight.stored): weight.path for weight in variables_of(model, prefix)}
 
 
 def _layers(model: Any) -> list[tuple[str, list[Variable]]]:
@@ -58,8 +58,8 @@ def _layers(model: Any) -> list[tuple[str, list[Variable]]]:
 
 
 def _top_weights(model: Any, layers: list[tuple[str, list[Variable]]]) -> list[Variable]:
-    inside = {id(weight.value) for _, weights in layers for weight in weights}
-    return [weight for weight in model.weights if id(weight.value) not in inside]
+    inside = {id(weight.stored) for _, weights in layers for weight in weights}
+    return [weight for weight in model.weights if id(weight.stored) not in inside]
 
 
 def write_arrays(group: Tree, arrays: list[tuple[str, Stored]]) -> None:

@@ -137,7 +137,7 @@ def warn_of_count(optimizer: Any, own: int, saved: int) -> None:
 def _owners(model: Any) -> dict[int, Any]:
     """Return, for each tensor that is laid out as a weight is stored, that weight."""
     optimizer = model.optimizer
-    weights = {id(weight.value): weight for weight in model.weights}
+    weights = {id(weight.stored): weight for weight in model.weights}
     owned = [weights.get(id(parameter)) for parameter in optimizer._parameters]
     lists = [tensors for tensors in optimizer.slots().values() if tensors]
     lists += [tensors for tensors in (optimizer.ema_variables, optimizer._accumulators) if tensors is not None]

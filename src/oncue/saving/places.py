@@ -153,7 +153,7 @@ def _own(module: torch.nn.Module, tensors: set[int]) -> list[Variable]:
     for attribute in torch_private.own_tensors(module):
         tensor = getattr(module, attribute)
         if isinstance(tensor, Variable):
-            tensor = tensor.value
+            tensor = tensor.stored
         if tensor is None or id(tensor) in tensors:
             continue
         tensors.add(id(tensor))

@@ -35,7 +35,7 @@ def read_values(pairs: list[tuple[Variable, Any]], label: str, problems: list[st
     found: Values = []
     for variable, dataset in pairs:
         try:
-            found.append((variable, as_kind(guard.read_array(dataset), variable.value.dtype)))
+            found.append((variable, as_kind(guard.read_array(dataset), variable.stored.dtype)))
         except ValueError as error:
             problems.append(f"{label}: '{variable.name}' is of the type {variable.dtype}, and {error}")
             return []
@@ -52,7 +52,7 @@ def mismatch(variable: Variable, dataset: Any) -> str | None:
     """Return why a data set doesn't fit a weight, or None if it does, without reading the data."""
     if tuple(dataset.shape) != variable.shape:
         return f"'{variable.name}' has the shape {variable.shape}, the array in the file {tuple(dataset.shape)}"
-    if dataset.dtype != np.dtype("V2") and dataset.dtype.kind not in _kinds(variable.value.dtype):
+    if dataset.dtype != np.dtype("V2") and dataset.dtype.kind not in _kinds(variable.stored.dtype):
         return f"'{variable.name}' is of the type {variable.dtype}, the array in the file of {dataset.dtype}"
     return None
 
@@ -116,4 +116,4 @@ def stored(variable: Variable) -> Stored:
     Raises:
         ValueError: For a type of numbers that the file can't hold, naming the weight.
     """
-    return Stored(variable.value, variable.axes, variable.path)
+    return Stored(variable.stored, variable.axes, variable.path)

@@ -116,7 +116,7 @@ def _take_own(layer: Layer, group: Tree) -> None:
                 f"`{type(layer).__name__}.save_own_variables` must save under names without '/'; got {name!r}."
             )
         if isinstance(value, Variable):
-            value = value.to_keras(value.value)
+            value = value.value
         tensor = value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
         group[name] = Stored(tensor, name=f"{layer.name}/{name}")
 

@@ -135,7 +135,7 @@ class KeptObjects:
         if isinstance(thing, GENERATORS):
             return generator_state(thing)
         if isinstance(thing, Variable):
-            return thing.value.detach()
+            return thing.stored.detach()
         state = thing.state_dict()
         if isinstance(thing, Optimizer):
             optimizer = thing
@@ -159,7 +159,7 @@ class KeptObjects:
                         f"`{thing.name}` updates weights that aren't the model's, and isn't built. Call its `build(variables)` "
                         "before `fit`."
                     )
-                variables = {id(one.value): one for one in self._model.weights}
+                variables = {id(one.stored): one for one in self._model.weights}
                 parameters = list(self._model.parameters())
                 thing.build([variables[id(parameters[place])] for place in state["held"]])
             thing.load_state_dict(state["state"])

@@ -837,7 +837,7 @@ class Trainer(Layer):
     def _optimized(self) -> list[Variable]:
         """Return the variables that the optimizer is for, in the model's order: those to train, and those it has already."""
         held = {id(parameter) for parameter in self.optimizer._parameters} if self.optimizer is not None else set()
-        pairs = [(variable, variable.value) for variable in self.weights]
+        pairs = [(variable, variable.stored) for variable in self.weights]
         return [variable for variable, tensor in pairs if tensor.requires_grad or id(tensor) in held]
 
     def _parts_with_settings(self) -> Iterator[tuple[str, Any]]:

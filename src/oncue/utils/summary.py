@@ -206,7 +206,7 @@ def _parameters(layer: Any) -> str:
 
 
 def _tensors(layer: Any) -> list[torch.Tensor]:
-    return [variable.value for variable in (layer.weights if isinstance(layer, Layer) else variables_of(layer))]
+    return [variable.stored for variable in (layer.weights if isinstance(layer, Layer) else variables_of(layer))]
 
 
 def _trained(layer: Any) -> str:
@@ -248,7 +248,7 @@ def _range(names: Sequence[str], given: Sequence[str] | None) -> tuple[int, int]
 
 def _totals(model: Any) -> Iterator[str]:
     trained, fixed = (
-        [weight.value for weight in part] for part in (model.trainable_weights, model.non_trainable_weights)
+        [weight.stored for weight in part] for part in (model.trainable_weights, model.non_trainable_weights)
     )
     kept: list[torch.Tensor] = []
     optimizer = model.optimizer

@@ -15,6 +15,7 @@ from oncue import torch_private
 from oncue.training.graph.draws import DRAWN, GraphGenerator
 from oncue.training.graph.refusal import RefusalError
 from oncue.training.graph.replaced import REPLACED
+from oncue.variable import Variable
 
 LARGE_CONSTANT = 2**16
 """How many bytes of a NumPy array may become constants of a graph; smaller ones are watched."""
@@ -51,6 +52,9 @@ class _Operations(TorchFunctionMode):
                 f"it reads a NumPy array of shape {value.shape}, whose values would be fixed (keep it as a buffer: "
                 "`self.register_buffer(name, torch.as_tensor(array))`)"
             )
+        if isinstance(value, Variable):
+            with self:
+                return self._one(value.tensor())
         if hasattr(kind, "__torch_function__") and hasattr(kind, "value"):
             # A variable, of a metric say, which would itself be asked to call the function, out of sight.
             with self:
