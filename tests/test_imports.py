@@ -185,11 +185,11 @@ ROOMS = {
         "random random_state seeded_mask torch_private variable"
     ),
     # What is made of them.
-    "utils": "core feeding keras_names layers nested objects",
+    "utils": "core feeding keras_names layers nested",
     "models": "core keras_names layers legacy naming nested torch_private training utils variable",
     "saving": (
-        "checkpoints core keras_names layers legacy losses metrics models naming objects optimizers torch_private "
-        "variable"
+        "activations checkpoints constraints core dtype_policies initializers keras_names layers legacy losses metrics "
+        "models naming objects optimizers random regularizers torch_private variable"
     ),
     "hosts": "callbacks checkpoints core feeding nested optimizers random_state saving torch_private training",
     "with_keras": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oncue.core.builtin import is_builtin
@@ -84,6 +84,7 @@ def resolve(
     known: Mapping[str, Any],
     custom_objects: Mapping[str, Any] | None = None,
     advice: str = "",
+    others: Callable[[str], Any] = lambda name: None,
 ) -> Any:
     """Find or make the object that a name, a configuration, a class or the object itself stands for.
 
@@ -95,6 +96,7 @@ def resolve(
         known: Our classes and functions by name.
         custom_objects: The user's classes and functions by name; they win over ours.
         advice: What to do, at the end of the error for a configuration that names what is not known.
+        others: Asked for a name that is not known; returns the class or function, or None.
 
     Returns:
         The object. A class is called without arguments, or with its configuration through `from_config`.
@@ -108,12 +110,12 @@ def resolve(
     """
     names: dict[str, Any] = {**known, **custom, **(custom_objects or {})}
     if isinstance(identifier, str):
-        if identifier not in names:
+        found = names[identifier] if identifier in names else others(identifier)
+        if found is None:
             raise unknown(kind, identifier, names)
-        found = names[identifier]
         return found() if inspect.isclass(found) else found
     if isinstance(identifier, Mapping):
-        return _from_config(kind, identifier, names, advice)
+        return _from_config(kind, identifier, names, advice, others)
     if inspect.isclass(identifier):
         return identifier()
     if callable(identifier):
@@ -124,7 +126,9 @@ def resolve(
     )
 
 
-def _from_config(kind: str, written: Mapping[str, Any], names: Mapping[str, Any], advice: str) -> Any:
+def _from_config(
+    kind: str, written: Mapping[str, Any], names: Mapping[str, Any], advice: str, others: Callable[[str], Any]
+) -> Any:
     class_name, config = written.get("class_name"), written.get("config", {})
     if class_name is None:
         raise ValueError(f"A configuration of the {kind} must have the key 'class_name'; got {dict(written)!r}.")
@@ -133,6 +137,8 @@ def _from_config(kind: str, written: Mapping[str, Any], names: Mapping[str, Any]
     found = names.get(registered) if isinstance(registered, str) else None
     if found is None:
         found = names.get(wanted)
+    if found is None and isinstance(wanted, str):
+        found = others(wanted)
     if found is None:
         error = unknown(kind, wanted, names)
         raise ValueError(f"{error} {advice}") if advice else error

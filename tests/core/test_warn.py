@@ -280,6 +280,11 @@ def a_log_that_is_no_number(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @case
+def weights_that_lose_their_fractions(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    oncue.metrics.MeanIoU(num_classes=2)([0, 1], [0, 1], sample_weight=[0.5, 0.7])
+
+
+@case
 def a_generator_that_ends(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().fit(((X, Y) for _ in range(3)), epochs=3, verbose=0)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import oncue
 from oncue import losses, metrics, naming
 from oncue.metrics import Mean, Metric
 
@@ -238,6 +239,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.sample_weight. has the type float")
 @pytest.mark.parametrize(("metric", "kind"), EVERY, ids=lambda value: getattr(value, "name", value))
 def test_the_device_is_not_read_and_results_are_owned(metric: Metric, kind: str) -> None:
     y_pred = torch.rand(6, 1 if kind == "column" else 3)
@@ -346,3 +348,39 @@ def test_numbers_go_into_the_tensor_once_there_is_to_be_one() -> None:
         change()
         assert isinstance(held, Tensor) and float(held) == float(count) == value
     assert count.peek().data_ptr() == held.data_ptr()
+
+
+def test_variables_in_lists_and_dicts_of_a_metric_are_its_own_and_are_reset() -> None:
+    metric = metrics.Mean()
+    metric.more = {"parts": [metrics.Mean(), metrics.Sum()], "free": [oncue.Variable(2.0, trainable=False)]}
+    assert len(metric.variables) == 6
+    kept = metric.get_state()
+    metric.reset_state()
+    assert float(metric.more["free"][0]) == 0.0
+    metric.set_state(kept)
+    assert float(metric.more["free"][0]) == 2.0
+
+
+def test_stateless_methods_leave_the_metric_as_it_is() -> None:
+    metric = metrics.Mean()
+    metric.update_state([4.0])
+    values = metric.stateless_update_state([0.0, 0.0], [1.0, 3.0])
+    assert [float(value) for value in values] == [4.0, 2.0]
+    assert float(metric.stateless_result(values)) == 2.0
+    assert [float(value) for value in metric.stateless_reset_state()] == [0.0, 0.0]
+    assert float(metric.result()) == 4.0
+    with pytest.raises(ValueError, match="each of the 2 variables"):
+        metric.stateless_result([1.0])
+
+
+def test_fractions_of_weights_that_whole_counts_lose_are_warned_of() -> None:
+    metric = metrics.MeanIoU(num_classes=2)
+    with pytest.warns(UserWarning, match=r'counts in int32.*dtype="float32"'):
+        metric.update_state([0, 1], [0, 1], sample_weight=[0.5, 1.5])
+
+
+def test_an_area_for_each_label_of_transposed_targets() -> None:
+    area = metrics.AUC(multi_label=True)
+    targets = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], "float32").T
+    area.update_state(targets, np.array([[0, 0.5, 0.3, 0.9], [0.1, 0.2, 0.3, 0.4]], "float32").T)
+    assert round(float(area.result()), 4) == 0.625

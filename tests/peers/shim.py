@@ -27,6 +27,7 @@ from keras.src import api_export
 
 import oncue
 import oncue.models
+import oncue.saving
 import oncue.training.trainer
 
 WHEEL = Path(keras.__file__).parent
@@ -45,6 +46,15 @@ REPLACED = {
     "keras.src.losses.losses.LossFunctionWrapper": "oncue.losses.LossFunctionWrapper",
     "keras.src.callbacks.monitor_callback.MonitorCallback": "oncue.callbacks.monitor_callback.MonitorCallback",
 }
+
+
+class _Names:
+    def __getitem__(self, thing: Any) -> str:
+        return oncue.saving.get_registered_name(thing)
+
+
+# Private values of Keras, by where they are, and what oncue has in their place.
+PLACES = {"keras.src.saving.object_registration.GLOBAL_CUSTOM_NAMES": _Names()}
 # What Keras's tests call the backend by. It takes Keras's own variables; these take oncue's.
 READERS = ("convert_to_numpy", "convert_to_tensor", "is_tensor")
 
@@ -149,6 +159,8 @@ def replacement(value: Any, path: str) -> Any:
         value: The object.
         path: Where a test file found it.
     """
+    if path in PLACES:
+        return PLACES[path]
     if isinstance(value, types.ModuleType):
         name = value.__name__
         return facade(name) if name.split(".")[0] == "keras" else value
@@ -164,7 +176,7 @@ def replacement(value: Any, path: str) -> Any:
     try:
         return _by_path("oncue" + name.removeprefix("keras"))
     except (AttributeError, ImportError) as error:
-        return value if name not in dir(oncue) else Missing(name, error)
+        return Missing(name, error)
 
 
 class _Facade(types.ModuleType):

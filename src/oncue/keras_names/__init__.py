@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from oncue.keras_names.loading import check_backend, is_installed, keras_if_loaded, load_keras, tell_keras
 from oncue.keras_names.modules import install
-from oncue.keras_names.names import elsewhere, names_of_keras
+from oncue.keras_names.names import elsewhere, found_in_keras, names_of_keras
 
 __all__ = [
     "check_backend",
     "elsewhere",
+    "found_in_keras",
     "install",
     "is_installed",
     "keras_if_loaded",

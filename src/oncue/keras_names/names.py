@@ -69,6 +69,17 @@ def of_keras(module: str, name: str) -> Any:
     return found
 
 
+def found_in_keras(module: str, name: str) -> Any:
+    """Return what Keras has under a name that a configuration or an identifier gives; None where it has none, or isn't there.
+
+    Args:
+        module: The full name of the room, such as "oncue.losses".
+        name: The name, in any case.
+    """
+    own = next((known for known in names_of_keras(module) if known == name or known.lower() == name.lower()), None)
+    return None if own is None else of_keras(module, own)
+
+
 def names_of_keras(module: str) -> list[str]:
     """Return the public names that Keras has in a module, without loading it; none where it isn't installed.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from oncue import objects
+from oncue.keras_names import found_in_keras
 from oncue.legacy import NAMES
 from oncue.losses import crossentropy, divergence, focal, fused, hinges, overlap, regression, similarity
 from oncue.losses.loss import Loss, LossFunction, LossFunctionWrapper
@@ -91,7 +93,8 @@ def deserialize(name: Any, custom_objects: dict[str, Any] | None = None) -> Any:
         >>> deserialize({"class_name": "Huber", "config": {"delta": 2.0}}).delta
         2.0
     """
-    return objects.resolve("loss", name, {**FUNCTIONS, **CLASSES}, custom_objects)
+    others = partial(found_in_keras, "oncue.losses")
+    return objects.resolve("loss", name, {**FUNCTIONS, **CLASSES}, custom_objects, others=others)
 
 
 def get(identifier: Any) -> Loss | Callable[..., Any] | None:

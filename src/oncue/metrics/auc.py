@@ -79,7 +79,7 @@ class AUC(Curve):
         self.thresholds = [0.0 - epsilon(), *inner, 1.0 + epsilon()]
         self._even = not self._own_thresholds or evenly_spaced([0.0, *inner, 1.0])
         self.multi_label, self.num_labels, self.from_logits = multi_label, plain(num_labels), from_logits
-        self.label_weights = None if label_weights is None else torch.as_tensor(label_weights, dtype=self._dtype)
+        self.label_weights = None if label_weights is None else torch.as_tensor(label_weights, dtype=self._kind)
         self._built = False
         if not multi_label:
             self._build((self.num_thresholds,))
@@ -112,7 +112,7 @@ class AUC(Curve):
             y_pred,
             self.thresholds,
             self._even,
-            self._dtype,
+            self._kind,
             sample_weight=sample_weight,
             multi_label=self.multi_label,
             label_weights=None if self.multi_label else self.label_weights,
@@ -149,11 +149,11 @@ class AUC(Curve):
                 heights = pick(y[:-1], y[1:])
             areas = ((x[:-1] - x[1:]) * heights).sum(0)
         if not self.multi_label:
-            return areas.to(self._dtype)
+            return areas.to(self._kind)
         if self.label_weights is None:
-            return areas.mean().to(self._dtype)
+            return areas.mean().to(self._kind)
         weights = self.label_weights.to(areas)
-        return divide((areas * weights).sum(), weights.sum()).to(self._dtype)
+        return divide((areas * weights).sum(), weights.sum()).to(self._kind)
 
     def _interpolated_precision(self) -> Tensor:
         tp = self.true_positives.value

@@ -34,7 +34,7 @@ class _Count(Metric):
             y_pred: Probabilities of the same shape.
             sample_weight: None, or weights of the samples.
         """
-        found = count(y_true, y_pred, self.thresholds, self._even, self._dtype, sample_weight=sample_weight)
+        found = count(y_true, y_pred, self.thresholds, self._even, self._kind, sample_weight=sample_weight)
         self.accumulator.assign_add(self._pick(found))
 
     def _pick(self, counts: Counts) -> Tensor:
@@ -43,7 +43,7 @@ class _Count(Metric):
 
     def result(self) -> Tensor:
         """Return the number: a scalar for one threshold, else one for each."""
-        value = self.accumulator.value.to(self._dtype)
+        value = self.accumulator.value.to(self._kind)
         return value[0] if len(self.thresholds) == 1 else value
 
     def get_config(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class _Share(Metric):
             y_pred,
             self.thresholds,
             self._even,
-            self._dtype,
+            self._kind,
             top_k=self.top_k,
             class_id=self.class_id,
             sample_weight=sample_weight,
@@ -172,7 +172,7 @@ class _Share(Metric):
     def result(self) -> Tensor:
         """Return the fraction: a scalar for one threshold, else one for each; 0 where there was nothing to divide."""
         found = self.true_positives.value
-        value = divide(found, found + self._rest.value).to(self._dtype)
+        value = divide(found, found + self._rest.value).to(self._kind)
         return value[0] if len(self.thresholds) == 1 else value
 
     def get_config(self) -> dict[str, Any]:

@@ -80,8 +80,8 @@ class FBetaScore(Metric):
         Raises:
             ValueError: When the shapes aren't (batch, classes).
         """
-        y_pred = floats(y_pred, "y_pred", self._dtype)
-        y_true = floats(y_true, "y_true", self._dtype, y_pred.device)
+        y_pred = floats(y_pred, "y_pred", self._kind)
+        y_true = floats(y_true, "y_true", self._kind, y_pred.device)
         if y_pred.ndim != 2 or y_true.shape != y_pred.shape:
             raise ValueError(
                 f"`{type(self).__name__}` needs `y_true` and `y_pred` of shape (batch, classes); got "
@@ -96,10 +96,10 @@ class FBetaScore(Metric):
             positive = y_pred > self.threshold
         weights: Tensor | None = None
         if sample_weight is not None:
-            weights = as_tensor(sample_weight, "sample_weight", device=y_pred.device).to(self._dtype)
+            weights = as_tensor(sample_weight, "sample_weight", device=y_pred.device).to(self._kind)
             if weights.ndim == 1:
                 weights = weights.unsqueeze(1)
-        predicted = positive.to(self._dtype)
+        predicted = positive.to(self._kind)
 
         def total(values: Tensor) -> Tensor:
             values = values if weights is None else values * weights
@@ -114,7 +114,7 @@ class FBetaScore(Metric):
     def result(self) -> Tensor:
         """Return the score; one for each class when `average` is None. 0 before the first batch."""
         if not self._built:
-            return torch.zeros((), dtype=self._dtype)
+            return torch.zeros((), dtype=self._kind)
         found, small = self.true_positives.value, epsilon()
         precision = found / (found + self.false_positives.value + small)
         recall = found / (found + self.false_negatives.value + small)
@@ -125,7 +125,7 @@ class FBetaScore(Metric):
             score = (score * (weights / (weights.sum() + small))).sum()
         elif self.average is not None:
             score = score.mean()
-        return score.to(self._dtype)
+        return score.to(self._kind)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal metric."""

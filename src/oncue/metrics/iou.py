@@ -13,6 +13,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain, whole
+from oncue.core.warn import warn
 from oncue.losses.shapes import as_tensor
 from oncue.metrics.accuracies import best_class
 from oncue.metrics.metric import Metric
@@ -81,9 +82,15 @@ class IoU(Metric):
         inside = (labels >= 0) & (labels < self.num_classes) & (found >= 0) & (found < self.num_classes)
         if self.ignore_class is not None:
             inside = inside & (labels != self.ignore_class)
-        counts = inside.to(self._dtype)
+        counts = inside.to(self._kind)
         if sample_weight is not None:
-            weights = as_tensor(sample_weight, "sample_weight", device=y_pred.device).to(self._dtype)
+            given = as_tensor(sample_weight, "sample_weight", device=y_pred.device)
+            if given.is_floating_point() and not self._kind.is_floating_point:
+                warn(
+                    f"`sample_weight` has the type float, and {self.name!r} counts in {self.dtype}: casting cuts off what is "
+                    'after the point. Make the metric with dtype="float32".'
+                )
+            weights = given.to(self._kind)
             counts = counts * weights.reshape(-1).expand_as(counts)
         cells = torch.where(inside, labels * self.num_classes + found, torch.zeros_like(labels))
         matrix = counts.new_zeros(self.num_classes**2).scatter_add_(0, cells, counts)

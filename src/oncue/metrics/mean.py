@@ -96,7 +96,7 @@ class Mean(Metric):
         if not isinstance(values, Tensor):
             values = as_tensor(values, "values")
         if not plain:
-            values, weights = _weigh(floats(values, "values", self._dtype), sample_weight, torch.mean)
+            values, weights = _weigh(floats(values, "values", self._kind), sample_weight, torch.mean)
             self.total.assign_add(values.sum() if values.ndim else values)
             self.count.assign_add(weights.sum() if weights.ndim else weights)
             return
@@ -109,7 +109,7 @@ class Mean(Metric):
         number = values.shape[0]
         if values.numel():
             # The mean of equally many values for each sample is their sum, scaled once.
-            total = values.sum() if values.is_floating_point() else values.sum(dtype=self._dtype)
+            total = values.sum() if values.is_floating_point() else values.sum(dtype=self._kind)
             self.total.assign_add(total, weight if values.ndim == 1 else weight * number / values.numel())
         self.count.assign_add(number * weight)
 
@@ -117,8 +117,8 @@ class Mean(Metric):
         """Return total / count, 0 before anything was added."""
         count = self.count.owned()
         if isinstance(count, Tensor):
-            return divide(self.total.value, count).to(self._dtype)
-        return (self.total.value / (count or 1)).to(self._dtype)
+            return divide(self.total.value, count).to(self._kind)
+        return (self.total.value / (count or 1)).to(self._kind)
 
     def snapshot(self) -> Owned:
         """Return (total, count), copied."""
@@ -150,14 +150,14 @@ class Sum(Metric):
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:
         """Add values, each multiplied by its weight."""
-        values = floats(values, "values", self._dtype)
+        values = floats(values, "values", self._kind)
         if sample_weight is not None:
             values, _ = _weigh(values, sample_weight, torch.sum)
         self.total.assign_add(values.sum())
 
     def result(self) -> Tensor:
         """Return the sum."""
-        return self.total.value.to(self._dtype)
+        return self.total.value.to(self._kind)
 
     def snapshot(self) -> Owned:
         """Return the sum, copied."""
@@ -207,7 +207,7 @@ class MeanMetricWrapper(Mean):
         values = self._fn(y_true, y_pred, **self._fn_kwargs)
         mask = getattr(y_pred, "_keras_mask", None)
         if mask is not None:
-            sample_weight = mask_weights(sample_weight, mask, self._dtype, "sum")
+            sample_weight = mask_weights(sample_weight, mask, self._kind, "sum")
         super().update_state(values, sample_weight)
 
     def get_config(self) -> dict[str, Any]:

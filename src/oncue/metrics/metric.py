@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.metrics.state import MetricVariable
 from oncue.naming import auto_name, to_snake_case
-from oncue.variable import torch_dtype
+from oncue.variable import Variable, torch_dtype
 
 _AGGREGATIONS = ("sum", "mean", "only_first_replica", "none", None)
 
@@ -52,13 +54,18 @@ class Metric:
     def __init__(self, dtype: Any = None, name: str | None = None) -> None:
         self.name = auto_name(to_snake_case(type(self).__name__)) if name is None else name
         dtype = getattr(dtype, "compute_dtype", dtype)
-        self._dtype = torch_dtype("int32" if dtype == "int" else dtype or floatx())
+        self._kind = torch_dtype("int32" if dtype == "int" else dtype or floatx())
         self._weights = []
 
     @property
     def dtype(self) -> str:
         """The name of the type of the variables."""
-        return str(self._dtype).removeprefix("torch.")
+        return str(self._kind).removeprefix("torch.")
+
+    @property
+    def _dtype(self) -> str:
+        # Subclasses that were written for Keras cast to it.
+        return self.dtype
 
     def add_variable(
         self,
@@ -104,18 +111,15 @@ class Metric:
     def _accumulator(self, shape: Any, name: str) -> MetricVariable:
         # Sums of float32 lose counts beyond 2**24. Adding one float64 to another takes no longer: the time is the
         # launch.
-        wide = "float64" if self._dtype.is_floating_point else self.dtype
+        wide = "float64" if self._kind.is_floating_point else self.dtype
         return self.add_variable(shape=shape, dtype=wide, name=name)
 
     @property
-    def variables(self) -> list[MetricVariable]:
-        """The variables, those of metrics held as attributes included."""
-        found = list(self._weights or [])
-        for value in vars(self).values():
-            for part in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(part, Metric):
-                    found.extend(part.variables)
-        return found
+    def variables(self) -> list[Any]:
+        """The variables, those of metrics held as attributes included, and `Variable`s there; in lists and dicts, too."""
+        made = list(self._weights or [])
+        held = [one for name, value in vars(self).items() if name != "_weights" for one in _held(value)]
+        return [*made, *held]
 
     def update_state(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch; subclasses override this."""
@@ -142,13 +146,16 @@ class Metric:
 
     def _zero(self) -> None:
         for variable in self.variables:
-            variable.zero()
+            if isinstance(variable, MetricVariable):
+                variable.zero()
+            else:
+                variable.assign(torch.zeros(variable.shape))
 
     def get_state(self) -> dict[str, Any]:
         """Return what was accumulated, as `set_state` takes it, unaffected by later batches; nothing is transferred."""
         # A subclass may also accumulate in numbers, lists or tensors of its own.
         own = {name: copy.copy(value) for name, value in vars(self).items() if _is_plain(name, value)}
-        return {"variables": [variable.owned() for variable in self.variables], "attributes": own}
+        return {"variables": [_owned(variable) for variable in self.variables], "attributes": own}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` returned."""
@@ -178,6 +185,53 @@ class Metric:
             self.update_state(*args, **kwargs)
             return self.result()
 
+    def stateless_update_state(self, metric_variables: Sequence[Any], *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Add a batch to given values instead of the metric's own, which stay as they are.
+
+        Args:
+            metric_variables: A value for each of `variables`.
+            *args: As for `update_state`.
+            **kwargs: As for `update_state`.
+
+        Returns:
+            The new values, a tensor for each variable.
+        """
+        with self._holding(metric_variables):
+            self.update_state(*args, **kwargs)
+            return self._values()
+
+    def stateless_result(self, metric_variables: Sequence[Any]) -> Any:
+        """Return the result that given values come to; a value for each of `variables`."""
+        with self._holding(metric_variables):
+            return self.result()
+
+    def stateless_reset_state(self) -> list[Tensor]:
+        """Return the values of the variables before the first batch; the metric's own stay as they are."""
+        with self._holding(self._values()):
+            self.reset_state()
+            return self._values()
+
+    def _values(self) -> list[Tensor]:
+        return [torch.as_tensor(_owned(variable), dtype=variable.value.dtype) for variable in self.variables]
+
+    @contextmanager
+    def _holding(self, values: Sequence[Any]) -> Iterator[None]:
+        """Have given values in the variables, inside a `with` block."""
+        variables = self.variables
+        if len(values) != len(variables):
+            raise ValueError(
+                f"`metric_variables` must have a value for each of the {len(variables)} variables of the metric "
+                f"{self.name!r}; got {len(values)}."
+            )
+        kept = self.get_state()
+        try:
+            for variable, value in zip(variables, values, strict=True):
+                given = value.value if isinstance(value, (MetricVariable, Variable)) else value
+                variable.assign(given.clone() if isinstance(given, Tensor) else given)
+            yield
+        finally:
+            self.set_state(kept)
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal metric."""
         return {"name": self.name, "dtype": self.dtype}
@@ -191,6 +245,24 @@ class Metric:
         return f"<{type(self).__name__} name={self.name}>"
 
 
+def _owned(variable: Any) -> Tensor | float:
+    if isinstance(variable, MetricVariable):
+        return variable.owned()
+    value: Tensor = variable.to_keras(variable.value).detach().clone()
+    return value
+
+
+def _held(value: Any) -> Iterator[Any]:
+    """Return the variables in an attribute's value, and those of metrics there."""
+    if isinstance(value, Metric):
+        yield from value.variables
+    elif isinstance(value, Variable):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _held(part)
+
+
 def _aggregation(given: str | None) -> str | None:
     if given not in _AGGREGATIONS:
         raise unknown("`aggregation`", given, [str(one) for one in _AGGREGATIONS])
@@ -202,7 +274,8 @@ def _is_plain(name: str, value: Any) -> bool:
         return True
     if isinstance(value, (list, dict)):
         parts = value.values() if isinstance(value, dict) else value
-        return name != "_weights" and not any(isinstance(part, (Metric, MetricVariable)) for part in parts)
+        tracked = next(_held(value), None) is not None or any(isinstance(part, MetricVariable) for part in parts)
+        return name != "_weights" and not tracked
     return isinstance(value, (bool, int, float)) or value is None
 
 

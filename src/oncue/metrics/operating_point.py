@@ -45,14 +45,14 @@ class _AtLeast(Curve):
                 y_pred,
                 self.thresholds,
                 even,
-                self._dtype,
+                self._kind,
                 class_id=self.class_id,
                 sample_weight=sample_weight,
             )
         )
 
     def _best(self, constrained: Tensor, wanted: Tensor) -> Tensor:
-        return wanted.masked_fill(constrained < self.value, 0.0).amax().clamp(min=0.0).to(self._dtype)
+        return wanted.masked_fill(constrained < self.value, 0.0).amax().clamp(min=0.0).to(self._kind)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make an equal metric."""

@@ -72,8 +72,8 @@ class R2Score(Metric):
         Raises:
             ValueError: When the shapes aren't (batch, columns).
         """
-        y_pred = floats(y_pred, "y_pred", self._dtype)
-        y_true, y_pred = match_ranks(floats(y_true, "y_true", self._dtype, y_pred.device), y_pred)
+        y_pred = floats(y_pred, "y_pred", self._kind)
+        y_true, y_pred = match_ranks(floats(y_true, "y_true", self._kind, y_pred.device), y_pred)
         if y_pred.ndim != 2 or y_true.shape != y_pred.shape:
             raise ValueError(
                 f"`R2Score` needs `y_true` and `y_pred` of shape (batch, columns); got {tuple(y_true.shape)} and "
@@ -96,7 +96,7 @@ class R2Score(Metric):
     def result(self) -> Tensor:
         """Return the score; one for each column when `class_aggregation` is None. 0 before the first batch."""
         if not self._built:
-            return torch.zeros((), dtype=self._dtype)
+            return torch.zeros((), dtype=self._kind)
         total = self.squared_sum.value - self.sum.value * (self.sum.value / self.count.value)
         scores = 1.0 - self.total_mse.value / total
         scores = scores.masked_fill(scores.isinf(), 0.0)
@@ -106,7 +106,7 @@ class R2Score(Metric):
             scores = (total * scores).sum() / total.sum()
         if self.num_regressors:
             scores = self._adjusted(scores)
-        return scores.to(self._dtype)
+        return scores.to(self._kind)
 
     def _adjusted(self, score: Tensor) -> Tensor:
         samples = float(self.num_samples.owned())

@@ -151,6 +151,6 @@ def _by_bins(true: Tensor, false: Tensor, y_pred: Tensor, thresholds: Sequence[f
     # A probability of exactly 0 is above no threshold: it goes to a bin of its own in front.
     slots = (bins.long() + 1) * labels + torch.arange(labels, device=y_pred.device)
     totals = true.new_zeros(2, (number + 1) * labels)
-    totals.scatter_add_(1, slots.view(1, -1).expand(2, -1), torch.stack([true.reshape(-1), false.reshape(-1)]))
+    totals.scatter_add_(1, slots.reshape(1, -1).expand(2, -1), torch.stack([true.reshape(-1), false.reshape(-1)]))
     above = totals.view(2, number + 1, labels)[:, 1:].flip(1).cumsum(1).flip(1)
     return above[0], above[1]

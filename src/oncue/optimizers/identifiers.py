@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from oncue.core.suggest import unknown
+from oncue.keras_names import found_in_keras
 from oncue.optimizers.adadelta import Adadelta
 from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam
@@ -68,9 +69,12 @@ def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = 
     name = config.get("class_name")
     wrapping = {"torchoptimizer": TorchOptimizer, "lossscaleoptimizer": LossScaleOptimizer}
     classes = {**_KNOWN, **wrapping, **(custom_objects or {})}
-    cls = classes.get(str(name), classes.get(str(name).lower()))
+    cls: Any = classes.get(str(name), classes.get(str(name).lower())) or found_in_keras("oncue.optimizers", str(name))
     if cls is None:
         raise unknown("optimizer", name, [known.__name__ for known in classes.values()])
+    if not issubclass(cls, Optimizer):
+        made: Any = cls.from_config(dict(config.get("config") or {}))
+        return made  # type: ignore[no-any-return]  # an optimizer of Keras's own
     optimizer: Optimizer = cls.from_config(dict(config.get("config") or {}), custom_objects=custom_objects)
     return optimizer
 
@@ -98,10 +102,10 @@ def get(identifier: Any) -> Optimizer | None:
     if identifier is None or isinstance(identifier, Optimizer):
         return identifier
     if isinstance(identifier, str):
-        cls = _KNOWN.get(identifier.lower())
-        if cls is None:
+        cls: Any = _KNOWN.get(identifier.lower()) or found_in_keras("oncue.optimizers", identifier)
+        if not isinstance(cls, type):
             raise unknown("optimizer", identifier, _KNOWN)
-        return cls(**{})
+        return cls()  # type: ignore[no-any-return]  # an optimizer, ours or Keras's
     if isinstance(identifier, dict):
         return deserialize(identifier)
     if isinstance(identifier, type) and issubclass(identifier, Optimizer):

@@ -16,10 +16,12 @@ from oncue.saving.custom_objects import (
 
 if TYPE_CHECKING:
     from oncue.saving.formats import load_model, load_weights, prepare_save, save_model, save_weights, size_of_save
+    from oncue.saving.keras_objects import deserialize_keras_object, serialize_keras_object
 
 __all__ = [
     "CustomObjectScope",
     "custom_object_scope",
+    "deserialize_keras_object",
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
@@ -29,6 +31,7 @@ __all__ = [
     "register_keras_serializable",
     "save_model",
     "save_weights",
+    "serialize_keras_object",
     "size_of_save",
 ]
 
@@ -39,6 +42,10 @@ def __getattr__(name: str) -> Any:
         from oncue.saving import formats
 
         return getattr(formats, name)
+    if name in ("deserialize_keras_object", "serialize_keras_object"):
+        from oncue.saving import keras_objects
+
+        return getattr(keras_objects, name)
     return elsewhere("oncue.saving", name)
 
 

@@ -80,7 +80,7 @@ class CustomObjectScope:
     """Registers names for the length of a `with` block.
 
     Args:
-        custom_objects: Classes and functions by name.
+        *custom_objects: Dicts from names to classes and functions; None stands for an empty one.
 
     Example:
         >>> with CustomObjectScope({"double": lambda x: 2 * x}):
@@ -90,8 +90,8 @@ class CustomObjectScope:
         False
     """
 
-    def __init__(self, custom_objects: Mapping[str, Any]) -> None:
-        self.custom_objects = dict(custom_objects)
+    def __init__(self, *custom_objects: Mapping[str, Any] | None) -> None:
+        self.custom_objects = {name: thing for table in custom_objects for name, thing in (table or {}).items()}
         self._before: dict[str, Any] = {}
 
     def __enter__(self) -> CustomObjectScope:

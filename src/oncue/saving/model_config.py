@@ -6,20 +6,16 @@ import json
 from contextlib import nullcontext
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 
-from oncue import objects
 from oncue.core.allowance import allowance
 from oncue.layers.layer import Layer
 from oncue.models import Model, Sequential
 from oncue.models.graph_config import layer_config, layer_from_config, shared_layers
 from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
+from oncue.saving.keras_objects import REFUSED, serialize_keras_object
 from oncue.variable import torch_dtype
-
-# Classes that run code (unsafe, as Keras calls it) or read other files. No option makes oncue load them.
-_REFUSED = {"Lambda", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer", "__lambda__", "__typespec__"}
 
 _SPARE_NUMBERS = 1 << 20
 
@@ -57,24 +53,13 @@ def to_json(config: Any, model: Any = None) -> str:
     """Return a configuration as JSON; arrays and types in it as Keras writes them."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, np.ndarray):
-            return {"class_name": "__numpy__", "config": {"value": value.tolist(), "dtype": str(value.dtype)}}
-        if isinstance(value, torch.Tensor):
-            dtype = str(value.dtype).removeprefix("torch.")
-            return {"class_name": "__tensor__", "config": {"value": value.tolist(), "dtype": dtype}}
-        if isinstance(value, torch.dtype):
-            return str(value).removeprefix("torch.")
-        if isinstance(value, slice):
-            parts = {"start": value.start, "stop": value.stop, "step": value.step}
-            return {"class_name": "__slice__", "config": parts}
-        if hasattr(value, "get_config"):
-            return objects.to_config(value, "keras.layers")
-        raise ValueError(
-            f"{getattr(model, 'name', 'The model')!r} can't be written as a configuration: it holds {value!r} of type "
-            f"{type(value).__name__}. Return numbers, strings, lists and dicts from `get_config`."
-        )
+        try:
+            return serialize_keras_object(value)
+        except TypeError:
+            raise ValueError(
+                f"{getattr(model, 'name', 'The model')!r} can't be written as a configuration: it holds {value!r} of type "
+                f"{type(value).__name__}. Return numbers, strings, lists and dicts from `get_config`."
+            ) from None
 
     return json.dumps(config, default=plain)
 
@@ -190,7 +175,7 @@ def decoded(value: Any, source: Any) -> Any:
     if not isinstance(value, dict):
         return value
     name, config = value.get("class_name"), value.get("config")
-    if isinstance(name, str) and (name in _REFUSED or name.rpartition(">")[2] in _REFUSED):
+    if isinstance(name, str) and (name in REFUSED or name.rpartition(">")[2] in REFUSED):
         guard.refuse(
             source,
             f"it has a {name}, which runs code from the file or reads other files, and is refused whatever `safe_mode` "

@@ -31,6 +31,7 @@ from oncue.naming import without_number
 from oncue.nested import flatten
 from oncue.random_state import random_state, set_random_state
 from oncue.training.gradient_sum import GradientSum
+from oncue.variable import Variable
 
 if TYPE_CHECKING:
     from oncue.callbacks import CallbackList
@@ -390,7 +391,8 @@ class Parallel:
             ValueError: When a metric of the user's has gathered something outside of its variables.
         """
         for metric in self._metrics():
-            if _outside(metric) != self._outside.get(id(metric), _outside(metric)):
+            free = any(isinstance(variable, Variable) for variable in metric.variables)
+            if free or _outside(metric) != self._outside.get(id(metric), _outside(metric)):
                 raise ValueError(
                     f"The metric `{metric.name}`, a {type(metric).__name__}, gathers numbers in attributes of its own, which "
                     "several processes can't add up. Keep them in variables: `self.total = self.add_variable(shape=(), "

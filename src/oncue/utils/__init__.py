@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         is_interactive_logging_enabled as is_interactive_logging_enabled,
     )
     from oncue.core.progbar import Progbar as Progbar
-    from oncue.utils.custom_objects import (
+    from oncue.saving.custom_objects import (
         CustomObjectScope as CustomObjectScope,
         custom_object_scope as custom_object_scope,
         get_custom_objects as get_custom_objects,
@@ -23,27 +23,33 @@ if TYPE_CHECKING:
         get_registered_object as get_registered_object,
         register_keras_serializable as register_keras_serializable,
     )
+    from oncue.saving.keras_objects import (
+        deserialize_keras_object as deserialize_keras_object,
+        serialize_keras_object as serialize_keras_object,
+    )
     from oncue.utils.files import get_file as get_file
     from oncue.utils.numerical import normalize as normalize, to_categorical as to_categorical
     from oncue.utils.py_dataset import PyDataset as PyDataset, Sequence as Sequence
     from oncue.utils.random import set_random_seed as set_random_seed
 
 _HOME: dict[str, str] = {
-    "CustomObjectScope": "oncue.utils.custom_objects",
+    "CustomObjectScope": "oncue.saving.custom_objects",
     "Progbar": "oncue.core.progbar",
     "PyDataset": "oncue.utils.py_dataset",
     "Sequence": "oncue.utils.py_dataset",
     "clear_session": "oncue.backend",
-    "custom_object_scope": "oncue.utils.custom_objects",
+    "custom_object_scope": "oncue.saving.custom_objects",
     "disable_interactive_logging": "oncue.core.console",
     "enable_interactive_logging": "oncue.core.console",
-    "get_custom_objects": "oncue.utils.custom_objects",
+    "deserialize_keras_object": "oncue.saving.keras_objects",
+    "get_custom_objects": "oncue.saving.custom_objects",
     "get_file": "oncue.utils.files",
-    "get_registered_name": "oncue.utils.custom_objects",
-    "get_registered_object": "oncue.utils.custom_objects",
+    "get_registered_name": "oncue.saving.custom_objects",
+    "get_registered_object": "oncue.saving.custom_objects",
     "is_interactive_logging_enabled": "oncue.core.console",
     "normalize": "oncue.utils.numerical",
-    "register_keras_serializable": "oncue.utils.custom_objects",
+    "register_keras_serializable": "oncue.saving.custom_objects",
+    "serialize_keras_object": "oncue.saving.keras_objects",
     "set_random_seed": "oncue.utils.random",
     "to_categorical": "oncue.utils.numerical",
 }
