@@ -133,7 +133,7 @@ def tiny_batches(folder: Path) -> str:
 
 def warnings_of_callbacks(folder: Path) -> str:
     """One comes before the run, and one in it."""
-    batches = [(X[:6], Y[:6])]
+    batches = iter([(X[:6], Y[:6])])
     return said_by(
         lambda: made().fit(
             batches, steps_per_epoch=2, callbacks=keras.callbacks.EarlyStopping("loss", mode="odd"), verbose=0
