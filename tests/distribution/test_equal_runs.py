@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = [run.__name__ for run in equal_runs.RUNS]
 
 
 def same(found: Any, expected: Any, place: str) -> None:
@@ -33,21 +33,36 @@ def same(found: Any, expected: Any, place: str) -> None:
         assert found == expected, place
 
 
-SIZES = [2, *(pytest.param(size, marks=pytest.mark.processes) for size in (3, 4))]
+PROCESSES = pytest.mark.processes
+FEW, MORE = ([run.__name__ for run in runs] for runs in (equal_runs.RUNS, equal_runs.MORE_IN_GRAPHS))
+ALL = [(2, name) for name in FEW] + [
+    pytest.param(size, name, marks=PROCESSES) for size in (2, 3, 4) for name in MORE + FEW * (size > 2)
+]
 
 
-@pytest.fixture(
-    scope="module",
-    params=SIZES,
-)
-def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run_together("distribution.equal_runs", NAMES, request.param, tmp_path_factory.mktemp("together"))
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[dict[str, Any]]]:
+    """Return what runs came to on some processes; those of one kind run in the same ones."""
+    found: dict[tuple[int, bool], list[dict[str, Any]]] = {}
+
+    def run(size: int, name: str) -> list[dict[str, Any]]:
+        few = name in FEW
+        if (size, few) not in found:
+            folder = tmp_path_factory.mktemp("together")
+            found[size, few] = run_together(
+                "distribution.equal_runs", FEW if few else MORE, size, folder, seconds=900.0
+            )
+        return [one[name] for one in found[size, few]]
+
+    return run
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_several_processes_come_to_what_one_comes_to(name: str, together: list[dict[str, Any]], tmp_path: Path) -> None:
-    alone = getattr(equal_runs, name)(tmp_path)
-    same(together[0][name], alone, name)
-    for other in together[1:]:
+@pytest.mark.parametrize(("size", "name"), ALL)
+def test_several_processes_come_to_what_one_comes_to(
+    size: int, name: str, together: Callable[[int, str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    alone, (main, *others) = getattr(equal_runs, name)(tmp_path), together(size, name)
+    same(main, alone, name)
+    for other in others:
         # To the last bit, so that decisions are the same everywhere.
-        assert json.dumps(other[name]) == json.dumps(together[0][name])
+        assert json.dumps(other) == json.dumps(main)

@@ -23,8 +23,6 @@ from oncue.core.ranks import ASKED
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.row_share import RowShare, SharedBatches, rows_of
-from oncue.losses.reduction import Divisor
-from oncue.metrics.mean import Mean
 from oncue.metrics.metric import Metric
 from oncue.metrics.torch_metric import TorchMetric
 from oncue.naming import without_number
@@ -74,11 +72,13 @@ class Parallel:
     Attributes:
         group: The processes.
         share: This process's rows of the batch that is being computed.
+        update: Makes the updates in place of the optimizer's `step`, where that isn't None.
     """
 
     def __init__(self, model: Trainer, group: Group, shards: bool = True) -> None:
         self._model, self.group, self._shards = model, group, shards
         self.share = RowShare(group.rank, group.size)
+        self.update: Callable[[], None] | None = None
         self._gradients: GradientSum | None = None
         self._counts: list[tuple[int, int]] = []
         self._brings = self._stops = False
@@ -276,17 +276,31 @@ class Parallel:
         finally:
             torch.set_rng_state(kept)
 
-    def part_of(self, divisor: Divisor) -> float | Tensor:
-        """Return what a loss of this process's rows counts for in the loss of the batch.
+    @property
+    def own(self) -> float:
+        """1, or 0 where no row of the batch is this process's, and it runs another's along."""
+        return float(self.share.rows > 0)
 
-        Args:
-            divisor: What the sum of its rows' losses was divided by.
-        """
-        if isinstance(divisor, Tensor):
-            own = divisor.detach() * float(self.share.rows > 0)
-            total = self.group.sum_(own.clone())
-            return torch.where(total == 0, torch.zeros_like(total), own / total)
-        return self.share.fraction if divisor == "rows" else float(self.share.rows > 0)
+    @property
+    def fraction(self) -> float:
+        """The share of the batch's rows that are this process's."""
+        return self.share.fraction
+
+    @property
+    def total(self) -> int:
+        """How many rows the batch has."""
+        return self.share.total
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes, in its place."""
+        return self.group.sum_(values)
+
+    def make_update(self, optimizer: Optimizer) -> None:
+        """Update the weights from gradients that were summed."""
+        if self.update is None:
+            optimizer.step()
+        else:
+            self.update()
 
     def sum_gradients(self, parameters: Sequence[Tensor], scale: float = 1.0, divisor: Tensor | None = None) -> float:
         """Sum the gradients of all processes, and learn what any of them asks for.
@@ -377,13 +391,6 @@ class Parallel:
         finally:
             self._outside = outside
 
-    def weigh_numbers(self) -> None:
-        """Let metrics that are one number for a batch count as much as this process's rows do among all."""
-        metrics = self._model._plan.metrics
-        for metric in () if metrics is None else metrics.metrics:
-            if isinstance(metric, Mean):
-                metric.batch_weight = self.share.fraction
-
     def sum_metrics(self) -> None:
         """Replace what metrics have gathered on this process by what all have, and learn what any process asks for.
 
@@ -420,7 +427,7 @@ class Parallel:
             variable.take(summed / self.group.size if kind == "mean" else summed)
 
     @contextmanager
-    def summed(self) -> Iterator[None]:
+    def metrics_of_all(self) -> Iterator[None]:
         """Let metrics have what all processes have gathered, in the block; afterwards each goes on with its own."""
         kept = [(metric, metric.get_state()) for metric in self._metrics()]
         self.sum_metrics()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from oncue.core.logs import Source
 from oncue.feeding.batch import Batch
 from oncue.losses.reduction import Divisor
+from oncue.metrics.mean import Mean
 from oncue.optimizers import Optimizer
 from oncue.training.step import detached, measured
 from oncue.training.synchronized_norms import SynchronizedNorms
@@ -19,6 +21,25 @@ if TYPE_CHECKING:
     from oncue.training.plan import Plan
 
 Step = Callable[[Batch], Any]
+
+
+class Rows(Protocol):
+    """This process's rows of a batch, whose others are on other processes: of a run, or of a graph."""
+
+    @property
+    def own(self) -> float:
+        """1, or 0 where it has none and runs another's along."""
+
+    @property
+    def fraction(self) -> float | torch.Tensor:
+        """Its share of the batch's rows."""
+
+    @property
+    def total(self) -> float | torch.Tensor:
+        """How many rows the batch has."""
+
+    def summed(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over the processes; may be in place."""
 
 
 def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
@@ -32,9 +53,9 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
         training: Whether it updates the weights.
         parallel: The run.
     """
-    optimizer, meter, losses = plan.optimizer, plan.meter, plan.losses
+    optimizer, meter = plan.optimizer, plan.meter
     zero_grad = optimizer.zero_grad if training else None
-    update = optimizer.step if training and plan.trains else None
+    updates = training and plan.trains
     scales = training and optimizer is not None and type(optimizer).scale_loss is not Optimizer.scale_loss
     measure = None if plan.metrics is None else plan.metrics.update_detached
     own_measure, share = plan.compute_metrics, parallel.share
@@ -43,29 +64,25 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
         _, y, weight = batch
         if zero_grad is not None:
             zero_grad()
-        y_pred, loss, single, divisor = shared_loss(plan, parallel, batch, divides_later=update is not None)
-        if update is not None:
+        y_pred, loss, single, divisor = shared_loss(plan, parallel, batch, divides_later=updates)
+        if updates:
             # The factor may be set between two steps.
             scaled = scales or optimizer._loss_scale_factor is not None
             (optimizer.scale_loss(loss) if scaled else loss).backward()
             divided = parallel.sum_gradients(optimizer._parameters, divisor=divisor)
             if divisor is not None:
                 loss = loss.detach() / divided
-            update()
+            parallel.make_update(optimizer)
         elif training:
             parallel.ask_all()
         if not share.rows:
             return meter
-        # The sum over the processes, of what each counts for, is the loss times the batch's rows.
-        whole = share.total / share.rows
-        plan.loss_tracker.update_state(loss.detach() * whole, share.rows)
-        if losses is not None:
-            losses.track([one.detach() * whole for one in single], share.rows)
-        parallel.weigh_numbers()
-        if own_measure is not None:
-            return measured(plan, own_measure, batch, detached(y_pred) if training else y_pred)
-        if measure is not None:
-            measure(y, detached(y_pred) if training else y_pred, weight)
+        track_shared(plan, loss, single, share.total / share.rows, share.rows)
+        with numbers_weighed(plan, share.fraction):
+            if own_measure is not None:
+                return measured(plan, own_measure, batch, detached(y_pred) if training else y_pred)
+            if measure is not None:
+                measure(y, detached(y_pred) if training else y_pred, weight)
         return meter
 
     return _around(step, parallel, training)
@@ -110,34 +127,15 @@ def make_parallel_prediction(step: Step, parallel: Parallel) -> Step:
     return predict
 
 
-def make_parallel_compiled(step: Step, eager: Step, parallel: Parallel) -> Step:
-    """Return the function that runs a compiled step on this process's rows of a batch.
-
-    Args:
-        step: The compiled step; where its loss is a mean over rows, it is as good as the eager one.
-        eager: The eager step, for a batch of which no row is this process's own.
-        parallel: The run.
-    """
-
-    def compiled(batch: Batch) -> Any:
-        if not parallel.share.rows:
-            return eager(batch)
-        parallel.weigh_numbers()
-        with parallel.own_noise():
-            return step(batch)
-
-    return compiled
-
-
 def shared_loss(
-    plan: Plan, parallel: Parallel, batch: Batch, divides_later: bool = False
+    plan: Plan, rows: Rows, batch: Batch, divides_later: bool = False
 ) -> tuple[Any, torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
     """Return the outputs for this process's rows, and its part of the loss with all penalties.
 
     Args:
         plan: The model's plan.
-        parallel: The run.
-        batch: This process's rows.
+        rows: Which rows of the batch are this process's.
+        batch: Those.
         divides_later: Whether what a loss is divided by may be summed together with the gradients, instead of before.
 
     Returns:
@@ -148,10 +146,9 @@ def shared_loss(
         ValueError: When there is nothing to compute a loss from.
     """
     x, y, weight = batch
-    share = parallel.share
     y_pred = plan.forward(x)
     if plan.compute_loss is not None:
-        return y_pred, plan.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight) * share.fraction, [], None
+        return y_pred, plan.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight) * rows.fraction, [], None
     loss: Any = None
     single: list[torch.Tensor] = []
     later: list[torch.Tensor] = []
@@ -160,19 +157,69 @@ def shared_loss(
 
     def part_of(divisor: Divisor) -> float | torch.Tensor:
         if not alone or not isinstance(divisor, torch.Tensor):
-            return parallel.part_of(divisor)
-        later.append(divisor.detach() * (float(share.rows > 0) / share.total))
+            return _part_of(divisor, rows)
+        later.append(divisor.detach() * (rows.own / rows.total))
         return later[0]
 
     if plan.losses is not None:
         loss, single = plan.losses.shared(y, y_pred, weight, part_of)
     if plan.penalty is not None:
         # Of weights it is the same everywhere, of activities a mean over the rows: either way the parts add up.
-        penalty = plan.penalty() * share.fraction
+        penalty = plan.penalty() * rows.fraction
         loss = penalty if loss is None else loss + penalty
     if loss is None:
         raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
     return y_pred, loss, single, later[0] if later else None
+
+
+def _part_of(divisor: Divisor, rows: Rows) -> float | torch.Tensor:
+    """Return what a loss of this process's rows counts for in the loss of the batch.
+
+    Args:
+        divisor: What the sum of its rows' losses was divided by.
+        rows: Its rows.
+    """
+    if isinstance(divisor, torch.Tensor):
+        own = divisor.detach() * rows.own
+        total = rows.summed(own.clone())
+        return torch.where(total == 0, torch.zeros_like(total), own / total)
+    return rows.fraction if divisor == "rows" else rows.own
+
+
+def track_shared(
+    plan: Plan, loss: torch.Tensor, single: list[torch.Tensor], whole: float | torch.Tensor, rows: int
+) -> None:
+    """Add what `shared_loss` returned for a batch to the running means.
+
+    Args:
+        plan: The model's plan.
+        loss: The part of the loss.
+        single: The part of each single loss.
+        whole: How many times this process's rows the batch has. The sum over the processes, of what each counts for, is the
+            loss times the batch's rows.
+        rows: How many rows are this process's.
+    """
+    plan.loss_tracker.update_state(loss.detach() * whole, rows)
+    if single and plan.losses is not None:
+        plan.losses.track([one.detach() * whole for one in single], rows)
+
+
+@contextmanager
+def numbers_weighed(plan: Plan, fraction: float | torch.Tensor) -> Iterator[None]:
+    """Let metrics that are one number for a batch count, in the block, as much as this process's rows do among all.
+
+    Args:
+        plan: The model's plan.
+        fraction: The share of the batch's rows that are this process's.
+    """
+    means = [] if plan.metrics is None else [metric for metric in plan.metrics.metrics if isinstance(metric, Mean)]
+    for metric in means:
+        metric.batch_weight = fraction
+    try:
+        yield
+    finally:
+        for metric in means:
+            del metric.batch_weight
 
 
 def _around(step: Step, parallel: Parallel, training: bool) -> Step:

@@ -11,7 +11,6 @@ from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import switch_on
 from oncue.training.parallel_step import (
-    make_parallel_compiled,
     make_parallel_own_step,
     make_parallel_prediction,
     make_parallel_step,
@@ -123,15 +122,11 @@ class Steps:
             if self._kind == "train" and not self.plan.trains and "train_step" not in self.plan.overridden:
                 warn("The model has no trainable weights, so training changes nothing.")
             self._eager = eager_step(model, self.plan, self._kind)
-        graphs = self.plan.graphs
-        parallel = model._parallel
-        if parallel is not None and (self._kind == "predict" or not graphs.on):
-            return self._eager if self._around is None else self._around(self._eager)
         step: Step = self._pass.enter_context(
-            graphs.stepping(model, self.plan, self._kind, self._eager, alone=self._alone)
+            self.plan.graphs.stepping(model, self.plan, self._kind, self._eager, alone=self._alone)
         )
-        if parallel is not None:
-            step = make_parallel_compiled(step, self._eager, parallel)
+        if model._parallel is not None and self._kind == "predict":
+            step = make_parallel_prediction(step, model._parallel)
         return step if self._around is None else self._around(step)
 
 
@@ -151,7 +146,7 @@ def eager_step(model: Trainer, plan: Plan, kind: str) -> Step:
         def predict(batch: Batch) -> Any:
             return forward(batch[0]) if own is None else own(pack(batch))
 
-        return predict if parallel is None else make_parallel_prediction(predict, parallel)
+        return predict
     training = kind == "train"
     if name in plan.overridden:
         step = own_step(plan, name, model.train_step if training else model.test_step)

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from oncue.layers.batch_normalization import masked_moments
 
 if TYPE_CHECKING:
-    from oncue.training.parallel import Parallel
+    from oncue.training.parallel_step import Rows
 
 
 class SynchronizedNorms(TorchFunctionMode):
@@ -22,15 +22,15 @@ class SynchronizedNorms(TorchFunctionMode):
     torch's `SyncBatchNorm` has no kernels for the CPU, and would have to be put in the place of the user's layers.
 
     Args:
-        parallel: The run.
+        rows: Which rows of the batch are this process's.
 
     Attributes:
         used: Whether there was any.
     """
 
-    def __init__(self, parallel: Parallel) -> None:
+    def __init__(self, rows: Rows) -> None:
         super().__init__()
-        self._parallel = parallel
+        self._rows = rows
         self.used = False
 
     def __torch_function__(
@@ -41,11 +41,11 @@ class SynchronizedNorms(TorchFunctionMode):
         if replaced is None:
             return func(*args, **kwargs)
         self.used = True
-        return replaced(self._parallel, func, *args, **kwargs)
+        return replaced(self._rows, func, *args, **kwargs)
 
 
 def _batch_norm(
-    parallel: Parallel,
+    rows: Rows,
     func: Callable[..., Any],
     input: Tensor,
     running_mean: Tensor | None,
@@ -59,7 +59,7 @@ def _batch_norm(
     if not training:
         found: Tensor = func(input, running_mean, running_var, weight, bias, training, momentum, eps)
         return found
-    output, mean, variance, count = _normalized(parallel, input, weight, bias, eps)
+    output, mean, variance, count = _normalized(rows, input, weight, bias, eps)
     with torch.no_grad():
         if running_mean is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -70,7 +70,7 @@ def _batch_norm(
 
 
 def _native_batch_norm(
-    parallel: Parallel,
+    rows: Rows,
     func: Callable[..., Any],
     input: Tensor,
     weight: Tensor | None,
@@ -83,15 +83,15 @@ def _native_batch_norm(
 ) -> Any:
     if not training or running_mean is not None or running_var is not None:
         return func(input, weight, bias, running_mean, running_var, training, momentum, eps)
-    output, mean, variance, _ = _normalized(parallel, input, weight, bias, eps)
+    output, mean, variance, _ = _normalized(rows, input, weight, bias, eps)
     return output, mean, torch.rsqrt(variance + eps)
 
 
-def _masked_moments(parallel: Parallel, func: Callable[..., Any], x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    own = float(parallel.share.rows > 0)
+def _masked_moments(rows: Rows, func: Callable[..., Any], x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    own = rows.own
 
     def summed(parts: Tensor) -> Tensor:
-        total: Tensor = _Sum.apply(parts * own, parallel)  # type: ignore[no-untyped-call]  # as torch declares it
+        total: Tensor = _Sum.apply(parts * own, rows)  # type: ignore[no-untyped-call]  # as torch declares it
         return total
 
     return masked_moments(x, mask, summed)
@@ -105,11 +105,11 @@ _REPLACED: dict[Any, Callable[..., Any]] = {
 
 
 def _normalized(
-    parallel: Parallel, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    rows: Rows, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the normalized values, the mean and the variance of each channel (axis 1), and how many values each has."""
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    output, mean, variance, count = _Normalize.apply(wide, eps, parallel)  # type: ignore[no-untyped-call]
+    output, mean, variance, count = _Normalize.apply(wide, eps, rows)  # type: ignore[no-untyped-call]
     shape = (1, -1, *(1,) * (x.dim() - 2))
     if weight is not None:
         output = output * weight.view(shape)
@@ -126,28 +126,26 @@ class _Normalize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, parallel: Parallel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, eps: float, rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = (1, -1, *(1,) * (x.dim() - 2))
-        own = float(parallel.share.rows > 0)
+        own = rows.own
         values = own * x.numel() / x.shape[1]
-        sums = torch.cat([x.sum(axes) * own, x.new_tensor([values])])
-        parallel.group.sum_(sums)
+        sums = rows.summed(torch.cat([x.sum(axes) * own, torch.full((1,), values, dtype=x.dtype, device=x.device)]))
         mean, count = sums[:-1] / sums[-1], sums[-1]
         centred = x - mean.view(shape)
-        variance = parallel.group.sum_(centred.square().sum(axes) * own) / count
+        variance = rows.summed(centred.square().sum(axes) * own) / count
         deviation = torch.rsqrt(variance + eps)
         output = centred * deviation.view(shape)
         ctx.save_for_backward(output, deviation, count)
-        ctx.parallel, ctx.axes, ctx.shape, ctx.own = parallel, axes, shape, own
+        ctx.rows, ctx.axes, ctx.shape, ctx.own = rows, axes, shape, own
         ctx.mark_non_differentiable(mean, variance, count)
         return output, mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None, None]:
         output, deviation, count = ctx.saved_tensors
-        sums = torch.stack([grad.sum(ctx.axes), (grad * output).sum(ctx.axes)])
-        ctx.parallel.group.sum_(sums)
+        sums = ctx.rows.summed(torch.stack([grad.sum(ctx.axes), (grad * output).sum(ctx.axes)]))
         first, second = (part.view(ctx.shape) / count for part in sums)
         # A row that only runs along has no part in the mean and the variance.
         return (grad - first - output * second) * deviation.view(ctx.shape) * ctx.own, None, None
@@ -157,10 +155,10 @@ class _Sum(torch.autograd.Function):
     """The sum over all processes; each of their losses depends on it, so that its gradient is the sum of theirs."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, parallel: Parallel) -> Tensor:
-        ctx.parallel = parallel
-        return parallel.group.sum_(values.clone())
+    def forward(ctx: Any, values: Tensor, rows: Rows) -> Tensor:
+        ctx.rows = rows
+        return rows.summed(values.clone())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.parallel.group.sum_(grad.clone()), None
+        return ctx.rows.summed(grad.clone()), None

@@ -37,6 +37,7 @@ from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.pairings import warn_of_pairings
 from oncue.training.parallel import Parallel, parallel_run
+from oncue.training.parallel_step import make_parallel_prediction
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
 from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
@@ -468,7 +469,8 @@ class Trainer(Layer):
         with self._preserving_run("predict", parallel=parallel):
             self._prepare_predict(batch)
             with torch.no_grad():
-                outputs = eager_step(self, self._plan, "predict")(batch)
+                step = eager_step(self, self._plan, "predict")
+                outputs = (step if parallel is None else make_parallel_prediction(step, parallel))(batch)
                 if parallel is not None:
                     rows = iter(parallel.gathered([outputs]))
                     outputs = map_leaves(lambda _: next(rows), outputs)
@@ -495,7 +497,7 @@ class Trainer(Layer):
                 plan.graphs.stepping(self, plan, kind, eager, alone=False) as step,
             ):
                 result: Any = step(batch)
-            with nullcontext() if parallel is None else parallel.summed():
+            with nullcontext() if parallel is None else parallel.metrics_of_all():
                 logs = dict(zip(result.names, result.read(), strict=True))
         return logs if return_dict else self._in_order(logs)
 

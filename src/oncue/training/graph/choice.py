@@ -115,7 +115,7 @@ class GraphChoice:
             self.steps[kind] = TracedStep(model, plan, kind)
         step = self.steps[kind].renew(eager, self._typical.get(kind), alone)
         try:
-            yield step
+            yield step if model._parallel is None else step.on_own_rows
         finally:
             step.end()
 

@@ -1,68 +1,123 @@
-"""What a graph can't have of a step whose rows are on several processes."""
+"""What a graph reads of the rows that other processes have: numbers of the batch, and sums over the processes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
-from oncue.feeding.batch import Batch
-from oncue.layers.batch_normalization import masked_moments
-from oncue.losses.reduction import Divisor
-from oncue.training.graph.refusal import RefusalError
+from oncue.core.process import process
+from oncue.feeding.row_share import RowShare
 
-if TYPE_CHECKING:
-    from oncue.training.plan import Plan
-
-_NORMS = {F.batch_norm: 5, torch.native_batch_norm: 5, masked_moments: None}
-"""Functions that normalize over the rows of a batch, and where the argument is that says whether they do."""
+_SUM = "oncue::sum_over_processes"
 
 
-class SharedRows(TorchFunctionMode):
-    """Refuses, in its block, a graph of a step that needs the rows of other processes before its gradients are there.
+class SharedRows:
+    """This process's rows of the batches that a graph runs on, as `oncue.training.parallel_step.Rows`.
+
+    How many rows the whole batch has changes from batch to batch, so it is a tensor that is written before each step. A sum
+    over the processes is an operation that torch's compiler can't look into; each gets the result of the one before, so that
+    a graph sends its messages in the order of the eager step, which another process may run for the same batch.
 
     Args:
-        plan: The model's plan.
-        kind: "train", "test" or "predict".
-        batch: This process's rows of a batch.
-
-    Raises:
-        RefusalError: In the block, or on entering it.
+        device: Where the graphs run.
+        dtype: The type of losses.
     """
 
-    def __init__(self, plan: Plan, kind: str, batch: Batch) -> None:
-        super().__init__()
-        self._plan, self._kind, self._batch = plan, kind, batch
+    own = 1.0
+    """A graph is for batches of which this process has rows."""
 
-    def __enter__(self) -> Self:
-        losses, outputs = self._plan.losses, self._plan.outputs
-        if self._kind != "predict" and losses is not None and outputs is not None and self._batch[1] is not None:
-            divisors: list[Divisor] = []
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._numbers = torch.ones(2, dtype=dtype, device=device)
+        self._written = (1, 1)
+        self._last: Tensor | None = None
 
-            def note(divisor: Divisor) -> float:
-                divisors.append(divisor)
-                return 1.0
+    @property
+    def fraction(self) -> Tensor:
+        """This process's share of the batch's rows."""
+        return self._numbers[0]
 
-            _, y, weight = self._batch
-            with torch.no_grad():
-                losses.shared(y, self._plan.forward(self._batch[0]), weight, note)
-            if any(not isinstance(divisor, str) or divisor != "rows" for divisor in divisors):
-                raise RefusalError(
-                    "its loss is divided by something else than the number of rows (masks, weights, a sum), which has to be "
-                    "added up over the processes before the gradients"
-                )
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
+    @property
+    def total(self) -> Tensor:
+        """How many rows the batch has."""
+        return self._numbers[1]
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _NORMS and self._kind == "train":
-            place = _NORMS[func]
-            training = kwargs.get("training", len(args) > place and args[place]) if place is not None else True
-            if training:
-                raise RefusalError("batch normalization takes the rows of all processes, which a graph can't wait for")
-        return func(*args, **kwargs)
+    def summed(self, values: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes."""
+        found: Tensor = torch.ops.oncue.sum_over_processes.default(values, self._last)
+        self._last = found
+        return found
+
+    def begin(self) -> None:
+        """Begin a step: no sum comes before its first one."""
+        self._last = None
+
+    def write(self, share: RowShare) -> None:
+        """Let the next step be on a batch.
+
+        Args:
+            share: Which of its rows are this process's.
+        """
+        if self._written != (share.rows, share.total):
+            self._written = share.rows, share.total
+            self._numbers[0].fill_(share.fraction)
+            self._numbers[1].fill_(share.total)
+
+
+class _Messages:
+    """What the operation does in this process.
+
+    Attributes:
+        tries: Whether a graph is being made, when others may not be: nothing is sent, and a sum is this process's part.
+        error: What has gone wrong with a message of the step that is running: compiled code ends with an error of its own.
+    """
+
+    tries = False
+    error: BaseException | None = None
+
+
+_messages = _Messages()
+
+
+@contextmanager
+def trying() -> Iterator[None]:
+    """Enclose the making of a graph, in which nothing is sent."""
+    _messages.tries = True
+    try:
+        yield
+    finally:
+        _messages.tries = False
+
+
+@contextmanager
+def errors_of_messages() -> Iterator[None]:
+    """Enclose a step that may be compiled code, so that an error of its messages is the one that is raised."""
+    _messages.error = None
+    try:
+        yield
+    except RuntimeError as error:
+        found, _messages.error = _messages.error, None
+        if found is None or found is error:
+            raise
+        raise found from None
+
+
+def _sum(values: Tensor, after: Tensor | None) -> Tensor:
+    copy = values.clone()
+    if _messages.tries:
+        return copy
+    try:
+        summed: Tensor = process.group.sum_(copy)
+    except BaseException as error:
+        _messages.error = error
+        raise
+    return summed
+
+
+if not hasattr(torch.ops.oncue, "sum_over_processes"):
+    # The tag keeps the compiler from leaving out a message that others wait for.
+    torch.library.define(_SUM, "(Tensor values, Tensor? after) -> Tensor", tags=(torch.Tag.nondeterministic_seeded,))
+    torch.library.impl(_SUM, "CompositeExplicitAutograd", _sum)
+    torch.library.register_fake(_SUM, lambda values, after: torch.empty_like(values))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,8 +14,11 @@ from oncue.feeding.batch import Batch
 from oncue.metrics.state import MetricVariable
 from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.graph_update import Update
+from oncue.training.graph.shared_rows import SharedRows
+from oncue.training.parallel_step import numbers_weighed, shared_loss, track_shared
 from oncue.training.probe import trial
 from oncue.training.step import detached, measured, objective, samples_of
+from oncue.training.synchronized_norms import SynchronizedNorms
 
 if TYPE_CHECKING:
     from oncue.training.plan import Plan
@@ -44,6 +48,7 @@ class StepFunction:
         update: The optimizer's update when it is to be in the graph; None leaves `optimizer.step` to follow.
         kind: "train", "test" or "predict".
         measures: Whether the metrics are in the graph.
+        rows: Which rows of each batch are this process's, of several; None for a process alone.
     """
 
     def __init__(
@@ -56,13 +61,16 @@ class StepFunction:
         *,
         kind: str,
         measures: bool,
+        rows: SharedRows | None = None,
     ) -> None:
         self.model, self.plan, self.kind, self.update, self.measures = model, plan, kind, update, measures
         has_metrics, own = plan.metrics is not None, "compute_metrics" in plan.overridden
         self._measured_inside = measures and has_metrics and not own
         self._measured_after = own or (has_metrics and not self._measured_inside)
         self._gradients_follow = kind == "train" and update is None
-        self._eager = eager
+        self._eager, self._rows = eager, rows
+        # Whether what the loss is divided by is summed with the gradients, after the graph.
+        self._divides_later = False
         self._form: Any = None
         self.present: list[bool] = []
         """Which of the optimizer's parameters got a gradient when the step was run last."""
@@ -99,6 +107,8 @@ class StepFunction:
         if self.kind == "predict":
             outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
             return Outcome(outputs, None, [], [])
+        if self._rows is not None:
+            return self._run_shared(batch, derive, self._rows)
         x, y, weight = batch
         gradients: Gradients = []
         if self.kind == "train":
@@ -119,6 +129,32 @@ class StepFunction:
         needed = [gradient for gradient in gradients if gradient is not None] if self._gradients_follow else []
         return Outcome([*needed, *(outputs if self._measured_after else [])], loss, outputs, gradients)
 
+    def _run_shared(self, batch: Batch, derive: Callable[[Tensor], Gradients], rows: SharedRows) -> Outcome:
+        """Do the step on this process's rows, without what follows the sum of all gradients."""
+        plan, training = self.plan, self.kind == "train"
+        _, y, weight = batch
+        gradients: Gradients = []
+        rows.begin()
+        if training:
+            with torch.enable_grad(), SynchronizedNorms(rows):
+                y_pred, loss, single, divisor = shared_loss(plan, rows, batch, divides_later=True)
+                gradients = derive(plan.optimizer.scale_loss(loss))
+            self.present = [gradient is not None for gradient in gradients]
+            y_pred, loss = detached(y_pred), loss.detach()
+        else:
+            y_pred, loss, single, divisor = shared_loss(plan, rows, batch)
+        self._divides_later = divisor is not None
+        if divisor is None:
+            track_shared(plan, loss, single, 1.0 / rows.fraction, samples_of(batch[0]))
+        if self._measured_inside:
+            assert plan.metrics is not None
+            with numbers_weighed(plan, rows.fraction):
+                plan.metrics.update_detached(y, y_pred, weight)
+        outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
+        needed = [gradient for gradient in gradients if gradient is not None]
+        needed += [] if divisor is None else [loss, divisor]
+        return Outcome([*needed, *(outputs if self._measured_after else [])], loss, outputs, gradients)
+
     def _predicted(self, batch: Batch, given: Sequence[Tensor]) -> Any:
         if isinstance(self._form, Tensor):
             return given[0]
@@ -131,10 +167,15 @@ class StepFunction:
             for parameter, present in zip(self.parameters, self.present, strict=True):
                 parameter.grad = next(leaves) if present else None
             parallel = self.model._parallel
-            if parallel is not None:
-                # The loss is a mean of this process's rows, and counts as much as they do among all.
-                parallel.sum_gradients(self.parameters, parallel.share.fraction)
-            plan.optimizer.step()
+            if parallel is None:
+                plan.optimizer.step()
+            else:
+                loss, divisor = (next(leaves), next(leaves)) if self._divides_later else (None, None)
+                divided = parallel.sum_gradients(self.parameters, divisor=divisor)
+                if loss is not None:
+                    share = parallel.share
+                    track_shared(plan, loss / divided, [], share.total / share.rows, share.rows)
+                parallel.make_update(plan.optimizer)
         if not self._measured_after:
             return plan.meter
         y_pred = detached(map_leaves(lambda leaf: next(leaves), plan.outputs))
@@ -142,7 +183,9 @@ class StepFunction:
             return measured(plan, plan.compute_metrics, batch, y_pred)
         assert plan.metrics is not None
         _, y, weight = batch
-        plan.metrics.update_detached(y, y_pred, weight)
+        parallel = self.model._parallel
+        with nullcontext() if parallel is None else numbers_weighed(plan, parallel.share.fraction):
+            plan.metrics.update_detached(y, y_pred, weight)
         return plan.meter
 
 

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from oncue import torch_private
@@ -16,9 +17,10 @@ from oncue.nested import named_leaves
 from oncue.optimizers.graph_update import Update, graph_update
 from oncue.training.graph.recorded import record_cuda
 from oncue.training.graph.refusal import reason_of
-from oncue.training.graph.shared_rows import SharedRows
+from oncue.training.graph.shared_rows import SharedRows, errors_of_messages, trying
 from oncue.training.graph.step_function import StepFunction
 from oncue.training.graph.traced_graph import Graph, Key, TracedGraph
+from oncue.training.graph.traced_update import TracedUpdate
 
 if TYPE_CHECKING:
     from oncue.training.plan import Plan
@@ -67,6 +69,9 @@ class TracedStep:
         # How often something that graphs were made from has changed in this pass, and had one compiled again, ever.
         self._changes, self._compiled_again = 0, 0
         self._known: set[tuple[Signature, Hashable]] = set()
+        # Of a run on several processes: its rows, and the update that follows the sum of all gradients.
+        self._rows: SharedRows | None = None
+        self._update_of_sums: TracedUpdate | None = None
 
     @property
     def graphs(self) -> int:
@@ -82,6 +87,11 @@ class TracedStep:
             return ""
         seconds = sum(graph.seconds for graph in self._graphs.values())
         whole = all(graph.function.rest is None for graph in self._graphs.values())
+        if self._update_of_sums is not None and self._update_of_sums.refusal is None:
+            return (
+                "The steps ran as two compiled graphs, with the sum over all processes between them; the first one took "
+                f"{seconds:.1f} s to make."
+            )
         what = "one compiled graph" if whole else "a compiled graph, with the rest after it"
         return f"The steps ran as {what}; the first one, which made it, took {seconds:.1f} s."
 
@@ -99,6 +109,7 @@ class TracedStep:
             Itself.
         """
         self._eager, self._alone, self.eager_batches, self._changes = eager, alone, 0, 0
+        self._share(alone)
         if self._kind == "train":
             optimizer = self._plan.optimizer
             reset = self._set_otherwise()
@@ -117,10 +128,29 @@ class TracedStep:
         self._current = None
         return self
 
+    def _share(self, alone: bool) -> None:
+        """Let the pass be on one process or on several, as the run is."""
+        model, parallel = self._model, self._model._parallel
+        if (parallel is None) != (self._rows is None):
+            self._graphs, self._compiled, self.refusal, self._update_of_sums = {}, {}, None, None
+            dtype = torch.float64 if model.input_dtype == torch.float64 else torch.float32
+            self._rows = None if parallel is None else SharedRows(model.device, dtype)
+        if parallel is None or self._kind != "train" or self._obstacle_to_update() is not None:
+            return
+        optimizer, update = self._plan.optimizer, self._update_of_sums
+        if update is None or self._optimizer is not optimizer:
+            update = self._update_of_sums = TracedUpdate(optimizer, self._plan.graphs.compiler)
+        update.begin(alone, parallel.group.agree)
+        parallel.update = update
+
     def end(self) -> None:
         """End a pass: user code may run from here on."""
         if self._update is not None:
             self._update.end()
+        parallel = self._model._parallel
+        if parallel is not None and self._update_of_sums is not None and parallel.update is self._update_of_sums:
+            self._update_of_sums.end()
+            parallel.update = None
         if self.refusal is None and self.eager_batches > _MANY_OTHERS:
             self._warn(
                 f"`jit_compile` compiles `{_METHODS[self._kind]}` for batches of the first one's shape; {self.eager_batches} "
@@ -160,6 +190,16 @@ class TracedStep:
                 update.between()
         rest = graph.function.rest
         return self._plan.meter if rest is None else rest(batch, results)
+
+    def on_own_rows(self, batch: Batch) -> Any:
+        """Run the step on this process's rows of a batch, the others of which are on other processes."""
+        parallel, rows = self._model._parallel, self._rows
+        assert parallel is not None and rows is not None
+        if not parallel.share.rows:
+            return self._eagerly(batch)
+        rows.write(parallel.share)
+        with parallel.own_noise(), errors_of_messages():
+            return self(batch)
 
     def _eagerly(self, batch: Batch) -> Any:
         assert self._eager is not None
@@ -231,10 +271,17 @@ class TracedStep:
             self._update.before()
         try:
             function = StepFunction(
-                self._model, self._plan, batch, self._eager, self._update, kind=self._kind, measures=self._measures
+                self._model,
+                self._plan,
+                batch,
+                self._eager,
+                self._update,
+                kind=self._kind,
+                measures=self._measures,
+                rows=self._rows,
             )
             key, compiled = self._with_phase(signature), len(self._compiled)
-            with nullcontext() if self._model._parallel is None else SharedRows(self._plan, self._kind, batch):
+            with nullcontext() if self._rows is None else trying():
                 self._graphs[key] = TracedGraph(function, leaves, graphs.compiler, self._compiled, record)
             self._compiled_again += key in self._known and len(self._compiled) > compiled
             self._known.add(key)
@@ -258,12 +305,19 @@ class TracedStep:
             return f"the model has a {model.own_step_name(self._kind)} of its own"
         if max(self._changes, self._compiled_again) > _MOST_GRAPHS:
             return "what it depends on kept changing, so that it would be made again and again"
-        if self._kind != "train":
-            return None
-        parameters = plan.optimizer._parameters
+        return None if self._kind != "train" else self._obstacle_to_update()
+
+    def _obstacle_to_update(self) -> str | None:
+        model, plan = self._model, self._plan
+        if "train_step" in plan.overridden:
+            return f"the model has a {model.own_step_name(self._kind)} of its own"
+        parameters = [] if plan.optimizer is None else plan.optimizer._parameters
         held = {id(parameter) for parameter in model.parameters()}
         if any(id(parameter) not in held for parameter in parameters):
             return "the optimizer has parameters that the model doesn't have"
+        if self._rows is not None and held - {id(parameter) for parameter in (*parameters, *_untrained(model))}:
+            # Their gradients would be derived on processes where the step runs eagerly, with messages of their own.
+            return "the model has trainable weights that the optimizer doesn't have"
         return None if parameters else "the model has no weights to train"
 
     def _refuse(self, reason: str) -> None:
@@ -279,6 +333,10 @@ class TracedStep:
         if self._model.jit_compile is True and not graphs.warned:
             graphs.warned = True
             warn(text)
+
+
+def _untrained(model: Trainer) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if not parameter.requires_grad]
 
 
 def signature_and_leaves(batch: Batch) -> tuple[Signature, tuple[Tensor, ...]]:
