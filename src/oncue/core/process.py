@@ -35,7 +35,7 @@ class Process:
         if self.is_alone:
             return True
         # Before the first run no group has been joined.
-        return self.group.main if self.group is not None else os.environ["RANK"] == "0"  # type: ignore[no-any-return]
+        return self.group.main if self.group is not None else os.environ["RANK"] == "0"
 
 
 process = Process()

@@ -72,8 +72,8 @@ class Mean(Metric):
         tensor(4.)
     """
 
-    batch_weight: float = 1
-    """What a single number for a whole batch counts: less where the batch is one process's part of it."""
+    batch_weight: float | Tensor = 1
+    """What a single number for a whole batch counts: less where the batch is one process's part of it; in a graph a tensor."""
 
     def __init__(self, name: str | None = "mean", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -102,9 +102,12 @@ class Mean(Metric):
             return
         weight = 1 if sample_weight is None else sample_weight
         if values.ndim == 0:
-            weight = weight * self.batch_weight
-            self.total.assign_add(values, weight)
-            self.count.assign_add(weight)
+            counts = weight * self.batch_weight
+            if isinstance(counts, Tensor):
+                self.total.assign_add(values * counts)
+            else:
+                self.total.assign_add(values, counts)
+            self.count.assign_add(counts)
             return
         number = values.shape[0]
         if values.numel():

@@ -291,7 +291,7 @@ class Parallel:
         """How many rows the batch has."""
         return self.share.total
 
-    def summed(self, values: Tensor) -> Tensor:
+    def total_of(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes, in its place."""
         return self.group.sum_(values)
 
@@ -427,7 +427,7 @@ class Parallel:
             variable.take(summed / self.group.size if kind == "mean" else summed)
 
     @contextmanager
-    def metrics_of_all(self) -> Iterator[None]:
+    def summed(self) -> Iterator[None]:
         """Let metrics have what all processes have gathered, in the block; afterwards each goes on with its own."""
         kept = [(metric, metric.get_state()) for metric in self._metrics()]
         self.sum_metrics()

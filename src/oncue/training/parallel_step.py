@@ -38,7 +38,7 @@ class Rows(Protocol):
     def total(self) -> float | torch.Tensor:
         """How many rows the batch has."""
 
-    def summed(self, values: torch.Tensor) -> torch.Tensor:
+    def total_of(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over the processes; may be in place."""
 
 
@@ -181,7 +181,7 @@ def _part_of(divisor: Divisor, rows: Rows) -> float | torch.Tensor:
     """
     if isinstance(divisor, torch.Tensor):
         own = divisor.detach() * rows.own
-        total = rows.summed(own.clone())
+        total = rows.total_of(own.clone())
         return torch.where(total == 0, torch.zeros_like(total), own / total)
     return rows.fraction if divisor == "rows" else rows.own
 

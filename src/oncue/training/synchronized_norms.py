@@ -131,10 +131,10 @@ class _Normalize(torch.autograd.Function):
         shape = (1, -1, *(1,) * (x.dim() - 2))
         own = rows.own
         values = own * x.numel() / x.shape[1]
-        sums = rows.summed(torch.cat([x.sum(axes) * own, torch.full((1,), values, dtype=x.dtype, device=x.device)]))
+        sums = rows.total_of(torch.cat([x.sum(axes) * own, torch.full((1,), values, dtype=x.dtype, device=x.device)]))
         mean, count = sums[:-1] / sums[-1], sums[-1]
         centred = x - mean.view(shape)
-        variance = rows.summed(centred.square().sum(axes) * own) / count
+        variance = rows.total_of(centred.square().sum(axes) * own) / count
         deviation = torch.rsqrt(variance + eps)
         output = centred * deviation.view(shape)
         ctx.save_for_backward(output, deviation, count)
@@ -145,7 +145,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None, None]:
         output, deviation, count = ctx.saved_tensors
-        sums = ctx.rows.summed(torch.stack([grad.sum(ctx.axes), (grad * output).sum(ctx.axes)]))
+        sums = ctx.rows.total_of(torch.stack([grad.sum(ctx.axes), (grad * output).sum(ctx.axes)]))
         first, second = (part.view(ctx.shape) / count for part in sums)
         # A row that only runs along has no part in the mean and the variance.
         return (grad - first - output * second) * deviation.view(ctx.shape) * ctx.own, None, None
@@ -157,8 +157,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, rows: Rows) -> Tensor:
         ctx.rows = rows
-        return rows.summed(values.clone())
+        return rows.total_of(values.clone())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.rows.summed(grad.clone()), None
+        return ctx.rows.total_of(grad.clone()), None

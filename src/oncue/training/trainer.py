@@ -497,7 +497,7 @@ class Trainer(Layer):
                 plan.graphs.stepping(self, plan, kind, eager, alone=False) as step,
             ):
                 result: Any = step(batch)
-            with nullcontext() if parallel is None else parallel.metrics_of_all():
+            with nullcontext() if parallel is None else parallel.summed():
                 logs = dict(zip(result.names, result.read(), strict=True))
         return logs if return_dict else self._in_order(logs)
 

@@ -44,7 +44,7 @@ class SharedRows:
         """How many rows the batch has."""
         return self._numbers[1]
 
-    def summed(self, values: Tensor) -> Tensor:
+    def total_of(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over the processes."""
         found: Tensor = torch.ops.oncue.sum_over_processes.default(values, self._last)
         self._last = found

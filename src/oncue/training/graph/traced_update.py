@@ -110,7 +110,8 @@ class TracedUpdate:
             update.end()
             self._graphs, self._update = {}, None
             return False
-        torch_private.count_as_stepped(self._optimizer._inner)
+        if self._optimizer._inner is not None:
+            torch_private.count_as_stepped(self._optimizer._inner)
         update.report_missing(gradients)
         return True
 
