@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from oncue import torch_private
-from oncue.optimizers.graph_update import graph_update
+from oncue.optimizers.graph_update import Update, graph_update
 from oncue.training.graph.operations import Standing
 from oncue.training.graph.refusal import RefusalError
 
@@ -42,7 +42,7 @@ class TracedUpdate:
         self._settings: list[Any] = []
         self._graphs: dict[Hashable, tuple[Graph, list[int]]] = {}
         self._state: list[Tensor] = []
-        self._update = graph_update(optimizer)
+        self._update = _update_of(optimizer)
 
     def begin(self, alone: bool, agree: Callable[[bool], bool]) -> None:
         """Begin a pass.
@@ -92,7 +92,7 @@ class TracedUpdate:
         update = self._update
         if update is not None and not update.is_current():
             update.end()
-            self._graphs, self._update, self.refusal = {}, graph_update(self._optimizer), None
+            self._graphs, self._update, self.refusal = {}, _update_of(self._optimizer), None
         if self._update is not None:
             self._update.begin()
             self._state = self._update.tensors
@@ -137,6 +137,12 @@ class TracedUpdate:
         graph = self._compiler(traced, inputs, given[0].device)
         _compare(inputs, traced, graph)
         return graph, places
+
+
+def _update_of(optimizer: Optimizer) -> Update | None:
+    update = graph_update(optimizer)
+    # Code of the user's would have to be tried beside the graph, and watched.
+    return None if update is None or update.asks else update
 
 
 @torch.no_grad()
