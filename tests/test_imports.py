@@ -206,6 +206,9 @@ ROOMS = {
 LOOKS_BELOW = {
     ("activations", "layers"): "the configuration of an activation may name a layer",
     ("keras_names", "with_keras"): "a model of `applications` is handed out as a `KerasModel`",
+    ("legacy", "backend"): "old functions ask for its settings",
+    ("legacy", "layers"): "old layers are made of those of today",
+    ("legacy", "models"): "`K.function` makes a model",
     ("models", "saving"): "`model.save` is a method, and the files are their own room",
     ("models", "with_keras"): "`Model(keras_model)` makes a `KerasModel`",
     ("named_weights", "models"): "a model that made its layers is the first part of their names",

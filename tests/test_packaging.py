@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import oncue
+from oncue.core import version
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -38,8 +39,9 @@ def test_nothing_else_is_pinned() -> None:
 
 def test_the_version_has_one_source() -> None:
     assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
-    assert re.fullmatch(r"\d+\.\d+\.\d+", oncue.__version__)
-    assert f"## {oncue.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version.__version__)
+    assert oncue.__version__ == f"{version.KERAS}+oncue.{version.__version__}"
+    assert f"## {version.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_types_are_shipped() -> None:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from oncue import keras_names
+from oncue.core import version
 from oncue.legacy import aliases
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
     from oncue.regularizers import Regularizer as Regularizer
     from oncue.variable import Variable as Variable
 
-__version__ = "0.1.0"
+__version__ = f"{version.KERAS}+oncue.{version.__version__}"
+"""Keras's version first, because scripts compare it; then oncue's own, which `oncue --version` tells alone."""
 
 _MODULES = (
     "activations",

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 _FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
-_settings: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "device": None, "dtype_policy": None}
+_settings: dict[str, Any] = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "device": None,
+    "dtype_policy": None,
+    "image_data_format": "channels_last",
+}
 
 
 def backend() -> str:
@@ -66,8 +72,30 @@ def set_epsilon(value: float) -> None:
 
 
 def image_data_format() -> str:
-    """Return "channels_last", the axis order of all image layers."""
-    return "channels_last"
+    """Return the order of axes of pictures for layers that aren't told one, "channels_last" unless changed.
+
+    Example:
+        >>> image_data_format()
+        'channels_last'
+    """
+    return str(_settings["image_data_format"])
+
+
+def set_image_data_format(data_format: str) -> None:
+    """Set the order of axes of pictures for layers that are made from now on, and aren't told one.
+
+    Args:
+        data_format: "channels_last" or "channels_first".
+
+    Raises:
+        ValueError: For any other name.
+
+    Example:
+        >>> set_image_data_format("channels_last")
+    """
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(f'`data_format` must be "channels_last" or "channels_first"; got {data_format!r}.')
+    _settings["image_data_format"] = data_format
 
 
 def device() -> torch.device:

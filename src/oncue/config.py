@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.backend import backend, epsilon, floatx, image_data_format, set_epsilon, set_floatx
+from oncue.backend import backend, epsilon, floatx, image_data_format, set_epsilon, set_floatx, set_image_data_format
 from oncue.dtype_policies import dtype_policy, set_dtype_policy
 from oncue.keras_names import elsewhere
 
@@ -17,6 +17,7 @@ __all__ = [
     "set_dtype_policy",
     "set_epsilon",
     "set_floatx",
+    "set_image_data_format",
 ]
 
 

@@ -22,6 +22,7 @@ import oncue
 from helpers import damage, normal
 from oncue.callbacks import BackupAndRestore, EarlyStopping, LambdaCallback, ModelCheckpoint, RunFolder
 from oncue.cli import main
+from oncue.core.version import __version__
 
 X = normal(16, 3)
 Y = X[:, :1]
@@ -235,7 +236,7 @@ def test_the_report_says_which_files_are_sound(place: Path, run: Any, tmp_path: 
 
 
 def test_version_help_and_completion(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, words in ((["--version"], f"oncue {oncue.__version__}, Python 3."), (["--help"], "exit status")):
+    for arguments, words in ((["--version"], f"oncue {__version__}, Python 3."), (["--help"], "exit status")):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 0 and words in capsys.readouterr().out

@@ -10,6 +10,7 @@ from oncue.core.phrases import line
 from oncue.core.protocols import Run
 from oncue.core.ranks import Ranks
 from oncue.core.state import Stateful
+from oncue.legacy import HeldOut
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -67,7 +68,7 @@ class Callback(Stateful):
 
     params: dict[str, Any] | None = None
     model: Any = None
-    validation_data: Any = None
+    validation_data: Any = HeldOut()
     makes_way: ClassVar[bool] = False
     finishes_files: ClassVar[bool] = False
     runs_last: ClassVar[bool] = False

@@ -38,7 +38,7 @@ from oncue.core.progress import Progress
 from oncue.core.protocols import SavesRun, TellsState
 from oncue.core.ranks import Ranks
 from oncue.core.warn import warn
-from oncue.legacy import old_log_names
+from oncue.legacy import RunParams, old_log_names
 
 
 class CallbackList(Callback):
@@ -106,6 +106,8 @@ class CallbackList(Callback):
         self.progress = Progress()
         self.run_state: TellsState | None = None
         self.paused: str | None = None
+        # What is validated on, for `validation_data` of callbacks: while the run goes on.
+        self.held_out: tuple[Any, Any, Any] | None = None
         self.group = Ranks()
         self._announced = False
         # When the run began, and when it ended.
@@ -135,6 +137,7 @@ class CallbackList(Callback):
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Give the run's parameters to every callback."""
+        params = RunParams(params)
         self.params = params
         if params:
             give_params(self.callbacks, params)
@@ -190,7 +193,15 @@ class CallbackList(Callback):
             "journal": copy(self.journal),
             "progress": copy(self.progress),
         }
-        return {**kept, **own, "model": None, "run_state": None, "group": Ranks(), "_clock": (0.0, self.seconds)}
+        return {
+            **kept,
+            **own,
+            "model": None,
+            "run_state": None,
+            "held_out": None,
+            "group": Ranks(),
+            "_clock": (0.0, self.seconds),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -325,6 +336,7 @@ class CallbackList(Callback):
         last = [(callback, callback.after_close) for callback in self.callbacks if isinstance(callback, Callback)]
         failure = Listeners("after_close", last).call_each(failure)
         self._stop_clock()
+        self.held_out = None
         return failure
 
     def on_exception(self, exception: BaseException) -> None:

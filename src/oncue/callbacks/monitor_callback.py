@@ -11,7 +11,7 @@ from oncue.core.monitor import Logged, Monitor, MonitorError, as_number, find_mo
 from oncue.core.protocols import directions_of
 from oncue.core.suggest import nearest
 from oncue.core.warn import warn
-from oncue.legacy import log_names
+from oncue.legacy import log_names, methods as old_methods
 
 
 @builtin
@@ -56,6 +56,11 @@ class MonitorCallback(Callback):
     @min_delta.setter
     def min_delta(self, value: float) -> None:
         self._begin_watch(value)
+
+    @property
+    def monitor_op(self) -> Any:
+        """What told in Keras 2 whether one value is better than another."""
+        return old_methods.monitor_op(self)
 
     def _begin_watch(self, min_delta: float) -> None:
         self.watch = Monitor(self.monitor, self.mode, min_delta, type(self).__name__)

@@ -129,9 +129,9 @@ class _Version(argparse.Action):
         import importlib.metadata
         import platform
 
-        import oncue
+        from oncue.core.version import __version__
 
-        found = [f"oncue {oncue.__version__}", f"Python {platform.python_version()}"]
+        found = [f"oncue {__version__}", f"Python {platform.python_version()}"]
         for name in ("torch", "keras"):
             try:
                 found.append(f"{name} {importlib.metadata.version(name)}")

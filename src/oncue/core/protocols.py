@@ -32,6 +32,7 @@ class Run(Protocol):
         paused: Why the run stops in the middle, to continue when it is started again; None when it doesn't.
         run_state: Takes and restores the state of the run, in a loop that can; None otherwise.
         group: The processes of the run.
+        held_out: The arrays that the run validates on; None without them.
     """
 
     journal: Journal
@@ -39,6 +40,7 @@ class Run(Protocol):
     paused: str | None
     group: Ranks
     run_state: TellsState | None
+    held_out: tuple[Any, Any, Any] | None
 
     @property
     def savers(self) -> Sequence[SavesRun]:

@@ -82,7 +82,7 @@ class ArrayBatches(Batches):
         if class_weight is not None:
             sample_weight = ClassWeights(class_weight)(y)
         self._data: Batch = (x, y, sample_weight)
-        self.num_samples = common_length(self._data)
+        self.num_samples: int = common_length(self._data)
         if batch_size is None:
             batch_size = -(-self.num_samples // steps) if steps is not None else _DEFAULT_BATCH_SIZE
         self.batch_size: int = batch_size

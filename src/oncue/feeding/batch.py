@@ -26,6 +26,7 @@ class Batches(ABC):
     Attributes:
         num_batches: Batches in one pass; None (default) if unknown.
         batch_size: Samples in a full batch; None (default) if unknown.
+        num_samples: Samples in one pass; None (default) if unknown.
         restartable: False for a generator or iterator, whose second pass continues where the first stopped. Default:
             True.
         exact_position: Whether `epoch(start)` yields what an uninterrupted pass would have yielded from there. Default:
@@ -51,6 +52,7 @@ class Batches(ABC):
 
     num_batches: int | None = None
     batch_size: int | None = None
+    num_samples: int | None = None
     restartable: bool = True
     exact_position: bool = False
     obstacle: str | None = None

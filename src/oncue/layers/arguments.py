@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from oncue import constraints, initializers, regularizers
+from oncue import backend, constraints, initializers, regularizers
 from oncue.core.numbers import number_of, whole_of
 from oncue.core.suggest import unknown
 
@@ -67,14 +67,14 @@ def one_of(layer: str, name: str, value: Any, known: Sequence[str]) -> str:
 
 
 def data_format(layer: str, value: Any) -> str:
-    """Return "channels_last" (for None too) or "channels_first".
+    """Return "channels_last" or "channels_first"; for None what `config.set_image_data_format` says.
 
     Example:
         >>> data_format("Conv2D", None)
         'channels_last'
     """
     formats = ("channels_last", "channels_first")
-    return formats[0] if value is None else one_of(layer, "data_format", value, formats)
+    return backend.image_data_format() if value is None else one_of(layer, "data_format", value, formats)
 
 
 def fraction(layer: str, name: str, value: Any) -> float:

@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from oncue import naming
+from oncue.legacy import is_backend_function
 
 _serials = count()
 
@@ -75,7 +76,9 @@ class KerasTensor:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Refuse, with the way that works: torch can't compute without values."""
+        """Note the step, for a function of Keras 2's backend; refuse others: torch can't compute without values."""
+        if is_backend_function(func):
+            return _operation(f"backend.{func.__name__}", *args, **(kwargs or {}))
         what = next(arg for arg in (*args, *(kwargs or {}).values(), "a KerasTensor") if not isinstance(arg, type))
         raise TypeError(f"`{getattr(func, '__name__', func)}` of torch was called on {_NO_TORCH.format(what)}")
 
@@ -125,10 +128,10 @@ _NO_TORCH = (
 )
 
 
-def _operation(kind: str, *args: Any) -> Any:
+def _operation(kind: str, *args: Any, **kwargs: Any) -> Any:
     from oncue.layers.operation import Operation
 
-    return Operation(kind)(*args)
+    return Operation(kind)(*args, **kwargs)
 
 
 def symbols(shape: Any, dtype: str, history: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> Any:

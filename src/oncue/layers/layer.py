@@ -21,7 +21,7 @@ from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.modes import switch_on, take_in
 from oncue.layers.policy_scope import run_in_policy, running
 from oncue.layers.trial import Trial, building
-from oncue.legacy import first_layer_shape
+from oncue.legacy import first_layer_shape, methods as old_methods, no_method
 from oncue.nested import first_leaf, flatten, map_leaves
 from oncue.variable import Projection, Variable, torch_dtype
 
@@ -141,6 +141,7 @@ class Layer(torch.nn.Module):
         self._regularizers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         self._added_losses: list[torch.Tensor] = []
         self._input_shape_arg = first_layer_shape(kwargs)
+        self._first_weights = kwargs.pop("weights", None)
         self.autocast = bool(kwargs.pop("autocast", True))
         if not (self._holds_layers or is_builtin(type(self))):
             self.__dict__["_may_add_losses"] = True
@@ -267,6 +268,10 @@ class Layer(torch.nn.Module):
                 self._built_for = input_shape
                 self._track_containers()
                 self._note_device()
+                if self._first_weights is not None:
+                    # Of Keras 1 and 2. Set once.
+                    given, self._first_weights = self._first_weights, None
+                    self.set_weights(given)
 
     def _built_on(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the inputs of whose shapes `build` is told."""
@@ -304,7 +309,7 @@ class Layer(torch.nn.Module):
         if isinstance(hidden, property) and hidden.fget is not None:
             # Python calls this when a property raises AttributeError, and would lose its message.
             return hidden.fget(self)  # type: ignore[no-any-return]  # a property of any kind
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        raise AttributeError(no_method(name) or f"'{type(self).__name__}' object has no attribute '{name}'")
 
     # Calling ------------------------------------------------------------------------------------------------------
 
@@ -485,6 +490,12 @@ class Layer(torch.nn.Module):
     @output.setter
     def output(self, value: Any) -> None:
         self.__dict__["output"] = value
+
+    input_shape: Any = old_methods.OldEnd("input")
+    output_shape: Any = old_methods.OldEnd("output")
+    get_input_at = old_methods.OldEnd("input", shape=False, method=True)
+    get_output_at = old_methods.OldEnd("output", shape=False, method=True)
+    get_output_shape_at = old_methods.OldEnd("output", method=True)
 
     def _symbolic_end(self, name: str) -> Any:
         # Torch code often calls a part of a model `self.output`, which then comes first.
@@ -928,6 +939,12 @@ class Layer(torch.nn.Module):
 
     def add_loss(self, loss: Any) -> None:
         """Add a term to the loss of the step that is being computed (call it inside `call`)."""
+        if has_symbolic(loss):
+            raise ValueError(
+                f"'{self.name}' can't add a symbolic tensor to its loss, as in tf.keras: nothing is computed yet. Call "
+                "`self.add_loss(loss)` in the `call` of a layer of your own that gets the tensors, or override `compute_loss` "
+                "of the model."
+            )
         self._added_losses.extend(flatten(loss))
 
     @property

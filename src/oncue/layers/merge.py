@@ -12,6 +12,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.legacy import call_as
 
 
 class _Merge(Layer):
@@ -280,3 +281,6 @@ def minimum(inputs: Sequence[Any], **kwargs: Any) -> Any:
 def concatenate(inputs: Sequence[Any], axis: int = -1, **kwargs: Any) -> Any:
     """Return `Concatenate(axis, **kwargs)(inputs)`."""
     return Concatenate(axis, **kwargs)(inputs)
+
+
+call_as(__name__)

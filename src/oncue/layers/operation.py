@@ -13,6 +13,7 @@ from oncue import naming
 from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.layers.layer import Layer
+from oncue.legacy import backend_function
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Absolute": operator.abs,
@@ -45,28 +46,31 @@ class Operation(Layer):
     """
 
     def __init__(self, kind: str, name: str | None = None) -> None:
-        if kind not in _FUNCTIONS:
+        old = kind.removeprefix("backend.")
+        function = _FUNCTIONS.get(kind) if old == kind else backend_function(old)
+        if function is None:
             raise unknown("operation", kind, _FUNCTIONS)
-        super().__init__(name=naming.auto_name(naming.to_snake_case(kind)) if name is None else name)
+        super().__init__(name=naming.auto_name(naming.to_snake_case(old)) if name is None else name)
         self.kind = kind
         # As in Keras it computes in whatever types it is given.
         self.autocast = False
         self.built = True
-        self._function = _FUNCTIONS[kind]
+        self._function = function
 
-    def call(self, *args: Any) -> Any:
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result."""
         if any(isinstance(arg, np.ndarray) for arg in args):
             like = next(arg for arg in args if isinstance(arg, torch.Tensor))
             args = tuple(
                 torch.as_tensor(arg, device=like.device) if isinstance(arg, np.ndarray) else arg for arg in args
             )
-        return self._function(*args)
+        return self._function(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of tensors, or note the step for symbolic ones."""
         if any(isinstance(arg, torch.Tensor) for arg in args):
-            return self.call(*args)
+            kwargs.pop("training", None)
+            return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:

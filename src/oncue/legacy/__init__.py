@@ -3,8 +3,13 @@
 - `arguments`: `ARGUMENTS` and `IGNORED`, arguments of layers, optimizers, callbacks and methods
 - `methods`: `fit_generator` and the like
 - `names`: `NAMES`, other names of losses, metrics, initializers, layers
+- `params`: `PARAMS`, what callbacks were told of a run
 - `log_keys`: `LOG_KEYS`, what logs are asked for
-- `modules`: `MODULES`, `SILENT_MODULES`, `PARTS` and `ATTRIBUTES`, where things were imported from
+- `modules`: `MODULES`, `SILENT_MODULES`, `PARTS` and `ATTRIBUTES`, where things were imported from; `REFUSED` and
+  `METHODS_REFUSED`, what can't be honoured
+- `backend_names`: `BACKEND` and `TENSORFLOW_NAMES`, functions of the backend, and of TensorFlow beside Keras
+
+What is imported only when somebody asks for an old name: `backend_functions`, `tensorflow_functions`, `layers`, `tf_data`.
 
 The old names of hooks are in the table of all hooks, `oncue.core.hooks.ALIASES`.
 """
@@ -24,18 +29,27 @@ from oncue.legacy.arguments import (
     take_old_arguments,
     translate_optimizer_arguments,
 )
+from oncue.legacy.backend_names import backend_function, is_backend_function
 from oncue.legacy.log_keys import log_names, old_log_names
 from oncue.legacy.methods import old_property
-from oncue.legacy.modules import old_attribute
-from oncue.legacy.names import NAMES
+from oncue.legacy.modules import call_as, no_method, old_attribute
+from oncue.legacy.names import NAMES, layer_of_keras_1
+from oncue.legacy.params import HeldOut, RunParams
 from oncue.legacy.warning import warn_once
 
 __all__ = [
     "NAMES",
+    "HeldOut",
+    "RunParams",
     "accepts_old_arguments",
+    "backend_function",
+    "call_as",
     "first_layer_shape",
     "in_order_of_keras_1",
+    "is_backend_function",
+    "layer_of_keras_1",
     "log_names",
+    "no_method",
     "old_attribute",
     "old_log_names",
     "old_property",

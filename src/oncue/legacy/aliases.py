@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from oncue.legacy.modules import MODULES, PARTS, SILENT_MODULES
+from oncue.legacy.modules import MODULES, PARTS, SILENT_MODULES, SPACES, fill, refusal
 from oncue.legacy.warning import warn_once
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ else:
     # The real bases bring nothing but 20 ms of imports.
     _Base = object
 
-_ROOT = "oncue.keras"
+_ROOTS = ("oncue.keras", "oncue.python.keras")
+"""Where TensorFlow has Keras: there is no other module of these names."""
 
 
 def home(name: str) -> str | None:
@@ -34,11 +35,22 @@ def home(name: str) -> str | None:
         >>> home("oncue.keras.callbacks"), home("oncue.utils.np_utils"), home("oncue.layers")
         ('oncue.callbacks', 'oncue.utils', None)
     """
-    plain = name
-    while plain == _ROOT or plain.startswith(f"{_ROOT}."):
-        plain = f"oncue{plain[len(_ROOT) :]}"
-    plain = MODULES.get(plain) or SILENT_MODULES.get(plain, plain)
+    plain = plain_name(name)
+    plain = (MODULES[plain].new or "oncue") if plain in MODULES else SILENT_MODULES.get(plain, plain)
     return None if plain == name else plain
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a module has without `tensorflow` around it.
+
+    Example:
+        >>> plain_name("oncue.keras.callbacks")
+        'oncue.callbacks'
+    """
+    plain = name
+    while root := next((root for root in _ROOTS if plain == root or plain.startswith(f"{root}.")), None):
+        plain = f"oncue{plain[len(root) :]}"
+    return plain
 
 
 class Aliases(_Base):
@@ -53,16 +65,24 @@ class Aliases(_Base):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Answer for aliases and parts only."""
-        return None if home(fullname) is None and fullname not in PARTS else ModuleSpec(fullname, self)
+        """Answer for aliases, parts and old names only.
+
+        Raises:
+            ImportError: For a name that can't be honoured, with what to do today.
+        """
+        refused = refusal(plain_name(fullname))
+        if refused is not None:
+            raise ImportError(refused, name=fullname)
+        known = home(fullname) is not None or fullname in PARTS or fullname in SPACES
+        return ModuleSpec(fullname, self) if known else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return the module that the alias stands for; None for a part, which Python makes a module of its own for."""
-        if spec.name in PARTS:
+        if spec.name in PARTS or spec.name in SPACES:
             return None
         name = home(spec.name)
         assert name is not None
-        old = spec.name.replace(_ROOT, "oncue")
+        old = plain_name(spec.name)
         if old in MODULES:
             warn_once(old, name)
         module = importlib.import_module(name)
@@ -72,6 +92,9 @@ class Aliases(_Base):
     def exec_module(self, module: ModuleType) -> None:
         """Leave the module as it is, with the spec of its own name: it has been run already. Fill one that is a part."""
         assert module.__spec__ is not None
+        if module.__spec__.name in SPACES:
+            fill(module)
+            return
         names = PARTS.get(module.__spec__.name)
         if names is not None:
             whole = importlib.import_module(module.__name__.rpartition(".")[0])

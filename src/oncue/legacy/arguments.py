@@ -48,6 +48,7 @@ _RECURRENT = {
     "time_major": None,
 }
 _GATED = {**_RECURRENT, "inner_activation": "recurrent_activation"}
+_QUEUE = {"max_q_size": None, "nb_worker": None, "pickle_safe": None}
 ARGUMENTS: dict[str, dict[str, str | None]] = {
     # Layers.
     "Dense": {**_KERNEL, "output_dim": "units"},
@@ -67,7 +68,9 @@ ARGUMENTS: dict[str, dict[str, str | None]] = {
     "InputLayer": {"input_shape": "shape", "batch_input_shape": "batch_shape"},
     # Models and their methods.
     "Model": {"input": "inputs", "output": "outputs"},
-    "fit": {"nb_epoch": "epochs", "show_accuracy": None},
+    "fit": {"nb_epoch": "epochs", "show_accuracy": None, **_QUEUE},
+    "evaluate": {"show_accuracy": None, **_QUEUE},
+    "predict": {**_QUEUE},
     # Optimizers and callbacks.
     "Optimizer": {"lr": "learning_rate"},
     "ReduceLROnPlateau": {"epsilon": "min_delta"},
@@ -312,15 +315,15 @@ def first_layer_shape(given: dict[str, Any]) -> tuple[int | None, ...] | None:
         >>> first_layer_shape({"input_dim": 3}), first_layer_shape({"batch_input_shape": (8, 3)})
         ((None, 3), (8, 3))
     """
-    batch_shape = given.pop("batch_input_shape", given.pop("batch_shape", None))
+    batch_shape, size = given.pop("batch_input_shape", given.pop("batch_shape", None)), given.pop("batch_size", None)
     shape, dim = given.pop("input_shape", None), given.pop("input_dim", None)
     length = given.pop("input_length", None)
     if batch_shape is not None:
         return tuple(batch_shape)
     if shape is not None:
-        return (None, *sizes_of(shape))
+        return (size, *sizes_of(shape))
     if dim is not None:
-        return (None, dim) if length is None else (None, length, dim)
+        return (size, dim) if length is None else (size, length, dim)
     return None
 
 

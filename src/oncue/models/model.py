@@ -17,7 +17,7 @@ from oncue.layers.layer import Layer, variables_of
 from oncue.layers.modes import take_in
 from oncue.layers.real_keras import is_keras_model
 from oncue.layers.trial import Trial
-from oncue.legacy import renamed
+from oncue.legacy import layer_of_keras_1, renamed
 from oncue.models.module_call import ModuleCall, check_module, wrong_inputs
 from oncue.nested import flatten, map_leaves
 from oncue.training.probe import mode
@@ -198,6 +198,9 @@ class Model(Trainer):
                 raise ValueError(f"`index` must be below {len(layers)}, the number of layers; got {index}.")
             return layers[index]
         named = {self._layer_name(layer): layer for layer in layers}
+        old = None if name in named else layer_of_keras_1(str(name), list(named))
+        if old is not None:
+            return named[old]
         if name not in named:
             guess = nearest(str(name), named)
             hint = f" Did you mean {guess!r}?" if guess is not None else ""

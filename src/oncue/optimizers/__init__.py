@@ -3,6 +3,7 @@
 from typing import Any
 
 from oncue.keras_names import elsewhere
+from oncue.legacy import call_as
 from oncue.optimizers import schedules
 from oncue.optimizers.adadelta import Adadelta
 from oncue.optimizers.adagrad import Adagrad
@@ -35,6 +36,9 @@ __all__ = [
     "schedules",
     "serialize",
 ]
+
+for _name in ("adadelta", "adagrad", "adam", "adamax", "nadam", "rmsprop", "sgd"):
+    call_as(f"oncue.optimizers.{_name}")
 
 
 def __getattr__(name: str) -> Any:

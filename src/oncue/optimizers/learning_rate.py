@@ -1,4 +1,4 @@
-"""The two numbers of an optimizer that can be read and set: the learning rate and the count of iterations."""
+"""The numbers of an optimizer that can be read and set: the learning rate, settings, and the count of iterations."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def checked_rate(value: object, argument: str = "learning_rate") -> float:
 class LearningRate(float):
     """A learning rate: a float that also answers as a Keras variable does.
 
-    It is what reading `optimizer.learning_rate` gives: a snapshot that compares, prints, pickles and goes into JSON as
-    the plain float it is. `assign` sets the optimizer it was read from, not the snapshot.
+    It is what reading `optimizer.learning_rate` gives, and reading settings such as `optimizer.momentum`: a snapshot that
+    compares, prints, pickles and goes into JSON as the plain float it is. `assign` sets the optimizer it was read from, not
+    the snapshot.
 
     Args:
         value: The rate.
@@ -79,7 +80,7 @@ class LearningRate(float):
         return float(self)
 
     def assign(self, value: Any) -> float:
-        """Set the optimizer's learning rate and return the new value."""
+        """Set the optimizer's rate, or setting, and return the new value."""
         self._assign(value)
         return checked_rate(value)
 

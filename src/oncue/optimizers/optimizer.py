@@ -15,7 +15,7 @@ from oncue import naming, torch_private
 from oncue.core.builtin import is_builtin
 from oncue.core.suggest import unknown
 from oncue.core.warn import warn
-from oncue.legacy import old_property, translate_optimizer_arguments
+from oncue.legacy import methods as old_methods, old_property, translate_optimizer_arguments
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
 from oncue.optimizers.clipping import Clip, make_clip
@@ -1020,6 +1020,10 @@ class Optimizer:
         made = [variable.value for variable in self._made_variables]
         kept = (self.ema_variables or []) + (self._accumulators or [])
         return numbers + kept + interleaved + made + self._own_variables()
+
+    get_weights = old_methods.get_weights
+    weights = old_property("optimizer", "weights", "variables")
+    _decayed_lr = old_methods.decayed_lr
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all state from arrays in the order of `variables`.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from functools import partial
 from typing import Any
 
 from oncue import backend
 from oncue.core.numbers import came, number_of, whole_of
-from oncue.optimizers.learning_rate import checked_rate
+from oncue.optimizers.learning_rate import LearningRate, checked_rate
 
 Check = Callable[[str, Any], Any]
 
@@ -29,7 +29,7 @@ def setting(
     """Return a property of an optimizer class that is checked when it is set.
 
     The value is kept as `_<name>`. What follows from it is made at once by `Optimizer._settings_changed`, so that a
-    step has nothing to look at. Reading it costs as much as an attribute: the getter is written in C.
+    step has nothing to look at. A number that is read also answers as a Keras variable does, for `K.set_value`.
 
     Args:
         name: The name of the attribute.
@@ -64,7 +64,11 @@ def setting(
         setattr(optimizer, kept, value)
         optimizer._settings_changed()
 
-    return Setting(attrgetter(kept), assign, doc=doc)
+    def read(optimizer: Any) -> Any:
+        value = getattr(optimizer, kept)
+        return LearningRate(value, partial(assign, optimizer)) if type(value) is float else value
+
+    return Setting(read, assign, doc=doc)
 
 
 def has_velocity(optimizer: Any, momentum: float) -> bool:

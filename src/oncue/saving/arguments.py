@@ -41,6 +41,11 @@ def path_and_kind(filepath: Any, known: dict[str, str], what: str, example: str)
         raise ValueError(
             f"The extension of `filepath` says what is in the file; for {what}: {listed}. Got {str(path)!r}. Use "
             f"`{example}`."
+            + (
+                ""
+                if path.suffix
+                else " TensorFlow's SavedModel, a folder, is not written here; `torch.export` is torch's form."
+            )
         )
     return path, kind
 

@@ -24,7 +24,7 @@ from oncue.layers.modes import switch_off, switch_on, take_trainable
 from oncue.layers.own_arrays import own_arrays, put_own_arrays
 from oncue.layers.real_keras import refuse_real_keras
 from oncue.layers.trial import Trial
-from oncue.legacy import methods as old_methods, take_old_arguments
+from oncue.legacy import RunParams, methods as old_methods, take_old_arguments
 from oncue.metrics.metric import Metric
 from oncue.nested import first_leaf, map_leaves
 from oncue.optimizers.accumulation import accumulate
@@ -271,7 +271,7 @@ class Trainer(Layer):
         )
         if parallel is not None:
             batches = parallel.batches(batches)
-        validation, val_y = None, None
+        validation, val_x, val_y, val_weight = None, None, None, None
         if validation_data is not None:
             listed = y is None and is_batch_list(x)
             val_x, val_y, val_weight = _validation_parts(validation_data, listed)
@@ -310,6 +310,10 @@ class Trainer(Layer):
             )
             if parallel is not None:
                 parallel.take_callbacks(run)
+            if isinstance(run.params, RunParams):
+                run.params.tell(batches, self._ordered_names(), validation is not None)
+            if val_y is not None:
+                run.held_out = val_x, val_y, val_weight
             self._announce(run, validation is not None)
             steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
             self._plan.graphs.choose(self._compiles, steps, verbose)
@@ -428,6 +432,9 @@ class Trainer(Layer):
     fit_generator = old_methods.fit_generator
     evaluate_generator = old_methods.evaluate_generator
     predict_generator = old_methods.predict_generator
+    predict_classes = old_methods.predict_classes
+    predict_proba = old_methods.predict_proba
+    reset_states = old_methods.reset_states
 
     # One batch ---------------------------------------------------------------------------------------------------
 
