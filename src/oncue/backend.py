@@ -96,6 +96,7 @@ def set_image_data_format(data_format: str) -> None:
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f'`data_format` must be "channels_last" or "channels_first"; got {data_format!r}.')
     _settings["image_data_format"] = data_format
+    tell_keras("set_image_data_format", data_format)
 
 
 def device() -> torch.device:

@@ -179,7 +179,7 @@ def test_numbers_of_numpy_and_torch_are_numbers(name: str, make: Callable[[float
     number = make(0.5)
     for optimizer in (Adam(**{name: number}), built(Adam)[0]):
         setattr(optimizer, name, number)
-        assert type(getattr(optimizer, name)) is float
+        assert isinstance(getattr(optimizer, name), float)
         assert json.loads(json.dumps(optimizer.get_config()))[name] == 0.5
     optimizer.gradient_accumulation_steps = np.int64(4)
     assert json.loads(json.dumps(optimizer.get_config()))["gradient_accumulation_steps"] == 4

@@ -59,7 +59,8 @@ class KerasModules(_Base):
         if ours is not None and ours.loader is not None:
             return None
         require_keras(fullname)
-        return ModuleSpec(fullname, self, is_package=any(name.startswith(f"{place}.") for name in NAMES))
+        # A package, so that what was inside in an older Keras is looked up too.
+        return ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return an empty module."""

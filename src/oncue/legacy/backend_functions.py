@@ -349,7 +349,8 @@ def dot(x: Any, y: Any) -> Tensor:
     one, other = tensor(x), tensor(y)
     if one.ndim <= 2 and other.ndim <= 2:
         return torch.matmul(one, other)
-    return torch.tensordot(one, other, dims=([-1], [builtins.max(other.ndim - 2, 0)]))
+    product: Tensor = torch.tensordot(one, other, dims=([-1], [builtins.max(other.ndim - 2, 0)]))
+    return product
 
 
 @_step
@@ -678,11 +679,6 @@ def dtype(x: Any) -> str:
 def count_params(x: Any) -> int:
     """Return the number of elements."""
     return math.prod(x.shape)
-
-
-def is_keras_tensor(x: Any) -> bool:
-    """Return whether something is a symbolic tensor of a model."""
-    return bool(symbolic(x))
 
 
 def is_tensor(x: Any) -> bool:

@@ -63,7 +63,6 @@ BACKEND: dict[str, Old] = {
         KERAS_2,
         {
             "cast_to_floatx": "ops.cast",
-            "is_keras_tensor": "utils.is_keras_tensor",
             "manual_variable_initialization": None,
             "name_scope": "name_scope",
             "reset_uids": "backend.clear_session",
