@@ -31,6 +31,16 @@ def own_train_step(keras: Any) -> Any:
     return Own(layers_of(keras))
 
 
+def own_logs_in_dicts(keras: Any) -> Any:
+    class Own(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            found = super().train_step(data)["loss"]
+            # Of one name twice, the one in the dict of the later name counts.
+            return {"z": {"b": found, "loss": 2 * found}, "loss": found, "a": {"c": 3 * found, "loss": 4 * found}}
+
+    return Own(layers_of(keras))
+
+
 def own_compute_loss(keras: Any) -> Any:
     class Own(keras.Sequential):
         def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:
@@ -84,7 +94,7 @@ def metric_in_a_layer(keras: Any) -> Any:
 
 @pytest.mark.parametrize(
     "make",
-    [own_train_step, own_compute_loss, own_metrics, own_prediction, metric_in_a_layer],
+    [own_train_step, own_logs_in_dicts, own_compute_loss, own_metrics, own_prediction, metric_in_a_layer],
     ids=lambda make: make.__name__,
 )
 def test_steps_and_metrics_of_the_models_own(keras: ModuleType, make: Callable[[Any], Any]) -> None:

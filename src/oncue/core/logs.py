@@ -258,11 +258,18 @@ def as_logs(logs: Mapping[str, Any] | None) -> Logs:
         return Logs()
     if isinstance(logs, Logs):
         return logs
+    return Logs({name: as_python(value) for name, value in flattened(logs).items()})
+
+
+def flattened(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return logs by sorted name, with what nested dicts have in their places.
+
+    Example:
+        >>> flattened({"b": 1, "a": {"inner": 2}})
+        {'inner': 2, 'b': 1}
+    """
     flat: dict[str, Any] = {}
     for key in sorted(logs, key=str):
         value = logs[key]
-        if isinstance(value, Mapping):
-            flat.update(as_logs(value))
-        else:
-            flat[key] = as_python(value)
-    return Logs(flat)
+        flat.update(flattened(value) if isinstance(value, Mapping) else {key: value})
+    return flat

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from oncue.core.logs import flattened
 from oncue.metrics.metric import Metric
 
 Number = torch.Tensor | float
@@ -69,15 +70,10 @@ class Reading:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Reading:
-        """Return the values that an overridden `train_step` returned."""
-        flat: dict[str, Any] = {}
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                flat.update(value)
-            else:
-                flat[name] = value.detach() if isinstance(value, torch.Tensor) else value
-        names = sorted(flat)
-        return cls(names, [(flat[name], None) for name in names])
+        """Return the values that an overridden `train_step` returned, in Keras's order: by name, those of nested dicts too."""
+        flat = flattened(values)
+        given = [value.detach() if isinstance(value, torch.Tensor) else value for value in flat.values()]
+        return cls(list(flat), [(value, None) for value in given])
 
     def read(self) -> list[Any]:
         """Return the values as Python floats."""
