@@ -1072,13 +1072,6 @@ def test_what_keeps_changing_runs_eagerly(refused: Any) -> None:
     refused(network(by_a_global), X, Y, "kept changing", tolerance=1e-5, fit={"epochs": 2, "callbacks": changing})
 
 
-def test_a_large_array_is_refused(refused: Any) -> None:
-    def large(net: Any, x: Tensor) -> Tensor:
-        return x * torch.from_numpy(net.table).mean()
-
-    refused(network(large, table=lambda: np.ones(100_000, dtype="float32")), X, Y, "shape .100000")
-
-
 def test_modules_are_themselves_after_a_trace_that_failed() -> None:
     def fails(net: Any, x: Tensor) -> Tensor:
         net.last = x
