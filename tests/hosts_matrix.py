@@ -51,7 +51,10 @@ class Outcome:
     def decisions(self) -> list[tuple[str, str, int | None]]:
         """The kind, the callback and the epoch of each."""
         return [
-            (one.kind, one.callback, one.epoch) for one in self.history.journal if one.kind not in ("note", "resume")
+            (one.kind, one.callback, one.epoch)
+            for one in self.history.journal
+            # That a hook changed the model is said by oncue's own loop alone.
+            if one.kind not in ("note", "resume", "change")
         ]
 
 
@@ -155,7 +158,7 @@ def in_accelerate(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
 def in_keras(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
     import keras
 
-    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4, name="layer0"), keras.layers.Dense(1)])
     model.set_weights([one.T if one.ndim == 2 else one for one in weights_of(network())])
     model.compile(keras.optimizers.SGD(RATE), "mse")
     left = [plan.cut]

@@ -19,6 +19,8 @@ from oncue.callbacks import (
     Callback,
     CSVLogger,
     EarlyStopping,
+    Freeze,
+    GradientNorms,
     History,
     JournalLogger,
     LambdaCallback,
@@ -28,10 +30,13 @@ from oncue.callbacks import (
     ProgbarLogger,
     ReduceLROnPlateau,
     RunFolder,
+    StopAtThreshold,
     SwapEMAWeights,
     TensorBoard,
     TerminateOnNaN,
+    Throughput,
     TimeLimit,
+    WeightAverage,
 )
 
 rng = np.random.default_rng(7)
@@ -215,7 +220,7 @@ def test_a_saver_of_the_user_s_may_make_way_and_a_decider_of_the_user_s_does_not
 
     listed = [Saver(lambda logs: None), CSVLogger(tmp_path / "log.csv"), EarlyStopping("loss"), Mine("loss")]
     schedule = oncue.callbacks.CallbackList(listed).schedule()
-    assert "on_epoch_end    EarlyStopping, Saver, CSVLogger, Mine" in schedule
+    assert "on_epoch_end       EarlyStopping, Saver, CSVLogger, Mine" in schedule
 
 
 def test_the_progress_bar_and_the_history_come_after_all_but_the_backup(tmp_path: Path) -> None:
@@ -231,6 +236,8 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
         lambda folder: EarlyStopping(patience=2, restore_best_weights=True),
         ("best", "best_epoch", "wait", "stopped_epoch"),
     ),
+    "Freeze": (lambda folder: Freeze("dense*", from_epoch=9), ("frozen",)),
+    "GradientNorms": (lambda folder: GradientNorms(every=1), ()),
     "History": (lambda folder: History(), ("history", "epoch", "logged_in")),
     "JournalLogger": (lambda folder: JournalLogger(folder / "journal.jsonl"), ()),
     "LambdaCallback": (lambda folder: LambdaCallback(on_epoch_end=lambda epoch, logs: None), ()),
@@ -243,10 +250,13 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
         ("best", "wait", "cooldown_counter"),
     ),
     "RunFolder": (lambda folder: RunFolder(folder), ()),
+    "StopAtThreshold": (lambda folder: StopAtThreshold("loss", 0.2), ("reached", "stopped_epoch")),
     "SwapEMAWeights": (lambda folder: SwapEMAWeights(), ()),
     "TensorBoard": (lambda folder: TensorBoard(folder), ("global_step",)),
     "TerminateOnNaN": (lambda folder: TerminateOnNaN(), ()),
+    "Throughput": (lambda folder: Throughput(clock=lambda: 0.0), ("seconds_left",)),
     "TimeLimit": (lambda folder: TimeLimit("1 hour"), ()),
+    "WeightAverage": (lambda folder: WeightAverage(0.5), ("count",)),
 }
 
 

@@ -341,6 +341,24 @@ def validations_amid(folder: Path) -> dict[str, Any]:
     return {**found, "validations": list(model.history.validations), "decided": decided}
 
 
+def frozen_and_measured(folder: Path) -> dict[str, Any]:
+    """Gradients are those of all processes, and so are the samples that are counted."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(5, name="body"), layers.Dense(1, name="head")])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    callbacks = [
+        keras.callbacks.Freeze("body", until_epoch=1),
+        keras.callbacks.GradientNorms(every=1),
+        keras.callbacks.WeightAverage(0.5),
+        keras.callbacks.Throughput(),
+        keras.callbacks.StopAtThreshold("loss", 0.0),
+    ]
+    found = trained(model, X, Y, epochs=3, callbacks=callbacks)
+    history = found["history"]
+    samples, steps = (history.pop(f"{name}_per_second") for name in ("samples", "steps"))
+    return {**found, "samples": [round(one / other * 7) for one, other in zip(samples, steps, strict=True)]}
+
+
 def decisions(folder: Path) -> dict[str, Any]:
     """Callbacks decide the same everywhere, and one process writes."""
     model = mlp()
@@ -485,5 +503,6 @@ RUNS = [
     decisions,
     validations_amid,
     masked_normalization,
+    frozen_and_measured,
     *IN_GRAPHS,
 ]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from oncue.callbacks.base_logger import BaseLogger as BaseLogger
     from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
     from oncue.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from oncue.callbacks.freeze import Freeze as Freeze
+    from oncue.callbacks.gradient_norms import GradientNorms as GradientNorms
     from oncue.callbacks.journal_logger import JournalLogger as JournalLogger
     from oncue.callbacks.lambda_callback import LambdaCallback as LambdaCallback
     from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau as ReduceLROnPlateau
     from oncue.callbacks.remote_monitor import RemoteMonitor as RemoteMonitor
     from oncue.callbacks.run_folder import RunFolder as RunFolder
+    from oncue.callbacks.stop_at_threshold import StopAtThreshold as StopAtThreshold
     from oncue.callbacks.swap_ema_weights import SwapEMAWeights as SwapEMAWeights
     from oncue.callbacks.tensorboard import TensorBoard as TensorBoard
     from oncue.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
+    from oncue.callbacks.throughput import Throughput as Throughput
     from oncue.callbacks.time_limit import TimeLimit as TimeLimit
     from oncue.callbacks.weight_average import WeightAverage as WeightAverage
 
@@ -41,6 +45,8 @@ _MODULES = {
     "BaseLogger": "base_logger",
     "CSVLogger": "csv_logger",
     "EarlyStopping": "early_stopping",
+    "Freeze": "freeze",
+    "GradientNorms": "gradient_norms",
     "JournalLogger": "journal_logger",
     "LambdaCallback": "lambda_callback",
     "LearningRateScheduler": "learning_rate_scheduler",
@@ -50,9 +56,11 @@ _MODULES = {
     "ReduceLROnPlateau": "reduce_lr_on_plateau",
     "RemoteMonitor": "remote_monitor",
     "RunFolder": "run_folder",
+    "StopAtThreshold": "stop_at_threshold",
     "SwapEMAWeights": "swap_ema_weights",
     "TensorBoard": "tensorboard",
     "TerminateOnNaN": "terminate_on_nan",
+    "Throughput": "throughput",
     "TimeLimit": "time_limit",
     "WeightAverage": "weight_average",
 }
@@ -64,6 +72,8 @@ __all__ = [
     "Callback",
     "CallbackList",
     "EarlyStopping",
+    "Freeze",
+    "GradientNorms",
     "History",
     "JournalLogger",
     "LambdaCallback",
@@ -75,9 +85,11 @@ __all__ = [
     "ReduceLROnPlateau",
     "RemoteMonitor",
     "RunFolder",
+    "StopAtThreshold",
     "SwapEMAWeights",
     "TensorBoard",
     "TerminateOnNaN",
+    "Throughput",
     "TimeLimit",
     "WeightAverage",
 ]

@@ -212,13 +212,15 @@ class WeightAverage(Callback):
         self._tensors = found
 
     def _update(self) -> None:
-        from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+        from torch.optim import swa_utils
 
+        functions: Any = swa_utils
         now = [one.detach() for one in self._tensors.values()]
         if not self._average:
             self._average = [one.clone() for one in now]
         else:
-            add = get_swa_multi_avg_fn() if self.decay is None else get_ema_multi_avg_fn(self.decay)
+            mean = self.decay is None
+            add = functions.get_swa_multi_avg_fn() if mean else functions.get_ema_multi_avg_fn(self.decay)
             add(self._average, now, self.count)
         self.count += 1
 

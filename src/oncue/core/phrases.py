@@ -144,6 +144,23 @@ def _weights_restored(data: Data) -> str:
     return f"where {data['monitor']} was {data['value']:g}"
 
 
+def _threshold_reached(data: Data) -> str:
+    times = "" if data["times"] == 1 else f" {data['times']} times in a row"
+    return f"{data['monitor']} {data['value']:g} has reached {data['threshold']:g}{times}"
+
+
+def _named(data: Data) -> str:
+    return ", ".join(data["layers"])
+
+
+def _is(data: Data) -> str:
+    return "is" if len(data["layers"]) == 1 and "*" not in data["layers"][0] else "are"
+
+
+def _numbers(data: Data) -> str:
+    return f"{data['numbers']:,} numbers in {data['weights']} weight" + ("" if data["weights"] == 1 else "s")
+
+
 def _averaged(data: Data) -> str:
     times = f"{data['count']} time" + ("" if data["count"] == 1 else "s")
     if data["decay"] is None:
@@ -225,6 +242,10 @@ PHRASES: dict[str, Phrase] = {
         lambda data: _weights_restored(data) + (f" after{_amid(data)[1:]}" if "batch" in data else ""),
     ),
     "averaged": Phrase(lambda data: f"left in the model {_averaged(data)}", _averaged),
+    "threshold_reached": _after("stopped", _threshold_reached),
+    "frozen": _alone(lambda data: f"froze {_named(data)}: {_numbers(data)} stand still"),
+    "trained_again": _alone(lambda data: f"{_named(data)} {_is(data)} trained again: {_numbers(data)}"),
+    "gradients_not_finite": _alone(lambda data: f"the norm of the gradients was {data['value']}"),
     "best_file": Phrase(lambda data: f"saved {data['path']}: {_best_file(data)}", _best_file),
     "file": Phrase(lambda data: f"saved {data['path']}", lambda data: ""),
     "no_file": _alone(lambda data: "saved nothing: a value is not finite"),

@@ -416,6 +416,40 @@ def tensors_of(model: Any) -> dict[str, Any]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+def parts_of(model: Any) -> dict[str, Any]:
+    """Return the layers and modules inside a model by the names that they have in it; nothing for one that has none."""
+    found: dict[str, Any] = {}
+    # A torch module has its own names in a model that is made of it, and in what a host shows to callbacks.
+    for owner in (getattr(model, "module", None), model):
+        if owner is not None and hasattr(owner, "named_modules"):
+            found.update((name, part) for name, part in owner.named_modules() if name and name not in found)
+    for layer in getattr(model, "layers", ()):
+        found.setdefault(str(getattr(layer, "name", "")), layer)
+    return {name: part for name, part in found.items() if name and hasattr(part, "parameters")}
+
+
+def is_trainable(part: Any) -> bool | None:
+    """Return the `trainable` of a layer; None for a module of torch, which has none."""
+    found = getattr(part, "trainable", None)
+    return None if found is None else bool(found)
+
+
+def set_trainable(part: Any, trainable: bool | None) -> None:
+    """Set the `trainable` of a layer; nothing for a module of torch, which has none."""
+    if trainable is not None and is_trainable(part) is not None:
+        part.trainable = trainable
+
+
+def compiles_steps(model: Any) -> bool:
+    """Return whether the steps of the run under way are compiled; False for a model that can't be asked."""
+    return getattr(model, "compiles_steps", False) is True
+
+
+def told_to_compile(model: Any) -> bool:
+    """Return whether a model was told to compile its steps, rather than left to choose."""
+    return getattr(model, "jit_compile", None) is True
+
+
 def own_arrays_of(model: Any) -> dict[str, Any]:
     """Return copies of what a model's layers save besides weights; nothing for a model that can't be asked."""
     ask: Callable[[], dict[str, Any]] | None = getattr(model, "get_own_arrays", None)

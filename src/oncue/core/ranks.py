@@ -76,6 +76,14 @@ class Ranks:
         """
         return number
 
+    def total(self, number: float) -> float:
+        """Return the sum of all processes' numbers; all must ask.
+
+        Args:
+            number: This process's.
+        """
+        return number
+
     def ask(self, what: str) -> None:
         """Ask something of all processes; they see it after the next step of training or batch of validation.
 

@@ -140,6 +140,10 @@ class Group(Ranks):
         """Return the largest of all processes' numbers."""
         return max(map(float, self.gather(torch.tensor(number, dtype=torch.float64), "the largest number")))
 
+    def total(self, number: float) -> float:
+        """Return the sum of all processes' numbers."""
+        return self.sum_numbers([number], "the sum of numbers")[0]
+
     def asked(self, what: str) -> bool:
         """Return whether any process had asked for something when the last step was done."""
         return what in self._seen

@@ -55,6 +55,14 @@ class Processes(Ranks):
         distributed.all_reduce(found, distributed.ReduceOp.MAX)
         return float(found)
 
+    def total(self, number: float) -> float:
+        """Return the sum of all processes' numbers."""
+        if self.alone:
+            return number
+        found = torch.tensor([number], dtype=torch.float64, device=self._device)
+        distributed.all_reduce(found)
+        return float(found)
+
     def broadcast(self, value: Any) -> Any:
         """Return what the main process says."""
         sent = [value]

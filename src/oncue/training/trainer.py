@@ -883,6 +883,11 @@ class Trainer(Layer):
         return self._plan.graphs.account(self._compiles)
 
     @property
+    def compiles_steps(self) -> bool:
+        """Whether the steps of the run under way are compiled."""
+        return self._plan.graphs.on
+
+    @property
     def _compiles(self) -> bool | str:
         return False if self.run_eagerly else self.jit_compile
 
