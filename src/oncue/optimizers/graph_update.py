@@ -433,12 +433,13 @@ class EachGraphUpdate(GraphUpdate):
         # A float has whole numbers up to 2 ** 24 only.
         updates = rest.to(torch.int64) + whole.to(torch.int64) * _WHOLE
         variables = dict(zip(map(id, self.weights), optimizer._targets_given, strict=True))
-        optimizer._in_graph = UpdateInGraph(rate, updates, held)
+        steps, counted = optimizer._gradient_accumulation_steps or 1, optimizer._iterations
+        optimizer._in_graph, optimizer._iterations = UpdateInGraph(rate, updates, held), updates * steps  # type: ignore[assignment]
         try:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 optimizer._update_one(gradient.clone(), variables[id(parameter)], rate)
         finally:
-            optimizer._in_graph = None
+            optimizer._in_graph, optimizer._iterations = None, counted
 
     def _group_values(self) -> list[dict[str, float]]:
         optimizer = self.optimizer

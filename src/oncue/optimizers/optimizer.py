@@ -506,6 +506,10 @@ class Optimizer:
 
     # The arithmetic, in eager steps and in graphs.
 
+    def _asked_for_the_loss(self) -> list[Any]:
+        """Return the objects of the user's whose code `scale_loss` is, and which a graph therefore depends on."""
+        return [] if type(self).scale_loss is Optimizer.scale_loss else [self]
+
     def _own_graph_update(self) -> Any:
         """Return an update in a graph of a form that only this class has, or None."""
         return None

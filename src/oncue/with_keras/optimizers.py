@@ -120,6 +120,9 @@ class KerasOptimizer(Optimizer):
         pairs = [pair for pair in zip(gradients, self._of_model, strict=True) if pair[1].trainable]
         self.keras_optimizer.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
 
+    def _asked_for_the_loss(self) -> list[Any]:
+        return [part for _, part in self.further_parts()]
+
     def _own_graph_update(self) -> Update:
         return KerasUpdate(self)
 
@@ -185,7 +188,7 @@ class KerasUpdate(Update):
     def __init__(self, optimizer: KerasOptimizer) -> None:
         self.optimizer = self._own = optimizer
         self.weights = list(optimizer._parameters)
-        self.asks = [part for _, part in optimizer.further_parts()]
+        self.asks = optimizer._asked_for_the_loss()
         self._trained = self._trained_now()
 
     def _trained_now(self) -> list[tuple[int, bool]]:

@@ -78,12 +78,19 @@ class Shared(Optimizer):
         variable.assign_sub(learning_rate * SHARE * gradient * gradient.abs() ** self.power)
 
 
+class Slowing(Optimizer):
+    """Counts by what no document names."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        variable.assign_sub(learning_rate / (1 + self._iterations) * gradient)
+
+
 class Noisy(Optimizer):
     """Draws, and writes into the gradient and past the variable."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         gradient.add_(0.1 * torch.randn(gradient.shape)).mul_(learning_rate)
-        variable.value.data.sub_(variable.from_keras(gradient))
+        variable.value.data.sub_(gradient)
 
 
 INSIDE: dict[str, Callable[[], Any]] = {
@@ -95,6 +102,7 @@ INSIDE: dict[str, Callable[[], Any]] = {
     "by a rule": lambda: Signs(0.1, **OPTIONS),
     "by a rule, scaled": lambda: LossScaleOptimizer(Signs(0.1), initial_scale=2.0**127),
     "by a global": lambda: Shared(0.1),
+    "by the count itself": lambda: Slowing(0.5),
     "noise": lambda: Noisy(0.1),
 }
 
@@ -188,6 +196,20 @@ class Setting(keras.callbacks.Callback):
 def test_what_an_update_reads_is_noticed(kind: Any, side_by_side: Any) -> None:
     fit = {"epochs": 3, "callbacks": lambda: [Setting()]}
     side_by_side(network, X, Y, optimizer=lambda model: kind(0.1), fit=fit)
+
+
+class Weighing(SGD):
+    """Scales the loss in its own way."""
+
+    power = 1.0
+
+    def scale_loss(self, loss: Any) -> Any:
+        return loss * (1.0 + self.power)
+
+
+def test_what_a_scale_of_the_loss_reads_is_noticed(side_by_side: Any) -> None:
+    fit = {"epochs": 3, "callbacks": lambda: [Setting()]}
+    side_by_side(network, X, Y, optimizer=lambda model: Weighing(0.1), whole=False, fit=fit)
 
 
 def test_another_optimizer_for_the_same_weights_has_another_graph(quick: None) -> None:

@@ -627,5 +627,7 @@ def _owners_of(function: StepFunction) -> Iterable[Any]:
         return owners
     losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
     metrics = [metric for _, metric in plan.named_metrics(model)] if function.measures else [plan.loss_tracker]
-    asked = [] if function.update is None else function.update.asks
+    asked = [] if function.update is None else [*function.update.asks]
+    if function.kind == "train":
+        asked += plan.optimizer._asked_for_the_loss()
     return [*owners, *asked, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]
