@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -12,6 +14,8 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 _MASK = "oncue::seeded_mask"
+_MOST_DRAWN = 8
+"""For how many processes each draws the masks of all rows. With more, that would cost more than it is worth."""
 
 _numbers = itertools.count()
 _registered: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -27,6 +31,46 @@ class Seeds(Protocol):
         ...
 
 
+class Share(Protocol):
+    """One process's rows of a batch, such as `oncue.feeding.row_share.RowShare`."""
+
+    rank: int
+    size: int
+    rows: int
+    total: int
+
+    def bounds(self, total: int, rank: int) -> tuple[int, int]:
+        """Return where the rows of a process begin and end."""
+        ...
+
+
+_share: ContextVar[Share | None] = ContextVar("_share", default=None)
+
+
+@contextmanager
+def rows_of_batch(share: Share) -> Iterator[None]:
+    """Let what is drawn from seeds in the block be for one process's rows of a batch.
+
+    Args:
+        share: Which rows these are.
+    """
+    token = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
+def seed_of_process(seed: int) -> int:
+    """Return the seed from which this process draws for its own rows: for one process alone, the seed itself.
+
+    Args:
+        seed: The seed of all processes.
+    """
+    share = _share.get()
+    return seed if share is None else seed + 0x9E3779B1 * share.rank
+
+
 def register(seeds: Any) -> int:
     """Return a number by which a graph, which can't contain objects, refers to one.
 
@@ -38,7 +82,7 @@ def register(seeds: Any) -> int:
     return number
 
 
-def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -> Tensor:
+def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor, by_row: bool = True) -> Tensor:
     """Draw ones and zeros; the n-th mask depends only on the seed and n.
 
     A mode for torch's functions sees a call of this function as one.
@@ -48,6 +92,7 @@ def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -
         shape: The mask's shape.
         keep: The probability of a one.
         like: A tensor with the mask's dtype and device.
+        by_row: Whether each row of a batch has values of its own, along the first axis.
 
     Returns:
         The mask.
@@ -59,12 +104,12 @@ def seeded_mask(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -
         True
     """
     if has_torch_function_unary(like):
-        seen: Tensor = handle_torch_function(seeded_mask, (like,), seeds, shape, keep, like)
+        seen: Tensor = handle_torch_function(seeded_mask, (like,), seeds, shape, keep, like, by_row)
         return seen
-    return _draw(seeds, shape, keep, like.dtype, like.device)
+    return _draw(seeds, shape, keep, like.dtype, like.device, by_row)
 
 
-def seeded_mask_in_graph(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor) -> Tensor:
+def seeded_mask_in_graph(seeds: Seeds, shape: Sequence[int], keep: float, like: Tensor, by_row: bool = True) -> Tensor:
     """Do as `seeded_mask`, by an operation that draws and counts when a graph runs, not when it is traced.
 
     Args:
@@ -72,6 +117,7 @@ def seeded_mask_in_graph(seeds: Seeds, shape: Sequence[int], keep: float, like: 
         shape: The mask's shape.
         keep: The probability of a one.
         like: A tensor with the mask's dtype and device.
+        by_row: Whether each row of a batch has values of its own, along the first axis.
 
     Returns:
         The same mask.
@@ -88,30 +134,48 @@ def seeded_mask_in_graph(seeds: Seeds, shape: Sequence[int], keep: float, like: 
     if like.device.type != "cpu":
         # There a graph is recorded and replayed.
         raise RuntimeError("a mask from a seed of its own would be the same in every step of a recorded graph")
-    found: Tensor = torch.ops.oncue.seeded_mask.default(seeds.number, list(shape), keep, like.dtype)
+    found: Tensor = torch.ops.oncue.seeded_mask.default(seeds.number, list(shape), keep, like.dtype, by_row)
     return found
 
 
-def _draw(seeds: Seeds, shape: Sequence[int], keep: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    seed, draws = seeds.next()
+def _draw(
+    seeds: Seeds, shape: Sequence[int], keep: float, dtype: torch.dtype, device: torch.device, by_row: bool
+) -> Tensor:
     # One seed for each draw, as in Keras.
-    generator = torch.Generator(device).manual_seed((seed + draws) & 0xFFFFFFFF)
-    return torch.bernoulli(torch.full(tuple(shape), keep, dtype=dtype, device=device), generator=generator)
+    seed, share, rows = sum(seeds.next()), _share.get(), slice(None)
+    whole = list(shape)
+    if share is not None:
+        each = _values_of_a_row(shape, share) if by_row else None
+        if each is None or share.size > _MOST_DRAWN:
+            # Without an axis of rows, the mask is the same for all.
+            seed = seed if each is None else seed_of_process(seed)
+        else:
+            begin, end = share.bounds(share.total, share.rank)
+            whole[0] = share.total * each
+            rows = slice(begin * each, end * each) if share.rows else slice(0, each)
+    generator = torch.Generator(device).manual_seed(seed & 0xFFFFFFFF)
+    return torch.bernoulli(torch.full(whole, keep, dtype=dtype, device=device), generator=generator)[rows]
 
 
-def _in_graph(number: int, shape: Sequence[int], keep: float, dtype: torch.dtype) -> Tensor:
+def _values_of_a_row(shape: Sequence[int], share: Share) -> int | None:
+    """Return how long the first axis is for each row of a batch: more than one where a layer has joined axes."""
+    rows = share.rows or 1
+    return shape[0] // rows if shape and shape[0] % rows == 0 else None
+
+
+def _in_graph(number: int, shape: Sequence[int], keep: float, dtype: torch.dtype, by_row: bool) -> Tensor:
     # Imported here, because reloading this module (in a notebook) makes a new registry.
     from oncue import seeded_mask
 
-    return seeded_mask._draw(seeded_mask._registered[number], shape, keep, dtype, torch.device("cpu"))
+    return seeded_mask._draw(seeded_mask._registered[number], shape, keep, dtype, torch.device("cpu"), by_row)
 
 
 if not hasattr(torch.ops.oncue, "seeded_mask"):
     # The tag keeps the compiler from merging two draws into one.
     torch.library.define(
         _MASK,
-        "(int seeds, SymInt[] shape, float keep, ScalarType dtype) -> Tensor",
+        "(int seeds, SymInt[] shape, float keep, ScalarType dtype, bool by_row) -> Tensor",
         tags=(torch.Tag.nondeterministic_seeded,),
     )
     torch.library.impl(_MASK, "CompositeExplicitAutograd", _in_graph)
-    torch.library.register_fake(_MASK, lambda number, shape, keep, dtype: torch.empty(shape, dtype=dtype))
+    torch.library.register_fake(_MASK, lambda number, shape, keep, dtype, by_row: torch.empty(shape, dtype=dtype))

@@ -9,7 +9,7 @@ import torch
 from oncue import naming
 from oncue.core.builtin import builtin
 from oncue.core.numbers import whole_of
-from oncue.seeded_mask import register
+from oncue.seeded_mask import register, seed_of_process
 
 
 @builtin
@@ -82,8 +82,8 @@ def generator_of(seed: int | SeedGenerator | None, device: torch.device | str = 
     if seed is None:
         return None
     if isinstance(seed, SeedGenerator):
-        first, draws = seed.next()
+        number = seed_of_process(sum(seed.next()))
     else:
         SeedGenerator._check(seed)
-        first, draws = int(seed), 0
-    return torch.Generator(device).manual_seed((first + draws) & 0xFFFFFFFF)
+        number = int(seed)
+    return torch.Generator(device).manual_seed(number & 0xFFFFFFFF)

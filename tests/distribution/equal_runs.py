@@ -203,6 +203,35 @@ def masked_normalization(folder: Path) -> dict[str, Any]:
     return trained(model, tokens, np.sin(tokens)[..., None].astype("float32"))
 
 
+def seeded_masks(folder: Path) -> dict[str, Any]:
+    """Masks that follow from a seed are those that one process draws for the same rows."""
+
+    class JoinedAxes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = layers.Dropout(0.2, seed=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            joined = x.flatten(0, 1)
+            return self.drop(joined, training=self.training).reshape(x.shape)
+
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            layers.Input((6, 3)),
+            layers.Dropout(0.4, seed=5),
+            layers.Dense(4),
+            JoinedAxes(),
+            layers.Dropout(0.3, noise_shape=(None, 1, None), seed=7),
+            layers.Dropout(0.5, noise_shape=(1, None, None), seed=1),
+            layers.Flatten(),
+            layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.005), "mse")
+    return trained(model, np.repeat(X[..., None], 3, -1), Y, validation_split=0.2)
+
+
 def many_metrics(folder: Path) -> dict[str, Any]:
     model = mlp(1, "sigmoid")
     names = [
@@ -463,6 +492,7 @@ MORE_IN_GRAPHS = [
         masked_normalization,
         many_metrics,
         metrics_of_ones_own,
+        seeded_masks,
         loaders,
         single_batches,
         decisions,
@@ -504,5 +534,6 @@ RUNS = [
     validations_amid,
     masked_normalization,
     frozen_and_measured,
+    seeded_masks,
     *IN_GRAPHS,
 ]

@@ -90,17 +90,21 @@ def noise_differs(folder: Path) -> dict[str, Any]:
     """Each process draws its own masks, and all go on with the same random state."""
     drawn: list[float] = []
 
+    seeds = keras.random.SeedGenerator(1)
+    seeded: list[float] = []
+
     class Notes(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             if self.training:
                 drawn.append(float(torch.rand(())))
+                seeded.append(float(keras.random.uniform((), seed=seeds)))
             return x
 
     keras.utils.set_random_seed(1)
     model = keras.Sequential([layers.Input((6,)), Notes(), layers.Dense(1)])
     model.compile("sgd", "mse")
     model.fit(X, Y, batch_size=9, epochs=2, verbose=0)
-    return {"drawn": drawn, "after": float(torch.rand(())), "numpy": float(np.random.rand())}
+    return {"drawn": drawn, "seeded": seeded, "after": float(torch.rand(())), "numpy": float(np.random.rand())}
 
 
 def one_stops(folder: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def test_each_process_draws_noise_of_its_own_and_the_rest_is_equal(found: list[d
     first, second = (process["noise_differs"] for process in found)
     assert len(first["drawn"]) == len(second["drawn"]) == 10
     assert len({*first["drawn"], *second["drawn"]}) == 20
+    assert not {*first["seeded"]} & {*second["seeded"]}
     assert (first["after"], first["numpy"]) == (second["after"], second["numpy"])
 
 

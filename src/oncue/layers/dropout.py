@@ -66,7 +66,8 @@ class Dropout(Layer):
             shape = [have if size is None else size for have, size in zip(shape, self.noise_shape, strict=True)]
         keep = 1.0 - self.rate
         if self.seed_generator is not None:
-            return seeded_mask(self.seed_generator, shape, keep, inputs) / keep
+            by_row = self.noise_shape is None or self.noise_shape[0] != 1
+            return seeded_mask(self.seed_generator, shape, keep, inputs, by_row) / keep
         return torch.bernoulli(torch.full(shape, keep, device=inputs.device, dtype=inputs.dtype)) / keep
 
     def compute_output_shape(self, input_shape: arguments.Shape) -> arguments.Shape:

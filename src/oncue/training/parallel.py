@@ -28,6 +28,7 @@ from oncue.metrics.torch_metric import TorchMetric
 from oncue.naming import without_number
 from oncue.nested import flatten
 from oncue.random_state import random_state, set_random_state
+from oncue.seeded_mask import rows_of_batch
 from oncue.training.gradient_sum import GradientSum
 from oncue.variable import Variable
 
@@ -266,13 +267,14 @@ class Parallel:
         """Draw random numbers of this process's own in the block, such as masks of dropout.
 
         They follow from the seed of the run, the epoch, the batch and the process, so that a resumed run draws them again. All
-        else draws the same numbers on all processes.
+        else draws the same numbers on all processes. Masks from a seed of their own are those that one process would draw.
         """
         kept = torch.get_rng_state()
         seed = zlib.crc32(f"{torch.initial_seed()} {self._epoch or 0} {self.share.index} {self.share.rank}".encode())
         torch.default_generator.manual_seed(seed)
         try:
-            yield
+            with rows_of_batch(self.share):
+                yield
         finally:
             torch.set_rng_state(kept)
 
