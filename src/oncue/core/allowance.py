@@ -57,6 +57,12 @@ def count_numbers(shape: Sequence[int]) -> None:
             )
 
 
+def numbers_left() -> int | None:
+    """Return how many numbers are left of the allowance; None without one."""
+    left = _left.get()
+    return None if left is None else left[0]
+
+
 def are_replaced() -> bool:
     """Return whether the first values of new weights don't matter."""
     return _replaced.get()

@@ -6,7 +6,8 @@ import importlib
 from typing import Any
 
 from oncue import objects
-from oncue.keras_names import elsewhere
+from oncue.keras_names import elsewhere, names_of_keras
+from oncue.layers.real_keras import adopted
 from oncue.legacy import NAMES
 
 _HOME: dict[str, str] = {
@@ -99,8 +100,12 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
         known[name] = __getattr__(name)
     elif name in ("Sequential", "Functional", "Model"):
         known[name] = getattr(importlib.import_module("oncue.models"), "Model" if name == "Functional" else name)
-    advice = (
-        "Give classes of your own in `custom_objects`. A file of a model of the real Keras, with layers that oncue hasn't, is "
-        "loaded by `oncue.with_keras.load_model`."
+    own = {**objects.custom, **(custom_objects or {})}
+    if isinstance(config, dict) and name not in known and not {name, config.get("registered_name")} & own.keys():
+        if name in names_of_keras("oncue.layers"):
+            from oncue.with_keras.configs import layer_from
+
+            return layer_from(config, own)
+    return adopted(
+        objects.resolve("layer", config, known, custom_objects, "Give classes of your own in `custom_objects`.")
     )
-    return objects.resolve("layer", config, known, custom_objects, advice)

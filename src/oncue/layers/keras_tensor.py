@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from oncue import naming
+from oncue.layers.real_keras import is_symbol_of_keras, symbol_kind
 from oncue.legacy import is_backend_function
 
 _serials = count()
@@ -46,6 +47,27 @@ class KerasTensor:
         # How many axes a mask has that comes with the values; None where none comes.
         self.mask_ndim: int | None = None
         self.serial = next(_serials)
+
+    # Keras's layers and functions take it for one of theirs, so that their graphs may begin with it.
+    sparse = ragged = False
+    record_history = True
+
+    @property  # type: ignore[misc]  # what `isinstance` asks besides the type
+    def __class__(self) -> type:
+        return symbol_kind() or type(self)
+
+    @property
+    def _keras_mask(self) -> Any:
+        """What Keras passes on as the mask that comes with the values; None where none comes."""
+        kind = symbol_kind()
+        if self.mask_ndim is None or kind is None:
+            return None
+        if "_mask_of_keras" not in vars(self):
+            vars(self)["_mask_of_keras"] = kind(self.shape[: self.mask_ndim], "bool")
+        return vars(self)["_mask_of_keras"]
+
+    def __reduce__(self) -> Any:
+        return _again, (vars(self),)
 
     @property
     def ndim(self) -> int:
@@ -122,6 +144,12 @@ class KerasTensor:
         return _operation("GetItem", self, key)
 
 
+def _again(state: dict[str, Any]) -> KerasTensor:
+    tensor = KerasTensor.__new__(KerasTensor)
+    vars(tensor).update(state)
+    return tensor
+
+
 _NO_TORCH = (
     "{}, which has no values yet. Use oncue's layers, or wrap a torch module: `Model(module)(x)`; wrap a function of "
     "tensors in a layer with `call`."
@@ -165,8 +193,8 @@ def symbols(shape: Any, dtype: str, history: tuple[Any, tuple[Any, ...], dict[st
 
 
 def has_symbolic(value: Any) -> bool:
-    """Return whether a KerasTensor is somewhere in nested lists, tuples and dicts."""
-    if isinstance(value, KerasTensor):
+    """Return whether a KerasTensor, ours or Keras's, is somewhere in nested lists, tuples and dicts."""
+    if isinstance(value, KerasTensor) or is_symbol_of_keras(value):
         return True
     if isinstance(value, dict):
         return any(has_symbolic(item) for item in value.values())

@@ -20,6 +20,7 @@ from oncue.layers.arguments import Shape
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.modes import switch_on, take_in
 from oncue.layers.policy_scope import run_in_policy, running
+from oncue.layers.real_keras import adopted, own_symbols
 from oncue.layers.trial import Trial, building
 from oncue.legacy import first_layer_shape, methods as old_methods, no_method
 from oncue.nested import first_leaf, flatten, map_leaves
@@ -212,9 +213,24 @@ class Layer(torch.nn.Module):
         value = bool(value)
         for module in self.modules():
             if isinstance(module, Layer):
-                module._trainable = value
-        for parameter in self.parameters():
-            parameter.requires_grad_(value)
+                module.freeze(not value)
+            else:
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(value)
+
+    def freeze(self, value: bool) -> None:
+        """Set whether the layer's own weights stay as they are, and not those of layers inside.
+
+        Args:
+            value: True to freeze them.
+        """
+        self._trainable = not value
+        for parameter in self.parameters(recurse=False):
+            parameter.requires_grad_(not value)
+
+    def not_weights(self) -> frozenset[str]:
+        """Return the names of parameters that are none of the weights; none, but for layers of other libraries."""
+        return frozenset()
 
     # Looking inside -----------------------------------------------------------------------------------------------
 
@@ -350,7 +366,7 @@ class Layer(torch.nn.Module):
 
     def _call_carefully(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if has_symbolic(args) or (kwargs and has_symbolic(kwargs)):
-            return self.symbolic_call(*args, **kwargs)
+            return self.symbolic_call(*own_symbols(args), **own_symbols(kwargs))
         training = kwargs.get("training") if self._forward_accepts_training else kwargs.pop("training", None)
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
         if kwargs:
@@ -681,6 +697,8 @@ class Layer(torch.nn.Module):
             # Each `train()` and `eval()` of a model comes here for each layer.
             self.__dict__[name] = value
             return
+        if isinstance(value, torch.nn.Module):
+            value = adopted(value)
         shown = self.__dict__.get(name)
         if isinstance(shown, Variable) and shown is not value:
             if isinstance(value, torch.Tensor) and shown.axes is None:
@@ -822,6 +840,7 @@ class Layer(torch.nn.Module):
         for attribute, value in list(self.__dict__.items()):
             if attribute.startswith("_") or not isinstance(value, (list, tuple, dict)):
                 continue
+            value = self._with_adopted(attribute, value)
             for index, leaf in enumerate(flatten(value)):
                 if isinstance(leaf, torch.nn.Module) and id(leaf) not in known:
                     self.add_module(f"{attribute}_{index}", leaf)
@@ -829,6 +848,20 @@ class Layer(torch.nn.Module):
                     known.update(id(module) for module in leaf.modules())
                 elif isinstance(leaf, Variable) and leaf.is_free:
                     self._take_variable(f"{attribute}_{index}", leaf)
+
+    def _with_adopted(self, attribute: str, value: Any) -> Any:
+        """Return a container with layers of oncue in place of those of Keras."""
+        if not any(adopted(leaf) is not leaf for leaf in flatten(value)):
+            return value
+        replaced = map_leaves(adopted, value)
+        if isinstance(value, list):
+            # The author may hold it under another name, too.
+            value[:] = replaced
+        elif isinstance(value, dict):
+            value.update(replaced)
+        else:
+            self.__dict__[attribute] = value = replaced
+        return value
 
     @property
     def weights(self) -> list[Variable]:
@@ -1025,7 +1058,10 @@ def variables_of(module: torch.nn.Module, prefix: str = "", seen: set[int] | Non
     seen = set() if seen is None else seen
     table: dict[str, Variable] = module._variables if isinstance(module, Layer) else {}
     weights, buffers = torch_private.tensor_tables(module)
+    rest = module.not_weights() if isinstance(module, Layer) else frozenset()
     for attribute in torch_private.own_tensors(module):
+        if attribute in rest:
+            continue
         tensor = weights[attribute] if attribute in weights else buffers[attribute]
         variable = table.get(attribute)
         if tensor is None or id(tensor) in seen:

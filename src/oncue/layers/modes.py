@@ -63,7 +63,7 @@ def take_in(part: torch.nn.Module, training: bool) -> None:
     refuse_real_keras(part)
     for module in part.modules():
         # One that has it was a part of a layer before, and may be in inference mode for that reason. Layers begin in it.
-        vars(module).setdefault(_TRAINS, module.training or "_trainable" in vars(module))
+        vars(module).setdefault(_TRAINS, module.training or hasattr(module, "_trainable"))
     if part.training != training:
         part.train(training)
 

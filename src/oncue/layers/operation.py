@@ -29,6 +29,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def is_known(kind: str) -> bool:
+    """Return whether an operation of Keras's name is one of oncue's own.
+
+    Example:
+        >>> is_known("Add"), is_known("Mean")
+        (True, False)
+    """
+    return kind in _FUNCTIONS
+
+
 @builtin
 class Operation(Layer):
     """A step without weights, such as the sum in `x + y`; it is shown by `summary` but is none of `model.layers`.
@@ -72,6 +82,15 @@ class Operation(Layer):
             kwargs.pop("training", None)
             return self.call(*args, **kwargs)
         return super().__call__(*args, **kwargs)
+
+    def again(self) -> Operation:
+        """Return a new operation of the same kind and name."""
+        return Operation(self.kind, self.name)
+
+    def written(self) -> dict[str, Any]:
+        """Return the configuration that Keras writes for it."""
+        module = "keras.src.ops.numpy"
+        return {"module": module, "class_name": self.kind, "config": {"name": self.name}, "registered_name": self.kind}
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this operation."""

@@ -10,6 +10,7 @@ from oncue.core.builtin import builtin
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import adopted
 
 
 @builtin
@@ -34,6 +35,7 @@ class TimeDistributed(Layer):
 
     def __init__(self, layer: Layer, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        layer = adopted(layer)
         if not isinstance(layer, Layer):
             raise ValueError(
                 f"`layer` of TimeDistributed must be a layer; got {layer!r} of type {type(layer).__name__}."

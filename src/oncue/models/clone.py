@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation
-from oncue.layers.real_keras import clone_keras_model, is_keras_model
+from oncue.layers.real_keras import adopted, clone_keras_model, is_keras_model
 from oncue.models.model import Model
 from oncue.models.sequential import Sequential
 from oncue.nested import flatten, map_leaves
@@ -60,6 +61,8 @@ def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[
 def _fresh(layer: Any) -> Any:
     if isinstance(layer, Sequential) or (isinstance(layer, Model) and type(layer) is Model):
         return clone_model(layer)
+    if isinstance(layer, ForeignLayer):
+        return layer.again()
     if not isinstance(layer, Layer):
         return _reset(copy.deepcopy(layer))
     return type(layer).from_config(layer.get_config())
@@ -114,7 +117,7 @@ def _functional(model: Model, input_tensors: Any, clone_layer: Callable[[Any], A
         key = id(call.layer)
         if key not in clones:
             own = isinstance(call.layer, Operation)
-            clones[key] = Operation(call.layer.kind, call.layer.name) if own else clone_layer(call.layer)
+            clones[key] = call.layer.again() if own else adopted(clone_layer(call.layer))
         results = clones[key](*map_leaves(new, call.args), **map_leaves(new, call.kwargs))
         for index, tensor in enumerate(flatten(results)):
             made[id(call), index] = tensor

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
-from oncue.layers.operation import Operation
+from oncue.layers.operation import Operation, is_known
 from oncue.models.graph_order import Call, Order
 from oncue.nested import flatten
 
-_OPERATIONS = "keras.src.ops.numpy"
 _made: ContextVar[dict[int, Any] | None] = ContextVar("made", default=None)
 
 
@@ -48,10 +48,9 @@ def layer_config(layer: Layer) -> dict[str, Any]:
             f"'{layer.name}' is a torch module, which has no configuration. Save its weights with `save_weights`, or "
             "wrap it in a custom layer that has `get_config`."
         )
+    if isinstance(layer, (ForeignLayer, Operation)):
+        return layer.written()
     written = serialize(layer)
-    if isinstance(layer, Operation):
-        kind = layer.kind
-        return {"module": _OPERATIONS, "class_name": kind, "config": {"name": layer.name}, "registered_name": kind}
     if type(layer) is Model and layer._graph is not None:
         written |= {
             "module": "keras.src.models.functional",
@@ -84,7 +83,11 @@ def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
     from oncue.layers import deserialize
 
     if str(config.get("module", "")).startswith("keras.src.ops"):
-        return Operation(config["class_name"], name=config["config"].get("name"))
+        if is_known(config["class_name"]):
+            return Operation(config["class_name"], name=config["config"].get("name"))
+        from oncue.with_keras.configs import operation_from
+
+        return operation_from(config)
     made, key = _made.get(), config.get("shared_object_id")
     if made is None or not isinstance(key, int):
         return _built(deserialize(config, custom_objects=custom_objects), config)

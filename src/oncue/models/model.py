@@ -15,7 +15,7 @@ from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer, variables_of
 from oncue.layers.modes import take_in
-from oncue.layers.real_keras import is_keras_model
+from oncue.layers.real_keras import is_keras_model, own_symbols
 from oncue.layers.trial import Trial
 from oncue.legacy import layer_of_keras_1, renamed
 from oncue.models.module_call import ModuleCall, check_module, wrong_inputs
@@ -81,6 +81,7 @@ class Model(Trainer):
         module = kwargs.pop("module", None)
         if isinstance(inputs, torch.nn.Module):
             inputs, module = None, inputs
+        inputs, outputs = own_symbols(inputs), own_symbols(outputs)
         if name is None and module is not None:
             name = naming.auto_name(naming.to_snake_case(type(module).__name__))
         if name is None and inputs is not None and type(self) is Model:

@@ -13,6 +13,7 @@ from oncue.layers.embedding import Embedding
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor, symbols
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import adopted, own_symbols
 from oncue.models.feed import Feed, in_kind
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.models.model import Model
@@ -74,6 +75,7 @@ class Sequential(Model):
             TypeError: If it isn't a layer.
             ValueError: If there is a layer of the same name already, or for an `Input` that doesn't come first.
         """
+        layer = adopted(own_symbols(layer))
         source = _input_of(layer)
         if source is not None:
             if self._names or self._input is not None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 
 from oncue.core.allowance import allowance
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
 from oncue.models import Model, Sequential
 from oncue.models.graph_config import layer_config, layer_from_config, shared_layers
@@ -70,6 +71,9 @@ def check_describable(model: Any) -> None:
     Raises:
         ValueError: For a torch module, a model with torch modules inside, or a class without `get_config`.
     """
+    for part in model.modules() if isinstance(model, Model) else ():
+        if isinstance(part, ForeignLayer):
+            part.check_describable()
     own = type(model).get_config not in (Model.get_config, Sequential.get_config, Layer.get_config)
     if not isinstance(model, Model):
         _no_configuration(f"a {type(model).__name__}")

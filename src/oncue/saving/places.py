@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from oncue import torch_private
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
 from oncue.layers.own_arrays import besides_weights, saves_by_itself
 from oncue.metrics.metric import Metric
@@ -33,7 +34,7 @@ class Place:
     name: str
     variables: list[Variable]
     ignored: bool = False
-    owner: Layer | None = None
+    owner: Any = None
 
     @property
     def group(self) -> str:
@@ -67,6 +68,13 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
     if id(module) in modules:
         return
     modules.add(id(module))
+    if isinstance(module, ForeignLayer):
+        for part in module.saved_parts():
+            below = "/".join(filter(None, (path, part.path)))
+            if not part.variables or id(part.variables[0].value) not in tensors:
+                tensors.update(id(variable.value) for variable in part.variables)
+                yield Place(below, part.name, part.variables, owner=part.owner)
+        return
     owner = module if isinstance(module, Layer) and saves_by_itself(module) else None
     yield Place(path, str(getattr(module, "name", type(module).__name__)), _own(module, tensors), owner=owner)
     for name, child in _children(module):
@@ -114,7 +122,7 @@ def _container(items: Any, path: str, modules: set[int], tensors: set[int]) -> I
 
 
 def _class_name(module: torch.nn.Module) -> str:
-    name = type(module).__name__
+    name = module.kind if isinstance(module, ForeignLayer) else type(module).__name__
     if name == "Model" and isinstance(module, Model) and module._graph is not None:
         name = "Functional"
     return to_snake_case(name)

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from oncue.core import console
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.layer import Layer, variables_of
 from oncue.layers.operation import Operation
@@ -144,7 +145,7 @@ class _Rows:
 
 
 def _kind(layer: Any) -> str:
-    if isinstance(layer, Operation):
+    if isinstance(layer, (ForeignLayer, Operation)):
         return layer.kind
     name = type(layer).__name__
     # Keras's name for a model made of symbolic tensors, though the user writes `Model`.

@@ -71,6 +71,81 @@ def build(model: Any, x: Any) -> None:
     model._post_build()
 
 
+def build_layer(layer: Any, shape: Any) -> None:
+    """Make the weights of a layer, and of the layers inside, without running it.
+
+    Args:
+        layer: The layer.
+        shape: The shape of its input, the batch axis first; nested as the inputs are.
+    """
+    from keras.src import backend
+
+    def symbolic(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: symbolic(value) for name, value in part.items()}
+        if any(isinstance(size, (list, tuple, dict)) for size in part):
+            return [symbolic(value) for value in part]
+        return backend.KerasTensor(tuple(part), layer.input_dtype)
+
+    backend.compute_output_spec(layer, symbolic(shape), training=False)
+    if not is_built(layer):
+        with suppress(Exception):
+            backend.compute_output_spec(layer, symbolic(shape), training=True)
+    layer._post_build()
+
+
+def node_of(tensor: Any) -> Any:
+    """Return the call that gave a symbolic tensor; None for one that comes from nowhere."""
+    operation, place, _ = getattr(tensor, "_keras_history", (None, 0, 0))
+    return None if operation is None else operation._inbound_nodes[place]
+
+
+def clear_losses(layer: Any) -> None:
+    """Forget what earlier calls of a layer, and of those inside, have added to the loss."""
+    layer._clear_losses()
+
+
+def added_losses(layer: Any) -> list[Any]:
+    """Return what the last call of a layer, and of those inside, has added to the loss."""
+    return [loss for one in layers_of(layer) for loss in one._losses]
+
+
+def has_assets(layer: Any) -> bool:
+    """Return whether a layer keeps files, besides its weights, in a `.keras` file."""
+    return hasattr(type(layer), "save_assets")
+
+
+def saved_parts(layer: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a layer and those inside, each once, with their paths in Keras's files of weights."""
+    from keras.src.saving import saving_lib
+
+    seen: set[int] = set()
+
+    def container(items: Any, path: str) -> Iterator[tuple[str, Any]]:
+        used: dict[str, int] = {}
+        for item in items.values() if isinstance(items, dict) else items:
+            if is_layer(item):
+                name = saving_lib._get_unique_name(saving_lib.naming.to_snake_case(type(item).__name__), used)
+                yield from walk(item, f"{path}/{name}")
+            elif isinstance(item, (list, tuple, dict)) and id(item) not in seen:
+                seen.add(id(item))
+                yield from container(item, path)
+
+    def walk(part: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if id(part) in seen:
+            return
+        seen.add(id(part))
+        yield path, part
+        for name, child in saving_lib._walk_saveable(part):
+            below = f"{path}/{name}" if path else name
+            if is_layer(child):
+                yield from walk(child, below)
+            elif isinstance(child, (list, tuple, dict)):
+                yield from container(child, below)
+
+    yield from walk(layer, "")
+
+
 def build_whole(model: Any, batch: tuple[Any, Any, Any]) -> None:
     """Build a compiled model with its loss, its metrics and its optimizer, as Keras's own `fit` does."""
     model._symbolic_build(data_batch=batch)
@@ -244,7 +319,7 @@ def is_layer(operation: Any) -> bool:
     """Return whether an operation of a graph is a layer, and not a function of `keras.ops`."""
     import keras
 
-    return isinstance(operation, keras.Layer)
+    return issubclass(type(operation), keras.Layer)
 
 
 def is_called_plainly(layer: Any) -> bool:
