@@ -193,7 +193,7 @@ ROOMS = {
     ),
     "hosts": "callbacks checkpoints core feeding nested optimizers random_state saving torch_private training",
     "with_keras": (
-        "checkpoints core feeding keras_names layers losses metrics models nested optimizers saving torch_private "
+        "checkpoints core feeding keras_names layers losses metrics models naming nested optimizers saving torch_private "
         "training variable"
     ),
     "datasets": "core keras_names utils",
@@ -205,12 +205,13 @@ ROOMS = {
 
 LOOKS_BELOW = {
     ("activations", "layers"): "the configuration of an activation may name a layer",
+    ("layers", "with_keras"): "layers and symbolic tensors of Keras become those of oncue",
     ("keras_names", "with_keras"): "a model of `applications` is handed out as a `KerasModel`",
     ("legacy", "backend"): "old functions ask for its settings",
     ("legacy", "layers"): "old layers are made of those of today",
     ("legacy", "models"): "`K.function` makes a model",
     ("models", "saving"): "`model.save` is a method, and the files are their own room",
-    ("models", "with_keras"): "`Model(keras_model)` makes a `KerasModel`",
+    ("models", "with_keras"): "`Model(keras_model)` makes a `KerasModel`; a file may name functions of `keras.ops`",
     ("named_weights", "models"): "a model that made its layers is the first part of their names",
 }
 """The imports the other way, each inside a function that needs it."""

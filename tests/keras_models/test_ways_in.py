@@ -164,13 +164,9 @@ def test_what_a_keras_model_does_not_take(keras: ModuleType) -> None:
         oncue.Model(Function([keras.layers.Dense(1)]))
 
 
-def test_a_taken_model_is_no_layer_of_another(keras: ModuleType) -> None:
-    outer = oncue.Sequential([oncue.layers.Input((6,)), oncue.Model(dense(keras)), oncue.layers.Dense(1)])
-    outer.compile("sgd", "mse")
-    with pytest.raises(
-        TypeError, match=r"a KerasModel of the real Keras, can't be a part of a model of oncue's layers"
-    ):
-        outer.fit(X, Y, verbose=0)
+def test_a_layer_of_keras_is_no_part_of_a_module_of_torch(keras: ModuleType) -> None:
+    with pytest.raises(TypeError, match=r"a Dense of the real Keras, can't be a part of a module of torch"):
+        oncue.Model(torch.nn.Sequential(keras.layers.Dense(3)))
 
 
 def test_data_that_do_not_fit(keras: ModuleType) -> None:

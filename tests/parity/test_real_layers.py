@@ -1,4 +1,4 @@
-"""Layers of the real Keras as parts of a model of oncue are refused, and what the message says to do works."""
+"""Layers of the real Keras as parts of modules of torch are refused, and what the message says to do works."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ def real(keras: ModuleType) -> Any:
     )
 
 
-class Holder(oncue.Model):
-    def __init__(self, *parts: Any) -> None:
+class Block(oncue.layers.Layer):
+    def __init__(self, part: Any) -> None:
         super().__init__()
-        self.parts = list(parts)
-        self._track_containers()
+        self.part, self.parts = part, (part,)
+
+    def call(self, x: Any) -> Any:
+        return self.parts[0](x)
 
 
 @pytest.mark.parametrize(
@@ -31,21 +33,28 @@ class Holder(oncue.Model):
     [
         lambda part: oncue.Model(torch.nn.Sequential(part)),
         lambda part: oncue.Model(torch.nn.Sequential(torch.nn.Linear(3, 3), part)),
-        lambda part: oncue.Sequential([oncue.layers.Input((3,)), part]),
-        Holder,
-        lambda part: setattr(oncue.layers.Dense(2), "inner", part),
     ],
-    ids=["module", "inside", "sequential", "list", "attribute"],
+    ids=["module", "inside"],
 )
 def test_a_layer_of_the_real_keras_is_refused(keras: ModuleType, hold: Callable[[Any], Any]) -> None:
     for part in (real(keras), real(keras).layers[0]):
-        with pytest.raises(TypeError, match=f"{part.name!r}, a {type(part).__name__} of the real Keras"):
+        said = f"{part.name!r}, a {type(part).__name__} of the real Keras.*Derive the class around it from `oncue.layers.Layer`"
+        with pytest.raises(TypeError, match=said):
             hold(part)
 
 
-def test_a_single_layer_is_refused_and_a_whole_model_is_the_way_out(keras: ModuleType) -> None:
-    with pytest.raises(TypeError, match=r"of the real Keras, can't be a part.*oncue\.Model\(keras\.Sequential"):
-        oncue.Model(keras.layers.Dense(1))
-    model = oncue.Model(keras.Sequential([keras.layers.Dense(1)]))
-    model.compile("sgd", "mse")
-    assert model.fit(np.ones((8, 3), "float32"), np.ones((8, 1), "float32"), verbose=0).history["loss"]
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda part: oncue.Model(part),
+        lambda part: oncue.Sequential([oncue.layers.Input((3,)), part]),
+        lambda part: oncue.Sequential([Block(part)]),
+    ],
+    ids=["alone", "sequential", "in a layer"],
+)
+def test_what_oncue_knows_is_a_part(keras: ModuleType, hold: Callable[[Any], Any]) -> None:
+    for part in (real(keras), keras.layers.Dense(1, kernel_regularizer="l2")):
+        model = hold(part)
+        model.compile("sgd", "mse")
+        assert model.fit(np.ones((8, 3), "float32"), np.ones((8, 1), "float32"), verbose=0).history["loss"]
+        assert len(model.trainable_weights) == len(part.trainable_weights) > 0

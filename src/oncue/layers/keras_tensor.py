@@ -67,7 +67,8 @@ class KerasTensor:
         return vars(self)["_mask_of_keras"]
 
     def __reduce__(self) -> Any:
-        return _again, (vars(self),)
+        # By its own class, which `__class__` isn't.
+        return _without_attributes, (), vars(self)
 
     @property
     def ndim(self) -> int:
@@ -140,14 +141,63 @@ class KerasTensor:
     def __abs__(self) -> Any:
         return _operation("Absolute", self)
 
+    def __rpow__(self, other: Any) -> Any:
+        return _operation("Power", other, self)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return _operation("Matmul", other, self)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _operation("FloorDivide", self, other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _operation("FloorDivide", other, self)
+
+    def __mod__(self, other: Any) -> Any:
+        return _operation("Mod", self, other)
+
+    def __rmod__(self, other: Any) -> Any:
+        return _operation("Mod", other, self)
+
+    def __and__(self, other: Any) -> Any:
+        return _operation("LogicalAnd", self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return _operation("LogicalAnd", other, self)
+
+    def __or__(self, other: Any) -> Any:
+        return _operation("LogicalOr", self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return _operation("LogicalOr", other, self)
+
+    def __xor__(self, other: Any) -> Any:
+        return _operation("LogicalXor", self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return _operation("LogicalXor", other, self)
+
+    def __lt__(self, other: Any) -> Any:
+        return _operation("Less", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return _operation("LessEqual", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return _operation("Greater", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return _operation("GreaterEqual", self, other)
+
+    def __invert__(self) -> Any:
+        return _operation("LogicalNot", self)
+
     def __getitem__(self, key: Any) -> Any:
         return _operation("GetItem", self, key)
 
 
-def _again(state: dict[str, Any]) -> KerasTensor:
-    tensor = KerasTensor.__new__(KerasTensor)
-    vars(tensor).update(state)
-    return tensor
+def _without_attributes() -> KerasTensor:
+    return KerasTensor.__new__(KerasTensor)
 
 
 _NO_TORCH = (

@@ -325,6 +325,8 @@ class KerasOperation(Operation):
         operation: The operation that Keras has noted.
     """
 
+    operation: Any
+
     def __init__(self, operation: Any) -> None:
         Layer.__init__(self, name=naming.auto_name(naming.to_snake_case(type(operation).__name__)))
         self.kind = type(operation).__name__
