@@ -29,6 +29,9 @@ _BEST, _SAVED = "#2ca02c", "#17becf"
 _MAX_MARKS, _MAX_SAVED = 12, 60
 MOST_POINTS = 400
 """Curves with more epochs are drawn as the median and the range of so many groups of epochs."""
+MOST_PANELS = 60
+"""Of more values the first are drawn."""
+_MOST_CELLS = 6_000_000
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,10 @@ def plot_csv(filename: str | os.PathLike[str], separator: str | None = None) -> 
     """
     record = RunRecord.of_csv(filename, separator)
     epochs = [epoch + 1 for epoch in record.epochs]
-    columns = aligned(record.epochs, record.history, record.logged_in)
-    return plot(epochs, columns, _rate_cuts(epochs, columns.get("learning_rate")))
+    columns, left_out = table_of(record.epochs, record.history, record.logged_in)
+    figure = plot(epochs, columns, _rate_cuts(epochs, columns.get("learning_rate")))
+    _say_left_out(figure, left_out)
+    return figure
 
 
 def plot_run(
@@ -132,7 +137,15 @@ def plot_run(
         ValueError: If there is nothing to draw.
         ImportError: If matplotlib is not installed; the message names the extra.
     """
-    return plot([epoch + 1 for epoch in epochs], aligned(epochs, history, logged_in), events_of(entries), title)
+    columns, left_out = table_of(epochs, history, logged_in)
+    figure = plot([epoch + 1 for epoch in epochs], columns, events_of(entries), title)
+    _say_left_out(figure, left_out)
+    return figure
+
+
+def _say_left_out(figure: Figure, count: int) -> None:
+    if count:
+        figure.supxlabel(f"{count:,} more values are left out", fontsize=9)
 
 
 def events_of(entries: Sequence[Entry]) -> list[Event]:
@@ -217,6 +230,28 @@ def aligned(
         by_epoch = {epoch: _value(value) for epoch, value in zip(logged_in[name], values, strict=False)}
         table[name] = [by_epoch.get(epoch) for epoch in epochs]
     return table
+
+
+def table_of(
+    epochs: Sequence[int], history: Mapping[str, Sequence[Any]], logged_in: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, list[float | None]], int]:
+    """Return the values that are drawn, as `aligned` does, and how many aren't: of very many values the first are.
+
+    Args:
+        epochs: The epochs.
+        history: For each name, the values that were logged.
+        logged_in: For each name, the epochs in which it was logged.
+
+    Example:
+        >>> table_of([1], {"loss": [0.5], "name": ["a"]}, {"loss": [1], "name": [1]})
+        ({'loss': [0.5]}, 0)
+    """
+    numeric = {name: values for name, values in history.items() if any(_value(value) is not None for value in values)}
+    panels = panels_of(numeric)
+    most = min(MOST_PANELS, max(1, _MOST_CELLS // max(2 * len(epochs), 1)))
+    shown = {*panels[:most]}
+    drawn = {name: values for name, values in numeric.items() if name.removeprefix("val_") in shown}
+    return aligned(epochs, drawn, logged_in), max(0, len(panels) - most)
 
 
 @dataclass(frozen=True)

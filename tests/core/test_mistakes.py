@@ -66,6 +66,20 @@ ANSWERED: dict[str, tuple[Callable[[], Any], str]] = {
     "std": (lambda: keras.initializers.RandomNormal(std=0.1), "Did you mean `stddev`"),
     "activaton": (lambda: keras.layers.Dense(1, activaton="relu"), "Did you mean `activation`"),
     "learningrate": (lambda: keras.optimizers.Adam(learningrate=0.1), "Did you mean 'learning_rate'"),
+    "decay_step": (
+        lambda: keras.optimizers.schedules.ExponentialDecay(0.1, decay_step=10, decay_rate=0.9),
+        "ExponentialDecay has no argument `decay_step`. Did you mean `decay_steps`",
+    ),
+    "first_decay_step": (
+        lambda: keras.optimizers.schedules.CosineDecayRestarts(0.1, first_decay_step=10),
+        "Did you mean `first_decay_steps`",
+    ),
+    "boundary": (
+        lambda: keras.optimizers.schedules.PiecewiseConstantDecay(boundary=[1], values=[1, 2]),
+        "Did you mean `boundaries`",
+    ),
+    "worker": (lambda: keras.utils.PyDataset(worker=2), "Did you mean `workers`"),
+    "weight_freq": (lambda: RunFolder("run", weight_freq=1), "Did you mean `weights_freq`"),
     "metric=": (lambda: model(metric=["mae"]), "Did you mean `metrics`"),
     "epoch=": (lambda: fit(epoch=3), "Did you mean `epochs`"),
     "loss": (

@@ -9,6 +9,7 @@ most seconds of the processor. It exits with 1 when one was let in, ended the pr
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,10 @@ from oncue.checkpoints.score_note import read_note
 from oncue.checkpoints.state_file import blocks_of, write_state
 from oncue.checkpoints.store import Store
 from oncue.checkpoints.training_state import TrainingState
+from oncue.cli import parser
 from oncue.datasets import fashion_mnist, mnist
+from oncue.plots import plot
+from oncue.report.bundle import vega
 
 MEGABYTES, SECONDS = 256, 5.0
 """The most memory beyond the file's own size, and the most time of the processor."""
@@ -618,6 +623,229 @@ def logs() -> Iterator[Input]:
     yield Input("CSV", "a device without an end", device("log.csv"), opens_log)
 
 
+def asked(*command: str) -> Callable[[Path], None]:
+    """Return what asks a command of `oncue` about a path."""
+
+    def ask(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as place, open(os.devnull, "w", encoding="utf-8") as nowhere:
+            options = parser().parse_args([*(part.replace("PLACE", place) for part in command), str(path)])
+            module, name = options.run_command
+            with redirect_stdout(nowhere):
+                getattr(importlib.import_module(f"oncue.cli.{module}"), name)(options)
+
+    return ask
+
+
+COMMANDS = {
+    "explain": asked("explain"),
+    "tail": asked("tail", "-n", "100000"),
+    "inspect --json": asked("inspect", "--json"),
+    "report": asked("report", "-o", "PLACE/report.html"),
+    "compare": asked("compare", "-o", "PLACE/compare.html", "--most", "1000000"),
+    "plot": asked("plot", "-o", "PLACE/curves.png"),
+}
+BEGUN = (
+    b'{"line":"begin","format":1,"time":0.0,"epochs":3}\n{"line":"epoch","epoch":0,"time":1.0,"logs":{"loss":0.5}}\n'
+)
+
+
+def left_by_runs() -> Iterator[Input]:
+    def folder_of(**files: bytes | Callable[[], bytes]) -> Callable[[Path], Path]:
+        def make(folder: Path) -> Path:
+            for name, content in files.items():
+                path = folder / name.replace("_", ".")
+                path.write_bytes(content if isinstance(content, bytes) else content())
+            return folder
+
+        return make
+
+    def lines(count: int, line: Callable[[int], str]) -> Callable[[], bytes]:
+        return lambda: BEGUN + "".join(f"{line(place)}\n" for place in range(count)).encode()
+
+    nested, quoted = b"[" * 100_000 + b"]" * 100_000, json.dumps("\x1b[2J\x9b\0</script><img src=x>")
+    journals: list[tuple[str, bytes | Callable[[], bytes], bool]] = [
+        ("deep JSON", BEGUN + nested + b"\n", True),
+        (
+            "a depth that JSON just reads",
+            BEGUN + b'{"line":"epoch","epoch":1,"logs":{"a":' + b"[" * 900 + b"]" * 900 + b"}}\n",
+            True,
+        ),
+        ("a line of 64 MB", lambda: BEGUN + b'{"line":"' + b"x" * (64 << 20) + b'"}\n', True),
+        ("only a line of 64 MB", lambda: b"x" * (64 << 20), False),
+        ("two million lines of nothing", lambda: BEGUN + b"{}\n" * 2_000_000, False),
+        ("empty lines", lambda: BEGUN + b"\n" * 10_000_000, False),
+        (
+            "500 000 epochs",
+            lines(500_000, lambda place: f'{{"line":"epoch","epoch":{place},"logs":{{"a":1.5,"b":2.5}}}}'),
+            True,
+        ),
+        (
+            "a million values in an epoch",
+            lines(40, lambda place: '{"line":"epoch","epoch":1,"logs":{"a":[' + "1.5," * 200_000 + "0]}}"),
+            False,
+        ),
+        (
+            "a million lists in an epoch",
+            lines(20, lambda place: '{"line":"epoch","epoch":1,"logs":{"a":[' + "[]," * 300_000 + "0]}}"),
+            False,
+        ),
+        (
+            "20 000 names",
+            lines(
+                20,
+                lambda place: json.dumps(
+                    {"line": "epoch", "epoch": 1, "logs": {f"{place}-{name}": 1.5 for name in range(1000)}}
+                ),
+            ),
+            False,
+        ),
+        (
+            "9000 names",
+            lines(
+                9,
+                lambda place: json.dumps(
+                    {"line": "epoch", "epoch": 1, "logs": {f"{place}-{name}": 1.5 for name in range(1000)}}
+                ),
+            ),
+            True,
+        ),
+        (
+            "9000 names in 400 000 epochs",
+            lambda: (
+                lines(
+                    9,
+                    lambda place: json.dumps(
+                        {"line": "epoch", "epoch": 1, "logs": {f"{place}-{name}": 1.5 for name in range(1000)}}
+                    ),
+                )()
+                + b'{"line":"epoch","epoch":2,"logs":{}}\n' * 400_000
+            ),
+            True,
+        ),
+        (
+            "300 000 decisions",
+            lines(
+                300_000,
+                lambda place: '{"line":"decision","text":"a","time":0,"kind":"save","epoch":1,"data":{"path":"a"}}',
+            ),
+            True,
+        ),
+        (
+            "decisions of a megabyte",
+            lines(60, lambda place: '{"line":"decision","time":0,"text":"' + "a" * 1_000_000 + '"}'),
+            True,
+        ),
+        (
+            "as many rates",
+            lines(
+                100_000,
+                lambda place: (
+                    f'{{"line":"decision","text":"a","time":0,"kind":"learning_rate","epoch":{place},"data":{{"before":1,"after":0.5}}}}'
+                ),
+            ),
+            True,
+        ),
+        (
+            "weights without an end",
+            lines(
+                2000,
+                lambda place: json.dumps(
+                    {
+                        "line": "weights",
+                        "epoch": place,
+                        "of": ["mean", "std", "zeros", "min", "max"],
+                        "weights": {f"w{name}": [0.5] * 5 for name in range(500)},
+                    },
+                    separators=(",", ":"),
+                ),
+            ),
+            True,
+        ),
+        (
+            "costs of 60 000 hooks",
+            BEGUN
+            + json.dumps({"line": "costs", "costs": {"A": {f"h{place}": 1.0 for place in range(60_000)}}}).encode()
+            + b"\n",
+            True,
+        ),
+        (
+            "numbers of any length",
+            BEGUN
+            + b'{"line":"epoch","epoch":1,"time":1'
+            + b"0" * 400
+            + b',"logs":{"a":1'
+            + b"0" * 4000
+            + b',"b":1e999,"c":NaN}}\n',
+            True,
+        ),
+        ("an epoch beyond all", BEGUN + b'{"line":"epoch","epoch":9007199254740991,"logs":{"loss":1}}\n', True),
+        (
+            "times that no clock has",
+            BEGUN
+            + b'{"line":"begin","format":1,"time":1e299}\n{"line":"epoch","epoch":1,"time":-1e299,"logs":{"loss":1}}\n',
+            True,
+        ),
+        (
+            "control characters",
+            BEGUN
+            + f'{{"line":"decision","time":1,"text":{quoted},"callback":{quoted},"kind":{quoted}}}\n'.encode()
+            + f'{{"line":"end","how":"failed","error":{quoted}}}\n'.encode(),
+            True,
+        ),
+        ("of a later version", b'{"line":"begin","format":2}\n', False),
+        ("zeros, as after a power cut", bytes(1 << 20), False),
+        ("no text", b"\xff\xfe\n" * 1000, False),
+        ("nothing", b"", True),
+    ]
+    for what, content, harmless in journals:
+        for name, ask in COMMANDS.items():
+            yield Input("journal", f"{what}, {name}", folder_of(**{"journal_jsonl": content}), ask, harmless)
+    tables: list[tuple[str, bytes | Callable[[], bytes], bool]] = [
+        ("500 000 rows", lambda: b"epoch,loss\n" + b"".join(b"%d,0.5\n" % place for place in range(500_000)), True),
+        (
+            "a million columns",
+            lambda: b"epoch" + b"".join(b",x%d" % place for place in range(1_000_000)) + b"\n" + b"0,1" * 1_000_000,
+            False,
+        ),
+        (
+            "ten million values",
+            lambda: b"epoch" + b",x" * 10 + b"\n" + (b"0" + b",1.5" * 10 + b"\n") * 1_000_000,
+            False,
+        ),
+        ("a cell of 32 MB", lambda: b"epoch,loss\n0," + b"1" * (32 << 20), False),
+        ("a name of 32 MB", lambda: b"epoch," + b"x" * (32 << 20) + b"\n0,1\n", False),
+        ("a quotation mark without an end", lambda: b'epoch,loss\n0,"' + b"x\n" * 5_000_000, False),
+        ("epochs that are none", b"epoch,loss\nnan,1\ninf,1\n-1e300,1\n1e400,1\n", True),
+        ("no text", b"\xff\xfe" * 1000, False),
+        ("another file", b"root:x:0:0:root:/root:/bin/bash\n", False),
+    ]
+    for what, content, harmless in tables:
+        for name, ask in COMMANDS.items():
+            yield Input("log of a run", f"{what}, {name}", folder_of(**{"log_csv": content}), ask, harmless)
+    lists = b'{"a": [' + b"[]," * 5_000_000 + b"0]}"
+    for file in ("config", "environment", "model"):
+        for what, content, harmless in (
+            ("deep JSON", nested, False),
+            ("a depth that JSON just reads", b'{"a":' * 180 + b"1" + b"}" * 180, True),
+            ("five million lists", lists, False),
+            ("100 MB", bytes(100 << 20), False),
+            ("a list", b"[1]", True),
+        ):
+            for name in ("report", "compare", "inspect --json"):
+                made = folder_of(**{"journal_jsonl": BEGUN, f"{file}_json": content})
+                yield Input("document of a run", f"{file}: {what}, {name}", made, COMMANDS[name], harmless)
+    yield Input(
+        "document of a run",
+        "a summary of 100 MB, report",
+        folder_of(journal_jsonl=BEGUN, summary_txt=bytes(100 << 20)),
+        COMMANDS["report"],
+    )
+    for name, ask in COMMANDS.items():
+        for file in ("journal.jsonl", "log.csv"):
+            for what, make in (("a pipe", fifo(file)), ("a device without an end", device(file))):
+                yield Input("journal" if file == "journal.jsonl" else "log of a run", f"{what}, {name}", make, ask)
+
+
 def data_sets() -> Iterator[Input]:
     def npz(header: str, size: int = 0, how: int = zipfile.ZIP_DEFLATED) -> bytes:
         text = header.encode().ljust(118) + b"\n"
@@ -671,7 +899,9 @@ def main(names: list[str]) -> int:
     real_model(), model()
     found: dict[str, list[tuple[Input, Outcome]]] = {}
     wrong = 0
-    for make in (models, runs):
+    # A command needs them, whatever it is asked about.
+    vega(), plot([1], {"loss": [1.0]}).savefig(os.devnull, format="png")
+    for make in (models, runs, left_by_runs):
         for one in make():
             if names and not any(name in f"{one.kind}: {one.name}" for name in names):
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from oncue.cli.output import say, say_json, table
 from oncue.cli.runs import facts_of
 
 if TYPE_CHECKING:
+    from oncue.core.run_record import RunRecord
     from oncue.report import Run
 
 _MODELS = (".keras", ".h5", ".hdf5", ".safetensors")
@@ -113,33 +114,37 @@ def verify(options: Namespace) -> int:
     return 1 if any(state == "DAMAGED" for _, state, _ in found) else 0
 
 
-def states_of(folder: Path) -> dict[str, str]:
-    """Return what `verify` says of the files in a folder that it can check, by their names there.
+def states_of(run: Run) -> dict[str, str]:
+    r"""Return what `verify` says of the files in a run's folder that it can check, by their names there.
 
     Example:
         >>> import tempfile
+        >>> from oncue.report import find_run
         >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "log.csv").write_text("epoch,loss\n0,0.5\n")
         ...     _ = Path(folder, "model.keras").write_bytes(b"PK")
-        ...     [(name, state[:7]) for name, state in states_of(Path(folder)).items()]
+        ...     [(name, state[:7]) for name, state in states_of(find_run(folder)).items()]
         [('model.keras', 'DAMAGED')]
     """
-    try:
-        found = _verified(folder)
-    except ValueError:
-        # Nothing in it can be checked.
+    if not run.path.is_dir() or not _checked_in(run.path):
         return {}
+    found = _verified(run.path, {run.record.path: run.record})
     return {
-        os.path.relpath(file, folder): f"{state}: {why}" if why else state
+        os.path.relpath(file, run.path): f"{state}: {why}" if why else state
         for file, state, why in found
         # What a link leads to is no file of the folder.
         if not os.path.islink(file)
     }
 
 
-def _verified(place: Path) -> list[tuple[str, str, str]]:
-    """Return each file with "sound", "DAMAGED" or "unchecked", and why."""
+def _checked_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_checked(path)]
+
+
+def _verified(place: Path, read: Mapping[Path, RunRecord] | None = None) -> list[tuple[str, str, str]]:
+    """Return each file with "sound", "DAMAGED" or "unchecked", and why; of journals that were read it is known."""
     if place.is_dir():
-        paths = [path for path in sorted(place.rglob("*")) if path.is_file() and _is_checked(path)]
+        paths = _checked_in(place)
         listed = {str(file): one for path in paths if path.name.endswith(_MANIFEST) for file, *one in _listed(path)}
         others = [path for path in paths if not path.name.endswith(_MANIFEST) and str(path) not in listed]
         if not paths:
@@ -147,11 +152,11 @@ def _verified(place: Path) -> list[tuple[str, str, str]]:
                 f"There is nothing in '{place}' that can be checked: {', '.join(_MODELS)}, journal.jsonl, or {_MANIFEST}."
             )
         own = [(file, state, why) for file, (state, why) in listed.items()]
-        return own + [_one(path) for path in others]
+        return own + [_one(path, read or {}) for path in others]
     if place.name.endswith(_MANIFEST) or not place.exists():
         # The `filepath` of a ModelCheckpoint leads to its manifest.
         return list(_listed(place))
-    return [_one(place)]
+    return [_one(place, {})]
 
 
 def _is_checked(path: Path) -> bool:
@@ -167,9 +172,9 @@ def _listed(place: Path) -> Iterator[tuple[str, str, str]]:
         yield file, "sound" if sound else "DAMAGED", why
 
 
-def _one(path: Path) -> tuple[str, str, str]:
+def _one(path: Path, read: Mapping[Path, RunRecord]) -> tuple[str, str, str]:
     if path.suffix == ".jsonl":
-        return _journal(path)
+        return _journal(path, read.get(path))
     try:
         found = Contents.read(path)
     except ValueError as error:
@@ -179,11 +184,11 @@ def _one(path: Path) -> tuple[str, str, str]:
     return str(path), "unchecked", "it can be read, and carries no checksum"
 
 
-def _journal(path: Path) -> tuple[str, str, str]:
+def _journal(path: Path, record: RunRecord | None) -> tuple[str, str, str]:
     from oncue.core.run_record import RunRecord
 
     try:
-        record = RunRecord.read(path)
+        record = record or RunRecord.read(path)
     except ValueError as error:
         return str(path), "DAMAGED", str(error)
     if record.damaged:

@@ -20,8 +20,7 @@ def report(options: Namespace) -> int:
     if options.watch:
         return _watch(options)
     run = find_run(options.run)
-    states = states_of(run.path) if run.path.is_dir() else {}
-    content = page(run, states=states).encode("utf-8")
+    content = page(run, states=states_of(run)).encode("utf-8")
     replace_file(options.output, content)
     found = findings(run)
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,17 @@ def tail(options: Namespace) -> int:
     printed = 0
     while True:
         record = find_run(options.run).record
-        lines = _told(record)
+        moments = _moments(record)
         if printed == 0:
-            printed = max(0, len(lines) - options.lines)
+            printed = max(0, len(moments) - options.lines)
         # After going back to an earlier state there are fewer.
-        printed = min(printed, len(lines))
-        for when, text, fact in lines[printed:]:
+        printed = min(printed, len(moments))
+        for when, text, fact in _told(record, moments[printed:]):
             if options.json:
                 say_json_line(fact)
             else:
                 say(f"{time.strftime('%H:%M:%S', time.localtime(when))}  {text}")
-        printed = len(lines)
+        printed = len(moments)
         if not options.follow or record.ending.how != "running":
             break
         time.sleep(options.every)
@@ -77,25 +78,40 @@ def say_json_line(fact: dict[str, Any]) -> None:
     print(line_of(str(fact.pop("line")), fact).decode("ascii"), end="", flush=True)
 
 
-def _told(record: RunRecord) -> list[tuple[float, str, dict[str, Any]]]:
-    """Return the epochs and decisions in the order in which they happened, as words and as data."""
-    found: list[tuple[float, str, dict[str, Any]]] = []
-    logs: dict[int, dict[str, Any]] = {epoch: {} for epoch in record.epochs}
+Moment = tuple[float, str, int]
+"""When something happened; whether it is the end of an "epoch", a "decision" or the "end"; and its place among these."""
+
+
+def _moments(record: RunRecord) -> list[Moment]:
+    """Return what happened, in order."""
+    times = record.times or [record.updated or 0.0] * len(record.epochs)
+    found: list[Moment] = [(when, "epoch", place) for place, when in enumerate(times)]
+    found += [(entry.time, "decision", place) for place, entry in enumerate(record.entries)]
+    found.sort(key=lambda moment: moment[0])
+    if record.ending.how != "running":
+        found.append((record.updated or 0.0, "end", 0))
+    return found
+
+
+def _told(record: RunRecord, moments: Sequence[Moment]) -> Iterator[tuple[float, str, dict[str, Any]]]:
+    """Yield what happened at some moments, as words and as data."""
+    logs: dict[int, dict[str, Any]] = {record.epochs[place]: {} for _, kind, place in moments if kind == "epoch"}
     for name, values in record.history.items():
         for epoch, value in zip(record.logged_in[name], values, strict=True):
-            logs[epoch][name] = value
-    times = record.times or [record.updated or 0.0] * len(record.epochs)
-    for epoch, when in zip(record.epochs, times, strict=True):
-        shown = " - ".join(f"{name}: {_shown(value)}" for name, value in logs[epoch].items())
-        found.append((when, f"epoch {epoch + 1}: {shown}", {"line": "epoch", "epoch": epoch, "logs": logs[epoch]}))
-    for entry in record.entries:
-        fact = {"line": "decision", "epoch": entry.epoch, "callback": entry.callback, "kind": entry.kind}
-        found.append((entry.time, str(entry), {**fact, "text": entry.text}))
-    found.sort(key=lambda line: line[0])
-    if record.ending.how != "running":
-        sentence = record.explain().splitlines()[1]
-        found.append((record.updated or 0.0, sentence, {"line": "end", "how": record.ending.how, "text": sentence}))
-    return found
+            if epoch in logs:
+                logs[epoch][name] = value
+    for when, kind, place in moments:
+        if kind == "epoch":
+            epoch = record.epochs[place]
+            shown = " - ".join(f"{name}: {_shown(value)}" for name, value in logs[epoch].items())
+            yield when, f"epoch {epoch + 1}: {shown}", {"line": "epoch", "epoch": epoch, "logs": logs[epoch]}
+        elif kind == "decision":
+            entry = record.entries[place]
+            fact = {"line": "decision", "epoch": entry.epoch, "callback": entry.callback, "kind": entry.kind}
+            yield when, str(entry), {**fact, "text": entry.text}
+        else:
+            sentence = record.explain().splitlines()[1]
+            yield when, sentence, {"line": "end", "how": record.ending.how, "text": sentence}
 
 
 def _shown(value: Any) -> str:

@@ -34,10 +34,32 @@ def builtin(cls: type[T]) -> type[T]:
         >>> is_builtin(Ours), is_builtin(Yours)
         (True, False)
     """
+    names_arguments(cls)
+    _builtin[cls] = dict(vars(cls))
+    return cls
+
+
+def names_arguments(cls: type[T]) -> type[T]:
+    """Let a class answer a keyword argument that it doesn't have with the name that was probably meant.
+
+    Args:
+        cls: The class; this is a decorator, and a part of `builtin`.
+
+    Returns:
+        The same class.
+
+    Example:
+        >>> @names_arguments
+        ... class Decay:
+        ...     def __init__(self, decay_steps): ...
+        >>> Decay(decay_step=3)
+        Traceback (most recent call last):
+        ...
+        TypeError: Decay has no argument `decay_step`. Did you mean `decay_steps`?
+    """
     made = vars(cls).get("__init__")
     if made is not None:
         type.__setattr__(cls, "__init__", _naming_arguments(cls, made))
-    _builtin[cls] = dict(vars(cls))
     return cls
 
 

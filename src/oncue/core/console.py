@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,8 +203,11 @@ def is_terminal() -> bool:
         return False
 
 
+_UNIT = re.compile(r"(\d) (s|ms|min|h|%|MB|kB)\b")
+
+
 def wrapped(text: str, width: int | None = None) -> str:
-    """Return text whose lines are broken between words.
+    """Return text whose lines are broken between words, but not between a number and its unit.
 
     Args:
         text: Lines; those that begin with spaces go on with more of them.
@@ -213,6 +217,9 @@ def wrapped(text: str, width: int | None = None) -> str:
         >>> print(wrapped("It ended because all its epochs were done.", 24))
         It ended because all its
           epochs were done.
+        >>> print(wrapped("Callbacks took 10.0 ms.", 20))
+        Callbacks took
+          10.0 ms.
     """
     if width is None:
         if not is_terminal():
@@ -224,7 +231,7 @@ def wrapped(text: str, width: int | None = None) -> str:
     for line in text.splitlines():
         indent = " " * (len(line) - len(line.lstrip()) + 2)
         lines += textwrap.wrap(
-            line,
+            _UNIT.sub("\\1\u00a0\\2", line),
             max(width, 20),
             subsequent_indent=indent,
             break_long_words=False,
@@ -232,4 +239,4 @@ def wrapped(text: str, width: int | None = None) -> str:
             drop_whitespace=True,
             replace_whitespace=False,
         ) or [""]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\u00a0", " ")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oncue.core.account import Ending, explain
 from oncue.core.files import is_alive, machine, require_file
@@ -22,10 +22,17 @@ FILE = "journal.jsonl"
 STATISTICS = ("mean", "std", "zeros", "min", "max")
 """What is noted of a weight: the mean, the standard deviation, the share of zeros, the least and the greatest number."""
 
-_MOST_BYTES = 1 << 30
+_MOST_BYTES = 256 << 20
+_MOST_VALUES = 6_000_000
+"""Each value takes dozens of bytes, however few characters it has."""
+_MOST_OF_WEIGHTS, _MOST_DECISIONS, _MOST_NAMES, _MOST_DAMAGED = 2_000_000, 100_000, 10_000, 10_000
 _LONGEST_LINE = 1 << 20
 _WEIGHTS_IN_A_LINE = 500
 _HOW = ("finished", "asked", "interrupted", "preempted", "failed")
+_decode = json.JSONDecoder().decode
+_OF_A_LINE = 4
+"""A line takes as much time as so many values."""
+_OF_WEIGHTS = b'{"line":"weights",'
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -108,6 +115,7 @@ class RunRecord:
         updated: When the last line was written.
         parts: How often it was begun or resumed.
         damaged: How many lines can't be read.
+        left_out: How many statistics of weights and decisions aren't kept, because there are too many.
 
     Example:
         >>> import tempfile
@@ -133,6 +141,7 @@ class RunRecord:
     updated: float | None = None
     parts: int = 0
     damaged: int = 0
+    left_out: int = 0
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunRecord:
@@ -145,24 +154,23 @@ class RunRecord:
 
         Raises:
             OSError: When it can't be read.
-            ValueError: When no line of it is that of a run, it is of a later version, or too large.
+            ValueError: When no line of it is that of a run, it is of a later version, or too large: more than 256 MB, 6 million
+                values, or 10,000 names of logged values.
         """
         record = cls(Path(path))
         require_file(path)
-        size = os.path.getsize(path)
-        if size > _MOST_BYTES:
-            raise ValueError(f"'{path}' has {size} bytes, and a run's journal is read up to {_MOST_BYTES}.")
+        record._check_size("a run's journal")
         process: tuple[str, int] | None = None
         known = 0
         for fields in _lines(record):
             take = _TAKE.get(_text(fields.get("line")))
             if take is None or not take(record, fields):
-                record.damaged += 1
+                record._note_damage()
                 continue
             known += 1
             if fields["line"] == "begin":
                 process = _text(fields.get("machine")), _whole(fields.get("process")) or 0
-        if not known and size:
+        if not known and os.path.getsize(path):
             raise ValueError(f"'{path}' is no journal of a run: none of its lines is one of `JournalLogger`'s.")
         if record.ending.how == "running" and process is not None and process[0] == machine():
             if not is_alive(process[1]):
@@ -190,44 +198,79 @@ class RunRecord:
             {'loss': [0]}
         """
         require_file(path)
-        size = os.path.getsize(path)
-        if size > _MOST_BYTES:
-            raise ValueError(f"'{path}' has {size} bytes, and a log is read up to {_MOST_BYTES}.")
+        record = cls(Path(path), updated=os.path.getmtime(path))
+        record._check_size("a log")
         try:
             with open(path, newline="", encoding="utf-8") as file:
-                header = file.readline()
-                if separator is None:
-                    separator = max(",\t;|", key=header.count)
-                file.seek(0)
-                rows = [row for row in csv.reader(file, delimiter=separator) if row]
+                record._take_rows(file, separator)
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"`{os.fspath(path)}` is not a log of epochs: {error}.") from None
-        if len(rows) < 2 or "epoch" not in rows[0]:
+        if not record.epochs:
             raise ValueError(
                 f"`{os.fspath(path)}` is not a log of epochs: it needs a column 'epoch' and a row of values."
             )
-        record = cls(Path(path), updated=os.path.getmtime(path))
-        place = rows[0].index("epoch")
-        for index, row in enumerate(rows[1:]):
-            number = _number(row[place]) if place < len(row) else None
-            epoch = index if number is None or not math.isfinite(number) else int(number)
-            record.epochs.append(epoch)
-            for name, cell in zip(rows[0], row, strict=False):
-                value = _number(cell)
-                if name != "epoch" and value is not None:
-                    record.history.setdefault(name, []).append(value)
-                    record.logged_in.setdefault(name, []).append(epoch)
         record.ending = Ending("unknown", "there is no journal of the run, which `RunFolder` and `JournalLogger` write")
         return record
 
     def explain(self) -> str:
         """Return the account of the run that `history.explain()` gives."""
-        return explain(
-            self.epochs, self.history, self.entries, self.costs, self.ending, self.seconds, steps=self.steps
-        ) + (f"\n{self.damaged} lines of '{self.path}' can't be read." if self.damaged else "")
+        return (
+            explain(self.epochs, self.history, self.entries, self.costs, self.ending, self.seconds, steps=self.steps)
+            + self._said_of_the_file()
+        )
+
+    def _take_rows(self, file: TextIO, separator: str | None) -> None:
+        header = file.readline(_LONGEST_LINE)
+        file.seek(0)
+        rows = filter(None, csv.reader(file, delimiter=separator or max(",\t;|", key=header.count)))
+        names = next(rows, [])
+        if "epoch" not in names:
+            return
+        place, values = names.index("epoch"), 0
+        for index, row in enumerate(rows):
+            values += len(row) + 1
+            self._check_amount(values, "a log")
+            number = _number(row[place]) if place < len(row) else None
+            epoch = index if number is None or not math.isfinite(number) else int(number)
+            self.epochs.append(epoch)
+            for name, cell in zip(names, row, strict=False):
+                value = _number(cell)
+                if name != "epoch" and value is not None:
+                    self._add(name, epoch, value)
+
+    def _said_of_the_file(self) -> str:
+        text = f"\n{self.damaged} lines of '{self.path}' can't be read." if self.damaged else ""
+        if self.left_out:
+            text += f"\n{self.left_out:,} lines of '{self.path}' with decisions or weights are left out: there are too many."
+        return text
+
+    def _add(self, name: str, epoch: int, value: Any) -> None:
+        if name not in self.history:
+            if len(self.history) >= _MOST_NAMES:
+                raise ValueError(f"'{self.path}' has more than {_MOST_NAMES:,} names of logged values.")
+            self.history[name], self.logged_in[name] = [], []
+        self.history[name].append(value)
+        self.logged_in[name].append(epoch)
+
+    def _check_size(self, what: str) -> None:
+        size = os.path.getsize(self.path)
+        if size > _MOST_BYTES:
+            raise ValueError(f"'{self.path}' has {size} bytes, and {what} is read up to {_MOST_BYTES}.")
+
+    def _note_damage(self) -> None:
+        self.damaged += 1
+        if self.damaged > _MOST_DAMAGED:
+            raise ValueError(
+                f"'{self.path}' is no journal of a run: more than {_MOST_DAMAGED:,} of its lines can't be read."
+            )
+
+    def _check_amount(self, values: int, what: str) -> None:
+        if values > _MOST_VALUES:
+            raise ValueError(f"'{self.path}' has more than {_MOST_VALUES:,} values, and {what} is read up to that.")
 
 
 def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
+    values = of_weights = 0
     with open(record.path, "rb") as file:
         while line := file.readline(_LONGEST_LINE):
             if not line.endswith(b"\n"):
@@ -238,14 +281,23 @@ def _lines(record: RunRecord) -> Iterator[dict[str, Any]]:
                 while line and not line.endswith(b"\n"):
                     line = file.readline(_LONGEST_LINE)
                 continue
+            amount = _OF_A_LINE + line.count(b",") + line.count(b"[") + line.count(b"{")
+            if line.startswith(_OF_WEIGHTS):
+                of_weights += amount
+                if of_weights > _MOST_OF_WEIGHTS:
+                    record.left_out += 1
+                    continue
+            else:
+                values += amount
+                record._check_amount(values, "a run's journal")
             try:
-                fields = json.loads(line)
+                fields = _decode(line.decode("utf-8"))
             except (ValueError, RecursionError):
                 fields = None
             if isinstance(fields, dict):
                 yield fields
             else:
-                record.damaged += 1
+                record._note_damage()
 
 
 def _begin(record: RunRecord, fields: dict[str, Any]) -> bool:
@@ -266,6 +318,9 @@ def _decision(record: RunRecord, fields: dict[str, Any]) -> bool:
     text, when = fields.get("text"), _finite(fields.get("time"))
     if not isinstance(text, str) or when is None:
         return False
+    if len(record.entries) >= _MOST_DECISIONS:
+        record.left_out += 1
+        return True
     data = fields.get("data")
     kept = {name: _value_of(name, value) for name, value in data.items()} if isinstance(data, dict) else {}
     kept = {name: value for name, value in kept.items() if value is not None or name not in _KINDS}
@@ -290,8 +345,7 @@ def _epoch(record: RunRecord, fields: dict[str, Any]) -> bool:
         return False
     record.epochs.append(epoch)
     for name, value in logs.items():
-        record.history.setdefault(name, []).append(number_of(value))
-        record.logged_in.setdefault(name, []).append(epoch)
+        record._add(name, epoch, _logged(value))
     record.seconds = _finite(fields.get("seconds")) or record.seconds
     record.updated = _finite(fields.get("time")) or record.updated
     record.times.append(record.updated or 0.0)
@@ -359,6 +413,12 @@ def number_of(value: Any) -> Any:
         (inf, 0.5)
     """
     return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _logged(value: Any) -> Any:
+    """Return a logged value; a whole number that no float holds, which no metric has, as text."""
+    huge = isinstance(value, int) and _finite(value) is None and not isinstance(value, bool)
+    return str(value)[:100] if huge else number_of(value)
 
 
 def _number(cell: str) -> float | None:

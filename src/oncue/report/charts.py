@@ -11,12 +11,14 @@ from typing import Any
 
 from oncue.core.journal import Entry
 from oncue.core.run_record import RunRecord
-from oncue.plots import Scale, aligned, best_of, events_of, groups, panels_of, scale_of
+from oncue.plots import Scale, aligned, best_of, events_of, groups, panels_of, scale_of, table_of
 
 _MOST_MARKS = 120
 MOST_WEIGHTS = 12
 """How many weights have a chart of their own."""
 _MOST_STATISTICS = 100
+_FEW_EPOCHS = 12
+_MOST_HOOKS = 40
 _TRAINING, _VALIDATION = "#4c78a8", "#f58518"
 KINDS = {
     "stop": ("#d62728", "stopped"),
@@ -47,8 +49,8 @@ class Chart:
     spec: Spec
 
 
-def curves(record: RunRecord) -> list[Chart]:
-    """Return a chart of each logged value, training beside validation, with what was decided.
+def curves(record: RunRecord) -> tuple[list[Chart], int]:
+    """Return a chart of each logged value, training beside validation, with what was decided; and how many are left out.
 
     Args:
         record: The run.
@@ -56,11 +58,12 @@ def curves(record: RunRecord) -> list[Chart]:
     Example:
         >>> from pathlib import Path
         >>> record = RunRecord(Path("x"), [0, 1], {"loss": [0.5, 0.25]}, {"loss": [0, 1]})
-        >>> [(chart.name, len(chart.spec["data"]["values"])) for chart in curves(record)]
-        [('loss', 2)]
+        >>> charts, left_out = curves(record)
+        >>> [(chart.name, len(chart.spec["data"]["values"])) for chart in charts], left_out
+        ([('loss', 2)], 0)
     """
-    table = aligned(record.epochs, record.history, record.logged_in)
-    return [_curve(name, record, table) for name in panels_of(table)]
+    table, left_out = table_of(record.epochs, record.history, record.logged_in)
+    return [_curve(name, record, table) for name in panels_of(table)], left_out
 
 
 def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | None]]) -> Chart:
@@ -70,7 +73,7 @@ def _curve(name: str, record: RunRecord, table: Mapping[str, Sequence[float | No
     rows = grouped([epoch + 1 for epoch in record.epochs], pair)
     condensed = len(rows) < len(record.epochs)
     y: Spec = {"type": "quantitative", "title": None, "scale": _along(scale)}
-    x = _epochs()
+    x = _epochs(rows)
     label = {"t": "learning rate" if name == "learning_rate" else "training", "v": "validation"}
     colours = {"domain": [label["t"], label["v"]], "range": [_TRAINING, _VALIDATION]}
     layers: list[Spec] = []
@@ -259,7 +262,7 @@ def costs(record: RunRecord) -> Chart | None:
     rows = [
         {"c": callback, "h": hook, "s": _short(seconds)}
         for callback, hooks in list(record.costs.items())[:12]
-        for hook, seconds in hooks.items()
+        for hook, seconds in list(hooks.items())[:_MOST_HOOKS]
         if seconds >= 1e-4
     ]
     if not rows:
@@ -330,7 +333,7 @@ def _change(rows: Sequence[Spec]) -> float:
 
 
 def _weight(name: str, rows: list[Spec]) -> Chart:
-    x, y = _epochs(), {"type": "quantitative", "title": None, "scale": {"zero": False}}
+    x, y = _epochs(rows), {"type": "quantitative", "title": None, "scale": {"zero": False}}
     layers: list[Spec] = []
     for low, high, opacity in (("n", "x", 0.15), ("a", "b", 0.3)):
         mark = {"type": "area", "opacity": opacity, "color": _TRAINING}
@@ -344,9 +347,20 @@ def _weight(name: str, rows: list[Spec]) -> Chart:
     return Chart(name, "", {**_frame(150), "data": {"values": rows}, "layer": layers})
 
 
-def _epochs() -> Spec:
-    x: Spec = {"field": "e", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1, "format": "d"}}
-    return {**x, "scale": {"nice": False, "zero": False}}
+def _epochs(rows: Sequence[Spec]) -> Spec:
+    """Return the axis of the epochs of some rows."""
+    axis: Spec = {"tickMinStep": 1, "format": "d"}
+    known = sorted({row["e"] for row in rows})
+    if known and known[-1] - known[0] < _FEW_EPOCHS:
+        # Else there are ticks at halves, with the numbers of whole epochs.
+        axis["values"] = list(range(known[0], known[-1] + 1))
+    return {
+        "field": "e",
+        "type": "quantitative",
+        "title": "epoch",
+        "axis": axis,
+        "scale": {"nice": False, "zero": False},
+    }
 
 
 def overlaid(name: str, runs: Mapping[str, RunRecord]) -> Chart | None:
@@ -358,8 +372,8 @@ def overlaid(name: str, runs: Mapping[str, RunRecord]) -> Chart | None:
     """
     rows: list[Spec] = []
     for label, record in runs.items():
-        column = aligned(record.epochs, record.history, record.logged_in).get(name)
-        if column is not None:
+        if name in record.history:
+            column = aligned(record.epochs, {name: record.history[name]}, record.logged_in)[name]
             rows += [{**row, "r": label} for row in grouped([epoch + 1 for epoch in record.epochs], {"t": column})]
     rows = [row for row in rows if "t" in row]
     if not rows:
@@ -381,7 +395,7 @@ def _lines(name: str, rows: list[Spec], scale: Spec, what: str, count: int, numb
     axis = {"format": numbers} if numbers.endswith("%") else {}
     y: Spec = {"field": "t", "type": "quantitative", "title": None, "scale": scale, "axis": axis}
     encoding = {
-        "x": _epochs(),
+        "x": _epochs(rows),
         "y": y,
         "color": {
             "field": "r",
@@ -396,5 +410,7 @@ def _lines(name: str, rows: list[Spec], scale: Spec, what: str, count: int, numb
             {"field": "t", "type": "quantitative", "title": "value", "format": numbers},
         ],
     }
-    mark = {"type": "line", "clip": True, "strokeWidth": 1.8, "point": len(rows) <= 30 * count}
+    mark: Spec = {"type": "line", "clip": True, "strokeWidth": 1.8, "point": len(rows) <= 30 * count}
+    if name == "learning_rate":
+        mark["interpolate"] = "step"
     return Chart(name, "", {**_frame(200 + 14 * count), "data": {"values": rows}, "mark": mark, "encoding": encoding})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from oncue.plots import MOST_PANELS
 from oncue.report.charts import overlaid
 from oncue.report.page import as_table, comparison, flat
 from oncue.report.run import Run
@@ -151,7 +152,9 @@ def comparison_page(runs: Mapping[str, Run], monitor: str, mode: str = "auto") -
         parts += ["<h2>What differed</h2>", as_table(["", *runs], table)]
     names = list(dict.fromkeys(name for run in runs.values() for name in run.record.history))
     order = [monitor, *(name for name in names if name != monitor)]
-    charts = [overlaid(name, {label: run.record for label, run in runs.items()}) for name in order]
+    charts = [overlaid(name, {label: run.record for label, run in runs.items()}) for name in order[:MOST_PANELS]]
+    if len(order) > MOST_PANELS:
+        parts.append(f'<p class="soft">{len(order) - MOST_PANELS:,} more logged values are left out.</p>')
     return comparison(f"{len(runs)} runs", "\n".join(parts), [chart for chart in charts if chart is not None])
 
 

@@ -69,7 +69,7 @@ figure { margin: 0; min-width: 0; break-inside: avoid; } figcaption { font-weigh
 .scroll th, .scroll td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; }
 .scroll td.number, .scroll th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.scroll { overflow-x: auto; } .scroll td { overflow-wrap: normal; }
+.scroll { overflow-x: auto; } .scroll td, .scroll th { overflow-wrap: normal; }
 pre { background: var(--card); padding: .7rem; border-radius: .4rem; overflow-x: auto; font-size: .78rem; line-height: 1.3;
   overflow-wrap: normal; }
 summary { cursor: pointer; font-weight: 600; margin: .6rem 0; }
@@ -90,7 +90,7 @@ def page(run: Run, version: str | None = None, states: Mapping[str, str] | None 
         ImportError: Without the package that has Vega, with the name of the extra that brings it.
     """
     record = run.record
-    drawn = curves(record)
+    drawn, left_out = curves(record)
     cost = costs(record)
     weights = of_weights(record)
     charts = [*drawn, *weights, *([] if cost is None else [cost])]
@@ -107,6 +107,8 @@ def page(run: Run, version: str | None = None, states: Mapping[str, str] | None 
         )
     if drawn:
         parts += ["<h2>Curves</h2>", _key(), _figures(drawn)]
+    if left_out:
+        parts.append(f'<p class="soft">{left_out:,} more logged values are left out.</p>')
     parts += _weights(record, weights, start=len(drawn))
     if cost is not None:
         parts += ["<h2>What callbacks cost</h2>", _figures([cost], start=len(charts) - 1, wide=True)]

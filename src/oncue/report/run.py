@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from oncue.core.bounded_json import bounded_json
 from oncue.core.files import require_file
 from oncue.core.run_record import FILE, RunRecord
 
@@ -73,10 +73,10 @@ def find_run(path: str | os.PathLike[str]) -> Run:
         content = _content(place / f"{name}.json")
         if content:
             try:
-                run.documents[name] = json.loads(content)
-            except (ValueError, RecursionError) as error:
+                run.documents[name] = bounded_json(content)
+            except ValueError as error:
                 raise ValueError(f"'{place / name}.json' can't be read: {error}. Remove it to go on without.") from None
-    run.summary = _content(place / "summary.txt")
+    run.summary = _content(place / "summary.txt").decode("utf-8", errors="replace")
     with os.scandir(place) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
@@ -112,10 +112,10 @@ def _refuse_link_out(path: Path, folder: Path) -> None:
         raise ValueError(f"'{path}' is a link that leads out of the run's folder, to '{path.resolve()}'. Remove it.")
 
 
-def _content(path: Path) -> str:
+def _content(path: Path) -> bytes:
     if not path.exists():
-        return ""
+        return b""
     require_file(path)
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"'{path}' has {path.stat().st_size} bytes, and is read up to {_MOST_BYTES}.")
-    return path.read_bytes().decode("utf-8", errors="replace")
+    return path.read_bytes()

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+from oncue.core.builtin import names_arguments
 
+
+@names_arguments
 class PyDataset:
     """Base class of data sets that return whole batches by index.
 

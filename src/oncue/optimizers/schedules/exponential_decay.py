@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from oncue.core.builtin import names_arguments
 from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule, check_positive
 
 
+@names_arguments
 class ExponentialDecay(LearningRateSchedule):
     """Multiplies the learning rate by `decay_rate` every `decay_steps` steps.
 

@@ -7,10 +7,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from oncue.core.builtin import names_arguments
 from oncue.core.numbers import plain
 from oncue.optimizers.schedules.learning_rate_schedule import LearningRateSchedule
 
 
+@names_arguments
 class PiecewiseConstantDecay(LearningRateSchedule):
     """Gives `values[i]` up to and including the step `boundaries[i]`, and the last value after the last boundary.
 
