@@ -2,7 +2,7 @@
 # make test   run the tests, examples, documentation and docstrings, but for what takes long
 # make test-slow  run what takes long: real compilers, many processes, the demo and the benchmarks
 # make processes  train on two, three and four processes, compare with one, and let each of them fail everywhere; some minutes
-# make crash  kill training runs and saves for some minutes, and compare what is left
+# make crash  kill training runs and saves for half an hour, and compare what is left; the last line sums up; SHARE=0.1: a tenth
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
@@ -17,6 +17,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+SHARE ?= 1
 BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest
 HOSTS := accelerate ignite lightning poutyne skorch transformers
@@ -35,7 +36,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 crash: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -rs -m crash tests/crash
+	ONCUE_CRASH_SHARE=$(SHARE) $(BIN)/python -m pytest -q -rs -m crash tests/crash
 
 processes: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -m processes tests/distribution

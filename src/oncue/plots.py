@@ -29,7 +29,7 @@ _BEST, _SAVED = "#2ca02c", "#17becf"
 _MAX_MARKS, _MAX_SAVED = 12, 60
 MOST_POINTS = 400
 """Curves with more epochs are drawn as the median and the range of so many groups of epochs."""
-MOST_PANELS = 60
+MOST_PANELS = 36
 """Of more values the first are drawn."""
 _MOST_CELLS = 6_000_000
 

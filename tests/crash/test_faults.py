@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from crash.share import SHARE, Counted
 
 from helpers import cpu_only, environment
 
@@ -21,10 +24,17 @@ pytestmark = [
 ]
 
 
-def test_calls_that_go_wrong_and_power_cuts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calls_that_go_wrong_and_power_cuts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: Counted
+) -> None:
     script, seed = str(Path(__file__).with_name("faults.py")), os.environ.get("ONCUE_SEED", "0")
-    command = [sys.executable, script, str(tmp_path / "runs"), "120", seed]
+    command = [sys.executable, script, str(tmp_path / "runs"), str(math.ceil(230 * SHARE)), seed]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=2700)
+    calls = re.search(r"(\d+) calls to files that went wrong", done.stdout)
+    others = re.search(r"(\d+) power cuts in \d+ variants; (\d+) differences", done.stdout)
+    assert calls is not None and others is not None, done.stdout + done.stderr
+    cuts, differences = map(int, others.groups())
+    counted(calls_that_went_wrong=int(calls[1]), power_cuts=cuts, differences=differences)
     assert done.returncode == 0, done.stdout + done.stderr
     with capsys.disabled():
         print(f"\n{done.stdout}", end="")

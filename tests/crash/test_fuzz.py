@@ -1,7 +1,8 @@
 """Files changed at random: every one is refused with a clean error, or loads what it holds; in bounded time and memory.
 
 Each is loaded in a process of its own, so that a crash of a library, or an endless loop, counts as a failure of the test.
-How long each test looks for failures: the seconds in ONCUE_FUZZ_SECONDS, 20 when it isn't set.
+How long each test looks for failures: the seconds in ONCUE_FUZZ_SECONDS, 20 when it isn't set; of a part of the campaigns, that
+part of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from crash.share import SHARE
 from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
 
 import oncue as keras
@@ -37,7 +39,7 @@ from oncue.checkpoints.training_state import TrainingState
 
 pytestmark = [pytest.mark.crash, cpu_only("they fork, and a process that is forked can't use CUDA")]
 
-BUDGET = float(os.environ.get("ONCUE_FUZZ_SECONDS", "20"))
+BUDGET = float(os.environ.get("ONCUE_FUZZ_SECONDS", "20")) * SHARE
 SECONDS, MEMORY = 20, 2 << 30
 # What hypothesis finds is not made smaller: each try of a file that never ends to be read would take SECONDS.
 FUZZ = settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from crash.share import SHARE, Counted
 from crash.storms import calls_of_a_run, campaign
 
 from helpers import cpu_only
@@ -23,12 +25,14 @@ def caught() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def test_at_many_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_at_many_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: Counted) -> None:
     seed = int(os.environ.get("ONCUE_SEED", "0"))
     chance, calls = random.Random(seed), calls_of_a_run(tmp_path / "calls")
     # The end of a run, where all is closed, at every tenth call.
-    places = [chance.randrange(1, calls) for _ in range(200)] + list(range(calls - 1000, calls, 10))
+    places = [chance.randrange(1, calls) for _ in range(math.ceil(200 * SHARE))]
+    places += list(range(calls - 1000, calls, math.ceil(10 / SHARE)))
     count = campaign(tmp_path / "runs", places, chance)
+    counted(storms_of_Ctrl_C=count)
     with capsys.disabled():
         print(
             f"\nseed {seed}: {count} storms of Ctrl-C in one process, from as many calls on; nothing was left behind in it"
