@@ -25,7 +25,7 @@ STATISTICS = ("mean", "std", "zeros", "min", "max")
 _MOST_BYTES = 256 << 20
 _MOST_VALUES = 6_000_000
 """Each value takes dozens of bytes, however few characters it has."""
-_MOST_OF_WEIGHTS, _MOST_DECISIONS, _MOST_NAMES, _MOST_DAMAGED = 2_000_000, 100_000, 10_000, 10_000
+_MOST_OF_WEIGHTS, _MOST_DECISIONS, _MOST_NAMES, _MOST_DAMAGED = 2_000_000, 50_000, 10_000, 10_000
 _LONGEST_LINE = 1 << 20
 _WEIGHTS_IN_A_LINE = 500
 _HOW = ("finished", "asked", "interrupted", "preempted", "failed")
