@@ -289,6 +289,47 @@ def loaders(folder: Path) -> dict[str, Any]:
     return trained(model, torch.utils.data.DataLoader(data, 8, shuffle=True), validation_data=(X[:9], Y[:9]))
 
 
+class Counting(torch.utils.data.Dataset[Any]):
+    """Counts the rows that are read in this process, and adds noise if it is to."""
+
+    def __init__(self, noisy: bool) -> None:
+        self.noisy, self.read = noisy, 0
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, index: int) -> Any:
+        self.read += 1
+        return X[index] + (np.random.rand(6).astype("float32") if self.noisy else 0.0), Y[index]
+
+
+def rows_of_data_sets(folder: Path) -> dict[str, Any]:
+    """Of data sets each process reads its rows alone, unless it draws random numbers for them."""
+    found: dict[str, Any] = {}
+    for noisy in (False, True):
+        for name, options in {
+            "indexed": None,
+            "loader": {"shuffle": True},
+            "workers": {"shuffle": True, "num_workers": 2},
+            "stays": {"num_workers": 1, "persistent_workers": True},
+        }.items():
+            if noisy and name in ("workers", "stays"):
+                continue
+            data = Counting(noisy)
+            model = mlp()
+            model.compile(keras.optimizers.SGD(0.05), "mse")
+            source = data if options is None else torch.utils.data.DataLoader(data, 8, **options)
+            begun = keras.callbacks.LambdaCallback(on_train_begin=lambda logs, data=data: setattr(data, "read", 0))
+            more = {"batch_size": 8, "shuffle": True} if options is None else {}
+            result = trained(model, source, epochs=3, callbacks=[begun], **more)
+            found[f"{name} {noisy}"] = result["history"]["loss"], float(torch.rand(())), float(np.random.rand())
+            if name in ("indexed", "loader"):
+                parts = 1 if noisy else int(os.environ.get("WORLD_SIZE", "1"))
+                # Batches of an odd number of rows have one more for some.
+                found[f"{name} {noisy} reads"] = abs(data.read - 3 * ROWS / parts) <= 3
+    return found
+
+
 def generators(folder: Path) -> dict[str, Any]:
     def batches() -> Any:
         while True:
@@ -526,6 +567,7 @@ RUNS = [
     metrics_of_ones_own,
     indexed_data,
     loaders,
+    rows_of_data_sets,
     generators,
     own_batches,
     own_steps,

@@ -36,6 +36,7 @@ def run(
     backup: str = "backup",
     every: str = "2 steps",
     clear: bool = True,
+    split: float = 0.2,
     **options: Any,
 ) -> dict[str, Any]:
     """Train for four epochs of five batches, with a backup and a log."""
@@ -48,13 +49,13 @@ def run(
     data = options.pop("data", (X, Y))
     history = model.fit(
         *data,
-        batch_size=8,
+        batch_size=8 if split else None,
         epochs=4,
         verbose=0,
-        validation_split=0.2,
+        validation_split=split,
         callbacks=[
             BackupAndRestore(folder / backup, every=every),
-            EarlyStopping("val_loss", patience=3, restore_best_weights=True),
+            EarlyStopping("val_loss" if split else "loss", patience=3, restore_best_weights=True),
             CSVLogger(folder / f"{backup}.csv"),
             *more,
         ],
@@ -117,6 +118,18 @@ def one_stops(folder: Path) -> dict[str, Any]:
     asks = LambdaCallback(on_train_batch_end=stop)
     history = run(folder, asks)["history"]
     return {"epochs": len(history["loss"]), "steps": int(asks.model.optimizer.iterations)}
+
+
+def loaded(folder: Path) -> dict[str, Any]:
+    """From a loader with workers, whose rows each process loads alone."""
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+
+    def loader() -> dict[str, Any]:
+        return {"data": (torch.utils.data.DataLoader(pairs, 9, shuffle=True, num_workers=2),), "split": 0.0}
+
+    whole = run(folder, backup="whole", **loader())
+    ended = interrupted(folder, rank=1, step=7, **loader())
+    return {"whole": whole, "ended": ended, "resumed": run(folder, **loader())}
 
 
 def other_names(folder: Path) -> dict[str, Any]:

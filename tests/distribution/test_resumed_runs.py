@@ -13,7 +13,7 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time", "other_names"]
+NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time", "other_names", "loaded"]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,16 @@ def test_each_process_draws_noise_of_its_own_and_the_rest_is_equal(found: list[d
 
 
 def test_automatic_names_needn_t_be_equal(found: list[dict[str, Any]]) -> None:
+    check_resumed(found, "other_names")
+
+
+def test_loaders_go_on_whose_rows_each_process_loads_alone(found: list[dict[str, Any]]) -> None:
+    check_resumed(found, "loaded")
+
+
+def check_resumed(found: list[dict[str, Any]], name: str) -> None:
     for process in found:
-        run = process["other_names"]
+        run = process[name]
         assert "was saved" in run["ended"] and run["resumed"] == run["whole"]
 
 

@@ -81,8 +81,11 @@ class IndexedBatches(Batches):
         return self._rows.few()
 
     def give_rows(self, share: RowShare | None) -> bool:
-        """Give only the rows of one of several processes, where a row is a sample; a list has whole batches."""
-        self._share = None if self.batch_size is None else share
+        """Give only the rows of one of several processes, where a row is a sample; a list has whole batches.
+
+        A data set that draws random numbers is read whole, so that each row gets those that it gets on one process.
+        """
+        self._share = None if self.batch_size is None or share is None or self._rows.draws() else share
         return self._share is not None
 
     def give_up(self) -> None:

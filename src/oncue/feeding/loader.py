@@ -27,8 +27,10 @@ from oncue.feeding.converter import BatchConverter
 from oncue.feeding.huggingface import is_huggingface, split_columns
 from oncue.feeding.indexed import holds_tensors
 from oncue.feeding.order import Shuffle
+from oncue.feeding.own_rows import OwnRows
 from oncue.feeding.parts import generators_of, is_stateful, parts_of
 from oncue.feeding.resumable_sampler import ResumableSampler
+from oncue.feeding.row_share import RowShare
 from oncue.feeding.rows import Rows
 from oncue.feeding.stream import StreamBatches
 from oncue.feeding.worker_states import ReportingCollate, WorkerInit, WorkerStates
@@ -98,6 +100,8 @@ class LoaderBatches(Batches):
         self._loaded_state: dict[str, Any] | None = None
         self._resumable: ResumableSampler | None = None
         self._workers: WorkerStates | None = None
+        self._share: RowShare | None = None
+        self._own_rows: OwnRows | None = None
         self._done = 0
 
     def epoch(self, start: int = 0) -> Iterator[Batch]:
@@ -106,6 +110,14 @@ class LoaderBatches(Batches):
             self._done = index + 1
             yield self._convert(self._arrange(data), index)
         self.give_up()
+
+    def give_rows(self, share: RowShare | None) -> bool:
+        """Load only the rows of one of several processes, where each sample is a row that doesn't depend on others."""
+        loader = self.source
+        by_sample = type(loader.batch_sampler) is BatchSampler and loader.collate_fn is default_collate
+        able = by_sample and self.exact_position and self._rows is not None and share is not None
+        self._share = share if able and self._rows is not None and not self._rows.draws() else None
+        return self._share is not None
 
     def give_up(self) -> None:
         """Take the pass for over."""
@@ -179,6 +191,7 @@ class LoaderBatches(Batches):
         """Stop persistent workers, whose batches carry random states that the loader's next user doesn't expect."""
         if self._workers is not None and self.source.persistent_workers:
             drop_workers(self.source)
+            self._workers = self._resumable = self._own_rows = None
 
     def _go_back(self, state: dict[str, Any]) -> None:
         """Prepare for a state of this process."""
@@ -212,7 +225,8 @@ class LoaderBatches(Batches):
         if begun is None:
             own = [generator_state(one) for one in self._generators()]
             self._begun = {"all": random_state(cuda=False), "own": own, "samplers": self._sampler_states()}
-            batches = self._resumable_pass(0, saved) if self._keeps_position else iter(self.source)
+            changes = self._keeps_position or self._share is not None
+            batches = self._resumable_pass(0, saved) if changes else iter(self.source)
             return islice(batches, start, None)
         # That of an older backup has none of samplers.
         self._begun = {"samplers": [], **begun}
@@ -259,7 +273,8 @@ class LoaderBatches(Batches):
         original = {name: vars(loader)[name] for name in (sampler_name, "collate_fn", "worker_init_fn", "generator")}
         try:
             if not alive:
-                vars(loader)[sampler_name] = self._resumable
+                self._own_rows = None if self._share is None else OwnRows(self._resumable, self._share)
+                vars(loader)[sampler_name] = self._resumable if self._own_rows is None else self._own_rows
                 if workers:
                     vars(loader)["collate_fn"] = ReportingCollate(loader.collate_fn)
                     vars(loader)["worker_init_fn"] = WorkerInit(loader.worker_init_fn, states)
@@ -272,7 +287,7 @@ class LoaderBatches(Batches):
             vars(loader).update(original)
         assert self._resumable is not None
         self._resumable.begin()
-        return self._recorded(iterator, skipped)
+        return self._recorded(iterator if self._own_rows is None else self._own_rows.given(iterator), skipped)
 
     def _recorded(self, iterator: Iterator[Any], number: int) -> Iterator[Any]:
         assert self._resumable is not None

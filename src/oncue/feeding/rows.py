@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from oncue.core.warn import warn
 from oncue.feeding.digest import batch_digest
 from oncue.feeding.parts import generators_of, is_stateful, random_of
-from oncue.random_state import fixed_random_state, preserved_random_state
+from oncue.random_state import fixed_random_state, generator_state, preserved_random_state
 
 _NUMBER = 18
 _FEW = 3
@@ -82,6 +86,20 @@ class Rows:
             # As in `contents`. Nothing is read again after that.
             self._few = []
             return {}
+
+    def draws(self) -> bool:
+        """Return whether reading a row draws random numbers or changes a state: others than this row's depend on it then."""
+        if any(is_stateful(part) for part in self._parts):
+            return True
+        generators = generators_of(self._parts)
+        try:
+            with preserved_random_state(*generators):
+                before = _drawn(generators)
+                self._read(0)
+                return _drawn(generators) != before
+        except Exception:
+            # As in `contents`.
+            return True
 
     def _look(self) -> list[_Look]:
         began, looks = time.perf_counter(), list[_Look]()
@@ -169,3 +187,11 @@ def _restored(parts: Sequence[Any]) -> Iterator[None]:
     finally:
         for part, state in states:
             part.load_state_dict(state)
+
+
+def _drawn(generators: Sequence[Any]) -> list[Any]:
+    """Return where random generators are, so that it can be compared."""
+    states = [generator_state(generator) for generator in generators]
+    own = [state.tolist() if isinstance(state, torch.Tensor) else state for state in states]
+    _, words, place, *_ = np.random.get_state(legacy=True)
+    return [random.getstate(), np.asarray(words).tolist(), place, torch.get_rng_state().tolist(), *own]
