@@ -284,6 +284,21 @@ def weights_that_lose_their_fractions(folder: Path, patch: pytest.MonkeyPatch) -
     oncue.metrics.MeanIoU(num_classes=2)([0, 1], [0, 1], sample_weight=[0.5, 0.7])
 
 
+def two_inputs() -> Any:
+    a, b = layers.Input((3,), name="a"), layers.Input((3,), name="b")
+    return oncue.Model({"a": a, "b": b}, layers.Add()([a, b]))
+
+
+@case
+def an_input_that_is_left_out(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    two_inputs().predict({"a": X, "b": X, "c": X}, verbose=0)
+
+
+@case
+def inputs_in_a_list_for_a_dict(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    two_inputs().predict([X, X], verbose=0)
+
+
 @case
 def a_generator_that_ends(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().fit(((X, Y) for _ in range(3)), epochs=3, verbose=0)

@@ -146,9 +146,45 @@ def test_clone_around_a_torch_module() -> None:
     assert [a.shape for a in clone.get_weights()] == [a.shape for a in model.get_weights()]
 
 
-def test_subclasses_are_not_cloned() -> None:
+def test_a_class_of_the_users_is_cloned_by_its_configuration() -> None:
     class Mine(keras.Model):
-        pass
+        def __init__(self, units: int = 1, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.units = units
 
-    with pytest.raises(ValueError, match="call its constructor again"):
-        keras.models.clone_model(Mine())
+        def get_config(self) -> dict[str, Any]:
+            return {"name": self.name, "units": self.units}
+
+    assert keras.models.clone_model(Mine(3)).units == 3
+    with pytest.raises(ValueError, match="`clone_function` is for Sequential and functional models"):
+        keras.models.clone_model(Mine(), clone_function=lambda layer: layer)
+
+
+def test_a_compiled_sequential_is_cloned_compiled() -> None:
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("adam", "mse")
+    clone = keras.models.clone_model(model)
+    assert clone.compiled and clone.optimizer is not model.optimizer
+
+
+def test_a_function_calls_the_layers_of_a_clone() -> None:
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        result = layer(*args, **kwargs)
+        return layers.Dropout(0.5)(result) if isinstance(layer, layers.Dense) else result
+
+    x = keras.Input((2,))
+    inner = keras.Model(x, layers.Dense(3)(x))
+    model = keras.Model(x, layers.Dense(1)(inner(x)))
+    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    assert [type(layer).__name__ for layer in clone.layers] == ["InputLayer", "Model", "Dense", "Dropout"]
+    deep = keras.models.clone_model(model, call_function=call, recursive=True)
+    assert [type(layer).__name__ for layer in deep.layers[1].layers] == ["InputLayer", "Dense", "Dropout"]
+    with pytest.raises(ValueError, match="`call_function` is for functional models"):
+        keras.models.clone_model(keras.Sequential([layers.Dense(1)]), call_function=call)
+
+
+def test_inputs_of_a_clone_are_nested_as_those_of_the_model() -> None:
+    model = graph()
+    a, b = keras.Input((4,)), keras.Input((4,))
+    with pytest.raises(ValueError, match="same structure as model.input"):
+        keras.models.clone_model(model, input_tensors=[a, b])

@@ -98,6 +98,7 @@ RIGHT: dict[str, tuple[Callable[[], Any], Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The model takes .* is left out")
 @pytest.mark.parametrize("case", RIGHT)
 def test_every_method_takes_it(case: str) -> None:
     make, x = RIGHT[case]

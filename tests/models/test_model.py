@@ -226,3 +226,45 @@ def test_torch_modules_inside_work_in_the_mode_of_the_model() -> None:
     mixed = keras.Sequential([torch.nn.Dropout(0.5)])
     assert (mixed(tensor(torch.ones(1, 50))) == 1).all()
     assert (mixed(tensor(torch.ones(1, 50)), training=True) == 0).any()
+
+
+def test_the_state_of_a_model_as_a_tree_and_back() -> None:
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1, name="out")], name="net")
+    model.compile(keras.optimizers.Adam(name="adam"), "mse")
+    model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+    tree = model.get_state_tree("numpy_array")
+    assert tree["optimizer_variables"]["adam"]["iteration"] == 1
+    assert float(tree["metrics_variables"]["loss"]["count"]) > 0
+    kernel = tree["trainable_variables"]["net"]["out"]["kernel"] if "net" in tree["trainable_variables"] else None
+    kernel = tree["trainable_variables"]["out"]["kernel"] if kernel is None else kernel
+    before = kernel.copy()
+    tree = {"trainable_variables": tree["trainable_variables"]}
+    model.fit(np.ones((2, 2)), np.zeros((2, 1)), verbose=0)
+    model.set_state_tree(tree)
+    assert np.allclose(model.get_weights()[0], before)
+    with pytest.raises(ValueError, match="'other'"):
+        model.set_state_tree({"trainable_variables": {"other": 1.0}})
+
+
+def test_layers_are_not_to_be_replaced() -> None:
+    class Mine(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [layers.Dense(1)]
+
+    with pytest.raises(AttributeError, match="reserved.*self.blocks"):
+        Mine()
+
+
+def test_what_a_model_leaves_out_of_a_dict_is_said_once() -> None:
+    a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
+    model = keras.Model({"a": a, "b": b}, layers.Add()([a, b]))
+    x = np.ones((2, 1), "float32")
+    with pytest.warns(UserWarning, match="'c' of the dict that it was given is left out"):
+        model({"a": x, "b": x, "c": x})
+    model({"a": x, "b": x, "c": x})
+
+
+def test_a_sequential_of_models_is_built_at_once() -> None:
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    assert keras.Sequential([inner, layers.Dense(2)]).count_params() == 15 + 8

@@ -77,7 +77,7 @@ def test_it_is_the_inner_optimizer_without_the_bad_steps(name: str, deferred: bo
             torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert wrapped.iterations == alone.iterations == BAD.count(1.0) // (2 if name == "accumulating" else 1)
     assert wrapped.learning_rate == alone.learning_rate
-    for one, other in zip(wrapped.variables[4:], alone.variables, strict=True):
+    for one, other in zip(wrapped.state_tensors()[4:], alone.state_tensors(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
@@ -154,7 +154,7 @@ def test_state_goes_round() -> None:
             set_gradients(after, 1.0, number)
             fresh.step()
         assert fresh.iterations == whole.iterations
-        for one, other in zip([*after, *fresh.variables], [*weights, *whole.variables], strict=True):
+        for one, other in zip([*after, *fresh.state_tensors()], [*weights, *whole.state_tensors()], strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 

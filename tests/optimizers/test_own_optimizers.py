@@ -68,7 +68,7 @@ def losses(model: Any, callbacks: Any = (), epochs: int = 3) -> Any:
 def test_it_gives_what_the_built_in_one_gives(options: dict[str, Any]) -> None:
     own, built_in = model_of(Momentum(**options)), model_of(SGD(0.05, momentum=0.9, **options))
     np.testing.assert_allclose(losses(own), losses(built_in), rtol=1e-5)
-    for one, other in zip(own.optimizer.variables, built_in.optimizer.variables, strict=True):
+    for one, other in zip(own.optimizer.state_tensors(), built_in.optimizer.state_tensors(), strict=True):
         one, other = to_numpy(one), to_numpy(other)
         # The velocity of a kernel is laid out as the variable is shown.
         np.testing.assert_allclose(np.sort(one.ravel()), np.sort(other.ravel()), atol=1e-5)

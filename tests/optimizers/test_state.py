@@ -152,3 +152,25 @@ def test_set_weights_refuses_other_shapes() -> None:
     optimizer.build(fresh())
     with pytest.raises(ValueError, match="shapes"):
         optimizer.set_weights(optimizer.variables[:-1])
+
+
+def test_variables_are_read_and_set_as_keras_shows_them() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = SGD(0.5, momentum=0.9, name="sgd")
+    optimizer.build([weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert [variable.path for variable in optimizer.variables] == [
+        "sgd/iteration",
+        "sgd/learning_rate",
+        "sgd/variable_0_of_shape_2_momentum",
+    ]
+    kept = [variable.numpy() for variable in optimizer.variables]
+    optimizer.step()
+    for variable, value in zip(optimizer.variables, kept, strict=True):
+        variable.assign(value)
+    assert int(optimizer.iterations) == 1
+    assert [variable.numpy().tolist() for variable in optimizer.variables] == [value.tolist() for value in kept]
+    optimizer.variables[1].assign(0.25)
+    assert optimizer.learning_rate == 0.25
+    assert optimizer.variables[2].value is optimizer.slots()["momentum"][0]

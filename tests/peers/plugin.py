@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from peers import shim
 
+from helpers import graphs_compiled_by, uncompiled
+
 SECONDS = 120
 
 
@@ -44,7 +46,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
     try:
-        return (yield)
+        with graphs_compiled_by(uncompiled):
+            return (yield)
     finally:
         signal.alarm(0)
 

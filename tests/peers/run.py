@@ -88,6 +88,8 @@ def run_tests(peer: str, files: list[Path], results: Path, workers: int, traces:
         "KERAS_BACKEND": "torch",
         "ONCUE_DEVICE": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
+        # Compiling takes half a minute a test, and its results are compared elsewhere.
+        "TORCH_COMPILE_DISABLE": "1",
         "PYTHONPATH": paths,
         "PEER": peer,
         "PEER_RESULTS": str(results),

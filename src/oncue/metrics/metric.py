@@ -97,6 +97,7 @@ class Metric:
         chosen = self.dtype if dtype is None else dtype
         variable = MetricVariable(shape, initializer, chosen, "variable" if name is None else name)
         variable.aggregation = _aggregation(aggregation)
+        variable.path = f"{self.name}/{variable.name}"
         self._weights.append(variable)
         return variable
 

@@ -39,7 +39,7 @@ class MetricVariable:
     def __init__(self, shape: Any = (), initializer: Any = "zeros", dtype: Any = None, name: str = "variable") -> None:
         self.shape: tuple[int, ...] = (shape,) if isinstance(shape, int) else tuple(shape)
         count_numbers(self.shape)
-        self.name = name
+        self.name = self.path = name
         self.aggregation: str | None = "sum"
         """How the values of several processes become one: "sum", "mean", or that of the first."""
         self._dtype = torch_dtype("int32" if dtype == "int" else dtype)

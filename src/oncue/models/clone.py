@@ -19,20 +19,36 @@ from oncue.models.sequential import Sequential
 from oncue.nested import flatten, map_leaves
 
 
-def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[[Any], Any] | None = None) -> Any:
-    """Make a model of the same architecture, with new layers and newly initialized weights; it is not compiled.
+def clone_model(
+    model: Any,
+    input_tensors: Any = None,
+    clone_function: Callable[[Any], Any] | None = None,
+    call_function: Callable[..., Any] | None = None,
+    recursive: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Make a model of the same architecture, with new layers and newly initialized weights.
+
+    A Sequential that is compiled gives one that is compiled alike, with an optimizer of its own; other models aren't
+    compiled.
 
     Args:
-        model: A `Sequential`, a functional model, a `Model` around a torch module or around a model of Keras.
+        model: A `Sequential`, a functional model, a `Model` around a torch module or around a model of Keras, or one of your
+            own class with a configuration.
         input_tensors: Symbolic inputs for the new model, nested as those of `model`; new ones by default.
         clone_function: Takes a layer and returns the one to use in its place (not called for inputs); by default a new
             layer of the same configuration.
+        call_function: For functional models: called as `call_function(layer, *args, **kwargs)` in place of each layer, and
+            returns its outputs.
+        recursive: Whether `clone_function` and `call_function` get the layers of models inside the model, rather than these
+            models.
+        **kwargs: None is known.
 
     Returns:
         The new model.
 
     Raises:
-        ValueError: For a subclassed model, whose architecture can't be read from it, or inputs that don't match.
+        ValueError: For an argument that this kind of model doesn't take, or inputs that don't match.
 
     Example:
         >>> from oncue import layers
@@ -40,32 +56,68 @@ def clone_model(model: Any, input_tensors: Any = None, clone_function: Callable[
         >>> clone_model(model).count_params()
         9
     """
-    if clone_function is not None and not callable(clone_function):
-        raise ValueError(f"`clone_function` must be a function of a layer; got {clone_function!r}.")
-    clone = _fresh if clone_function is None else clone_function
+    if kwargs:
+        raise TypeError(f"`clone_model` has no argument `{next(iter(kwargs))}`.")
+    for name, given in (("clone_function", clone_function), ("call_function", call_function)):
+        if given is not None and not callable(given):
+            raise ValueError(f"`{name}` must be a function of a layer; got {given!r}.")
     inner = vars(model).get("keras_model") if isinstance(model, Model) else model
     if is_keras_model(inner):
         return Model(clone_keras_model(inner, input_tensors, clone_function))
-    if isinstance(model, Sequential):
-        return _sequential(model, input_tensors, clone)
-    if isinstance(model, Model) and model._graph is not None:
-        return _functional(model, input_tensors, clone)
-    if isinstance(model, Model) and model.module is not None and type(model) is Model:
-        return Model(_reset(copy.deepcopy(model.module)), name=model.name)
-    raise ValueError(
-        "`clone_model` takes a Sequential, a functional model, or a Model around a torch module; got "
-        f"{model!r} of type {type(model).__name__}. To clone a subclassed model, call its constructor again."
-    )
+    return _Cloning(clone_function, call_function, recursive).model(model, input_tensors)
 
 
-def _fresh(layer: Any) -> Any:
-    if isinstance(layer, Sequential) or (isinstance(layer, Model) and type(layer) is Model):
-        return clone_model(layer)
-    if isinstance(layer, ForeignLayer):
-        return layer.again()
-    if not isinstance(layer, Layer):
-        return _reset(copy.deepcopy(layer))
-    return type(layer).from_config(layer.get_config())
+class _Cloning:
+    """One call of `clone_model`: what is done with each layer, and what was made of it."""
+
+    def __init__(
+        self, clone_function: Callable[[Any], Any] | None, call_function: Callable[..., Any] | None, recursive: bool
+    ) -> None:
+        self._clone = clone_function
+        self._call = call_function
+        self._recursive = recursive
+        self._clones: dict[int, Any] = {}
+
+    def model(self, model: Any, input_tensors: Any = None) -> Any:
+        if isinstance(model, Sequential):
+            self._refuse(model, call_function=self._call)
+            return _sequential(model, input_tensors, self.layer)
+        if isinstance(model, Model) and model._graph is not None:
+            return _functional(model, input_tensors, self.layer, self._call)
+        self._refuse(model, clone_function=self._clone, call_function=self._call, input_tensors=input_tensors)
+        if isinstance(model, Model) and model.module is not None and type(model) is Model:
+            return Model(_reset(copy.deepcopy(model.module)), name=model.name)
+        if not isinstance(model, Model):
+            raise ValueError(f"`clone_model` takes a model; got {model!r} of type {type(model).__name__}.")
+        return type(model).from_config(model.get_config())
+
+    def _refuse(self, model: Any, **arguments: Any) -> None:
+        for name, given in arguments.items():
+            if given is not None:
+                kinds = "functional models" if name == "call_function" else "Sequential and functional models"
+                raise ValueError(f"`{name}` is for {kinds}; {model.name!r} is a {type(model).__name__}. Leave it out.")
+
+    def layer(self, layer: Any) -> Any:
+        """Return what stands in a layer's place: the same wherever it is shared."""
+        if id(layer) not in self._clones:
+            self._clones[id(layer)] = self._made(layer)
+        return self._clones[id(layer)]
+
+    def _made(self, layer: Any) -> Any:
+        is_model = isinstance(layer, Sequential) or (isinstance(layer, Model) and layer._graph is not None)
+        if is_model and (self._recursive or (self._clone is None and type(layer) in (Sequential, Model))):
+            inside = _Cloning(self._clone, None if isinstance(layer, Sequential) else self._call, self._recursive)
+            inside._clones = self._clones
+            return inside.model(layer)
+        if self._clone is not None:
+            return self._clone(layer)
+        if isinstance(layer, Model) and type(layer) is Model:
+            return clone_model(layer)
+        if isinstance(layer, ForeignLayer):
+            return layer.again()
+        if not isinstance(layer, Layer):
+            return _reset(copy.deepcopy(layer))
+        return type(layer).from_config(layer.get_config())
 
 
 def _reset(module: torch.nn.Module) -> torch.nn.Module:
@@ -89,10 +141,15 @@ def _sequential(model: Sequential, input_tensors: Any, clone_layer: Callable[[An
         clone.add(clone_layer(layer))
     if not clone.built and model._tensors:
         clone.build(model.input_shape)
+    config = model.get_compile_config() if model.compiled else None
+    if config is not None:
+        clone.compile_from_config(config)
     return clone
 
 
-def _functional(model: Model, input_tensors: Any, clone_layer: Callable[[Any], Any]) -> Model:
+def _functional(
+    model: Model, input_tensors: Any, clone_layer: Callable[[Any], Any], call_function: Callable[..., Any] | None
+) -> Model:
     graph = model._graph
     if input_tensors is None:
         structure = map_leaves(lambda tensor: _input_like(tensor).output, graph.input_structure)
@@ -104,8 +161,12 @@ def _functional(model: Model, input_tensors: Any, clone_layer: Callable[[Any], A
             f"`input_tensors` must be {len(graph.inputs)} symbolic tensors, one for each input of the model; got "
             f"{input_tensors!r}."
         )
+    if _form(structure) != _form(graph.input_structure):
+        raise ValueError(
+            f"`input_tensors` must have the same structure as model.input, {graph.input_structure!r}; got {structure!r}."
+        )
     made = {(id(graph.order.call_of(old)), 0): new for old, new in zip(graph.inputs, sources, strict=True)}
-    clones: dict[int, Any] = {}
+    operations: dict[int, Any] = {}
 
     def new(leaf: Any) -> Any:
         return made[id(graph.order.call_of(leaf)), leaf.output_index] if isinstance(leaf, KerasTensor) else leaf
@@ -114,11 +175,14 @@ def _functional(model: Model, input_tensors: Any, clone_layer: Callable[[Any], A
     for call in graph.order.calls:
         if id(call) in inputs:
             continue
-        key = id(call.layer)
-        if key not in clones:
-            own = isinstance(call.layer, Operation)
-            clones[key] = call.layer.again() if own else adopted(clone_layer(call.layer))
-        results = clones[key](*map_leaves(new, call.args), **map_leaves(new, call.kwargs))
+        if isinstance(call.layer, Operation):
+            if id(call.layer) not in operations:
+                operations[id(call.layer)] = call.layer.again()
+            layer = operations[id(call.layer)]
+        else:
+            layer = adopted(clone_layer(call.layer))
+        args, kwargs = map_leaves(new, call.args), map_leaves(new, call.kwargs)
+        results = layer(*args, **kwargs) if call_function is None else call_function(layer, *args, **kwargs)
         for index, tensor in enumerate(flatten(results)):
             made[id(call), index] = tensor
     return Model(structure, map_leaves(new, graph.output_structure), name=model.name)
@@ -127,3 +191,10 @@ def _functional(model: Model, input_tensors: Any, clone_layer: Callable[[Any], A
 def _input_like(tensor: KerasTensor) -> InputLayer:
     optional = getattr(getattr(tensor, "input_layer", None), "optional", False)
     return InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name, optional=optional)
+
+
+def _form(structure: Any) -> Any:
+    """Return how tensors are nested; lists and tuples are the same."""
+    if isinstance(structure, dict):
+        return {key: _form(part) for key, part in structure.items()}
+    return [_form(part) for part in structure] if isinstance(structure, (list, tuple)) else None

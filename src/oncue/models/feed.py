@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from oncue.core.suggest import nearest
+from oncue.core.warn import warn
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.nested import flatten
 from oncue.variable import torch_dtype
@@ -35,6 +36,8 @@ class Feed:
             for tensor in self._inputs
         ]
         self._types = [torch_dtype(tensor.dtype) for tensor in self._inputs]
+        # Warned once for each model.
+        self._said = False
 
     def __call__(self, given: Any) -> list[Any]:
         """Return the tensors in the order of the inputs.
@@ -67,6 +70,12 @@ class Feed:
                     f"The input '{missing[0]}' is missing: the model takes {', '.join(map(repr, keys))}; got a dict of "
                     f"{', '.join(map(repr, given)) or 'nothing'}.{hint}"
                 )
+            if len(given) > len(keys) and not self._said:
+                self._said = True
+                extra = ", ".join(repr(key) for key in given if key not in keys)
+                warn(
+                    f"The model takes {', '.join(map(repr, keys))}; {extra} of the dict that it was given is left out."
+                )
             if isinstance(structure, dict):
                 return flatten({key: given.get(key) for key in keys})
             return [given.get(key) for key in keys]
@@ -74,6 +83,12 @@ class Feed:
             raise ValueError(
                 f"The model takes a dict with the keys {', '.join(map(repr, structure))}; got {_shown(given)}, whose "
                 "order is ambiguous. Pass a dict."
+            )
+        if isinstance(structure, dict) and len(structure) > 1 and not self._said:
+            self._said = True
+            warn(
+                f"The model takes a dict with the keys {', '.join(map(repr, structure))}, and was given {_shown(given)}: they "
+                "are taken in this order. Pass a dict."
             )
         return flatten(given)
 

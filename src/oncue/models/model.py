@@ -19,6 +19,7 @@ from oncue.layers.real_keras import is_keras_model, own_symbols
 from oncue.layers.trial import Trial
 from oncue.legacy import layer_of_keras_1, renamed
 from oncue.models.module_call import ModuleCall, check_module, wrong_inputs
+from oncue.models.state_tree import set_state_tree, state_tree
 from oncue.nested import flatten, map_leaves
 from oncue.training.probe import mode
 from oncue.training.trainer import Trainer, is_unready
@@ -178,6 +179,13 @@ class Model(Trainer):
         self._track_containers()
         return list((self if self.module is None else self.module).children())
 
+    @layers.setter
+    def layers(self, value: Any) -> None:
+        raise AttributeError(
+            "The `Model.layers` attribute is reserved: it lists the layers that the model has. Give yours another "
+            "name, such as `self.blocks = [...]`."
+        )
+
     def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
         """Return a layer by its name or its index.
 
@@ -329,6 +337,36 @@ class Model(Trainer):
     def weights(self) -> list[Any]:
         """All weights, layer by layer, in Keras's order."""
         return list(variables_of(self if self.module is None else self.module))
+
+    @property
+    def metrics_variables(self) -> list[Any]:
+        """The variables of all metrics."""
+        return [variable for metric in self.metrics for variable in metric.variables]
+
+    def get_state_tree(self, value_format: str = "backend_tensor") -> dict[str, Any]:
+        """Return the values of all variables, nested by the parts of their paths.
+
+        Args:
+            value_format: "backend_tensor" for the tensors themselves, "numpy_array" for arrays.
+
+        Returns:
+            A dict with the keys trainable_variables, non_trainable_variables, optimizer_variables and metrics_variables.
+
+        Raises:
+            ValueError: When two variables have one path, or for another `value_format`.
+        """
+        return state_tree(self, value_format)
+
+    def set_state_tree(self, state_tree: dict[str, Any]) -> None:
+        """Set variables to what `get_state_tree` returned, or to a part of it.
+
+        Args:
+            state_tree: The nested dict; variables that it doesn't name stay as they are.
+
+        Raises:
+            ValueError: For a path that no variable has, before anything is changed.
+        """
+        set_state_tree(self, state_tree)
 
     # Files -------------------------------------------------------------------------------------------------------
 

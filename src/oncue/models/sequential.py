@@ -97,6 +97,11 @@ class Sequential(Model):
             self._input = InputLayer(batch_shape=layer._input_shape_arg, dtype=kind).output
             self._tensors = [self._input]
             self._know_input()
+        if not self._names and self._input is None and isinstance(layer, Model) and len(layer.inputs) == 1:
+            known = layer.inputs[0]
+            self._input = InputLayer(batch_shape=known.shape, dtype=known.dtype).output
+            self._tensors = [self._input]
+            self._know_input()
         self._register(name, layer)
         self._names.append(name)
         if self._tensors:
@@ -134,8 +139,13 @@ class Sequential(Model):
         kind = "int32" if isinstance(first, Embedding) else self.dtype
         self._tensors = [_symbolic_inputs(input_shape, kind)]
         self._know_input()
-        for layer in self._stack():
-            self._extend(layer)
+        try:
+            for layer in self._stack():
+                self._extend(layer)
+        except NotImplementedError:
+            # A layer of the user's own doesn't say what it gives: it is built on the data.
+            self._tensors = []
+            self._know_input()
         self.built = True
 
     def _extend(self, layer: torch.nn.Module) -> None:
@@ -201,6 +211,13 @@ class Sequential(Model):
     def layers(self) -> list[Any]:
         """The layers, without the `Input`."""
         return self._stack()
+
+    @layers.setter
+    def layers(self, value: Any) -> None:
+        raise AttributeError(
+            "`Sequential.layers` attribute is reserved: it lists the layers that the model has. Use `add()` and `pop()` to "
+            "change them."
+        )
 
     def _layer_name(self, layer: torch.nn.Module) -> str:
         return next(name for name, module in zip(self._names, self._stack(), strict=True) if module is layer)

@@ -17,7 +17,9 @@ from oncue.optimizers.learning_rate import Iterations
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import Setting, setting
+from oncue.optimizers.state_variable import StateVariable
 from oncue.torch_private import reads_found_inf
+from oncue.variable import Variable
 
 # What Keras once wrote into the configuration of this class, and does nothing here.
 _OF_INNER = {
@@ -276,10 +278,20 @@ class LossScaleOptimizer(Optimizer):
         return numbers if self._scale is None else [*numbers, self._scale.growth, self._scale.scale]
 
     @property
-    def variables(self) -> list[Tensor]:
-        """All state as tensors in the order in which Keras lists it: the factor's, then the inner optimizer's."""
+    def variables(self) -> list[Variable]:
+        """All state in the order in which Keras lists it: the factor's, then the inner optimizer's."""
         self._settle()
-        return [*self.own_variables(), *self.inner_optimizer.variables]
+        names = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
+        own = [
+            StateVariable(tensor, f"{self.name}/{name}")
+            for name, tensor in zip(names, self.own_variables(), strict=False)
+        ]
+        return [*own, *self.inner_optimizer.variables]
+
+    def state_tensors(self) -> list[Tensor]:
+        """Return the tensors of `variables`."""
+        self._settle()
+        return [*self.own_variables(), *self.inner_optimizer.state_tensors()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all state from arrays in the order of `variables`.
@@ -294,8 +306,8 @@ class LossScaleOptimizer(Optimizer):
             raise ValueError("`set_weights` needs an optimizer that is built. Call `build(variables)` first.")
         self._settle()
         count = len(self.own_variables())
-        if len(weights) != len(self.variables):
-            raise ValueError(f"`weights` must be {len(self.variables)} arrays; got {len(weights)}.")
+        if len(weights) != len(self.state_tensors()):
+            raise ValueError(f"`weights` must be {len(self.state_tensors())} arrays; got {len(weights)}.")
         self.inner_optimizer.set_weights(weights[count:])
         self._scale.growth.fill_(int(weights[2]))
         self._scale.scale.fill_(float(weights[3]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ from oncue.optimizers.overrides import check_overrides
 from oncue.optimizers.rate_source import RateSource
 from oncue.optimizers.schedules import LearningRateSchedule
 from oncue.optimizers.setting import count, factor, limit, rate, setting, share, switch
+from oncue.optimizers.state_variable import StateVariable
 from oncue.optimizers.weight_average import WeightAverage
 from oncue.variable import Projection, Variable
 
@@ -1005,25 +1007,50 @@ class Optimizer:
         return {name: [state[key] for state in states] for block in blocks for name, key in block.items()}
 
     @property
-    def variables(self) -> list[Tensor]:
-        """All state as tensors in the order in which Keras lists an optimizer's variables.
+    def variables(self) -> list[Variable]:
+        """All state in the order in which Keras lists an optimizer's variables.
 
         That is the count of steps, the learning rate (unless a schedule gives it), moving averages, gradient
-        accumulators, then the slots. The numbers are copies, the rest the tensors themselves.
+        accumulators, then the slots. Numbers are copies, which `assign` writes back; the rest are the tensors themselves.
         """
-        numbers = [torch.tensor(self._iterations)]
+        return [
+            StateVariable(tensor, f"{self.name}/{name}", partial(self._set_one, index) if copied else None)
+            for index, (name, tensor, copied) in enumerate(self._named_state())
+        ]
+
+    def state_tensors(self) -> list[Tensor]:
+        """Return the tensors of `variables`: numbers are copies, the rest those that the optimizer uses."""
+        return [tensor for _, tensor, _ in self._named_state()]
+
+    def _named_state(self) -> list[tuple[str, Tensor, bool]]:
+        """Return the name of each variable, its tensor, and whether that is a copy."""
+        found = [("iteration", torch.tensor(self._iterations), True)]
         if isinstance(self._rate.source, float):
-            numbers.append(torch.tensor(self._read_rate(), dtype=torch.float32))
+            found.append(("learning_rate", torch.tensor(self._read_rate(), dtype=torch.float32), True))
+        labels = [re.sub(r"\W+", "_", label).strip("_") for label in self._labels]
+        for kind, tensors in (("average", self.ema_variables), ("gradient_accumulator", self._accumulators)):
+            found += [(f"{label}_{kind}", tensor, False) for label, tensor in zip(labels, tensors or (), strict=False)]
         slots = self.slots()
-        interleaved = [
-            slots[name][position]
+        found += [
+            (f"{labels[position]}_{name}", slots[name][position], False)
             for block in self._slot_blocks()
             for position in range(len(self._parameters))
             for name in (block if self._inner is not None else ())
         ]
-        made = [variable.value for variable in self._made_variables]
-        kept = (self.ema_variables or []) + (self._accumulators or [])
-        return numbers + kept + interleaved + made + self._own_variables()
+        found += [(variable.name, variable.value, False) for variable in self._made_variables]
+        return found + [(f"number_{place}", tensor, True) for place, tensor in enumerate(self._own_variables())]
+
+    def _set_one(self, index: int, value: Tensor) -> None:
+        """Set one of the numbers of `variables`."""
+        if index == 0:
+            self._restore_count(int(value))
+        elif index == 1 and isinstance(self._rate.source, float):
+            self._assign_rate(value)
+        else:
+            count = len(self._own_variables())
+            state = self.state_tensors()
+            state[index] = value
+            self._set_own_variables(state[len(state) - count :])
 
     get_weights = old_methods.get_weights
     weights = old_property("optimizer", "weights", "variables")
@@ -1040,7 +1067,7 @@ class Optimizer:
         """
         if not self.built:
             raise ValueError("`set_weights` needs an optimizer that is built. Call `build(variables)` first.")
-        current = self.variables
+        current = self.state_tensors()
         arrays = [torch.as_tensor(np.asarray(w)) if not isinstance(w, Tensor) else w for w in weights]
         shapes, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in current]
         if shapes != wanted:
@@ -1057,7 +1084,7 @@ class Optimizer:
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Put all state into `store` as arrays under "0", "1", ..., as Keras's files have it."""
-        for position, variable in enumerate(self.variables):
+        for position, variable in enumerate(self.state_tensors()):
             store[str(position)] = variable.detach().cpu().numpy()
 
     def load_own_variables(self, store: MutableMapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ def optimizer_tensors(model: Any) -> list[Stored]:
     """
     optimizer = model.optimizer
     try:
-        variables = optimizer.variables
+        variables = optimizer.state_tensors()
     except ValueError:
         # A torch optimizer that hasn't been created yet has no learning rate.
         return []
@@ -58,7 +58,7 @@ def optimizer_tensors(model: Any) -> list[Stored]:
 def optimizer_shapes(model: Any) -> list[tuple[int, ...]]:
     """Return the shapes of `optimizer_tensors` in the file without copying anything."""
     try:
-        variables = model.optimizer.variables
+        variables = model.optimizer.state_tensors()
     except ValueError:
         return []
     owners = _owners(model)
@@ -84,7 +84,7 @@ def optimizer_values(model: Any, datasets: Sequence[Any], source: Any) -> list[t
         ValueError: If one of them isn't a value that the optimizer can have.
     """
     values: list[torch.Tensor] = []
-    for index, (variable, dataset) in enumerate(zip(model.optimizer.variables, datasets, strict=True)):
+    for index, (variable, dataset) in enumerate(zip(model.optimizer.state_tensors(), datasets, strict=True)):
         try:
             values.append(as_kind(guard.read_array(dataset), variable.dtype))
         except ValueError as error:
@@ -110,7 +110,7 @@ def set_optimizer_values(model: Any, values: Sequence[torch.Tensor]) -> None:
         return
     owners = _owners(model)
     stored = []
-    for tensor, value in zip(optimizer.variables, values, strict=True):
+    for tensor, value in zip(optimizer.state_tensors(), values, strict=True):
         owner = owners.get(id(tensor))
         stored.append(value if owner is None else owner.from_keras(value))
     rate = float(optimizer.learning_rate)

@@ -135,6 +135,10 @@ class KerasOptimizer(Optimizer):
         """The variables of Keras's optimizer."""
         return list(self.keras_optimizer.variables)
 
+    def state_tensors(self) -> list[Tensor]:
+        """Return the values of the variables of Keras's optimizer."""
+        return [variable.value.detach() for variable in self.variables]
+
     def further_parts(self) -> list[tuple[str, Any]]:
         """Return Keras's optimizer, and the one inside where it scales the loss."""
         parts = [("keras_optimizer", self.keras_optimizer)]
@@ -334,7 +338,7 @@ class TakenOver:
             # Only ours may have been set since.
             self.ours.learning_rate = rate
         self._places = []
-        pairs = zip(self.theirs.variables, self.ours.variables, self.ours.variables, strict=True)
+        pairs = zip(self.theirs.variables, self.ours.state_tensors(), self.ours.state_tensors(), strict=True)
         for place, (variable, tensor, again) in enumerate(pairs):
             if tensor.data_ptr() == again.data_ptr():
                 variable.value.data = tensor
@@ -368,7 +372,7 @@ class TakenOver:
         pairs = zip(self._places, self._marks(), self._seen, strict=True)
         changed = {place for place, now, before in pairs if now != before}
         rate = None if self.ours.has_schedule else float(self.ours.learning_rate)
-        values = [tensor.detach() for tensor in self.ours.variables]
+        values = [tensor.detach() for tensor in self.ours.state_tensors()]
         for place in changed:
             values[place] = self.theirs.variables[place].value.detach()
         self.ours.set_weights(values)
@@ -396,14 +400,14 @@ class TakenOver:
                     "unfrozen."
                 )
             return
-        for variable, tensor in zip(self.theirs.variables, self.ours.variables, strict=True):
+        for variable, tensor in zip(self.theirs.variables, self.ours.state_tensors(), strict=True):
             if variable.value.data_ptr() != tensor.data_ptr():
                 variable.assign(tensor.to(variable.value.dtype))
         self._seen = self._marks()
 
     def _matches(self) -> bool:
         shapes = [tuple(variable.shape) for variable in self.theirs.variables]
-        return shapes == [tuple(tensor.shape) for tensor in self.ours.variables]
+        return shapes == [tuple(tensor.shape) for tensor in self.ours.state_tensors()]
 
     def _marks(self) -> list[tuple[int, int]]:
         """Return what another assignment of a number changes, without reading the number, for which a GPU would be waited."""

@@ -97,7 +97,7 @@ def assert_followed(
             np.testing.assert_allclose(
                 history[name][epoch], values[epoch], 1e-3, 1e-4, err_msg=f"{name} after {change}"
             )
-    for one, other in zip(eager.optimizer.variables, model.optimizer.variables, strict=True):
+    for one, other in zip(eager.optimizer.state_tensors(), model.optimizer.state_tensors(), strict=True):
         np.testing.assert_allclose(to_numpy(other), to_numpy(one), rtol=1e-3, atol=1e-4)
     step = model._plan.graphs.steps["train"]
     assert step.eager_batches == 0

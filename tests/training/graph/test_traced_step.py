@@ -69,7 +69,7 @@ def assert_same(
     for one, other in zip(eager.get_weights(), compiled.get_weights(), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
     assert int(compiled.optimizer.iterations) == int(eager.optimizer.iterations)
-    for one, other in zip(eager.optimizer.variables, compiled.optimizer.variables, strict=True):
+    for one, other in zip(eager.optimizer.state_tensors(), compiled.optimizer.state_tensors(), strict=True):
         np.testing.assert_allclose(to_numpy(other), to_numpy(one), rtol=1e-3, atol=1e-5)
     return compiled
 
