@@ -5,6 +5,7 @@
 # make crash  kill training runs and saves for half an hour, and compare what is left; the last line sums up; SHARE=0.1: a tenth
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
+# make trackers  run the tests of Tracker with the real W&B, MLflow and Trackio, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
 # make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
 # make peers  run Keras's own tests, out of its wheel, against Keras and against oncue, and compare; half an hour
@@ -21,13 +22,14 @@ SHARE ?= 1
 BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest
 HOSTS := accelerate ignite lightning poutyne skorch transformers
+TRACKER_ENVS := .hosts/wandb-newest .hosts/mlflow-newest .hosts/trackio-newest
 HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts keras-oldest processes crash screenshots peers: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts keras-oldest processes crash screenshots peers lint bench clean
+.PHONY: demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -50,6 +52,10 @@ test-oldest: $(OLDEST)/dev.stamp
 hosts: $(HOST_ENVS:=/dev.stamp)
 	for environment in $(HOST_ENVS); do echo "$$environment"; library=$${environment#.hosts/}; PYTHONPATH=$(CURDIR)/src \
 	  $$environment/bin/python -m pytest -q -m "not crash" -k "$${library%-*} or hosts.md" tests/hosts tests/test_docs.py || exit 1; done
+
+trackers: $(TRACKER_ENVS:=/dev.stamp)
+	for environment in $(TRACKER_ENVS); do echo "$$environment"; PYTHONPATH=$(CURDIR)/src \
+	  $$environment/bin/python -m pytest -q tests/trackers || exit 1; done
 
 keras-oldest: .hosts/keras-oldest/dev.stamp
 	PYTHONPATH=$(CURDIR)/src .hosts/keras-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \

@@ -27,6 +27,25 @@ def nothing(*given: Any, **named: Any) -> None:
     pass
 
 
+class Hears:
+    """A service of trackers."""
+
+    def start(self, identity: Any, config: Any) -> str:
+        return identity or "first"
+
+    def log(self, values: Any, step: int) -> None:
+        pass
+
+    def tell(self, decisions: Any, step: int) -> None:
+        pass
+
+    def keep(self, path: str) -> None:
+        pass
+
+    def finish(self, status: str) -> None:
+        pass
+
+
 MADE: dict[str, Callable[[Path], Any]] = {
     "BackupAndRestore": lambda folder: built_in.BackupAndRestore(folder / "backup"),
     "BaseLogger": lambda folder: built_in.BaseLogger(),
@@ -53,6 +72,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "TerminateOnNaN": lambda folder: built_in.TerminateOnNaN(action="rollback"),
     "Throughput": lambda folder: built_in.Throughput(),
     "TimeLimit": lambda folder: built_in.TimeLimit(100),
+    "Tracker": lambda folder: built_in.Tracker(Hears()),
     "WeightAverage": lambda folder: built_in.WeightAverage(0.5),
 }
 

@@ -36,6 +36,7 @@ from oncue.callbacks import (
     TerminateOnNaN,
     Throughput,
     TimeLimit,
+    Tracker,
     WeightAverage,
 )
 
@@ -229,6 +230,25 @@ def test_the_progress_bar_and_the_history_come_after_all_but_the_backup(tmp_path
     assert "EarlyStopping, Seen, History, ProgbarLogger, BackupAndRestore (last)" in callbacks.schedule()
 
 
+class RemoteService:
+    """A service of trackers."""
+
+    def start(self, identity: Any, config: Any) -> str:
+        return identity or "first"
+
+    def log(self, values: Any, step: int) -> None:
+        pass
+
+    def tell(self, decisions: Any, step: int) -> None:
+        pass
+
+    def keep(self, path: str) -> None:
+        pass
+
+    def finish(self, status: str) -> None:
+        pass
+
+
 AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "BaseLogger": (lambda folder: BaseLogger(), ()),
     "CSVLogger": (lambda folder: CSVLogger(folder / "log.csv"), ("keys",)),
@@ -256,6 +276,7 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "TerminateOnNaN": (lambda folder: TerminateOnNaN(), ()),
     "Throughput": (lambda folder: Throughput(clock=lambda: 0.0), ("seconds_left",)),
     "TimeLimit": (lambda folder: TimeLimit("1 hour"), ()),
+    "Tracker": (lambda folder: Tracker(RemoteService()), ("identity", "step")),
     "WeightAverage": (lambda folder: WeightAverage(0.5), ("count",)),
 }
 

@@ -37,6 +37,7 @@ from oncue.callbacks import (
     RemoteMonitor,
     TensorBoard,
     TerminateOnNaN,
+    Tracker,
     WeightAverage,
 )
 from oncue.checkpoints import Checkpoints
@@ -142,6 +143,35 @@ def an_average_that_was_not_measured(folder: Path, patch: pytest.MonkeyPatch) ->
             for _ in run.batches([1]):
                 pass
             run.end_epoch(val_loss=0.5)
+
+
+class Unreachable:
+    """A service of trackers."""
+
+    def start(self, identity: Any, config: Any) -> str:
+        raise ConnectionError("no route to host")
+
+    def log(self, values: Any, step: int) -> None: ...
+
+    def tell(self, decisions: Any, step: int) -> None: ...
+
+    def keep(self, path: str) -> None: ...
+
+    def finish(self, status: str) -> None: ...
+
+
+@case
+def a_tracker_whose_service_is_dead(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[Tracker(Unreachable())])
+
+
+@case
+def a_tracker_whose_file_is_not_there(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Reached(Unreachable):
+        def start(self, identity: Any, config: Any) -> str:
+            return "first"
+
+    dense().fit(X, Y, verbose=0, callbacks=[Tracker(Reached(), artifacts="gone.keras")])
 
 
 @case

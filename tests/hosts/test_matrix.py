@@ -161,5 +161,7 @@ def test_the_matrix_has_every_callback() -> None:
     elsewhere |= {"JournalLogger", "RunFolder"}
     # One has the time in its logs, and one needs gradients, which some loops drop.
     elsewhere |= {"Throughput", "GradientNorms"}
+    # It needs a service.
+    elsewhere |= {"Tracker"}
     assert kinds - elsewhere == {name.split()[0] for name in CALLBACKS}
     assert Bomb and RemoteMonitor

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.terminate_on_nan import TerminateOnNaN as TerminateOnNaN
     from oncue.callbacks.throughput import Throughput as Throughput
     from oncue.callbacks.time_limit import TimeLimit as TimeLimit
+    from oncue.callbacks.tracker import Tracker as Tracker
     from oncue.callbacks.weight_average import WeightAverage as WeightAverage
 
 CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
@@ -62,6 +63,7 @@ _MODULES = {
     "TerminateOnNaN": "terminate_on_nan",
     "Throughput": "throughput",
     "TimeLimit": "time_limit",
+    "Tracker": "tracker",
     "WeightAverage": "weight_average",
 }
 
@@ -91,6 +93,7 @@ __all__ = [
     "TerminateOnNaN",
     "Throughput",
     "TimeLimit",
+    "Tracker",
     "WeightAverage",
 ]
 
