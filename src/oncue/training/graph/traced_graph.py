@@ -326,16 +326,8 @@ class TracedGraph:
 
     def _pruned(self, traced: torch.fx.GraphModule) -> torch.fx.GraphModule:
         """Drop what the trace doesn't use from the state."""
-        places = [node for node in traced.graph.nodes if node.op == "placeholder"]
-        used = []
-        for tensor, node in zip(self.state, places, strict=False):
-            if node.users:
-                used.append(tensor)
-            else:
-                traced.graph.erase_node(node)
-        self.state = used
-        traced.recompile()
-        _refuse_shared_memory(used)
+        self.state = [self.state[place] for place in pruned(traced, len(self.state))]
+        _refuse_shared_memory(self.state)
         return traced
 
     # Trying ----------------------------------------------------------------------------------------------------------
@@ -373,7 +365,7 @@ class TracedGraph:
         ]
         pairs += [(self._name(tensor), one, other) for tensor, one, other in both if id(tensor) not in updated]
         update, moved = self.function.update, [each for each in both if id(each[0]) in updated]
-        if update is not None and update.asks and _is_otherwise(moved, 0.01):
+        if update is not None and update.asks and is_otherwise(moved, 0.01):
             raise RefusalError("the update of the optimizer comes to other weights in a graph than by itself")
         derived = [
             (f"the gradient of {name}", one, other)
@@ -399,7 +391,7 @@ class TracedGraph:
         pairs = [("a result", *both, largest) for both in zip(stepwise.given, compiled.given, strict=False)]
         both = list(zip(self.state, stepwise.state, compiled.state, strict=True))
         pairs += [(self._name(tensor), one, other, 0.0) for tensor, one, other in both if id(tensor) not in updated]
-        if _is_otherwise([each for each in both if id(each[0]) in updated], 0.25):
+        if is_otherwise([each for each in both if id(each[0]) in updated], 0.25):
             raise RefusalError("the compiled graph comes to other weights than its operations one by one")
         for name, one, other, among in pairs:
             if not _close(one, other, _COMPILED_ROUNDING, among, exact=False):
@@ -537,7 +529,23 @@ def _close(one: Tensor, other: Tensor, rounding: float, among: float, *, exact: 
     return bool((one - other).abs().max() <= rounding * one.abs().max() + 1e-7 + 1e-5 * among)
 
 
-def _is_otherwise(both: Iterable[tuple[Tensor, Tensor, Tensor]], part: float) -> bool:
+def pruned(traced: torch.fx.GraphModule, count: int) -> list[int]:
+    """Drop those of the first inputs that a graph doesn't use, and return the places of the others.
+
+    Args:
+        traced: The graph.
+        count: How many inputs may be dropped.
+    """
+    nodes = [node for node in traced.graph.nodes if node.op == "placeholder"][:count]
+    used = [place for place, node in enumerate(nodes) if node.users]
+    for node in nodes:
+        if not node.users:
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return used
+
+
+def is_otherwise(both: Iterable[tuple[Tensor, Tensor, Tensor]], part: float) -> bool:
     """Return whether tensors, each with what it was changed to in two ways, were changed otherwise by more than a part."""
     moved, apart = 0.0, 0.0
     for tensors in both:

@@ -13,6 +13,7 @@ from oncue import torch_private
 from oncue.optimizers.graph_update import Update, graph_update
 from oncue.training.graph.operations import Standing
 from oncue.training.graph.refusal import RefusalError
+from oncue.training.graph.traced_graph import is_otherwise, pruned
 
 if TYPE_CHECKING:
     from oncue.optimizers import Optimizer
@@ -69,7 +70,7 @@ class TracedUpdate:
         if update is None:
             self._optimizer.step()
             return
-        gradients = [parameter.grad for parameter in self._optimizer._parameters]
+        gradients = [parameter.grad for parameter in update.weights]
         given = [gradient for gradient in gradients if gradient is not None]
         key = (update.phase(), *[gradient is None for gradient in gradients])
         update.before()
@@ -127,12 +128,7 @@ class TracedUpdate:
 
         given = [gradient for gradient in gradients if gradient is not None]
         traced = torch_private.traced(flat, [tensor.detach() for tensor in (*state, *given)])
-        nodes = [node for node in traced.graph.nodes if node.op == "placeholder"][: len(state)]
-        places = [place for place, node in enumerate(nodes) if node.users]
-        for node in nodes:
-            if not node.users:
-                traced.graph.erase_node(node)
-        traced.recompile()
+        places = pruned(traced, len(state))
         inputs = [*(state[place].detach() for place in places), *given]
         graph = self._compiler(traced, inputs, given[0].device)
         _compare(inputs, traced, graph)
@@ -151,11 +147,5 @@ def _compare(inputs: Sequence[Tensor], traced: Graph, graph: Graph) -> None:
     stepwise, compiled = ([tensor.clone() for tensor in inputs] for _ in range(2))
     traced(*stepwise)
     graph(*compiled)
-    moved, apart = 0.0, 0.0
-    for tensors in zip(inputs, stepwise, compiled, strict=True):
-        if tensors[0].is_floating_point():
-            before, one, other = (each.double().nan_to_num(0.0, 0.0, 0.0) for each in tensors)
-            moved += float((one - before).square().sum())
-            apart += float((one - other).square().sum())
-    if not apart <= 0.25 * moved + 1e-12:
+    if is_otherwise(zip(inputs, stepwise, compiled, strict=True), 0.25):
         raise RefusalError("the compiled update comes to other weights than its operations one by one")
