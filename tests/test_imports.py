@@ -206,6 +206,7 @@ ROOMS = {
 LOOKS_BELOW = {
     ("activations", "layers"): "the configuration of an activation may name a layer",
     ("layers", "with_keras"): "layers and symbolic tensors of Keras become those of oncue",
+    ("optimizers", "with_keras"): "an optimizer of Keras trains weights of oncue's",
     ("keras_names", "with_keras"): "a model of `applications` is handed out as a `KerasModel`",
     ("legacy", "backend"): "old functions ask for its settings",
     ("legacy", "layers"): "old layers are made of those of today",

@@ -290,3 +290,75 @@ def test_time_distributed_and_serialize_take_layers_of_keras(name: str) -> None:
     assert again.kind == name
     if name == "Conv2DTranspose":
         assert layers.TimeDistributed(layer)(np.ones((2, 3, 4, 4, 1), "float32")).shape == (2, 3, 5, 5, 2)
+
+
+def test_classes_of_oncue_find_layers_of_keras() -> None:
+    theirs = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), keras.layers.BatchNormalization()])
+    assert [isinstance(layer, layers.BatchNormalization) for layer in theirs.layers] == [False, True]
+    assert isinstance(theirs.layers[0], layers.Dense)
+    assert not isinstance(theirs.layers[0], layers.Layer)
+    ours = oncue.Sequential([oncue.Input((6, 6, 2)), layers.Conv2DTranspose(3, 3), layers.Dense(1)])
+    assert [isinstance(layer, layers.Conv2DTranspose) for layer in ours.layers] == [True, False]
+    assert all(isinstance(layer, layers.Layer) for layer in ours.layers)
+
+    class Dense(layers.Dense):
+        """One of a user's own finds only its own."""
+
+    assert not isinstance(theirs.layers[0], Dense)
+
+
+@pytest.mark.parametrize("name", ["Lion", "Lamb", "Adafactor", "Muon", "Ftrl", "ScheduleFreeAdamW"])
+def test_optimizers_that_only_keras_has(name: str, tmp_path: Path) -> None:
+    def made(library: Any) -> Any:
+        return library.Sequential(
+            [
+                library.Input((6, 6, 2)),
+                library.layers.Conv2D(3, 3),
+                library.layers.Conv2DTranspose(2, 2, kernel_constraint="unit_norm"),
+                library.layers.Flatten(),
+                library.layers.Dense(1, kernel_constraint="max_norm"),
+            ]
+        )
+
+    theirs, ours = made(keras), made(oncue)
+    ours.set_weights(theirs.get_weights())
+    losses = []
+    for model, library in ((theirs, keras), (ours, oncue)):
+        model.compile(getattr(library.optimizers, name)(0.01), "mse")
+        losses.append(model.fit(A, T, epochs=3, batch_size=4, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    ours.save(tmp_path / "m.keras")
+    again = oncue.models.load_model(tmp_path / "m.keras")
+    more = [model.fit(A, T, batch_size=4, shuffle=False, verbose=0).history["loss"] for model in (ours, again)]
+    assert more[0] == more[1]
+
+
+class Stop(oncue.callbacks.Callback):
+    """Ends a run amid an epoch."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.seen = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen += 1
+        if self.seen == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
+    def run(*callbacks: Any) -> Any:
+        oncue.utils.set_random_seed(3)
+        inputs = oncue.Input((5, 4))
+        x = layers.MultiHeadAttention(2, 4, dropout=0.2)(inputs, inputs)
+        x = layers.GaussianDropout(0.3)(layers.SpatialDropout1D(0.3)(layers.GroupNormalization(2)(x)))
+        model = oncue.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling1D()(x)))
+        model.compile("adam", "mse")
+        model.fit(S, T, epochs=2, batch_size=4, verbose=0, callbacks=list(callbacks))
+        return model.get_weights()
+
+    expected = run()
+    backup = oncue.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(backup, Stop())
+    found = run(oncue.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1))
+    assert all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,10 +77,13 @@ def test_every_name_resolves_and_the_docs_count_them() -> None:
     assert found["refused"] == len(REFUSED)
     assert sum(found.values()) == len(WALKED)
     text = (DOCS / "coming_from_keras.md").read_text(encoding="utf-8")
-    assert (
-        f"Of the {len(WALKED)} public names of Keras {VERSION}, {found['oncue']} are oncue's own, {found['keras']} are "
-        f"Keras's, {found['modules']} are modules, and {found['refused']} say what to use instead."
-    ) in " ".join(text.split())
+    said = re.search(
+        rf"Of the {len(WALKED)} public names of Keras {VERSION}, more than (\d+) are oncue's own, {found['modules']} are "
+        rf"modules, {found['refused']} say what to use instead, and the others are Keras's\.",
+        " ".join(text.split()),
+    )
+    assert said is not None
+    assert int(said[1]) <= found["oncue"] < int(said[1]) + 60
 
 
 STATEMENTS = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oncue.keras_names.loading import check_backend, is_installed, keras_if_loaded, load_keras, tell_keras
+from oncue.keras_names.loading import check_backend, is_installed, is_of_keras, keras_if_loaded, load_keras, tell_keras
 from oncue.keras_names.modules import install
 from oncue.keras_names.names import elsewhere, found_in_keras, names_of_keras
 
@@ -12,6 +12,7 @@ __all__ = [
     "found_in_keras",
     "install",
     "is_installed",
+    "is_of_keras",
     "keras_if_loaded",
     "load_keras",
     "names_of_keras",

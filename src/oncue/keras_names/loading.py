@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,6 +23,21 @@ COMMAND = "pip install 'oncue[keras]'"
 def is_installed() -> bool:
     """Return whether Keras could be imported."""
     return sys.modules.get("keras") is not None or find_spec("keras") is not None
+
+
+def is_of_keras(thing: Any, kind: str) -> bool:
+    """Return whether an object is of a class of Keras's; Keras isn't imported for it.
+
+    Args:
+        thing: The object.
+        kind: The public name of the class, such as "Optimizer".
+
+    Example:
+        >>> is_of_keras(1, "Optimizer")
+        False
+    """
+    cls = getattr(sys.modules.get("keras"), kind, None)
+    return isinstance(cls, type) and issubclass(type(thing), cls)
 
 
 def require_keras(wanted: str) -> None:
@@ -54,6 +71,19 @@ def check_backend() -> None:
         )
 
 
+@contextmanager
+def _same_draws() -> Iterator[None]:
+    """Leave Python's and NumPy's generators as they are: what is drawn doesn't depend on whether Keras was there already."""
+    import random
+
+    numpy: Any = sys.modules.get("numpy")
+    states = random.getstate(), None if numpy is None else numpy.random.get_state()
+    yield
+    random.setstate(states[0])
+    if numpy is not None:
+        numpy.random.set_state(states[1])
+
+
 def load_keras(wanted: str) -> Any:
     """Return the module `keras`, on torch.
 
@@ -68,7 +98,8 @@ def load_keras(wanted: str) -> Any:
     check_backend()
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = importlib.import_module("keras")
+    with _same_draws():
+        keras = importlib.import_module("keras")
     check_backend()
     if not _loaded:
         _loaded.add("keras")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import is_builtin
 from oncue.nested import flatten, map_leaves
 
 
@@ -35,6 +36,17 @@ def is_keras_layer(thing: Any) -> bool:
     """Return whether an object is a layer or a model of the real Keras."""
     kind = _kind("Layer")
     return kind is not None and issubclass(type(thing), kind)
+
+
+def is_namesake(cls: type, thing: Any) -> bool:
+    """Return whether an object is a layer of the real Keras whose class has the name of one of oncue's.
+
+    Args:
+        cls: A class of layers.
+        thing: Any object.
+    """
+    kind = _kind("Layer")
+    return is_builtin(cls) and kind is not None and isinstance(thing, kind) and thing.__class__.__name__ == cls.__name__
 
 
 def is_symbol_of_keras(thing: Any) -> bool:

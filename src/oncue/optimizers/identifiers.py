@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from oncue.core.suggest import unknown
-from oncue.keras_names import found_in_keras
+from oncue.keras_names import found_in_keras, is_of_keras
 from oncue.optimizers.adadelta import Adadelta
 from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam
@@ -39,6 +39,9 @@ def serialize(optimizer: Optimizer) -> dict[str, Any]:
         >>> serialize(SGD(0.5))["class_name"]
         'SGD'
     """
+    written = optimizer.written()
+    if written is not None:
+        return written
     cls = type(optimizer)
     known = cls is LossScaleOptimizer or _KNOWN.get(cls.__name__.lower()) is cls
     return {
@@ -73,10 +76,18 @@ def deserialize(config: dict[str, Any], custom_objects: dict[str, Any] | None = 
     if cls is None:
         raise unknown("optimizer", name, [known.__name__ for known in classes.values()])
     if not issubclass(cls, Optimizer):
-        made: Any = cls.from_config(dict(config.get("config") or {}))
-        return made  # type: ignore[no-any-return]  # an optimizer of Keras's own
+        return _taken(cls.from_config(dict(config.get("config") or {})))
     optimizer: Optimizer = cls.from_config(dict(config.get("config") or {}), custom_objects=custom_objects)
     return optimizer
+
+
+def _taken(optimizer: Any) -> Optimizer:
+    """Return an optimizer of Keras as one of oncue's; one of oncue's as it is."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    from oncue.with_keras.optimizers import TakenOptimizer
+
+    return TakenOptimizer(optimizer)
 
 
 def get(identifier: Any) -> Optimizer | None:
@@ -101,11 +112,13 @@ def get(identifier: Any) -> Optimizer | None:
     """
     if identifier is None or isinstance(identifier, Optimizer):
         return identifier
+    if is_of_keras(identifier, "Optimizer"):
+        return _taken(identifier)
     if isinstance(identifier, str):
         cls: Any = _KNOWN.get(identifier.lower()) or found_in_keras("oncue.optimizers", identifier)
         if not isinstance(cls, type):
             raise unknown("optimizer", identifier, _KNOWN)
-        return cls()  # type: ignore[no-any-return]  # an optimizer, ours or Keras's
+        return _taken(cls())
     if isinstance(identifier, dict):
         return deserialize(identifier)
     if isinstance(identifier, type) and issubclass(identifier, Optimizer):

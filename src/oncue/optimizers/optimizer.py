@@ -506,6 +506,10 @@ class Optimizer:
     def _set_numbers(self, numbers: dict[str, float]) -> None:
         """Set what `_numbers` returned, as far as the state has it; the count is set already."""
 
+    def written(self) -> dict[str, Any] | None:
+        """Return the configuration of an optimizer of another library, as that writes it; None for those of oncue's."""
+        return None
+
     # The arithmetic, in eager steps and in graphs.
 
     def _asked_for_the_loss(self) -> list[Any]:

@@ -71,8 +71,8 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
     if isinstance(module, ForeignLayer):
         for part in module.saved_parts():
             below = "/".join(filter(None, (path, part.path)))
-            if not part.variables or id(part.variables[0].value) not in tensors:
-                tensors.update(id(variable.value) for variable in part.variables)
+            if not part.variables or id(part.variables[0].stored) not in tensors:
+                tensors.update(id(variable.stored) for variable in part.variables)
                 yield Place(below, part.name, part.variables, owner=part.owner)
         return
     owner = module if isinstance(module, Layer) and saves_by_itself(module) else None

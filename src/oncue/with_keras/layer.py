@@ -210,6 +210,10 @@ class KerasLayer(ForeignLayer):
 
     # Copies, configuration and files -----------------------------------------------------------------------------------
 
+    @property  # type: ignore[misc]  # what `isinstance` asks besides the type
+    def __class__(self) -> type:
+        return type(self.keras_layer)
+
     @property
     def kind(self) -> str:
         """The name of the class of Keras."""

@@ -16,6 +16,7 @@ from oncue.optimizers.graph_update import Update
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.rate_source import RateSource
 from oncue.torch_private import version_of
+from oncue.variable import Variable
 from oncue.with_keras import keras_private
 
 _TRANSLATED = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta")
@@ -123,7 +124,7 @@ class KerasOptimizer(Optimizer):
     def _asked_for_the_loss(self) -> list[Any]:
         return [part for _, part in self.further_parts()]
 
-    def _own_graph_update(self) -> Update:
+    def _own_graph_update(self) -> Update | None:
         return KerasUpdate(self)
 
     def finalize_variable_values(self, variables: Sequence[Any]) -> None:
@@ -154,7 +155,7 @@ class KerasOptimizer(Optimizer):
         return {
             "iterations": int(self.iterations),
             "learning_rate": self._read_rate(),
-            "state": {"variables": [variable.value.detach() for variable in self.variables]},
+            "state": {"variables": [variable.value.detach() for variable in self.keras_optimizer.variables]},
             "ema": None,
             "gradient_accumulators": None,
         }
@@ -165,7 +166,7 @@ class KerasOptimizer(Optimizer):
         Raises:
             ValueError: When the optimizer has others.
         """
-        saved, own = state["state"]["variables"], self.variables
+        saved, own = state["state"]["variables"], list(self.keras_optimizer.variables)
         shapes = [[tuple(one.shape) for one in some] for some in (saved, own)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"`state` must have variables of the shapes {shapes[1]}; got {shapes[0]}.")
@@ -182,6 +183,84 @@ class KerasOptimizer(Optimizer):
         return f"<KerasOptimizer of {type(self.keras_optimizer).__name__} name={self.name} learning_rate={self._read_rate()!r}>"
 
 
+class TakenOptimizer(KerasOptimizer):
+    """An optimizer of Keras's that trains weights of oncue's.
+
+    It gets each weight as a variable of Keras in Keras's order of axes, on the weight's own memory.
+
+    Args:
+        optimizer: The object.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__(optimizer)
+        # By the identity of the tensor, which is kept along: the variable, and the order of axes.
+        self._shown: dict[int, tuple[Tensor, Any, tuple[int, ...] | None]] = {}
+        self._projected: list[tuple[Tensor, Any]] = []
+
+    def build(self, variables: Iterable[Any]) -> None:
+        """Take the weights to train, and let Keras's optimizer make its state for them."""
+        given = list(variables)
+        super().build([self._as_variable(variable) for variable in given])
+        self._parameters = [tensor_of(variable) for variable in given]
+        self._projected = [
+            (tensor_of(one), one.constraint)
+            for one in given
+            if isinstance(one, Variable) and one.constraint is not None
+        ]
+
+    def _as_variable(self, weight: Any) -> Any:
+        import keras
+
+        if isinstance(weight, keras.Variable):
+            return weight
+        stored = tensor_of(weight)
+        known = self._shown.get(id(stored))
+        if known is None:
+            axes = weight.axes if isinstance(weight, Variable) else None
+            shown = stored if axes is None else torch.nn.Parameter(stored.detach().permute(axes), stored.requires_grad)
+            path = getattr(weight, "path", "weight").replace("/", "_")
+            known = self._shown[id(stored)] = (stored, keras.Variable(shown, name=path), axes)
+        known[1].trainable = stored.requires_grad
+        return known[1]
+
+    @torch.no_grad()
+    def _apply(self, gradients: Sequence[Tensor | None]) -> None:
+        ordered = []
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            axes = self._shown[id(parameter)][2] if id(parameter) in self._shown else None
+            ordered.append(gradient if gradient is None or axes is None else gradient.permute(axes))
+        super()._apply(ordered)
+        for parameter, project in self._projected:
+            parameter.copy_(project(parameter))
+
+    def _own_graph_update(self) -> Update | None:
+        # A graph knows each memory by one tensor.
+        turned = any(axes is not None for _, _, axes in self._shown.values())
+        return None if turned else super()._own_graph_update()
+
+    @property
+    def variables(self) -> list[Any]:
+        """The tensors of the variables of Keras's optimizer."""
+        return [variable.value.detach() for variable in self.keras_optimizer.variables]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the variables of Keras's optimizer.
+
+        Args:
+            weights: Arrays or tensors in the order of `variables`.
+        """
+        for variable, value in zip(self.keras_optimizer.variables, weights, strict=True):
+            variable.assign(value)
+
+    def written(self) -> dict[str, Any]:
+        """Return what Keras writes of its optimizer."""
+        import keras
+
+        config: dict[str, Any] = keras.saving.serialize_keras_object(self.keras_optimizer)
+        return config
+
+
 class KerasUpdate(Update):
     """The update of an optimizer of Keras, by its own `apply`: even its numbers are in variables.
 
@@ -196,12 +275,13 @@ class KerasUpdate(Update):
         self._trained = self._trained_now()
 
     def _trained_now(self) -> list[tuple[int, bool]]:
-        return [(id(variable.value), variable.trainable) for variable in self._own._of_model]
+        pairs = zip(self._own._of_model, self.weights, strict=True)
+        return [(id(weight), weight.requires_grad and variable.trainable) for variable, weight in pairs]
 
     @property
     def tensors(self) -> list[Tensor]:
         """The weights and the optimizer's variables."""
-        return [*self.weights, *(variable.value for variable in self._own.variables)]
+        return [*self.weights, *(variable.value for variable in self._own.keras_optimizer.variables)]
 
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
         """Update the variables; see `Update`."""
