@@ -121,17 +121,14 @@ def as_tensor(value: Any) -> Tensor:
     held = getattr(value, "value", value)
     if not isinstance(held, Tensor):
         return torch.from_numpy(np.array(value))
-    to_keras = getattr(value, "to_keras", None)
-    tensor: Tensor = held.detach() if to_keras is None else to_keras(held.detach())
-    return tensor
+    return held.detach()
 
 
 def _of_variable(variable: Any, prefix: str) -> Weight:
     name = (prefix + variable.path).replace(":", "_")
     held = getattr(variable, "value", None)
-    gradient = held.grad if isinstance(held, Tensor) and held.is_leaf else None
-    if gradient is not None and hasattr(variable, "to_keras"):
-        gradient = variable.to_keras(gradient)
+    # A variable that shows its tensor in another order of axes has the gradient in that order itself.
+    gradient = getattr(held if isinstance(held, Tensor) and held.is_leaf else variable, "grad", None)
     return Weight(name, as_tensor(variable), gradient)
 
 
