@@ -113,7 +113,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note what a class of the user's own is made with, for `get_config`."""
         layer = super().__new__(cls)
-        if cls.get_config is Layer.get_config and not is_builtin(cls) and (args or kwargs):
+        if cls._is_described_by_arguments() and (args or kwargs):
             layer.__dict__["_made_with"] = (args, kwargs)
         return layer
 
@@ -1029,9 +1029,21 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": policy}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
-        if type(self).get_config is Layer.get_config and not is_builtin(type(self)):
-            config = {**config, **self._own_arguments()}
-        return config
+        return self._with_own_arguments(config) if self._is_described_by_arguments() else config
+
+    @classmethod
+    def _is_described_by_arguments(cls) -> bool:
+        """Return whether the class is the user's own and says no other way what makes an object of it again."""
+        return cls.get_config is Layer.get_config and not is_builtin(cls)
+
+    def _with_own_arguments(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a configuration with what the object was made with, and without what its `__init__` doesn't take."""
+        taken = inspect.signature(type(self).__init__).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            usual = {"name": self.name, "trainable": True, "dtype": dtype_policies.serialize(dtype_policies.get(None))}
+            # What differs from the usual must not be lost in silence: an `__init__` that doesn't take it says so.
+            config = {key: value for key, value in config.items() if key in taken or usual.get(key) != value}
+        return {**config, **self._own_arguments()}
 
     def _own_arguments(self) -> dict[str, Any]:
         """Return what a class without `get_config` was made with, by the names of the arguments.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from oncue import naming
-from oncue.core.builtin import builtin
+from oncue.core.builtin import builtin, is_builtin
 from oncue.core.protocols import HasFiles
 from oncue.core.suggest import nearest
 from oncue.layers.keras_tensor import has_symbolic
@@ -307,11 +307,16 @@ class Model(Trainer):
         """Return what makes this model again, in Keras's form, for a functional model; else what a layer returns."""
         graph = self._graph
         if graph is None:
-            return super().get_config()
+            config = super().get_config()
+            return self._with_own_arguments(config) if self._is_described_by_arguments() else config
         from oncue.models.graph_config import graph_to_config
 
         config = graph_to_config(graph.order, graph.input_structure, graph.output_structure)
         return {"name": self.name, "trainable": self.trainable, **config}
+
+    @classmethod
+    def _is_described_by_arguments(cls) -> bool:
+        return cls.get_config is Model.get_config and not is_builtin(cls)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:

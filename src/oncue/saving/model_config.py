@@ -69,7 +69,8 @@ def check_describable(model: Any) -> None:
     """Refuse a model that a configuration can't describe, and say which files can hold it.
 
     Raises:
-        ValueError: For a torch module, a model with torch modules inside, or a class without `get_config`.
+        ValueError: For a torch module, a model with torch modules inside, or an object whose arguments can't be written down
+            and whose class has no `get_config`.
     """
     for part in model.modules() if isinstance(model, Model) else ():
         if isinstance(part, ForeignLayer):
@@ -87,8 +88,13 @@ def check_describable(model: Any) -> None:
                 _no_configuration(f"'{model.name}' with the torch module {kind} inside")
             if isinstance(layer, Model):
                 check_describable(layer)
+    elif type(model) is Model:
+        _no_configuration(f"'{model.name}', which has no layers,")
     elif not own:
-        _no_configuration(f"'{model.name}' of your class {type(model).__name__}, which defines no `get_config(self)`")
+        try:
+            model.get_config()
+        except NotImplementedError as error:
+            raise ValueError(f"{error} Or save its weights alone, with `model.save_weights('name.weights.h5')`.") from error
 
 
 def _no_configuration(what: str) -> NoReturn:
