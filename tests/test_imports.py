@@ -169,7 +169,7 @@ ROOMS = {
     "optimizers": "backend core keras_names legacy naming torch_private variable",
     "mixed_precision": "dtype_policies keras_names optimizers",
     "layers": (
-        "activations backend constraints core dtype_policies initializers keras_names legacy naming nested objects "
+        "activations backend constraints core dtype_policies initializers keras_names legacy metrics naming nested objects "
         "random random_state regularizers seeded_mask torch_private variable"
     ),
     # A run.

@@ -88,6 +88,7 @@ _NAMES = {
     "DTypePolicy": "dtype_policies",
     "Initializer": "initializers",
     "Input": "layers",
+    "InputSpec": "layers",
     "KerasTensor": "layers.keras_tensor",
     "Layer": "layers",
     "Loss": "losses",

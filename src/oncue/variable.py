@@ -134,7 +134,14 @@ class Variable:
         self.made_alone = self._is_free = False
         """Whether it was made by itself, and not to show a layer's weight."""
         self.constraint: Callable[[torch.Tensor], torch.Tensor] | None = None
-        """The projection that the optimizer applies to the stored tensor after each update."""
+        """What the optimizer projects the weight by after each update, a function of it in Keras's order of axes."""
+        self.regularizer: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """The penalty on the weight, a function of it in Keras's order of axes."""
+
+    @property
+    def projection(self) -> Projection | None:
+        """The constraint as a function of the stored tensor."""
+        return None if self.constraint is None else Projection(self.constraint, self._axes)
 
     @property
     def is_free(self) -> bool:

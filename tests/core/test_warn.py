@@ -211,6 +211,13 @@ def a_large_array_that_building_changes(folder: Path, patch: pytest.MonkeyPatch)
 
 
 @case
+def targets_that_are_repeated(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    made = oncue.Sequential([layers.Input((3,)), layers.Dense(2)])
+    made.compile("sgd", "mse")
+    made.fit(X, Y, validation_data=(X, Y), epochs=2, verbose=0)
+
+
+@case
 def batches_with_fewer_rows_than_processes(folder: Path, patch: pytest.MonkeyPatch) -> None:
     class Three(Ranks):
         size = 3

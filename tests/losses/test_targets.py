@@ -30,7 +30,7 @@ WRONG: list[tuple[Any, Any, tuple[int | None, ...], str]] = [
     ("binary_crossentropy", [[0.0], [2.0]], (None, 1), r"0 to 1.*from 0 to 2"),
     ("binary_crossentropy", [-1.0, 1.0], (None, 1), r"hinge"),
     ("binary_crossentropy", [0.0, float("nan")], (None, 1), r"nan"),
-    ("mse", np.zeros((4, 1)), (None, 3), r"\(4, 1\).*\(None, 3\)"),
+    ("mse", np.zeros((4, 2)), (None, 3), r"\(4, 2\).*\(None, 3\)"),
     ("mae", np.zeros(4), (None, 3), r"\(4,\).*\(None, 3\)"),
     (nn.CrossEntropyLoss(), [0, 3], (None, 3), r"torch.nn.CrossEntropyLoss.*from 0 to 3"),
     (nn.CrossEntropyLoss(), ONE_HOT.astype(int), (None, 3), r"floats"),
@@ -43,6 +43,25 @@ WRONG: list[tuple[Any, Any, tuple[int | None, ...], str]] = [
 def test_wrong_targets(loss: Any, y_true: Any, shape: tuple[int | None, ...], message: str) -> None:
     with pytest.raises(ValueError, match=f"(?s){message}"):
         check_targets(loss, y_true, shape)
+
+
+REPEATED: list[tuple[Any, Any, tuple[int | None, ...]]] = [
+    ("mse", np.zeros((4, 1)), (None, 3)),
+    ("mae", np.zeros((4, 3)), (None, 1)),
+    ("huber", np.zeros((4, 1, 2)), (None, 5, 2)),
+    (losses.KLDivergence(), np.ones(3), (None, 3)),
+]
+
+
+@pytest.mark.parametrize(("loss", "y_true", "shape"), REPEATED)
+def test_targets_that_are_repeated(loss: Any, y_true: Any, shape: tuple[int | None, ...]) -> None:
+    """Keras goes on with them, as its losses compute with such arrays."""
+    told: set[str] = set()
+    with pytest.warns(UserWarning) as given:
+        for _ in range(2):
+            check_targets(loss, y_true, shape, told)
+    assert len(given) == 1
+    assert all(str(size) in str(given[0].message) for size in (np.shape(y_true), shape))
 
 
 RIGHT: list[tuple[Any, Any, tuple[int | None, ...]]] = [

@@ -445,6 +445,44 @@ def test_the_value_of_a_kernel(keras: Any) -> None:
     assert layer.stored("kernel").shape == (4, 2, 3) and layer.stored("kernel") is next(layer.parameters())
 
 
+@row("The shapes that `build` is told when a layer is called on data")
+def test_shapes_for_build(keras: Any) -> None:
+    for k, batch in ((keras, 2), (oncue, None)):
+
+        class Two(k.layers.Layer):  # type: ignore[misc, name-defined]  # of either library
+            def build(self, a_shape: Any, b_shape: Any) -> None:
+                self.told = a_shape, b_shape
+
+            def call(self, a: Any, b: Any) -> Any:
+                return a + b
+
+        layer = Two()
+        layer(np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+        assert layer.told == ((batch, 3), (batch, 3))
+
+
+@row("`training=True` in the call of a layer of a functional model")
+def test_a_mode_in_a_functional_model(keras: Any) -> None:
+    for k, dropped in ((keras, False), (oncue, True)):
+        inputs = k.Input((200,))
+        made = k.Model(inputs, k.layers.Dropout(0.5)(inputs, training=True))
+        assert bool((made.predict(np.ones((1, 200)), verbose=0) == 0).any()) == dropped
+
+
+@row('Targets whose axes are repeated to fit the outputs: `y` of shape (n, 1), two outputs, "mse"')
+@pytest.mark.filterwarnings("default")
+def test_targets_that_are_repeated(keras: Any) -> None:
+    losses = []
+    for k, warnings_given in ((keras, 0), (oncue, 1)):
+        made = k.Sequential([k.Input((2,)), k.layers.Dense(2, kernel_initializer="ones")])
+        made.compile(k.optimizers.SGD(0.1), "mse")
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            losses.append(fit(k, made=made, epochs=2).history["loss"])
+        assert len([one for one in given if "(8, 1)" in str(one.message)]) == warnings_given
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 @row("A plain tensor that is assigned to a weight's attribute, `layer.w = tensor`")
 def test_a_tensor_at_the_attribute_of_a_weight(keras: Any) -> None:
     for k in (keras, oncue):

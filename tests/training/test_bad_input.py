@@ -85,7 +85,7 @@ FIT: dict[str, tuple[Callable[[], Any], tuple[Any, ...], dict[str, Any], Any, li
     "a function as x": (compiled, (generator, None), {}, ValueError, ["`x`", "generator()"]),
     "too few columns": (compiled, (X[:, :3], REAL), {}, ValueError, ["(12, 3)", "4"]),
     "too many axes": (compiled, (X[:, None, None], REAL), {}, ValueError, ["(12, 1, 1, 4)", "(None, 4)"]),
-    "y of another width": (compiled, (X, np.ones((12, 3))), {}, ValueError, ["(12, 3)", "1)"]),
+    "y of another width": (lambda: compiled("mse", 2), (X, np.ones((12, 3))), {}, ValueError, ["(12, 3)", "2)"]),
     "y with the generator": (compiled, (generator(), REAL), {}, ValueError, ["`y`", "generator"]),
     "no y": (compiled, (X,), {}, ValueError, ["`y`"]),
     "labels out of range": (
@@ -362,7 +362,7 @@ OTHERS: dict[str, tuple[Callable[[Any], Any], Any, list[str]]] = {
     "predict columns": (lambda m: m.predict(X[:, :1]), ValueError, ["(12, 1)", "4"]),
     "train_on_batch lengths": (lambda m: m.train_on_batch(X, REAL[:2]), ValueError, ["(12, 4)", "(2, 1)"]),
     "train_on_batch nothing": (lambda m: m.train_on_batch(X[:0], REAL[:0]), ValueError, ["no samples"]),
-    "test_on_batch width": (lambda m: m.test_on_batch(X, np.ones((12, 5))), ValueError, ["(12, 5)"]),
+    "test_on_batch width": (lambda m: m.test_on_batch(X, np.ones((12, 5, 2))), ValueError, ["(12, 5, 2)"]),
 }
 
 

@@ -31,6 +31,7 @@ _HOME: dict[str, str] = {
     "Bidirectional": "bidirectional",
     "Dense": "dense",
     "Embedding": "embedding",
+    "InputSpec": "input_spec",
     "Layer": "layer",
     "LayerNormalization": "layer_normalization",
     "Masking": "masking",

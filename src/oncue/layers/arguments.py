@@ -135,7 +135,7 @@ def known_size(layer: str, shape: Sequence[int | None], axis: int = -1) -> int:
     return size
 
 
-def check_size(layer: str, shape: Sequence[int], axis: int, size: int) -> None:
+def check_size(layer: str, shape: Sequence[int | None], axis: int, size: int) -> None:
     """Refuse an input whose axis is not as long as the weights were made for.
 
     Raises:
@@ -144,7 +144,7 @@ def check_size(layer: str, shape: Sequence[int], axis: int, size: int) -> None:
     if shape[axis] != size:
         raise ValueError(
             f"'{layer}' was built for inputs of size {size} along axis {axis}; got an input of shape {tuple(shape)}, "
-            f"of size {shape[axis]} there."
+            f"of size {shape[axis]} there, which is incompatible with the layer."
         )
 
 

@@ -114,10 +114,12 @@ class Dense(Layer):
             outputs = torch.addmm(bias, inputs, kernel)
         else:
             outputs = torch.matmul(inputs, kernel) + bias
-        return self.activation(outputs)
+        return outputs if self.activation is None else self.activation(outputs)
 
     def compute_output_shape(self, input_shape: arguments.Shape) -> arguments.Shape:
         """Return the input's shape with `units` at its end."""
+        if self.built and input_shape[-1] is not None:
+            arguments.check_size(self.name, input_shape, -1, self.inputs)
         return (*input_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:

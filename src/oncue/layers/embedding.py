@@ -75,7 +75,7 @@ class Embedding(Layer):
             # Most embeddings make no mask, and take the short path of `__call__`.
             self._makes_masks = False
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Shape | None = None) -> None:
         """Make the table."""
         self.embeddings = self.add_weight(
             (self.input_dim, self.output_dim),

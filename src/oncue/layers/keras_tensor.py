@@ -20,11 +20,18 @@ class KerasTensor:
         dtype: The type of the values, such as "float32".
         name: The name of the tensor; made up when None.
         history: The `(layer, args, kwargs)` of the call that gave it; None for an input.
+        sparse: For compatibility with Keras; False.
+        ragged: For compatibility with Keras; False.
+
+    Raises:
+        ValueError: If it is to be sparse or ragged.
 
     Example:
         >>> KerasTensor((None, 3), "float32", name="x")
         <KerasTensor shape=(None, 3), dtype=float32, name=x>
     """
+
+    sparse = ragged = False
 
     # So that `array * x` comes to `__rmul__` here.
     __array_ufunc__ = None
@@ -35,7 +42,12 @@ class KerasTensor:
         dtype: str = "float32",
         name: str | None = None,
         history: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None,
+        *,
+        sparse: bool = False,
+        ragged: bool = False,
     ) -> None:
+        if sparse or ragged:
+            raise ValueError("torch has no sparse or ragged tensors for layers: leave `sparse` and `ragged` out.")
         self.shape = tuple(shape)
         self.dtype = dtype
         self.name = naming.auto_name("keras_tensor") if name is None else name

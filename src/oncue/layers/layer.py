@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from contextlib import contextmanager
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import torch
@@ -17,14 +18,15 @@ from oncue.core.builtin import builtin, is_builtin
 from oncue.core.numbers import sizes_of, whole
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
+from oncue.layers.input_spec import check_inputs
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.modes import switch_on, take_in
 from oncue.layers.policy_scope import run_in_policy, running
 from oncue.layers.real_keras import adopted, is_namesake, own_symbols
 from oncue.layers.trial import Trial, building
 from oncue.legacy import first_layer_shape, methods as old_methods, no_method
-from oncue.nested import first_leaf, flatten, map_leaves
-from oncue.variable import Projection, Variable, torch_dtype
+from oncue.nested import first_leaf, flatten, is_nested, map_leaves
+from oncue.variable import Variable, torch_dtype
 
 _OF_WEIGHTS = ("_regularizer", "_constraint")
 """How attributes end that say something of a weight: `kernel_regularizer`."""
@@ -88,6 +90,10 @@ class Layer(torch.nn.Module, metaclass=LayerType):
     """Attributes that say how a run goes, and not what is computed."""
 
     supports_masking: bool = False
+    input_spec: Any = None
+    """What is checked of the inputs in every call: an `InputSpec`, or several, nested as the inputs are."""
+    quantization_mode: None = None
+    """How the weights are quantized: never."""
     # Whether `compute_mask` may return a mask for inputs without one. Taken to be True of every class that overrides it,
     # unless that class says False, and of a layer that is given one of its own: else it isn't asked where no mask comes.
     _makes_masks: bool = False
@@ -205,6 +211,16 @@ class Layer(torch.nn.Module, metaclass=LayerType):
     def compute_dtype(self) -> str:
         """The type of the computations, to which inputs are cast; under a mixed policy not that of the weights."""
         return self._dtype_policy.compute_dtype
+
+    @property
+    def input_dtype(self) -> Any:
+        """The type to which floating inputs are cast, the same as `compute_dtype`."""
+        return self.compute_dtype
+
+    @property
+    def path(self) -> str:
+        """The layer's name. Where it stands in a model is in the `path` of its weights."""
+        return self.name
 
     @property
     def dtype_policy(self) -> dtype_policies.DTypePolicy:
@@ -369,6 +385,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             and not self._makes_masks
             and getattr(args[0], "_keras_mask", None) is None
             and not (self._off_cpu and args[0].is_cpu)
+            and self.input_spec is None
         ):
             # Nearly all calls: one tensor without a mask.
             if self._looks_at_types or running.mixed:
@@ -395,6 +412,8 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         args = tuple([map_leaves(self._as_tensor, arg) for arg in args])
         if kwargs:
             kwargs = {name: map_leaves(self._as_tensor, value) for name, value in kwargs.items()}
+        if self.input_spec is not None and args:
+            check_inputs(self.input_spec, args[0], self.name)
         first = not self.built
         if first:
             self._see_types(args, kwargs)
@@ -404,7 +423,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             args = tuple([map_leaves(lambda leaf: _on_device(leaf, device), arg) for arg in args])
         mask, masked = None, _has_mask(args)
         if masked:
-            mask = getattr(first_leaf(args), "_keras_mask", None)
+            mask = _masks_of(args[0])
             if mask is not None and self._accepts_mask and kwargs.get("mask") is None:
                 kwargs["mask"] = mask
         if training is None or bool(training) == self.training:
@@ -442,7 +461,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         others = {kind for kind in kinds if kind.is_floating_point and kind != self._computed}
         self._looks_at_types = bool(others - {weight.dtype for weight in self.parameters()})
 
-    def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: torch.Tensor | None) -> None:
+    def _pass_mask_on(self, args: tuple[Any, ...], outputs: Any, mask: Any) -> None:
         new = self.compute_mask(args[0] if args else None, mask)
         if new is None:
             return
@@ -451,7 +470,13 @@ class Layer(torch.nn.Module, metaclass=LayerType):
                 leaf._keras_mask = part  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """Return the mask of the output: the input's if the layer supports masking, else None."""
+        """Return the mask of the output: the input's if the layer supports masking, else None.
+
+        Args:
+            inputs: As for `call`.
+            previous_mask: The mask of the input; of several inputs the masks, nested likewise, with None where there is
+                none, or None if there is none at all.
+        """
         return previous_mask if self.supports_masking else None
 
     def _as_tensor(self, value: Any) -> Any:
@@ -489,6 +514,8 @@ class Layer(torch.nn.Module, metaclass=LayerType):
     def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
         """Take symbolic inputs and return symbolic outputs that remember this call."""
         self._see_types(args, kwargs)
+        if self.input_spec is not None and args:
+            check_inputs(self.input_spec, args[0], self.name)
         if not self.built:
             self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if kwargs.get("training", self) is None:
@@ -628,7 +655,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             return
         with torch.no_grad(), Trial(self):
             inputs = map_leaves(lambda leaf: self._zeros(leaf, 2), args[0] if args else None)
-            masks = self.compute_mask(inputs, getattr(first_leaf(inputs), "_keras_mask", None))
+            masks = self.compute_mask(inputs, _masks_of(inputs))
         for leaf, mask in zip(flatten(outputs), flatten(masks), strict=False):
             if mask is not None:
                 leaf.mask_ndim = mask.ndim
@@ -684,11 +711,50 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         variable = Variable.of(self, attribute, axes=axes, name=name or attribute)
         self._variables[attribute] = variable
         if regularizer is not None:
-            self._regularizers[attribute] = regularizers.get(regularizer)
+            self._regularizers[attribute] = variable.regularizer = regularizers.get(regularizer)
         if constraint is not None:
             self._constrain(variable, constraints.get(constraint))
         self.__dict__[attribute] = variable
         return variable
+
+    def add_variable(self, *args: Any, **kwargs: Any) -> Variable:
+        """Make a weight; the same as `add_weight`.
+
+        Args:
+            *args: As for `add_weight`.
+            **kwargs: As for `add_weight`.
+        """
+        return self.add_weight(*args, **kwargs)
+
+    def quantize(self, mode: Any = None, **kwargs: Any) -> NoReturn:
+        """Refuse: oncue's layers compute in floats.
+
+        Args:
+            mode: What Keras calls the kind of quantization.
+            **kwargs: As for Keras.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"'{self.name}' can't be quantized: oncue's layers compute in floats. Save the model as 'model.keras', load it "
+            f"with Keras itself, and call its `quantize({mode!r})`; `torch.ao.quantization` quantizes torch modules."
+        )
+
+    def enable_lora(self, rank: Any = None, **kwargs: Any) -> NoReturn:
+        """Refuse: oncue's layers have no adapters of low rank.
+
+        Args:
+            rank: Their rank.
+            **kwargs: As for Keras.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            f"'{self.name}' has no LoRA. Make the model of the real Keras's layers, call their `enable_lora({rank!r})`, and "
+            "train it by `oncue.Model(keras_model)`."
+        )
 
     def _note_device(self) -> None:
         placed = self._placed()
@@ -834,14 +900,13 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             return
         self.__dict__[name] = penalty = regularizers.get(value)
         self._regularizers.pop(attribute, None)
+        self._variables[attribute].regularizer = penalty
         if penalty is not None:
             self._regularizers[attribute] = penalty
 
     @staticmethod
     def _constrain(variable: Variable, project: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        variable.constraint = None
-        if project is not None:
-            variable.constraint = Projection(project, variable.axes)
+        variable.constraint = project
 
     def _take_variable(self, name: str, variable: Variable) -> None:
         """Make a Variable of the user's own a weight, which is still seen at the attribute."""
@@ -916,6 +981,72 @@ class Layer(torch.nn.Module, metaclass=LayerType):
     def non_trainable_variables(self) -> list[Variable]:
         """The same as `non_trainable_weights`."""
         return self.non_trainable_weights
+
+    @property
+    def torch_params(self) -> dict[str, torch.Tensor]:
+        """The tensors of all weights, by the paths of these."""
+        return {weight.path: weight.value for weight in self.weights}
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The metrics that are attributes of the layer and of those inside. `fit` resets and logs them."""
+        from oncue.metrics import Metric
+
+        parts = [module for module in self.modules() if isinstance(module, Layer)]
+        found = [value for part in parts for value in vars(part).values() if isinstance(value, Metric)]
+        return list({id(metric): metric for metric in found}.values())
+
+    @property
+    def metrics_variables(self) -> list[Any]:
+        """The running values of the metrics."""
+        return [variable for metric in self.metrics for variable in metric.variables]
+
+    def stateless_call(
+        self,
+        trainable_variables: Sequence[Any],
+        non_trainable_variables: Sequence[Any],
+        *args: Any,
+        return_losses: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Call the layer with other values in place of its weights, which stay as they are.
+
+        Args:
+            trainable_variables: A value for each of `layer.trainable_variables`: tensors, arrays or Variables.
+            non_trainable_variables: A value for each of `layer.non_trainable_variables`.
+            *args: As for a call.
+            return_losses: Whether the losses that the layer has after the call are returned too.
+            **kwargs: As for a call.
+
+        Returns:
+            The outputs and the values that the weights which aren't trained have after the call; with `return_losses` the
+            list of losses behind them.
+
+        Raises:
+            ValueError: For a layer that isn't built, and for another number of values than of weights.
+
+        Example:
+            >>> from oncue import layers
+            >>> dense = layers.Dense(1)
+            >>> dense.build((None, 2))
+            >>> dense.stateless_call([np.ones((2, 1)), np.zeros(1)], [], np.ones((1, 2)))
+            (tensor([[2.]]), [])
+        """
+        if not self.built:
+            raise ValueError(
+                f"'{self.name}' has no weights yet. Call it on data, or build it, before `stateless_call`."
+            )
+        trained, rest = self.trainable_variables, self.non_trainable_variables
+        given = [*trainable_variables], [*non_trainable_variables]
+        for name, own, values in zip(("trainable", "non_trainable"), (trained, rest), given, strict=True):
+            if len(own) != len(values):
+                raise ValueError(f"`{name}_variables` of '{self.name}' must have {len(own)} values; got {len(values)}.")
+        pairs = zip([*trained, *rest], [*given[0], *given[1]], strict=True)
+        with _standing_in(self, {id(variable.stored): _stand_in(variable, value) for variable, value in pairs}):
+            outputs = self(*args, **kwargs)
+            losses = self.losses
+            after = [variable.tensor() for variable in rest]
+        return (outputs, after, losses) if return_losses else (outputs, after)
 
     def get_weights(self) -> list[NDArray[Any]]:
         """Return copies of all weights as NumPy arrays, in Keras's order and shapes."""
@@ -1133,6 +1264,37 @@ def _is_written(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, np.generic))
 
 
+def _stand_in(variable: Variable, value: Any) -> torch.Tensor:
+    """Return a value laid out as a weight is stored, through which gradients pass; one that isn't trained is a copy."""
+    tensor = value.tensor() if isinstance(value, Variable) else torch.as_tensor(value)
+    if tuple(tensor.shape) != variable.shape:
+        raise ValueError(
+            f"The value for '{variable.path}' must have the shape {variable.shape}; got {tuple(tensor.shape)}."
+        )
+    stored = variable.stored
+    tensor = variable.from_keras(tensor.to(stored.device, stored.dtype))
+    return tensor if variable.trainable else tensor.clone()
+
+
+@contextmanager
+def _standing_in(layer: Layer, stand_ins: dict[int, torch.Tensor]) -> Iterator[None]:
+    """Let other tensors stand for a layer's own, by their identities, inside the `with` block."""
+    places = [
+        (table, name, tensor)
+        for part in torch_private.modules_of(layer)
+        for table in torch_private.tensor_tables(part)
+        for name, tensor in table.items()
+        if id(tensor) in stand_ins
+    ]
+    try:
+        for table, name, tensor in places:
+            table[name] = stand_ins[id(tensor)]
+        yield
+    finally:
+        for table, name, tensor in places:
+            table[name] = tensor
+
+
 def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(build)
     def marked(self: Layer, *args: Any, **kwargs: Any) -> Any:
@@ -1154,6 +1316,17 @@ def _has_mask(inputs: Any) -> bool:
         elif getattr(value, "_keras_mask", None) is not None:
             return True
     return False
+
+
+def _masks_of(inputs: Any) -> Any:
+    """Return the mask of an input, or those of nested inputs, nested likewise; None if there is none at all."""
+    if not is_nested(inputs):
+        return getattr(inputs, "_keras_mask", None)
+    if not _has_mask(flatten(inputs)):
+        return None
+    if isinstance(inputs, Mapping):
+        return {key: _masks_of(value) for key, value in inputs.items()}
+    return [_masks_of(value) for value in inputs]
 
 
 def _on_device(value: Any, device: torch.device | None) -> Any:

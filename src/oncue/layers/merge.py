@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from oncue import backend
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
@@ -59,7 +60,7 @@ class _Merge(Layer):
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return where any of the inputs holds something, if all have masks."""
-        masks = [_mask_of(part) for part in inputs]
+        masks = _masks_given(inputs, previous_mask)
         present = [mask for mask in masks if mask is not None]
         return functools.reduce(torch.logical_or, present) if present and len(present) == len(masks) else None
 
@@ -177,7 +178,13 @@ class Concatenate(_Merge):
 
     def call(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Compute the output."""
-        return torch.cat(list(inputs), self.axis)
+        if len({part.dim() for part in inputs}) != 1:
+            self.compute_output_shape([tuple(part.shape) for part in inputs])
+        try:
+            return torch.cat(list(inputs), self.axis)
+        except RuntimeError:
+            self.compute_output_shape([tuple(part.shape) for part in inputs])
+            raise
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """Return the shape with the sizes along the axis added up."""
@@ -188,8 +195,8 @@ class Concatenate(_Merge):
                 a != b and None not in (a, b) for n, (a, b) in enumerate(zip(first, other, strict=True)) if n != axis
             ):
                 raise ValueError(
-                    f"'{self.name}' joins inputs along axis {self.axis}; their other sizes must agree, but the shapes "
-                    f"are {[tuple(shape) for shape in input_shape]}."
+                    f"'{self.name}' requires inputs with matching shapes except for the concatenation axis {self.axis}; the "
+                    f"shapes are {[tuple(shape) for shape in input_shape]}."
                 )
         sizes = [shape[axis] for shape in input_shape]
         first[axis] = None if None in sizes else sum(sizes)
@@ -197,13 +204,15 @@ class Concatenate(_Merge):
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Return the masks joined likewise; an input without one counts as full."""
-        masks = [_mask_of(part) for part in inputs]
+        masks = _masks_given(inputs, previous_mask)
         if all(mask is None for mask in masks):
             return None
         full = []
         for part, mask in zip(inputs, masks, strict=True):
-            whole = torch.ones_like(part, dtype=torch.bool) if mask is None else mask
-            full.append(whole.unsqueeze(-1).expand(part.shape) if whole.dim() < part.dim() else whole)
+            if mask is None:
+                mask = torch.ones_like(backend.as_tensor(part), dtype=torch.bool)
+            rest = tuple(part.shape)[mask.dim() :]
+            full.append(mask.bool().view(*mask.shape, *(1,) * len(rest)).expand(*mask.shape, *rest))
         return torch.cat(full, self.axis).any(-1)
 
     def get_config(self) -> dict[str, Any]:
@@ -217,6 +226,25 @@ def _same_rank(inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         part if part.dim() == rank else part.view(part.shape[0], *(1,) * (rank - part.dim()), *part.shape[1:])
         for part in inputs
     ]
+
+
+def _masks_given(inputs: Any, masks: Any) -> list[torch.Tensor | None]:
+    """Return the mask of each input.
+
+    Raises:
+        ValueError: If there isn't one input, or None, for each.
+    """
+    if masks is None:
+        return [None] * len(inputs)
+    if not isinstance(masks, (list, tuple)):
+        raise ValueError(f"`mask` should be a list. Received: mask={masks}")
+    if not isinstance(inputs, (list, tuple)):
+        raise ValueError(f"`inputs` should be a list. Received: inputs={inputs}")
+    if len(inputs) != len(masks):
+        raise ValueError(
+            f"The lists `inputs` and `mask` should have the same length; got {len(inputs)} inputs and {len(masks)} masks."
+        )
+    return [None if mask is None else backend.as_tensor(mask) for mask in masks]
 
 
 def _mask_of(tensor: torch.Tensor) -> torch.Tensor | None:

@@ -8,11 +8,30 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from oncue import backend
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
 from oncue.layers.rnn_cell import RecurrentCell
+
+_OF_CELL = frozenset(
+    (
+        "activation",
+        "recurrent_activation",
+        "use_bias",
+        "unit_forget_bias",
+        "reset_after",
+        "dropout",
+        "recurrent_dropout",
+        "seed",
+    )
+) | {
+    f"{role}_{what}"
+    for role in ("kernel", "recurrent", "bias")
+    for what in ("initializer", "regularizer", "constraint")
+}
+"""What recurrent layers show of their own cell."""
 
 
 @builtin
@@ -72,6 +91,24 @@ class RNN(Layer):
     def states(self) -> list[torch.Tensor] | None:
         """The states kept from the last batch of a stateful layer."""
         return self._kept_states
+
+    def __getattr__(self, name: str) -> Any:
+        # What Keras's recurrent layers say of their own cell.
+        if name in _OF_CELL and isinstance(self._modules.get("cell"), RecurrentCell):
+            return getattr(self.cell, name)
+        return super().__getattr__(name)
+
+    def get_initial_state(self, batch_size: int) -> list[torch.Tensor]:
+        """Return the states that a batch starts from: zeros.
+
+        Args:
+            batch_size: The number of samples.
+        """
+        if not hasattr(self.cell, "get_initial_state"):
+            sizes = self.cell.state_size if isinstance(self.cell.state_size, (list, tuple)) else [self.cell.state_size]
+            return [torch.zeros(batch_size, size, dtype=self._dtype, device=backend.device()) for size in sizes]
+        states = self.cell.get_initial_state(batch_size)
+        return list(states) if isinstance(states, (list, tuple)) else [states]
 
     def build(self, input_shape: Shape) -> None:
         """Build the cell."""

@@ -8,16 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from oncue.core.warn import warn
 from oncue.losses.lookup import FUNCTIONS, get
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import as_tensor, refuse_complex
 from oncue.losses.structure import is_nested, several
 from oncue.losses.torch_loss import TorchLoss
 
+_NEVER_REPEATED = frozenset(("binary_crossentropy", "binary_focal_crossentropy", "categorical_crossentropy"))
+"""Losses that in Keras too refuse shapes which aren't the same."""
+
 _OURS = {function: function.__name__ for function in FUNCTIONS.values()}
 
 
-def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None]) -> None:
+def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None], told: set[str] | None = None) -> None:
     """Refuse targets that a loss would silently misread, or that would stop the device in the middle of an epoch.
 
     Reads `y_true`, so it belongs before training: on the host's data, or on the first batch.
@@ -26,9 +30,11 @@ def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None]) ->
         loss: A loss, a loss function or a name, as for `get`. Functions of the user's own are not judged.
         y_true: The target, shape (samples, ...).
         y_pred_shape: The shape of the prediction; the first axis is not compared, axes of None fit everything.
+        told: The warnings that were given, which aren't given again.
 
     Raises:
-        ValueError: When shapes or values don't fit the loss; the message says what to type instead.
+        ValueError: When shapes or values don't fit the loss; the message says what to type instead. Where Keras goes on
+            and repeats axes of size 1, there is only a warning.
 
     Example:
         >>> check_targets("sparse_categorical_crossentropy", [0, 1, 3], (None, 3))
@@ -53,7 +59,7 @@ def check_targets(loss: Any, y_true: Any, y_pred_shape: Sequence[int | None]) ->
         return
     if name in ("categorical_crossentropy", "categorical_focal_crossentropy", "categorical_hinge"):
         _check_one_hot(name, target, shape)
-    _check_shape(name, target, shape)
+    _check_shape(name, target, shape, set() if told is None else told)
     if name in ("binary_crossentropy", "binary_focal_crossentropy"):
         _check_range(name, target)
 
@@ -68,8 +74,29 @@ def _fits(target: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool
     return all(x is None or y is None or x == y for x, y in zip(a, b, strict=True))
 
 
-def _check_shape(name: str, target: Tensor, shape: tuple[int | None, ...]) -> None:
-    if not _fits(tuple(target.shape), shape):
+def _is_repeated(target: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    """Return whether one of two shapes that don't fit can be repeated along axes, as NumPy does, to fit the other."""
+    ours, theirs = list(target), [target[0] if target else 1, *shape[1:]]
+    if len(ours) == len(theirs) + 1 and ours[-1] == 1:
+        ours.pop()
+    elif len(theirs) == len(ours) + 1 and theirs[-1] == 1:
+        theirs.pop()
+    return all(None in (a, b) or a == b or 1 in (a, b) for a, b in zip(ours[::-1], theirs[::-1], strict=False))
+
+
+def _check_shape(name: str, target: Tensor, shape: tuple[int | None, ...], told: set[str]) -> None:
+    if _fits(tuple(target.shape), shape):
+        return
+    if name not in _NEVER_REPEATED and not name.startswith("torch.") and _is_repeated(tuple(target.shape), shape):
+        told_of = f"{name} {tuple(target.shape[1:])} {shape[1:]}"
+        if told_of not in told:
+            told.add(told_of)
+            warn(
+                f"`{name}` compares `y_true` of shape {tuple(target.shape)} with `y_pred` of shape {shape}: axes of one are "
+                "repeated along the other's, as in NumPy, so each value of one is compared with several of the other. If "
+                f"that isn't meant, give the last layer {target.shape[-1] if target.ndim > 1 else 1} units, or reshape `y`."
+            )
+    else:
         raise ValueError(
             f"`{name}` compares element by element, but `y_true` has the shape {tuple(target.shape)} and `y_pred` "
             f"{shape}. Give the last layer {target.shape[-1] if target.ndim > 1 else 1} units, or reshape `y`."
@@ -153,6 +180,6 @@ def _check_torch(module: nn.Module, target: Tensor, shape: tuple[int | None, ...
         if not (target.ndim == len(shape) and target.is_floating_point() and isinstance(module, nn.CrossEntropyLoss)):
             _check_labels(name, target, shape, 1 if len(shape) > 1 else 0, int(str(module.ignore_index)))
     elif isinstance(module, (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss)):
-        _check_shape(name, target, shape)
+        _check_shape(name, target, shape, set())
         if isinstance(module, (nn.BCELoss, nn.BCEWithLogitsLoss)):
             _check_range(name, target)

@@ -578,7 +578,7 @@ class Optimizer:
                     f"used for these {len(parameters)}. Compile the model again with a new optimizer."
                 )
         self._constraints = [
-            (parameter, variable.constraint)
+            (parameter, variable.projection if isinstance(variable, Variable) else variable.constraint)
             for parameter, variable in zip(parameters, variables, strict=True)
             if getattr(variable, "constraint", None) is not None and parameter.requires_grad
         ]

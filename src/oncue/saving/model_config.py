@@ -94,7 +94,9 @@ def check_describable(model: Any) -> None:
         try:
             model.get_config()
         except NotImplementedError as error:
-            raise ValueError(f"{error} Or save its weights alone, with `model.save_weights('name.weights.h5')`.") from error
+            raise ValueError(
+                f"{error} Or save its weights alone, with `model.save_weights('name.weights.h5')`."
+            ) from error
 
 
 def _no_configuration(what: str) -> NoReturn:

@@ -96,6 +96,8 @@ class OutputLosses:
         # What a resumed run has for the running means before they are made.
         self._restored: list[Any] = []
         self._wanted: list[bool] = []
+        # The warnings about targets that were given.
+        self._told: set[str] = set()
         self._names: list[str] | None = None
         self.held: list[Tensor] | None = None
         """Takes the single losses of a batch, where a list is set, instead of the running means."""
@@ -191,7 +193,7 @@ class OutputLosses:
         targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
         outputs = [output for _, output in leaves(y_pred)]
         for part in self.parts:
-            losses.check_targets(part.loss, targets[part.output], tuple(outputs[part.output].shape))
+            losses.check_targets(part.loss, targets[part.output], tuple(outputs[part.output].shape), self._told)
 
     def shared(
         self, y_true: Any, y_pred: Any, sample_weight: Any, part: Callable[[Divisor], float | Tensor]
