@@ -29,7 +29,7 @@ from oncue import layers
 
 TIMEOUT = 8.0
 """Seconds after which a process that hangs is given up; one that only shares a busy machine doesn't take as long."""
-FAULTS = ("raise", "interrupt", "full", "leave", "kill", "stop", "sleep")
+FAULTS = ("raise", "interrupt", "term", "full", "leave", "kill", "stop", "sleep")
 HANGS = ("stop", "sleep")
 SILENT = ("leave", "kill", *HANGS)
 PLACES = (
@@ -72,7 +72,12 @@ class Fault:
             raise OSError(errno.ENOSPC, "No space left on device")
         if self.kind == "sleep":
             time.sleep(1000)
-        number = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL, "stop": signal.SIGSTOP}.get(self.kind)
+        number = {
+            "interrupt": signal.SIGINT,
+            "term": signal.SIGTERM,
+            "kill": signal.SIGKILL,
+            "stop": signal.SIGSTOP,
+        }.get(self.kind)
         if number is None:
             os._exit(3)
         os.kill(os.getpid(), number)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +14,18 @@ from typing import Any
 
 import pytest
 from distribution import failing
-from processes import environment
+from processes import ROOT, environment, free_port
+
+from oncue.distribution import termination
+from oncue.distribution.termination import Terminated, ended_by_sigterm
 
 NAMES = {
     "raise": "ValueError: this is the fault",
     "interrupt": "KeyboardInterrupt",
+    "term": "KeyboardInterrupt: it got SIGTERM",
     "full": "OSError: [Errno 28] No space",
 }
-SHORT = ["raise batch 1", "kill data 0", "sleep epoch 1", "stop step 0"]
+SHORT = ["raise batch 1", "term batch 1", "kill data 0", "sleep epoch 1", "stop step 0"]
 OUTSIDE = ("start", "between")
 """Places where no run is going on, so that nothing is to be closed."""
 LONG = {
@@ -28,6 +35,8 @@ LONG = {
         for fault in failing.FAULTS
         for place in failing.PLACES
         if (fault, place) not in (("sleep", "data"), ("sleep", "validation_data"))
+        # Outside of runs SIGTERM does what it always does, as `kill`.
+        if fault != "term" or place not in OUTSIDE
         # The main process saves for all.
         if place != "save" or who == 0
         if size == 2 or (fault in ("raise", "kill") and who == 1)
@@ -55,7 +64,7 @@ def check(result: dict[str, Any]) -> None:
         said = f"{result['case']}, process {rank}: {one}"
         if rank == int(who):
             if fault not in failing.SILENT:
-                assert one["error"] == NAMES[fault].partition(":")[0], said
+                assert one["error"] == ("Terminated" if fault == "term" else NAMES[fault].partition(":")[0]), said
                 assert one["gone"] is not None, said
                 assert place in OUTSIDE or one["ends"][-1] == "close", said
             continue
@@ -95,3 +104,101 @@ def test_whatever_fails_anywhere_ends_all(size: int, tmp_path: Path) -> None:
         except AssertionError as error:
             failures.append(str(error))
     assert not failures, f"{len(failures)} of {len(LONG[size])}: " + "\n".join(failures)
+
+
+SURVIVOR = """
+import os, signal, sys
+import numpy as np
+import oncue as keras
+
+class Told(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if self.ranks.main and batch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def close(self):
+        open(os.path.join(sys.argv[1], f"closed{self.ranks.rank}"), "w").close()
+
+model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+model.fit(np.ones((64, 4)), np.ones((64, 1)), batch_size=8, epochs=2, verbose=0, callbacks=[Told()])
+"""
+
+
+@pytest.mark.processes
+def test_callbacks_are_closed_where_torchrun_ends_the_processes_that_are_left(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SURVIVOR)
+    port = str(free_port())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    found = subprocess.run([*torchrun, str(script), str(tmp_path)], env=environment(), capture_output=True, timeout=120)
+    assert found.returncode != 0
+    assert (tmp_path / "closed1").exists() and not (tmp_path / "closed0").exists(), found.stderr.decode()
+
+
+def test_a_handler_of_the_user_s_gets_sigterm() -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        with ended_by_sigterm(lambda: False):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
+
+
+def test_sigterm_leaves_alone_what_is_tidied_up_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(termination, "_end_late", lambda: None)
+    with ended_by_sigterm(lambda: True):
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Terminated) as ended, ended_by_sigterm(lambda: False):
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+BATCH_SCRIPT = re.search(r"^srun .*$", (ROOT / "docs" / "many_processes.md").read_text(), re.MULTILINE)
+SRUN = """
+import os, signal, subprocess, sys, time
+
+tasks = []
+for rank in range(2):
+    places = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NTASKS": "2"}
+    tasks.append(subprocess.Popen(sys.argv[1:], env={**os.environ, **places, "SLURM_STEP_NODELIST": "localhost"}))
+while not os.path.exists("trains") and not any(task.poll() for task in tasks):
+    time.sleep(0.05)
+for task in tasks:
+    task.send_signal(signal.SIGUSR1)
+sys.exit(max(task.wait() for task in tasks))
+"""
+TRAIN = """
+import numpy as np
+import oncue as keras
+from oncue.callbacks import BackupAndRestore, LambdaCallback, Preemption
+
+keras.distribution.initialize()
+model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+begun = LambdaCallback(on_train_batch_end=lambda batch, logs: open("trains", "w").close())
+callbacks = [begun, BackupAndRestore("backup"), Preemption(signals="SIGUSR1")]
+model.fit(np.ones((64, 4)), np.ones((64, 1)), batch_size=8, epochs=10**6, verbose=0, callbacks=callbacks)
+"""
+
+
+def test_a_job_that_slurm_ends_early_is_queued_again(tmp_path: Path) -> None:
+    assert BATCH_SCRIPT is not None
+    (tmp_path / "train.py").write_text(TRAIN)
+    for name, body in {
+        "srun": f"#!{sys.executable}\n{SRUN}",
+        "scontrol": '#!/bin/sh\necho "$@" > queued\n',
+        "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+    }.items():
+        (tmp_path / name).write_text(body)
+        (tmp_path / name).chmod(0o755)
+    job = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "MASTER_PORT": str(free_port())}
+    found = subprocess.run(
+        ["sh", "-c", BATCH_SCRIPT[0]], cwd=tmp_path, env={**environment(), **job}, capture_output=True, timeout=120
+    )
+    assert (tmp_path / "queued").exists(), found.stderr.decode()
+    assert (tmp_path / "queued").read_text() == "requeue 77\n"
+    assert list((tmp_path / "backup").iterdir())

@@ -207,7 +207,15 @@ class Parallel:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Enclose the run: one process speaks for all, and the others are told when this one fails."""
-        with self.group.failures.running(self._place), nullcontext() if self.group.main else silenced():
+        # Imported where there is a group, as all of that room.
+        from oncue.distribution.termination import ended_by_sigterm
+
+        failures = self.group.failures
+        with (
+            failures.running(self._place),
+            ended_by_sigterm(lambda: failures.reason is not None),
+            nullcontext() if self.group.main else silenced(),
+        ):
             yield
 
     def _place(self) -> tuple[str, bool]:
