@@ -188,3 +188,9 @@ def test_inputs_of_a_clone_are_nested_as_those_of_the_model() -> None:
     a, b = keras.Input((4,)), keras.Input((4,))
     with pytest.raises(ValueError, match="same structure as model.input"):
         keras.models.clone_model(model, input_tensors=[a, b])
+
+
+def test_a_tuple_of_outputs_stays_a_tuple() -> None:
+    x = keras.Input((2,))
+    model = keras.Model(x, (layers.Dense(1)(x), layers.Dense(1)(x)))
+    assert isinstance(keras.Model.from_config(model.get_config())(np.ones((1, 2), "float32")), tuple)

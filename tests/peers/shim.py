@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 from keras.src import api_export
+from keras.src.utils.module_utils import LazyModule
 
 import oncue
 import oncue.models
@@ -164,6 +165,9 @@ def replacement(value: Any, path: str) -> Any:
     if isinstance(value, types.ModuleType):
         name = value.__name__
         return facade(name) if name.split(".")[0] == "keras" else value
+    if isinstance(value, LazyModule):
+        # It imports another library when it is looked at.
+        return value
     private = f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', None)}"
     if private in REPLACED:
         return _by_path(REPLACED[private])

@@ -330,3 +330,32 @@ def test_a_loss_that_a_step_returns_is_logged_where_no_metric_was_given_it() -> 
     model.compile("sgd", "mse")
     model.train_step = lambda data: {"loss": torch.tensor(7.0)}
     assert model.fit(np.ones((4, 3)), np.ones((4, 1)), epochs=2, verbose=0).history == {"loss": [7.0, 7.0]}
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_an_own_loss_is_told_whether_it_trains_and_sees_the_losses_of_layers(eager: bool, quick: None) -> None:
+    seen: list[Any] = []
+
+    class Mine(oncue.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = oncue.layers.Dense(1, activity_regularizer="l2")
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        ) -> Any:
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+            seen.append((training, len(self.losses)))
+            return loss
+
+    model = Mine()
+    model.compile("sgd", "mse", run_eagerly=eager)
+    data = np.ones((4, 2), "float32"), np.ones((4, 1), "float32")
+    model.fit(*data, verbose=0)
+    assert seen[-1] == (True, 1)
+    model.evaluate(*data, verbose=0)
+    assert seen[-1] == (False, 1)
+    assert not model.losses

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import socket
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,8 +97,6 @@ def test_bad_arguments(tmp_path: Path) -> None:
         get_file("a", "http://host/a", cache_dir=tmp_path, file_hash="0" * 64, hash_algorithm="sha3000")
     with pytest.raises(ValueError, match="`file_hash`"):
         get_file("a", "http://host/a", cache_dir=tmp_path, file_hash="123")
-    with pytest.raises(ValueError, match="unpack_archive"):
-        get_file("a.tgz", "http://host/a.tgz", extract=True)
     with pytest.raises(ValueError, match="`fname`"):
         get_file(None, "http://host/", cache_dir=tmp_path)
 
@@ -105,3 +107,52 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_home() == tmp_path / ".keras"
+
+
+def archives(folder: Path) -> dict[str, Path]:
+    (folder / "words.txt").write_text("on cue")
+    with tarfile.open(folder / "a.tar.gz", "w:gz") as tar:
+        tar.add(folder / "words.txt", arcname="in/words.txt")
+    with zipfile.ZipFile(folder / "a.zip", "w") as packed:
+        packed.write(folder / "words.txt", "in/words.txt")
+    return {"tar": folder / "a.tar.gz", "zip": folder / "a.zip"}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_is_unpacked_beside_itself(kind: str, tmp_path: Path) -> None:
+    archive = archives(tmp_path)[kind]
+    options = {"origin": archive.as_uri(), "cache_dir": tmp_path / "cache", "extract": True}
+    folder = Path(get_file(archive.name, **options))
+    assert folder.name == "a_extracted" and (folder / "in" / "words.txt").read_text() == "on cue"
+    assert Path(get_file("other", **options)).name == "other"
+    (folder / "in" / "words.txt").unlink()
+    get_file(archive.name, **options, force_download=True)
+    assert (folder / "in" / "words.txt").is_file()
+    assert not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_member_outside_the_folder_is_not_unpacked_there(kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("on cue")
+    archive = tmp_path / f"a.{kind}"
+    if kind == "tar":
+        with tarfile.open(archive, "w") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = 6
+            tar.addfile(member, io.BytesIO(b"on cue"))
+    else:
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr(name, "on cue")
+    cache = tmp_path / "cache"
+    with contextlib.suppress(ValueError):
+        # What is absolute may become relative instead.
+        get_file("a.x", archive.as_uri(), cache_dir=cache, extract=True)
+    assert not Path("/out.txt").exists() and not list(cache.rglob("../out.txt"))
+    assert all(path.is_relative_to(cache / "datasets" / "a_extracted") for path in cache.rglob("out.txt"))
+
+
+def test_what_is_no_archive_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("on cue")
+    with pytest.raises(ValueError, match="not a tar or zip archive"):
+        get_file("a.tar", (tmp_path / "words.txt").as_uri(), cache_dir=tmp_path / "cache", extract=True)

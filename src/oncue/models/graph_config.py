@@ -129,7 +129,9 @@ def graph_to_config(order: Order, inputs: Any, outputs: Any) -> dict[str, Any]:
             name, index, output = history(value)
             # Keras counts the calls of a functional model from 1 here, and from 0 everywhere else.
             return [name, index + _first_call(order.call_of(value).layer), output]
-        return {key: end(item) for key, item in value.items()} if isinstance(value, dict) else [end(v) for v in value]
+        if isinstance(value, dict):
+            return {key: end(item) for key, item in value.items()}
+        return _like(value, [end(item) for item in value])
 
     def argument(value: Any) -> Any:
         if isinstance(value, KerasTensor):
@@ -196,7 +198,7 @@ def graph_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
             return {key: end(item) for key, item in value.items()}
         if len(value) == 3 and isinstance(value[0], str):
             return tensor(value[0], value[1] - _first_call(layers[value[0]]), value[2])
-        return [end(item) for item in value]
+        return _like(value, [end(item) for item in value])
 
     while any(waiting.values()):
         moved = False
@@ -211,6 +213,10 @@ def graph_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
             stuck = ", ".join(name for name, nodes in waiting.items() if nodes)
             raise ValueError(f"The configuration has a loop, or calls of layers that are not in it: {stuck}.")
     return end(config["input_layers"]), end(config["output_layers"])
+
+
+def _like(value: Any, parts: list[Any]) -> Any:
+    return tuple(parts) if isinstance(value, tuple) else parts
 
 
 def _first_call(layer: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ class Plan:
         self.optimizer = model.optimizer
         self.forward = training_forward(model, forward, self.precision)
         self.penalty = penalty
-        self.compute_loss = model.compute_loss if "compute_loss" in overridden else None
+        self.compute_loss = _own_loss(model) if "compute_loss" in overridden else None
         self.compute_metrics = model.compute_metrics if "compute_metrics" in overridden else None
         self.layer_metrics = metrics_of_layers(model)
         self.trains = any(parameter.requires_grad for parameter in model.parameters())
@@ -159,3 +160,17 @@ def metrics_of_layers(model: torch.nn.Module) -> list[Metric]:
         if module is not model and any(map(known.__getitem__, kinds)):
             found += [value for value in values if isinstance(value, Metric)]
     return found
+
+
+def _own_loss(model: Trainer) -> Callable[..., torch.Tensor]:
+    """Return an overridden `compute_loss` as the steps call it: told whether the model is trained, where it asks."""
+    method = model.compute_loss
+    parameters = inspect.signature(method).parameters.values()
+    told = any(one.name == "training" or one.kind is one.VAR_KEYWORD for one in parameters)
+
+    def compute_loss(**given: Any) -> torch.Tensor:
+        loss = method(**given, training=model.training) if told else method(**given)
+        model._forget_added_losses()
+        return loss
+
+    return compute_loss

@@ -587,7 +587,9 @@ class Trainer(Layer):
             ValueError: When there is nothing to compute a loss from.
         """
         losses = self._plan.losses
-        penalties = self._penalty() if self._find_layer_losses().any else None
+        # An overriding method may look at `self.losses` afterwards.
+        keep = self._overrides("compute_loss")
+        penalties = self._penalty(keep) if self._find_layer_losses().any else None
         if losses is None:
             if penalties is None:
                 raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
@@ -1078,9 +1080,10 @@ class Trainer(Layer):
 
     # Penalties ---------------------------------------------------------------------------------------------------
 
-    def _penalty(self) -> torch.Tensor:
+    def _penalty(self, keep: bool = False) -> torch.Tensor:
         terms = self.losses
-        self._forget_added_losses()
+        if not keep:
+            self._forget_added_losses()
         if terms:
             return torch.stack([term.sum() for term in terms]).sum()
         # Looking for a device can't be done inside a graph.

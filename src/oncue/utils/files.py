@@ -11,6 +11,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+from oncue.utils.archives import unpack
+
 _TIMEOUT_SECONDS = 10.0
 _CHUNK = 1 << 20
 _HEX_DIGITS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
@@ -66,7 +68,7 @@ def get_file(
     cache_subdir: str = "datasets",
     hash_algorithm: str = "auto",
     extract: bool = False,
-    archive_format: str | None = "auto",
+    archive_format: str | list[str] | None = "auto",
     cache_dir: str | os.PathLike[str] | None = None,
     force_download: bool = False,
 ) -> str:
@@ -78,22 +80,23 @@ def get_file(
     Args:
         fname: The file's name in the cache, without folders. Default: the last part of `origin`.
         origin: The URL: http, https or file.
-        untar: Not supported, like `extract`.
+        untar: The old name of `extract`, for tar archives.
         md5_hash: The old name of `file_hash` with `hash_algorithm="md5"`.
         file_hash: The expected hash in hexadecimal; None (default) for no check.
         cache_subdir: The folder within the cache folder; an absolute path is used as is. Default: "datasets".
         hash_algorithm: A name that hashlib knows, or "auto" (default) to infer it from the length of `file_hash`.
-        extract: Not supported: archives are not unpacked.
-        archive_format: Ignored, since archives are not unpacked.
+        extract: Whether the file is an archive that is to be unpacked, into a folder beside it: `<name>_extracted`, or
+            `fname` where that has no extension.
+        archive_format: "tar", "zip", a list of these, or "auto" (default) for both; None unpacks nothing.
         cache_dir: The cache folder. Default: `KERAS_HOME`, else `~/.keras`.
         force_download: Download even if the file is there.
 
     Returns:
-        The file's path.
+        The path of the file, or of the folder that it was unpacked into.
 
     Raises:
         DownloadError: If the file can't be downloaded or written; an OSError.
-        ValueError: If an argument can't be used, or the downloaded file has another hash.
+        ValueError: If an argument can't be used, the downloaded file has another hash, or it can't be unpacked.
 
     Example:
         >>> here = Path(tempfile.mkdtemp())
@@ -104,22 +107,25 @@ def get_file(
     """
     if origin is None:
         raise ValueError("`get_file` needs `origin`, the URL to download from.")
-    if extract or untar:
-        raise ValueError(
-            "`get_file` does not unpack archives. Omit `extract` and `untar`, and unpack the file it returns: "
-            '`shutil.unpack_archive(path, folder, filter="data")`.'
-        )
     if md5_hash is not None and file_hash is None:
         file_hash, hash_algorithm = md5_hash, "md5"
     scheme = urllib.parse.urlsplit(origin).scheme
     if scheme not in ("http", "https", "file"):
         raise ValueError(f"`origin` must be an http, https or file URL; got {origin!r}.")
-    target = _target(fname, origin, cache_dir, cache_subdir)
+    target, folder = _target(fname, origin, cache_dir, cache_subdir), None
+    if extract or untar:
+        named = fname is not None and "." in fname
+        folder = target.with_name(f"{target.name.partition('.')[0]}_extracted") if named else target
+        target = target if named else target.with_name(f"{target.name}_archive")
     algorithm = _algorithm(hash_algorithm, file_hash)
-    if target.is_file() and not force_download and (file_hash is None or _matches(target, file_hash, algorithm)):
+    there = target.is_file() and not force_download and (file_hash is None or _matches(target, file_hash, algorithm))
+    if not there:
+        _download(origin, target, file_hash, algorithm)
+    if folder is None:
         return str(target)
-    _download(origin, target, file_hash, algorithm)
-    return str(target)
+    if archive_format is not None and (not there or not folder.is_dir()):
+        unpack(target, folder, "tar" if untar and archive_format == "auto" else archive_format)
+    return str(folder)
 
 
 def _target(fname: str | None, origin: str, cache_dir: str | os.PathLike[str] | None, cache_subdir: str) -> Path:
