@@ -196,7 +196,8 @@ ROOMS = {
         "checkpoints core feeding keras_names layers losses metrics models naming nested optimizers saving torch_private "
         "training variable"
     ),
-    "datasets": "core keras_names utils",
+    "preprocessing": "backend core keras_names legacy",
+    "datasets": "backend core keras_names legacy utils",
     "report": "core plots",
     "cli": "checkpoints core plots report saving",
     "__main__": "cli",
@@ -209,6 +210,7 @@ LOOKS_BELOW = {
     ("optimizers", "with_keras"): "an optimizer of Keras trains weights of oncue's",
     ("keras_names", "with_keras"): "a model of `applications` is handed out as a `KerasModel`",
     ("legacy", "backend"): "old functions ask for its settings",
+    ("legacy", "keras_names"): "helpers for data are those that Keras keeps",
     ("legacy", "layers"): "old layers are made of those of today",
     ("legacy", "models"): "`K.function` makes a model",
     ("models", "saving"): "`model.save` is a method, and the files are their own room",

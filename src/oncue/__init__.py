@@ -78,6 +78,7 @@ _MODULES = (
     "mixed_precision",
     "models",
     "optimizers",
+    "preprocessing",
     "random",
     "regularizers",
     "saving",

@@ -65,8 +65,10 @@ def test_slices_ranges_and_generators() -> None:
     assert (float(element["a"]), int(element["b"][1])) == (1.0, 3)
     with pytest.raises(ValueError, match=r"lengths \[2, 3\]"):
         Dataset.from_tensor_slices(([1, 2], [1, 2, 3]))
-    with pytest.raises(ValueError, match="holds numbers"):
-        Dataset.from_tensor_slices(["a.jpg", "b.jpg"])
+    files = Dataset.from_tensor_slices((["a", "bcd"], [0, 1])).map(lambda path, label: (len(path), label)).batch(2)
+    assert [(sizes.tolist(), labels.tolist()) for sizes, labels in files] == [([1, 3], [0, 1])]
+    with pytest.raises(ValueError, match="numbers or text"):
+        Dataset.from_tensor_slices([None, None])
 
 
 def test_steps_and_their_lengths() -> None:

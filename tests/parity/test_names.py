@@ -94,7 +94,7 @@ STATEMENTS = [
     "from oncue.keras import ops",
     "from oncue.layers import MultiHeadAttention",
     "from oncue.keras.layers import Conv2DTranspose",
-    "from oncue.utils import text_dataset_from_directory",
+    "from oncue.utils import pad_sequences",
     "from oncue.legacy.saving import serialize_keras_object",
     "import oncue; oncue.tree.map_structure",
     "import oncue; oncue.optimizers.legacy.Ftrl",

@@ -14,17 +14,18 @@ Split: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array]]
 _KERAS_FILES = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 
 
-def url_of(name: str) -> str:
+def url_of(name: str, origin: str = _KERAS_FILES) -> str:
     """Return the URL of a data set's file.
 
     Args:
         name: The file's name.
+        origin: The folder that it is in. Default: Keras's public folder.
 
     Returns:
-        Its URL in Keras's public folder, or below `ONCUE_DATASETS_ORIGIN` if that environment variable is set.
+        Its URL there, or below `ONCUE_DATASETS_ORIGIN` if that environment variable is set.
 
     Example:
         >>> url_of("mnist.npz").endswith("/mnist.npz")
         True
     """
-    return (os.environ.get("ONCUE_DATASETS_ORIGIN") or _KERAS_FILES).rstrip("/") + "/" + name
+    return (os.environ.get("ONCUE_DATASETS_ORIGIN") or origin).rstrip("/") + "/" + name

@@ -7,9 +7,11 @@
 - `log_keys`: `LOG_KEYS`, what logs are asked for
 - `modules`: `MODULES`, `SILENT_MODULES`, `PARTS` and `ATTRIBUTES`, where things were imported from; `REFUSED` and
   `METHODS_REFUSED`, what can't be honoured
+- `preprocessing_names`: `PREPROCESSING`, data helpers
 - `backend_names`: `BACKEND` and `TENSORFLOW_NAMES`, functions of the backend, and of TensorFlow beside Keras
 
-What is imported only when somebody asks for an old name: `backend_functions`, `tensorflow_functions`, `layers`, `tf_data`.
+What is imported only when somebody asks for an old name: `backend_functions`, `tensorflow_functions`, `layers`,
+`preprocessing`, `tf_data`.
 
 The old names of hooks are in the table of all hooks, `oncue.core.hooks.ALIASES`.
 """

@@ -71,6 +71,7 @@ ARGUMENTS: dict[str, dict[str, str | None]] = {
     "fit": {"nb_epoch": "epochs", "show_accuracy": None, **_QUEUE},
     "evaluate": {"show_accuracy": None, **_QUEUE},
     "predict": {**_QUEUE},
+    "load_data": {"nb_words": "num_words"},
     # Optimizers and callbacks.
     "Optimizer": {"lr": "learning_rate"},
     "ReduceLROnPlateau": {"epsilon": "min_delta"},

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from oncue.legacy.backend_names import BACKEND, BACKEND_REFUSED, TENSORFLOW_NAMES, TENSORFLOW_REFUSED
+from oncue.legacy.preprocessing_names import PREPROCESSING
 from oncue.legacy.warning import warn_once
 from oncue.legacy.words import KERAS_1, KERAS_2, TF_KERAS, Old, Refused, since
 
@@ -115,6 +116,7 @@ ATTRIBUTES: dict[str, Old] = {
         )
         for name, word in BACKEND.items()
     },
+    **PREPROCESSING,
     **TENSORFLOW_NAMES,
 }
 """From a name in a module to where it is today."""

@@ -311,13 +311,16 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def _as_tensor(value: Any) -> Any:
-    if isinstance(value, torch.Tensor) or isinstance(value, Dataset):
+    if isinstance(value, (torch.Tensor, Dataset, str)):
         return value
     array = np.asarray(value)
+    if array.dtype.kind == "U":
+        # Names of files, or texts, which a function is to turn into numbers.
+        return array if array.ndim else str(array)
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"A data set holds numbers; got {array.dtype.name} of shape {array.shape}. Turn text into numbers first, and read "
-            "files in a `utils.PyDataset`, or with `utils.image_dataset_from_directory`."
+            f"A data set holds numbers or text; got {array.dtype.name} of shape {array.shape}. Bring the parts to one length, "
+            "with `utils.pad_sequences`, or read them in a `utils.PyDataset`."
         )
     if array.dtype == np.float64 and not isinstance(value, (np.ndarray, np.generic)):
         array = array.astype(np.float32)
@@ -343,6 +346,8 @@ def _stacked(elements: list[Any]) -> Any:
         return {key: _stacked([element[key] for element in elements]) for key in first}
     if isinstance(first, tuple):
         return tuple(_stacked([element[at] for element in elements]) for at in range(len(first)))
+    if isinstance(first, (str, np.ndarray)):
+        return np.array(elements)
     shapes = {tuple(element.shape) for element in elements}
     if len(shapes) > 1:
         raise ValueError(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         serialize_keras_object as serialize_keras_object,
     )
     from oncue.utils.files import get_file as get_file
+    from oncue.utils.model_picture import model_to_dot as model_to_dot, plot_model as plot_model
     from oncue.utils.numerical import normalize as normalize, to_categorical as to_categorical
     from oncue.utils.py_dataset import PyDataset as PyDataset, Sequence as Sequence
     from oncue.utils.random import set_random_seed as set_random_seed
@@ -46,11 +47,16 @@ _HOME: dict[str, str] = {
     "get_file": "oncue.utils.files",
     "get_registered_name": "oncue.saving.custom_objects",
     "get_registered_object": "oncue.saving.custom_objects",
+    "image_dataset_from_directory": "oncue.preprocessing.folders",
     "is_interactive_logging_enabled": "oncue.core.console",
+    "model_to_dot": "oncue.utils.model_picture",
     "normalize": "oncue.utils.numerical",
+    "plot_model": "oncue.utils.model_picture",
     "register_keras_serializable": "oncue.saving.custom_objects",
     "serialize_keras_object": "oncue.saving.keras_objects",
     "set_random_seed": "oncue.utils.random",
+    "text_dataset_from_directory": "oncue.preprocessing.folders",
+    "timeseries_dataset_from_array": "oncue.preprocessing.windows",
     "to_categorical": "oncue.utils.numerical",
 }
 __all__ = sorted(_HOME)
