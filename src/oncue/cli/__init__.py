@@ -15,7 +15,7 @@ EXIT_NO, EXIT_CANT, EXIT_INTERRUPTED = 1, 2, 130
 
 _ENDINGS = """exit status:
   0  all is well
-  1  a file is damaged, or two differ
+  1  a file is damaged, two differ, or a name is missing
   2  the command can't answer: a file is missing or isn't what it should be, or the arguments are wrong"""
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments after `oncue`; those of the process if None.
 
     Returns:
-        0; 1 if a file is damaged, or two differ; 2 if a command can't answer.
+        0; 1 if a file is damaged, two differ, or a name is missing; 2 if a command can't answer.
 
     Example:
         >>> main(["plot", "missing.csv"])
@@ -106,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
     _run(plot)
     plot.add_argument("-o", "--output", default="curves.png", help="the image to write (default: curves.png)")
     plot.add_argument("--separator", help="the character between two values of a CSV file (default: detected)")
+    check = add("check", "scripts", "list the names of Keras and TensorFlow in a script, and what becomes of each")
+    check.add_argument(
+        "path", metavar="SCRIPT|FOLDER", help="a script or a notebook, which is not run; or a folder of them"
+    )
     completion = add("completion", "completion", "print a script that completes commands, options and files in a shell")
     completion.add_argument(
         "shell", choices=("bash", "zsh", "tcsh"), help="for example: oncue completion bash >> ~/.bashrc"

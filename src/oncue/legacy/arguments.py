@@ -79,6 +79,20 @@ ARGUMENTS: dict[str, dict[str, str | None]] = {
 }
 """By class or method, from arguments of Keras 1 and 2 to those of today; None for one that no longer does anything."""
 
+OF_KERAS_2 = frozenset(
+    {
+        *(("LeakyReLU", "alpha"), ("InputLayer", "input_shape"), ("InputLayer", "batch_input_shape")),
+        *(("TensorBoard", "embeddings_layer_names"), ("TensorBoard", "batch_size")),
+        *((owner, "implementation") for owner in ("SimpleRNN", "LSTM", "GRU")),
+    }
+)
+"""Those that Keras 1 didn't have."""
+
+OF_TF_KERAS = frozenset(
+    {("TensorBoard", "embeddings_data"), *((owner, "time_major") for owner in ("SimpleRNN", "LSTM", "GRU"))}
+)
+"""Those that only Keras in TensorFlow had."""
+
 _OF_THE_DATA = ("max_queue_size", "workers", "use_multiprocessing")
 
 IGNORED: dict[str, tuple[str, ...]] = {

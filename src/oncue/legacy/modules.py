@@ -50,6 +50,9 @@ MODULES: dict[str, Old] = {
 
 SILENT_MODULES: dict[str, str] = {
     "oncue.mixed_precision.experimental": "oncue.mixed_precision",
+    "oncue.layers.experimental": "oncue.layers",
+    "oncue.layers.experimental.preprocessing": "oncue.layers",
+    "oncue.layers.preprocessing": "oncue.layers",
     "oncue.optimizers.experimental": "oncue.optimizers",
     "oncue.python": "oncue",
 }
