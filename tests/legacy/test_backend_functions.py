@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import oncue as keras
+from helpers import to_numpy
 from oncue import backend as K
 from oncue.legacy import backend_functions
 from oncue.legacy.backend_names import BACKEND, TENSORFLOW_NAMES
-from tests.helpers import to_numpy
 
 X = np.array([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]], "float32")
 Y = np.array([[0.5, 2.0, 1.0], [1.0, 0.0, 2.0]], "float32")

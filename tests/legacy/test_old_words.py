@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import oncue as keras
+from helpers import to_numpy
 from oncue.legacy.modules import CALLED
 from oncue.legacy.warning import _warned
-from tests.helpers import to_numpy
 
 X = np.random.default_rng(0).random((20, 4)).astype("float32")
 Y = np.eye(3, dtype="float32")[np.arange(20) % 3]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import oncue as tf
-from tests.helpers import to_numpy
+from helpers import to_numpy
 
 
 @pytest.fixture(autouse=True)

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 import oncue as keras
+from helpers import to_numpy
 from oncue.preprocessing import (
     image_dataset_from_directory,
     text_dataset_from_directory,
     timeseries_dataset_from_array,
 )
-from tests.helpers import to_numpy
 
 
 @pytest.fixture(autouse=True)

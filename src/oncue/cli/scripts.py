@@ -73,22 +73,22 @@ def classify(full: str) -> Found:
     place = steps[0]
     if len(steps) == 1:
         return Found(full.removeprefix("oncue."), RUNS)
+    deepest = next((at for at in range(len(steps), 1, -1) if ".".join(steps[:at]) in modules.MODULES), 0)
+    if deepest:
+        name, new = plain.partition(".")[2], modules.MODULES[".".join(steps[:deepest])].new
+        rest = classify(".".join([new or "oncue", *steps[deepest:]]))
+        if rest.kind == MISSING:
+            return Found(name, MISSING, rest.advice)
+        return Found(name, OLD, f"use {rest.name}")
     for step in steps[1:]:
         home, place = place, f"{place}.{step}"
         shown = place.partition(".")[2]
         refused = modules.REFUSED.get(place)
         if refused is not None:
             return Found(shown, MISSING, f"{refused.reason}. {refused.way}")
-        word = modules.ATTRIBUTES.get(place) or modules.MODULES.get(place)
+        word = modules.ATTRIBUTES.get(place)
         if word is not None:
-            new = word.new
-            if place in modules.MODULES and place != plain:
-                rest = classify(f"{new}{plain[len(place) :]}")
-                name = plain.partition(".")[2]
-                return (
-                    Found(name, MISSING, rest.advice) if rest.kind == MISSING else Found(name, OLD, f"use {rest.name}")
-                )
-            return Found(shown, OLD, _use(new))
+            return Found(shown, OLD, _use(word.new))
         if place in modules.SILENT_MODULES:
             place = modules.SILENT_MODULES[place]
             continue
@@ -309,8 +309,11 @@ def _source(path: Path) -> str:
     text = path.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff")
     if path.suffix != ".ipynb":
         return text
-    cells = json.loads(text).get("cells", [])
-    code = ["".join(cell.get("source", [])) for cell in cells if cell.get("cell_type") == "code"]
+    try:
+        cells = json.loads(text)["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("it is no notebook") from error
     # What a notebook does by itself is no Python.
     return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for cell in code for line in cell.split("\n"))
 

@@ -10,10 +10,8 @@
 - `preprocessing_names`: `PREPROCESSING`, data helpers
 - `backend_names`: `BACKEND` and `TENSORFLOW_NAMES`, functions of the backend, and of TensorFlow beside Keras
 
-What is imported only when somebody asks for an old name: `backend_functions`, `tensorflow_functions`, `layers`,
-`preprocessing`, `tf_data`.
-
-The old names of hooks are in the table of all hooks, `oncue.core.hooks.ALIASES`.
+What is imported only when somebody asks for an old name: `modules`, `backend_names`, `preprocessing_names`,
+`backend_functions`, `tensorflow_functions`, `layers`, `preprocessing`, `tf_data`.
 """
 
 from __future__ import annotations
@@ -31,10 +29,9 @@ from oncue.legacy.arguments import (
     take_old_arguments,
     translate_optimizer_arguments,
 )
-from oncue.legacy.backend_names import backend_function, is_backend_function
 from oncue.legacy.log_keys import log_names, old_log_names
+from oncue.legacy.lookup import backend_function, call_as, is_backend_function, no_method, old_attribute
 from oncue.legacy.methods import old_property
-from oncue.legacy.modules import call_as, no_method, old_attribute
 from oncue.legacy.names import NAMES, layer_of_keras_1
 from oncue.legacy.params import HeldOut, RunParams
 from oncue.legacy.warning import warn_once

@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from oncue.legacy.modules import MODULES, PARTS, SILENT_MODULES, SPACES, fill, refusal
 from oncue.legacy.warning import warn_once
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ def home(name: str) -> str | None:
         >>> home("oncue.keras.callbacks"), home("oncue.utils.np_utils"), home("oncue.layers")
         ('oncue.callbacks', 'oncue.utils', None)
     """
+    from oncue.legacy.modules import MODULES, SILENT_MODULES
+
     plain = plain_name(name)
     plain = (MODULES[plain].new or "oncue") if plain in MODULES else SILENT_MODULES.get(plain, plain)
     return None if plain == name else plain
@@ -70,6 +71,14 @@ class Aliases(_Base):
         Raises:
             ImportError: For a name that can't be honoured, with what to do today.
         """
+        if not fullname.startswith("oncue."):
+            return None
+        # Modules of today are most, and need no tables.
+        today = PathFinder.find_spec(fullname, path)
+        if today is not None and today.origin is not None:
+            return None
+        from oncue.legacy.modules import PARTS, SPACES, refusal
+
         refused = refusal(plain_name(fullname))
         if refused is not None:
             raise ImportError(refused, name=fullname)
@@ -78,6 +87,8 @@ class Aliases(_Base):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Return the module that the alias stands for; None for a part, which Python makes a module of its own for."""
+        from oncue.legacy.modules import MODULES, PARTS, SPACES
+
         if spec.name in PARTS or spec.name in SPACES:
             return None
         name = home(spec.name)
@@ -91,6 +102,8 @@ class Aliases(_Base):
 
     def exec_module(self, module: ModuleType) -> None:
         """Leave the module as it is, with the spec of its own name: it has been run already. Fill one that is a part."""
+        from oncue.legacy.modules import PARTS, SPACES, fill
+
         assert module.__spec__ is not None
         if module.__spec__.name in SPACES:
             fill(module)

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oncue.legacy.backend_names import BACKEND, STEPS
+from oncue.legacy.backend_names import BACKEND
+from oncue.legacy.lookup import STEPS
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
 """From a name to the function that symbolic tensors take as a step of their model."""

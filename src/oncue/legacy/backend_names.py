@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from typing import Any
-
 from oncue.legacy.words import KERAS_1, KERAS_2, TENSORFLOW, Old, Refused, since
 
 _FUNCTIONS = "oncue.legacy.backend_functions"
@@ -264,23 +260,3 @@ TENSORFLOW_REFUSED: dict[str, Refused] = {
     "oncue.experimental.numpy": Refused(TENSORFLOW, "it is NumPy's", "Use NumPy, or `ops`."),
 }
 """Names of TensorFlow that can't be honoured."""
-
-
-STEPS: set[Callable[..., Any]] = set()
-"""The functions that symbolic tensors take as a step; `backend_functions` fills it in."""
-
-
-def is_backend_function(function: Any) -> bool:
-    """Return whether something is one of the functions that symbolic tensors take as a step."""
-    return function in STEPS
-
-
-def backend_function(name: str) -> Callable[..., Any] | None:
-    """Return the function of a name in the old backend that symbolic tensors take as a step; None for another name.
-
-    Example:
-        >>> backend_function("square").__name__
-        'square'
-    """
-    found: Callable[..., Any] | None = importlib.import_module(_FUNCTIONS).FUNCTIONS.get(name)
-    return found

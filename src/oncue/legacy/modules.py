@@ -245,19 +245,13 @@ def refusal(name: str) -> str | None:
         >>> refusal("oncue.GradientTape")[:44]
         '`GradientTape` is from TensorFlow and is not'
     """
-    found = REFUSED.get(name)
-    return None if found is None else found.text(name.partition(".")[2])
-
-
-def no_method(name: str) -> str | None:
-    """Return why a method of layers, models or optimizers can't be honoured; None for one that isn't refused."""
-    found = METHODS_REFUSED.get(name)
-    return None if found is None else found.text(name)
+    word = REFUSED.get(name)
+    return None if word is None else word.text(name.partition(".")[2])
 
 
 def fill(module: ModuleType) -> None:
     """Let a module that is there for old names only look them up."""
-    module.__getattr__ = functools.partial(old_attribute, module.__name__)  # type: ignore[method-assign]  # a module's own
+    module.__getattr__ = functools.partial(found, module.__name__)  # type: ignore[method-assign]  # a module's own
     module.__path__ = []
 
 
@@ -269,24 +263,8 @@ def _space(name: str) -> ModuleType:
     return sys.modules[name]
 
 
-def old_attribute(module: str, name: str) -> Any:
-    """Return what an older Keras had as `name` in a module, and warn once; for the module's own `__getattr__`.
-
-    Args:
-        module: The full name of a module of today.
-        name: A name that it doesn't have.
-
-    Raises:
-        AttributeError: When no version had it there, or it can't be honoured.
-
-    Example:
-        >>> old_attribute("oncue.optimizers", "legacy").__name__
-        'oncue.optimizers.legacy'
-        >>> old_attribute("oncue", "GradientTape")
-        Traceback (most recent call last):
-        ...
-        AttributeError: `GradientTape` is from TensorFlow and is not here: gradients are torch's. ...
-    """
+def found(module: str, name: str) -> Any:
+    """Return what an older Keras had as `name` in a module; see `oncue.legacy.lookup.old_attribute`."""
     old = f"{module}.{name}"
     if old in PARTS:
         return importlib.import_module(old)
@@ -298,30 +276,10 @@ def old_attribute(module: str, name: str) -> Any:
     if old in ATTRIBUTES:
         word = ATTRIBUTES[old]
         warn_once(old, word.new)
-        home, _, found = (word.home or word.new or "").rpartition(".")
-        return getattr(importlib.import_module(home), found)
+        home, _, own = (word.home or word.new or "").rpartition(".")
+        return getattr(importlib.import_module(home), own)
     if old in CALLED:
         return importlib.import_module(old)
     if old in SPACES:
         return _space(old)
     raise AttributeError(refusal(old) or f"module {module!r} has no attribute {name!r}")
-
-
-class CallableModule(ModuleType):
-    """A module whose name was that of a class or a function in Keras 1 and 2: `optimizers.rmsprop(lr=0.1)`."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call what had the module's name, and warn once."""
-        word = CALLED[self.__name__]
-        warn_once(f"{self.__name__}(...)", f"{word.new}(...)")
-        home, _, found = (word.home or word.new or "").rpartition(".")
-        return getattr(importlib.import_module(home), found)(*args, **kwargs)
-
-
-def call_as(module: str) -> None:
-    """Let a module be called, as what had its name.
-
-    Args:
-        module: The full name of a module that is imported, one of `CALLED`.
-    """
-    sys.modules[module].__class__ = CallableModule
