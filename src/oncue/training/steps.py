@@ -104,7 +104,7 @@ class Steps:
             if self._kind == "train":
                 switch_on(model)
             if self._stale or not _SETTINGS.issuperset(names):
-                model._plan.graphs.drop()
+                model._plan.graphs.drop(self._kind)
             self._watch.look()
             self._eager, self._stale = None, False
         if changed:

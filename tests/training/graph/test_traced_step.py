@@ -283,6 +283,20 @@ def test_weights_that_are_frozen_between_epochs_stay(quick: None) -> None:
         np.testing.assert_allclose(other, one, atol=1e-5)
 
 
+def test_weights_that_are_frozen_and_thawed_have_two_graphs(quick: None) -> None:
+    def turning() -> Any:
+        def turn(epoch: int, logs: Any = None) -> None:
+            watcher.model.layers[0].trainable = epoch % 2 == 0
+
+        watcher = LambdaCallback(on_epoch_begin=turn)
+        return [watcher]
+
+    # Validation, which notices the change too, leaves the graph of training alone.
+    model = assert_same(network, OPTIMIZERS["sgd"], turning, epochs=6)
+    assert "as one compiled graph" in model.step_account
+    assert model._plan.graphs.steps["train"].graphs == 2
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -72,9 +72,10 @@ class GraphChoice:
         """Take over what the choice before this one knows of a run that is under way."""
         self._typical, self._steps_ahead = before._typical, before._steps_ahead
 
-    def drop(self) -> None:
-        """Drop all graphs: what they were made from has changed."""
-        self.steps = {}
+    def drop(self, kind: str) -> None:
+        """Let graphs be traced again: what those of a kind were made from has changed. What was compiled stays."""
+        for name in {kind, "predict"} & self.steps.keys():
+            self.steps[name].forget()
 
     def prefer(self, jit_compile: bool | str) -> None:
         """Decide anew for the run that is under way.

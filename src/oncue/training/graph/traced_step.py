@@ -128,6 +128,11 @@ class TracedStep:
         self._current = None
         return self
 
+    def forget(self) -> None:
+        """Let the next pass trace again, and try again what was refused; what was compiled stays."""
+        self._graphs, self._update, self._update_of_sums, self.refusal = {}, None, None, None
+        self._measures = self._updates = True
+
     def _share(self, alone: bool) -> None:
         """Let the pass be on one process or on several, as the run is."""
         model, parallel = self._model, self._model._parallel
