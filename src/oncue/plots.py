@@ -143,6 +143,31 @@ def plot_run(
     return figure
 
 
+def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float | None = None) -> Figure:
+    """Draw the loss over learning rates.
+
+    Args:
+        rates: The rates, rising.
+        losses: The loss at each.
+        suggestion: A rate to mark.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
+    figure = _figure_class()(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color=_TRAIN)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss, smoothed")
+    axes.grid(alpha=0.3)
+    if suggestion is not None:
+        axes.axvline(suggestion, color=_BEST, linestyle="--", label=f"suggested: {suggestion:.3g}")
+        axes.legend()
+    return figure
+
+
 def _say_left_out(figure: Figure, count: int) -> None:
     if count:
         figure.supxlabel(f"{count:,} more values are left out", fontsize=9)

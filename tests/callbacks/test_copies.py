@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import oncue
@@ -57,6 +58,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "History": lambda folder: built_in.History(),
     "JournalLogger": lambda folder: built_in.JournalLogger(folder / "journal.jsonl"),
     "LambdaCallback": lambda folder: built_in.LambdaCallback(on_epoch_end=nothing),
+    "LearningRateFinder": lambda folder: built_in.LearningRateFinder(),
     "LearningRateScheduler": lambda folder: built_in.LearningRateScheduler(rate),
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(
         folder / "{epoch}.weights.h5", save_weights_only=True, keep=1, asynchronous=True
@@ -81,7 +83,9 @@ def fit(*callbacks: Any, epochs: int = 2) -> Any:
     model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
     model.compile(oncue.optimizers.SGD(0.01, use_ema=True), "mse")
     given: Any = callbacks[0] if isinstance(callbacks[0], CallbackList) else list(callbacks)
-    model.fit(samples(2), samples(1), epochs=epochs, verbose=0, callbacks=given)
+    # So many batches as a test of learning rates needs.
+    x, y = np.tile(samples(2), (2, 1)), np.tile(samples(1), (2, 1))
+    model.fit(x, y, batch_size=1, epochs=epochs, verbose=0, callbacks=given)
     return model
 
 
@@ -107,7 +111,7 @@ def test_the_table_has_every_callback() -> None:
     assert found - {"CallbackList"} == set(MADE)
 
 
-@pytest.mark.filterwarnings("ignore:Could not reach")
+@pytest.mark.filterwarnings("ignore:Could not reach", "ignore:LearningRateFinder suggests nothing")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", MADE)
 def test_a_copy_works_in_another_run(name: str, way: str, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from oncue.callbacks import (
     EarlyStopping,
     JournalLogger,
     LambdaCallback,
+    LearningRateFinder,
     LearningRateScheduler,
     ModelCheckpoint,
     ReduceLROnPlateau,
@@ -172,6 +173,12 @@ def a_tracker_whose_file_is_not_there(folder: Path, patch: pytest.MonkeyPatch) -
             return "first"
 
     dense().fit(X, Y, verbose=0, callbacks=[Tracker(Reached(), artifacts="gone.keras")])
+
+
+@case
+def a_test_of_rates_without_a_suggestion(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    x = normal(16, 3)
+    dense().fit(x, x[:, :1] * np.nan, batch_size=1, verbose=0, callbacks=[LearningRateFinder()])
 
 
 @case

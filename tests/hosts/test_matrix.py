@@ -161,7 +161,7 @@ def test_the_matrix_has_every_callback() -> None:
     elsewhere |= {"JournalLogger", "RunFolder"}
     # One has the time in its logs, and one needs gradients, which some loops drop.
     elsewhere |= {"Throughput", "GradientNorms"}
-    # It needs a service.
-    elsewhere |= {"Tracker"}
+    # One needs a service, and one a loop that can go back to a state.
+    elsewhere |= {"Tracker", "LearningRateFinder"}
     assert kinds - elsewhere == {name.split()[0] for name in CALLBACKS}
     assert Bomb and RemoteMonitor

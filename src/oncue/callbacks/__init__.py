@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.gradient_norms import GradientNorms as GradientNorms
     from oncue.callbacks.journal_logger import JournalLogger as JournalLogger
     from oncue.callbacks.lambda_callback import LambdaCallback as LambdaCallback
+    from oncue.callbacks.learning_rate_finder import LearningRateFinder as LearningRateFinder
     from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
     from oncue.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from oncue.callbacks.preemption import Preempted as Preempted, Preemption as Preemption
@@ -50,6 +51,7 @@ _MODULES = {
     "GradientNorms": "gradient_norms",
     "JournalLogger": "journal_logger",
     "LambdaCallback": "lambda_callback",
+    "LearningRateFinder": "learning_rate_finder",
     "LearningRateScheduler": "learning_rate_scheduler",
     "ModelCheckpoint": "model_checkpoint",
     "Preempted": "preemption",
@@ -79,6 +81,7 @@ __all__ = [
     "History",
     "JournalLogger",
     "LambdaCallback",
+    "LearningRateFinder",
     "LearningRateScheduler",
     "ModelCheckpoint",
     "Preempted",

@@ -312,6 +312,8 @@ class BackupAndRestore(Callback):
         return saved
 
     def _save(self, logs: dict[str, Any] | None) -> bool:
+        if self._run is not None and self._run.progress.trial:
+            return False
         loss = as_number((logs or {}).get("loss"))
         if self._cut_short() or (loss is not None and not math.isfinite(loss)):
             self._decided("note", "no_backup")

@@ -302,6 +302,8 @@ class ModelCheckpoint(MonitorCallback):
     # Whether to save ---------------------------------------------------------------------------------------------
 
     def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None, hook: str) -> None:
+        if self._run is not None and self._run.progress.trial:
+            return
         # Keras's own loop gives a plain dict, which knows no old names.
         logs = logs if isinstance(logs, Logs) else Logs(logs or {})
         score = self.watched(logs) if self._watches else as_number(logs.get(self.monitor))

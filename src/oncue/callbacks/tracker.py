@@ -195,7 +195,8 @@ class Tracker(Callback):
             self._open, self.identity = service, str(identity)
 
     def _log(self, logs: Mapping[str, Any]) -> None:
-        if self._open is not None:
+        trial = self._run is not None and self._run.progress.trial
+        if self._open is not None and not trial:
             numbers = {name: number for name, value in logs.items() if (number := as_number(value)) is not None}
             self._try(self._open.log, numbers, self.step)
 

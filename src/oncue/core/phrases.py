@@ -114,6 +114,11 @@ def _rate(why: Words) -> Phrase:
     return Phrase(with_name, lambda data: with_name(data) if data["optimizer"] else change(data))
 
 
+def _rate_found(data: Data) -> str:
+    test = f"a test of {data['steps']} rates suggests {data['suggestion']:g}"
+    return f"learning rate {data['before']:g} to {data['after']:g}: {test}" if data["after"] != data["before"] else test
+
+
 def _plateau(data: Data) -> str:
     monitor, value, best, wait = data["monitor"], data["value"], data["best"], data["wait"]
     if best is None:
@@ -241,6 +246,7 @@ PHRASES: dict[str, Phrase] = {
         lambda data: f"put back the weights of epoch {data['epoch'] + 1}{_amid(data)}, {_weights_restored(data)}",
         lambda data: _weights_restored(data) + (f" after{_amid(data)[1:]}" if "batch" in data else ""),
     ),
+    "rate_found": Phrase(_rate_found, _rate_found),
     "averaged": Phrase(lambda data: f"left in the model {_averaged(data)}", _averaged),
     "threshold_reached": _after("stopped", _threshold_reached),
     "frozen": _alone(lambda data: f"froze {_named(data)}: {_numbers(data)} stand still"),

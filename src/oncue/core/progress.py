@@ -18,6 +18,7 @@ class Progress:
         epoch: The index of the epoch; None before the first.
         batch: The index of the batch in its epoch; None between batches.
         not_finite: The name of the value that was not finite in this epoch; None when all were.
+        trial: Whether what is trained now will be taken back, so that nothing is saved.
         validated_amid: Whether the values of validation in the logs of the epoch's end were measured amid its batches, and told
             by `on_validation_end`: they belong to the weights of that moment.
 
@@ -25,13 +26,14 @@ class Progress:
         >>> progress = Progress(epoch=2, not_finite="loss")
         >>> progress.enter(3)
         >>> progress
-        Progress(epoch=3, batch=None, not_finite=None, validated_amid=False)
+        Progress(epoch=3, batch=None, not_finite=None, validated_amid=False, trial=False)
     """
 
     epoch: int | None = None
     batch: int | None = None
     not_finite: str | None = None
     validated_amid: bool = False
+    trial: bool = False
 
     def enter(self, epoch: int | None, begins: bool = False) -> None:
         """Go to an epoch, between its batches.

@@ -96,6 +96,8 @@ class Loop:
             again = self._finish_epoch()
             if again is not None:
                 self._pending, epoch = again, again.epoch
+                if run.stops:
+                    return
                 continue
             self._pending = None
             epoch += 1

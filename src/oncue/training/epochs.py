@@ -138,6 +138,8 @@ def train_epochs(
                 training.restored()
                 testing.restored()
                 pending, epoch = again, again.epoch
+                if model.stop_training:
+                    break
                 continue
             run_state.keep()
             epoch += 1

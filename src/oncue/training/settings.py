@@ -41,8 +41,8 @@ _OF_THE_RUN = frozenset(
     }
 )
 """What says how a run goes, and not what it computes."""
-_STATE_OF_OPTIMIZERS = frozenset({"average_in_model", "iterations", "learning_rate", "lr"})
-"""What the state of an optimizer has already."""
+_STATE_OF_OPTIMIZERS = frozenset({"average_in_model", "iterations", "learning_rate", "lr", "variables", "weights"})
+"""What the state of an optimizer has already, under old names too."""
 _RATE, _WEIGHTS, _GRADIENT = "optimizer.learning_rate", "loss_weights", "requires_grad"
 _SAID = 12
 """How many differences a warning names."""

@@ -1,0 +1,287 @@
+"""LearningRateFinder: which learning rate to train with, by a short test that is taken back."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from oncue.callbacks.callback import Callback
+from oncue.callbacks.rates import require_settable
+from oncue.core.builtin import builtin
+from oncue.core.console import print_message
+from oncue.core.numbers import finite, whole
+from oncue.core.protocols import TellsState, run_state_of
+from oncue.core.warn import warn
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.training_state import FrozenState
+
+_SMOOTHING = 0.9
+_DIVERGED = 4.0
+_FEWEST = 10
+
+
+@builtin
+class LearningRateFinder(Callback):
+    """Trains the first batches with rates that rise from step to step, suggests one, and takes all of it back.
+
+    What the test changed is restored: weights, the optimizer, callbacks, random generators and the place in the data. Then
+    training begins as it would have, with the rate that was suggested; or ends, with `apply=False`. Nothing is saved meanwhile.
+
+    The loss of each batch is smoothed. The suggestion is the rate at which it fell fastest, by the logarithm of the rate,
+    before it was least. The test ends early when the loss has risen to four times its least, or isn't finite. Where the loss
+    never falls, nothing is suggested, with a warning.
+
+    Args:
+        min_rate: The first rate.
+        max_rate: The last rate.
+        steps: How many batches the test takes; at most those of the first epoch.
+        apply: Whether to train with the rate that is suggested. If not, `fit` returns after the test with nothing trained.
+        verbose: 1 to print the suggestion.
+
+    Attributes:
+        suggestion: The rate that is suggested; None before, and where there is none.
+        rates: The rates that were tried.
+        losses: The smoothed loss after each.
+
+    Raises:
+        ValueError: For rates that aren't above 0 and rising, fewer than 10 steps; before the first step, in a loop that can't
+            go back to a state, and for an epoch with fewer than 10 batches.
+        TypeError: Before the first step, where a `LearningRateSchedule` sets the rate.
+
+    Example:
+        >>> import numpy as np, oncue
+        >>> oncue.utils.set_random_seed(0)
+        >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> x = np.random.default_rng(0).normal(size=(512, 2))
+        >>> finder = LearningRateFinder(min_rate=1e-4, max_rate=10.0, steps=64, apply=False)
+        >>> history = model.fit(x, x[:, :1] + 1, batch_size=8, verbose=0, callbacks=[finder])
+        >>> 0.001 < finder.suggestion < 1, history.epoch, model.optimizer.iterations
+        (True, [], 0)
+    """
+
+    reads_batch_logs = True
+    state_fields = ("tested", "suggestion", "rates", "losses")
+
+    def __init__(
+        self,
+        min_rate: float = 1e-7,
+        max_rate: float = 1.0,
+        steps: int = 100,
+        apply: bool = True,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__()
+        owner = "LearningRateFinder"
+        self.min_rate, self.max_rate = finite(owner, "min_rate", min_rate), finite(owner, "max_rate", max_rate)
+        if not 0 < self.min_rate < self.max_rate:
+            raise ValueError(
+                f"LearningRateFinder needs rates that rise from above 0: got min_rate={min_rate!r} and max_rate={max_rate!r}."
+            )
+        self.steps = whole(owner, "steps", steps, least=_FEWEST)
+        self.apply = apply
+        self.verbose = verbose
+        self._good: FrozenState | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.tested = False
+        self.suggestion: float | None = None
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self._testing = False
+        self._planned = self.steps
+        self._smooth = 0.0
+        # The sum of the losses of the epoch's samples, and their number.
+        self._seen = 0.0, 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no state of a run to go back to.
+        return {**super().__getstate__(), "_good": None}
+
+    def needs_of_model(self) -> tuple[str, ...]:
+        """Return what it can't do without."""
+        return ("stop", "rate", "batch_values", "run_state")
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Start with nothing.
+
+        Raises:
+            ValueError: In a loop that can't go back to a state, and for an epoch that is too short.
+        """
+        self._reset()
+        self._good = None
+        self._needed_state()
+        require_settable(self.model, "LearningRateFinder", "leave out the callback")
+        known = (self.params or {}).get("steps")
+        if known is not None:
+            self._planned = min(self.steps, known)
+            if known < _FEWEST:
+                raise ValueError(
+                    f"LearningRateFinder needs an epoch of {_FEWEST} batches or more, and this one has {known}. Give a smaller "
+                    "`batch_size`."
+                )
+
+    def keep_state(self) -> None:
+        """Take the state that the run begins with; the loop calls it before the first epoch, and after each."""
+        if not self.tested and self._good is None:
+            from oncue.checkpoints.snapshot import Snapshot
+
+            self._good = self._needed_state().capture(returns=True).freeze(Snapshot())
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin the test, unless the run has had it, or is one that goes on."""
+        if self.tested or self._good is None:
+            self.tested = True
+            return
+        self._testing = True
+        self._put_trial(True)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Set the rate of the batch."""
+        if self._testing:
+            share = len(self.rates) / (self._planned - 1)
+            rate = self.min_rate * (self.max_rate / self.min_rate) ** share
+            self.rates.append(rate)
+            self.model.optimizer.learning_rate = rate
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take the loss of the batch, and end the test when it is time."""
+        if not self._testing or logs is None:
+            return
+        loss = self._loss_of(logs)
+        if math.isfinite(loss):
+            self._smooth = _SMOOTHING * self._smooth + (1 - _SMOOTHING) * loss
+            self.losses.append(self._smooth / (1 - _SMOOTHING ** (len(self.losses) + 1)))
+        else:
+            self.rates.pop()
+        over = not math.isfinite(loss) or len(self.losses) >= self._planned
+        if over or (len(self.losses) > _FEWEST and self.losses[-1] > _DIVERGED * min(self.losses)):
+            self._end()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """End a test that the epoch was too short for, or that something else has stopped."""
+        if self._testing:
+            self._end()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Forget the state to go back to."""
+        self.close()
+
+    def close(self) -> None:
+        """Forget the state to go back to."""
+        self._good = None
+        self._put_trial(False)
+
+    def plot(self, filename: str | os.PathLike[str] | None = None) -> Any:
+        """Draw the loss over the rates, with the suggestion.
+
+        Args:
+            filename: Where to write the picture; its ending chooses the format. Not written when None.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ImportError: Without matplotlib, with the name of the extra that brings it.
+            ValueError: Before the test.
+        """
+        from oncue.plots import plot_rates
+
+        if not self.losses:
+            raise ValueError("LearningRateFinder has tested no rates yet: call `fit` with it.")
+        figure = plot_rates(self.rates, self.losses, self.suggestion)
+        if filename is not None:
+            figure.savefig(filename)
+        return figure
+
+    # The test -------------------------------------------------------------------------------------------------------
+
+    def _loss_of(self, logs: dict[str, Any]) -> float:
+        # The logs have the mean of the epoch so far. Of several processes each has the loss of its own rows.
+        total, count = self._seen
+        now = count + float(logs["size"])
+        mean = float(logs["loss"])
+        loss = (mean * now - total) / (now - count)
+        self._seen = mean * now, now
+        ranks = self.ranks
+        return loss if ranks.size == 1 else ranks.total(loss) / ranks.size
+
+    def _end(self) -> None:
+        good = self._good
+        assert good is not None
+        self._testing = False
+        rates, losses = self.rates[: len(self.losses)], self.losses
+        suggestion = steepest(rates, losses)
+
+        def then() -> None:
+            self.tested, self.suggestion, self.rates, self.losses = True, suggestion, rates, losses
+            self._put_trial(False)
+            self._good = None
+            self._tell(suggestion)
+            if not self.apply:
+                self.model.stop_training = True
+
+        self._needed_state().rollback = (good.thaw(), then)
+        self.model.stop_training = True
+        self.ranks.ending = True
+
+    def _tell(self, suggestion: float | None) -> None:
+        before = float(self.model.optimizer.learning_rate)
+        if suggestion is None:
+            warn(
+                f"LearningRateFinder suggests nothing: between {self.min_rate:g} and {self.max_rate:g} the loss never fell. "
+                f"The rate stays {before:g}. Try other limits, or look at `finder.plot()`."
+            )
+            return
+        if self.apply:
+            self.model.optimizer.learning_rate = suggestion
+        kind, after = ("learning_rate", suggestion) if self.apply else ("note", before)
+        found = {"optimizer": "", "before": before, "after": after, "suggestion": suggestion, "steps": len(self.losses)}
+        text = self._decided(kind, "rate_found", **found)
+        if self.verbose > 0:
+            print_message(f"LearningRateFinder: {text}")
+
+    def _put_trial(self, trial: bool) -> None:
+        if self._run is not None:
+            self._run.progress.trial = trial
+
+    def _needed_state(self) -> TellsState:
+        found = run_state_of(self._run)
+        if found is None:
+            raise ValueError(
+                f"LearningRateFinder works in `fit` of oncue's models; this loop, around a {type(self.model).__name__}, can't "
+                "go back to where it was. Test the rates in `fit`, and give your loop the suggestion."
+            )
+        return found
+
+
+def steepest(rates: list[float], losses: list[float]) -> float | None:
+    """Return the rate at which the loss fell fastest over the logarithm of the rate, before it was least.
+
+    Args:
+        rates: The rates, rising.
+        losses: The smoothed losses.
+
+    Returns:
+        The rate; None where the loss never fell.
+
+    Example:
+        >>> steepest([0.001, 0.01, 0.1, 1.0], [2.0, 1.9, 1.0, 3.0])
+        0.01
+        >>> steepest([0.001, 0.01], [1.0, 2.0]) is None
+        True
+    """
+    least = min(range(len(losses)), key=losses.__getitem__, default=0)
+    # The first means are of few batches, and the slope of one step is mostly noise.
+    first, width = len(losses) // 8, max(1, len(losses) // 15)
+    slopes = {
+        place: (losses[place + width] - losses[place]) / math.log(rates[place + width] / rates[place])
+        for place in range(first, least - width + 1)
+    }
+    if not slopes:
+        return None
+    place = min(slopes, key=slopes.__getitem__)
+    return rates[place] if slopes[place] < 0 else None

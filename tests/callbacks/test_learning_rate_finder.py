@@ -1,0 +1,221 @@
+"""LearningRateFinder: a test of rates that leaves nothing but a suggestion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import oncue
+from helpers import PowerCut, graphs_compiled_by, normal, same_arrays, tensor, uncompiled
+from oncue import hosts, layers
+from oncue.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
+from oncue.callbacks.learning_rate_finder import steepest
+
+X = normal(320, 3)
+Y = X.sum(axis=1, keepdims=True) + 1
+
+
+def network(**options: Any) -> Any:
+    oncue.utils.set_random_seed(1)
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(4), layers.Dropout(0.1), layers.Dense(1)])
+    model.compile(options.pop("optimizer", None) or oncue.optimizers.SGD(0.01, momentum=0.5), "mse", **options)
+    return model
+
+
+def fit(model: Any, *callbacks: Any, **options: Any) -> Any:
+    options = {"batch_size": 8, "epochs": 2, "verbose": 0, "validation_data": (X[:9], Y[:9]), **options}
+    return model.fit(X, Y, callbacks=list(callbacks), **options)
+
+
+class FromHere(Callback):
+    """Sets a rate when training begins."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate = self.rate
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_training_is_as_with_the_rate_from_the_beginning(jit: bool, tmp_path: Path) -> None:
+    finder, log = LearningRateFinder(1e-4, 10.0, steps=30), CSVLogger(tmp_path / "log.csv")
+    stop = EarlyStopping(patience=9, restore_best_weights=True)
+    with graphs_compiled_by(uncompiled):
+        history = fit(found := network(jit_compile=jit), finder, log, stop)
+        plain = fit(known := network(jit_compile=jit), FromHere(finder.suggestion or 0.0))
+    assert finder.suggestion is not None
+    assert 1e-4 < finder.suggestion < 1.0
+    assert history.history["loss"] == plain.history["loss"]
+    assert found.optimizer.learning_rate == known.optimizer.learning_rate == pytest.approx(finder.suggestion)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    assert [(one.callback, one.epoch) for one in history.journal.of("learning_rate")] == [("LearningRateFinder", 0)]
+
+
+def test_the_test_alone_leaves_everything_as_it_was() -> None:
+    model = network()
+    before = model.get_weights()
+    ends: list[str] = []
+    tell = LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append("epoch"), on_train_end=lambda logs: ends.append("run")
+    )
+    history = fit(model, finder := LearningRateFinder(1e-4, 10.0, steps=30, apply=False), tell)
+    assert same_arrays(before, model.get_weights())
+    assert (history.epoch, ends, model.optimizer.iterations) == ([], ["run"], 0)
+    assert model.optimizer.learning_rate == pytest.approx(0.01)
+    assert finder.suggestion is not None
+    assert "a test of" in history.explain()
+
+
+def test_the_rates_and_the_losses_of_batches() -> None:
+    class ByHand(Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.losses: list[float] = []
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.model.reset_metrics()
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.losses.append(logs["loss"])
+
+    finder = LearningRateFinder(1e-3, 1.0, steps=20, apply=False)
+    fit(network(), finder, shuffle=False)
+    assert np.allclose(finder.rates, np.geomspace(1e-3, 1.0, 20))
+    by_hand = ByHand()
+    rates = LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: setattr(rates.model.optimizer, "learning_rate", finder.rates[batch])
+    )
+    fit(network(), rates, by_hand, shuffle=False, epochs=1, steps_per_epoch=20)
+    smooth, expected = 0.0, []
+    for count, loss in enumerate(by_hand.losses, 1):
+        smooth = 0.9 * smooth + 0.1 * loss
+        expected.append(smooth / (1 - 0.9**count))
+    np.testing.assert_allclose(finder.losses, expected, rtol=1e-4)
+
+
+def test_it_ends_when_the_loss_diverges() -> None:
+    finder = LearningRateFinder(1e-3, 1e6, steps=40, apply=False)
+    fit(network(), finder)
+    assert len(finder.losses) < 40
+    assert np.isfinite(finder.losses).all()
+    assert finder.suggestion is not None
+
+
+def test_where_the_loss_never_falls() -> None:
+    with pytest.warns(UserWarning, match="suggests nothing.*the loss never fell. The rate stays 0.01"):
+        history = network().fit(X, np.full_like(Y, np.nan), batch_size=8, verbose=0, callbacks=[LearningRateFinder()])
+    assert history.epoch == [0]
+
+
+def test_nothing_is_saved_meanwhile(tmp_path: Path) -> None:
+    saved: list[tuple[int, int]] = []
+
+    class Notes(ModelCheckpoint):
+        def _save(self, *arguments: Any) -> None:
+            saved.append((self._run.progress.epoch, self._run.progress.batch))  # type: ignore[union-attr, arg-type]
+
+    save = Notes(tmp_path / "{epoch}-{batch}.weights.h5", save_weights_only=True, every="5 steps")
+    fit(network(), LearningRateFinder(1e-4, 10.0, steps=30), save, epochs=1)
+    assert saved == [(0, batch) for batch in range(4, 40, 5)]
+
+
+@pytest.mark.parametrize("cut", [(0, 12), (0, 35), (1, 3)])
+def test_a_run_that_was_interrupted(tmp_path: Path, cut: tuple[int, int]) -> None:
+    def run(folder: Path, *more: Any) -> Any:
+        model = network()
+        finder = LearningRateFinder(1e-4, 10.0, steps=30)
+        history = fit(model, finder, BackupAndRestore(folder, save_freq=3), *more)
+        return history.history, finder.suggestion, finder.losses, [one.tobytes() for one in model.get_weights()]
+
+    class Late(PowerCut):
+        """Cuts in training, not in the test before it."""
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if batch > 30 or not self._run.progress.trial or cut == (0, 12):  # type: ignore[union-attr]
+                super().on_train_batch_begin(batch, logs)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(ConnectionError):
+        run(tmp_path / "cut", Late(*cut))
+    assert run(tmp_path / "cut") == whole
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.003])
+def test_the_suggestion_is_where_the_loss_falls_fastest(noise: float) -> None:
+    rates = np.geomspace(1e-6, 10.0, 100)
+    drawn = np.random.default_rng(0).normal(size=100)
+    losses = 2 - 1 / (1 + np.exp(-3 * np.log10(rates / 1e-3))) + (rates / 3) ** 2 + noise * drawn
+    found = steepest(list(rates), list(losses))
+    assert found is not None
+    assert 3e-4 < found < 3e-3
+
+
+def test_plot(tmp_path: Path) -> None:
+    finder = LearningRateFinder(1e-4, 10.0, steps=30, apply=False)
+    with pytest.raises(ValueError, match="has tested no rates yet"):
+        finder.plot()
+    fit(network(), finder)
+    figure = finder.plot(tmp_path / "rates.png")
+    assert (tmp_path / "rates.png").stat().st_size > 1000
+    assert figure.axes[0].get_legend().get_texts()[0].get_text().startswith("suggested: ")
+
+
+def test_in_a_loop_of_one_s_own() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 1).to(oncue.backend.device())
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    x, y = tensor(X), tensor(Y)
+    seen: list[tuple[int, float]] = []
+    finder = LearningRateFinder(1e-4, 10.0, steps=20)
+    with hosts.loop(module, optimizer, [finder], epochs=2) as run:
+        for epoch in run.epochs():
+            for rows in run.batches(torch.arange(320).split(16)):
+                seen.append((epoch, optimizer.param_groups[0]["lr"]))
+                loss = torch.nn.functional.mse_loss(module(x[rows]), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.step(loss=loss)
+    assert finder.suggestion is not None
+    assert [rate for _, rate in seen[: len(finder.rates)]] == pytest.approx(finder.rates)
+    assert seen[-40:] == [(epoch, pytest.approx(finder.suggestion)) for epoch in (0, 1) for _ in range(20)]
+    assert run.history.epoch == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: LearningRateFinder(0.0), ValueError, "rates that rise from above 0: got min_rate=0.0"),
+        (lambda: LearningRateFinder(1.0, 0.1), ValueError, "min_rate=1.0 and max_rate=0.1"),
+        (lambda: LearningRateFinder(steps=3), ValueError, "`steps` of LearningRateFinder must be a whole number, 10"),
+        (
+            lambda: fit(network(), LearningRateFinder(), batch_size=100),
+            ValueError,
+            "needs an epoch of 10 batches or more, and this one has 4",
+        ),
+        (
+            lambda: fit(
+                network(optimizer=oncue.optimizers.SGD(oncue.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9))),
+                LearningRateFinder(),
+            ),
+            TypeError,
+            "LearningRateFinder sets the learning rate, but a LearningRateSchedule",
+        ),
+    ],
+)
+def test_mistakes(make: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        make()
