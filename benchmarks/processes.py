@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import oncue
 from oncue.core.process import process
-from oncue.core.ranks import Ranks
+from oncue.core.ranks import ASKED, Ranks
 
 SIZES = {"MLP 32": (32, 64, 1), "MLP 1.2 M weights": (128, 1024, 2)}
 """The rows of a batch, the width of a layer, and the number of hidden layers."""
@@ -130,7 +130,7 @@ class Simulated(Ranks):
 
     def questions(self) -> list[float]:
         """Return what is asked: nothing."""
-        return [0.0] * 4
+        return [0.0] * len(ASKED)
 
     def answer(self, sums: Any) -> None:
         """Take the answers."""
@@ -149,6 +149,11 @@ class Simulated(Ranks):
         """Count a message."""
         self.messages += 1
         return list(numbers)
+
+    def sum_compared(self, numbers: Any, texts: Any, what: str = "") -> tuple[list[float], bool]:
+        """Count a message; all have the same texts."""
+        self.messages += 1
+        return list(numbers), True
 
     def broadcast_(self, tensors: Any, what: str = "") -> None:
         """Count messages."""

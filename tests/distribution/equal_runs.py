@@ -17,6 +17,7 @@ import oncue as keras
 from helpers import graphs_compiled_by, uncompiled
 from oncue import layers
 from oncue.core.process import process
+from oncue.training.parallel import Parallel
 from oncue.training.trainer import Trainer
 
 ROWS = 53
@@ -383,7 +384,9 @@ def own_steps(folder: Path) -> dict[str, Any]:
     keras.utils.set_random_seed(3)
     model = Doubled([layers.Input((6,)), layers.Dense(5, kernel_regularizer="l2"), layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
-    return trained(model, X, Y)
+    # What processes ask of each other rides with the gradients, without a message of its own.
+    with mock.patch.object(Parallel, "ask_all", side_effect=AssertionError):
+        return trained(model, X, Y)
 
 
 def single_batches(folder: Path) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from oncue.distribution.meeting import Meeting, common_store
 DEFAULT_TIMEOUT = 600.0
 """Seconds after which processes that wait for another end with an error, unless that one is reading data."""
 _FOREVER = timedelta(days=10)
-_ROOM = 14
+_ROOM = 20
 """How many numbers `sum_numbers` takes; always as many are sent."""
-_TAGS = 1 << 20
+_MARKS = 1 << 20
+"""Below which marks are, so that sums of their squares are exact."""
 
 
 class Group(Ranks):
@@ -208,14 +209,33 @@ class Group(Ranks):
         """
         return self._summed(numbers, what, "")
 
+    def sum_compared(self, numbers: Sequence[float], texts: Sequence[str], what: str) -> tuple[list[float], bool]:
+        """Return the sums of numbers over the processes, and whether texts are the same on all of them, in one message.
+
+        Args:
+            numbers: The numbers of this process.
+            texts: What is to be the same; not too many.
+            what: What it is for.
+
+        Raises:
+            RanksDiverged: When another process sums something else.
+        """
+        marks = [_mark_of(text) for text in texts]
+        sums = self._summed([*numbers, *marks, *(mark * mark for mark in marks)], what, "")
+        totals, squares = sums[len(numbers) : len(numbers) + len(marks)], sums[len(numbers) + len(marks) :]
+        return sums[: len(numbers)], self._are_same(totals, squares)
+
+    def _are_same(self, totals: Sequence[float], squares: Sequence[float]) -> bool:
+        # Where all are equal, the mean of their squares is the square of their mean.
+        return all(square * self.size == total * total for total, square in zip(totals, squares, strict=True))
+
     def _summed(self, numbers: Sequence[float], what: str, form: str) -> list[float]:
-        # Of what all do, a number travels along, and its square: where all are equal, so are the mean of the squares and the
-        # square of the mean. Messages of different lengths would end the process.
-        tag = float(zlib.crc32(f"{what} {len(numbers)} {form}".encode()) % _TAGS)
-        sent = torch.tensor([tag, tag * tag, *numbers, *[0.0] * (_ROOM - len(numbers))], dtype=torch.float64)
+        # A mark of what all do travels along: messages of different lengths would end the process.
+        mark = _mark_of(f"{what} {len(numbers)} {form}")
+        sent = torch.tensor([mark, mark * mark, *numbers, *[0.0] * (_ROOM - len(numbers))], dtype=torch.float64)
         self.failures.run(lambda: dist.all_reduce(sent, group=self._controls, async_op=True), what)
         total, squares, *sums = sent.tolist()
-        if squares * self.size != total * total:
+        if not self._are_same([total], [squares]):
             self._differ(what, form)
         return sums[: len(numbers)]
 
@@ -280,6 +300,11 @@ class Group(Ranks):
         """Return the values of a tensor that was summed; on a device this is where the process waits for others."""
         found: list[float] = tensor.tolist() if _on_host(tensor) else self.failures.read(tensor.tolist, what)
         return found
+
+
+def _mark_of(text: str) -> float:
+    """Return a whole number that stands for a text."""
+    return float(zlib.crc32(text.encode()) % _MARKS)
 
 
 def _on_host(tensor: Tensor) -> bool:

@@ -77,7 +77,8 @@ class GradientSum:
             The sums of the numbers, and of the divisors.
         """
         gradients = [parameter.grad for parameter in self._parameters]
-        missing = gradients.count(None)
+        # Not by `count`, which would compare each tensor with None by torch's `==`.
+        missing = sum([gradient is None for gradient in gradients])
         views, given = self._views, gradients
         if missing:
             pairs = list(zip(views, gradients, strict=True))
@@ -95,7 +96,8 @@ class GradientSum:
             self._group.sum_(self._tail)
         *sums, divided, lacking = self._group.read(self._tail)
         if divisor is not None and divided:
-            torch._foreach_div_(self._views, divided)
+            for flat in self._flats:
+                flat.div_(divided)
         if lacking:
             # Rare: a layer that some batch doesn't use. All processes know that some gradient is missing somewhere.
             have = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.float32)

@@ -236,14 +236,10 @@ class Parallel:
         Raises:
             RanksDiverged: When they haven't; with the name of what differs.
         """
-        marks = [_mark(value) for value in self._fingerprint(journal).values()]
-        # Where all marks are equal, the mean of their squares is the square of their mean.
-        sums = self.group.sum_numbers(
-            [*self._questions(), *marks, *(mark * mark for mark in marks)], "the end of an epoch"
-        )
-        self._answer(sums[: -2 * len(marks)])
-        totals, squares = sums[-2 * len(marks) : -len(marks)], sums[-len(marks) :]
-        if any(square * self.group.size != total * total for total, square in zip(totals, squares, strict=True)):
+        texts = [json.dumps(value) for value in self._fingerprint(journal).values()]
+        answers, same = self.group.sum_compared(self._questions(), texts, "the end of an epoch")
+        self._answer(answers)
+        if not same:
             verb = f"came in epoch {(self._epoch or 0) + 1} to"
             self._agree(self._fingerprint(journal), "the comparison after an epoch", verb)
 
@@ -364,18 +360,24 @@ class Parallel:
         return ends
 
     @contextmanager
-    def summing(self, optimizer: Optimizer | None) -> Iterator[None]:
-        """Let an optimizer sum gradients itself in the block, before each update that code of the user's makes."""
+    def summing(self, optimizer: Optimizer | None) -> Iterator[list[int]]:
+        """Let an optimizer sum gradients itself in the block, before each update that code of the user's makes.
+
+        Yields:
+            What gets an entry for each sum: of how many gradients.
+        """
+        made: list[int] = []
         if optimizer is None:
-            yield
+            yield made
             return
 
         def summed(parameters: Sequence[Tensor]) -> None:
+            made.append(len(parameters))
             self.sum_gradients(parameters, self.share.fraction)
 
         optimizer.sums_gradients = summed
         try:
-            yield
+            yield made
         finally:
             optimizer.sums_gradients = None
 
@@ -536,8 +538,6 @@ class OwnBatches(SharedBatches):
         return batch
 
 
-_MARKS = 1 << 20
-"""Below which marks are, so that sums of their squares are exact."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ADVICE = {
     "drift": "Something was done on some of them only: look for code that depends on the process, the time, the order of files "
@@ -563,10 +563,6 @@ def _parts(values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
         yield from ((name, [value[name] for value in values]) for name in names)
     else:
         yield "", values
-
-
-def _mark(value: Any) -> float:
-    return float(zlib.crc32(json.dumps(value).encode()) % _MARKS)
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -103,9 +103,11 @@ def make_parallel_own_step(step: Step, training: bool, parallel: Parallel, optim
     def own(batch: Batch) -> Any:
         if not training:
             return step(batch)
-        with parallel.summing(optimizer):
+        with parallel.summing(optimizer) as summed:
             result = step(batch)
-        parallel.ask_all()
+        if not summed:
+            # Nothing has been asked together with gradients.
+            parallel.ask_all()
         return result
 
     return _around(own, parallel, training)
