@@ -30,6 +30,7 @@ _LONGEST_LINE = 1 << 20
 _WEIGHTS_IN_A_LINE = 500
 _HOW = ("finished", "asked", "interrupted", "preempted", "failed")
 _decode = json.JSONDecoder().decode
+_MOST_EPOCHS = 1 << 53
 _OF_A_LINE = 4
 """A line takes as much time as so many values."""
 _OF_WEIGHTS = b'{"line":"weights",'
@@ -231,7 +232,8 @@ class RunRecord:
             values += len(row) + 1
             self._check_amount(values, "a log")
             number = _number(row[place]) if place < len(row) else None
-            epoch = index if number is None or not math.isfinite(number) else int(number)
+            # Text, and what no run counts up to, stand for their places.
+            epoch = int(number) if number is not None and abs(number) < _MOST_EPOCHS else index
             self.epochs.append(epoch)
             for name, cell in zip(names, row, strict=False):
                 value = _number(cell)
@@ -309,13 +311,13 @@ def _begin(record: RunRecord, fields: dict[str, Any]) -> bool:
     record.parts += 1
     record.ending = Ending(planned=_whole(fields.get("epochs")))
     if record.began is None:
-        record.began = _finite(fields.get("time"))
-    record.updated = _finite(fields.get("time"))
+        record.began = _moment(fields.get("time"))
+    record.updated = _moment(fields.get("time"))
     return True
 
 
 def _decision(record: RunRecord, fields: dict[str, Any]) -> bool:
-    text, when = fields.get("text"), _finite(fields.get("time"))
+    text, when = fields.get("text"), _moment(fields.get("time"))
     if not isinstance(text, str) or when is None:
         return False
     if len(record.entries) >= _MOST_DECISIONS:
@@ -347,7 +349,7 @@ def _epoch(record: RunRecord, fields: dict[str, Any]) -> bool:
     for name, value in logs.items():
         record._add(name, epoch, _logged(value))
     record.seconds = _finite(fields.get("seconds")) or record.seconds
-    record.updated = _finite(fields.get("time")) or record.updated
+    record.updated = _moment(fields.get("time")) or record.updated
     record.times.append(record.updated or 0.0)
     return True
 
@@ -386,7 +388,7 @@ def _end(record: RunRecord, fields: dict[str, Any]) -> bool:
     record.ending = Ending(how, _text(fields.get("error")), epoch, planned, fields.get("averaged") is True)
     record.seconds = _finite(fields.get("seconds")) or record.seconds
     record.steps = _text(fields.get("steps"))
-    record.updated = _finite(fields.get("time")) or record.updated
+    record.updated = _moment(fields.get("time")) or record.updated
     return _costs(record, fields)
 
 
@@ -429,7 +431,7 @@ def _number(cell: str) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_EPOCHS else None
 
 
 def _finite(value: Any) -> float | None:
@@ -442,6 +444,12 @@ def _real(value: Any) -> float | None:
     """Return a number, which may be one that isn't finite, or None."""
     number = number_of(value)
     return number if isinstance(number, float) else _finite(number)
+
+
+def _moment(value: Any) -> float | None:
+    """Return a time in seconds since 1970, or None; one after the year 9999 no calendar has."""
+    seconds = _finite(value)
+    return seconds if seconds is not None and 0 <= seconds < 2.5e11 else None
 
 
 def _text(value: Any, instead: str = "") -> str:

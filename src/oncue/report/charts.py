@@ -19,6 +19,7 @@ MOST_WEIGHTS = 12
 _MOST_STATISTICS = 100
 _FEW_EPOCHS = 12
 _MOST_HOOKS = 40
+_LONGEST = 300
 _TRAINING, _VALIDATION = "#4c78a8", "#f58518"
 KINDS = {
     "stop": ("#d62728", "stopped"),
@@ -194,7 +195,11 @@ def _marks(entries: Sequence[Entry]) -> list[Spec]:
             continue
         kept = (entry.data or {}).get("epoch") if entry.kind == "restore" else None
         found.append(
-            {"e": (entry.epoch if kept is None else kept) + 1, "k": kind, "d": f"{entry.callback}: {entry.text}"}
+            {
+                "e": (entry.epoch if kept is None else kept) + 1,
+                "k": kind,
+                "d": f"{entry.callback}: {entry.text}"[:_LONGEST],
+            }
         )
     many = {kind for kind, count in Counter(mark["k"] for mark in found).items() if count > _MOST_MARKS}
     # So many marks of a kind would hide the curves, and the page lists them.

@@ -20,6 +20,7 @@ from oncue.report.run import Run
 
 _MOST_DECISIONS = 300
 _MOST_WEIGHTS = 1000
+_LONGEST = 2000
 _DRAW = """
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 const specs = JSON.parse(document.getElementById("specs").textContent);
@@ -287,7 +288,7 @@ def _decisions(run: Run) -> list[str]:
             "" if entry.epoch is None else entry.epoch + 1,
             entry.callback,
             entry.kind.replace("_", " "),
-            entry.text,
+            entry.text if len(entry.text) <= _LONGEST else f"{entry.text[:_LONGEST]} ...",
         ]
         for entry in shown
     ]
