@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from crash.share import SHARE, Counted
+from crash.share import SEED, SHARE, Counted, chosen
 
 from helpers import cpu_only, environment
 
@@ -27,8 +26,8 @@ pytestmark = [
 def test_calls_that_go_wrong_and_power_cuts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: Counted
 ) -> None:
-    script, seed = str(Path(__file__).with_name("faults.py")), os.environ.get("ONCUE_SEED", "0")
-    command = [sys.executable, script, str(tmp_path / "runs"), str(math.ceil(230 * SHARE)), seed]
+    script, count = str(Path(__file__).with_name("faults.py")), str(math.ceil(230 * SHARE))
+    command = [sys.executable, script, str(tmp_path / "runs"), count, str(SEED), *chosen()]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=2700)
     calls = re.search(r"(\d+) calls to files that went wrong", done.stdout)
     others = re.search(r"(\d+) power cuts in \d+ variants; (\d+) differences", done.stdout)

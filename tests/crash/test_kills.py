@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from crash.share import SHARE, Counted
+from crash.share import SEED, SHARE, Counted, chosen
 
 from helpers import cpu_only, environment
 
@@ -40,8 +40,7 @@ def test_twenty_kills(tmp_path: Path, counted: Counted) -> None:
 def test_two_hundred_kills_of_a_run_with_all_callbacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: Counted
 ) -> None:
-    seed = int(os.environ.get("ONCUE_SEED", "0"))
-    line = campaign(tmp_path / "runs", math.ceil(200 * SHARE), seed, "everything", counted=counted)
+    line = campaign(tmp_path / "runs", math.ceil(200 * SHARE), SEED, "everything", counted=counted)
     with capsys.disabled():
         print(f"\n{line}", end="")
 
@@ -51,7 +50,6 @@ def test_two_hundred_kills_of_a_run_with_all_callbacks(
 def test_four_hundred_kills_of_all_variants(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: Counted
 ) -> None:
-    seed = int(os.environ.get("ONCUE_SEED", "0"))
-    line = campaign(tmp_path / "runs", math.ceil(400 * SHARE), seed, counted=counted)
+    line = campaign(tmp_path / "runs", math.ceil(400 * SHARE), SEED, *chosen(), counted=counted)
     with capsys.disabled():
         print(f"\n{line}", end="")

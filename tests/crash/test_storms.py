@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash.share import SHARE, Counted
+from crash.share import SEED, SHARE, Counted
 from crash.storms import calls_of_a_run, campaign
 
 from helpers import cpu_only
@@ -26,8 +25,7 @@ def caught() -> Iterator[None]:
 
 
 def test_at_many_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str], counted: Counted) -> None:
-    seed = int(os.environ.get("ONCUE_SEED", "0"))
-    chance, calls = random.Random(seed), calls_of_a_run(tmp_path / "calls")
+    chance, calls = random.Random(SEED), calls_of_a_run(tmp_path / "calls")
     # The end of a run, where all is closed, at every tenth call.
     places = [chance.randrange(1, calls) for _ in range(math.ceil(200 * SHARE))]
     places += list(range(calls - 1000, calls, math.ceil(10 / SHARE)))
@@ -35,5 +33,5 @@ def test_at_many_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str], count
     counted(storms_of_Ctrl_C=count)
     with capsys.disabled():
         print(
-            f"\nseed {seed}: {count} storms of Ctrl-C in one process, from as many calls on; nothing was left behind in it"
+            f"\nseed {SEED}: {count} storms of Ctrl-C in one process, from as many calls on; nothing was left behind in it"
         )
