@@ -19,6 +19,7 @@ from oncue.core.warn import kept, warn
 from oncue.metrics.metric import Metric
 from oncue.nested import flatten
 from oncue.optimizers import TorchOptimizer, schedules
+from oncue.optimizers.learning_rate import LearningRate
 from oncue.optimizers.rate_source import RateSource
 from oncue.training.plan import OVERRIDABLE
 
@@ -590,10 +591,12 @@ def _attributes(thing: Any) -> dict[str, Any]:
 
 def _read(thing: Any, name: str) -> Any:
     try:
-        return getattr(thing, name)
+        value = getattr(thing, name)
     except Exception:
         # A property that can't be read at present, as before a layer is built, has nothing to keep.
         return _MISSING
+    # Numbers of an optimizer are read as what can be assigned to, too.
+    return float(value) if type(value) is LearningRate else value
 
 
 def _is_setting(value: Any) -> bool:
