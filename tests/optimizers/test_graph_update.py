@@ -266,6 +266,8 @@ TORCH: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
         p, 0.1, lr_decay=0.1, initial_accumulator_value=0.2, eps=1e-2, maximize=True
     ),
     "adagrad, fused": lambda p: torch.optim.Adagrad(p, 0.1, weight_decay=0.1, fused=True),
+    "adamax": lambda p: torch.optim.Adamax(p, 0.05, betas=(0.7, 0.8), eps=1e-2, weight_decay=0.1),
+    "adadelta": lambda p: torch.optim.Adadelta(p, 0.5, rho=0.8, eps=1e-2, maximize=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, weight_decay=0.1),
     "rmsprop with all options": lambda p: torch.optim.RMSprop(
         p, 0.01, momentum=0.8, centered=True, eps=1e-2, maximize=True

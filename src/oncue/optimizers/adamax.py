@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oncue.optimizers.foreach import Number, add_quotient_, lerp_, plus
+from oncue.optimizers.foreach import Number, add_, add_quotient_, lerp_, plus
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import decaying_share, setting, share, small_number
 
@@ -96,7 +96,11 @@ class Adamax(Optimizer):
         momentum, norm = slots["momentum"], slots["norm"]
         lerp_(momentum, gradients, numbers["new_momentum"])
         torch._foreach_mul_(norm, numbers["beta_2"])
-        torch._foreach_maximum_(norm, torch._foreach_abs(gradients))
+        sizes = list(torch._foreach_abs(gradients))
+        if "size_epsilon" in numbers:
+            # As torch has it.
+            add_(sizes, numbers["size_epsilon"])
+        torch._foreach_maximum_(norm, sizes)
         add_quotient_(parameters, momentum, plus(norm, numbers["epsilon"]), -numbers["rate"])
 
     def update_numbers(self, update: int, rate: float) -> dict[str, float]:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from oncue import backend, torch_private
+from oncue.optimizers.adadelta import Adadelta
 from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam, adam_numbers
+from oncue.optimizers.adamax import Adamax
 from oncue.optimizers.foreach import Number, Rule, lerp_
 from oncue.optimizers.identifiers import KNOWN
 from oncue.optimizers.loss_scale import LossScale
@@ -659,7 +661,18 @@ def _adam_slots(group: dict[str, Any]) -> dict[str, str]:
     return {**slots, "velocity_hat": "max_exp_avg_sq"} if group["amsgrad"] else slots
 
 
-# Adagrad and RMSprop -----------------------------------------------------------------------------------------------
+# Adadelta, Adagrad, Adamax and RMSprop -----------------------------------------------------------------------------
+
+
+def _adadelta_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
+    rate, rho = float(group["lr"]), float(group["rho"])
+    return {"rate": rate, "rho": rho, "new_square": 1.0 - rho, "epsilon": float(group["eps"])}
+
+
+def _adamax_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
+    beta_1, beta_2 = group["betas"]
+    numbers = {"rate": float(group["lr"]) / (1.0 - beta_1**update), "new_momentum": 1.0 - beta_1, "beta_2": beta_2}
+    return {**numbers, "epsilon": 0.0, "size_epsilon": float(group["eps"])}
 
 
 def _adagrad_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
@@ -692,6 +705,14 @@ _LIKE: dict[type, _Like] = {
     ),
     torch.optim.Adam: _ADAM,
     torch.optim.AdamW: _ADAM,
+    torch.optim.Adadelta: _Like(
+        Adadelta.update_rule,
+        _adadelta_numbers,
+        lambda group: {"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"},
+    ),
+    torch.optim.Adamax: _Like(
+        Adamax.update_rule, _adamax_numbers, lambda group: {"momentum": "exp_avg", "norm": "exp_inf"}
+    ),
     torch.optim.Adagrad: _Like(Adagrad.update_rule, _adagrad_numbers, lambda group: {"accumulator": "sum"}),
     torch.optim.RMSprop: _Like(RMSprop.update_rule, _rmsprop_numbers, _rmsprop_slots),
 }

@@ -59,7 +59,7 @@ OPTIMIZERS: dict[str, Make] = {
 FOLLOWING: dict[str, Make] = {
     "TorchOptimizer": lambda made: optimizers.TorchOptimizer(torch.optim.NAdam),
     "torch's SGD, dampened": lambda made: torch.optim.SGD(made.parameters(), lr=0.1, momentum=0.9, dampening=0.5),
-    "torch's Adamax": lambda made: torch.optim.Adamax(made.parameters(), lr=0.01),
+    "torch's RAdam": lambda made: torch.optim.RAdam(made.parameters(), lr=0.01),
     "torch's Adam of another form": lambda made: torch.optim.Adam(made.parameters(), lr=torch.tensor(0.01)),
 }
 OF_TORCH: dict[str, Make] = {
