@@ -341,6 +341,7 @@ READS_MODULE = {
     "objects.to_config": "writes the module of a user's class into a file, as Keras does",
     "optimizers.identifiers.serialize": "the same",
     "optimizers.schedules.serialize": "the same",
+    "with_keras.holders": "Keras writes it into files",
     "training.graph.watched._package": "torch, NumPy and Keras can't mark their classes, where watching ends",
 }
 

@@ -362,3 +362,49 @@ def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
         run(backup, Stop())
     found = run(oncue.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1))
     assert all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+SERIES = _random.random((4, 5, 3)).astype("float32")
+
+
+def _holders(library: Any) -> list[Any]:
+    made = library.layers
+    return [
+        lambda: made.RNN(made.StackedRNNCells([made.LSTMCell(3), made.GRUCell(2)])),
+        lambda: made.RNN([made.LSTMCell(3), made.SimpleRNNCell(2)], return_sequences=True),
+        lambda: made.SpectralNormalization(made.Dense(3, activation="relu")),
+        lambda: made.TimeDistributed(made.EinsumDense("ab,bc->ac", output_shape=2)),
+    ]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_layers_of_keras_hold_those_of_oncue(place: int, tmp_path: Path) -> None:
+    theirs, ours = (
+        library.Sequential([library.Input((5, 3)), _holders(library)[place]()]) for library in (keras, oncue)
+    )
+    ours.set_weights(theirs.get_weights())
+    np.testing.assert_allclose(ours.predict(SERIES, verbose=0), theirs.predict(SERIES, verbose=0), atol=1e-6)
+    ours.compile("sgd", "mse")
+    ours.fit(SERIES, np.zeros_like(ours.predict(SERIES, verbose=0)), verbose=0)
+    ours.save(tmp_path / "m.keras")
+    again = oncue.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(again.predict(SERIES, verbose=0), ours.predict(SERIES, verbose=0), atol=1e-6)
+
+
+def test_both_directions_of_a_layer_that_only_keras_has() -> None:
+    layer = layers.Bidirectional(layers.ConvLSTM1D(2, 2))
+    assert oncue.Sequential([oncue.Input((5, 6, 1)), layer]).output_shape == (None, 5, 4)
+
+
+def test_a_layer_of_ones_own_in_a_layer_of_keras_is_refused() -> None:
+    class Own(layers.Dense):
+        """A user's."""
+
+    with pytest.raises(
+        TypeError, match=r"'own', a Own of oncue's, can't be put into a layer of Keras's: it is a layer of"
+    ):
+        layers.SpectralNormalization(Own(3, name="own"))
+    built = layers.Dense(2)
+    built.build((None, 3))
+    with pytest.raises(TypeError, match="it has its weights already"):
+        layers.SpectralNormalization(built)

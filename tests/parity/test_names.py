@@ -67,7 +67,10 @@ def _count() -> dict[str, int]:
         if isinstance(theirs, ModuleType) and isinstance(value, ModuleType):
             found["modules"] += 1
         else:
-            found["keras" if value is theirs or getattr(value, "__wrapped__", None) is theirs else "oncue"] += 1
+            is_theirs = value is theirs or getattr(value, "__wrapped__", None) is theirs
+            # Some take layers of oncue, too.
+            is_theirs = is_theirs or (isinstance(value, type) and theirs in value.__bases__)
+            found["keras" if is_theirs else "oncue"] += 1
     assert not unresolved
     return found
 

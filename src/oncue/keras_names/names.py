@@ -13,6 +13,9 @@ from oncue.legacy import old_attribute
 
 _ROOT = "oncue"
 
+_HOLDERS = frozenset(f"layers.{name}" for name in ("Pipeline", "SpectralNormalization", "StackedRNNCells", "Wrapper"))
+"""Layers of Keras that are given other layers, which may be oncue's."""
+
 
 def elsewhere(module: str, name: str) -> Any:
     """Return what a room doesn't have itself; for its `__getattr__`. Keras is loaded only for a name that it has.
@@ -62,6 +65,10 @@ def of_keras(module: str, name: str) -> Any:
             "pip install --upgrade keras"
         )
     found = getattr(home, name)
+    if place in _HOLDERS:
+        from oncue.with_keras.holders import holder
+
+        return holder(found)
     if place.startswith("applications.") and callable(found):
         from oncue.with_keras.applications import application
 

@@ -75,7 +75,9 @@ def serialize(layer: Any) -> dict[str, Any]:
         >>> serialize(__getattr__("Flatten")())["class_name"]
         'Flatten'
     """
-    return objects.to_config(layer, "keras.layers")
+    from oncue.layers.foreign_layer import ForeignLayer
+
+    return layer.written() if isinstance(layer, ForeignLayer) else objects.to_config(layer, "keras.layers")
 
 
 def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:

@@ -10,7 +10,9 @@ from oncue.core.builtin import builtin
 from oncue.core.suggest import unknown
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import is_keras_layer, layer_of_keras
 from oncue.layers.rnn import RNN
 
 _MODES = ("concat", "sum", "mul", "ave")
@@ -40,6 +42,12 @@ class Bidirectional(Layer):
     supports_masking = True
     _takes_several = True
     _makes_masks = False
+
+    def __new__(cls, layer: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Make the object; for a recurrent layer that only Keras has, Keras's own."""
+        if cls is Bidirectional and (is_keras_layer(layer) or isinstance(layer, ForeignLayer)):
+            return layer_of_keras("Bidirectional", layer, *args, **kwargs)
+        return super().__new__(cls, layer, *args, **kwargs)
 
     def __init__(
         self,

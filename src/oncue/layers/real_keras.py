@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from oncue.core.builtin import is_builtin
+from oncue.keras_names import load_keras
 from oncue.nested import flatten, map_leaves
 
 
@@ -76,6 +77,18 @@ def adopted(part: Any) -> Any:
     from oncue.with_keras.layer import KerasLayer
 
     return KerasLayer.of(part if inner is None else inner)
+
+
+def layer_of_keras(kind: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Return a layer of Keras's class of a name, as one of oncue.
+
+    Args:
+        kind: The public name of the class.
+        *args: Its arguments.
+        **kwargs: The same.
+    """
+    inside = [vars(part)["keras_layer"] if "keras_layer" in getattr(part, "__dict__", {}) else part for part in args]
+    return adopted(getattr(load_keras(f"oncue.layers.{kind}").layers, kind)(*inside, **kwargs))
 
 
 def clone_keras_model(model: Any, input_tensors: Any, clone_function: Any) -> Any:

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from oncue import backend
+from oncue import backend, layers
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import is_keras_layer, layer_of_keras
 from oncue.layers.rnn_cell import RecurrentCell
 
 _OF_CELL = frozenset(
@@ -61,6 +63,14 @@ class RNN(Layer):
     supports_masking = True
     _takes_several = True
     _makes_masks = False
+
+    def __new__(cls, cell: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Make the object; for several cells, or one that only Keras has, Keras's own."""
+        if cls is RNN and isinstance(cell, (list, tuple)):
+            cell = layers.StackedRNNCells(cell)
+        if cls is RNN and (is_keras_layer(cell) or isinstance(cell, ForeignLayer)):
+            return layer_of_keras("RNN", cell, *args, **kwargs)
+        return super().__new__(cls, cell, *args, **kwargs)
 
     def __init__(
         self,

@@ -430,6 +430,43 @@ class Model(Trainer):
 
         load_weights(self, filepath, skip_mismatch, **kwargs)
 
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write what the model computes in inference as a program that runs without its code.
+
+        Args:
+            filepath: The file: "model.pt2" for torch, "model.onnx" for ONNX.
+            format: "torch", which `torch.export.load` reads; or "onnx", for which onnx and onnxscript must be installed. The
+                others of Keras can't be written on torch, its default "tf_saved_model" among them.
+            verbose: Whether to say where it is; True by default.
+            input_signature: What has a `shape` and a `dtype` for each input, such as `KerasTensor((None, 3))`; sizes that
+                are None may vary. By default the model's symbolic inputs.
+            **kwargs: Further arguments of `torch.export.export`, or of `torch.onnx.export`.
+
+        Raises:
+            ValueError: For another format or ending, for inputs that aren't known, and for a model that is no program, such
+                as one whose code looks at values.
+            ImportError: Without what ONNX needs.
+
+        Example:
+            >>> import tempfile
+            >>> from oncue import Sequential, layers
+            >>> model = Sequential([layers.Input((2,)), layers.Dense(1)])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.export(f"{folder}/m.pt2", format="torch", verbose=False)
+            ...     torch.export.load(f"{folder}/m.pt2").module()(torch.ones(5, 2)).shape
+            torch.Size([5, 1])
+        """
+        from oncue.models.export import export
+
+        export(self, filepath, format, verbose, input_signature, **kwargs)
+
     def get_compile_config(self) -> dict[str, Any] | None:
         """Return what was given to `compile` as a dict that goes into JSON; None for a model that is not compiled.
 

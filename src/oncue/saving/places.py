@@ -71,9 +71,7 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
     if isinstance(module, ForeignLayer):
         for part in module.saved_parts():
             below = "/".join(filter(None, (path, part.path)))
-            if not part.variables or id(part.variables[0].stored) not in tensors:
-                tensors.update(id(variable.stored) for variable in part.variables)
-                yield Place(below, part.name, part.variables, owner=part.owner)
+            yield Place(below, part.name, part.variables, owner=part.owner)
         return
     owner = module if isinstance(module, Layer) and saves_by_itself(module) else None
     yield Place(path, str(getattr(module, "name", type(module).__name__)), _own(module, tensors), owner=owner)

@@ -239,11 +239,6 @@ class TakenOptimizer(KerasOptimizer):
         turned = any(axes is not None for _, _, axes in self._shown.values())
         return None if turned else super()._own_graph_update()
 
-    @property
-    def variables(self) -> list[Any]:
-        """The tensors of the variables of Keras's optimizer."""
-        return [variable.value.detach() for variable in self.keras_optimizer.variables]
-
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set the variables of Keras's optimizer.
 
