@@ -57,6 +57,8 @@ def uniform(
         True
     """
     device = backend.device()
+    if not torch_dtype(dtype).is_floating_point:
+        raise ValueError(f"`uniform` draws floats; got dtype={dtype!r}. Use `randint` for whole numbers.")
     options: dict[str, Any] = {"generator": _generator(seed, device), "dtype": torch_dtype(dtype), "device": device}
     return torch.rand(tuple(shape), **options) * (maxval - minval) + minval
 
@@ -71,6 +73,8 @@ def randint(
         [5, 5, 5]
     """
     device = backend.device()
+    if torch_dtype(dtype).is_floating_point:
+        raise ValueError(f"`randint` draws whole numbers; got dtype={dtype!r}. Use `uniform` for floats.")
     options: dict[str, Any] = {"generator": _generator(seed, device), "dtype": torch_dtype(dtype), "device": device}
     return torch.randint(minval, maxval, tuple(shape), **options)
 
@@ -115,11 +119,17 @@ def categorical(
     Returns:
         A tensor of shape (rows, num_samples).
 
+    Raises:
+        ValueError: For logits of another shape.
+
     Example:
         >>> categorical([[0.0, -1000.0]], 3).tolist()
         [[0, 0, 0]]
     """
-    shares = torch.softmax(backend.as_tensor(logits), -1)
+    logits = backend.as_tensor(logits)
+    if logits.ndim != 2:
+        raise ValueError(f"`logits` must have the shape (rows, classes); got {tuple(logits.shape)}.")
+    shares = torch.softmax(logits, -1)
     draws = torch.multinomial(shares, num_samples, replacement=True, generator=_generator(seed, shares.device))
     return draws.to(torch_dtype(dtype))
 
@@ -140,9 +150,10 @@ def binomial(
         >>> binomial((2,), 5, 1.0)
         tensor([5., 5.])
     """
-    kind = torch_dtype(dtype)
+    kind = _precise(dtype)
     trials, odds = (backend.as_tensor(x).to(kind).broadcast_to(tuple(shape)) for x in (counts, probabilities))
-    return torch.binomial(trials.contiguous(), odds.contiguous(), generator=_generator(seed, trials.device))
+    draws = torch.binomial(trials.contiguous(), odds.contiguous(), generator=_generator(seed, trials.device))
+    return draws.to(torch_dtype(dtype))
 
 
 def gamma(shape: Sequence[int], alpha: Any, dtype: Any = None, seed: int | SeedGenerator | None = None) -> torch.Tensor:
@@ -158,7 +169,7 @@ def gamma(shape: Sequence[int], alpha: Any, dtype: Any = None, seed: int | SeedG
         >>> bool((gamma((100,), 2.0) > 0).all())
         True
     """
-    parameter = backend.as_tensor(alpha).to(torch_dtype(dtype)).broadcast_to(tuple(shape)).contiguous()
+    parameter = backend.as_tensor(alpha).to(_precise(dtype)).broadcast_to(tuple(shape)).contiguous()
     generator = _generator(seed, parameter.device)
     distribution = torch.distributions.Gamma(parameter, torch.ones_like(parameter))
     # It takes no generator.
@@ -166,7 +177,7 @@ def gamma(shape: Sequence[int], alpha: Any, dtype: Any = None, seed: int | SeedG
         if generator is not None:
             torch.manual_seed(generator.initial_seed())
         draws: torch.Tensor = distribution.sample()
-    return draws
+    return draws.to(torch_dtype(dtype))
 
 
 def beta(
@@ -186,11 +197,17 @@ def beta(
         >>> bool(((draws > 0) & (draws < 1)).all())
         True
     """
-    kind = torch_dtype(dtype)
+    kind = _precise(dtype)
     one, other = (backend.as_tensor(x).to(kind).broadcast_to(tuple(shape)) for x in (alpha, beta))
     # Both from one generator: the same draws would go hand in hand.
-    both = gamma((2, *shape), torch.stack([one, other]), dtype, seed)
-    return both[0] / both.sum(0)
+    both = gamma((2, *shape), torch.stack([one, other]), kind, seed)
+    return (both[0] / both.sum(0)).to(torch_dtype(dtype))
+
+
+def _precise(dtype: Any) -> torch.dtype:
+    """Return the type to draw in: torch has no such draws in 16 bits on the CPU."""
+    kind = torch_dtype(dtype)
+    return torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
 
 
 def shuffle(x: Any, axis: int = 0, seed: int | SeedGenerator | None = None) -> torch.Tensor:
@@ -215,14 +232,15 @@ def shuffle(x: Any, axis: int = 0, seed: int | SeedGenerator | None = None) -> t
 
 
 def dropout(
-    inputs: Any, rate: float, noise_shape: Sequence[int] | None = None, seed: int | SeedGenerator | None = None
+    inputs: Any, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | SeedGenerator | None = None
 ) -> torch.Tensor:
     """Set a fraction of the values to 0 and scale the others up by `1 / (1 - rate)`.
 
     Args:
         inputs: A tensor or an array.
-        rate: The fraction, at least 0 and below 1.
-        noise_shape: The shape of the mask, which broadcasts along axes of size 1; the shape of `inputs` by default.
+        rate: The fraction, from 0 to 1.
+        noise_shape: The shape of the mask, which broadcasts along axes of size 1, with None where the size is that of
+            `inputs`; the shape of `inputs` by default.
         seed: As for `normal`.
 
     Returns:
@@ -235,10 +253,14 @@ def dropout(
         >>> dropout(torch.ones(3), 0.0)
         tensor([1., 1., 1.])
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"`rate` must be from 0 to below 1; got {rate!r}.")
+    if not 0 <= rate <= 1:
+        raise ValueError(f"`rate` must be from 0 to 1; got {rate!r}.")
     values: torch.Tensor = backend.as_tensor(inputs)
-    shape = values.shape if noise_shape is None else tuple(noise_shape)
+    if rate == 1:
+        return torch.zeros_like(values)
+    shape = tuple(values.shape)
+    if noise_shape is not None:
+        shape = tuple([have if size is None else size for have, size in zip(shape, noise_shape, strict=True)])
     if isinstance(seed, SeedGenerator):
         return values * seeded_mask(seed, shape, 1 - rate, values) / (1 - rate)
     probability = torch.full(shape, 1 - rate, dtype=values.dtype, device=values.device)

@@ -64,7 +64,7 @@ class L1L2(Regularizer):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the penalty on x."""
         x = x if isinstance(x, torch.Tensor) else backend.as_tensor(x)
-        penalty = torch.zeros((), dtype=x.dtype, device=x.device)
+        penalty = x.new_zeros(())
         if self.l1:
             penalty = penalty + self.l1 * x.abs().sum()
         if self.l2:

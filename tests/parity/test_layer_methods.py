@@ -36,7 +36,7 @@ def test_specifications_of_inputs(case: str, keras: ModuleType) -> None:
     arguments, given = SPECS[case]
 
     def called(k: Any) -> str:
-        class Own(k.layers.Layer):  # type: ignore[misc, name-defined]  # of either library
+        class Own(k.layers.Layer):  # type: ignore[misc]  # of either library
             def __init__(self) -> None:
                 super().__init__(name="own")
                 self.input_spec = k.layers.InputSpec(**arguments)
@@ -73,12 +73,12 @@ def test_a_call_without_state(keras: ModuleType) -> None:
         )
         before = model.get_weights()
         x = draws.normal(size=(4, 5, 3)).astype("float32")
-        trained = [torch.from_numpy(value).requires_grad_() for value in trained]
+        tensors = [torch.from_numpy(value).requires_grad_() for value in trained]
         rest = [*rest, *[v.value for v in model.non_trainable_variables[len(rest) :]]]
-        outputs, after, losses = model.stateless_call(trained, rest, x, training=True, return_losses=True)
+        outputs, after, losses = model.stateless_call(tensors, rest, x, training=True, return_losses=True)
         for one, other in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
-        gradients = torch.autograd.grad(outputs.sum() + losses[0], trained)
+        gradients = torch.autograd.grad(outputs.sum() + losses[0], tensors)
         return [to_numpy(outputs), *map(to_numpy, after[:2]), *map(to_numpy, gradients), float(losses[0].detach())]
 
     for expected, found in zip(*both(keras, called), strict=True):
@@ -98,12 +98,12 @@ def test_a_call_without_state_needs_as_many_values_as_weights() -> None:
 
 def test_metrics_of_layers(keras: ModuleType) -> None:
     def listed(k: Any) -> list[str]:
-        class Inner(k.layers.Layer):  # type: ignore[misc, name-defined]  # of either library
+        class Inner(k.layers.Layer):  # type: ignore[misc]  # of either library
             def __init__(self) -> None:
                 super().__init__()
                 self.inner = k.metrics.Mean(name="inner")
 
-        class Outer(k.layers.Layer):  # type: ignore[misc, name-defined]  # as above
+        class Outer(k.layers.Layer):  # type: ignore[misc]  # as above
             def __init__(self) -> None:
                 super().__init__()
                 self.outer, self.part = k.metrics.Mean(name="outer"), Inner()
@@ -124,7 +124,7 @@ def test_configurations_by_the_arguments(keras: ModuleType, tmp_path: Path) -> N
     x = np.ones((3, 4))
 
     def saved(k: Any) -> list[Any]:
-        class Own(k.Model):  # type: ignore[misc, name-defined]  # of either library
+        class Own(k.Model):  # type: ignore[misc]  # of either library
             def __init__(self, units: int = 2, **kwargs: Any) -> None:
                 super().__init__(**kwargs)
                 self.dense = k.layers.Dense(units)
@@ -224,7 +224,7 @@ def test_masks_given_to_compute_mask(keras: ModuleType) -> None:
 
 def test_masks_of_several_inputs_of_a_layer_of_the_users_own(keras: ModuleType) -> None:
     def seen(k: Any) -> Any:
-        class Own(k.layers.Layer):  # type: ignore[misc, name-defined]  # of either library
+        class Own(k.layers.Layer):  # type: ignore[misc]  # of either library
             supports_masking = True
 
             def call(self, inputs: Any, mask: Any = None) -> Any:
@@ -240,4 +240,88 @@ def test_masks_of_several_inputs_of_a_layer_of_the_users_own(keras: ModuleType) 
         return [to_numpy(layer.seen[0]).tolist(), layer.seen[1], to_numpy(outputs._keras_mask).tolist()]
 
     theirs, ours = both(keras, seen)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize(
+    "mask", [np.array([[True, False], [True, True]]), np.array([[True], [False]])], ids=["whole", "wide"]
+)
+def test_normalization_under_a_mask_along_any_axis(axis: int, mask: Any, keras: ModuleType) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 2, 3)).astype("float32")
+
+    def normalized(k: Any) -> list[Any]:
+        layer = k.layers.BatchNormalization(axis=axis, momentum=0.5)
+        return [to_numpy(layer(x, training=True, mask=mask)), *layer.get_weights()]
+
+    for expected, found in zip(*both(keras, normalized), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_masks_by_the_names_of_arguments(keras: ModuleType) -> None:
+    def seen(k: Any) -> Any:
+        class Own(k.layers.Layer):  # type: ignore[misc]  # of either library
+            def call(self, query: Any, value: Any, query_mask: Any = None, value_mask: Any = None) -> Any:
+                self.seen = [query_mask, value_mask]
+                return query + value
+
+        masked = k.layers.Masking()(torch.tensor([[[0.0], [1.0]]]))
+        layer, found = Own(), []
+        for arguments in ((masked, torch.ones(1, 2, 1)), (torch.ones(1, 2, 1), masked)):
+            layer(*arguments)
+            found.append([None if mask is None else to_numpy(mask).tolist() for mask in layer.seen])
+        return found
+
+    theirs, ours = both(keras, seen)
+    assert ours == theirs == [[[[False, True]], None], [None, [[False, True]]]]
+
+
+REFUSED: dict[str, Any] = {
+    "TimeDistributed rank": lambda k: k.layers.TimeDistributed(k.layers.Dense(1))(
+        np.ones((2, 3, 4)), mask=np.ones(2, bool)
+    ),
+    "TimeDistributed steps": lambda k: k.layers.TimeDistributed(k.layers.Dense(1))(
+        np.ones((2, 3, 4)), mask=np.ones((2, 2), bool)
+    ),
+    "noise_shape": lambda k: k.layers.Dropout(0.5, noise_shape=(1, 0)),
+    "noise_shape text": lambda k: k.layers.Dropout(0.5, noise_shape="1"),
+    "trainable": lambda k: k.layers.Dense(1, trainable="no"),
+    "logits": lambda k: k.random.categorical(np.ones(3), 2),
+    "whole numbers": lambda k: k.random.uniform((2,), dtype="int32"),
+    "floats": lambda k: k.random.randint((2,), 0, 3, dtype="float32"),
+    "symbolic size": lambda k: [layer(k.Input((size,))) for layer in [k.layers.Dense(1)] for size in (2, 3)],
+    "sizes to join": lambda k: k.layers.Concatenate()([np.ones((1, 2, 1)), np.ones((1, 3, 1))]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_both_refuse(case: str, keras: ModuleType) -> None:
+    for k in (keras, oncue):
+        with pytest.raises(ValueError):
+            REFUSED[case](k)
+
+
+HELD: dict[str, Any] = {
+    "built without weights": lambda k: [k.layers.ReLU().built, k.layers.Dropout(0.5).built, k.layers.Dense(1).built],
+    "built with weights given": lambda k: k.layers.Embedding(2, 1, weights=[np.ones((2, 1))]).get_weights()[0].tolist(),
+    "a constraint": lambda k: [
+        [type(weight.constraint).__name__, type(weight.regularizer).__name__]
+        for layer in [k.layers.Conv1D(2, 2, kernel_constraint="non_neg", kernel_regularizer="l1")]
+        for weight in [layer.build((None, 4, 3)), *layer.weights][1:]
+    ],
+    "of a cell": lambda k: [
+        k.layers.GRU(3).units,
+        k.layers.GRU(3, dropout=0.5).dropout,
+        k.layers.LSTM(3).unit_forget_bias,
+    ],
+    "whole numbers": lambda k: to_numpy(k.layers.Layer().add_weight((2,), dtype="int32", trainable=False)).tolist(),
+    "dropped wholly": lambda k: to_numpy(k.random.dropout(torch.ones(2, 2), 1.0)).tolist(),
+    "dropped by row": lambda k: tuple(k.random.dropout(torch.ones(3, 2), 0.5, noise_shape=(None, 1), seed=1).shape),
+    "in half": lambda k: str(k.random.gamma((2,), 1.0, dtype="float16", seed=1).dtype),
+}
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_what_both_have(case: str, keras: ModuleType) -> None:
+    theirs, ours = both(keras, HELD[case])
     assert ours == theirs

@@ -79,7 +79,7 @@ def test_the_table_has_every_layer() -> None:
     from oncue.layers import _HOME
 
     classes = {name for name in _HOME if name[0].isupper() and not name.endswith("Cell")}
-    assert classes - {"Layer", "Input", "InputLayer", *MERGES} == set(LAYERS)
+    assert classes - {"Layer", "Input", "InputLayer", "InputSpec", *MERGES} == set(LAYERS)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -232,9 +232,9 @@ def test_a_model_class_of_your_own_with_a_configuration(tmp_path: Path) -> None:
 
 
 class Bare(keras.Model):
-    def __init__(self) -> None:
+    def __init__(self, head: Any) -> None:
         super().__init__()
-        self.head = layers.Dense(1)
+        self.head = head
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.head(inputs)
@@ -244,7 +244,7 @@ class Bare(keras.Model):
 def test_a_model_without_configuration_is_refused_with_the_formats_that_hold_it(extension: str, tmp_path: Path) -> None:
     torch_inside = keras.Sequential([layers.Input((4,)), torch.nn.Linear(4, 2)])
     nested = keras.Sequential([layers.Input((4,)), keras.Sequential([layers.Input((4,)), torch.nn.Linear(4, 2)])])
-    subclassed = Bare()
+    subclassed = Bare(layers.Dense(1))
     subclassed.predict(samples(4), verbose=0)
     for model in (keras.Model(torch.nn.Linear(4, 1)), torch_inside, nested, subclassed):
         with pytest.raises(ValueError, match=r"\.safetensors.*\.weights\.h5"):

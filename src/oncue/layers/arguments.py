@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -93,6 +93,30 @@ def fraction(layer: str, name: str, value: Any) -> float:
             f"`{name}` of {layer} must be a number from 0 to 1; got {value!r} of type {type(value).__name__}."
         )
     return number
+
+
+def noise_shape(value: Any) -> tuple[int | None, ...]:
+    """Return the shape of a mask of dropout.
+
+    Raises:
+        ValueError: For anything else than whole numbers of 1 or more, or None where the size is the input's.
+
+    Example:
+        >>> noise_shape([None, 1])
+        (None, 1)
+    """
+    sizes = None if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    whole = None if sizes is None else [None if size is None else whole_of(size) for size in sizes]
+    if (
+        sizes is None
+        or whole is None
+        or any(given is not None and (size is None or size < 1) for given, size in zip(sizes, whole, strict=True))
+    ):
+        raise ValueError(
+            "Invalid value received for argument `noise_shape`. Expected a tuple or list of positive integers, or None where "
+            f"the size is the input's; got {value!r}."
+        )
+    return tuple(whole)
 
 
 def check_rank(layer: str, shape: Sequence[int | None], rank: int, axes: str) -> None:

@@ -140,7 +140,7 @@ class BatchNormalization(Layer):
             outputs, mean, deviation = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, self.epsilon)
             self._move(mean, deviation.detach() ** -2 - self.epsilon)
         else:
-            mean, variance = masked_moments(x, mask)
+            mean, variance = masked_moments(x, self._mask_for(mask, inputs))
             self._move(mean, variance)
             shape = (1, -1, *(1,) * (x.dim() - 2))
             outputs = (x - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.epsilon)
@@ -149,6 +149,16 @@ class BatchNormalization(Layer):
             if beta is not None:
                 outputs = outputs + beta.view(shape)
         return outputs.movedim(1, self.axis)
+
+    def _mask_for(self, mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Return a mask, which has no last axis, as `masked_moments` wants it."""
+        if mask.dim() != inputs.dim() - 1:
+            raise ValueError(
+                f"`mask` must have one axis less than the inputs; got shapes {tuple(mask.shape)} and {tuple(inputs.shape)}."
+            )
+        if self.axis in (-1, inputs.dim() - 1):
+            return mask.expand(inputs.shape[:-1])
+        return mask.unsqueeze(-1).expand(inputs.shape).movedim(self.axis, 1)
 
     def _move(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         with torch.no_grad():
@@ -186,25 +196,19 @@ def masked_moments(
 
     Args:
         x: Values, shape (batch, channels, ...).
-        mask: True, or 1, where a place counts; shape (batch, ...).
+        mask: True, or 1, where a place counts; shape (batch, ...), or (batch, channels, ...) where channels differ.
         summed: What to do with each sum over the batch, where there are rows elsewhere.
-
-    Raises:
-        ValueError: When the shapes don't fit.
     """
     if has_torch_function_variadic(x, mask) and summed is None:
         found: tuple[torch.Tensor, torch.Tensor] = handle_torch_function(masked_moments, (x, mask), x, mask)
         return found
-    if mask.dim() != x.dim() - 1:
-        raise ValueError(
-            f"`mask` must have one axis less than the inputs; got shapes {tuple(mask.shape)} and {tuple(x.shape)}."
-        )
     axes = [axis for axis in range(x.dim()) if axis != 1]
-    weights = mask.to(x.dtype).unsqueeze(1)
+    weights = mask.to(x.dtype)
+    weights = weights if mask.dim() == x.dim() else weights.unsqueeze(1)
     parts = [weights.sum(axes), (x * weights).sum(axes)]
     if summed is not None:
         joined = summed(torch.cat(parts))
-        parts = [joined[:1], joined[1:]]
+        parts = [joined[: len(parts[0])], joined[len(parts[0]) :]]
     total = parts[0] + backend.epsilon()
     mean = parts[1] / total
     second = ((x - mean.view(1, -1, *(1,) * (x.dim() - 2))) ** 2 * weights).sum(axes)

@@ -46,7 +46,7 @@ class Dropout(Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.rate = arguments.fraction("Dropout", "rate", rate)
-        self.noise_shape = None if noise_shape is None else tuple(noise_shape)
+        self.noise_shape = None if noise_shape is None else arguments.noise_shape(noise_shape)
         self.seed = plain(seed)
         self.seed_generator = None if seed is None else SeedGenerator(self.seed)
 

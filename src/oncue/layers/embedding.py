@@ -69,6 +69,8 @@ class Embedding(Layer):
         self.embeddings_constraint = constraints.get(embeddings_constraint)
         self.mask_zero = mask_zero
         self._given = weights[0] if isinstance(weights, (list, tuple)) and len(weights) == 1 else weights
+        if self._given is not None:
+            self.build()
         if mask_zero:
             self.supports_masking = True
         elif type(self).compute_mask is Embedding.compute_mask:

@@ -73,7 +73,7 @@ class InputLayer(Layer):
                 raise ValueError(
                     f"`shape` must hold whole numbers, or None where a size varies; got {self.batch_shape!r}."
                 )
-        self.optional = optional
+        self.optional, self.sparse, self.ragged = optional, False, False
         self.built = True
         self.output: KerasTensor = KerasTensor(self.batch_shape, self.dtype, name=self.name)
         # How models know an input's tensor, and its layer, when they are traced.

@@ -49,7 +49,7 @@ class KerasTensor:
         if sparse or ragged:
             raise ValueError("torch has no sparse or ragged tensors for layers: leave `sparse` and `ragged` out.")
         self.shape = tuple(shape)
-        self.dtype = dtype
+        self.dtype = str(dtype).removeprefix("torch.")
         self.name = naming.auto_name("keras_tensor") if name is None else name
         self.history = history
         # Which output of the call this is, whether it is the only one, and when it was made: calls of a shared layer

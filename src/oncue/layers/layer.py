@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oncue import backend, constraints, dtype_policies, initializers, naming, regularizers, torch_private
 from oncue.core.allowance import are_replaced, count_numbers
 from oncue.core.builtin import builtin, is_builtin
-from oncue.core.numbers import sizes_of, whole
+from oncue.core.numbers import sizes_of, whole, whole_of
 from oncue.core.suggest import nearest
 from oncue.layers.arguments import Shape
 from oncue.layers.input_spec import check_inputs
@@ -111,6 +111,10 @@ class Layer(torch.nn.Module, metaclass=LayerType):
     _may_add_losses: bool = False
     # Whether a call of a model, or of a layer around it, is under way or expected, so that its next call begins no new pass.
     _in_pass: bool = False
+    # Whether it was built for inputs or called on some, after which calls need not look whether they are the first.
+    _has_begun: bool = False
+    # The arguments of `call` besides the first whose masks it takes by their names: `keys`, where there is `keys_mask`.
+    _masks_by_name: ClassVar[tuple[str, ...]] = ()
     # Whether the weights are on another device than the CPU, so that tensors that come from there are to be moved.
     _off_cpu: bool = False
     # Whether a layer of oncue takes several tensors in a list or dict. Those of the user's own may always.
@@ -138,6 +142,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         parameters = inspect.signature(cls.call).parameters
         cls._accepts_training = "training" in parameters
         cls._accepts_mask = "mask" in parameters
+        cls._masks_by_name = tuple(name for name in parameters if f"{name}_mask" in parameters)
         cls._forward_accepts_training = (
             cls.forward is not Layer.forward and "training" in inspect.signature(cls.forward).parameters
         )
@@ -164,8 +169,13 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         if cls._seen and cls._seen != (cls.call, cls.forward, cls.compute_mask, cls.build):
             cls._look_at_methods()
         self.training = False
-        self.built = False
+        # Those of oncue that make no weights are built as they are made.
+        self.built = type(self).build is Layer.build and is_builtin(type(self)) and not self._holds_layers
         self._name = naming.auto_name(naming.to_snake_case(type(self).__name__)) if name is None else str(name)
+        if not isinstance(trainable, (bool, np.bool_)) and whole_of(trainable) not in (0, 1):
+            raise ValueError(
+                f"`trainable` must be True or False; got {trainable!r} of type {type(trainable).__name__}."
+            )
         self._trainable = bool(trainable)
         self._take_policy(dtype)
         self._variables: dict[str, Variable] = {}
@@ -306,21 +316,25 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             input_shape: The shape of the input, the batch axis (None) first; nested as the inputs are.
         """
         self.built = True
+        self.__dict__["_has_begun"] = True
 
     def ensure_built(self, input_shape: Any) -> None:
         """Build once, on the device where the layer is to work."""
-        if not self.built:
+        if not (self.built and self._has_begun):
             if self._casts_outputs and not self._takes_several and is_several(input_shape):
                 raise ValueError(
                     f"'{self.name}' takes one tensor; got several, or one in a list or dict, of the shapes {input_shape}. "
                     "Pass the tensor itself, or join several with a layer such as `Concatenate()`."
                 )
             with building(self):
-                if self._build_takes and isinstance(input_shape, dict):
+                if self.built:
+                    pass
+                elif self._build_takes and isinstance(input_shape, dict):
                     self.build(**input_shape)
                 else:
                     self.build(input_shape)
                 self.built = True
+                self.__dict__["_has_begun"] = True
                 self._built_for = input_shape
                 self._track_containers()
                 self._note_device()
@@ -379,6 +393,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             return self._call_alone(args, kwargs)
         if (
             self.built
+            and self._has_begun
             and not kwargs
             and len(args) == 1
             and type(args[0]) is torch.Tensor
@@ -414,7 +429,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             kwargs = {name: map_leaves(self._as_tensor, value) for name, value in kwargs.items()}
         if self.input_spec is not None and args:
             check_inputs(self.input_spec, args[0], self.name)
-        first = not self.built
+        first = not (self.built and self._has_begun)
         if first:
             self._see_types(args, kwargs)
             self.ensure_built(_shapes(self._built_on(args, kwargs)))
@@ -426,6 +441,8 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             mask = _masks_of(args[0])
             if mask is not None and self._accepts_mask and kwargs.get("mask") is None:
                 kwargs["mask"] = mask
+        if self._masks_by_name:
+            self._give_masks_by_name(args, kwargs)
         if training is None or bool(training) == self.training:
             outputs = self._run_in_policy(super().__call__, args, kwargs)
         else:
@@ -444,6 +461,13 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         if masked or self._makes_masks:
             self._pass_mask_on(args, outputs, mask)
         return outputs
+
+    def _give_masks_by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = inspect.signature(self.call).bind(*args, **kwargs).arguments
+        for name in self._masks_by_name:
+            mask = _masks_of(given.get(name))
+            if mask is not None and given.get(f"{name}_mask") is None:
+                kwargs[f"{name}_mask"] = mask
 
     def _run_in_policy(self, run: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._looks_at_types or running.mixed:
@@ -516,7 +540,7 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         self._see_types(args, kwargs)
         if self.input_spec is not None and args:
             check_inputs(self.input_spec, args[0], self.name)
-        if not self.built:
+        if not (self.built and self._has_begun):
             self.ensure_built(_shapes(self._built_on(args, kwargs)))
         if kwargs.get("training", self) is None:
             del kwargs["training"]
@@ -678,7 +702,8 @@ class Layer(torch.nn.Module, metaclass=LayerType):
 
         Args:
             shape: The shape in Keras's order of axes; () by default.
-            initializer: A name, an initializer, or a function of (shape, dtype); "glorot_uniform" by default.
+            initializer: A name, an initializer, or a function of (shape, dtype); "glorot_uniform" by default, of whole
+                numbers "zeros".
             dtype: The type of the values; the layer's by default.
             trainable: Whether the optimizer updates it.
             regularizer: A penalty on the weight, added to the loss.
@@ -691,6 +716,8 @@ class Layer(torch.nn.Module, metaclass=LayerType):
             The weight, which arithmetic and functions of torch take in place of its value. `layer.stored(name)` is the
             tensor itself.
         """
+        if isinstance(shape, str):
+            raise TypeError(f"The first argument of `add_weight` is the shape: give the name by `name={shape!r}`.")
         shape = () if shape is None else tuple([whole(self.name, "shape", size) for size in sizes_of(shape)])
         count_numbers(shape)
         attribute = self._free_attribute(name or "weight")
@@ -698,7 +725,8 @@ class Layer(torch.nn.Module, metaclass=LayerType):
         with building(self):
             # Some take minutes, and a file has the values.
             first = "zeros" if are_replaced() and is_builtin(type(self)) else initializer
-            start = initializers.get("glorot_uniform" if first is None else first)(shape, dtype=kind)
+            usual = "glorot_uniform" if kind.is_floating_point else "zeros"
+            start = initializers.get(usual if first is None else first)(shape, dtype=kind)
         value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
         if axes is not None:
             value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))
@@ -1301,6 +1329,7 @@ def _marks_built(build: Callable[..., Any]) -> Callable[..., Any]:
         with building(self):
             result = build(self, *args, **kwargs)
             self.built = True
+            self.__dict__["_has_begun"] = True
             self._note_device()
         return result
 

@@ -256,7 +256,7 @@ class LSTM(RNN):
             activity_regularizer=activity_regularizer,
             **kwargs,
         )
-        self.units = self.cell.units
+        self.units, self.use_cudnn = self.cell.units, use_cudnn
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this layer."""

@@ -65,6 +65,9 @@ class Operation(Layer):
         tensor([2., 2.])
     """
 
+    # Its arguments may be numbers, of which no shape can be told.
+    _has_begun = True
+
     def __init__(self, kind: str, name: str | None = None) -> None:
         old = kind.removeprefix("backend.")
         function = _FUNCTIONS.get(kind) if old == kind else backend_function(old)

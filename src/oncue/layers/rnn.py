@@ -290,10 +290,15 @@ class RNN(Layer):
         return {**self.run_config(), "cell": serialize(self.cell)}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        """Make a layer from what `get_config` returned."""
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Any:
+        """Make a layer from what `get_config` returned.
+
+        Args:
+            config: The configuration.
+            custom_objects: Your own cells, by class name.
+        """
         if isinstance(config.get("cell"), dict):
             from oncue.layers import deserialize
 
-            config = {**config, "cell": deserialize(config["cell"])}
+            config = {**config, "cell": deserialize(config["cell"], custom_objects)}
         return cls(**config)

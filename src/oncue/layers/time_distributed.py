@@ -50,9 +50,30 @@ class TimeDistributed(Layer):
             )
         self.layer.ensure_built((input_shape[0], *input_shape[2:]))
 
-    def call(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Apply the layer to all steps at once, as if they were samples."""
-        outputs: torch.Tensor = self.layer(inputs.flatten(0, 1))
+    def call(self, inputs: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Apply the layer to all steps at once, as if they were samples.
+
+        Args:
+            inputs: A tensor of shape (batch, steps, ...).
+            mask: A mask of shape (batch, steps, ...), which the layer gets the part of each step of, if it takes one.
+
+        Raises:
+            ValueError: For a mask of another shape.
+        """
+        options: dict[str, Any] = {}
+        if mask is not None:
+            if mask.dim() < 2:
+                raise ValueError(
+                    f"`mask` of '{self.name}' must be at least 2D: (batch, steps); got {tuple(mask.shape)}."
+                )
+            if mask.shape[:2] != inputs.shape[:2]:
+                raise ValueError(
+                    f"`mask` of '{self.name}' has a shape {tuple(mask.shape)} that is incompatible with the input shape "
+                    f"{tuple(inputs.shape)}: the first two must match."
+                )
+            if self.layer._accepts_mask and mask.dim() > 2:
+                options["mask"] = mask.flatten(0, 1)
+        outputs: torch.Tensor = self.layer(inputs.flatten(0, 1), **options)
         return outputs.view(*inputs.shape[:2], *outputs.shape[1:])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -95,7 +95,8 @@ def check_describable(model: Any) -> None:
             model.get_config()
         except NotImplementedError as error:
             raise ValueError(
-                f"{error} Or save its weights alone, with `model.save_weights('name.weights.h5')`."
+                f"{error} Or save its weights alone, with `model.save_weights('name.safetensors')` or "
+                "`model.save_weights('name.weights.h5')`."
             ) from error
 
 
