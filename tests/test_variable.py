@@ -311,3 +311,9 @@ def test_a_constraint_goes_with_a_copy(again: Callable[[Any], Any]) -> None:
         one.compile("sgd", "mse")
         one.fit(samples(4), samples(2), verbose=0)
         assert np.linalg.norm(one.get_weights()[0], axis=0).max() <= norm + 1e-3
+
+
+def test_functions_of_numpy_take_it_as_an_array() -> None:
+    variable = keras.Variable([[1.0, 4.0], [2.0, 3.0]])
+    assert np.min(variable) == 1.0 and np.mean(variable, axis=0).tolist() == [1.5, 3.5]
+    assert np.allclose(np.concatenate([variable, variable]), np.concatenate([variable.numpy()] * 2))

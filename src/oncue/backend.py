@@ -99,6 +99,60 @@ def set_image_data_format(data_format: str) -> None:
     tell_keras("set_image_data_format", data_format)
 
 
+def max_epochs() -> int | None:
+    """Return the most epochs that `fit` trains for, by `set_max_epochs` or the variable `KERAS_MAX_EPOCHS`; None for any."""
+    return _limit("max_epochs", "KERAS_MAX_EPOCHS")
+
+
+def set_max_epochs(max_epochs: int | None) -> None:
+    """Limit the epochs of each `fit`, to try a script out quickly.
+
+    Args:
+        max_epochs: The most epochs; None for no limit.
+
+    Raises:
+        ValueError: For anything but a whole number above 0.
+
+    Example:
+        >>> set_max_epochs(None)
+    """
+    _set_limit("max_epochs", max_epochs)
+
+
+def max_steps_per_epoch() -> int | None:
+    """Return the most batches of a pass, by `set_max_steps_per_epoch` or `KERAS_MAX_STEPS_PER_EPOCH`; None for any."""
+    return _limit("max_steps_per_epoch", "KERAS_MAX_STEPS_PER_EPOCH")
+
+
+def set_max_steps_per_epoch(max_steps_per_epoch: int | None) -> None:
+    """Limit the batches of each pass of `fit`, `evaluate` and `predict`, to try a script out quickly.
+
+    Args:
+        max_steps_per_epoch: The most batches; None for no limit.
+
+    Raises:
+        ValueError: For anything but a whole number above 0.
+
+    Example:
+        >>> set_max_steps_per_epoch(None)
+    """
+    _set_limit("max_steps_per_epoch", max_steps_per_epoch)
+
+
+def _limit(name: str, variable: str) -> int | None:
+    if name in _settings:
+        return _settings[name]  # type: ignore[no-any-return]  # what `_set_limit` put there
+    given = os.environ.get(variable)
+    return int(given) if given else None
+
+
+def _set_limit(name: str, value: int | None) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"`{name}` must be a whole number above 0, or None for no limit; got {value!r}.")
+    _settings[name] = value
+    tell_keras(f"set_{name}", value)
+
+
 def device() -> torch.device:
     """Return the device that new models train on.
 

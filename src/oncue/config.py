@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.backend import backend, epsilon, floatx, image_data_format, set_epsilon, set_floatx, set_image_data_format
+from oncue.backend import (
+    backend,
+    epsilon,
+    floatx,
+    image_data_format,
+    max_epochs,
+    max_steps_per_epoch,
+    set_epsilon,
+    set_floatx,
+    set_image_data_format,
+    set_max_epochs,
+    set_max_steps_per_epoch,
+)
 from oncue.dtype_policies import dtype_policy, set_dtype_policy
 from oncue.keras_names import elsewhere
 
@@ -14,10 +26,14 @@ __all__ = [
     "epsilon",
     "floatx",
     "image_data_format",
+    "max_epochs",
+    "max_steps_per_epoch",
     "set_dtype_policy",
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",
+    "set_max_epochs",
+    "set_max_steps_per_epoch",
 ]
 
 

@@ -312,6 +312,10 @@ class Variable:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
 
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        # Otherwise `np.mean(weight)` would call the tensor's `mean` with NumPy's arguments.
+        return func(*_as_arrays(args), **_as_arrays(kwargs))
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -461,6 +465,15 @@ class Projection:
         if self._axes is None or self._back is None:
             return self.constraint(stored)
         return self.constraint(stored.permute(self._axes)).permute(self._back)
+
+
+def _as_arrays(given: Any) -> Any:
+    """Return arguments of a function of NumPy with arrays in the place of Variables."""
+    if isinstance(given, Variable):
+        return given.numpy()
+    if isinstance(given, dict):
+        return {key: _as_arrays(part) for key, part in given.items()}
+    return type(given)(map(_as_arrays, given)) if type(given) in (list, tuple) else given
 
 
 def _as_trained(tensor: torch.Tensor, trainable: bool) -> torch.Tensor:

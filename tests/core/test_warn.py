@@ -344,6 +344,18 @@ def inputs_in_a_list_for_a_dict(folder: Path, patch: pytest.MonkeyPatch) -> None
 
 
 @case
+def epochs_that_are_limited(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("KERAS_MAX_EPOCHS", "1")
+    dense().fit(X, Y, epochs=2, verbose=0)
+
+
+@case
+def batches_that_are_limited(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("KERAS_MAX_STEPS_PER_EPOCH", "1")
+    dense().fit(X, Y, batch_size=4, verbose=0)
+
+
+@case
 def a_generator_that_ends(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().fit(((X, Y) for _ in range(3)), epochs=3, verbose=0)
 

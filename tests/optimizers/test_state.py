@@ -174,3 +174,17 @@ def test_variables_are_read_and_set_as_keras_shows_them() -> None:
     optimizer.variables[1].assign(0.25)
     assert optimizer.learning_rate == 0.25
     assert optimizer.variables[2].value is optimizer.slots()["momentum"][0]
+
+
+def test_an_update_of_given_values_leaves_weights_and_state_alone() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = Adam(0.1)
+    optimizer.build([weight])
+    optimizer.apply([torch.ones(2)])
+    before = [value.clone() for value in optimizer.state_tensors()], weight.detach().clone()
+    values, state = optimizer.stateless_apply(optimizer.variables, [torch.ones(2)], [weight])
+    assert all(torch.equal(a, b) for a, b in zip(before[0], optimizer.state_tensors(), strict=True))
+    assert torch.equal(before[1], weight)
+    optimizer.apply([torch.ones(2)])
+    torch.testing.assert_close(values[0], weight.detach())
+    assert int(state[0]) == int(optimizer.iterations) == 2

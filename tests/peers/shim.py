@@ -29,7 +29,8 @@ from keras.src.utils.module_utils import LazyModule
 import oncue
 import oncue.models
 import oncue.saving
-import oncue.training.trainer
+from oncue.training.plan import Plan
+from oncue.training.trainer import Trainer
 
 WHEEL = Path(keras.__file__).parent
 # Other tensor libraries, whose tests skip themselves when they come to use one.
@@ -43,7 +44,7 @@ REPLACED = {
     "keras.src.saving.saving_lib.load_weights_only": "oncue.saving.load_weights",
     "keras.src.legacy.saving.legacy_h5_format.save_model_to_hdf5": "oncue.saving.save_model",
     "keras.src.legacy.saving.legacy_h5_format.load_model_from_hdf5": "oncue.saving.load_model",
-    "keras.src.backend.torch.trainer.TorchTrainer": "oncue.training.trainer.Trainer",
+    "keras.src.backend.torch.trainer.TorchTrainer": "peers.shim.MixedInTrainer",
     "keras.src.losses.losses.LossFunctionWrapper": "oncue.losses.LossFunctionWrapper",
     "keras.src.callbacks.monitor_callback.MonitorCallback": "oncue.callbacks.monitor_callback.MonitorCallback",
 }
@@ -98,6 +99,16 @@ class Functional(metaclass=_OfSymbols):
         return oncue.Model.from_config(config, custom_objects=custom_objects)
 
 
+class MixedInTrainer(Trainer):
+    """Keras's private class that makes a model of a layer beside which it is inherited from; oncue's is a layer itself."""
+
+    def __init__(self) -> None:
+        # The other parent has made the layer.
+        self._refuse_unasked_methods()
+        self._plan = Plan()
+        self._changes = []
+
+
 class Missing:
     """A public name of Keras that oncue hasn't."""
 
@@ -117,17 +128,13 @@ class Missing:
 def _by_path(path: str) -> Any:
     """Return what is at a dotted path whose beginning is modules."""
     parts = path.split(".")
-    for count in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:count]))
-        except ModuleNotFoundError as error:
-            if error.name is not None and ".".join(parts[:count]).startswith(error.name):
-                continue
-            raise
-        for part in parts[count:]:
+    found = importlib.import_module(parts[0])
+    for index, part in enumerate(parts[1:], 2):
+        if isinstance(found, types.ModuleType) and not hasattr(found, part):
+            found = importlib.import_module(".".join(parts[:index]))
+        else:
             found = getattr(found, part)
-        return found
-    raise AttributeError(path)
+    return found
 
 
 def public_name(value: Any) -> str | None:

@@ -333,3 +333,16 @@ def test_the_names_of_the_public_face(tmp_path: Path) -> None:
     keras.models.save_model(model, tmp_path / "m.h5")
     keras.saving.save_weights(model, tmp_path / "m.weights.h5")
     keras.saving.load_weights(model, tmp_path / "m.weights.h5")
+
+
+def test_a_registered_class_is_found_in_an_old_file(tmp_path: Path) -> None:
+    @keras.saving.register_keras_serializable("of_tests")
+    class Own(layers.Dense):
+        pass
+
+    try:
+        model = keras.Sequential([keras.Input((2,)), Own(2)])
+        model.save(tmp_path / "model.h5")
+        assert type(keras.models.load_model(tmp_path / "model.h5").layers[0]) is Own
+    finally:
+        del keras.saving.get_custom_objects()["of_tests>Own"]

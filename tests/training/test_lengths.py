@@ -108,3 +108,22 @@ def test_a_length_that_was_seen_costs_no_second_run() -> None:
     for steps in (5, 7, 5, 7):
         model.train_on_batch(*sequences(4, steps))
     assert len(calls) == 4 + 2
+
+
+def test_the_limits_of_a_script_that_is_tried_out() -> None:
+    model = oncue.Sequential([oncue.Input((2,)), oncue.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((20, 2)), np.ones((20, 1))
+    oncue.config.set_max_epochs(2)
+    oncue.config.set_max_steps_per_epoch(3)
+    try:
+        with pytest.warns(UserWarning, match="limits"):
+            history = model.fit(x, y, batch_size=4, epochs=5, verbose=0)
+        assert len(history.epoch) == 2 and int(model.optimizer.iterations) == 6
+        assert len(model.predict(x[:8], batch_size=4, verbose=0)) == 8
+    finally:
+        oncue.config.set_max_epochs(None)
+        oncue.config.set_max_steps_per_epoch(None)
+    assert len(model.fit(x, y, epochs=3, verbose=0).epoch) == 3
+    with pytest.raises(ValueError, match="`max_epochs`"):
+        oncue.config.set_max_epochs(0)

@@ -893,6 +893,62 @@ class Optimizer:
             for parameter, gradient in zip(self._parameters, before, strict=True):
                 parameter.grad = gradient
 
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Update given values instead of the weights and the state, which stay as they are.
+
+        Args:
+            optimizer_variables: A value for each of `variables`.
+            grads: Gradients, as for `apply`.
+            trainable_variables: A value for each parameter that the optimizer was built for, in torch's order of axes.
+
+        Returns:
+            The new values of the parameters, and those of `variables`.
+
+        Raises:
+            ValueError: Before `build`, or when a number or a shape differs.
+
+        Example:
+            >>> from oncue.optimizers import SGD
+            >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+            >>> optimizer = SGD(0.5)
+            >>> optimizer.build([weight])
+            >>> optimizer.stateless_apply(optimizer.variables, [torch.tensor([1.0])], [torch.tensor([1.0])])[0]
+            [tensor([0.5000])]
+        """
+        if not self.built:
+            raise ValueError("`stateless_apply` needs an optimizer that is built. Call `build(variables)` first.")
+        targets = self._parameters
+        if len(trainable_variables) != len(targets):
+            raise ValueError(
+                f"`trainable_variables` must be {len(targets)} values, one for each parameter; got "
+                f"{len(trainable_variables)}."
+            )
+        state = [tensor.detach().clone() for tensor in self.state_tensors()]
+        weights = [target.detach().clone() for target in targets]
+        try:
+            with torch.no_grad():
+                for target, value in zip(targets, trainable_variables, strict=True):
+                    given = value.stored if isinstance(value, Variable) else torch.as_tensor(value)
+                    if given.shape != target.shape:
+                        raise ValueError(
+                            f"`trainable_variables` must have the shapes of the parameters; got {tuple(given.shape)} for "
+                            f"{tuple(target.shape)}."
+                        )
+                    target.copy_(given)
+            self.set_weights([value.value if isinstance(value, Variable) else value for value in optimizer_variables])
+            self.apply(grads, targets)
+            return (
+                [target.detach().clone() for target in targets],
+                [tensor.detach().clone() for tensor in self.state_tensors()],
+            )
+        finally:
+            with torch.no_grad():
+                for target, value in zip(targets, weights, strict=True):
+                    target.copy_(value)
+            self.set_weights(state)
+
     def _targets(self, variables: list[Any] | None) -> list[Tensor]:
         if variables is None:
             if not self.built:

@@ -8,6 +8,7 @@ from typing import Any
 
 from oncue import losses, optimizers
 from oncue.core.warn import warn
+from oncue.objects import custom
 from oncue.saving import guard
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
@@ -60,6 +61,10 @@ def _old_form(config: dict[str, Any]) -> dict[str, Any]:
     """Return a model's or a layer's configuration with the keys that Keras 2 knows."""
     known = ("class_name", "config", "name", "inbound_nodes", "shared_object_id")
     kept = {key: value for key, value in config.items() if key in known}
+    registered = config.get("registered_name")
+    if registered in custom:
+        # Keras 2 has one name for a class of the user's: that under which it is registered.
+        kept["class_name"] = registered
     inner = dict(kept["config"])
     if isinstance(inner.get("layers"), list):
         inner["layers"] = [

@@ -32,6 +32,7 @@ from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.torch_private import modes_put_back
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose
 from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
+from oncue.training.limits import limited_batches, limited_epochs
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
@@ -252,13 +253,15 @@ class Trainer(Layer):
         epochs = self._take_old_arguments("fit", kwargs).get("epochs", epochs)
         self._require_compiled("fit")
         epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
+        epochs = limited_epochs(epochs)
         verbose, validations = check_verbose(verbose), Validations(check_frequency(validation_freq))
         device, parallel = self._place(), parallel_run(self)
         if parallel is not None:
             parallel.same_random_state()
         if validation_data is None and validation_split is not None and number_of(validation_split) != 0:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
-        batches = as_batches(
+        batches = limited_batches(
+            as_batches,
             x,
             y,
             sample_weight,
@@ -276,7 +279,8 @@ class Trainer(Layer):
             listed = y is None and is_batch_list(x)
             val_x, val_y, val_weight = _validation_parts(validation_data, listed)
             try:
-                validation = as_batches(
+                validation = limited_batches(
+                    as_batches,
                     val_x,
                     val_y,
                     val_weight,
@@ -357,7 +361,8 @@ class Trainer(Layer):
         self._take_old_arguments("evaluate", kwargs)
         self._require_compiled("evaluate")
         verbose = check_verbose(verbose)
-        batches = as_batches(
+        batches = limited_batches(
+            as_batches,
             x,
             y,
             sample_weight,
@@ -512,7 +517,8 @@ class Trainer(Layer):
         x, y, weight = data
         leaf = first_leaf(x)
         size = len(leaf) if hasattr(leaf, "__len__") else None
-        return as_batches(
+        return limited_batches(
+            as_batches,
             x,
             y,
             weight,

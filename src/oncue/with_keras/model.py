@@ -411,7 +411,7 @@ class KerasModel(Model, MeetsCallbacks):
         penalty, losses = self._penalty(), self._plan.losses
         return penalty if losses is None else losses(y, y_pred, sample_weight) + penalty
 
-    def _penalty(self) -> torch.Tensor:
+    def _penalty(self, keep: bool = False) -> torch.Tensor:
         # As Keras adds them up: those of several numbers are sums.
         import keras
 
