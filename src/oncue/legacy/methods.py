@@ -165,6 +165,12 @@ def decayed_lr(optimizer: Any, var_dtype: Any = None) -> Any:
     return optimizer.learning_rate
 
 
+def weights(optimizer: Any) -> Any:
+    """Return an optimizer's state; for a property that can't be set."""
+    warn_once("optimizer.weights", "optimizer.variables")
+    return optimizer.variables
+
+
 def get_weights(optimizer: Any) -> list[Any]:
     """Return an optimizer's state as arrays, for `set_weights`."""
     return [tensor.detach().cpu().numpy() for tensor in optimizer.variables]

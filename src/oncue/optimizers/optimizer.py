@@ -1113,7 +1113,7 @@ class Optimizer:
             self._set_own_variables(state[len(state) - count :])
 
     get_weights = old_methods.get_weights
-    weights = old_property("optimizer", "weights", "variables")
+    weights = property(old_methods.weights)
     _decayed_lr = old_methods.decayed_lr
 
     def set_weights(self, weights: Sequence[Any]) -> None:
