@@ -786,6 +786,26 @@ def old_words_of_callbacks(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 @case
+def more_old_words(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Asks(Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            assert self.params is not None and self.params["samples"] == len(X)
+            assert self.validation_data is not None
+
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(1, name="conv2d")])
+    model.compile(oncue.optimizers.sgd(0.1), "mse")
+    model.fit(X, Y, validation_data=(X, Y), verbose=0, callbacks=[Asks()])
+    model.fit_generator(iter([(X, Y)]), samples_per_epoch=len(X), verbose=0)
+    model.predict_proba(X)
+    model.predict_classes(X)
+    model.reset_states()
+    assert model.get_layer("convolution2d_1").output_shape == (None, 1)
+    assert EarlyStopping("loss").monitor_op(1, 2)
+    assert model.optimizer._decayed_lr() == 0.1
+    assert model.optimizer.weights
+
+
+@case
 def old_modules(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for old in MODULES:
         patch.delitem(sys.modules, old, raising=False)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import oncue as keras
-from helpers import to_numpy
+from helpers import tensor, to_numpy
 from oncue import backend as K
 from oncue.legacy import backend_functions
 from oncue.legacy.backend_names import BACKEND, TENSORFLOW_NAMES
@@ -107,7 +107,7 @@ def test_on_symbolic_tensors(name: str) -> None:
     other = {"concatenate": lambda x: K.concatenate([x, x], axis=0)}.get(name, run)
     outputs = other(inputs)
     model = keras.Model(inputs, outputs)
-    found = to_numpy(model(torch.tensor(X)))
+    found = to_numpy(model(tensor(X)))
     expected = np.concatenate([X, X]) if name == "concatenate" else expected
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 

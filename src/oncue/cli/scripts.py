@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import builtins
+import functools
 import importlib
 import json
 from collections import Counter
@@ -151,11 +152,26 @@ def _is_module(name: str) -> bool:
     return _module(name) is not None
 
 
-def _own_names(home: str) -> set[str]:
+@functools.cache
+def _own_names(home: str) -> frozenset[str]:
+    """Return the public names of a module: what it lists, or else what its text defines, and no name of Keras's kept there."""
     module = _module(home)
     if module is None:
-        return set()
-    return {*getattr(module, "__all__", ()), *(name for name in vars(module) if not name.startswith("_"))}
+        return frozenset()
+    listed = vars(module).get("__all__")
+    if listed is not None:
+        return frozenset(listed)
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+    return frozenset(name for name in names if not name.startswith("_"))
 
 
 def _is_ours(home: str, step: str) -> bool:

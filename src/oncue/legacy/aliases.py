@@ -74,7 +74,7 @@ class Aliases(_Base):
         if not fullname.startswith("oncue."):
             return None
         # Modules of today are most, and need no tables.
-        today = PathFinder.find_spec(fullname, path)
+        today = PathFinder.find_spec(fullname, path) if plain_name(fullname) == fullname else None
         if today is not None and today.origin is not None:
             return None
         from oncue.legacy.modules import PARTS, SPACES, refusal
