@@ -62,6 +62,7 @@ def test_names_are_found_however_they_are_imported(tmp_path: Path) -> None:
         "x.fit(nb_epoch=3, epochs=3).to_yaml()\n"
         "x.fit_generator(3)\n"
         "keras.layers.Unbound\n"
+        "L.Embedding(3, 3, dropout=0.2)\n"
     )
     found = {one.name: (one.kind, one.lines) for one in names_of(script)}
     assert found == {
@@ -75,6 +76,8 @@ def test_names_are_found_however_they_are_imported(tmp_path: Path) -> None:
         "fit(nb_epoch=)": (OLD, [8]),
         ".to_yaml": (MISSING, [8]),
         ".fit_generator": (OLD, [9]),
+        "layers.Embedding": (RUNS, [11]),
+        "Embedding(dropout=)": (MISSING, [11]),
     }
 
 

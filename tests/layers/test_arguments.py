@@ -148,7 +148,7 @@ def test_todays_arguments_under_a_name_of_keras_1(old: Any, new: Any) -> None:
 
 
 def test_what_keras_1_did_otherwise_is_refused() -> None:
-    with pytest.raises(ValueError, match="`mode=2` of BatchNormalization doesn't exist today"):
+    with pytest.raises(ValueError, match="only mode 0 is left"):
         layers.BatchNormalization(mode=2)
     with pytest.raises(ValueError, match="`axis` of BatchNormalization must be a whole number; got 1e-05"):
         layers.BatchNormalization(1e-5)

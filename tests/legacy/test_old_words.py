@@ -282,3 +282,16 @@ def test_each_word_warns_once() -> None:
             assert model.layers[0].output_shape
     words = [str(one.message).split("`")[1] for one in caught]
     assert words == ["predict_proba", "oncue.optimizers.adam(...)", "lr=", "layer.output_shape"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: LAYERS.Embedding(3, 2, dropout=0.2), "SpatialDropout1D"),
+        (lambda: LAYERS.BatchNormalization(mode=2), "only mode 0 is left"),
+    ],
+)
+def test_arguments_that_cant_be_honoured(make: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"is from Keras 1 and is not here.*{words}"):
+        make()
+    LAYERS.Embedding(3, 2, dropout=0.0), LAYERS.BatchNormalization(mode=0)

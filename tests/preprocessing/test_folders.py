@@ -266,6 +266,15 @@ def test_old_helpers_warn_with_todays_word(monkeypatch: pytest.MonkeyPatch) -> N
         keras.preprocessing.image.ImageDataGenerator()
 
 
+def test_what_a_helper_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from oncue.legacy import preprocessing
+
+    monkeypatch.setattr(preprocessing, "find_spec", lambda name: None)
+    for name, needed in (("ImageDataGenerator", "PIL"), ("random_rotation", "scipy")):
+        with pytest.raises(ImportError, match=rf"`{name}` needs {needed}, .* `pip install 'oncue\[preprocessing\]'`"):
+            getattr(preprocessing, name)
+
+
 def test_importing_it_imports_no_keras() -> None:
     script = """
 import sys

@@ -21,7 +21,7 @@ from oncue.core.suggest import nearest
 from oncue.keras_names.impossible import impossible
 from oncue.keras_names.table import NAMES
 from oncue.legacy import aliases, modules
-from oncue.legacy.arguments import ARGUMENTS
+from oncue.legacy.arguments import ARGUMENTS, ARGUMENTS_REFUSED
 from oncue.legacy.methods import METHODS
 
 RUNS, BY_KERAS, OLD, MISSING = "runs", "runs by Keras", "old word", "missing"
@@ -266,7 +266,13 @@ class Reader(ast.NodeVisitor):
             table_of = {}
         if full is not None and aliases.plain_name(full).startswith("oncue.optimizers."):
             table_of = ARGUMENTS["Optimizer"]
+        refused = ARGUMENTS_REFUSED.get(owner, {}) if full is not None else {}
         for keyword in node.keywords:
+            if keyword.arg in refused:
+                word = refused[keyword.arg]
+                self._keep(
+                    Found(f"{owner}({keyword.arg}=)", MISSING, f"{word.reason}. {word.way}"), keyword.value.lineno
+                )
             if keyword.arg in table_of:
                 advice = _use(table_of[keyword.arg])
                 self._keep(Found(f"{owner}({keyword.arg}=)", OLD, advice), keyword.value.lineno)

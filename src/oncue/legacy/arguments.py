@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 from oncue.core.numbers import sizes_of
 from oncue.core.suggest import nearest
 from oncue.legacy.warning import warn_once
+from oncue.legacy.words import KERAS_1, Refused
 
 P = ParamSpec("P")
 
@@ -55,7 +56,7 @@ ARGUMENTS: dict[str, dict[str, str | None]] = {
     "Dropout": {"p": "rate"},
     "LeakyReLU": {"alpha": "negative_slope"},
     "Embedding": {"init": "embeddings_initializer", "W_regularizer": "embeddings_regularizer"},
-    "BatchNormalization": {"gamma_init": "gamma_initializer", "beta_init": "beta_initializer", "mode": None},
+    "BatchNormalization": {"gamma_init": "gamma_initializer", "beta_init": "beta_initializer"},
     "Conv1D": {**_CONV},
     "Conv2D": {**_CONV},
     "MaxPooling1D": {**_POOL},
@@ -78,6 +79,20 @@ ARGUMENTS: dict[str, dict[str, str | None]] = {
     "TensorBoard": {"batch_size": None, "embeddings_data": None, "embeddings_layer_names": None},
 }
 """By class or method, from arguments of Keras 1 and 2 to those of today; None for one that no longer does anything."""
+
+ARGUMENTS_REFUSED: dict[str, dict[str, Refused]] = {
+    "Embedding": {
+        "dropout": Refused(KERAS_1, "Keras 2 took it out", "Put `layers.SpatialDropout1D(rate)` behind the layer."),
+    },
+    "BatchNormalization": {
+        "mode": Refused(
+            KERAS_1,
+            "only mode 0 is left, which normalizes each feature, by the moving statistics in inference",
+            "Leave it out.",
+        ),
+    },
+}
+"""By class, arguments of older versions of Keras that can't be honoured, unless they are 0."""
 
 OF_KERAS_2 = frozenset(
     {
@@ -225,11 +240,11 @@ def accepts_old_arguments(init: Callable[P, None]) -> Callable[P, None]:
     Returns:
         The `__init__` that translates first.
     """
-    table = ARGUMENTS[init.__qualname__.split(".")[0]]
+    owner = init.__qualname__.split(".")[0]
 
     @functools.wraps(init)
     def translated(*args: P.args, **kwargs: P.kwargs) -> None:
-        init(*args, **(_modern(table, kwargs) if kwargs else kwargs))
+        init(*args, **(_modern(owner, kwargs) if kwargs else kwargs))
 
     return translated
 
@@ -295,22 +310,22 @@ def _is_of_keras_1(owner: str, given: tuple[Any, ...], named: dict[str, Any]) ->
     return len(given) > 2 and all(hasattr(size, "__index__") for size in given[1:3])
 
 
-def _modern(table: dict[str, str | None], given: dict[str, Any]) -> dict[str, Any]:
+def _modern(owner: str, given: dict[str, Any]) -> dict[str, Any]:
+    table, refused = ARGUMENTS[owner], ARGUMENTS_REFUSED.get(owner, {})
     if "nb_row" in given and "nb_col" in given and "nb_filter" in table:
         given = {**given, "kernel_size": (given["nb_row"], given["nb_col"])}
         del given["nb_row"], given["nb_col"]
     modern: dict[str, Any] = {}
     for name, value in given.items():
+        if name in refused:
+            if value:
+                raise ValueError(refused[name].text(f"{owner}({name}={value!r})"))
+            continue
         if name not in table:
             modern[name] = value
             continue
         new = table[name]
         if new is None:
-            if name == "mode" and value:
-                raise ValueError(
-                    f"`mode={value!r}` of BatchNormalization doesn't exist today: only mode 0, which normalizes each "
-                    "feature by the moving statistics in inference. Leave it out."
-                )
             continue
         warn_once(name, new)
         modern[new] = _DIM_ORDERING.get(value, value) if name == "dim_ordering" else value

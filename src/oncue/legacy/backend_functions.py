@@ -70,6 +70,20 @@ def tensor(x: Any, dtype: Any = None) -> Tensor:
     return torch.as_tensor(value if isinstance(value, (np.ndarray, np.generic)) else np.asarray(value), dtype=kind)
 
 
+def _together(*values: Any) -> list[Tensor]:
+    """Return values as tensors on one device: arrays come to where a tensor is."""
+    tensors = [tensor(value) for value in values]
+    place = next((one.device for one in tensors if one.device.type != "cpu"), None)
+    return tensors if place is None else [one.to(place) for one in tensors]
+
+
+def _place() -> torch.device:
+    """Return where new tensors are made: where models are trained."""
+    from oncue import backend
+
+    return backend.device()
+
+
 def _measured(x: Any) -> Tensor:
     """Return a tensor of floats: the mean of a comparison is the share of what is true."""
     found = tensor(x)
@@ -88,10 +102,7 @@ def _pair(x: Any, y: Any) -> tuple[Any, Any]:
         return tensor(x), tensor(y)
     one = x if isinstance(x, (int, float)) else tensor(x)
     other = y if isinstance(y, (int, float)) else tensor(y)
-    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.device != other.device:
-        place = one.device if other.device.type == "cpu" else other.device
-        one, other = one.to(place), other.to(place)
-    return one, other
+    return tuple(_together(one, other)) if isinstance(one, Tensor) and isinstance(other, Tensor) else (one, other)
 
 
 # One value for each element ------------------------------------------------------------------------------------------
@@ -347,7 +358,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Tensor:
 @_step
 def dot(x: Any, y: Any) -> Tensor:
     """Return the product of matrices: over the last axis of one and the last but one of the other."""
-    one, other = tensor(x), tensor(y)
+    one, other = _together(x, y)
     if one.ndim <= 2 and other.ndim <= 2:
         return torch.matmul(one, other)
     product: Tensor = torch.tensordot(one, other, dims=([-1], [builtins.max(other.ndim - 2, 0)]))
@@ -357,14 +368,14 @@ def dot(x: Any, y: Any) -> Tensor:
 @_step
 def matmul(a: Any, b: Any, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
     """Return the product of matrices, one for each of further axes."""
-    one, other = tensor(a), tensor(b)
+    one, other = _together(a, b)
     return (one.mT if transpose_a else one) @ (other.mT if transpose_b else other)
 
 
 @_step
 def batch_dot(x: Any, y: Any, axes: Any = None) -> Tensor:
     """Return a product of matrices for each sample."""
-    one, other = tensor(x), tensor(y)
+    one, other = _together(x, y)
     if axes is None:
         axes = (one.ndim - 1, builtins.max(other.ndim - 2, 1))
     first, second = (axes, axes) if isinstance(axes, int) else axes
@@ -380,7 +391,7 @@ def batch_dot(x: Any, y: Any, axes: Any = None) -> Tensor:
 @_step
 def bias_add(x: Any, bias: Any, data_format: str | None = None) -> Tensor:
     """Return the values with a bias added to each channel."""
-    given, added = tensor(x), tensor(bias)
+    given, added = _together(x, bias)
     if data_format == "channels_first" and added.ndim == 1:
         added = added.reshape(-1, *(1,) * (given.ndim - 2))
     return given + added
@@ -497,8 +508,9 @@ def l2_normalize(x: Any, axis: int | None = None) -> Tensor:
 @_step
 def in_top_k(predictions: Any, targets: Any, k: int) -> Tensor:
     """Return whether the target is among the k greatest predictions."""
-    best = torch.topk(tensor(predictions), k, -1).indices
-    return torch.any(torch.eq(best, tensor(targets).unsqueeze(-1)), -1)
+    given, wanted = _together(predictions, targets)
+    best = torch.topk(given, k, -1).indices
+    return torch.any(torch.eq(best, wanted.unsqueeze(-1)), -1)
 
 
 # Shapes --------------------------------------------------------------------------------------------------------------
@@ -550,13 +562,13 @@ def permute_dimensions(x: Any, pattern: Sequence[int]) -> Tensor:
 @_step
 def concatenate(tensors: Sequence[Any], axis: int = -1) -> Tensor:
     """Return tensors joined along an axis."""
-    return torch.cat([tensor(one) for one in tensors], axis)
+    return torch.cat(_together(*tensors), axis)
 
 
 @_step
 def stack(x: Sequence[Any], axis: int = 0) -> Tensor:
     """Return tensors joined along an axis of their own."""
-    return torch.stack([tensor(one) for one in x], axis)
+    return torch.stack(_together(*x), axis)
 
 
 @_step
@@ -586,7 +598,8 @@ def reverse(x: Any, axes: Any) -> Tensor:
 @_step
 def gather(reference: Any, indices: Any) -> Tensor:
     """Return the rows of some indices."""
-    return tensor(reference)[tensor(indices).long()]
+    table, rows = _together(reference, indices)
+    return table[rows.long()]
 
 
 @_step
@@ -615,7 +628,8 @@ def spatial_2d_padding(x: Any, padding: Any = ((1, 1), (1, 1)), data_format: str
 @_step
 def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> Any:
     """Return the crossentropy of each element."""
-    one, other = tensor(target).to(tensor(output).dtype), tensor(output)
+    one, other = _together(target, output)
+    one = one.to(other.dtype)
     if from_logits:
         return F.binary_cross_entropy_with_logits(other, one, reduction="none")
     other = torch.clamp(other, 1e-7, 1 - 1e-7)
@@ -625,15 +639,17 @@ def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> 
 @_step
 def categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Tensor:
     """Return the crossentropy of each row of probabilities."""
-    logs = _log_probabilities(output, from_logits, axis)
-    return -torch.sum(tensor(target).to(logs.dtype) * logs, axis)
+    wanted, given = _together(target, output)
+    logs = _log_probabilities(given, from_logits, axis)
+    return -torch.sum(wanted.to(logs.dtype) * logs, axis)
 
 
 @_step
 def sparse_categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Tensor:
     """Return the crossentropy of each row, for labels that are numbers."""
-    logs = _log_probabilities(output, from_logits, axis)
-    labels = tensor(target).long()
+    wanted, given = _together(target, output)
+    logs = _log_probabilities(given, from_logits, axis)
+    labels = wanted.long()
     labels = labels.squeeze(axis) if labels.ndim == logs.ndim and labels.shape[axis] == 1 else labels
     return -torch.gather(logs, axis, labels.unsqueeze(axis)).squeeze(axis)
 
@@ -724,7 +740,7 @@ def cast_to_floatx(x: Any) -> Any:
 def _generator(seed: int | None, like: Tensor | None = None) -> torch.Generator | None:
     if seed is None:
         return None
-    return torch.Generator("cpu" if like is None else like.device).manual_seed(int(seed))
+    return torch.Generator(_place() if like is None else like.device).manual_seed(int(seed))
 
 
 def _kind(dtype: Any) -> torch.dtype:
@@ -736,22 +752,25 @@ def _kind(dtype: Any) -> torch.dtype:
 def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None = None) -> Tensor:
     """Return a tensor of values; one value fills a shape."""
     made = tensor(value, dtype)
+    made = made if isinstance(value, Tensor) else made.to(_place())
     return made if shape is None else made.expand(tuple(shape)).clone()
 
 
 def variable(value: Any, dtype: Any = None, name: str | None = None, constraint: Any = None) -> Tensor:
     """Return a tensor of values that can be set."""
-    return tensor(value, dtype if dtype is not None or isinstance(value, Tensor) else _floatx()).clone()
+    if isinstance(value, Tensor):
+        return tensor(value, dtype).clone()
+    return tensor(value, _floatx() if dtype is None else dtype).to(_place(), copy=True)
 
 
 def zeros(shape: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     """Return zeros."""
-    return torch.zeros(_sizes(shape), dtype=_kind(dtype))
+    return torch.zeros(_sizes(shape), dtype=_kind(dtype), device=_place())
 
 
 def ones(shape: Any, dtype: Any = None, name: str | None = None) -> Tensor:
     """Return ones."""
-    return torch.ones(_sizes(shape), dtype=_kind(dtype))
+    return torch.ones(_sizes(shape), dtype=_kind(dtype), device=_place())
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
@@ -772,27 +791,31 @@ def ones_like(x: Any, dtype: Any = None, name: str | None = None) -> Tensor:
 
 def eye(size: int, dtype: Any = None, name: str | None = None) -> Tensor:
     """Return a matrix with ones on its diagonal."""
-    return torch.eye(size, dtype=_kind(dtype))
+    return torch.eye(size, dtype=_kind(dtype), device=_place())
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = "int32") -> Tensor:
     """Return the numbers of a range."""
     first, last = (0, start) if stop is None else (start, stop)
-    return torch.arange(first, last, step, dtype=_kind(dtype))
+    return torch.arange(first, last, step, dtype=_kind(dtype), device=_place())
 
 
 def random_normal(
     shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: int | None = None
 ) -> Tensor:
     """Return random numbers of a normal distribution."""
-    return torch.empty(_sizes(shape), dtype=_kind(dtype)).normal_(mean, stddev, generator=_generator(seed))
+    return torch.empty(_sizes(shape), dtype=_kind(dtype), device=_place()).normal_(
+        mean, stddev, generator=_generator(seed)
+    )
 
 
 def random_uniform(
     shape: Any, minval: float = 0.0, maxval: float = 1.0, dtype: Any = None, seed: int | None = None
 ) -> Tensor:
     """Return random numbers between two limits."""
-    return torch.empty(_sizes(shape), dtype=_kind(dtype)).uniform_(minval, maxval, generator=_generator(seed))
+    return torch.empty(_sizes(shape), dtype=_kind(dtype), device=_place()).uniform_(
+        minval, maxval, generator=_generator(seed)
+    )
 
 
 def random_normal_variable(
@@ -811,7 +834,7 @@ def random_uniform_variable(
 
 def random_binomial(shape: Any, p: float = 0.0, dtype: Any = None, seed: int | None = None) -> Tensor:
     """Return ones with a probability, else zeros."""
-    return torch.empty(_sizes(shape), dtype=_kind(dtype)).bernoulli_(p, generator=_generator(seed))
+    return torch.empty(_sizes(shape), dtype=_kind(dtype), device=_place()).bernoulli_(p, generator=_generator(seed))
 
 
 random_bernoulli = random_binomial
@@ -821,7 +844,7 @@ def truncated_normal(
     shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None, seed: int | None = None
 ) -> Tensor:
     """Return random numbers of a normal distribution, within two standard deviations."""
-    made = torch.empty(_sizes(shape), dtype=_kind(dtype))
+    made = torch.empty(_sizes(shape), dtype=_kind(dtype), device=_place())
     limits = mean - 2 * stddev, mean + 2 * stddev
     return torch.nn.init.trunc_normal_(made, mean, stddev, *limits, generator=_generator(seed))
 
@@ -840,13 +863,13 @@ def update(x: Any, new_x: Any) -> Any:
 def update_add(x: Any, increment: Any) -> Any:
     """Add to a weight, and return it."""
     with torch.no_grad():
-        return update(x, tensor(x) + tensor(increment))
+        return update(x, torch.add(*_together(x, increment)))
 
 
 def update_sub(x: Any, decrement: Any) -> Any:
     """Subtract from a weight, and return it."""
     with torch.no_grad():
-        return update(x, tensor(x) - tensor(decrement))
+        return update(x, torch.sub(*_together(x, decrement)))
 
 
 def image_dim_ordering() -> str:

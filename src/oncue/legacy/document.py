@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from oncue.core.hooks import ALIASES
-from oncue.legacy.arguments import ARGUMENTS, IGNORED, OF_KERAS_2, OF_TF_KERAS
+from oncue.legacy.arguments import ARGUMENTS, ARGUMENTS_REFUSED, IGNORED, OF_KERAS_2, OF_TF_KERAS
 from oncue.legacy.backend_names import BACKEND, TENSORFLOW_NAMES
 from oncue.legacy.log_keys import LOG_KEYS
 from oncue.legacy.methods import METHODS, OF_SAMPLES
@@ -96,6 +96,7 @@ def _refused() -> Iterable[tuple[str, ...]]:
     words: dict[str, Refused] = {
         **{_short(name): word for name, word in REFUSED.items()},
         **{f".{name}": word for name, word in METHODS_REFUSED.items()},
+        **{f"{owner}({name}=)": word for owner, words in ARGUMENTS_REFUSED.items() for name, word in words.items()},
     }
     return ((f"`{name}`", word.since, word.reason, word.way) for name, word in sorted(words.items()))
 
