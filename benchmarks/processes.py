@@ -132,7 +132,7 @@ class Simulated(Ranks):
         """Return what is asked: nothing."""
         return [0.0] * len(ASKED)
 
-    def answer(self, sums: Any) -> None:
+    def answer(self, sums: Any, late: bool = False) -> None:
         """Take the answers."""
 
     def sum_(self, tensor: torch.Tensor, what: str = "") -> torch.Tensor:

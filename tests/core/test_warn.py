@@ -52,6 +52,7 @@ from oncue.hosts.run import HostedRun
 from oncue.legacy import warning as legacy_warning
 from oncue.legacy.modules import MODULES
 from oncue.optimizers import SGD, Adamax
+from oncue.training.gradient_sum import GradientSum, LateNumbers
 from oncue.training.parallel import Parallel
 
 SOURCE = Path(oncue.__file__).parent
@@ -235,6 +236,35 @@ def batches_with_fewer_rows_than_processes(folder: Path, patch: pytest.MonkeyPat
     group: Any = Three()
     run = Parallel(dense(), group)
     run.agree_on_run("fit", run.batches(ArrayBatches(X, Y, batch_size=2, device=oncue.backend.device())))
+
+
+@case
+def gradients_that_change_on_a_device(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    class Two(Ranks):
+        def sum_(self, tensor: Any, what: str = "") -> Any:
+            return tensor.mul_(2)
+
+        def read(self, tensor: Any, what: str = "") -> Any:
+            return tensor.tolist()
+
+        def wait(self, wait: Callable[[], None], what: str = "") -> None:
+            wait()
+
+    class Event:
+        def record(self) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            pass
+
+    group: Any = Two()
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    sums = GradientSum(weights, 0, group, LateNumbers(2, Event))
+    for missing in (False, False, True, False):
+        for weight in weights:
+            weight.grad = torch.ones(1)
+        weights[0].grad = None if missing else weights[0].grad
+        sums([])
 
 
 @case

@@ -6,7 +6,7 @@ import atexit
 import json
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -52,6 +52,8 @@ class Group(Ranks):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.failures, self._controls = failures, controls
         self._seen: set[str] = set()
+        # What was done since the last answer that came a step late.
+        self._done: set[str] = set()
 
     @classmethod
     def join(cls, place: Place | None, timeout: float = DEFAULT_TIMEOUT, number: int = 0) -> Group:
@@ -157,6 +159,7 @@ class Group(Ranks):
         """Take note that what was asked for is done."""
         self._asked.discard(what)
         self._seen.discard(what)
+        self._done.add(what)
 
     # What is asked rides along with other numbers ------------------------------------------------------------------
 
@@ -164,9 +167,17 @@ class Group(Ranks):
         """Return what this process asks of all, as numbers to be summed over the processes and given to `answer`."""
         return [float(what in self._asked) for what in ASKED]
 
-    def answer(self, sums: Sequence[float]) -> None:
-        """Take the sums of what all processes have asked."""
+    def answer(self, sums: Sequence[float], late: bool = False) -> None:
+        """Take the sums of what all processes have asked.
+
+        Args:
+            sums: The sums.
+            late: Whether they are those of the step before: what has been done since was still asked in them.
+        """
         self._seen = {what for what, number in zip(ASKED, sums, strict=True) if number}
+        if late:
+            self._seen -= self._done
+            self._done.clear()
 
     # Numbers, tensors and bytes --------------------------------------------------------------------------------------
 
@@ -295,6 +306,10 @@ class Group(Ranks):
             own[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         parts = self._gather(own, what) if len(own) else [own] * self.size
         return [part[:length].numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
+
+    def wait(self, wait: Callable[[], None], what: str = "a step") -> None:
+        """Wait for a device that is done when all processes have come so far."""
+        self.failures.read(wait, what)
 
     def read(self, tensor: Tensor, what: str = "a step") -> list[float]:
         """Return the values of a tensor that was summed; on a device this is where the process waits for others."""

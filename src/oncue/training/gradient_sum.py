@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from oncue.core.warn import warn
 
 if TYPE_CHECKING:
     from oncue.distribution.group import Group
@@ -26,9 +28,13 @@ class GradientSum:
         parameters: The parameters.
         extra: How many numbers ride along.
         group: The processes.
+        late: Reads the numbers a step late; by default where the gradients are on a device that computes by itself.
+
+    Attributes:
+        is_late: Whether the numbers that were returned last are those of the step before.
     """
 
-    def __init__(self, parameters: Sequence[Tensor], extra: int, group: Group) -> None:
+    def __init__(self, parameters: Sequence[Tensor], extra: int, group: Group, late: LateNumbers | None = None) -> None:
         self._parameters, self._group, self._extra = list(parameters), group, extra
         self._flats: list[Tensor] = []
         self._views: list[Tensor] = []
@@ -53,6 +59,12 @@ class GradientSum:
         on_host = self._tail.device.type == "cpu" and self._tail.dtype in (torch.float32, torch.float64)
         # A write through NumPy's view costs a tenth of one through torch.
         self._written = self._tail.numpy() if on_host else None
+        self.is_late = False
+        self._late = LateNumbers(extra + 2) if late is None and self._tail.is_cuda else late
+        # Which gradients there are on any process, None for all, and by which number that is known; since the first step where
+        # later ones aren't waited for.
+        self._get: list[bool] | None = None
+        self._lacking = 0.0
 
     def suits(self, parameters: Sequence[Tensor]) -> bool:
         """Return whether it was made for these parameters, as they are."""
@@ -65,7 +77,7 @@ class GradientSum:
     @torch.no_grad()
     def __call__(
         self, numbers: Sequence[float], scale: float = 1.0, divisor: Tensor | None = None
-    ) -> tuple[list[float], float]:
+    ) -> tuple[list[float], float | Tensor]:
         """Sum the gradients, in place of each `.grad`.
 
         Args:
@@ -74,11 +86,11 @@ class GradientSum:
             divisor: This process's part of what the sums are divided by; None for nothing.
 
         Returns:
-            The sums of the numbers, and of the divisors.
+            The sums of the numbers, where `is_late` those of the step before; and what was divided by, 1 for nothing.
         """
         gradients = [parameter.grad for parameter in self._parameters]
         # Not by `count`, which would compare each tensor with None by torch's `==`.
-        missing = sum([gradient is None for gradient in gradients])
+        missing = [place for place, gradient in enumerate(gradients, 1) if gradient is None]
         views, given = self._views, gradients
         if missing:
             pairs = list(zip(views, gradients, strict=True))
@@ -89,25 +101,51 @@ class GradientSum:
             torch._foreach_copy_(views, [_dense(gradient) for gradient in given if gradient is not None])
             if scale != 1.0:
                 torch._foreach_mul_(views, scale)
-        self._write([*numbers, 0.0, float(missing)], divisor)
+        # By which are missing, not by how many, another pattern is known.
+        self._write([*numbers, 0.0, float(sum(missing))], divisor)
         for flat in self._flats:
             self._group.sum_(flat)
         if not self._flats:
             self._group.sum_(self._tail)
-        *sums, divided, lacking = self._group.read(self._tail)
-        if divisor is not None and divided:
+        divided: float | Tensor = 1.0
+        self.is_late = self._late is not None and self._get is not None
+        if self.is_late:
+            sums = self._sums_of_before(len(numbers))
+            if divisor is not None:
+                total = self._tail[-2]
+                divided = torch.where(total == 0, torch.ones_like(total), total)
+        else:
+            *sums, total_read, lacking = self._group.read(self._tail)
+            divided = total_read if divisor is not None and total_read else 1.0
+            self._lacking, self._get = lacking, None
+            if lacking:
+                # Rare: a layer that some batch doesn't use. All processes know that some gradient is missing somewhere.
+                have = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.float32)
+                self._get = self._group.sum_(have).bool().tolist()
+            elif self._late is not None:
+                self._get = [True] * len(gradients)
+        if isinstance(divided, Tensor) or divided != 1.0:
             for flat in self._flats:
                 flat.div_(divided)
-        if lacking:
-            # Rare: a layer that some batch doesn't use. All processes know that some gradient is missing somewhere.
-            have = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.float32)
-            gets = self._group.sum_(have).bool().tolist()
-            for parameter, view, one in zip(self._parameters, self._views, gets, strict=True):
-                parameter.grad = view if one else None
-        else:
-            for parameter, view in zip(self._parameters, self._views, strict=True):
-                parameter.grad = view
+        for place, (parameter, view) in enumerate(zip(self._parameters, self._views, strict=True)):
+            parameter.grad = view if self._get is None or self._get[place] else None
         return sums, divided
+
+    def _sums_of_before(self, count: int) -> list[float]:
+        """Return what the numbers were in the step before, which the device is done with: no step waits for itself."""
+        assert self._late is not None
+        found = self._late.exchange(self._tail, self._group)
+        if found is None:
+            return [0.0] * count
+        *sums, _, lacking = found
+        if lacking != self._lacking:
+            self._late = None
+            warn(
+                "Which weights get a gradient has changed from one step to another. In the step before this one, those without "
+                "one were updated by a gradient of zeros, and new ones were left out; from here on each step waits for the "
+                "processes, and updates as one process would."
+            )
+        return sums
 
     def _write(self, numbers: list[float], divisor: Tensor | None) -> None:
         if self._written is not None:
@@ -116,6 +154,49 @@ class GradientSum:
             self._tail.copy_(torch.tensor(numbers))
         if divisor is not None:
             self._tail[-2:-1].copy_(divisor.reshape(1))
+
+
+class LateNumbers:
+    """Numbers on a device, read when the next ones are there: by then the device is done with them.
+
+    Args:
+        length: How many.
+        make_event: Makes what `record` puts behind all that the device has to do, and what `synchronize` waits for.
+
+    Example:
+        >>> class Event:
+        ...     def record(self): pass
+        ...     def synchronize(self): pass
+        >>> late = LateNumbers(1, Event)
+        >>> late.exchange(torch.ones(1)), late.exchange(torch.zeros(1))
+        (None, [1.0])
+    """
+
+    def __init__(self, length: int, make_event: Callable[[], Any] = torch.cuda.Event) -> None:
+        pinned = torch.cuda.is_available()
+        self._pairs = [(torch.zeros(length, pin_memory=pinned), make_event()) for _ in range(2)]
+        self._given = 0
+
+    def exchange(self, numbers: Tensor, group: Group | None = None) -> list[float] | None:
+        """Take numbers, and return those before; None for the first ones.
+
+        Args:
+            numbers: The numbers on the device.
+            group: The processes, which are told what this one waits for.
+        """
+        host, event = self._pairs[self._given % 2]
+        host.copy_(numbers, non_blocking=True)
+        event.record()
+        self._given += 1
+        if self._given == 1:
+            return None
+        before, done = self._pairs[self._given % 2]
+        if group is None:
+            done.synchronize()
+        else:
+            group.wait(done.synchronize)
+        found: list[float] = before.tolist()
+        return found
 
 
 def _dense(gradient: Tensor) -> Tensor:

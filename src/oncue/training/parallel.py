@@ -308,7 +308,9 @@ class Parallel:
         else:
             self.update()
 
-    def sum_gradients(self, parameters: Sequence[Tensor], scale: float = 1.0, divisor: Tensor | None = None) -> float:
+    def sum_gradients(
+        self, parameters: Sequence[Tensor], scale: float = 1.0, divisor: Tensor | None = None
+    ) -> float | Tensor:
         """Sum the gradients of all processes, and learn what any of them asks for.
 
         Args:
@@ -322,16 +324,16 @@ class Parallel:
         if self._gradients is None or not self._gradients.suits(parameters):
             self._gradients = GradientSum(parameters, len(_EXTRA), self.group)
         sums, divided = self._gradients(self._questions(), scale, divisor)
-        self._answer(sums)
-        return divided or 1.0
+        self._answer(sums, self._gradients.is_late)
+        return divided
 
     def _questions(self) -> list[float]:
         return [float(bool(self._model.stop_training)), *self.group.questions()]
 
-    def _answer(self, sums: Sequence[float]) -> None:
+    def _answer(self, sums: Sequence[float], late: bool = False) -> None:
         if sums[0]:
             self._model.stop_training = True
-        self.group.answer(sums[1:])
+        self.group.answer(sums[1:], late)
         self._stops = bool(sums[0])
 
     def ask_all(self) -> None:
