@@ -51,6 +51,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "BackupAndRestore": lambda folder: built_in.BackupAndRestore(folder / "backup"),
     "BaseLogger": lambda folder: built_in.BaseLogger(),
     "Callback": lambda folder: Callback(),
+    "Control": lambda folder: built_in.Control(folder / "control"),
     "CSVLogger": lambda folder: built_in.CSVLogger(folder / "log.csv"),
     "EarlyStopping": lambda folder: built_in.EarlyStopping("loss", restore_best_weights=True),
     "Freeze": lambda folder: built_in.Freeze("dense*", from_epoch=9),

@@ -17,6 +17,7 @@ import oncue
 from oncue.callbacks import (
     BaseLogger,
     Callback,
+    Control,
     CSVLogger,
     EarlyStopping,
     Freeze,
@@ -252,6 +253,7 @@ class RemoteService:
 
 AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "BaseLogger": (lambda folder: BaseLogger(), ()),
+    "Control": (lambda folder: Control(folder / "control"), ("done",)),
     "CSVLogger": (lambda folder: CSVLogger(folder / "log.csv"), ("keys",)),
     "EarlyStopping": (
         lambda folder: EarlyStopping(patience=2, restore_best_weights=True),

@@ -16,6 +16,7 @@ import torchmetrics
 import oncue as keras
 from helpers import graphs_compiled_by, uncompiled
 from oncue import layers
+from oncue.core import commands
 from oncue.core.process import process
 from oncue.training.parallel import Parallel
 from oncue.training.trainer import Trainer
@@ -432,6 +433,25 @@ def frozen_and_measured(folder: Path) -> dict[str, Any]:
     return {**found, "samples": [round(one / other * 7) for one, other in zip(samples, steps, strict=True)]}
 
 
+def told(folder: Path) -> dict[str, Any]:
+    """The main process listens, and all do what it is told after the same step; with several that is one step later."""
+
+    class Says(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            place = (self._run.progress.epoch, batch)
+            if self.ranks.main and place in ((0, 2), (2, 1)):
+                word = ("rate", "x0.5") if place == (0, 2) else ("stop",)
+                commands.tell(folder / "control", commands.command_of(*word))
+
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.25), "mse")
+    seconds = iter(range(1 << 30))
+    listens = keras.callbacks.Control(folder / "control", clock=lambda: float(next(seconds)))
+    model.fit(X, Y, batch_size=8, epochs=9, verbose=0, callbacks=[Says(), listens])
+    decided = [(one.kind, one.epoch) for one in model.history.journal if one.callback == "Control"]
+    return {"rate": float(model.optimizer.learning_rate), "decided": decided, "epochs": list(model.history.epoch)}
+
+
 def decisions(folder: Path) -> dict[str, Any]:
     """Callbacks decide the same everywhere, and one process writes."""
     model = mlp()
@@ -579,6 +599,7 @@ RUNS = [
     validations_amid,
     masked_normalization,
     frozen_and_measured,
+    told,
     seeded_masks,
     *IN_GRAPHS,
 ]

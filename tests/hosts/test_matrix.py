@@ -15,6 +15,7 @@ from hosts_matrix import HOSTS, Bomb, Outcome, Plan, files_in, in_fit, train
 from helpers import cpu_only
 from oncue.callbacks import (
     BaseLogger,
+    Control,
     CSVLogger,
     EarlyStopping,
     Freeze,
@@ -43,6 +44,7 @@ Make = Callable[[Path], Any]
 CALLBACKS: dict[str, Make] = {
     "BaseLogger": lambda folder: BaseLogger(),
     "CSVLogger": lambda folder: CSVLogger(folder / "log.csv", append=True),
+    "Control": lambda folder: Control(folder / "control"),
     "EarlyStopping": lambda folder: EarlyStopping(patience=9, restore_best_weights=True),
     "EarlyStopping that stops": lambda folder: EarlyStopping(patience=1, min_delta=0.2, restore_best_weights=True),
     "Freeze": lambda folder: Freeze("*0", until_epoch=2),

@@ -18,6 +18,7 @@ from oncue.keras_names import elsewhere
 if TYPE_CHECKING:
     from oncue.callbacks.backup_and_restore import BackupAndRestore as BackupAndRestore
     from oncue.callbacks.base_logger import BaseLogger as BaseLogger
+    from oncue.callbacks.control import Control as Control
     from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
     from oncue.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from oncue.callbacks.freeze import Freeze as Freeze
@@ -46,6 +47,7 @@ _MODULES = {
     "BackupAndRestore": "backup_and_restore",
     "BaseLogger": "base_logger",
     "CSVLogger": "csv_logger",
+    "Control": "control",
     "EarlyStopping": "early_stopping",
     "Freeze": "freeze",
     "GradientNorms": "gradient_norms",
@@ -75,6 +77,7 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "CallbackList",
+    "Control",
     "EarlyStopping",
     "Freeze",
     "GradientNorms",

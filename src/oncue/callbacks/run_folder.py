@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.backup_and_restore import BackupAndRestore
 from oncue.callbacks.callback import Callback
+from oncue.callbacks.control import Control
 from oncue.callbacks.csv_logger import CSVLogger
 from oncue.callbacks.journal_logger import JournalLogger
 from oncue.callbacks.model_checkpoint import ModelCheckpoint
-from oncue.core import run_record
+from oncue.core import commands, run_record
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, replace_file
 from oncue.core.numbers import whole
@@ -55,6 +56,8 @@ class RunFolder(Callback):
         weights_freq: Every so many epochs the journal gets the mean, the standard deviation, the share of zeros, the least and
             the greatest number of each weight, which the report shows; 0 (default) for never.
 
+        control: Whether the run can be spoken to while it goes on: `oncue control FOLDER stop` and the like. See `Control`.
+
     Raises:
         OSError: Before the first step, when the folder can't be written to.
         RuntimeError: Before the first step, when a run of another process writes to it.
@@ -83,6 +86,7 @@ class RunFolder(Callback):
         best: str | None = None,
         resume: bool = False,
         weights_freq: int = 0,
+        control: bool = False,
     ) -> None:
         super().__init__()
         if config is not None and not isinstance(config, Mapping):
@@ -97,6 +101,8 @@ class RunFolder(Callback):
             self._parts.append(ModelCheckpoint(self.folder / "best.keras", monitor=best, save_best_only=True))
         if resume:
             self._parts.append(BackupAndRestore(self.folder / "backup"))
+        if control:
+            self._parts.append(Control(self.folder / commands.FOLDER))
         self._trained = False
         self._lock: NameLock | None = None
 

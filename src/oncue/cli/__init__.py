@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from oncue.cli.output import complain, say_json
+from oncue.core.commands import WORDS
 
 EXIT_NO, EXIT_CANT, EXIT_INTERRUPTED = 1, 2, 130
 """What it exits with: 0 when all is well; these when the answer is no, when there is none, and after Ctrl-C."""
@@ -102,6 +103,10 @@ def parser() -> argparse.ArgumentParser:
     diff = add("diff", "files", "say in what two files, or two runs, differ")
     diff.add_argument("one", metavar="A", help="a model, weights, or the folder of a run")
     diff.add_argument("other", metavar="B", help="another")
+    control = add("control", "control", "speak to a run that goes on: stop, save, pause, go, rate 1e-4, rate x0.5")
+    control.add_argument("run", metavar="RUN", help="the folder of a run that listens")
+    control.add_argument("word", metavar="WORD", choices=WORDS, help=f"one of {', '.join(WORDS)}")
+    control.add_argument("value", metavar="VALUE", nargs="?", help="for rate: a number, or a factor such as x0.5")
     plot = add("plot", "runs", "draw the curves of a run, or of a file that CSVLogger wrote")
     _run(plot)
     plot.add_argument("-o", "--output", default="curves.png", help="the image to write (default: curves.png)")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ASKED = ("signal", "time", "save", "not_finite", "validate")
+ASKED = ("signal", "time", "save", "not_finite", "validate", "control")
 """What any process may ask of all: to end the run because of a signal, or because its time is over, to save its state, to do
-what is to be done about a value that is not finite, or to validate. To stop training, set `model.stop_training`."""
+what is to be done about a value that is not finite, to validate, or to do what the run was told. To stop training, set
+`model.stop_training`."""
 
 
 class Ranks:
