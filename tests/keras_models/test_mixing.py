@@ -408,3 +408,27 @@ def test_a_layer_of_ones_own_in_a_layer_of_keras_is_refused() -> None:
     built.build((None, 3))
     with pytest.raises(TypeError, match="it has its weights already"):
         layers.SpectralNormalization(built)
+
+
+@pytest.mark.parametrize("changed", ["trainable", "activity_regularizer", "activation"])
+def test_what_a_hook_changes_of_a_layer_of_keras_counts(changed: str) -> None:
+    values = {
+        "trainable": False,
+        "activity_regularizer": keras.regularizers.L2(0.5),
+        "activation": keras.activations.tanh,
+    }
+
+    class Change(oncue.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            setattr(self.model.get_layer("up"), changed, values[changed])
+
+    def run(*callbacks: Any) -> Any:
+        oncue.utils.set_random_seed(0)
+        model = oncue.Sequential([oncue.Input((5, 4)), layers.Conv1DTranspose(1, 1, name="up"), layers.Flatten()])
+        model.add(layers.Dense(1))
+        model.compile(oncue.optimizers.SGD(0.1), "mse")
+        return model.fit(S, T, epochs=2, verbose=0, shuffle=False, callbacks=list(callbacks)).history["loss"]
+
+    plain, other = run(), run(Change())
+    assert plain[0] == other[0]
+    assert changed == "trainable" or plain[1] != other[1]

@@ -117,8 +117,8 @@ class KerasLayer(ForeignLayer):
                 self._regularizers[name] = _penalty(variable)
             self._constrain(shown, variable.constraint)
         self._not_weights = frozenset(rest)
-        self.__dict__["_may_add_losses"] = keras_private.may_add_losses(layer)
         self.built = True
+        self._see_losses()
         self._note_device()
 
     def not_weights(self) -> frozenset[str]:
@@ -286,6 +286,17 @@ class KerasLayer(ForeignLayer):
             super().__setattr__(name, value)
         else:
             setattr(self.keras_layer, name, value)
+            self._see_losses()
+
+    def train(self, mode: bool = True) -> KerasLayer:
+        """Put the layer in training or inference mode, and see whether it may add losses by now."""
+        super().train(mode)
+        self._see_losses()
+        return self
+
+    def _see_losses(self) -> None:
+        if self.built and not self._may_add_losses and keras_private.may_add_losses(self.keras_layer):
+            self.__dict__["_may_add_losses"] = True
 
 
 class OwnStore:
