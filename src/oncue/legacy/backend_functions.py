@@ -102,7 +102,9 @@ def _pair(x: Any, y: Any) -> tuple[Any, Any]:
         return tensor(x), tensor(y)
     one = x if isinstance(x, (int, float)) else tensor(x)
     other = y if isinstance(y, (int, float)) else tensor(y)
-    return tuple(_together(one, other)) if isinstance(one, Tensor) and isinstance(other, Tensor) else (one, other)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        one, other = _together(one, other)
+    return one, other
 
 
 # One value for each element ------------------------------------------------------------------------------------------
