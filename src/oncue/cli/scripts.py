@@ -268,7 +268,8 @@ class Reader(ast.NodeVisitor):
             table_of = ARGUMENTS["Optimizer"]
         refused = ARGUMENTS_REFUSED.get(owner, {}) if full is not None else {}
         for keyword in node.keywords:
-            if keyword.arg in refused:
+            zero = isinstance(keyword.value, ast.Constant) and not keyword.value.value
+            if keyword.arg in refused and not zero:
                 word = refused[keyword.arg]
                 self._keep(
                     Found(f"{owner}({keyword.arg}=)", MISSING, f"{word.reason}. {word.way}"), keyword.value.lineno
