@@ -290,6 +290,7 @@ REFUSED: dict[str, Any] = {
     "whole numbers": lambda k: k.random.uniform((2,), dtype="int32"),
     "floats": lambda k: k.random.randint((2,), 0, 3, dtype="float32"),
     "symbolic size": lambda k: [layer(k.Input((size,))) for layer in [k.layers.Dense(1)] for size in (2, 3)],
+    "rank to order": lambda k: k.layers.Permute((2, 1))(np.ones((4, 8))),
     "sizes to join": lambda k: k.layers.Concatenate()([np.ones((1, 2, 1)), np.ones((1, 3, 1))]),
 }
 
@@ -325,3 +326,10 @@ HELD: dict[str, Any] = {
 def test_what_both_have(case: str, keras: ModuleType) -> None:
     theirs, ours = both(keras, HELD[case])
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["ZeroPadding1D", "ZeroPadding2D", "MaxPooling1D", "Conv2D", "LSTM", "Permute"])
+def test_a_symbolic_input_of_another_rank(name: str) -> None:
+    given = {"Conv2D": (1, 1), "LSTM": (1,), "Permute": ((2, 1),), "MaxPooling1D": (2,)}
+    with pytest.raises(ValueError, match="'own' .*axes"):
+        getattr(oncue.layers, name)(*given.get(name, ()), name="own")(oncue.Input((8,)))

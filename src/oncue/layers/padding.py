@@ -43,6 +43,7 @@ class ZeroPadding1D(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output."""
+        arguments.check_rank(self.name, input_shape, 3, windows.AXES[1][self.data_format])
         return _grown(input_shape, (self.padding,), self.data_format)
 
     def get_config(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class ZeroPadding2D(Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output."""
+        arguments.check_rank(self.name, input_shape, 4, windows.AXES[2][self.data_format])
         return _grown(input_shape, self.padding, self.data_format)
 
     def get_config(self) -> dict[str, Any]:

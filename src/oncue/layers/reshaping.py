@@ -130,10 +130,20 @@ class Permute(_Shaping):
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute the output."""
+        if inputs.dim() != len(self.dims) + 1:
+            self.compute_output_shape(tuple(inputs.shape))
         return inputs.permute(0, *self.dims)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Return the shape in the new order."""
+        """Return the shape in the new order.
+
+        Raises:
+            ValueError: For an input with another number of axes.
+        """
+        if len(input_shape) != len(self.dims) + 1:
+            raise ValueError(
+                f"'{self.name}' orders {len(self.dims)} axes besides the batch; got an input of shape {tuple(input_shape)}."
+            )
         return (input_shape[0], *(input_shape[axis] for axis in self.dims))
 
     def get_config(self) -> dict[str, Any]:
