@@ -45,6 +45,11 @@ _HOME: dict[str, str] = {
 _OF_KERAS_1 = dict.fromkeys(("Convolution1D", "Convolution2D"), "conv")
 _ALIASES = NAMES["layer"]
 
+_ADVICE = (
+    "Give classes of your own in `custom_objects`. A file of a model of the real Keras, of a class of your own, is loaded by "
+    "`oncue.with_keras.load_model`."
+)
+
 __all__ = sorted([*_HOME, *_OF_KERAS_1, *_ALIASES, "deserialize", "serialize"])
 
 
@@ -109,6 +114,4 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
             from oncue.with_keras.configs import layer_from
 
             return layer_from(config, own)
-    return adopted(
-        objects.resolve("layer", config, known, custom_objects, "Give classes of your own in `custom_objects`.")
-    )
+    return adopted(objects.resolve("layer", config, known, custom_objects, _ADVICE))

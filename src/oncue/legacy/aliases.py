@@ -117,7 +117,8 @@ class Aliases(_Base):
                     raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
                 return getattr(whole, name)
 
-            vars(module).update(__getattr__=part, __all__=list(names), __dir__=lambda: list(names))
+            own = [name for name in names if name in whole.__all__]
+            vars(module).update(__getattr__=part, __all__=own, __dir__=lambda: list(names))
             return
         module.__spec__ = module.__spec__.loader_state
 
