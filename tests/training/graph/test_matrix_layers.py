@@ -93,7 +93,7 @@ def sequential(shape: tuple[int, ...], parts: list[Any]) -> Any:
 
 def test_every_layer_is_here() -> None:
     tested = {name.partition(",")[0] for name in LAYERS} | {*MERGES, *UNROLLED, *OTHERS, *CELLS}
-    classes = {getattr(layers, name).__name__ for name in layers.__all__ if name[0].isupper()}
+    classes = {getattr(layers, name).__name__ for name in layers.__all__ if name[0].isupper()} - {"InputSpec"}
     assert classes == tested
 
 
