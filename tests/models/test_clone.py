@@ -194,3 +194,9 @@ def test_a_tuple_of_outputs_stays_a_tuple() -> None:
     x = keras.Input((2,))
     model = keras.Model(x, (layers.Dense(1)(x), layers.Dense(1)(x)))
     assert isinstance(keras.Model.from_config(model.get_config())(np.ones((1, 2), "float32")), tuple)
+
+
+def test_a_symbolic_call_gives_a_tuple_where_the_outputs_are_one() -> None:
+    x = keras.Input((2,))
+    model = keras.Model(x, (layers.Dense(1)(x), layers.Dense(1)(x)))
+    assert isinstance(model(keras.Input((2,))), tuple)

@@ -328,3 +328,10 @@ def test_weights_load_into_the_same_architecture() -> None:
     data = [tensor(torch.ones(1, 3)), tensor(torch.zeros(1, 2))]
     assert two(data).tolist() == [[10, 10]]
     assert two.to("cpu") is two
+
+
+@pytest.mark.parametrize("kind", ["float16", "float64"])
+def test_floats_are_cast_to_the_type_that_an_input_is_told(kind: str) -> None:
+    x = keras.Input((2,), dtype=kind)
+    result = keras.Model(x, x * 2)(np.ones((1, 2), "float32"))
+    assert str(result.dtype) == f"torch.{kind}"

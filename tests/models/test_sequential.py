@@ -229,3 +229,10 @@ def test_model_made_again_from_its_config() -> None:
     assert [layer.name for layer in other.layers] == [layer.name for layer in model.layers]
     assert other.count_params() == model.count_params()
     assert other.inputs[0].name == "in"
+
+
+def test_ends_are_missing_until_the_shape_is_known() -> None:
+    model = keras.Sequential([layers.Dense(1)])
+    assert not hasattr(model, "inputs") and not hasattr(model, "outputs")
+    model.build((None, 2))
+    assert len(model.inputs) == len(model.outputs) == 1

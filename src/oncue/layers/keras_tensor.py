@@ -233,7 +233,7 @@ def symbols(shape: Any, dtype: str, history: tuple[Any, tuple[Any, ...], dict[st
         history: The `(layer, args, kwargs)` of the call.
 
     Returns:
-        A KerasTensor, or lists and dicts of them; numbered in the order of their leaves, dicts by sorted key.
+        A KerasTensor, or lists, tuples and dicts of them; numbered in the order of their leaves, dicts by sorted key.
 
     Example:
         >>> [tensor.output_index for tensor in symbols([(None, 1), (None, 2)], "float32", (None, (), {}))]
@@ -246,7 +246,8 @@ def symbols(shape: Any, dtype: str, history: tuple[Any, tuple[Any, ...], dict[st
             values = {key: made(part[key]) for key in sorted(part)}
             return {key: values[key] for key in part}
         if not isinstance(part, tuple) or not all(size is None or isinstance(size, int) for size in part):
-            return [made(item) for item in part]
+            parts = [made(item) for item in part]
+            return tuple(parts) if isinstance(part, tuple) else parts
         tensor = KerasTensor(part, dtype, history=history)
         tensor.output_index, tensor.is_alone = next(index), part is shape
         return tensor

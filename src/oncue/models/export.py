@@ -35,7 +35,7 @@ def export(
 ) -> None:
     """Write what a model computes in inference; arguments and errors as those of `Model.export`."""
     _check(filepath, format)
-    inputs = flatten(input_signature) if input_signature is not None else list(model.inputs)
+    inputs = flatten(input_signature) if input_signature is not None else model._known_inputs()
     if not inputs or not all(hasattr(one, "shape") and hasattr(one, "dtype") for one in inputs):
         raise ValueError(
             f"`export` must know the inputs of '{model.name}'; got input_signature={input_signature!r}. Name the shape and the "

@@ -131,6 +131,8 @@ class Feed:
 def in_kind(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
     """Return a tensor as floats for an input of floats, and as whole numbers, no narrower than the input's, for others.
 
+    Floats stay of their type for an input of float32, which is what an `Input` has that isn't told another.
+
     Args:
         tensor: The tensor; complex numbers are left alone.
         kind: The type of the input.
@@ -139,8 +141,11 @@ def in_kind(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
         >>> in_kind(torch.tensor([200], dtype=torch.uint8), torch.float32) * 2
         tensor([400.])
     """
-    if tensor.is_complex() or (tensor.is_floating_point() and kind.is_floating_point):
+    if tensor.is_complex():
         return tensor
+    if tensor.is_floating_point() and kind.is_floating_point:
+        # An input that isn't told a type takes any floats: layers cast them.
+        return tensor if kind == torch.float32 else tensor.to(kind)
     if kind.is_floating_point or tensor.is_floating_point():
         return tensor.to(kind)
     return tensor.to(torch.promote_types(tensor.dtype, kind))

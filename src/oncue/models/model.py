@@ -291,6 +291,9 @@ class Model(Trainer):
     @property
     def inputs(self) -> list[Any]:
         """The symbolic inputs of a functional model."""
+        return self._known_inputs()
+
+    def _known_inputs(self) -> list[Any]:
         return [] if self._graph is None else list(self._graph.inputs)
 
     @property

@@ -97,8 +97,8 @@ class Sequential(Model):
             self._input = InputLayer(batch_shape=layer._input_shape_arg, dtype=kind).output
             self._tensors = [self._input]
             self._know_input()
-        if not self._names and self._input is None and isinstance(layer, Model) and len(layer.inputs) == 1:
-            known = layer.inputs[0]
+        if not self._names and self._input is None and isinstance(layer, Model) and len(layer._known_inputs()) == 1:
+            known = layer._known_inputs()[0]
             self._input = InputLayer(batch_shape=known.shape, dtype=known.dtype).output
             self._tensors = [self._input]
             self._know_input()
@@ -235,13 +235,33 @@ class Sequential(Model):
 
     @property
     def inputs(self) -> list[Any]:
-        """The symbolic input, if its shape is known; else an empty list."""
-        return flatten(self._tensors[:1])
+        """The symbolic input.
+
+        Raises:
+            AttributeError: When its shape isn't known yet.
+        """
+        self._require_shape("inputs")
+        return self._known_inputs()
 
     @property
     def outputs(self) -> list[Any]:
-        """The symbolic outputs, if the input shape is known; else an empty list."""
+        """The symbolic outputs.
+
+        Raises:
+            AttributeError: When the input's shape isn't known yet.
+        """
+        self._require_shape("outputs")
         return flatten(self._tensors[-1:])
+
+    def _known_inputs(self) -> list[Any]:
+        return flatten(self._tensors[:1])
+
+    def _require_shape(self, name: str) -> None:
+        if not self._tensors:
+            raise AttributeError(
+                f"'{self.name}' has no `{name}` yet: the shape of its input isn't known. Begin with `Input(shape)`, or call "
+                "`build(input_shape)`."
+            )
 
     def _symbolic_end(self, name: str) -> Any:
         if self._tensors:
