@@ -28,6 +28,9 @@ FILES = [
 READS_ITSELF = {
     "layers/test_trial.py": "the test that lets NumPy write is marked",
     "optimizers/test_learning_rate.py": "a learning rate has a method `numpy` of its own",
+    "optimizers/test_state.py": "a Variable has a method `numpy` of its own, which copies from any device",
+    "parity/test_variable.py": "as above",
+    "test_variable.py": "as above",
     "training/test_device_reads.py": "it counts such calls",
 }
 FORKS = {
@@ -183,6 +186,7 @@ def forks(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 PINS = {
+    "peers/run.py": "Keras's own tests hand tensors of the CPU to layers",
     "processes.py": "several processes can't share one GPU, which NCCL refuses; their tests are marked",
     "layers/test_inputs_from_the_cpu.py": "puts weights on a device that every machine has",
     "training/graph/test_lstm.py": "all of its tests are marked",

@@ -86,7 +86,7 @@ class Unwritten(oncue.layers.Layer):
 
 
 class Own(oncue.Model):
-    def __init__(self) -> None:
+    def __init__(self, rule: Any = None) -> None:
         super().__init__()
         self.dense = oncue.layers.Dense(1)
 
@@ -97,8 +97,8 @@ class Own(oncue.Model):
 UNDESCRIBED: dict[str, Callable[[], Any]] = {
     "module Linear": lambda: oncue.Model(torch.nn.Linear(X.shape[1], 1)),
     "torch module Linear inside": lambda: oncue.Sequential([oncue.Input(X.shape[1:]), torch.nn.Linear(X.shape[1], 1)]),
-    "class Own, which defines no `get_config": Own,
-    "Return numbers, strings, lists and dicts from `get_config`": lambda: oncue.Sequential(
+    "Define `Own.get_config(self)`": lambda: Own(object()),
+    "A lambda can't be written": lambda: oncue.Sequential(
         [oncue.Input(X.shape[1:]), Unwritten(), oncue.layers.Dense(1)]
     ),
 }

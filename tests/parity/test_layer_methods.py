@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import oncue
-from helpers import to_numpy
+from helpers import tensor, to_numpy
 
 
 def both(keras: ModuleType, make: Any) -> list[Any]:
@@ -234,9 +234,9 @@ def test_masks_of_several_inputs_of_a_layer_of_the_users_own(keras: ModuleType) 
             def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
                 return mask[0]
 
-        one = k.layers.Masking()(torch.tensor([[[0.0], [1.0]]]))
+        one = k.layers.Masking()(tensor([[[0.0], [1.0]]]))
         layer = Own()
-        outputs = layer([one, torch.ones(1, 2, 1)])
+        outputs = layer([one, tensor(np.ones((1, 2, 1)), torch.float32)])
         return [to_numpy(layer.seen[0]).tolist(), layer.seen[1], to_numpy(outputs._keras_mask).tolist()]
 
     theirs, ours = both(keras, seen)
