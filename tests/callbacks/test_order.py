@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import oncue
+from helpers import RemoteService
 from oncue.callbacks import (
     BaseLogger,
     Callback,
@@ -230,25 +231,6 @@ def test_the_progress_bar_and_the_history_come_after_all_but_the_backup(tmp_path
     backup, seen = oncue.callbacks.BackupAndRestore(tmp_path / "backup"), Seen(lambda logs: None)
     callbacks = oncue.callbacks.CallbackList([backup, EarlyStopping(), seen], add_history=True, add_progbar=True)
     assert "EarlyStopping, Seen, History, ProgbarLogger, BackupAndRestore (last)" in callbacks.schedule()
-
-
-class RemoteService:
-    """A service of trackers."""
-
-    def start(self, identity: Any, config: Any) -> str:
-        return identity or "first"
-
-    def log(self, values: Any, step: int) -> None:
-        pass
-
-    def tell(self, decisions: Any, step: int) -> None:
-        pass
-
-    def keep(self, path: str) -> None:
-        pass
-
-    def finish(self, status: str) -> None:
-        pass
 
 
 AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import Clock, PowerCut
+from helpers import Clock, PowerCut, RemoteService
 from oncue import callbacks as built_in, layers
 from oncue.callbacks import BackupAndRestore, Callback
 
@@ -73,9 +73,12 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     "BackupAndRestore": lambda: [],
     "BaseLogger": lambda: [OldLogs()],
     "CSVLogger": lambda: [built_in.CSVLogger("log.csv", append=True)],
+    "Control": lambda: [built_in.Control("control")],
     "EarlyStopping": lambda: [
         built_in.EarlyStopping("loss", min_delta=10, patience=3, restore_best_weights=True, baseline=1.0)
     ],
+    "Freeze": lambda: [built_in.Freeze("only", until_epoch=2)],
+    "GradientNorms": lambda: [built_in.GradientNorms(every=2)],
     "History": lambda: [built_in.History()],
     "JournalLogger": lambda: [built_in.JournalLogger("journal.jsonl")],
     "LambdaCallback": lambda: [built_in.LambdaCallback(on_epoch_end=lambda epoch, logs: None)],
@@ -94,15 +97,20 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     ],
     "RemoteMonitor": lambda: [built_in.RemoteMonitor("http://127.0.0.1:1")],
     "RunFolder": lambda: [built_in.RunFolder("run", best="val_loss")],
+    "StopAtThreshold": lambda: [built_in.StopAtThreshold("loss", 1e9, times=3)],
     "SwapEMAWeights": lambda: [built_in.SwapEMAWeights(swap_on_epoch=True)],
     "TensorBoard": lambda: [built_in.TensorBoard("tb", update_freq=2, write_steps_per_second=True)],
     "TerminateOnNaN": lambda: [built_in.TerminateOnNaN(every=4), Diverges()],
+    "Throughput": lambda: [built_in.Throughput()],
     "TimeLimit": lambda: [built_in.TimeLimit("1 day")],
+    "Tracker": lambda: [built_in.Tracker(RemoteService())],
+    "WeightAverage": lambda: [built_in.WeightAverage(0.5)],
 }
 
 
 def test_all_are_here() -> None:
-    bases = {"Callback", "CallbackList", "MonitorCallback"}
+    # One needs an epoch of ten batches, and is resumed in tests of its own.
+    bases = {"Callback", "CallbackList", "MonitorCallback", "LearningRateFinder"}
     classes = {name for name in built_in.__all__ if isinstance(getattr(built_in, name), type)}
     assert {name for name in classes if issubclass(getattr(built_in, name), Callback)} - bases == set(CASES)
 
@@ -158,7 +166,7 @@ def test_the_speed_of_an_epoch_that_is_taken_up_counts_the_steps_since(
 
 def train(name: str, *cut: Any) -> list[Any]:
     oncue.utils.set_random_seed(0)
-    model = oncue.Sequential([layers.Input((4,)), layers.Dense(1)])
+    model = oncue.Sequential([layers.Input((4,)), layers.Dense(1, name="only")])
     model.compile(oncue.optimizers.SGD(0.01, use_ema=name == "SwapEMAWeights"), loss="mse")
     stack = [BackupAndRestore("backup", save_freq=1), *CASES[name](), *cut]
     history = model.fit(X, Y, validation_data=(X, Y), epochs=3, batch_size=8, verbose=0, callbacks=stack)
@@ -169,7 +177,7 @@ def train(name: str, *cut: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:Could not reach RemoteMonitor")
+@pytest.mark.filterwarnings("ignore:Could not reach RemoteMonitor", "ignore:The model has no trainable weights")
 @pytest.mark.parametrize("name", CASES)
 def test_the_journal_of_a_resumed_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "whole").mkdir()

@@ -511,11 +511,19 @@ def test_steps_without_metrics(keras: Any) -> None:
         assert fit(k, made=made).history["loss"] == [logged]
 
 
-@row("A layer or model of the real Keras as a part of a model")
+@row("A layer or model of the real Keras as a part of a `torch.nn.Module`")
 def test_real_layers(keras: Any) -> None:
-    keras.Sequential([model(keras)])
-    with pytest.raises(TypeError, match="of the real Keras"):
-        oncue.Sequential([model(keras)])
+    class Holds(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model(keras)
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x)
+
+    keras.layers.TorchModuleWrapper(Holds())
+    with pytest.raises(TypeError, match=r"of the real Keras.*oncue\.Model"):
+        oncue.Model(Holds())
 
 
 @row("`eval()` on a part of a model before `fit`")
