@@ -79,7 +79,7 @@ class CheckpointSaver:
             try:
                 model.prepare_save(path, weights_only=weights_only)
             except (ValueError, TypeError, NotImplementedError) as error:
-                advice = " To keep weights alone, give ModelCheckpoint `save_weights_only=True` and another ending of `filepath`."
+                advice = " For weights alone, give ModelCheckpoint `save_weights_only=True` and another ending of `filepath`."
                 raise ValueError(
                     f"ModelCheckpoint can't save this model as '{path}', so training doesn't begin. {error}"
                     f"{'' if weights_only else advice}"
