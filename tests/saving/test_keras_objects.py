@@ -123,4 +123,4 @@ def test_a_loss_that_only_keras_has_is_found_by_its_name(keras: Any) -> None:
     assert type(losses.get("Circle")) is keras.losses.Circle
     made = again(oncue.losses.Circle(gamma=3.0))
     assert type(made) is keras.losses.Circle and made.gamma == 3.0
-    assert isinstance(optimizers.get("lion"), keras.optimizers.Lion)
+    assert isinstance(optimizers.get("lion").keras_optimizer, keras.optimizers.Lion)

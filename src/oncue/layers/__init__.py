@@ -7,7 +7,6 @@ from typing import Any
 
 from oncue import objects
 from oncue.keras_names import elsewhere, names_of_keras
-from oncue.layers.real_keras import adopted
 from oncue.legacy import NAMES
 
 _HOME: dict[str, str] = {
@@ -93,7 +92,7 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
         custom_objects: Your own classes by name.
 
     Returns:
-        The layer.
+        The layer; one of the real Keras for a configuration of it.
 
     Raises:
         ValueError: For the name of a class that is not known.
@@ -114,4 +113,4 @@ def deserialize(config: Any, custom_objects: dict[str, Any] | None = None) -> An
             from oncue.with_keras.configs import layer_from
 
             return layer_from(config, own)
-    return adopted(objects.resolve("layer", config, known, custom_objects, _ADVICE))
+    return objects.resolve("layer", config, known, custom_objects, _ADVICE)

@@ -38,6 +38,11 @@ class ForeignLayer(Layer):
         """The name of the class that users know."""
         raise NotImplementedError
 
+    @property
+    def inside(self) -> Any:
+        """The layer itself, as the other library has it."""
+        raise NotImplementedError
+
     def written(self) -> dict[str, Any]:
         """Return the configuration that makes it again, in Keras's form."""
         raise NotImplementedError

@@ -11,6 +11,7 @@ from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation, is_known
+from oncue.layers.real_keras import adopted
 from oncue.models.graph_order import Call, Order
 from oncue.nested import flatten
 
@@ -90,9 +91,9 @@ def layer_from_config(config: dict[str, Any], custom_objects: dict[str, Any] | N
         return operation_from(config)
     made, key = _made.get(), config.get("shared_object_id")
     if made is None or not isinstance(key, int):
-        return _built(deserialize(config, custom_objects=custom_objects), config)
+        return _built(adopted(deserialize(config, custom_objects=custom_objects)), config)
     if key not in made:
-        made[key] = _built(deserialize(config, custom_objects=custom_objects), config)
+        made[key] = _built(adopted(deserialize(config, custom_objects=custom_objects)), config)
     return made[key]
 
 

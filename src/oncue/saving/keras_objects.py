@@ -25,6 +25,7 @@ from oncue import (
 )
 from oncue.core.suggest import unknown
 from oncue.keras_names import keras_if_loaded
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.models import Model
 from oncue.models.graph_config import layer_config, layer_from_config
@@ -286,6 +287,9 @@ def _read_object(config: dict[str, Any]) -> Any:
         # Keras has classes of its own for torch, which it doesn't make public.
         read = optimizers.deserialize
     made = (read or layer_from_config)(config, None)
+    if isinstance(made, ForeignLayer):
+        # In a model it is one of oncue's; by itself it is what Keras would have made.
+        made = made.inside
     if isinstance(made, Model) and config.get("compile_config"):
         made.compile_from_config(config["compile_config"])
     elif isinstance(made, layers.Layer) and not made.built and config.get("build_config"):

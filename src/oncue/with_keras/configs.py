@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from oncue.keras_names import load_keras
-from oncue.with_keras.layer import KerasLayer, KerasOperation
+from oncue.with_keras.layer import KerasOperation
 from oncue.with_keras.safe_config import check_config
 
 
-def layer_from(config: dict[str, Any], custom_objects: dict[str, Any]) -> KerasLayer:
-    """Return the layer of Keras that a configuration describes, as one of oncue's.
+def layer_from(config: dict[str, Any], custom_objects: dict[str, Any]) -> Any:
+    """Return the layer of Keras that a configuration describes.
 
     Args:
         config: What Keras has written, or `KerasLayer.written`.
@@ -20,7 +20,7 @@ def layer_from(config: dict[str, Any], custom_objects: dict[str, Any]) -> KerasL
         ValueError: For code in the configuration, and names that are none of Keras's and none of the user's.
         ImportError: Without Keras.
     """
-    return KerasLayer.of(_made(config, custom_objects))
+    return _made(config, custom_objects)
 
 
 def operation_from(config: dict[str, Any]) -> KerasOperation:

@@ -215,6 +215,11 @@ class KerasLayer(ForeignLayer):
         return type(self.keras_layer)
 
     @property
+    def inside(self) -> Any:
+        """The layer of Keras."""
+        return self.keras_layer
+
+    @property
     def kind(self) -> str:
         """The name of the class of Keras."""
         return type(self.keras_layer).__name__
