@@ -21,7 +21,7 @@ from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.foreach import add_scaled_
 from oncue.optimizers.graph_update import EachGraphUpdate, GraphUpdate, TorchGraphUpdate, graph_update
 from oncue.optimizers.schedules import ExponentialDecay
-from oncue.variable import Projection, Variable
+from oncue.variable import Variable
 from tests.helpers import to_numpy
 
 OURS = ("SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop")
@@ -152,7 +152,7 @@ class _Stepper:
         if constrained is not None:
             holder.value = self.weights[0]
             variables[0] = Variable.of(holder, "value", name="kernel")
-            variables[0].constraint = Projection(constrained, None)
+            variables[0].constraint = constrained
         optimizer.build(variables)
         self.update = graph_update(optimizer) if in_graph else None
         assert (self.update is not None) == in_graph

@@ -44,16 +44,18 @@ class Control(Callback):
         OSError: Before the first step, when the folder can't be written to.
 
     Example:
-        >>> import numpy as np, oncue, tempfile
+        >>> import itertools, numpy as np, oncue, tempfile
         >>> from oncue.callbacks import LambdaCallback
         >>> model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
         >>> model.compile("sgd", loss="mse")
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +ELLIPSIS
         ...     def ask(epoch, logs):
         ...         if epoch == 2:
         ...             commands.tell(folder, commands.command_of("stop"))
-        ...     callbacks = [LambdaCallback(on_epoch_begin=ask), Control(folder)]
+        ...     callbacks = [LambdaCallback(on_epoch_begin=ask), Control(folder, clock=itertools.count().__next__)]
         ...     history = model.fit(np.ones((8, 2)), np.ones((8, 1)), epochs=50, verbose=0, callbacks=callbacks)
+        <BLANKLINE>
+        Control: stopped: ... said so
         >>> history.epoch
         [0, 1, 2]
     """

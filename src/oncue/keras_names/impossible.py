@@ -1,4 +1,4 @@
-"""Names of Keras for what can't exist on torch, or has no effect on oncue's loop."""
+"""Names of Keras for what can't exist on torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,8 @@ _ADVICE: dict[str, str] = {
 }
 
 
-_UNASKED: dict[str, str] = {
-    "config.set_max_epochs": "Give `epochs` to `fit`.",
-    "config.set_max_steps_per_epoch": "Give `steps_per_epoch` to `fit`.",
-}
-"""What Keras's own loop asks for and oncue's doesn't, and what to do instead."""
-
-
 def impossible(place: str) -> Any:
-    """Return what stands for a name that would have no effect, and says so when it is called; None for all others.
+    """Return the class that stands for what can't exist on torch; None for all else.
 
     Args:
         place: A name with its module, without "keras.".
@@ -37,24 +30,12 @@ def impossible(place: str) -> Any:
         ...
         NotImplementedError: `JaxLayer` can't work on torch. It runs a function of JAX. Write it in a layer's `call`.
     """
-    name = place.rpartition(".")[2]
-    if place in _UNASKED:
-        return _Unasked(name, _UNASKED[place])
     advice = _ADVICE.get(place)
     if advice is None:
         return None
+    name = place.rpartition(".")[2]
 
     def __init__(self: object, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(f"`{name}` can't work on torch. {advice}")
 
     return type(name, (), {"__init__": __init__, "__doc__": advice})
-
-
-class _Unasked:
-    """A function that would set what nothing asks for."""
-
-    def __init__(self, name: str, advice: str) -> None:
-        self.__name__, self.__doc__ = name, advice
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError(f"`{self.__name__}` would have no effect on oncue's loop. {self.__doc__}")

@@ -12,6 +12,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import number_of, plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments
 
 # What a masked number becomes, as in Keras.
@@ -26,7 +27,7 @@ class _Elementwise(Layer):
 
 
 @builtin
-class Activation(_Elementwise):
+class Activation(_Elementwise, metaclass=Namesake):
     """Applies an activation.
 
     Args:
@@ -55,7 +56,7 @@ class Activation(_Elementwise):
 
 
 @builtin
-class ReLU(_Elementwise):
+class ReLU(_Elementwise, metaclass=Namesake):
     """Rectified linear unit.
 
     Args:
@@ -95,7 +96,7 @@ class ReLU(_Elementwise):
 
 
 @builtin
-class LeakyReLU(_Elementwise):
+class LeakyReLU(_Elementwise, metaclass=Namesake):
     """Gives x above zero and `negative_slope * x` below.
 
     Args:
@@ -125,7 +126,7 @@ class LeakyReLU(_Elementwise):
 
 
 @builtin
-class ELU(_Elementwise):
+class ELU(_Elementwise, metaclass=Namesake):
     """Exponential linear unit: `alpha * (exp(x) - 1)` below zero (Clevert et al., 2016).
 
     Args:
@@ -151,7 +152,7 @@ class ELU(_Elementwise):
 
 
 @builtin
-class Softmax(_Elementwise):
+class Softmax(_Elementwise, metaclass=Namesake):
     """Turns numbers into probabilities.
 
     Args:

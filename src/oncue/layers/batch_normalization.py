@@ -15,12 +15,13 @@ from oncue.core.numbers import plain, whole_of
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments
 from oncue.variable import Variable
 
 
 @builtin
-class BatchNormalization(Layer):
+class BatchNormalization(Layer, metaclass=Namesake):
     """Normalizes each channel over the batch in training, and by moving statistics otherwise (Ioffe & Szegedy, 2015).
 
     The moving statistics follow `moving = moving * momentum + batch * (1 - momentum)`, with the variance of the batch

@@ -12,14 +12,14 @@ from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
-from oncue.layers.real_keras import is_keras_layer, layer_of_keras
+from oncue.layers.real_keras import Namesake, is_keras_layer, layer_of_keras
 from oncue.layers.rnn import RNN
 
 _MODES = ("concat", "sum", "mul", "ave")
 
 
 @builtin
-class Bidirectional(Layer):
+class Bidirectional(Layer, metaclass=Namesake):
     """Runs a recurrent layer forwards, a copy of it backwards, and joins what comes out.
 
     Args:

@@ -12,6 +12,7 @@ from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments, in_order_of_keras_1
 from oncue.variable import Variable
 
@@ -126,7 +127,7 @@ class _Conv(Layer):
 
 
 @builtin
-class Conv1D(_Conv):
+class Conv1D(_Conv, metaclass=Namesake):
     """Slides a window over the steps of sequences.
 
     Args:
@@ -203,7 +204,7 @@ class Conv1D(_Conv):
 
 
 @builtin
-class Conv2D(_Conv):
+class Conv2D(_Conv, metaclass=Namesake):
     """Slides a window over the pixels of images.
 
     Args:

@@ -10,12 +10,13 @@ from oncue import activations, constraints, initializers, regularizers
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments
 from oncue.variable import Variable
 
 
 @builtin
-class Dense(Layer):
+class Dense(Layer, metaclass=Namesake):
     """Computes `activation(inputs @ kernel + bias)` over the last axis.
 
     Args:

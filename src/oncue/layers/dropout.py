@@ -12,13 +12,14 @@ from oncue.core.numbers import number_of, plain
 from oncue.layers import arguments
 from oncue.layers.layer import Layer
 from oncue.layers.quick_dropout import dropout
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments
 from oncue.random import SeedGenerator
 from oncue.seeded_mask import seeded_mask
 
 
 @builtin
-class Dropout(Layer):
+class Dropout(Layer, metaclass=Namesake):
     """Sets a random fraction of the inputs to zero in training and scales the rest up, so that the sum stays.
 
     Source: Srivastava et al., 2014.
@@ -80,7 +81,7 @@ class Dropout(Layer):
 
 
 @builtin
-class GaussianNoise(Layer):
+class GaussianNoise(Layer, metaclass=Namesake):
     """Adds normal noise in training.
 
     Args:

@@ -12,11 +12,12 @@ from oncue.core.builtin import builtin
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments, sequence_length
 
 
 @builtin
-class Embedding(Layer):
+class Embedding(Layer, metaclass=Namesake):
     """Looks up a row of a table for each whole number of the input.
 
     Args:

@@ -10,6 +10,7 @@ from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 
 
 class _GlobalPooling(Layer):
@@ -38,7 +39,7 @@ class _GlobalPooling(Layer):
 
 
 @builtin
-class GlobalAveragePooling1D(_GlobalPooling):
+class GlobalAveragePooling1D(_GlobalPooling, metaclass=Namesake):
     """The mean over all steps; over those that a mask lets through, if there is one.
 
     Args:
@@ -68,7 +69,7 @@ class GlobalAveragePooling1D(_GlobalPooling):
 
 
 @builtin
-class GlobalAveragePooling2D(_GlobalPooling):
+class GlobalAveragePooling2D(_GlobalPooling, metaclass=Namesake):
     """The mean over all pixels.
 
     Args:
@@ -90,7 +91,7 @@ class GlobalAveragePooling2D(_GlobalPooling):
 
 
 @builtin
-class GlobalMaxPooling1D(_GlobalPooling):
+class GlobalMaxPooling1D(_GlobalPooling, metaclass=Namesake):
     """The largest value over all steps.
 
     Args:
@@ -112,7 +113,7 @@ class GlobalMaxPooling1D(_GlobalPooling):
 
 
 @builtin
-class GlobalMaxPooling2D(_GlobalPooling):
+class GlobalMaxPooling2D(_GlobalPooling, metaclass=Namesake):
     """The largest value over all pixels.
 
     Args:

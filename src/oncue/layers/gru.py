@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from oncue import activations, regularizers
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
+from oncue.layers.real_keras import Namesake
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
 from oncue.legacy import accepts_old_arguments
@@ -153,7 +154,7 @@ class GRUCell(RecurrentCell):
 
 
 @builtin
-class GRU(RNN):
+class GRU(RNN, metaclass=Namesake):
     """Gated recurrent unit: gates decide what of the state is reset and what is replaced.
 
     Source: Cho et al., 2014. Where the activations are the default ones and there is neither a mask nor

@@ -22,7 +22,7 @@ from oncue.layers.input_spec import check_inputs
 from oncue.layers.keras_tensor import KerasTensor, has_symbolic, symbols
 from oncue.layers.modes import switch_on, take_in
 from oncue.layers.policy_scope import run_in_policy, running
-from oncue.layers.real_keras import adopted, is_namesake, own_symbols
+from oncue.layers.real_keras import adopted, own_symbols
 from oncue.layers.trial import Trial, building
 from oncue.legacy import first_layer_shape, methods as old_methods, no_method
 from oncue.nested import first_leaf, flatten, is_nested, map_leaves
@@ -32,32 +32,8 @@ _OF_WEIGHTS = ("_regularizer", "_constraint")
 """How attributes end that say something of a weight: `kernel_regularizer`."""
 
 
-class LayerType(type):
-    """The class of `Layer` and all its subclasses: a layer of Keras passes for one of oncue's class of that name.
-
-    So `isinstance(layer, layers.BatchNormalization)` finds those in a model of Keras's, too, which it is to freeze.
-    """
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return super().__instancecheck__(instance) or (cls.__name__ in _NAMESAKES and is_namesake(cls, instance))
-
-
-_NAMESAKES = frozenset(
-    (
-        *("Activation", "ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax"),
-        *("BatchNormalization", "LayerNormalization", "Normalization", "Rescaling"),
-        *("Conv1D", "Conv2D", "Dense", "Dropout", "Embedding", "Flatten", "GaussianNoise", "GRU", "LSTM", "SimpleRNN"),
-        *("AveragePooling1D", "AveragePooling2D", "MaxPooling1D", "MaxPooling2D", "ZeroPadding1D", "ZeroPadding2D"),
-        *("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D"),
-        *("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"),
-        *("Bidirectional", "Masking", "Permute", "RepeatVector", "Reshape", "TimeDistributed"),
-    )
-)
-"""The classes that look for layers of Keras, too: nothing of oncue asks for these to use more than Keras's have."""
-
-
 @builtin
-class Layer(torch.nn.Module, metaclass=LayerType):
+class Layer(torch.nn.Module):
     """A building block of a model: weights and a computation, with Keras's arguments and methods.
 
     It is a `torch.nn.Module`, so it can stand inside any torch code; `forward` builds the weights from the first input,

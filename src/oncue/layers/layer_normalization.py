@@ -14,11 +14,12 @@ from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.variable import Variable
 
 
 @builtin
-class LayerNormalization(Layer):
+class LayerNormalization(Layer, metaclass=Namesake):
     """Normalizes each sample over one axis or several (Ba et al., 2016).
 
     Args:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from oncue import activations, regularizers
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
+from oncue.layers.real_keras import Namesake
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
 from oncue.legacy import accepts_old_arguments
@@ -154,7 +155,7 @@ class LSTMCell(RecurrentCell):
 
 
 @builtin
-class LSTM(RNN):
+class LSTM(RNN, metaclass=Namesake):
     """Long short-term memory: gates decide what is let in, forgotten and given out.
 
     Source: Hochreiter & Schmidhuber, 1997. Where the activations are the default ones and there is neither a mask nor

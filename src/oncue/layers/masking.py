@@ -10,10 +10,11 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 
 
 @builtin
-class Masking(Layer):
+class Masking(Layer, metaclass=Namesake):
     """Marks the steps all of whose features equal a value, so that layers that know masks skip them.
 
     Args:

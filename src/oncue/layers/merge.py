@@ -13,6 +13,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import call_as
 
 
@@ -66,7 +67,7 @@ class _Merge(Layer):
 
 
 @builtin
-class Add(_Merge):
+class Add(_Merge, metaclass=Namesake):
     """The sum of its inputs.
 
     Example:
@@ -79,7 +80,7 @@ class Add(_Merge):
 
 
 @builtin
-class Subtract(_Merge):
+class Subtract(_Merge, metaclass=Namesake):
     """The first input less the second.
 
     Example:
@@ -98,7 +99,7 @@ class Subtract(_Merge):
 
 
 @builtin
-class Multiply(_Merge):
+class Multiply(_Merge, metaclass=Namesake):
     """The product of its inputs; what a mask leaves out counts as 1, and gives 0 where all inputs leave it out.
 
     Example:
@@ -119,7 +120,7 @@ class Multiply(_Merge):
 
 
 @builtin
-class Average(_Merge):
+class Average(_Merge, metaclass=Namesake):
     """The mean of its inputs.
 
     Example:
@@ -132,7 +133,7 @@ class Average(_Merge):
 
 
 @builtin
-class Maximum(_Merge):
+class Maximum(_Merge, metaclass=Namesake):
     """The largest of its inputs at each place; what a mask leaves out gives way to the other inputs.
 
     Example:
@@ -145,7 +146,7 @@ class Maximum(_Merge):
 
 
 @builtin
-class Minimum(_Merge):
+class Minimum(_Merge, metaclass=Namesake):
     """The smallest of its inputs at each place; what a mask leaves out gives way to the other inputs.
 
     Example:
@@ -158,7 +159,7 @@ class Minimum(_Merge):
 
 
 @builtin
-class Concatenate(_Merge):
+class Concatenate(_Merge, metaclass=Namesake):
     """Its inputs one after the other along an axis.
 
     Args:

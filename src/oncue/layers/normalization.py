@@ -13,6 +13,7 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import old_attribute
 
 
@@ -21,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
 
 @builtin
-class Normalization(Layer):
+class Normalization(Layer, metaclass=Namesake):
     """Computes `(inputs - mean) / sqrt(variance)`, with statistics that are given or taken from data by `adapt`.
 
     Args:

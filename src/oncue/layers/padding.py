@@ -12,12 +12,13 @@ from oncue.core.numbers import whole_of
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 
 Sides = tuple[int, int]
 
 
 @builtin
-class ZeroPadding1D(Layer):
+class ZeroPadding1D(Layer, metaclass=Namesake):
     """Puts steps of zeros before and after sequences.
 
     Args:
@@ -52,7 +53,7 @@ class ZeroPadding1D(Layer):
 
 
 @builtin
-class ZeroPadding2D(Layer):
+class ZeroPadding2D(Layer, metaclass=Namesake):
     """Puts pixels of zeros around images.
 
     Args:

@@ -11,6 +11,7 @@ from oncue.core.builtin import builtin
 from oncue.layers import arguments, windows
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 from oncue.legacy import accepts_old_arguments
 
 
@@ -72,7 +73,7 @@ class _AveragePooling(_Pooling):
 
 
 @builtin
-class MaxPooling1D(_MaxPooling):
+class MaxPooling1D(_MaxPooling, metaclass=Namesake):
     """Keeps the largest value of each window of steps.
 
     Args:
@@ -105,7 +106,7 @@ class MaxPooling1D(_MaxPooling):
 
 
 @builtin
-class MaxPooling2D(_MaxPooling):
+class MaxPooling2D(_MaxPooling, metaclass=Namesake):
     """Keeps the largest value of each window of pixels.
 
     Args:
@@ -138,7 +139,7 @@ class MaxPooling2D(_MaxPooling):
 
 
 @builtin
-class AveragePooling1D(_AveragePooling):
+class AveragePooling1D(_AveragePooling, metaclass=Namesake):
     """Keeps the mean of each window of steps.
 
     Args:
@@ -171,7 +172,7 @@ class AveragePooling1D(_AveragePooling):
 
 
 @builtin
-class AveragePooling2D(_AveragePooling):
+class AveragePooling2D(_AveragePooling, metaclass=Namesake):
     """Keeps the mean of each window of pixels.
 
     Args:

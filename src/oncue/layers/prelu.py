@@ -13,10 +13,11 @@ from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 
 
 @builtin
-class PReLU(Layer):
+class PReLU(Layer, metaclass=Namesake):
     """Gives x above zero and `alpha * x` below, where alpha is learned (He et al., 2015).
 
     Args:

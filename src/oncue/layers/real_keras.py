@@ -39,15 +39,18 @@ def is_keras_layer(thing: Any) -> bool:
     return kind is not None and issubclass(type(thing), kind)
 
 
-def is_namesake(cls: type, thing: Any) -> bool:
-    """Return whether an object is a layer of the real Keras whose class has the name of one of oncue's.
+class Namesake(type):
+    """The class of layers that a layer of the real Keras with the same name passes for.
 
-    Args:
-        cls: A class of layers.
-        thing: Any object.
+    So `isinstance(layer, layers.BatchNormalization)` finds those in a model of Keras's, too, which it is to freeze. Only
+    classes that oncue asks for no more than Keras's have are of it.
     """
-    kind = _kind("Layer")
-    return is_builtin(cls) and kind is not None and isinstance(thing, kind) and thing.__class__.__name__ == cls.__name__
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if super().__instancecheck__(instance):
+            return True
+        # Not for classes that users derive.
+        return is_builtin(cls) and is_keras_layer(instance) and type(instance).__name__ == cls.__name__
 
 
 def is_symbol_of_keras(thing: Any) -> bool:

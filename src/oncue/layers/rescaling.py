@@ -11,10 +11,11 @@ from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 
 
 @builtin
-class Rescaling(Layer):
+class Rescaling(Layer, metaclass=Namesake):
     """Computes `inputs * scale + offset`, such as pixels of 0 to 255 as 0 to 1.
 
     Args:

@@ -13,6 +13,7 @@ from oncue.core.numbers import plain
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
+from oncue.layers.real_keras import Namesake
 
 
 class _Shaping(Layer):
@@ -25,7 +26,7 @@ class _Shaping(Layer):
 
 
 @builtin
-class Flatten(_Shaping):
+class Flatten(_Shaping, metaclass=Namesake):
     """Joins all axes but the batch into one.
 
     Args:
@@ -59,7 +60,7 @@ class Flatten(_Shaping):
 
 
 @builtin
-class Reshape(_Shaping):
+class Reshape(_Shaping, metaclass=Namesake):
     """Gives each sample another shape.
 
     Args:
@@ -105,7 +106,7 @@ class Reshape(_Shaping):
 
 
 @builtin
-class Permute(_Shaping):
+class Permute(_Shaping, metaclass=Namesake):
     """Puts the axes in another order.
 
     Args:
@@ -152,7 +153,7 @@ class Permute(_Shaping):
 
 
 @builtin
-class RepeatVector(_Shaping):
+class RepeatVector(_Shaping, metaclass=Namesake):
     """Repeats each sample along a new axis of steps.
 
     Args:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from oncue import activations, regularizers
 from oncue.core.builtin import builtin
 from oncue.layers import arguments
+from oncue.layers.real_keras import Namesake
 from oncue.layers.rnn import RNN
 from oncue.layers.rnn_cell import RecurrentCell, one_chunk
 from oncue.legacy import accepts_old_arguments
@@ -71,7 +72,7 @@ class SimpleRNNCell(RecurrentCell):
 
 
 @builtin
-class SimpleRNN(RNN):
+class SimpleRNN(RNN, metaclass=Namesake):
     """The simplest recurrent layer: the output of a step is its state.
 
     Source: Elman, 1990. Where the activations are the default ones and there is neither a mask nor

@@ -10,11 +10,11 @@ from oncue.core.builtin import builtin
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
-from oncue.layers.real_keras import adopted
+from oncue.layers.real_keras import Namesake, adopted
 
 
 @builtin
-class TimeDistributed(Layer):
+class TimeDistributed(Layer, metaclass=Namesake):
     """Applies a layer to each step of a sequence, with the same weights.
 
     Args:
