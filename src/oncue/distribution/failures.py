@@ -265,10 +265,14 @@ class Failures:
         except _Gone:
             # With the store whoever would wait for anything is gone.
             pass
+        self.stop()
+        return True
+
+    def stop(self) -> None:
+        """Stop watching. A thread that is amid a question when the interpreter ends would end the process by a signal."""
         self._ends.set()
         # A question to a store that doesn't answer has no end.
         self._thread.join(_GRACE if self._lost is None else 0.1)
-        return True
 
     def _may_go(self) -> bool:
         # Launchers end the other processes as soon as one has ended with an error.

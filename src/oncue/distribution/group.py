@@ -108,6 +108,7 @@ class Group(Ranks):
                 "again, or leave it to `fit` to make the group."
             )
         atexit.unregister(self.leave)
+        failures.stop()
         self._let_go()
         try:
             return Group.join(self._place, failures.timeout, self._number + 1)
