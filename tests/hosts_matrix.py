@@ -158,7 +158,9 @@ def in_accelerate(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
 def in_keras(plan: Plan, callbacks: list[Any], kept: Kept) -> None:
     import keras
 
-    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4, name="layer0"), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.layers.Input((3,)), keras.layers.Dense(4, name="layer0"), keras.layers.Dense(1, name="layer1")]
+    )
     model.set_weights([one.T if one.ndim == 2 else one for one in weights_of(network())])
     model.compile(keras.optimizers.SGD(RATE), "mse")
     left = [plan.cut]

@@ -17,8 +17,8 @@ FILES = (str(Path(oncue.__file__).parent), str(Path(torch.nn.__file__).parent / 
 X = normal(4, 2)
 
 # What one more layer of a model costs a call with one batch, in calls of functions of oncue and of torch's modules. Those of
-# its forward pass are among them: 4 for a module of torch, 7 for a layer. Layers of the real Keras hold tensors that are no weights,
-# so each layer is asked for such. A change that needs more states the reason here.
+# its forward pass are among them: 4 for a module of torch, 7 for a layer. Each layer is asked for tensors
+# that are no weights, as layers of the real Keras may hold. A change that needs more states the reason here.
 BUDGET = {
     ("predict", "torch"): 26,
     ("evaluate", "torch"): 54,
