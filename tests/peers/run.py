@@ -84,7 +84,8 @@ def run_tests(peer: str, files: list[Path], results: Path, workers: int, traces:
     results.unlink(missing_ok=True)
     paths = os.pathsep.join([str(ROOT / "src"), str(HERE.parent)])
     environment = {
-        **os.environ,
+        # A worker of a run of pytest around this one isn't one of those that are started here.
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")},
         "KERAS_BACKEND": "torch",
         "ONCUE_DEVICE": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
