@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import samples
+from helpers import RemoteService, samples
 from oncue import callbacks as built_in
 from oncue.callbacks import Callback, CallbackList
 
@@ -26,25 +26,6 @@ def rate(epoch: int) -> float:
 
 def nothing(*given: Any, **named: Any) -> None:
     pass
-
-
-class Hears:
-    """A service of trackers."""
-
-    def start(self, identity: Any, config: Any) -> str:
-        return identity or "first"
-
-    def log(self, values: Any, step: int) -> None:
-        pass
-
-    def tell(self, decisions: Any, step: int) -> None:
-        pass
-
-    def keep(self, path: str) -> None:
-        pass
-
-    def finish(self, status: str) -> None:
-        pass
 
 
 MADE: dict[str, Callable[[Path], Any]] = {
@@ -75,7 +56,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "TerminateOnNaN": lambda folder: built_in.TerminateOnNaN(action="rollback"),
     "Throughput": lambda folder: built_in.Throughput(),
     "TimeLimit": lambda folder: built_in.TimeLimit(100),
-    "Tracker": lambda folder: built_in.Tracker(Hears()),
+    "Tracker": lambda folder: built_in.Tracker(RemoteService()),
     "WeightAverage": lambda folder: built_in.WeightAverage(0.5),
 }
 
