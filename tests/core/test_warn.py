@@ -235,7 +235,7 @@ def batches_with_fewer_rows_than_processes(folder: Path, patch: pytest.MonkeyPat
 
     group: Any = Three()
     run = Parallel(dense(), group)
-    run.agree_on_run("fit", run.batches(ArrayBatches(X, Y, batch_size=2, device=oncue.backend.device())))
+    run.comparison.agree_on_run("fit", run.batches(ArrayBatches(X, Y, batch_size=2, device=oncue.backend.device())))
 
 
 @case

@@ -18,7 +18,7 @@ from helpers import graphs_compiled_by, uncompiled
 from oncue import layers
 from oncue.core import commands
 from oncue.core.process import process
-from oncue.training.parallel import Parallel
+from oncue.training.parallel_questions import Questions
 from oncue.training.trainer import Trainer
 
 ROWS = 53
@@ -386,7 +386,7 @@ def own_steps(folder: Path) -> dict[str, Any]:
     model = Doubled([layers.Input((6,)), layers.Dense(5, kernel_regularizer="l2"), layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
     # What processes ask of each other rides with the gradients, without a message of its own.
-    with mock.patch.object(Parallel, "ask_all", side_effect=AssertionError):
+    with mock.patch.object(Questions, "ask_all", side_effect=AssertionError):
         return trained(model, X, Y)
 
 

@@ -106,7 +106,7 @@ def train_epochs(
             run_state.begun(epoch)
             if parallel is not None:
                 parallel.begin_epoch(epoch)
-                parallel.begin_pass()
+                parallel.metrics.begin_pass()
             switch_on(model)
             if epoch == first:
                 _tell_of_half_trained(model)
@@ -142,9 +142,9 @@ def train_epochs(
                     break
                 continue
             run_state.keep()
-            epoch += 1
             if parallel is not None:
-                parallel.end_epoch(callbacks.journal)
+                parallel.comparison.after_epoch(callbacks.journal, epoch)
+            epoch += 1
             if model.stop_training or callbacks.paused is not None:
                 break
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
@@ -169,7 +169,7 @@ def test_batches(model: Trainer, steps: Steps, batches: Batches, callbacks: Call
     callbacks.on_test_begin()
     model.reset_metrics()
     if model._parallel is not None:
-        model._parallel.begin_pass()
+        model._parallel.metrics.begin_pass()
     with torch.no_grad(), steps:
         done, result = run_batches("test", batches.epoch(), steps, callbacks, model)
     logs = _results(model, steps.plan, "test_step", done, result)
@@ -236,12 +236,12 @@ class ValidationAmid:
         self._validations.done(values)
         callbacks.progress.batch = done - 1
         source: Any = model._plan.meter if result is None else result
-        with nullcontext() if parallel is None else parallel.summed():
+        with nullcontext() if parallel is None else parallel.metrics.summed():
             trained = dict(zip(source.names, source.read(), strict=True))
         with self._run_state.hooks():
             callbacks.on_validation_end(done - 1, {**trained, **values})
         if parallel is not None:
-            parallel.ask_all()
+            parallel.questions.ask_all()
         ends = self._training.ends
         return bool(model.stop_training) if ends is None else ends()
 
@@ -250,7 +250,7 @@ class ValidationAmid:
 def _epoch_set_aside(model: Trainer) -> Iterator[None]:
     kept = [(metric, metric.get_state()) for metric in model.metrics]
     parallel = model._parallel
-    with mode(model, False), nullcontext() if parallel is None else parallel.pass_set_aside():
+    with mode(model, False), nullcontext() if parallel is None else parallel.metrics.pass_set_aside():
         yield
     for metric, state in kept:
         metric.set_state(state)
@@ -283,7 +283,7 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
     if parallel is None:
         leaves = [torch.cat(pieces) for pieces in zip(*(flatten(part) for part in parts), strict=True)]
     else:
-        leaves = parallel.gathered(parts)
+        leaves = parallel.predictions.gathered(parts)
     joined = iter([as_numpy(leaf) for leaf in leaves])
     return _like(parts[0], joined)
 
@@ -326,7 +326,7 @@ def _results(model: Trainer, plan: Plan, method: str, steps: int, result: Result
     if not steps or result is None:
         return {}
     if model._parallel is not None:
-        model._parallel.sum_metrics()
+        model._parallel.metrics.sum()
     source: Any = result
     values = dict(zip(source.names, source.read(), strict=True))
     if {method, "compute_metrics"} & plan.overridden:

@@ -74,7 +74,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
                 loss = loss.detach() / divided
             parallel.make_update(optimizer)
         elif training:
-            parallel.ask_all()
+            parallel.questions.ask_all()
         if not share.rows:
             return meter
         track_shared(plan, loss, single, share.total / share.rows, share.rows)
@@ -107,7 +107,7 @@ def make_parallel_own_step(step: Step, training: bool, parallel: Parallel, optim
             result = step(batch)
         if not summed:
             # Nothing has been asked together with gradients.
-            parallel.ask_all()
+            parallel.questions.ask_all()
         return result
 
     return _around(own, parallel, training)
@@ -122,7 +122,7 @@ def make_parallel_prediction(step: Step, parallel: Parallel) -> Step:
     """
 
     def predict(batch: Batch) -> Any:
-        parallel.count_rows()
+        parallel.predictions.count()
         with parallel.own_noise():
             return step(batch)
 

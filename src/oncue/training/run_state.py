@@ -245,7 +245,7 @@ class RunState:
 
     def _gathered(self) -> Any:
         states, parallel = [metric.get_state() for metric in _measures(self._model)], self._model._parallel
-        return states if parallel is None else parallel.states_of_all(states)
+        return states if parallel is None else parallel.metrics.states_of_all(states)
 
     def _data_parts(self, moment: tuple[int, bool]) -> dict[str, Any]:
         """Return the parts that drawing and reading data change; validation changes them, too.

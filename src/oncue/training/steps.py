@@ -75,7 +75,7 @@ class Steps:
     def ends(self) -> Callable[[], bool] | None:
         """Says after a batch whether the pass ends there, on all processes of a run; None for a run of one."""
         parallel = self._model._parallel
-        return None if parallel is None else parallel.ends(self._kind)
+        return None if parallel is None else parallel.questions.ends(self._kind)
 
     def restored(self) -> None:
         """Take note that what the model is now was restored, which is no change by a hook."""

@@ -37,7 +37,7 @@ from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.pairings import warn_of_pairings
-from oncue.training.parallel import Parallel, parallel_run
+from oncue.training.parallel import Parallel, parallel_run, shared
 from oncue.training.parallel_step import make_parallel_prediction
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
@@ -257,7 +257,7 @@ class Trainer(Layer):
         verbose, validations = check_verbose(verbose), Validations(check_frequency(validation_freq))
         device, parallel = self._place(), parallel_run(self)
         if parallel is not None:
-            parallel.same_random_state()
+            parallel.comparison.same_random_state()
         if validation_data is None and validation_split is not None and number_of(validation_split) != 0:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
         batches = limited_batches(
@@ -272,8 +272,7 @@ class Trainer(Layer):
             device=device,
             dtype=self.input_dtype,
         )
-        if parallel is not None:
-            batches = parallel.batches(batches)
+        batches = shared(batches, parallel)
         validation, val_x, val_y, val_weight = None, None, None, None
         if validation_data is not None:
             listed = y is None and is_batch_list(x)
@@ -293,27 +292,13 @@ class Trainer(Layer):
             except ValueError as error:
                 raise ValueError(f"`validation_data` can't be used: {error}") from error
             check_apart(batches, validation)
-            if parallel is not None:
-                validation = parallel.batches(validation)
+            validation = shared(validation, parallel)
         with Interrupts() as interrupts:
-            for data in (batches, validation):
-                if data is not None:
-                    interrupts.enter(closing(data))
-            interrupts.enter(modes_put_back())
-            interrupts.enter(self._running("fit", parallel))
-            interrupts.enter(self._left_in_inference_mode())
-            if parallel is not None:
-                parallel.agree_on_run("fit", batches, validation, epochs=(initial_epoch, epochs))
+            self._begin("fit", interrupts, parallel, batches, validation, epochs=(initial_epoch, epochs))
             self._prepare(batches.first(), "fit", host=(x, y))
-            if parallel is not None:
-                parallel.same_model()
+            run = self._callbacks_of(callbacks, parallel, batches, verbose=verbose, epochs=epochs, add_history=True)
             if validation is not None:
                 probe_validation(self, self._plan, validation.first(), val_y)
-            run = make_callbacks(
-                callbacks, self, add_history=True, verbose=verbose, epochs=epochs, steps=batches.num_batches
-            )
-            if parallel is not None:
-                parallel.take_callbacks(run)
             if isinstance(run.params, RunParams):
                 run.params.tell(batches, self._ordered_names(), validation is not None)
             if val_y is not None:
@@ -373,18 +358,11 @@ class Trainer(Layer):
             method="evaluate",
         )
         parallel = parallel_run(self)
-        if parallel is not None:
-            batches = parallel.batches(batches)
+        batches = shared(batches, parallel)
         with Interrupts() as interrupts:
-            interrupts.enter(modes_put_back())
-            interrupts.enter(self._preserving_run("evaluate", batches, parallel))
-            if parallel is not None:
-                parallel.agree_on_run("evaluate", batches)
+            self._begin("evaluate", interrupts, parallel, batches)
             self._prepare(batches.first(), "evaluate", host=(x, y))
-            run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
-            if parallel is not None:
-                parallel.same_model()
-                parallel.take_callbacks(run)
+            run = self._callbacks_of(callbacks, parallel, batches, verbose=verbose)
             with run.run():
                 logs = test_batches(self, Steps(self, "test", run, batches), batches, run)
         return logs if return_dict else self._in_order(logs)
@@ -419,18 +397,11 @@ class Trainer(Layer):
         device, dtype = self._place(), self.input_dtype
         batches = as_batches(x, batch_size=batch_size, steps=steps, device=device, dtype=dtype, method="predict")
         parallel = parallel_run(self)
-        if parallel is not None:
-            batches = parallel.batches(batches)
+        batches = shared(batches, parallel)
         with Interrupts() as interrupts:
-            interrupts.enter(modes_put_back())
-            interrupts.enter(self._preserving_run("predict", batches, parallel))
-            if parallel is not None:
-                parallel.agree_on_run("predict", batches)
+            self._begin("predict", interrupts, parallel, batches)
             self._prepare_predict(batches.first())
-            run = make_callbacks(callbacks, self, verbose=verbose, epochs=1, steps=batches.num_batches)
-            if parallel is not None:
-                parallel.same_model()
-                parallel.take_callbacks(run)
+            run = self._callbacks_of(callbacks, parallel, batches, verbose=verbose)
             with run.run():
                 return predict_batches(self, batches, run)
 
@@ -484,7 +455,7 @@ class Trainer(Layer):
                 step = eager_step(self, self._plan, "predict")
                 outputs = (step if parallel is None else make_parallel_prediction(step, parallel))(batch)
                 if parallel is not None:
-                    rows = iter(parallel.gathered([outputs]))
+                    rows = iter(parallel.predictions.gathered([outputs]))
                     outputs = map_leaves(lambda _: next(rows), outputs)
         return map_leaves(as_numpy, outputs)
 
@@ -497,7 +468,7 @@ class Trainer(Layer):
         with self._preserving_run(method, parallel=parallel):
             self._prepare(batch, method, host=data[:2])
             if parallel is not None:
-                parallel.same_model()
+                parallel.comparison.same_model()
             if reset:
                 self.reset_metrics()
             plan, training = self._plan, kind == "train"
@@ -509,7 +480,7 @@ class Trainer(Layer):
                 plan.graphs.stepping(self, plan, kind, eager, alone=False) as step,
             ):
                 result: Any = step(batch)
-            with nullcontext() if parallel is None else parallel.summed():
+            with nullcontext() if parallel is None else parallel.metrics.summed():
                 logs = dict(zip(result.names, result.read(), strict=True))
         return logs if return_dict else self._in_order(logs)
 
@@ -770,16 +741,60 @@ class Trainer(Layer):
             return not runs
 
     @contextmanager
-    def _preserving_run(
-        self, method: str, batches: Batches | None = None, parallel: Parallel | None = None
-    ) -> Iterator[None]:
+    def _preserving_run(self, method: str, parallel: Parallel | None = None) -> Iterator[None]:
         """Enclose an evaluation or a prediction, which runs in inference mode and leaves the mode as it was."""
-        try:
-            with self._running(method, parallel), mode(self, False):
-                yield
-        finally:
-            if batches is not None:
-                batches.close()
+        with self._running(method, parallel), mode(self, False):
+            yield
+
+    def _begin(
+        self,
+        method: str,
+        interrupts: Interrupts,
+        parallel: Parallel | None,
+        batches: Batches,
+        validation: Batches | None = None,
+        **agreed: Any,
+    ) -> None:
+        """Begin `fit`, `evaluate` or `predict`, which ends where the block of `interrupts` does.
+
+        Args:
+            method: Which of them.
+            interrupts: The block.
+            parallel: The run on several processes; None for the usual one.
+            batches: The data.
+            validation: Those of validation.
+            **agreed: Other arguments that must be the same on all processes.
+        """
+        for data in (batches, validation):
+            if data is not None:
+                interrupts.enter(closing(data))
+        interrupts.enter(modes_put_back())
+        if method == "fit":
+            interrupts.enter(self._running(method, parallel))
+            interrupts.enter(self._left_in_inference_mode())
+        else:
+            interrupts.enter(self._preserving_run(method, parallel))
+        if parallel is not None:
+            parallel.comparison.agree_on_run(method, batches, validation, **agreed)
+
+    def _callbacks_of(
+        self, callbacks: Any, parallel: Parallel | None, batches: Batches, epochs: int = 1, **params: Any
+    ) -> CallbackList:
+        """Return the callbacks of a run of the prepared model, which is the same on all processes from here on.
+
+        Args:
+            callbacks: Those that were given.
+            parallel: The run on several processes; None for the usual one.
+            batches: The data.
+            epochs: The index of the epoch to stop before.
+            **params: As for `make_callbacks`.
+        """
+        if parallel is not None:
+            parallel.comparison.same_model()
+        run = make_callbacks(callbacks, self, epochs=epochs, steps=batches.num_batches, **params)
+        if parallel is not None:
+            parallel.take_callbacks(run)
+        return run
 
     # Preparing ---------------------------------------------------------------------------------------------------
 
