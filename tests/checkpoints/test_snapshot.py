@@ -46,7 +46,7 @@ def test_a_call_without_memory_is_made_good_by_the_next(monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
         patch.setattr(torch, "empty", no_memory)
-        snapshot.take({"weight": torch.ones(100)})
+        snapshot.take({"weight": torch.ones(100_000)})
     copies = snapshot.take(tensors(2.0))
     assert copies["weight"].tolist() == [2.0, 2.0, 2.0]
     assert set(written(snapshot)) == {"count", "weight", "half"}

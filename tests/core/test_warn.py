@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from late_device import LateDevice
 from torch.utils.data import Dataset
 
 import oncue
@@ -588,6 +589,12 @@ def an_old_backup_that_cant_be_deleted(folder: Path, patch: pytest.MonkeyPatch) 
 
     patch.setattr(os, "unlink", refuse)
     dense().fit(X, Y, epochs=4, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def page_locked_memory_that_cant_be_had(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    LateDevice().install(patch).refuses = True
+    dense().fit(X, Y, verbose=0, callbacks=[BackupAndRestore(folder)])
 
 
 @case

@@ -16,7 +16,8 @@ from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.files import sync_file
 from oncue.core.monitor import as_number
-from oncue.core.protocols import TellsState, run_state_of
+from oncue.core.numbers import whole
+from oncue.core.protocols import TellsState, run_state_of, size_of_save, tensors_of
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class BackupAndRestore(Callback):
         resume: "exact" continues at the batch that would have come next; a stream without a position (a generator) is read
             again up to there. "epoch" starts the interrupted epoch again, with the weights of the newest state and
             whatever the data yield now: for data that aren't the same each time, or costly to read again.
+        when_busy: What to do when a state is due and the one before isn't on the disk yet: "wait" for it, or "skip" the new
+            one, which the journal notes; the next is due a period later. The state of a run that ends before its time is
+            always waited for.
+        page_locked: The most bytes of page-locked memory, which a GPU copies to while it works; a state that is larger goes
+            through ordinary memory. 0 for none, None for no limit.
         on_mismatch: What to do with a backup of another setup: "raise" an error that names what has changed; "restart"
             training, the first state of which takes the backup's place; "adopt" what fits, and print what doesn't.
 
@@ -102,6 +108,8 @@ class BackupAndRestore(Callback):
         every: str | Every | None = None,
         resume: str = "exact",
         on_mismatch: str = "raise",
+        when_busy: str = "wait",
+        page_locked: int | None = None,
     ) -> None:
         super().__init__()
         self.backup_dir = folder_of(backup_dir)
@@ -111,6 +119,8 @@ class BackupAndRestore(Callback):
         self.every = period_of(save_freq, every)
         self.resume = check_choice("resume", resume, ("exact", "epoch"))
         self.on_mismatch = check_choice("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
+        self.when_busy = check_choice("when_busy", when_busy, ("wait", "skip"))
+        self.page_locked = None if page_locked is None else whole("BackupAndRestore", "page_locked", page_locked)
         self._store: SharedStore | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -155,7 +165,7 @@ class BackupAndRestore(Callback):
         from oncue.checkpoints.writer import Writer
 
         run = self._needed_state()
-        self._writer, self._snapshot = Writer("the state of the run"), Snapshot()
+        self._writer, self._snapshot = Writer("the state of the run"), Snapshot(True, self.page_locked)
         self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
         state = self._store.newest(TrainingState.read)
@@ -235,6 +245,10 @@ class BackupAndRestore(Callback):
         self.every = Every(self.every)
         self.every.begin()
         self._postponed = False
+        if self._snapshot is not None and self._writer is not None and self._store is not None and self._store.writes:
+            self._snapshot.reserve(
+                tensors_of(self.model).values(), lambda: size_of_save(self.model, "state.keras"), self._writer.prepare
+            )
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due; after the last batch of an epoch, when the epoch has been measured too."""
@@ -245,7 +259,7 @@ class BackupAndRestore(Callback):
             if self.model.stop_training or (steps is not None and batch + 1 >= steps):
                 self._postponed = True
             else:
-                self._save(logs)
+                self._save(logs, may_skip=True)
 
     def _due(self, batch: int) -> bool:
         ranks = self.ranks
@@ -265,7 +279,7 @@ class BackupAndRestore(Callback):
         due = self.every.after_epoch() or self._postponed
         self._postponed = False
         if due or (last and not self.delete_checkpoint):
-            self._save(logs)
+            self._save(logs, may_skip=not last)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Delete the backup, unless the run is to be continued, or was stopped because a value was not finite."""
@@ -311,7 +325,7 @@ class BackupAndRestore(Callback):
         self._wait()
         return saved
 
-    def _save(self, logs: dict[str, Any] | None) -> bool:
+    def _save(self, logs: dict[str, Any] | None, may_skip: bool = False) -> bool:
         if self._run is not None and self._run.progress.trial:
             return False
         loss = as_number((logs or {}).get("loss"))
@@ -319,6 +333,9 @@ class BackupAndRestore(Callback):
             self._decided("note", "no_backup")
             return False
         assert self._store is not None and self._writer is not None and self._snapshot is not None
+        if may_skip and self.when_busy == "skip" and self.ranks.broadcast(self._writer.busy):
+            self._decided("note", "backup_skipped")
+            return False
         # The copies of the state before are read until it is written.
         self._writer.wait()
         before = time.monotonic()
@@ -328,7 +345,7 @@ class BackupAndRestore(Callback):
             return True
         if self.resume == "epoch":
             taken = taken.at_epoch(without=run.read_again)
-        state = taken.freeze(self._snapshot)
+        snapshot, state = self._snapshot, taken.freeze(self._snapshot)
         files = [] if self._run is None else self._run.growing_files()
 
         def commit() -> None:
@@ -336,6 +353,7 @@ class BackupAndRestore(Callback):
                 # One that was removed meanwhile is missed by who has written it.
                 with suppress(FileNotFoundError):
                     sync_file(path)
+            snapshot.finish()
             store.commit(state.write)
             self.seconds = max(self.seconds, time.monotonic() - before)
 

@@ -109,6 +109,35 @@ def read_rules(keep: Any) -> tuple[Rule, ...]:
     return as_rules(keep, _OWNER)
 
 
+def read_when_busy(when_busy: Any, asynchronous: bool) -> str:
+    """Return what to do when a save is due and the one before isn't done.
+
+    Raises:
+        ValueError: For another word, and where nothing is saved in the background.
+    """
+    if when_busy not in ("wait", "skip"):
+        raise ValueError(f"`when_busy` of {_OWNER} must be 'wait' or 'skip'; got {when_busy!r}.")
+    if when_busy == "skip" and not asynchronous:
+        raise ValueError(
+            f"`when_busy='skip'` of {_OWNER} is for saves in the background; got asynchronous={asynchronous!r}. Add "
+            "`asynchronous=True`, or leave it out."
+        )
+    return str(when_busy)
+
+
+def check_all_saved(when_busy: str) -> None:
+    """Refuse to skip saves where the best ones count.
+
+    Raises:
+        ValueError: For "skip".
+    """
+    if when_busy == "skip":
+        raise ValueError(
+            f"{_OWNER} could miss the best with `when_busy='skip'`: use 'wait' with `save_best_only=True` and with a `keep` "
+            "that compares scores."
+        )
+
+
 def check_measured(monitor: str, every: Every) -> None:
     """Refuse to choose the best by what is measured at another time than files are saved.
 

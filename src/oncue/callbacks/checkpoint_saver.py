@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.checks import is_ours
 from oncue.core.files import check_target
-from oncue.core.protocols import saves_later
+from oncue.core.protocols import saves_later, size_of_save, tensors_of
 from oncue.core.remote import is_url
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class CheckpointSaver:
 
     Args:
         asynchronous: Whether to write in the background.
+        page_locked: The most bytes of page-locked memory for the copies; None for no limit.
 
     Attributes:
         manifest: The manifest that records the files; None for no records.
@@ -37,9 +38,9 @@ class CheckpointSaver:
         True
     """
 
-    def __init__(self, asynchronous: bool) -> None:
+    def __init__(self, asynchronous: bool, page_locked: int | None = None) -> None:
         self.manifest: Manifest | None = None
-        self._asynchronous = asynchronous
+        self._asynchronous, self._page_locked = asynchronous, page_locked
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
         self._unsaid: Callable[[], None] | None = None
@@ -47,7 +48,7 @@ class CheckpointSaver:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy begins anew: it has neither the manifest nor what is being written.
-        return vars(CheckpointSaver(self._asynchronous))
+        return vars(CheckpointSaver(self._asynchronous, self._page_locked))
 
     def begin(self, model: Any) -> None:
         """Get ready for a run.
@@ -67,7 +68,21 @@ class CheckpointSaver:
                 "oncue's models have. Leave out `asynchronous=True`."
             )
         self._writer = Writer("a checkpoint")
-        self._snapshot = Snapshot()
+        self._snapshot = Snapshot(True, self._page_locked)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being written."""
+        return self._writer is not None and self._writer.busy
+
+    def reserve(self, model: Any, path: str, weights_only: bool) -> None:
+        """Get the memory for the copies of a model on a GPU in the background."""
+        if self._writer is not None and self._snapshot is not None:
+            self._snapshot.reserve(
+                tensors_of(model).values(),
+                lambda: size_of_save(model, path, weights_only=weights_only),
+                self._writer.prepare,
+            )
 
     def try_save(self, model: Any, path: str, weights_only: bool) -> None:
         """Take all that a save needs, without writing it, to find out before training that it can be done.
@@ -155,8 +170,15 @@ class CheckpointSaver:
             return
         # The copies of the save before may still be read until here.
         self.wait()
-        write = model.prepare_save(path, weights_only=weights_only, snapshot=self._snapshot, note=note)
-        self._writer.submit(lambda: commit(write))
+        assert self._snapshot is not None
+        snapshot = self._snapshot
+        write = model.prepare_save(path, weights_only=weights_only, snapshot=snapshot, note=note)
+
+        def job() -> None:
+            snapshot.finish()
+            commit(write)
+
+        self._writer.submit(job)
         self._unsaid = finished
 
     def check(self) -> None:

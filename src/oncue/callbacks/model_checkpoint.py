@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.checkpoint_arguments import (
+    check_all_saved,
     check_measured,
     check_recorded,
     read_path,
     read_period,
     read_rules,
     read_threshold,
+    read_when_busy,
     try_path,
 )
 from oncue.callbacks.checkpoint_saver import CheckpointSaver
@@ -27,6 +29,7 @@ from oncue.core.every import Every
 from oncue.core.file_name import FileName
 from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
+from oncue.core.numbers import whole
 from oncue.core.protocols import needs_score, was_stopped
 
 if TYPE_CHECKING:
@@ -71,6 +74,10 @@ class ModelCheckpoint(MonitorCallback):
             written at a time; an error comes at the next hook, and `fit` returns when everything is on the disk. For a
             callback of yours that follows in the list, in the same hook, and for any at the end of the run, the file is waited
             for; elsewhere it may still be on its way.
+        when_busy: In the background, what to do when a save is due and the one before isn't on the disk yet: "wait" for it, or
+            "skip" the new one, which the journal notes. The last epoch's is always waited for.
+        page_locked: In the background, the most bytes of page-locked memory, which a GPU copies to while it works; more goes
+            through ordinary memory. 0 for none, None for no limit.
         period: The word of Keras 2 for a number of epochs; use `every`.
 
     Every file that is saved as the best has its score in it. With `keep` or `resume_best`, what was saved is recorded beside
@@ -117,6 +124,8 @@ class ModelCheckpoint(MonitorCallback):
         keep: Any = None,
         resume_best: bool = False,
         asynchronous: bool = False,
+        when_busy: str = "wait",
+        page_locked: int | None = None,
         period: int | None = None,
     ) -> None:
         super().__init__(monitor, mode)
@@ -134,10 +143,13 @@ class ModelCheckpoint(MonitorCallback):
         self._begun_again: str | None = None
         self._epoch = 0
         self._names_logged: frozenset[str] = frozenset()
-        self._saver = CheckpointSaver(asynchronous)
+        self.when_busy = read_when_busy(when_busy, asynchronous)
+        self.page_locked = None if page_locked is None else whole("ModelCheckpoint", "page_locked", page_locked)
+        self._saver = CheckpointSaver(asynchronous, self.page_locked)
         self._rules = read_rules(keep)
         if self._watches:
             check_measured(monitor, self.every)
+            check_all_saved(when_busy)
         if keep is not None or resume_best:
             check_recorded(self._name, keep is not None, resume_best and not self._watches)
 
@@ -257,6 +269,7 @@ class ModelCheckpoint(MonitorCallback):
         self._saver.begin(self.model)
         try_path(self._name, self.model, self.save_weights_only)
         self._saver.try_save(self.model, self.filepath, self.save_weights_only)
+        self._saver.reserve(self.model, self.filepath, self.save_weights_only)
         if self._rules or self.resume_best:
             self._open_manifest()
 
@@ -318,6 +331,11 @@ class ModelCheckpoint(MonitorCallback):
             self._say(epoch, f"{self.monitor} was not measured, so the model is not saved")
         else:
             path = self._path(epoch, batch, logs)
+            last = batch is None and self._is_last(epoch)
+            if self.when_busy == "skip" and self._saver.busy and not last:
+                self._say(epoch, "not saving the model, because the file before is still being written")
+                self._decided("note", "file_skipped", path=path)
+                return
             # The manifest is the writer's until it is done.
             self._saver.wait()
             record, manifest = self._record(path, epoch, batch, score), self._saver.manifest

@@ -102,6 +102,10 @@ class Writer:
         else:
             job()
 
+    def prepare(self, job: Callable[[], object]) -> None:
+        """Call a function on the other thread that nobody waits for, before the jobs that come later; it may not fail."""
+        self._begin(job, waited_for=False)
+
     @undivided
     def _begin(self, job: Callable[[], object], waited_for: bool) -> None:
         self._jobs.put((job, waited_for))

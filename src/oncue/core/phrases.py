@@ -263,6 +263,8 @@ PHRASES: dict[str, Phrase] = {
     "file": Phrase(lambda data: f"saved {data['path']}", lambda data: ""),
     "no_file": _alone(lambda data: "saved nothing: a value is not finite"),
     "no_backup": _alone(lambda data: "saved no backup: a value is not finite"),
+    "backup_skipped": _alone(lambda data: "saved no backup: the one before is still being written"),
+    "file_skipped": _alone(lambda data: f"didn't save {data['path']}: the file before is still being written"),
     "best_resumed": _alone(_best_resumed),
     "rolled_back": _alone(_rolled_back),
     "resumed": _alone(_resumed),

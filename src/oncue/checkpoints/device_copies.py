@@ -1,0 +1,105 @@
+"""Copies out of a device beside its work: page-locked memory, a stream of their own, and events that order both.
+
+The five operations are a protocol, so that tests can put a device in CUDA's place on which a wrong order gives wrong values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Event(Protocol):
+    """A moment in a stream's work."""
+
+    def synchronize(self) -> None:
+        """Let the host wait until that work is done."""
+        ...
+
+
+class Stream(Protocol):
+    """Work of a device that is done in order; streams of CUDA are some."""
+
+    def record_event(self) -> Event:
+        """Return the moment after all work that the stream has got so far."""
+        ...
+
+    def wait_event(self, event: Event) -> None:
+        """Let work that the stream gets from now on wait for a moment of another stream; the host goes on at once."""
+        ...
+
+
+class DeviceCopies(Protocol):
+    """What copies out of a device need of it."""
+
+    def page_locked(self, size: int) -> torch.Tensor:
+        """Return so many bytes of host memory that the device writes to by itself.
+
+        Raises:
+            RuntimeError: When there is none.
+        """
+        ...
+
+    def working(self) -> Stream:
+        """Return the stream that gets the work of this moment."""
+        ...
+
+    def beside(self) -> Stream:
+        """Return a new stream, whose work goes on beside that of others."""
+        ...
+
+    def copy(self, stream: Stream, copies: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+        """Give a stream the work of copying tensors to the host; returns before it is done."""
+        ...
+
+
+class CudaCopies:
+    """Copies out of a CUDA device.
+
+    Args:
+        device: The device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def page_locked(self, size: int) -> torch.Tensor:
+        """Return so many bytes of page-locked memory; torch takes the next power of two, and gives it again when it is free."""
+        import torch
+
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+    def working(self) -> Stream:
+        """Return the current stream."""
+        import torch
+
+        stream: Any = torch.cuda.current_stream(self._device)
+        return cast("Stream", stream)
+
+    def beside(self) -> Stream:
+        """Return another stream."""
+        import torch
+
+        make: Any = torch.cuda.Stream
+        return cast("Stream", make(self._device))
+
+    def copy(self, stream: Any, copies: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
+        """Begin copies on a stream."""
+        import torch
+
+        with torch.cuda.stream(stream):
+            torch._foreach_copy_(list(copies), list(sources), True)
+
+
+def copies_of(device: torch.device) -> DeviceCopies | None:
+    """Return how tensors are copied out of a device beside its work; None where that can't be, or makes no sense.
+
+    Example:
+        >>> import torch
+        >>> copies_of(torch.device("cpu")) is None
+        True
+    """
+    return CudaCopies(device) if device.type == "cuda" else None

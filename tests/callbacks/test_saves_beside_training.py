@@ -1,0 +1,165 @@
+"""Saves on a device that copies beside its work: nothing on the disk is of a later moment, and training needn't wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from late_device import LateDevice
+
+import oncue as keras
+from helpers import cpu_only, normal, same_arrays
+from oncue import layers
+from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, ModelCheckpoint
+from oncue.core import files
+
+pytestmark = cpu_only("a device of the test's own takes the place of the CPU")
+
+X = normal(32, 3)
+Y = X.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
+    return LateDevice().install(monkeypatch)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let the other thread wait with what it writes until the event is set."""
+    gate, fsync = threading.Event(), files.os.fsync
+
+    def slow(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert gate.wait(20)
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", slow)
+    yield gate
+    gate.set()
+
+
+def model() -> Any:
+    keras.utils.set_random_seed(0)
+    norm = layers.BatchNormalization()
+    made = keras.Sequential([layers.Input((3,)), layers.Dense(4), norm, layers.Dropout(0.2), layers.Dense(1)])
+    made.compile(keras.optimizers.Adam(0.05, use_ema=True), "mse", metrics=["mae"])
+    return made
+
+
+def cut_at(epoch: int, batch: int) -> Callback:
+    class Cut(Callback):
+        def on_train_batch_end(self, at: int, logs: Any = None) -> None:
+            if (self._run.progress.epoch, at) == (epoch, batch):
+                raise KeyboardInterrupt
+
+    return Cut()
+
+
+@pytest.mark.parametrize("save_freq", [1, 3, "epoch"])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
+    save_freq: Any, tmp_path: Path, device: LateDevice
+) -> None:
+    def train(made: Any, callbacks: Any) -> Any:
+        return made.fit(X, Y, epochs=4, batch_size=8, verbose=0, callbacks=callbacks)
+
+    whole, resumed = model(), model()
+    expected = train(whole, None)
+    with pytest.raises(KeyboardInterrupt):
+        train(model(), [cut_at(2, 2), BackupAndRestore(tmp_path / "backup", save_freq=save_freq)])
+    found = train(resumed, [BackupAndRestore(tmp_path / "backup", save_freq=save_freq)])
+    assert found.history == expected.history
+    assert same_arrays(whole.get_weights(), resumed.get_weights())
+    assert "writer waits" in device.order
+
+
+@pytest.mark.parametrize("name", ["m_{epoch}.keras", "m_{epoch}.h5", "m_{epoch}.weights.h5", "m_{epoch}.safetensors"])
+def test_a_file_has_the_weights_of_its_moment(name: str, tmp_path: Path, device: LateDevice) -> None:
+    seen: list[Any] = []
+    keep = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(trained.get_weights()))
+    weights_only, trained = name.endswith((".weights.h5", ".safetensors")), model()
+    saver = ModelCheckpoint(tmp_path / name, save_weights_only=weights_only, asynchronous=True)
+    trained.fit(X, Y, epochs=3, batch_size=8, verbose=0, callbacks=[keep, saver])
+    for epoch, expected in enumerate(seen):
+        path, found = tmp_path / name.format(epoch=epoch + 1), model()
+        if not weights_only:
+            found = keras.models.load_model(path)
+        elif path.suffix == ".h5":
+            with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+                found.load_weights(path)
+        else:
+            found.load_weights(path)
+        assert same_arrays(found.get_weights(), expected)
+    assert "host waits" not in device.order and "writer waits" in device.order
+
+
+def test_one_block_serves_the_run_and_is_there_before_its_first_save(tmp_path: Path, device: LateDevice) -> None:
+    savers = [
+        BackupAndRestore(tmp_path / "backup", save_freq=1),
+        ModelCheckpoint(tmp_path / "m_{batch}.keras", save_freq=2, asynchronous=True),
+    ]
+    model().fit(X, Y, epochs=2, batch_size=8, verbose=0, callbacks=savers)
+    assert [on_main for _, on_main in device.allocated] == [False, False]
+
+
+def notes(history: Any) -> list[str]:
+    return [entry.what for entry in history.journal if entry.kind == "note"]
+
+
+def test_a_backup_that_comes_too_soon_is_left_out_where_that_was_chosen(
+    tmp_path: Path, slow_disk: threading.Event
+) -> None:
+    opens = LambdaCallback(on_epoch_begin=lambda epoch, logs: slow_disk.set() if epoch == 1 else None)
+    backup = BackupAndRestore(tmp_path / "b", save_freq=1, when_busy="skip", delete_checkpoint=False)
+    trained = model()
+    history = trained.fit(X, Y, epochs=2, batch_size=8, verbose=0, callbacks=[opens, backup])
+    assert notes(history)[:3] == ["backup_skipped"] * 3
+    # The last one is waited for, whatever was under way.
+    again = model().fit(X, Y, epochs=2, batch_size=8, verbose=0, callbacks=[BackupAndRestore(tmp_path / "b", 1)])
+    assert again.history == history.history
+    assert "saved no backup: the one before is still being written" in str(history.journal)
+
+
+def test_a_backup_that_comes_too_soon_is_waited_for_otherwise(tmp_path: Path, slow_disk: threading.Event) -> None:
+    threading.Timer(0.2, slow_disk.set).start()
+    history = model().fit(X, Y, epochs=2, batch_size=8, verbose=0, callbacks=[BackupAndRestore(tmp_path / "b", 1)])
+    assert notes(history) == []
+
+
+def test_a_file_that_comes_too_soon_is_left_out_where_that_was_chosen(
+    tmp_path: Path, slow_disk: threading.Event
+) -> None:
+    opens = LambdaCallback(on_epoch_begin=lambda epoch, logs: slow_disk.set() if epoch == 3 else None)
+    saver = ModelCheckpoint(tmp_path / "{epoch}.keras", asynchronous=True, when_busy="skip", verbose=1)
+    history = model().fit(X, Y, epochs=4, batch_size=8, verbose=0, callbacks=[opens, saver])
+    assert notes(history) == ["file_skipped", "file_skipped"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.keras", "4.keras"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"when_busy": "skip"}, "asynchronous=False. Add `asynchronous=True`"),
+        ({"when_busy": "drop", "asynchronous": True}, "must be 'wait' or 'skip'; got 'drop'"),
+        ({"when_busy": "skip", "asynchronous": True, "save_best_only": True}, "could miss the best"),
+        ({"when_busy": "skip", "asynchronous": True, "keep": "best 2"}, "could miss the best"),
+        ({"page_locked": -1}, "`page_locked` of ModelCheckpoint must be"),
+    ],
+)
+def test_choices_that_make_no_sense_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ModelCheckpoint("m_{epoch}.keras", **options)
+
+
+def test_a_limit_and_a_refusal_leave_ordinary_memory(tmp_path: Path, device: LateDevice) -> None:
+    made = model()
+    made.fit(X, Y, verbose=0, callbacks=[BackupAndRestore(tmp_path / "a", page_locked=0)])
+    assert not device.allocated
+    device.refuses = True
+    with pytest.warns(UserWarning, match="page-locked memory can't be had") as caught:
+        made.fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(tmp_path / "b")])
+    assert len(caught) == 1 and np.isfinite(made.get_weights()[0]).all()
