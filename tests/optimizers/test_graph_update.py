@@ -52,7 +52,8 @@ class Doubled(LossScaleOptimizer):
     "make",
     [
         lambda: Doubled(SGD()),
-        lambda: LossScaleOptimizer(TorchOptimizer(torch.optim.Rprop)),
+        lambda: LossScaleOptimizer(TorchOptimizer(torch.optim.SparseAdam)),
+        lambda: LossScaleOptimizer(OwnApply()),
         lambda: LossScaleOptimizer(OwnStepOfAll()),
     ],
 )
@@ -79,6 +80,13 @@ class OwnStep(SGD):
 
     def step(self) -> None:
         super().step()
+
+
+class OwnApply(SGD):
+    update_rule = staticmethod(SGD.update_rule)
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        super().apply([2 * gradient for gradient in grads], trainable_variables)
 
 
 class OwnTorch(TorchOptimizer):
@@ -180,7 +188,8 @@ class _Stepper:
     def state(self) -> dict[str, list[Tensor]]:
         if self.update is not None:
             self.update.settle()
-        inner = self.optimizer.torch_optimizer.state
+        # torch makes its state in the first update.
+        inner = self.optimizer.torch_optimizer.state if self.optimizer.iterations else {}
         keys = {key for weight in self.weights for key in inner.get(weight, {})}
         # torch makes the state of a parameter in its first update.
         held = {key: [inner.get(w, {}).get(key, torch.zeros(())) for w in self.weights] for key in keys}
@@ -273,6 +282,22 @@ TORCH: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
         p, 0.01, momentum=0.8, centered=True, eps=1e-2, maximize=True
     ),
     "rmsprop in groups": lambda p: torch.optim.RMSprop([{"params": p[1:]}, {"params": p[:1], "momentum": 0.5}], 0.01),
+    "nadam": lambda p: torch.optim.NAdam(p, 0.05, betas=(0.7, 0.8), eps=1e-2, weight_decay=0.1, maximize=True),
+    "nadam, decoupled": lambda p: torch.optim.NAdam(
+        p, 0.05, momentum_decay=0.1, weight_decay=0.1, decoupled_weight_decay=True
+    ),
+    # Its denominator counts from the 5th update of these.
+    "radam": lambda p: torch.optim.RAdam(p, 0.05, betas=(0.7, 0.9), weight_decay=0.1),
+    "radam, decoupled": lambda p: torch.optim.RAdam(p, 0.05, weight_decay=0.1, decoupled_weight_decay=True, eps=0.0),
+    "asgd": lambda p: torch.optim.ASGD(p, 0.1, lambd=0.1, alpha=0.5, t0=3, weight_decay=0.1),
+    "asgd, averaging late": lambda p: torch.optim.ASGD(p, 0.1, maximize=True),
+    "rprop": lambda p: torch.optim.Rprop(p, 0.05, step_sizes=(0.02, 0.1)),
+    "rprop, with all options": lambda p: torch.optim.Rprop(p, 0.05, etas=(0.3, 1.5), maximize=True),
+    "adafactor": lambda p: torch.optim.Adafactor(p, 0.1),
+    "adafactor, with all options": lambda p: torch.optim.Adafactor(
+        p, 0.5, beta2_decay=-0.5, eps=(1e-2, 0.1), d=1.5, weight_decay=0.1, maximize=True
+    ),
+    "nadam in groups": lambda p: torch.optim.NAdam([{"params": p[1:]}, {"params": p[:1], "betas": (0.5, 0.9)}], 0.01),
     "groups": lambda p: torch.optim.SGD([{"params": p[1:]}, {"params": p[:1], "momentum": 0.5, "lr": 0.2}], 0.1),
 }
 
@@ -294,12 +319,17 @@ INNER: dict[str, Make] = {
     "averaged": lambda: AdamW(0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=3),
     "accumulating": lambda: SGD(0.1, momentum=0.9, gradient_accumulation_steps=2),
     "of torch": lambda: TorchOptimizer(lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1)),
+    "of torch, with numbers": lambda: TorchOptimizer(torch.optim.NAdam),
+    "of torch, accumulating": lambda: TorchOptimizer(torch.optim.ASGD, gradient_accumulation_steps=2),
 }
 BAD = {0: float("inf"), 4: float("nan"), 7: -float("inf"), 8: float("inf")}
 
 
-@pytest.mark.parametrize("name", INNER)
-@pytest.mark.parametrize("deferred", [False, True])
+# Those that torch has no fused kernel of aren't deferred.
+DEFERRED = {name: True for name in INNER if name not in ("of torch, with numbers", "of torch, accumulating")}
+
+
+@pytest.mark.parametrize(("name", "deferred"), [*dict.fromkeys(INNER, False).items(), *DEFERRED.items()])
 def test_a_step_with_a_gradient_that_is_not_finite_changes_the_scale_alone(name: str, deferred: bool) -> None:
     steppers = [
         _Stepper(LossScaleOptimizer(INNER[name](), initial_scale=2.0**10, dynamic_growth_steps=2), in_graph)
@@ -342,6 +372,50 @@ def test_torch_counts_no_update_of_a_weight_without_gradient() -> None:
     graph.update.end()
     counts = [float(graph.optimizer.torch_optimizer.state[weight]["step"]) for weight in graph.weights]
     assert counts == [1.0, 0.0, 1.0]
+
+
+KEEPING: dict[str, Any] = {
+    "nadam": lambda p: torch.optim.NAdam(p, 0.05, betas=(0.7, 0.8)),
+    "asgd": lambda p: torch.optim.ASGD(p, 0.1, t0=2),
+    "rprop": torch.optim.Rprop,
+    "adafactor": torch.optim.Adafactor,
+}
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_what_torch_keeps_of_a_weight_goes_to_and_fro(name: str) -> None:
+    eager, graph = [_Stepper(TorchOptimizer(KEEPING[name]), in_graph) for in_graph in (False, True)]
+    update = graph.update
+    assert update is not None
+    for step in range(8):
+        for stepper in (eager, graph):
+            # The rate of each update of ASGD is the one before's, and Rprop's first is that of its steps.
+            stepper.optimizer.learning_rate = 0.3 / (step + 1)
+        gradients = _gradients(step)
+        eager.step(gradients)
+        if step in (3, 6):
+            # A batch of another shape.
+            update.end()
+            for weight, gradient in zip(graph.weights, gradients, strict=True):
+                weight.grad = gradient
+            graph.optimizer.step()
+            update.begin()
+        else:
+            graph.step(gradients)
+        if step == 4:
+            state = copy.deepcopy(graph.optimizer.state_dict())
+            graph.optimizer.load_state_dict(state)
+            assert graph.optimizer.state_dict().keys() == state.keys()
+            update.begin()
+        _compare(eager, graph)
+
+
+def test_weights_of_which_torch_keeps_unlike_numbers_have_no_update_in_a_graph() -> None:
+    stepper = _Stepper(TorchOptimizer(torch.optim.NAdam), False)
+    stepper.step(_gradients(0))
+    assert isinstance(graph_update(stepper.optimizer), TorchGraphUpdate)
+    stepper.optimizer.torch_optimizer.state[stepper.weights[0]]["mu_product"].fill_(0.25)
+    assert graph_update(stepper.optimizer) is None
 
 
 @pytest.mark.parametrize(

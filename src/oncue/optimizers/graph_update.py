@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from oncue import backend, torch_private
-from oncue.optimizers.adadelta import Adadelta
-from oncue.optimizers.adagrad import Adagrad
-from oncue.optimizers.adam import Adam, adam_numbers
-from oncue.optimizers.adamax import Adamax
 from oncue.optimizers.foreach import Number, Rule, lerp_
 from oncue.optimizers.identifiers import KNOWN
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
 from oncue.optimizers.optimizer import Optimizer, UpdateInGraph, own_constraint
-from oncue.optimizers.rmsprop import RMSprop
-from oncue.optimizers.sgd import SGD
 from oncue.optimizers.torch_optimizer import TorchOptimizer
+from oncue.optimizers.torch_rules import TORCH_RULES
 
 
 class Update:
@@ -93,6 +88,10 @@ class Update:
         self.settle()
 
 
+_SHOWN = ("learning rate", "steps done", "steps done, in 2 ** 20")
+_LARGE = 2**20
+
+
 class GraphUpdate(Update):
     """What a graph does in place of `Optimizer.step`, with the optimizer's own `update_rule`, parameters and state.
 
@@ -123,7 +122,10 @@ class GraphUpdate(Update):
 
     def __init__(self, optimizer: Optimizer, scaling: LossScaleOptimizer | None = None) -> None:
         self.optimizer = optimizer
-        self.asks = self._asked(optimizer)
+        self._by_apply = _has_own_apply(optimizer)
+        self.asks = [optimizer] if self._by_apply else self._asked(optimizer)
+        # Whether that code may ask for the learning rate and the count, for which tensors stand then.
+        self._shows_numbers = bool(self.asks)
         self._scaling = scaling
         self._rule = self._rule_of(optimizer)
         self.weights = list(optimizer._parameters)
@@ -213,6 +215,39 @@ class GraphUpdate(Update):
         whole: Mapping[str, Number],
         groups: Sequence[Mapping[str, Number]],
     ) -> None:
+        updates = self.phase()
+        if not self._shows_numbers:
+            self._advance(gradients, whole, groups, updates)
+            return
+        optimizer, counted = self.optimizer, self.optimizer._iterations
+        rate, rest, large = [torch.as_tensor(whole[name]) for name in _SHOWN]
+        # A float has whole numbers up to 2 ** 24 only.
+        steps = rest.to(torch.int64) + large.to(torch.int64) * _LARGE
+        done = [0]
+
+        def advance(given: Sequence[Tensor | None]) -> None:
+            done[0] += 1
+            self._advance(given, whole, groups, updates)
+
+        optimizer._in_graph = UpdateInGraph(rate, steps // (optimizer._gradient_accumulation_steps or 1), {}, advance)
+        optimizer._iterations = steps  # type: ignore[assignment]  # for which a tensor stands
+        try:
+            if self._by_apply:
+                optimizer._apply_by_own([None if one is None else one.clone() for one in gradients])
+            else:
+                advance(gradients)
+        finally:
+            optimizer._in_graph, optimizer._iterations = None, counted
+        if done[0] != 1:
+            raise RuntimeError(f"`{type(optimizer).__name__}.apply` updates {done[0]} times in a step, instead of once")
+
+    def _advance(
+        self,
+        gradients: Sequence[Tensor | None],
+        whole: Mapping[str, Number],
+        groups: Sequence[Mapping[str, Number]],
+        updates: Hashable,
+    ) -> None:
         optimizer = self.optimizer
         places = [place for place, gradient in enumerate(gradients) if gradient is not None]
         given = [gradient for gradient in gradients if gradient is not None]
@@ -221,7 +256,7 @@ class GraphUpdate(Update):
         if optimizer._accumulators is not None:
             sums = [optimizer._accumulators[place] for place in places]
             torch._foreach_add_(sums, given)
-        if self.phase():
+        if updates:
             if optimizer._accumulators is not None:
                 given = list(torch._foreach_div(sums, whole["steps"]))
             self._update(dict(zip(places, given, strict=True)), whole, groups)
@@ -275,9 +310,14 @@ class GraphUpdate(Update):
         """Update eagerly by the gradients of the parameters, and don't count it."""
         optimizer, count = self.optimizer, self.optimizer._iterations
         gradients = [parameter.grad for parameter in self.weights if parameter.grad is not None]
-        (self._scaling or optimizer)._advance([parameter for parameter in self.weights if parameter.grad is None])
+        if self._by_apply:
+            optimizer.step()
+        else:
+            (self._scaling or optimizer)._advance([parameter for parameter in self.weights if parameter.grad is None])
         self._settle_count()
         optimizer._iterations = count
+        # torch's fused kernels count in tensors.
+        optimizer._count_changed()
         if self._scaling is not None:
             self._found.fill_(not all(bool(gradient.isfinite().all()) for gradient in gradients))
 
@@ -345,6 +385,10 @@ class GraphUpdate(Update):
             whole["growth_steps"] = float(self._scaling.dynamic_growth_steps)
         if optimizer._average is not None:
             whole["average"] = optimizer._average.share(optimizer._updates)
+        if self._shows_numbers:
+            large, rest = divmod(optimizer._iterations, _LARGE)
+            values = (optimizer._rate.at(optimizer._updates), float(rest), float(large))
+            whole.update(zip(_SHOWN, values, strict=True))
         return [whole, *self._group_values()]
 
     def _group_values(self) -> list[dict[str, float]]:
@@ -430,28 +474,12 @@ class EachGraphUpdate(GraphUpdate):
         slots: Mapping[str, list[Tensor]],
         numbers: Mapping[str, Number],
     ) -> None:
-        optimizer, held = self.optimizer, dict(numbers)
-        rate, rest, whole = [torch.as_tensor(held.pop(name)) for name in _OF_EACH]
-        # A float has whole numbers up to 2 ** 24 only.
-        updates = rest.to(torch.int64) + whole.to(torch.int64) * _WHOLE
+        optimizer, shown = self.optimizer, self.optimizer._in_graph
+        assert shown is not None
+        optimizer._in_graph = shown._replace(numbers=numbers)
         variables = dict(zip(map(id, self.weights), optimizer._targets_given, strict=True))
-        steps, counted = optimizer._gradient_accumulation_steps or 1, optimizer._iterations
-        optimizer._in_graph, optimizer._iterations = UpdateInGraph(rate, updates, held), updates * steps  # type: ignore[assignment]
-        try:
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                optimizer._update_one(gradient.clone(), variables[id(parameter)], rate)
-        finally:
-            optimizer._in_graph, optimizer._iterations = None, counted
-
-    def _group_values(self) -> list[dict[str, float]]:
-        optimizer = self.optimizer
-        whole, rest = divmod(optimizer._updates, _WHOLE)
-        values = (optimizer._rate.at(optimizer._updates), float(rest), float(whole))
-        return [{**numbers, **dict(zip(_OF_EACH, values, strict=True))} for numbers in super()._group_values()]
-
-
-_OF_EACH = ("learning rate", "updates", "updates, in 2 ** 20")
-_WHOLE = 2**20
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            optimizer._update_one(gradient.clone(), variables[id(parameter)], shown.learning_rate)
 
 
 class TorchGraphUpdate(GraphUpdate):
@@ -472,8 +500,11 @@ class TorchGraphUpdate(GraphUpdate):
     optimizer: TorchOptimizer
 
     def __init__(self, optimizer: TorchOptimizer, scaling: LossScaleOptimizer | None = None) -> None:
-        self._inner, self._like = optimizer.torch_optimizer, _LIKE[type(optimizer.torch_optimizer)]
+        self._inner, self._like = optimizer.torch_optimizer, TORCH_RULES[type(optimizer.torch_optimizer)]
         self._count = 0
+        # What the torch optimizer keeps as numbers of each parameter, by groups.
+        self._kept = [self._like.kept(group, 0) for group in self._inner.param_groups]
+        self._first_rates = self._rates()
         # Those without a gradient, whose updates torch doesn't count.
         self._absent: list[int] = []
         super().__init__(optimizer, scaling)
@@ -489,24 +520,50 @@ class TorchGraphUpdate(GraphUpdate):
     def _count_steps(self, steps: int) -> None:
         before = self.optimizer._updates
         super()._count_steps(steps)
-        self._count += self.optimizer._updates - before
+        made = self.optimizer._updates - before
+        self._count += made
+        if made > 0:
+            self._kept = [self._like.kept(options, self._count) for options in self._options()]
+
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self._inner.param_groups]
+
+    def _begin_anew(self) -> None:
+        """Let the state be that of a first update at the rates that there are now."""
+        self._first_rates = self._rates()
+        for number, (group, places) in enumerate(zip(self._inner.param_groups, self._places, strict=True)):
+            self._kept[number] = self._like.kept(group, 0)
+            for place in places:
+                parameter = self.weights[place]
+                for key, tensor in self._inner.state.get(parameter, {}).items():
+                    if key in self._like.slots(group).values():
+                        tensor.copy_(self._like.first(key, parameter, group))
+
+    def _options(self) -> list[dict[str, Any]]:
+        return [{**group, **kept} for group, kept in zip(self._inner.param_groups, self._kept, strict=True)]
 
     def begin(self) -> None:
         """Read the count, which a state that was loaded may have set, and be asked for it when it is wanted."""
         counts = {int(state["step"]) for state in self._inner.state.values() if "step" in state}
         self._count = max(counts, default=self.optimizer._updates)
+        for group, kept in zip(self._inner.param_groups, self._kept, strict=True):
+            states: list[dict[str, Any]] = [self._inner.state.get(parameter, {}) for parameter in group["params"]]
+            latest = max(states, key=lambda state: int(state.get("step", -1)))
+            kept.update({key: float(latest[key]) for key in kept.keys() & latest.keys()})
         self.optimizer._writes_counts = self.settle
         super().begin()
 
     def settle(self) -> None:
-        """Write the count of updates to the torch optimizer's state."""
+        """Write the count of updates, and other numbers, to the torch optimizer's state."""
         self._settle_count()
-        parameters = [p for place, p in enumerate(self.optimizer._parameters) if place not in self._absent]
-        states = [self._inner.state.get(parameter, {}) for parameter in parameters]
-        steps = [state["step"] for state in states if "step" in state]
-        if steps:
-            torch._foreach_zero_(steps)
-            torch._foreach_add_(steps, float(self._count))
+        for places, kept in zip(self._places, self._kept, strict=True):
+            parameters = [self.weights[place] for place in places if place not in self._absent]
+            states = [self._inner.state.get(parameter, {}) for parameter in parameters]
+            for key, value in {"step": float(self._count), **kept}.items():
+                tensors = [state[key] for state in states if key in state]
+                if tensors:
+                    torch._foreach_zero_(tensors)
+                    torch._foreach_add_(tensors, value)
 
     def between(self) -> None:
         """Leave what user code may read between two steps: the counts in the torch optimizer that it made."""
@@ -526,26 +583,28 @@ class TorchGraphUpdate(GraphUpdate):
                     tensors[place] = self._state_of(self.optimizer._parameters[place], key, group)
         self._slots = slots
 
-    def _state_of(self, parameter: Tensor, key: str, group: dict[str, Any]) -> Tensor:
-        """Return a parameter's state of the torch optimizer, made as its own first step makes it."""
+    def _state_of(self, parameter: Tensor, key: str, group: dict[str, Any]) -> Tensor | None:
+        """Return a parameter's state of the torch optimizer, made as its own first step makes it; None if it has none."""
         state = self._inner.state[parameter]
         if self._like.counts and "step" not in state:
             # The count is on the parameter's device only where the fused kernel reads it.
             device = parameter.device if group.get("fused") else "cpu"
-            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-        if state.get(key) is None:
-            # A velocity of torch's SGD begins with the first gradient, which is what this gives without dampening.
-            state[key] = torch.zeros_like(parameter, requires_grad=False)
-        tensor: Tensor = state[key]
-        return tensor
+            for name, value in {"step": 0.0, **self._like.kept(group, 0)}.items():
+                state[name] = torch.tensor(value, dtype=torch.float32, device=device)
+        if state.get(key) is None and (first := self._like.first(key, parameter, group)) is not None:
+            state[key] = first
+        held: Tensor | None = state.get(key)
+        return held
 
     def _group_values(self) -> list[dict[str, float]]:
+        if not self._count and self._rates() != self._first_rates:
+            self._begin_anew()
         values = []
-        for group in self._inner.param_groups:
+        for group in self._options():
             numbers = self._like.numbers(group, self._count + 1)
             if group["maximize"]:
                 numbers["sign"] = -1.0
-            decay = group["weight_decay"]
+            decay = 0.0 if self._like.decays else group.get("weight_decay")
             if decay and group.get("decoupled_weight_decay"):
                 numbers["kept"] = 1.0 - group["lr"] * decay
             elif decay:
@@ -557,22 +616,11 @@ class TorchGraphUpdate(GraphUpdate):
         return [*super()._form_now(), [self._like.slots(group) for group in self._inner.param_groups]]
 
 
-class _Like(NamedTuple):
-    """How a class of `torch.optim` has the arithmetic of a rule."""
-
-    rule: Rule
-    numbers: Callable[[dict[str, Any], int], dict[str, float]]
-    # The names of the state that a group's options need: torch's by the rule's.
-    slots: Callable[[dict[str, Any]], dict[str, str]]
-    # Whether it counts the updates of each parameter.
-    counts: bool = True
-
-
 def graph_update(optimizer: Optimizer) -> Update | None:
     """Return an optimizer's update for a step that is one graph; None where only its own `step` will do.
 
-    That is so for optimizers with a `step` or an `apply` of their own, for an `update_step` within loss scaling, and for
-    optimizers of torch whose arithmetic isn't that of one of ours.
+    That is so for optimizers with a `step` of their own, for an `update_step` or an `apply` within loss scaling, and for
+    optimizers of torch without a rule in `TORCH_RULES`.
 
     Args:
         optimizer: An optimizer that is built.
@@ -580,7 +628,7 @@ def graph_update(optimizer: Optimizer) -> Update | None:
     Example:
         >>> from oncue.optimizers import LossScaleOptimizer
         >>> weight = torch.nn.Parameter(torch.zeros(1))
-        >>> for optimizer in (LossScaleOptimizer(Adam()), TorchOptimizer(torch.optim.Rprop)):
+        >>> for optimizer in (LossScaleOptimizer("adam"), TorchOptimizer(torch.optim.SparseAdam)):
         ...     optimizer.build([weight])
         ...     print(graph_update(optimizer) is None)
         False
@@ -589,14 +637,14 @@ def graph_update(optimizer: Optimizer) -> Update | None:
     scaling = optimizer if type(optimizer) is LossScaleOptimizer else None
     inner = optimizer if scaling is None else scaling.inner_optimizer
     kind = _kind_of(inner)
-    if scaling is not None and kind in (None, EachGraphUpdate):
+    if scaling is not None and (kind in (None, EachGraphUpdate) or _has_own_apply(inner)):
         # What it changes besides `add_variable`'s couldn't be put back after a gradient that isn't finite.
         return None
     return inner._own_graph_update() if kind is None else kind(inner, scaling)
 
 
 def _kind_of(optimizer: Any) -> type[GraphUpdate] | None:
-    own_step = type(optimizer).step is not Optimizer.step
+    own_step = type(optimizer).step not in (Optimizer.step, Optimizer._step_by_apply)
     if optimizer._inner is None or own_step or torch_private.has_step_hooks(optimizer._inner):
         return None
     if type(optimizer).update_step is not Optimizer.update_step:
@@ -604,11 +652,13 @@ def _kind_of(optimizer: Any) -> type[GraphUpdate] | None:
     if type(optimizer) is TorchOptimizer:
         inner = optimizer._inner
         groups = inner.param_groups
-        usual = type(inner) in _LIKE and all(_ordinary(group) for group in groups)
+        usual = type(inner) in TORCH_RULES and all(_ordinary(group) for group in groups)
         held = sum(len(group["params"]) for group in groups) == len(optimizer._parameters)
-        # A graph has one count of updates for all parameters.
+        if not usual or not held or any(parameter.is_complex() for parameter in optimizer._parameters):
+            return None
+        # A graph has one count of updates for all parameters, and the numbers of a group are one for all of its own.
         together = len({_count_of(inner, parameter) for parameter in optimizer._parameters}) == 1
-        return TorchGraphUpdate if usual and held and together else None
+        return TorchGraphUpdate if together and all(_is_alike(inner, group) for group in groups) else None
     # A subclass that overrides any part of an update has another arithmetic than its parent.
     kinds = type(optimizer).__mro__
     below = kinds[: kinds.index(_rule_class(type(optimizer)))]
@@ -620,99 +670,29 @@ def _rule_class(kind: type) -> type:
     return next(one for one in kind.__mro__ if "update_rule" in vars(one))
 
 
-_ASIDE = frozenset(name for name in vars(Optimizer) if name[:2] == "__") | {"get_config", "from_config"}
-"""What a subclass may override without changing what an update computes."""
+_ASIDE = frozenset(name for name in vars(Optimizer) if name[:2] == "__") | {
+    *("get_config", "from_config"),
+    # Those are called in the graph.
+    *("apply", "apply_gradients", "step"),
+}
+"""What a subclass may override without changing what its rule computes."""
+
+
+def _has_own_apply(optimizer: Any) -> bool:
+    return type(optimizer).step is Optimizer._step_by_apply
 
 
 def _count_of(inner: torch.optim.Optimizer, parameter: Tensor) -> int:
     return int(inner.state[parameter]["step"]) if "step" in inner.state.get(parameter, {}) else 0
 
 
+def _is_alike(inner: torch.optim.Optimizer, group: dict[str, Any]) -> bool:
+    keys = TORCH_RULES[type(inner)].kept(group, 0)
+    states = [inner.state.get(parameter, {}) for parameter in group["params"]]
+    return len({tuple(float(state[key]) for key in keys) for state in states if keys.keys() <= state.keys()}) <= 1
+
+
 def _ordinary(group: dict[str, Any]) -> bool:
     tensors = group.get("capturable") or isinstance(group["lr"], Tensor)
     # A `dampening` leaves the first gradient of each parameter as it is.
     return not tensors and not group.get("differentiable") and not group.get("dampening")
-
-
-# SGD --------------------------------------------------------------------------------------------------------------
-
-
-def _sgd_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
-    rate, momentum = float(group["lr"]), float(group["momentum"])
-    if not momentum:
-        return {"gradient_rate": -rate}
-    # torch keeps the sum of gradients, and applies the present learning rate to it.
-    numbers = {"momentum": momentum, "new_velocity": 1.0}
-    if group["nesterov"]:
-        return {**numbers, "velocity_rate": -rate * momentum, "gradient_rate": -rate}
-    return {**numbers, "velocity_rate": -rate}
-
-
-# Adam and AdamW -----------------------------------------------------------------------------------------------------
-
-
-def _adam_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
-    beta_1, beta_2 = group["betas"]
-    return adam_numbers(update, float(group["lr"]), beta_1, beta_2, group["eps"], epsilon_hat=False)
-
-
-def _adam_slots(group: dict[str, Any]) -> dict[str, str]:
-    slots = {"momentum": "exp_avg", "velocity": "exp_avg_sq"}
-    return {**slots, "velocity_hat": "max_exp_avg_sq"} if group["amsgrad"] else slots
-
-
-# Adadelta, Adagrad, Adamax and RMSprop -----------------------------------------------------------------------------
-
-
-def _adadelta_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
-    rate, rho = float(group["lr"]), float(group["rho"])
-    return {"rate": rate, "rho": rho, "new_square": 1.0 - rho, "epsilon": float(group["eps"])}
-
-
-def _adamax_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
-    beta_1, beta_2 = group["betas"]
-    numbers = {"rate": float(group["lr"]) / (1.0 - beta_1**update), "new_momentum": 1.0 - beta_1, "beta_2": beta_2}
-    return {**numbers, "epsilon": 0.0, "size_epsilon": float(group["eps"])}
-
-
-def _adagrad_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
-    rate = float(group["lr"]) / (1.0 + (update - 1) * float(group["lr_decay"]))
-    return {"rate": rate, "epsilon": 0.0, "root_epsilon": float(group["eps"])}
-
-
-def _rmsprop_numbers(group: dict[str, Any], update: int) -> dict[str, float]:
-    rate, rho, momentum = float(group["lr"]), float(group["alpha"]), float(group["momentum"])
-    numbers = {"rho": rho, "new_square": 1.0 - rho, "epsilon": 0.0, "root_epsilon": float(group["eps"])}
-    if not momentum:
-        return {**numbers, "rate": rate}
-    return {**numbers, "rate": 1.0, "momentum": momentum, "velocity_rate": rate}
-
-
-def _rmsprop_slots(group: dict[str, Any]) -> dict[str, str]:
-    slots = {"velocity": "square_avg"}
-    if group["momentum"]:
-        slots["momentum"] = "momentum_buffer"
-    return {**slots, "average_gradient": "grad_avg"} if group["centered"] else slots
-
-
-_ADAM = _Like(Adam.update_rule, _adam_numbers, _adam_slots)
-_LIKE: dict[type, _Like] = {
-    torch.optim.SGD: _Like(
-        SGD.update_rule,
-        _sgd_numbers,
-        lambda group: {"momentum": "momentum_buffer"} if group["momentum"] else {},
-        counts=False,
-    ),
-    torch.optim.Adam: _ADAM,
-    torch.optim.AdamW: _ADAM,
-    torch.optim.Adadelta: _Like(
-        Adadelta.update_rule,
-        _adadelta_numbers,
-        lambda group: {"accumulated_grad": "square_avg", "accumulated_delta_var": "acc_delta"},
-    ),
-    torch.optim.Adamax: _Like(
-        Adamax.update_rule, _adamax_numbers, lambda group: {"momentum": "exp_avg", "norm": "exp_inf"}
-    ),
-    torch.optim.Adagrad: _Like(Adagrad.update_rule, _adagrad_numbers, lambda group: {"accumulator": "sum"}),
-    torch.optim.RMSprop: _Like(RMSprop.update_rule, _rmsprop_numbers, _rmsprop_slots),
-}

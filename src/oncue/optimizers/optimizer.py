@@ -42,6 +42,8 @@ class UpdateInGraph(NamedTuple):
     iterations: Tensor
     numbers: Mapping[str, Number]
     """What `update_numbers` returns."""
+    advance: Callable[[Sequence[Tensor | None]], None]
+    """Takes the gradients of the parameters for what an update does with them."""
 
 
 class Optimizer:
@@ -841,9 +843,13 @@ class Optimizer:
         self.update_step(_in_order_of(variable, gradient), variable, rate)
 
     def _step_by_apply(self) -> None:
+        self._apply_by_own([parameter.grad for parameter in self._parameters])
+
+    def _apply_by_own(self, given: Sequence[Tensor | None]) -> None:
+        """Hand gradients of the parameters to the subclass's own `apply` or `apply_gradients`."""
         gradients = [
-            parameter.grad if parameter.grad is None else _in_order_of(variable, parameter.grad)
-            for variable, parameter in zip(self._targets_given, self._parameters, strict=True)
+            gradient if gradient is None else _in_order_of(variable, gradient)
+            for variable, gradient in zip(self._targets_given, given, strict=True)
         ]
         if type(self).apply is not Optimizer.apply:
             self.apply(gradients, self._targets_given)
@@ -878,6 +884,9 @@ class Optimizer:
         variables = None if trainable_variables is None else list(trainable_variables)
         targets = self._targets(variables)
         given = self._given(gradients, targets, targets if variables is None else variables)
+        if self._in_graph is not None:
+            self._in_graph.advance([given.get(id(parameter)) for parameter in self._parameters])
+            return
         asked = {id(target) for target in targets}
         before = [parameter.grad for parameter in self._parameters]
         try:
@@ -993,6 +1002,8 @@ class Optimizer:
         """Update by pairs of gradient and variable, as in Keras 2; returns the iterations done."""
         pairs = list(grads_and_vars)
         self.apply([gradient for gradient, _ in pairs], [variable for _, variable in pairs])
+        if self._in_graph is not None:
+            return self.iterations
         return Iterations(self._iterations, self._set_iterations)
 
     # The moving average.

@@ -56,10 +56,20 @@ OPTIMIZERS: dict[str, Make] = {
     "pieces": lambda made: optimizers.Nadam(schedules.PiecewiseConstantDecay([1, 3], [0.1, 0.01, 0.001])),
     "a function": lambda made: optimizers.SGD(lambda: 0.05),
 }
+
+
+class MoreMomentum(torch.optim.SGD):
+    """An optimizer of the user's own."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["momentum"] = min(0.9, group["momentum"] + 0.1)
+        return super().step(closure)
+
+
 FOLLOWING: dict[str, Make] = {
-    "TorchOptimizer": lambda made: optimizers.TorchOptimizer(torch.optim.NAdam),
+    "TorchOptimizer": lambda made: optimizers.TorchOptimizer(MoreMomentum),
     "torch's SGD, dampened": lambda made: torch.optim.SGD(made.parameters(), lr=0.1, momentum=0.9, dampening=0.5),
-    "torch's RAdam": lambda made: torch.optim.RAdam(made.parameters(), lr=0.01),
     "torch's Adam of another form": lambda made: torch.optim.Adam(made.parameters(), lr=torch.tensor(0.01)),
 }
 OF_TORCH: dict[str, Make] = {
@@ -73,6 +83,14 @@ OF_TORCH: dict[str, Make] = {
     "Adam, fused": lambda made: torch.optim.Adam(made.parameters(), lr=0.01, fused=True),
     "Adagrad": lambda made: torch.optim.Adagrad(made.parameters(), lr=0.1, lr_decay=0.1),
     "RMSprop": lambda made: torch.optim.RMSprop(made.parameters(), lr=0.01, momentum=0.9),
+    "NAdam": lambda made: torch.optim.NAdam(made.parameters(), lr=0.01),
+    "RAdam": lambda made: torch.optim.RAdam(made.parameters(), lr=0.01, betas=(0.5, 0.8)),
+    "ASGD": lambda made: torch.optim.ASGD(made.parameters(), lr=0.1, t0=2),
+    "Rprop": lambda made: torch.optim.Rprop(made.parameters(), lr=0.01),
+    "Adafactor": lambda made: torch.optim.Adafactor(made.parameters(), lr=0.1),
+    "Adafactor, loss scaling": lambda made: optimizers.LossScaleOptimizer(
+        optimizers.TorchOptimizer(torch.optim.Adafactor(made.parameters(), lr=0.1), gradient_accumulation_steps=2)
+    ),
     "Adam, loss scaling": lambda made: optimizers.LossScaleOptimizer(
         optimizers.TorchOptimizer(torch.optim.Adam(made.parameters(), lr=0.01)), initial_scale=2.0**127
     ),

@@ -93,6 +93,43 @@ class Noisy(Optimizer):
         variable.value.data.sub_(gradient)
 
 
+class Centred(SGD):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        super().apply([gradient - gradient.mean() for gradient in grads], trainable_variables)
+
+
+class Normalized(Adam):
+    """As in Keras 2: by pairs, with what was counted and the rate."""
+
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        pairs = list(grads_and_vars)
+        size = torch.stack([gradient.norm() for gradient, _ in pairs]).norm() * (
+            1 + self.iterations * self.learning_rate
+        )
+        return super().apply_gradients([(gradient.div_(size), variable) for gradient, variable in pairs])
+
+
+class Smoothed(Corrected):
+    """Changes a variable of its own before, and a weight after the update."""
+
+    def build(self, variables: Any) -> None:
+        if not self.built:
+            super().build(variables)
+            self.size = self.add_variable((), "ones", name="size")
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        self.size.assign(0.9 * self.size + 0.1 * sum(gradient.abs().mean() for gradient in grads))
+        super().apply([gradient / self.size.value for gradient in grads], trainable_variables)
+        trainable_variables[-1].assign(trainable_variables[-1] * 0.5)
+
+
+class LastAlone(SGD):
+    """Leaves weights out."""
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        super().apply(grads[2:], trainable_variables[2:])
+
+
 INSIDE: dict[str, Callable[[], Any]] = {
     "corrected by the count": Corrected,
     "with all options": lambda: Corrected(schedules.ExponentialDecay(0.1, 2, 0.5), **OPTIONS),
@@ -104,6 +141,12 @@ INSIDE: dict[str, Callable[[], Any]] = {
     "by a global": lambda: Shared(0.1),
     "by the count itself": lambda: Slowing(0.5),
     "noise": lambda: Noisy(0.1),
+    "an apply": lambda: Centred(0.1, momentum=0.9),
+    "an apply with all options": lambda: Centred(schedules.ExponentialDecay(0.1, 2, 0.5), **OPTIONS),
+    "an apply, accumulating": lambda: Centred(0.1, gradient_accumulation_steps=2, loss_scale_factor=8.0),
+    "an apply by pairs": lambda: Normalized(0.1, gradient_accumulation_steps=2),
+    "an apply and an update_step": lambda: Smoothed(schedules.ExponentialDecay(0.1, 2, 0.5)),
+    "an apply of some": lambda: LastAlone(0.1),
 }
 
 
@@ -157,9 +200,15 @@ class Typed(Optimizer):
         variable.assign_sub((1.0 if isinstance(learning_rate, float) else 2.0) * learning_rate * gradient)
 
 
-class Centred(SGD):
+class Twice(SGD):
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        super().apply([gradient - gradient.mean() for gradient in grads], trainable_variables)
+        super().apply(grads, trainable_variables)
+        super().apply(grads, trainable_variables)
+
+
+class Stepping(SGD):
+    def step(self) -> None:
+        super().step()
 
 
 FOLLOWING: dict[str, Callable[[], Any]] = {
@@ -168,7 +217,9 @@ FOLLOWING: dict[str, Callable[[], Any]] = {
     "counts": lambda: Counting(0.1),
     "makes state late": Late,
     "asks for types": lambda: Typed(0.1),
-    "an apply": lambda: Centred(0.1),
+    "an apply that updates twice": lambda: Twice(0.1),
+    "a step": lambda: Stepping(0.1),
+    "an apply, scaled": lambda: LossScaleOptimizer(Centred(0.1), initial_scale=2.0**127),
     "scaled": lambda: LossScaleOptimizer(Corrected(), initial_scale=2.0**127),
 }
 
