@@ -9,6 +9,7 @@
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
 # make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
 # make peers  run Keras's own tests, out of its wheel, against Keras and against oncue, and compare; half an hour
+# make docs   build the site, with a page and a picture for each callback, into build/site
 # make lint   check style and types
 # make bench  time oncue beside hand-written loops and other trainers, which get environments of their own in .bench
 # make clean  remove what these made
@@ -27,9 +28,9 @@ HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers docs: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers lint bench clean
+.PHONY: demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers docs lint bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -72,6 +73,11 @@ screenshots: $(VENV)/screenshots.stamp
 peers: $(VENV)/dev.stamp
 	$(BIN)/python tests/peers/run.py --workers $(WORKERS)
 
+# No network is needed when the environments are there. The site is static: python3 -m http.server -d build/site
+docs: $(VENV)/dev.stamp .docs/dev.stamp
+	$(BIN)/python docs/site/facts.py build/docs
+	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -81,7 +87,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .hosts .bench .peers build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .hosts .docs .bench .peers build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
@@ -94,6 +100,13 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/screenshots.stamp: pyproject.toml constraints.txt $(VENV)/dev.stamp
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[screenshots]'
+	touch $@
+
+.docs/dev.stamp: pyproject.toml constraints.txt $(VENV)/dev.stamp
+	$(BIN)/python -m venv --clear .docs
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+	  > .docs/requirements.txt
+	.docs/bin/python $(PIP_INSTALL) -c constraints.txt -r .docs/requirements.txt
 	touch $@
 
 # Everything is as in the other environment but torch, whose version is the lower bound in pyproject.toml.
