@@ -148,9 +148,9 @@ def test_a_second_interrupt_keeps_others_out_until_the_state_is_written(
 ) -> None:
     gate, commit = threading.Event(), Store.commit
 
-    def slowly(store: Store, write: Callable[[Path], object]) -> None:
+    def slowly(store: Store, write: Callable[[Path], object], *keep: Any) -> None:
         assert gate.wait(60)
-        commit(store, write)
+        commit(store, write, *keep)
 
     def cut(backup: BackupAndRestore) -> None:
         raise KeyboardInterrupt
@@ -428,3 +428,89 @@ def test_a_custom_callback_whose_state_cannot_be_saved_is_reported(tmp_path: Pat
     with pytest.raises(TypeError, match=r"\['Own'\]\['thing'\] is of type object"):
         fit([BackupAndRestore(tmp_path), Own()])
     assert not list(tmp_path.glob("state-*"))
+
+
+# Which states stay ------------------------------------------------------------------------------------------------------
+
+
+def kept(folder: Path) -> list[int]:
+    found = list(folder.glob("state-epoch-*.safetensors"))
+    states = [TrainingState.read(path) for path in found]
+    assert [f"state-epoch-{state.epoch}.safetensors" for state in states] == [path.name for path in found]
+    assert not any(state.batch for state in states)
+    return sorted(state.epoch for state in states)
+
+
+@pytest.mark.parametrize(
+    ("keep", "epochs"),
+    [
+        ("all", [1, 2, 3, 4, 5]),
+        (2, [4, 5]),
+        ("last 1", [5]),
+        ("every 2", [2, 4]),
+        (["every 2", 1], [2, 4, 5]),
+        (None, []),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("every", [None, "2 steps", "4 epochs"])
+def test_kept_states_stay_when_the_run_has_ended(keep: Any, epochs: list[int], every: Any, tmp_path: Path) -> None:
+    fit([BackupAndRestore(tmp_path / "b", every=every, keep=keep)], epochs=5)
+    assert kept(tmp_path / "b") == epochs
+    assert len(list(tmp_path.glob("b/*"))) == len(epochs) and (tmp_path / "b").exists() == bool(epochs)
+
+
+def test_a_run_goes_on_with_the_states_that_it_kept(tmp_path: Path) -> None:
+    interrupt(tmp_path, 3, keep="every 2")
+    assert kept(tmp_path) == [2]
+    fit([BackupAndRestore(tmp_path, keep="every 2")])
+    assert kept(tmp_path) == [2, 4]
+
+
+@pytest.mark.parametrize("keep", ["every 2", None])
+def test_a_run_from_scratch_replaces_the_states_of_the_one_before(keep: Any, tmp_path: Path) -> None:
+    fit([BackupAndRestore(tmp_path, keep="all")])
+    interrupt(tmp_path, 0, keep=keep)
+    # It has saved nothing yet.
+    assert kept(tmp_path) == [1, 2, 3, 4]
+    interrupt(tmp_path, 1, keep=keep)
+    assert kept(tmp_path) == []
+    fit([BackupAndRestore(tmp_path, keep=keep)])
+    assert kept(tmp_path) == ([2, 4] if keep else [])
+
+
+def test_states_are_kept_where_a_file_has_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any) -> None:
+        raise OSError(1, "no second name")
+
+    monkeypatch.setattr(os, "link", refuse)
+    fit([BackupAndRestore(tmp_path, keep="all")])
+    assert kept(tmp_path) == [1, 2, 3, 4] and len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_kept_state_that_cannot_be_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "state-epoch-1.safetensors":
+            raise PermissionError(13, "not allowed")
+        unlink(path, *given, **named)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.warns(UserWarning, match=r"state-epoch-1.safetensors' could not be deleted"):
+        fit([BackupAndRestore(tmp_path, keep=1)], epochs=2)
+    monkeypatch.undo()
+    assert kept(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("keep", ["best 3", ["every 2", "best"], "some", 0, 1.5, True])
+def test_what_is_no_rule_for_states_is_refused(keep: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`keep` of BackupAndRestore|needs a whole number"):
+        BackupAndRestore(tmp_path, keep=keep)
+
+
+def test_a_folder_of_a_run_keeps_states_that_are_saved(tmp_path: Path) -> None:
+    fit([oncue.callbacks.RunFolder(tmp_path / "run", resume=True, keep="every 2")])
+    assert kept(tmp_path / "run" / "backup") == [2, 4]
+    with pytest.raises(ValueError, match="`keep` of RunFolder is for the states that `resume=True` saves"):
+        oncue.callbacks.RunFolder(tmp_path / "run", keep="all")

@@ -163,9 +163,10 @@ def test_every_phrase_is_used_and_every_one_used_is_there() -> None:
                 pairs = zip(node.keys, node.values, strict=True)
                 named = [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "what"]
                 used |= {part.value for part in named if isinstance(part, ast.Constant)}
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            if not isinstance(node, ast.Call):
                 continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             named = [keyword.value for keyword in node.keywords if keyword.arg == "what"]
-            found = node.args[1:2] if node.func.attr == "_decided" else named if node.func.attr == "write" else []
+            found = node.args[1:2] if called == "_decided" else named if called in ("write", "Entry") else []
             used |= {part.value for part in found if isinstance(part, ast.Constant)}
     assert used == set(phrases.PHRASES)

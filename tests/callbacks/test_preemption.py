@@ -121,9 +121,9 @@ def test_a_signal_while_it_waits_for_data_or_saves(where: str, tmp_path: Path, m
 
     commit = Store.commit
 
-    def slow_commit(self: Store, write: Any) -> None:
+    def slow_commit(self: Store, write: Any, *keep: Any) -> None:
         send_signal("save")
-        commit(self, write)
+        commit(self, write, *keep)
 
     monkeypatch.setattr(Store, "commit", slow_commit)
 

@@ -7,9 +7,10 @@ import os
 import time
 from contextlib import suppress
 from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from oncue.callbacks.backup_arguments import check_choice, folder_of, period_of
+from oncue.callbacks.backup_arguments import are_for, check_choice, folder_of, period_of, rules_of
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
@@ -60,6 +61,9 @@ class BackupAndRestore(Callback):
             through ordinary memory. 0 for none, None for no limit.
         on_mismatch: What to do with a backup of another setup: "raise" an error that names what has changed; "restart"
             training, the first state of which takes the backup's place; "adopt" what fits, and print what doesn't.
+        keep: Which states of the ends of epochs stay, when the run has ended, too, for `oncue fork` to begin other runs from:
+            "all", a number (so many of the last), "every 5" (epochs), a rule, or a list of these; None for none. The run that
+            begins from scratch in the folder next takes their place.
 
     Raises:
         ValueError: For an argument that can't be; and before the first step, when the model, the optimizer, the data or
@@ -110,6 +114,7 @@ class BackupAndRestore(Callback):
         on_mismatch: str = "raise",
         when_busy: str = "wait",
         page_locked: int | None = None,
+        keep: Any = None,
     ) -> None:
         super().__init__()
         self.backup_dir = folder_of(backup_dir)
@@ -121,6 +126,9 @@ class BackupAndRestore(Callback):
         self.on_mismatch = check_choice("on_mismatch", on_mismatch, ("raise", "restart", "adopt"))
         self.when_busy = check_choice("when_busy", when_busy, ("wait", "skip"))
         self.page_locked = None if page_locked is None else whole("BackupAndRestore", "page_locked", page_locked)
+        self.keep = keep
+        self._rules = rules_of(keep)
+        self._from_scratch = True
         self._store: SharedStore | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -171,6 +179,7 @@ class BackupAndRestore(Callback):
         state = self._store.newest(TrainingState.read)
         if state is not None:
             state = self._fitting(state, run)
+        self._from_scratch = state is None
         if self.resume == "epoch":
             return None if state is None else state.at_epoch(without=run.read_again)
         # One that was saved in validation has the results of the epoch's steps, all of which are done.
@@ -189,8 +198,17 @@ class BackupAndRestore(Callback):
         # Callbacks that write for all are in the list of the main process only.
         fingerprint = self.ranks.broadcast(run.fingerprint())
         changed = state.changed(fingerprint)
+        if state.forked is not None:
+            # Its data are whatever the script gives.
+            state = replace(state, exact=False)
         if not changed:
             return state
+        if state.forked is not None:
+            adopted, left = state.adopted(fingerprint)
+            print_message(
+                f"BackupAndRestore: what the run was forked from had another setup. Not taken over: {'; '.join(left)}."
+            )
+            return adopted
         if self.on_mismatch == "raise":
             state.check(fingerprint, self.backup_dir)
         words = f"the setup has changed ({', '.join(f'`{name}`' for name in changed)})"
@@ -276,10 +294,11 @@ class BackupAndRestore(Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due, and the last epoch when the backup is to stay."""
         last = self.model.stop_training or epoch + 1 == (self.params or {}).get("epochs")
-        due = self.every.after_epoch() or self._postponed
+        kept = are_for(self._rules, epoch + 1)
+        due = self.every.after_epoch() or self._postponed or kept
         self._postponed = False
         if due or (last and not self.delete_checkpoint):
-            self._save(logs, may_skip=not last)
+            self._save(logs, may_skip=not (last or kept))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Delete the backup, unless the run is to be continued, or was stopped because a value was not finite."""
@@ -343,6 +362,8 @@ class BackupAndRestore(Callback):
         taken = run.capture()
         if not store.writes:
             return True
+        rules, first, self._from_scratch = self._rules, self._from_scratch, False
+        epochs = taken.epoch if taken.batch == 0 and are_for(rules, taken.epoch) else 0
         if self.resume == "epoch":
             taken = taken.at_epoch(without=run.read_again)
         snapshot, state = self._snapshot, taken.freeze(self._snapshot)
@@ -354,7 +375,7 @@ class BackupAndRestore(Callback):
                 with suppress(FileNotFoundError):
                     sync_file(path)
             snapshot.finish()
-            store.commit(state.write)
+            store.commit(state.write, rules, epochs, first)
             self.seconds = max(self.seconds, time.monotonic() - before)
 
         self._writer.submit(commit)

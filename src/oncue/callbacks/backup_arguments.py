@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from oncue.core.every import Every
 from oncue.core.numbers import whole
+from oncue.core.protocols import needs_score
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.retention import Rule
 
 
 def check_choice(name: str, value: Any, known: tuple[str, ...]) -> str:
@@ -68,3 +73,41 @@ def period_of(save_freq: Any, every: str | Every | None) -> Every:
             f"`save_freq` of BackupAndRestore must be 'epoch' or a whole number of batches, 1 or more; got {save_freq!r} "
             f"of type {type(save_freq).__name__}. For other periods use `every`, such as every='10 minutes'."
         ) from None
+
+
+def rules_of(keep: Any) -> tuple[Rule, ...]:
+    """Return the rules by which states of the ends of epochs stay; none for None.
+
+    Raises:
+        ValueError: For what is no rule, and rules that compare scores, which states don't have.
+
+    Example:
+        >>> rules_of("all"), rules_of(None)
+        ((KeepEvery(count=1),), ())
+    """
+    if keep is None:
+        return ()
+    from oncue.checkpoints.retention import KeepEvery, as_rules
+
+    rules = (KeepEvery(1),) if isinstance(keep, str) and keep == "all" else as_rules(keep, "BackupAndRestore")
+    if any(needs_score(rule) for rule in rules):
+        raise ValueError(
+            f"`keep` of BackupAndRestore must be 'all', a number of states, 'last 3', 'every 5' (epochs), or a list of these; "
+            f"got {keep!r}, but the state of a run has no score. Keep the best models by `ModelCheckpoint(keep='best 3')`."
+        )
+    return rules
+
+
+def are_for(rules: Sequence[Rule], epochs: int) -> bool:
+    """Return whether a rule keeps the state after so many epochs, of which it knows no other.
+
+    Example:
+        >>> are_for(rules_of("every 5"), 10), are_for(rules_of("every 5"), 11), are_for(rules_of(3), 11)
+        (True, False, True)
+    """
+    if not rules or not epochs:
+        return False
+    from oncue.checkpoints.record import Record
+
+    record = Record("", epoch=epochs)
+    return any(record.file in rule.kept([record], None) for rule in rules)

@@ -80,6 +80,10 @@ class Control(Callback):
         self._epoch = 0
         self._listens = self._paused = False
 
+    def left_in_fork(self) -> tuple[str, ...]:
+        """Return what a fork begins without: it has a folder of its own."""
+        return ("done",)
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Make the folder, and forget the commands of a run before this one.
 

@@ -96,6 +96,10 @@ class CSVLogger(Callback):
         if rows is None or (rows and rows[0][:1] != ["epoch"]):
             raise ValueError(f"The state of CSVLogger must have the rows of epochs as text; got {str(text)[:100]!r}.")
 
+    def left_in_fork(self) -> tuple[str, ...]:
+        """Return what a fork begins without: it adds its rows to a file that others may have added to."""
+        return ("text",) if self.append else ()
+
     @property
     def text(self) -> GrowingText:
         """What is in the file: a resumed run continues it, whatever was written after its state was saved."""

@@ -179,6 +179,10 @@ class ModelCheckpoint(MonitorCallback):
     def waited(self, state: dict[str, Any]) -> None:
         self.every.load_state_dict(state)
 
+    def left_in_fork(self) -> tuple[str, ...]:
+        """Return what a fork begins without: it saves files of its own, and has no best one yet."""
+        return ("best", "run_id", "records")
+
     def check_saved(self, state: Mapping[str, Any]) -> None:
         """Refuse a state that names other files than this callback saves.
 

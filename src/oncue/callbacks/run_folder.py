@@ -28,6 +28,9 @@ from oncue.core.protocols import compiled_with, configuration_of, optimizer_of, 
 if TYPE_CHECKING:
     from oncue.checkpoints.lock import NameLock
 
+BACKUP = "backup"
+"""The folder of states in a run's folder."""
+
 _PACKAGES = ("oncue", "torch", "keras", "numpy")
 
 
@@ -53,16 +56,16 @@ class RunFolder(Callback):
         config: Numbers and words of your own that tell this run from others, such as `{"dropout": 0.2}`.
         best: The name of a logged value, such as "val_loss": the model is saved as `best.keras` whenever that is better.
         resume: Whether to save the state of the run in `backup`, so that the same script goes on where it was interrupted.
+        keep: Which of the states that `resume` saves stay, for `oncue fork` to begin other runs from; see `BackupAndRestore`.
         weights_freq: Every so many epochs the journal gets the mean, the standard deviation, the share of zeros, the least and
             the greatest number of each weight, which the report shows; 0 (default) for never.
-
         control: Whether the run can be spoken to while it goes on: `oncue control FOLDER stop` and the like. See `Control`.
 
     Raises:
         OSError: Before the first step, when the folder can't be written to.
         RuntimeError: Before the first step, when a run of another process writes to it.
         TypeError: When `config` is no dict.
-        ValueError: When `weights_freq` is no number of epochs.
+        ValueError: When `weights_freq` is no number of epochs, and for `keep` without `resume`.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -85,6 +88,7 @@ class RunFolder(Callback):
         config: Mapping[str, Any] | None = None,
         best: str | None = None,
         resume: bool = False,
+        keep: Any = None,
         weights_freq: int = 0,
         control: bool = False,
     ) -> None:
@@ -100,7 +104,11 @@ class RunFolder(Callback):
         if best is not None:
             self._parts.append(ModelCheckpoint(self.folder / "best.keras", monitor=best, save_best_only=True))
         if resume:
-            self._parts.append(BackupAndRestore(self.folder / "backup"))
+            self._parts.append(BackupAndRestore(self.folder / BACKUP, keep=keep))
+        elif keep is not None:
+            raise ValueError(
+                f"`keep` of RunFolder is for the states that `resume=True` saves; got keep={keep!r} without it."
+            )
         if control:
             self._parts.append(Control(self.folder / commands.FOLDER))
         self._trained = False

@@ -270,6 +270,10 @@ class TensorBoard(Callback):
         if "://" not in self.log_dir:
             _checked(state["written"])
 
+    def left_in_fork(self) -> tuple[str, ...]:
+        """Return what a fork begins without: it writes files of its own."""
+        return ("written",)
+
     @property
     def written(self) -> dict[str, Any]:
         """The event files and their sizes: a resumed run cuts them there and continues, so that no event is in them twice."""

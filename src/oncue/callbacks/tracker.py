@@ -111,6 +111,10 @@ class Tracker(Callback):
         self._failures = 0
         self._status = "failed"
 
+    def left_in_fork(self) -> tuple[str, ...]:
+        """Return what a fork begins without: it is another run of the service."""
+        return ("identity",)
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy is another run.
         return {**super().__getstate__(), "identity": None, "_open": None, "every": copy(self.every)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from oncue.checkpoints.retention import Rule
 from oncue.checkpoints.store import Store
 from oncue.core.ranks import Ranks
 
@@ -68,10 +69,12 @@ class SharedStore:
             path.write_bytes(sent)
             return read(path)
 
-    def commit(self, write: Callable[[Path], object]) -> None:
+    def commit(
+        self, write: Callable[[Path], object], keep: Sequence[Rule] = (), epochs: int = 0, first: bool = False
+    ) -> None:
         """Save a state, as `Store.commit`."""
         if self.writes:
-            self._store.commit(write)
+            self._store.commit(write, keep, epochs, first)
 
     def keep_marks(self, marks: dict[str, Any]) -> None:
         """Keep marks, as `Store.keep_marks`."""

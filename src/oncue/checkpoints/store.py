@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from oncue.checkpoints.lock import FolderLock
+from oncue.checkpoints.record import Record
+from oncue.checkpoints.retention import Rule
 from oncue.core.bounded_json import bounded_json
-from oncue.core.files import reason_of, replace_file, require_file, sweep, sync_folder
+from oncue.core.files import reason_of, replace_file, require_file, sweep, sync_file, sync_folder
 from oncue.core.interrupts import undivided
 from oncue.core.warn import warn
 
 _T = TypeVar("_T")
 _STATE = re.compile(r"state-([0-9]+)\.safetensors")
+_KEPT = re.compile(r"state-epoch-([0-9]{1,15})\.safetensors")
 _MARKS = "beginning.json"
 _NOTE = "data.json"
 _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}[0-9]+\.tmp")
@@ -88,11 +92,16 @@ class Store:
         """Unlock the folder."""
         self._lock.release()
 
-    def commit(self, write: Callable[[Path], object]) -> None:
+    def commit(
+        self, write: Callable[[Path], object], keep: Sequence[Rule] = (), epochs: int = 0, first: bool = False
+    ) -> None:
         """Save a state.
 
         Args:
             write: Writes the state into the file at a given path, and flushes it to disk.
+            keep: The rules by which states of the ends of epochs stay, beside the newest; none to keep none.
+            epochs: After how many epochs it is, where it is of the end of one.
+            first: Whether it is the first of a run that began from scratch: then those that were kept before go.
 
         Raises:
             OSError: If it can't be saved; older states remain, and no part of the new one does.
@@ -108,6 +117,8 @@ class Store:
                 os.makedirs(self.folder, exist_ok=True)
                 write(Path(temporary))
             os.replace(temporary, self._path(number))
+            if keep and epochs:
+                self._link(number, epochs)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -117,6 +128,8 @@ class Store:
         if self._marked:
             self._marked = False
             (self.folder / _MARKS).unlink(missing_ok=True)
+        if keep or first:
+            self._prune(keep, epochs, first)
         before, self._good = self._good, number
         self._known = [one for one in self._known if one in (number, before) or not self._remove(one)]
 
@@ -234,6 +247,34 @@ class Store:
             return []
         return [int(match[1]) for match in found if match is not None]
 
+    def _link(self, number: int, epochs: int) -> None:
+        temporary = self._temporary()
+        try:
+            # Another name of the same file, where there are such.
+            os.link(self._path(number), temporary)
+        except OSError:
+            shutil.copyfile(self._path(number), temporary)
+            sync_file(temporary)
+        try:
+            os.replace(temporary, kept_state(self.folder, epochs))
+        finally:
+            # Of two names of the same file `replace` leaves both.
+            Path(temporary).unlink(missing_ok=True)
+
+    def _prune(self, keep: Sequence[Rule], epochs: int, first: bool) -> None:
+        found = kept_epochs(self.folder)
+        gone = [one for one in found if one != epochs] if first else []
+        if keep:
+            records = [Record(kept_state(self.folder, one).name, epoch=one) for one in found if one not in gone]
+            stays = {name for rule in keep for name in rule.kept(records, None)}
+            gone += [record.epoch for record in records if record.file not in stays]
+        for one in gone:
+            path = kept_state(self.folder, one)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                warn(f"'{path}' could not be deleted ({error}); it will be tried again.")
+
     def _path(self, number: int) -> str:
         return os.path.join(self.folder, f"state-{number}.safetensors")
 
@@ -260,3 +301,30 @@ class Store:
             if _TEMPORARY.fullmatch(name):
                 with suppress(OSError):
                     (self.folder / name).unlink()
+
+
+def kept_state(folder: str | os.PathLike[str], epochs: int) -> Path:
+    """Return the file of the state that is kept after so many epochs.
+
+    Args:
+        folder: The folder of the states.
+        epochs: How many epochs.
+
+    Example:
+        >>> kept_state("backup", 7).name
+        'state-epoch-7.safetensors'
+    """
+    return Path(folder, f"state-epoch-{epochs}.safetensors")
+
+
+def kept_epochs(folder: str | os.PathLike[str]) -> list[int]:
+    """Return after how many epochs the states are that are kept in a folder, in order.
+
+    Args:
+        folder: The folder of the states; one that isn't there has none.
+    """
+    try:
+        found = [_KEPT.fullmatch(name) for name in os.listdir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(int(match[1]) for match in found if match is not None and not match[1].startswith("0"))

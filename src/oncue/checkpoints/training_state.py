@@ -14,6 +14,8 @@ from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 
 FORMAT = 3
 """The version of the file format."""
+FORKED = "forked"
+"""The part that only the first state of a run that was forked from another has."""
 _READABLE = (2, FORMAT)
 _DATA = {"data": "training data", "validation_data": "validation data"}
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
@@ -92,6 +94,12 @@ class TrainingState:
             return cls(parts=parts, **{name: data[name] for name in _PLAIN})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it can't be read as the state of a run: {error}") from error
+
+    @property
+    def forked(self) -> dict[str, Any] | None:
+        """The run and the epoch that the state was forked from, until another state of the new run is saved; else None."""
+        found = self.parts.get(FORKED)
+        return found if isinstance(found, dict) else None
 
     def at_epoch(self, without: Collection[str] = ()) -> TrainingState:
         """Return the state at the start of the epoch that was interrupted, and so with no position in its data.

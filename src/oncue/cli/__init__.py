@@ -107,6 +107,16 @@ def parser() -> argparse.ArgumentParser:
     control.add_argument("run", metavar="RUN", help="the folder of a run that listens")
     control.add_argument("word", metavar="WORD", choices=WORDS, help=f"one of {', '.join(WORDS)}")
     control.add_argument("value", metavar="VALUE", nargs="?", help="for rate: a number, or a factor such as x0.5")
+    fork = add("fork", "fork", "begin a new run from a state that another has kept, which isn't touched")
+    fork.add_argument("run", metavar="RUN", help="the folder of a run with `resume=True`, or of a BackupAndRestore")
+    fork.add_argument(
+        "--epoch",
+        type=_count,
+        required=True,
+        metavar="N",
+        help="after how many epochs, counted from 1 as in the progress",
+    )
+    fork.add_argument("new", metavar="NEW", help="the folder of the new run, which isn't there yet")
     plot = add("plot", "runs", "draw the curves of a run, or of a file that CSVLogger wrote")
     _run(plot)
     plot.add_argument("-o", "--output", default="curves.png", help="the image to write (default: curves.png)")
@@ -120,6 +130,12 @@ def parser() -> argparse.ArgumentParser:
         "shell", choices=("bash", "zsh", "tcsh"), help="for example: oncue completion bash >> ~/.bashrc"
     )
     return made
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs, 1 or more")
+    return int(text)
 
 
 def _run(command: argparse.ArgumentParser) -> None:

@@ -273,6 +273,9 @@ def _text(value: Any) -> str:
 
 
 def states_in(folder: Path) -> list[Path]:
-    """Return the states in a folder of BackupAndRestore, the newest first."""
+    """Return the states in a folder of BackupAndRestore: those to resume from, the newest first, then those that are kept."""
+    from oncue.checkpoints.store import kept_epochs, kept_state
+
     numbers = [path.stem.removeprefix("state-") for path in folder.glob("state-*.safetensors") if path.is_file()]
-    return [folder / f"state-{number}.safetensors" for number in sorted(filter(str.isdigit, numbers), key=int)[::-1]]
+    newest = [folder / f"state-{number}.safetensors" for number in sorted(filter(str.isdigit, numbers), key=int)[::-1]]
+    return newest + [kept_state(folder, epochs) for epochs in kept_epochs(folder)[::-1]]

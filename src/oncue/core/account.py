@@ -25,7 +25,7 @@ class Ending:
 
     Args:
         how: "running", "finished", "asked" (a callback set `stop_training`), "interrupted" (Ctrl-C), "preempted" or "failed";
-            of a run that is read from its files also "killed" and "unknown".
+            of a run that is read from its files also "forked" (it hasn't gone on yet), "killed" and "unknown".
         error: What failed, or why nothing is known, in words.
         epoch: The index of the epoch that was started last; None before the first.
         planned: How many epochs were asked for; None when not known.
@@ -96,7 +96,7 @@ def explain(
         Nothing was decided by a callback.
     """
     lines = [_what(epochs, history, seconds), _why(epochs, entries, ending)]
-    if ending.how not in ("killed", "unknown"):
+    if ending.how not in ("killed", "unknown", "forked"):
         lines.append(_weights(epochs, entries, ending))
     if not any("not_finite" in (entry.data or {}) for entry in entries):
         lines += _not_finite(epochs, history)
@@ -125,6 +125,8 @@ def _what(epochs: Sequence[int], history: Mapping[str, Sequence[Any]], seconds: 
 def _why(epochs: Sequence[int], entries: Sequence[Entry], ending: Ending) -> str:
     if ending.how == "running":
         return "It is still running."
+    if ending.how == "forked":
+        return f"It was forked, and hasn't gone on yet: {ending.error}."
     if ending.how == "unknown":
         return f"Why it ended is not known: {ending.error}."
     if ending.how in _BROKEN_OFF:

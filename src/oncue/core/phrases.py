@@ -268,6 +268,8 @@ PHRASES: dict[str, Phrase] = {
     "best_resumed": _alone(_best_resumed),
     "rolled_back": _alone(_rolled_back),
     "resumed": _alone(_resumed),
+    "forked": _alone(lambda data: f"forked from {data['run']} after epoch {data['epochs']}"),
+    "fork_differs": _alone(lambda data: f"other settings than there: {'; '.join(data['settings'])}"),
     "two_set_the_rate": _alone(_two_set_the_rate),
     "changed_in_hook": _alone(_changed_in_hook),
     "no_graph": _alone(lambda data: f"no graph is written: {data['model']} is no torch module and has no `to_json`"),

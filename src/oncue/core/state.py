@@ -33,6 +33,10 @@ class Stateful:
         """Return the fields' values."""
         return {name: getattr(self, name) for name in (*self.state_fields, *self.later_fields)}
 
+    def left_in_fork(self) -> tuple[str, ...]:
+        """Return which of the fields belong to one run alone, such as the names of its files: a fork of it begins without."""
+        return ()
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over values that `state_dict` returned.
 

@@ -20,7 +20,7 @@ from oncue.hosts.host import Host, rates_of
 from oncue.hosts.run import HostedRun
 from oncue.random_state import random_state, set_random_state
 from oncue.training.kept_objects import KeptObjects
-from oncue.training.run_state import latest_state, note_resumed, noted_data
+from oncue.training.run_state import callbacks_of_fork, latest_state, note_resumed, noted_data
 
 
 @dataclass
@@ -218,10 +218,12 @@ class LoopState:
         for module, training in zip(host.module.modules(), parts.get("modes") or (), strict=False):
             module.training = training
         self._own_objects().put(copy.deepcopy(parts["objects"]), say=self.restored is None)
-        for key, callback in self._callbacks.roles.stateful.items():
+        forked, roles = state.forked is not None and self.restored is None, self._callbacks.roles
+        callbacks = callbacks_of_fork(roles, parts["callbacks"]) if forked else parts["callbacks"]
+        for key, callback in roles.stateful.items():
             # A state that was adopted from another setup lacks some.
-            if key in parts["callbacks"]:
-                callback.load_state_dict(copy.deepcopy(parts["callbacks"][key]))
+            if key in callbacks:
+                callback.load_state_dict(copy.deepcopy(callbacks[key]))
         self._means.restore(parts["metrics"] or {})
         self._callbacks.journal.load_state_dict(parts["journal"])
         host.stop_training = state.stopped
@@ -229,7 +231,8 @@ class LoopState:
 
     def note_resumed(self, state: TrainingState) -> None:
         """Say in the journal where the run continues."""
-        note_resumed(self._callbacks, state)
+        if state.forked is None:
+            note_resumed(self._callbacks, state)
         self.restored = state
 
     def take_rollback(self) -> TrainingState | None:

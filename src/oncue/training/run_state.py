@@ -17,6 +17,7 @@ from oncue.checkpoints.encoding import encode
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
+from oncue.core.state import Stateful
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batches, OtherDataError
 from oncue.feeding.data_state import DataState
@@ -293,11 +294,16 @@ class RunState:
         Raises:
             ValueError: If the data have changed, or a part isn't what any run has saved. Then all is as it was before.
         """
+        forked = state.forked
+        if forked is not None and self.restored is None:
+            with unfit_state():
+                state, others = self._of_fork(state)
         settings = state.parts.get("settings")
         with unfit_state():
             if self.restored is None and settings is not None:
                 self._own_settings().check_replaced(settings, state.parts["optimizer"])
-                self._own_settings().compare(settings, state.parts["optimizer"])
+                if forked is None:
+                    self._own_settings().compare(settings, state.parts["optimizer"])
             if self.restored is None:
                 self._restore_all_or_nothing(state)
             else:
@@ -305,8 +311,22 @@ class RunState:
                 self._restore_parts(state)
         if begun:
             self._check_data(state, begun)
-        note_resumed(self._callbacks, state, **({"changed": self._changed} if self._changed else {}))
+        if forked is None:
+            note_resumed(self._callbacks, state, **({"changed": self._changed} if self._changed else {}))
+        elif others:
+            self._callbacks.journal.write(
+                "BackupAndRestore", what="fork_differs", epoch=state.epoch - 1, data={"settings": others}
+            )
         self.restored = state
+
+    def _of_fork(self, state: TrainingState) -> tuple[TrainingState, list[str]]:
+        """Return the state of the run that this one was forked from as this one begins with it, and how settings differ."""
+        parts, others = dict(state.parts), list[str]()
+        parts["callbacks"] = callbacks_of_fork(self._callbacks.roles, parts["callbacks"])
+        if parts.get("settings") is not None:
+            settings, saved, others = self._own_settings().of_fork(parts["settings"], parts["optimizer"])
+            parts.update(settings=settings, optimizer=saved)
+        return replace(state, parts=parts), others
 
     def begun(self, epoch: int) -> None:
         """Compare data with what they were when this epoch had begun, or note what they are, once all hooks have run.
@@ -608,6 +628,22 @@ def noted_data(roles: Roles, epoch: int, before: Any) -> dict[str, Any] | None:
             begun: dict[str, Any] = note["begun"]
             return begun
     return None
+
+
+def callbacks_of_fork(roles: Roles, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the states of callbacks for a run that is forked from the one that saved them: what is a run's own stays so.
+
+    Args:
+        roles: The roles of the callbacks of the run.
+        saved: Their states by key.
+    """
+    found = dict(saved)
+    for key, callback in roles.stateful.items():
+        names = callback.left_in_fork() if key in found and isinstance(callback, Stateful) else ()
+        if names:
+            present = callback.state_dict()
+            found[key] = {**found[key], **{name: present[name] for name in names}}
+    return found
 
 
 def note_resumed(callbacks: CallbackList, state: TrainingState, **data: Any) -> None:

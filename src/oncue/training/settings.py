@@ -228,6 +228,56 @@ class Settings:
             state: The settings of that run.
             saved: The state of the optimizer; None when it isn't taken over.
         """
+        said = self._differences(state, saved)
+        if said:
+            warn(
+                f"The script has other settings than the interrupted run began with: {'; '.join(said)}. To train with the "
+                "script's settings from the start, delete the folder of the backup; to go on as before, put them back."
+            )
+
+    def of_fork(
+        self, state: dict[str, Any], saved: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
+        """Return the settings of a run that this one is forked from, in which the script's count wherever it has others.
+
+        Args:
+            state: What `state` returned in that run.
+            saved: The state of the optimizer; None when it isn't taken over.
+
+        Returns:
+            The settings, and the optimizer's state, for `put` and the like; and each difference in words.
+        """
+        before, now = json.loads(state["begin"]), json.loads(self._text)
+
+        def is_other(key: str, name: str) -> bool:
+            own = now.get(key, {}).get(name, _MISSING)
+            return own is not _MISSING and _differ(before.get(key, {}).get(name, _MISSING), own)
+
+        said = self._differences(state, saved, forked=True)
+        other_rate = is_other(_RATE, "")
+        if saved is not None and other_rate:
+            saved = {**saved, "learning_rate": self._rate}
+        flags = zip(self._trained, before[_GRADIENT].values(), state["trained"], strict=False)
+        yielding = {
+            **state,
+            "changed": {
+                key: {name: value for name, value in found.items() if not is_other(key, name)}
+                for key, found in state["changed"].items()
+            },
+            # `put` has the script's own where a state has what its run began with.
+            "trained": "".join(str(int(was)) if was is not (own == "1") else then for own, was, then in flags),
+            "groups": [
+                {
+                    name: value
+                    for name, value in group.items()
+                    if not (other_rate if name == "lr" else is_other("optimizer", name))
+                }
+                for group in state["groups"]
+            ],
+        }
+        return yielding, saved, said
+
+    def _differences(self, state: dict[str, Any], saved: dict[str, Any] | None, forked: bool = False) -> list[str]:
         before, now = json.loads(state["begin"]), json.loads(self._text)
         things = {owner.key: owner.thing for owner in self._owners}
         said = []
@@ -245,7 +295,9 @@ class Settings:
                 where = f"{key}.{name}" if name else key
                 if key == _GRADIENT:
                     where = f"{name.partition('#')[0]}.{_GRADIENT}"
-                if key == _RATE and saved and isinstance(saved["learning_rate"], float):
+                if forked:
+                    which = "the script's counts"
+                elif key == _RATE and saved and isinstance(saved["learning_rate"], float):
                     which = f"{saved['learning_rate']!r} of the backup counts"
                 elif key == _RATE and saved and _as_json(saved["learning_rate"]) != _as_json(was):
                     which = "the backup's counts, which a callback had set"
@@ -258,11 +310,7 @@ class Settings:
         said += missing + [f"`{key}` is new" for key in now if key not in (*before, _WEIGHTS) and saved is not None]
         if len(said) > _SAID:
             said[_SAID:] = [f"and {len(said) - _SAID} more"]
-        if said:
-            warn(
-                f"The script has other settings than the interrupted run began with: {'; '.join(said)}. To train with the "
-                "script's settings from the start, delete the folder of the backup; to go on as before, put them back."
-            )
+        return said
 
     def check_replaced(self, state: dict[str, Any], saved: dict[str, Any] | None) -> None:
         """Warn of what hooks of the interrupted run had replaced, which a state can't keep.

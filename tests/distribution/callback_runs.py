@@ -1,0 +1,40 @@
+"""Runs of two processes with callbacks whose work is shared between them: each function returns what came of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import oncue as keras
+from oncue import layers
+from oncue.callbacks import BackupAndRestore, EarlyStopping
+from oncue.cli import main
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 6)).astype("float32")
+Y = RNG.normal(size=(40, 1)).astype("float32")
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def fit(*callbacks: Any, rate: float = 0.05, epochs: int = 3, **options: Any) -> dict[str, Any]:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(5, activation="tanh"), layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9), "mse")
+    history = model.fit(X, Y, batch_size=8, epochs=epochs, verbose=0, callbacks=list(callbacks), **options)
+    return {
+        "history": history.history,
+        "weights": [weight.tolist() for weight in model.get_weights()],
+        "journal": [str(entry) for entry in history.journal],
+    }
+
+
+def forked(folder: Path) -> dict[str, Any]:
+    stop = EarlyStopping("loss", patience=9)
+    whole = fit(stop, BackupAndRestore(folder / "one", keep="all"))
+    if RANK == 0:
+        assert main(["fork", str(folder / "one"), "--epoch", "2", str(folder / "two")]) == 0
+    again = fit(stop, BackupAndRestore(folder / "two"))
+    return {"whole": whole, "again": again}

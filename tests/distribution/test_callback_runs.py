@@ -1,0 +1,35 @@
+"""Callbacks on two processes: both decide the same, one writes, and the results are those of one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from distribution import callback_runs
+from processes import run_together
+
+from helpers import cpu_only
+
+pytestmark = cpu_only("several processes can't share one GPU")
+NAMES = ["forked"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return run_together("distribution.callback_runs", NAMES, 2, tmp_path_factory.mktemp("together"))
+
+
+def close(one: Any, other: Any) -> None:
+    for mine, yours in zip(one["weights"], other["weights"], strict=True):
+        np.testing.assert_allclose(mine, yours, rtol=1e-4, atol=1e-6)
+    for name, values in other["history"].items():
+        np.testing.assert_allclose(one["history"][name], values, rtol=1e-4, err_msg=name)
+
+
+def test_all_go_on_from_where_a_run_was_forked(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        again, whole = process["forked"]["again"], process["forked"]["whole"]
+        assert (again["history"], again["weights"]) == (whole["history"], whole["weights"])
+        assert any("fork: forked from" in entry for entry in again["journal"])
+    close(found[0]["forked"]["again"], callback_runs.fit())
