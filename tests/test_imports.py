@@ -193,8 +193,8 @@ ROOMS = {
     ),
     "hosts": "callbacks checkpoints core feeding nested optimizers random_state saving torch_private training",
     "with_keras": (
-        "checkpoints core feeding keras_names layers losses metrics models naming nested optimizers saving torch_private "
-        "training variable"
+        "checkpoints core feeding keras_names layers losses metrics models naming nested optimizers saving seeded_mask "
+        "torch_private training variable"
     ),
     "preprocessing": "backend core keras_names legacy",
     "datasets": "backend core keras_names legacy utils",

@@ -61,6 +61,11 @@ def rows_of_batch(share: Share) -> Iterator[None]:
         _share.reset(token)
 
 
+def is_shared() -> bool:
+    """Return whether a batch is computed of which other processes have other rows."""
+    return _share.get() is not None
+
+
 def seed_of_process(seed: int) -> int:
     """Return the seed from which this process draws for its own rows: for one process alone, the seed itself.
 

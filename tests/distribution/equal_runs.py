@@ -507,6 +507,45 @@ def compiled(folder: Path) -> dict[str, Any]:
     return {**found, "compiled": alone or "as two compiled graphs" in model.step_account}
 
 
+class Slowing(keras.optimizers.Optimizer):
+    """Follows a mean of gradients, as Keras's documentation says to write an optimizer."""
+
+    power = 1.0
+
+    def build(self, variables: Any) -> None:
+        if not self.built:
+            super().build(variables)
+            self.means = self.add_optimizer_variables(variables, ["mean"])[0]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        mean = self.means[self._get_variable_index(variable)]
+        self.assign_add(mean, 0.2 * (gradient - mean))
+        self.assign_sub(variable, learning_rate / (1 + self.iterations) ** self.power * mean)
+
+
+class Deciding(Slowing):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if self.iterations % 2 == 0:
+            super().update_step(gradient, variable, learning_rate)
+
+
+def compiled_own_updates(folder: Path) -> dict[str, Any]:
+    """An update of the user's is a graph, too, and another one after a hook that changes what it reads."""
+    found = {}
+    for kind in (Slowing, Deciding):
+        model = mlp()
+        model.compile(kind(0.5, clipnorm=1.0), "mse", metrics=["mae"], jit_compile=True)
+        slower = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, model=model: setattr(model.optimizer, "power", 2.0 if batch else 1.0)
+        )
+        with graphs_compiled_by(uncompiled):
+            result = trained(model, X, Y, callbacks=[slower])
+        alone = "as one compiled graph" in model.step_account
+        whole = alone or "as two compiled graphs" in model.step_account
+        found[kind.__name__] = {**result, "whole": whole}
+    return found
+
+
 def compiled_few_rows(folder: Path) -> dict[str, Any]:
     """A row that only runs along looks like the batches that are compiled for."""
     model = mlp()
@@ -568,6 +607,7 @@ globals().update({run.__name__: run for run in (*IN_GRAPHS, *MORE_IN_GRAPHS)})
 RUNS = [
     one_more_model,
     compiled,
+    compiled_own_updates,
     compiled_few_rows,
     arrays,
     few_rows,

@@ -108,6 +108,36 @@ def noise_differs(folder: Path) -> dict[str, Any]:
     return {"drawn": drawn, "seeded": seeded, "after": float(torch.rand(())), "numpy": float(np.random.rand())}
 
 
+def noise_of_keras(folder: Path) -> dict[str, Any]:
+    """Layers of the real Keras with a seed draw for the rows of each process, in a model of theirs and in one of ours."""
+    import keras as real
+
+    noted: list[float] = []
+
+    class Notes(real.layers.Layer):  # type: ignore[misc]
+        def call(self, x: Any, training: bool = False) -> Any:
+            if training:
+                noted.append(float(x.detach().sum()))
+            return x
+
+    def noise() -> list[Any]:
+        return [real.layers.GaussianNoise(1.0, seed=4), real.layers.Dropout(0.5, seed=5), Notes()]
+
+    theirs = keras.Model(real.Sequential([real.layers.Input((6,)), *noise(), real.layers.Dense(1)]))
+    ours = keras.Sequential([layers.Input((6,)), *noise(), layers.Dense(1)])
+    found = {}
+    for name, model in {"theirs": theirs, "ours": ours}.items():
+        model.compile("sgd", "mse")
+        noted.clear()
+        # Equal rows, so that nothing but noise differs.
+        model.fit(np.ones((16, 6)), np.ones((16, 1)), batch_size=8, epochs=2, verbose=0)
+        found[name] = [*noted]
+        noted.clear()
+        model(torch.ones(8, 6), training=True)
+        found[f"{name} alone"] = [*noted]
+    return found
+
+
 def one_stops(folder: Path) -> dict[str, Any]:
     """What a callback of one process asks for, all do after the next step."""
 

@@ -13,7 +13,7 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time", "other_names", "loaded"]
+NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time", "other_names", "loaded", "noise_of_keras"]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,15 @@ def test_each_process_draws_noise_of_its_own_and_the_rest_is_equal(found: list[d
     assert len({*first["drawn"], *second["drawn"]}) == 20
     assert not {*first["seeded"]} & {*second["seeded"]}
     assert (first["after"], first["numpy"]) == (second["after"], second["numpy"])
+
+
+def test_layers_of_keras_draw_for_the_rows_of_each_process(found: list[dict[str, Any]]) -> None:
+    first, second = (process["noise_of_keras"] for process in found)
+    for name in ("theirs", "ours"):
+        assert len(first[name]) == len(second[name]) == 4
+        assert len({*first[name], *second[name]}) == 8
+        # Their seeds have counted alike, and out of a run each draws what Keras does.
+        assert first[f"{name} alone"] == second[f"{name} alone"]
 
 
 def test_automatic_names_needn_t_be_equal(found: list[dict[str, Any]]) -> None:

@@ -20,11 +20,12 @@ from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation
 from oncue.layers.real_keras import own_symbols
 from oncue.nested import first_leaf
+from oncue.seeded_mask import is_shared
 from oncue.training.graph.replaced import being_traced
 from oncue.variable import Variable
 from oncue.with_keras import keras_private
 from oncue.with_keras.safe_config import Allowance
-from oncue.with_keras.tracing import traceable
+from oncue.with_keras.tracing import draws_of_process, traceable
 
 _known: weakref.WeakValueDictionary[int, KerasLayer] = weakref.WeakValueDictionary()
 """The layers by the `id` of the layer of Keras inside, which they hold."""
@@ -163,7 +164,8 @@ class KerasLayer(ForeignLayer):
         losses = self._may_add_losses or not self.built
         if losses:
             keras_private.clear_losses(layer)
-        with traceable() if being_traced(first_leaf([args, kwargs])) else nullcontext():
+        traced = being_traced(first_leaf([args, kwargs]))
+        with traceable() if traced else draws_of_process() if is_shared() else nullcontext():
             outputs = layer(*args, **kwargs)
         if not self.built:
             self._take_weights()

@@ -30,7 +30,7 @@ from oncue.with_keras.graph import GraphForward, LayerForward, is_plain
 from oncue.with_keras.layer_arrays import own_arrays, put_own_arrays
 from oncue.with_keras.measures import KerasMetric, give_back, paired, translated_losses, translated_metrics
 from oncue.with_keras.optimizers import KerasOptimizer, TakenOver, translated
-from oncue.with_keras.tracing import traceable
+from oncue.with_keras.tracing import draws_of_process, traceable
 
 _known: weakref.WeakValueDictionary[int, KerasModel] = weakref.WeakValueDictionary()
 """The models by the `id` of the Keras model inside, which they hold."""
@@ -454,7 +454,7 @@ class KerasModel(Model, MeetsCallbacks):
     @contextmanager
     def _running(self, method: str, parallel: Parallel | None = None) -> Iterator[None]:
         try:
-            with super()._running(method, parallel):
+            with super()._running(method, parallel), nullcontext() if parallel is None else draws_of_process():
                 yield
         finally:
             give_back(self._metric_pairs)

@@ -1,4 +1,4 @@
-"""What Keras does otherwise while a model of its own is traced, in the thread that traces it."""
+"""What Keras does otherwise in a thread: while a model of its own is traced, and on the rows of one process of several."""
 
 from __future__ import annotations
 
@@ -42,18 +42,39 @@ def traceable() -> Iterator[None]:
     """
     import keras
 
+    filtered = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        with draws_of_process():
+            yield
+    finally:
+        if filtered:
+            keras.config.enable_traceback_filtering()
+
+
+@contextmanager
+def draws_of_process() -> Iterator[None]:
+    """Let Keras's layers in this thread draw other random numbers for the rows of each process while the block runs.
+
+    They follow from the same seed, the count of draws and the process. On one process they are those that Keras draws.
+
+    Example:
+        >>> import os
+        >>> os.environ["KERAS_BACKEND"] = "torch"
+        >>> import keras
+        >>> with draws_of_process():
+        ...     first = keras.random.uniform((2,), seed=1)
+        >>> first.equal(keras.random.uniform((2,), seed=1))
+        True
+    """
     here = threading.get_ident()
     with _exchanged.lock:
         if not _exchanged.threads:
             _exchanged.theirs = keras_private.exchange_generator(_generator)
         _exchanged.threads.append(here)
-    filtered = keras.config.is_traceback_filtering_enabled()
-    keras.config.disable_traceback_filtering()
     try:
         yield
     finally:
-        if filtered:
-            keras.config.enable_traceback_filtering()
         with _exchanged.lock:
             _exchanged.threads.remove(here)
             if not _exchanged.threads and _exchanged.theirs is not None:

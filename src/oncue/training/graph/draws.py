@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from oncue.seeded_mask import seed_of_process
 from oncue.training.graph.refusal import RefusalError
 
 _DRAW = "oncue::draw"
@@ -16,7 +17,7 @@ _CHOOSE = "oncue::choose"
 
 
 def generator_for(seed: Tensor, of_process: bool = False) -> torch.Generator:
-    """Return a generator with a seed that is the content of a tensor.
+    """Return a generator with a seed that is the content of a tensor, for this process's rows of a batch.
 
     A mode for torch's functions sees a call of this function as one.
 
@@ -31,7 +32,7 @@ def generator_for(seed: Tensor, of_process: bool = False) -> torch.Generator:
     if has_torch_function_unary(seed):
         seen: torch.Generator = handle_torch_function(generator_for, (seed,), seed, of_process)
         return seen
-    return torch.Generator(seed.device).manual_seed(int(seed) & 0xFFFFFFFF)
+    return torch.Generator(seed.device).manual_seed(seed_of_process(int(seed)) & 0xFFFFFFFF)
 
 
 class GraphGenerator(torch.Generator):

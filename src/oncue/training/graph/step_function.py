@@ -93,6 +93,20 @@ class StepFunction:
         """What the optimizer updates; nothing where nothing is trained."""
         return [] if self.kind != "train" else self.plan.optimizer._parameters
 
+    @property
+    def owners(self) -> list[Any]:
+        """Whatever has code that the step runs, or values that this code reads."""
+        model, plan = self.model, self.plan
+        owners: list[Any] = [*model._stepping_modules()]
+        if self.kind == "predict":
+            return owners
+        losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
+        metrics = [metric for _, metric in plan.named_metrics(model)] if self.measures else [plan.loss_tracker]
+        asked = [] if self.update is None else [*self.update.asks]
+        if self.kind == "train":
+            asked += plan.optimizer._asked_for_the_loss()
+        return [*owners, *asked, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]
+
     def run(self, batch: Batch, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
         """Do the step.
 

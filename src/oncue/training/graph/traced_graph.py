@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 from operator import is_, itemgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,11 +26,13 @@ from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor
 from oncue.training.graph.outside import Outside
 from oncue.training.graph.recorded import RecordedGraph, Recorder
 from oncue.training.graph.refusal import RefusalError, reason_of
-from oncue.training.graph.step_function import Gradients, Outcome, StepFunction
+from oncue.training.graph.step_function import Gradients, Outcome
 from oncue.training.graph.watched import Watched
 from oncue.training.layer_states import begin_states
 
 if TYPE_CHECKING:
+    from oncue.optimizers.graph_update import Update
+    from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 Graph = Callable[..., Sequence[Tensor]]
@@ -45,6 +47,36 @@ _ROUNDING = 1e-4
 _COMPILED_ROUNDING = 2e-2
 """The same of what the compiled graph gives, whose sums are added up in another order."""
 _HALF = (torch.float16, torch.bfloat16)
+
+
+class Traceable(Protocol):
+    """What can become a graph, such as `StepFunction`."""
+
+    model: Trainer
+    plan: Plan
+    kind: str
+
+    @property
+    def update(self) -> Update | None:
+        """The optimizer's update, where it is in the graph."""
+
+    @property
+    def rest(self) -> Callable[..., Any] | None:
+        """What follows eagerly."""
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What the optimizer updates."""
+
+    @property
+    def owners(self) -> list[Any]:
+        """Whatever has code that it runs, or values that this code reads."""
+
+    def batch_of(self, leaves: tuple[Tensor, ...], /) -> Any:
+        """Return the batch that some tensors make."""
+
+    def run(self, batch: Any, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
+        """Do it; see `StepFunction.run`."""
 
 
 class TracedGraph:
@@ -67,7 +99,7 @@ class TracedGraph:
 
     def __init__(
         self,
-        function: StepFunction,
+        function: Traceable,
         leaves: Sequence[Tensor],
         compiler: Compiler,
         compiled: dict[Key, Graph],
@@ -120,7 +152,7 @@ class TracedGraph:
 
     def _watch(self) -> Watched:
         """Look at what the step could read, as it is now."""
-        return Watched(_owners_of(self.function), self.function.model.of_other_layers)
+        return Watched(self.function.owners, self.function.model.of_other_layers)
 
     def _tensors_of_update(self) -> list[Tensor]:
         return [] if self.function.update is None else self.function.update.tensors
@@ -614,7 +646,7 @@ def _refuse_shared_memory(state: Sequence[Tensor]) -> None:
                 )
 
 
-def _names_of(function: StepFunction) -> dict[int, str]:
+def _names_of(function: Traceable) -> dict[int, str]:
     model, plan = function.model, function.plan
     names: dict[int, str] = {}
     if function.kind != "predict":
@@ -626,16 +658,3 @@ def _names_of(function: StepFunction) -> dict[int, str]:
             }
     names |= {id(buffer): f"the buffer `{name}`" for name, buffer in model.named_buffers()}
     return names | {id(parameter): f"the weight `{name}`" for name, parameter in model.named_parameters()}
-
-
-def _owners_of(function: StepFunction) -> Iterable[Any]:
-    model, plan = function.model, function.plan
-    owners: list[Any] = [*model._stepping_modules()]
-    if function.kind == "predict":
-        return owners
-    losses = [] if plan.losses is None else [part.loss for part in plan.losses.parts]
-    metrics = [metric for _, metric in plan.named_metrics(model)] if function.measures else [plan.loss_tracker]
-    asked = [] if function.update is None else [*function.update.asks]
-    if function.kind == "train":
-        asked += plan.optimizer._asked_for_the_loss()
-    return [*owners, *asked, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]

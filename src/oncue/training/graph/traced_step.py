@@ -142,9 +142,9 @@ class TracedStep:
             self._rows = None if parallel is None else SharedRows(model.device, dtype)
         if parallel is None or self._kind != "train" or self._obstacle_to_update() is not None:
             return
-        optimizer, update = self._plan.optimizer, self._update_of_sums
-        if update is None or self._optimizer is not optimizer:
-            update = self._update_of_sums = TracedUpdate(optimizer, self._plan.graphs.compiler)
+        update = self._update_of_sums
+        if update is None or self._optimizer is not self._plan.optimizer:
+            update = self._update_of_sums = TracedUpdate(model, self._plan)
         update.begin(alone, parallel.group.agree)
         parallel.update = update
 

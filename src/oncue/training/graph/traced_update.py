@@ -6,19 +6,20 @@ from collections.abc import Callable, Hashable, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from oncue import torch_private
 from oncue.optimizers.graph_update import Update, graph_update
-from oncue.training.graph.operations import Standing
-from oncue.training.graph.refusal import RefusalError
-from oncue.training.graph.traced_graph import is_otherwise, pruned
+from oncue.training.graph.refusal import RefusalError, reason_of
+from oncue.training.graph.step_function import Gradients, Outcome
+from oncue.training.graph.traced_graph import Graph, Key, TracedGraph
 
 if TYPE_CHECKING:
-    from oncue.optimizers import Optimizer
+    from oncue.training.plan import Plan
+    from oncue.training.trainer import Trainer
 
-Graph = Callable[..., Sequence[Tensor]]
+MOST_CHANGES = 4
+"""How often something that a graph was made from may change before the update follows eagerly."""
 
 
 class TracedUpdate:
@@ -28,22 +29,22 @@ class TracedUpdate:
     rows: the update is the same code everywhere, so that weights stay equal to the last bit.
 
     Args:
-        optimizer: An optimizer that is built.
-        compiler: Compiles what was traced.
+        model: A prepared model.
+        plan: Its plan, with an optimizer that is built.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, compiler: Callable[[torch.fx.GraphModule, Sequence[Tensor], torch.device], Graph]
-    ) -> None:
+    def __init__(self, model: Trainer, plan: Plan) -> None:
         self.refusal: str | None = None
         """Why the update isn't compiled, or None."""
-        self._optimizer, self._compiler = optimizer, compiler
+        self._model, self._plan, self._optimizer = model, plan, plan.optimizer
         self._alone = False
         self._agree: Callable[[bool], bool] = bool
         self._settings: list[Any] = []
-        self._graphs: dict[Hashable, tuple[Graph, list[int]]] = {}
-        self._state: list[Tensor] = []
-        self._update = _update_of(optimizer)
+        self._graphs: dict[Hashable, TracedGraph] = {}
+        self._compiled: dict[Key, Graph] = {}
+        # How often something that graphs were made from has changed in this pass.
+        self._changes = 0
+        self._update = graph_update(self._optimizer)
 
     def begin(self, alone: bool, agree: Callable[[bool], bool]) -> None:
         """Begin a pass.
@@ -55,6 +56,8 @@ class TracedUpdate:
         self._alone, self._agree = alone, agree
         self._set_otherwise()
         self._take_up()
+        self._drop_changed()
+        self._changes = 0
 
     def end(self) -> None:
         """End a pass: user code may run from here on."""
@@ -64,22 +67,21 @@ class TracedUpdate:
 
     def __call__(self) -> None:
         """Make an update."""
-        if not self._alone and self._set_otherwise():
-            self._take_up()
+        if not self._alone:
+            if self._set_otherwise():
+                self._take_up()
+            self._drop_changed()
         update = self._update
         if update is None:
             self._optimizer.step()
             return
         gradients = [parameter.grad for parameter in update.weights]
-        given = [gradient for gradient in gradients if gradient is not None]
         key = (update.phase(), *[gradient is None for gradient in gradients])
         update.before()
-        if key not in self._graphs and not self._make(key, gradients):
+        if key not in self._graphs and not self._make(key, update, gradients):
             self._optimizer.step()
             return
-        graph, places = self._graphs[key]
-        with torch.no_grad():
-            graph(*[self._state[place] for place in places], *given)
+        self._graphs[key](*[gradient for gradient in gradients if gradient is not None])
         update.after()
         if not self._alone:
             update.between()
@@ -93,19 +95,29 @@ class TracedUpdate:
         update = self._update
         if update is not None and not update.is_current():
             update.end()
-            self._graphs, self._update, self.refusal = {}, _update_of(self._optimizer), None
+            self._graphs, self._update, self.refusal = {}, graph_update(self._optimizer), None
         if self._update is not None:
             self._update.begin()
-            self._state = self._update.tensors
 
-    def _make(self, key: Hashable, gradients: Sequence[Tensor | None]) -> bool:
+    def _drop_changed(self) -> None:
+        """Let the next update be traced again where values have changed that code of the user's reads in it."""
+        if self._update is not None and self._update.asks:
+            changed = [key for key, graph in self._graphs.items() if graph.changed()]
+            for key in changed:
+                del self._graphs[key]
+            self._changes += bool(changed)
+
+    def _make(self, key: Hashable, update: Update, gradients: Gradients) -> bool:
         """Make a graph, on all processes or on none; return whether there is one."""
-        update, reason = self._update, None
-        assert update is not None
+        reason = None
         try:
-            self._graphs[key] = self._made(gradients)
+            if self._changes > MOST_CHANGES:
+                raise RefusalError("what it depends on kept changing, so that it would be made again and again")
+            function = UpdateFunction(self._model, self._plan, update, [gradient is not None for gradient in gradients])
+            given = [gradient for gradient in gradients if gradient is not None]
+            self._graphs[key] = TracedGraph(function, given, self._plan.graphs.compiler, self._compiled, None)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = reason_of(error)
         if self._agree(reason is not None):
             self.refusal = reason or "another process can't compile it"
             update.end()
@@ -113,39 +125,51 @@ class TracedUpdate:
             return False
         if self._optimizer._inner is not None:
             torch_private.count_as_stepped(self._optimizer._inner)
-        update.report_missing(gradients)
         return True
 
-    def _made(self, gradients: Sequence[Tensor | None]) -> tuple[Graph, list[int]]:
-        update, state = self._update, self._state
-        assert update is not None
 
-        def flat(*inputs: Tensor) -> list[Tensor]:
-            given = iter(inputs[len(state) :])
-            with Standing(dict(zip(map(id, state), inputs, strict=False))):
-                update.apply([None if gradient is None else next(given) for gradient in gradients])
-            return []
+class UpdateFunction:
+    """An update by gradients that are there, as a function that can be run eagerly and be traced.
 
-        given = [gradient for gradient in gradients if gradient is not None]
-        traced = torch_private.traced(flat, [tensor.detach() for tensor in (*state, *given)])
-        places = pruned(traced, len(state))
-        inputs = [*(state[place].detach() for place in places), *given]
-        graph = self._compiler(traced, inputs, given[0].device)
-        _compare(inputs, traced, graph)
-        return graph, places
+    Args:
+        model: A prepared model.
+        plan: Its plan.
+        update: The optimizer's update.
+        present: Which of the optimizer's parameters have a gradient.
+    """
 
+    kind = "train"
+    rest = None
 
-def _update_of(optimizer: Optimizer) -> Update | None:
-    update = graph_update(optimizer)
-    # Code of the user's would have to be tried beside the graph, and watched.
-    return None if update is None or update.asks else update
+    def __init__(self, model: Trainer, plan: Plan, update: Update, present: Sequence[bool]) -> None:
+        self.model, self.plan, self.update, self._present = model, plan, update, present
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What the optimizer updates."""
+        return self.update.weights
 
-@torch.no_grad()
-def _compare(inputs: Sequence[Tensor], traced: Graph, graph: Graph) -> None:
-    """Refuse a compiled update that doesn't come to what its operations do one by one."""
-    stepwise, compiled = ([tensor.clone() for tensor in inputs] for _ in range(2))
-    traced(*stepwise)
-    graph(*compiled)
-    if is_otherwise(zip(inputs, stepwise, compiled, strict=True), 0.25):
-        raise RefusalError("the compiled update comes to other weights than its operations one by one")
+    @property
+    def owners(self) -> list[Any]:
+        """Whatever has code of the user's that the update runs."""
+        return [*self.update.asks]
+
+    def batch_of(self, leaves: tuple[Tensor, ...]) -> Gradients:
+        """Return the gradients in the order of the parameters."""
+        given = iter(leaves)
+        return [next(given) if present else None for present in self._present]
+
+    def run(self, batch: Gradients, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
+        """Do the update.
+
+        Args:
+            batch: The gradients.
+            derive: Isn't needed: they are there.
+            update: Whether to update the weights; without it they only get their gradients.
+        """
+        if update:
+            self.update.apply(batch)
+        else:
+            for parameter, gradient in zip(self.parameters, batch, strict=True):
+                parameter.grad = gradient
+        return Outcome([], None, [], batch)
