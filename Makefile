@@ -39,7 +39,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 crash: $(VENV)/dev.stamp
-	ONCUE_CRASH_SHARE=$(SHARE) $(BIN)/python -m pytest -q -rs -m crash tests/crash
+	ONCUE_CRASH_SHARE=$(SHARE) $(BIN)/python -m pytest -q -n $(WORKERS) -rs -m crash tests/crash
 
 processes: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -m processes tests/distribution

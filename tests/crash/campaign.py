@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from variants import VARIANTS, Variant
 
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds that one start of a script may take."""
 
 

@@ -44,7 +44,7 @@ def held(folder: Path) -> list[str]:
     """Return the locks in a folder that somebody has; one is waited for as long as a state is being written."""
     found = []
     for path in folder.rglob("*.lock"):
-        lock, end = FolderLock(path.parent, path.name), time.monotonic() + 5
+        lock, end = FolderLock(path.parent, path.name), time.monotonic() + 60
         while not lock.acquire():
             if time.monotonic() > end:
                 found.append(path.name)
@@ -134,7 +134,7 @@ def campaign(folder: Path, places: list[int], chance: random.Random) -> int:
         assert not wrong, f"at call {place}, then every {storm} s: {wrong}"
     # Nothing locks out the next run.
     train(made, at)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while descriptors() > open_before and time.monotonic() < end:
         time.sleep(0.1)
     assert descriptors() <= open_before

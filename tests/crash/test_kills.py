@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks, to sp
 def campaign(folder: Path, kills: int, seed: int, *names: str, counted: Counted) -> str:
     script = str(Path(__file__).with_name("campaign.py"))
     arguments = [sys.executable, script, str(folder), str(kills), str(seed), *names]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=2700)
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), timeout=5 * 3600)
     found = re.search(r"(\d+) kills in (\d+) runs of \d+ variants; (\d+) differences", done.stdout)
     assert found is not None, done.stdout + done.stderr
     killed, runs, differences = map(int, found.groups())
