@@ -8,6 +8,8 @@
 # make trackers  run the tests of Tracker with the real W&B, MLflow and Trackio, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
 # make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
+# make release  build the wheel and the sdist, check them, install each into a bare environment and run it there; they are in dist/
+# make test-pythons  run the tests with each Python of PYTHONS that uv or the shell finds, in environments of their own; TESTS: only some
 # make peers  run Keras's own tests, out of its wheel, against Keras and against oncue, and compare; half an hour
 # make docs   build the site, with a page and a picture for each callback, into build/site
 # make lint   check style and types
@@ -20,6 +22,8 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 SHARE ?= 1
+PYTHONS ?= 3.11 3.12 3.13 3.14
+TESTS ?=
 BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest
 HOSTS := accelerate ignite lightning poutyne skorch transformers
@@ -28,9 +32,10 @@ HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers docs: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest hosts trackers keras-oldest processes crash screenshots peers docs lint bench clean
+.PHONY: demo test test-slow test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs release lint \
+  bench clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/demo.py
@@ -49,6 +54,16 @@ test-slow: $(VENV)/dev.stamp
 
 test-oldest: $(OLDEST)/dev.stamp
 	$(OLDEST)/bin/python -m pytest -q -n $(WORKERS) -m "not crash" --dist loadfile
+
+# What was run stands at the end: a Python that isn't here is no failure.
+test-pythons:
+	run=; for version in $(PYTHONS); do \
+	  python=$$(uv python find --no-python-downloads $$version 2>/dev/null || command -v python$$version) && \
+	    $$python -c '' 2>/dev/null || { echo "Python $$version isn't here"; continue; }; \
+	  $$python -m venv .pythons/$$version && \
+	    .pythons/$$version/bin/python $(PIP_INSTALL) -c constraints.txt -e '.[test]' && \
+	    .pythons/$$version/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(TESTS) || exit 1; \
+	  run="$$run $$version"; done; echo "passed with Python:$$run"; test -n "$$run"
 
 hosts: $(HOST_ENVS:=/dev.stamp)
 	for environment in $(HOST_ENVS); do echo "$$environment"; library=$${environment#.hosts/}; PYTHONPATH=$(CURDIR)/src \
@@ -78,6 +93,15 @@ docs: $(VENV)/dev.stamp .docs/dev.stamp
 	$(BIN)/python docs/site/facts.py build/docs
 	NO_MKDOCS_2_WARNING=1 .docs/bin/mkdocs build --strict
 
+release: .release/tools/dev.stamp
+	rm -rf dist
+	.release/tools/bin/python -m build --outdir dist
+	.release/tools/bin/python -m twine check --strict dist/*
+	for file in dist/*.whl dist/*.tar.gz; do \
+	  $(PYTHON) -m venv --clear .release/bare && .release/bare/bin/python $(PIP_INSTALL) -c constraints.txt $$file && \
+	  .release/bare/bin/python -I tests/release.py "$$file" || exit 1; done
+	@ls dist
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,7 +111,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .hosts .docs .bench .peers build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) .hosts .docs .bench .peers .pythons .release build dist screenshots .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
@@ -96,6 +120,13 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The versions are those of the extra in pyproject.toml, as far as constraints.txt lets them.
+.release/tools/dev.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .release/tools
+	sed -n 's/^release = \[\(.*\)\].*/\1/p' pyproject.toml | tr -d '"' | tr ',' '\n' > .release/tools/requirements.txt
+	.release/tools/bin/python $(PIP_INSTALL) -c constraints.txt -r .release/tools/requirements.txt
 	touch $@
 
 $(VENV)/screenshots.stamp: pyproject.toml constraints.txt $(VENV)/dev.stamp

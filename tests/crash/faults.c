@@ -19,7 +19,7 @@ enum { COUNT, ERROR, FULL, SHORT, TORN, KILL };
 static int kind = COUNT;
 static int fault = EIO;
 static long place = -1, seen = 0;
-static char folder[4096];
+static char folder[4096], kept[4096];
 static int armed = 0;
 
 void faults_arm(int what, int number, long when, const char *where) {
@@ -29,6 +29,9 @@ void faults_arm(int what, int number, long when, const char *where) {
 }
 
 long faults_seen(void) { return seen; }
+
+/* Returns the file whose removal went wrong, or nothing. */
+const char *faults_kept(void) { return kept; }
 
 static int is_below(const char *path) { return path && !strncmp(path, folder, strlen(folder)); }
 
@@ -130,7 +133,11 @@ int rename(const char *from, const char *to) {
 }
 
 int unlink(const char *path) {
-    FAILS(is_below(path))
+    if (armed && is_below(path) && strikes(0)) {
+        snprintf(kept, sizeof kept, "%s", path);
+        errno = fault;
+        return -1;
+    }
     return REAL(unlink)(path);
 }
 

@@ -32,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from campaign import kill, outcome, start, train, unbroken, wait
 from variants import VARIANTS, Variant
 
+from oncue.checkpoints.lock import FolderLock
+
 COUNT, ERROR, FULL, SHORT, TORN, KILL = range(6)
 """What the library can do, as faults.c numbers it."""
 KINDS = {
@@ -79,9 +81,20 @@ def broken(variant: Variant, folder: Path, what: tuple[int, int], place: int) ->
         What the first start came to, and whether the script refused to go on as it may.
     """
     folder.mkdir()
-    status = wait(start(variant, folder, lambda: arm(*what, place, folder)))
+
+    def tell() -> None:
+        kept = ctypes.CDLL(None).faults_kept
+        kept.restype = ctypes.c_char_p
+        not_removed(folder).write_bytes(kept())
+
+    status = wait(start(variant, folder, lambda: arm(*what, place, folder), tell))
     first = "killed" if os.WIFSIGNALED(status) else "failed" if status else "went on"
     return first, bool(status) and finish(variant, folder)
+
+
+def not_removed(folder: Path) -> Path:
+    """Return where the name of the file stands that a run would have removed, had that call not gone wrong."""
+    return folder.with_name(f"{folder.name}.kept")
 
 
 def finish(variant: Variant, folder: Path) -> bool:
@@ -97,9 +110,20 @@ def finish(variant: Variant, folder: Path) -> bool:
 
 def differences(whole: dict[str, str], folder: Path) -> list[str]:
     """Return the names of parts that aren't those of an unbroken run, and of temporary files that were left."""
-    found = outcome(folder)
-    left = [f"left behind: {path.name}" for path in folder.rglob(".*") if path.name.endswith((".tmp", ".lock"))]
-    return [name for name in sorted({*whole, *found}) if whole.get(name) != found.get(name)] + left
+    found, note = outcome(folder), not_removed(folder)
+    spared = Path(os.fsdecode(note.read_bytes())) if note.exists() else None
+    left = [path for path in folder.rglob(".*") if path.name.endswith((".tmp", ".lock"))]
+    # What can't be removed stays, and locks nobody out.
+    wrong = [f"left behind: {path.name}" for path in left if path != spared or locks(path)]
+    return [name for name in sorted({*whole, *found}) if whole.get(name) != found.get(name)] + wrong
+
+
+def locks(path: Path) -> bool:
+    """Return whether a file that was left keeps a run out."""
+    lock = FolderLock(path.parent, path.name)
+    free = not path.name.endswith(".lock") or lock.acquire()
+    lock.release()
+    return not free
 
 
 # Power cuts -----------------------------------------------------------------------------------------------------------
