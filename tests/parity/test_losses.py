@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import oncue
 from helpers import tensor, to_numpy
 from oncue import losses
 
@@ -216,3 +217,57 @@ def test_descriptions_are_read_by_keras_and_back(
     again = losses.deserialize(keras.losses.serialize(getattr(keras.losses, name)(name="mine")))
     assert again.name == "mine"
     np.testing.assert_allclose(to_numpy(losses.deserialize(written)(y_true, y_pred)), expected, rtol=1e-5, atol=1e-6)
+
+
+def _distance(y_true: Any, y_pred: Any) -> Any:
+    """The sum of the mean distances of nested outputs."""
+    if isinstance(y_pred, dict):
+        return sum(_distance(y_true[key], y_pred[key]) for key in y_pred)
+    if isinstance(y_pred, (list, tuple)):
+        return sum(map(_distance, y_true, y_pred))
+    return (y_true - y_pred).abs().mean()
+
+
+def _in_two(d: list[Any]) -> Any:
+    return {"a": (d[0], d[1]), "d": d[2]}
+
+
+def _listed(d: list[Any]) -> Any:
+    return [[d[0], d[1]], d[2]]
+
+
+@pytest.mark.parametrize(
+    ("nested", "loss", "weights"),
+    [
+        (_in_two, {"a": _distance, "d": "mse"}, None),
+        (_in_two, {"a": "mse", "d": "mse"}, None),
+        (_in_two, {"a": [_distance, (None, _distance)], "d": _distance}, {"a": [0.5, (1.0, 2.0)], "d": 3.0}),
+        (_in_two, {"a": [_distance, (None, _distance)], "d": _distance}, [0.5, 1.0, 2.0, 3.0]),
+        pytest.param(
+            *(_in_two, {"a": _distance}, None), marks=pytest.mark.filterwarnings("ignore:Gradients do not exist")
+        ),
+        (tuple, [_distance, (_distance, "mse")], None),
+        (lambda d: {"a": d[0], "b": d[1], "c": d[2]}, [_distance, {"a": "mse", "b": "mae"}], None),
+        (lambda d: {"a": d[0], "b": d[1], "c": d[2]}, [_distance], None),
+        (_listed, [_distance, "mse"], None),
+        (_listed, ["mse", "mse"], None),
+    ],
+)
+def test_a_loss_gets_several_outputs_together(keras: ModuleType, nested: Any, loss: Any, weights: Any) -> None:
+    def trained(peer: Any) -> dict[str, Any]:
+        inputs = peer.Input((3,))
+        # What `tuple` stands for are two outputs.
+        ends = [
+            peer.layers.Dense(1, kernel_initializer="ones", name=f"y{index}")(inputs * (index + 1))
+            for index in range(2 if nested is tuple else 3)
+        ]
+        model = peer.Model(inputs, nested(ends))
+        model.compile("sgd", loss, loss_weights=weights)
+        x = np.arange(12.0).reshape(4, 3) / 10
+        y = nested([np.full((4, 1), float(index)) for index in range(len(ends))])
+        history: dict[str, Any] = model.fit(x, y, batch_size=2, shuffle=False, verbose=0).history
+        return history
+
+    ours, theirs = trained(oncue), trained(keras)
+    assert sorted(ours) == sorted(theirs)
+    assert all(ours[name] == pytest.approx(theirs[name], rel=1e-5) for name in ours)

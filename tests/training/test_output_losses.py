@@ -137,3 +137,15 @@ def test_check_finds_wrong_targets() -> None:
     loss.check([A, B], [OUT_A, OUT_B])
     with pytest.raises(ValueError, match="from 1 to 3"):
         loss.check([A, B + 1], [OUT_A, OUT_B])
+
+
+def test_what_can_not_be_taken_together_is_refused() -> None:
+    outputs = {"pair": {"a": OUT_A, "b": OUT_A}, "c": OUT_A}
+    targets = {"pair": {"a": A, "b": A}, "c": A}
+    with pytest.raises(ValueError, match="'mse' in a place where the model returns several outputs together"):
+        OutputLosses({"pair": "mse", "c": "mse"})(targets, outputs)
+    together = OutputLosses({"pair": lambda y, p: (y["a"] - p["b"]).abs(), "c": "mse"}, [2.0, 1.0])
+    assert together(targets, outputs).item() == 3.0
+    assert together(targets, outputs, torch.tensor([1.0, 1.0, 0.0, 0.0])).item() == 1.5
+    with pytest.raises(ValueError, match="`sample_weight` of several outputs is not for a loss that gets them together"):
+        together(targets, outputs, {"pair": {"a": A[:, 0], "b": A[:, 0]}, "c": A[:, 0]})

@@ -177,14 +177,15 @@ class LossFunctionWrapper(Loss):
         self.fn = fn
         self._fn_kwargs = kwargs
         # Our own functions cast the target themselves, so that class labels stay integers until then.
-        self._casts_target = any(fn is known for known in FUNCTIONS.values())
-        self._fused: MeanLoss | None = FUSED.get(fn) if self._casts_target else None
+        self.casts_target = any(fn is known for known in FUNCTIONS.values())
+        """Whether the function is one of oncue's."""
+        self._fused: MeanLoss | None = FUSED.get(fn) if self.casts_target else None
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         """Return the loss of a batch; see `Loss.__call__`."""
         mask = getattr(y_pred, "_keras_mask", None)
         if not (isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)):
-            if not self._casts_target:
+            if not self.casts_target:
                 return super().__call__(y_true, y_pred, sample_weight)
             y_pred = as_tensor(y_pred, "y_pred")
             y_true = as_tensor(y_true, "y_true", device=y_pred.device)
@@ -192,7 +193,7 @@ class LossFunctionWrapper(Loss):
             y_pred = y_pred.to(self._dtype)
         if y_true.device != y_pred.device:
             y_true = y_true.to(y_pred.device)
-        if not self._casts_target and y_true.dtype != self._dtype:
+        if not self.casts_target and y_true.dtype != self._dtype:
             y_true = y_true.to(self._dtype)
         if self._fused is not None and sample_weight is None and mask is None and self.reduction in MEANS:
             value = self._fused(y_true, y_pred, **self._fn_kwargs)
@@ -214,13 +215,13 @@ class LossFunctionWrapper(Loss):
         """Return the loss and what it was divided by; see `Loss.divided`."""
         if type(self).__call__ is not LossFunctionWrapper.__call__:
             return self(y_true, y_pred, sample_weight), "rows"
-        if not (isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)) and not self._casts_target:
+        if not (isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)) and not self.casts_target:
             values, mask = super()._values(y_true, y_pred)
         else:
             y_pred, mask = as_tensor(y_pred, "y_pred"), getattr(y_pred, "_keras_mask", None)
             y_pred = y_pred.to(self._dtype)
             y_true = as_tensor(y_true, "y_true", device=y_pred.device)
-            y_true = y_true if self._casts_target else y_true.to(self._dtype)
+            y_true = y_true if self.casts_target else y_true.to(self._dtype)
             if self._fused is not None and sample_weight is None and mask is None and self.reduction in MEANS:
                 value = self._fused(y_true, y_pred, **self._fn_kwargs)
                 if value is not None:

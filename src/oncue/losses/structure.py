@@ -97,6 +97,90 @@ def spread(spec: Any, outputs: Any, names: Sequence[str] | None, argument: str, 
     raise ValueError(_mismatch(spec, list(names) if names is not None else count, argument))
 
 
+def places(spec: Any, outputs: Any) -> list[tuple[tuple[Any, ...], Any]] | None:
+    """Return for which outputs each of several losses is, where one at least gets several outputs together.
+
+    Args:
+        spec: Losses, nested as the outputs are or less deep. A list or tuple where the outputs aren't nested in one of its
+            kind holds several losses of the same outputs.
+        outputs: The model's outputs.
+
+    Returns:
+        The path of the outputs and the loss, for each in the order of `leaves(spec)`. None where each loss is for one
+        output, and where `spec` and the outputs don't fit: both is for `spread`.
+
+    Example:
+        >>> places({"a": "together", "b": "alone"}, {"a": (1, 2), "b": 3})
+        [(('a',), 'together'), (('b',), 'alone')]
+        >>> places(["mse", "mae"], [1, 2])
+    """
+    if not (is_nested(outputs) and is_nested(spec)):
+        return None
+    found = _places(spec, outputs, ())
+    if found is None or not any(loss is not None and is_nested(at(outputs, path)) for path, loss in found):
+        return None
+    return found
+
+
+def _places(spec: Any, outputs: Any, path: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], Any]] | None:
+    if not is_nested(spec):
+        return [(path, spec)]
+    paths = [path + inner for inner, _ in leaves(outputs)]
+    parts: list[tuple[Any, Any, tuple[Any, ...]]]
+    if isinstance(spec, dict):
+        if not isinstance(outputs, dict) or not set(spec) <= set(outputs):
+            return None
+        parts = [(spec[key], outputs[key], (*path, key)) for key in sorted(spec)]
+    elif len(spec) == len(paths) and not any(map(is_nested, spec)):
+        return list(zip(paths, spec, strict=True))
+    elif not isinstance(outputs, type(spec)):
+        parts = [(item, outputs, path) for item in spec]
+    elif len(spec) == len(outputs):
+        parts = [(item, outputs[index], (*path, index)) for index, item in enumerate(spec)]
+    else:
+        return None
+    found = []
+    for item, part, where in parts:
+        inner = _places(item, part, where)
+        if inner is None:
+            return None
+        found += inner
+    return found
+
+
+def at(structure: Any, path: Sequence[Any]) -> Any:
+    """Return what is at a path of `leaves`, or before its end.
+
+    Example:
+        >>> at({"a": [1, 2]}, ("a", 1))
+        2
+    """
+    for key in path:
+        structure = structure[key]
+    return structure
+
+
+def packed(values: Sequence[Any], outputs: Any) -> Any:
+    """Return values in the order of `leaves(outputs)`, nested as the outputs are.
+
+    Example:
+        >>> packed([1, 2], {"b": 0, "a": (0,)})
+        {'b': 2, 'a': (1,)}
+    """
+    left = iter(values)
+
+    def pack(part: Any) -> Any:
+        if isinstance(part, dict):
+            made = {key: pack(part[key]) for key in sorted(part)}
+            return {key: made[key] for key in part}
+        if isinstance(part, (list, tuple)):
+            items = [pack(item) for item in part]
+            return type(part)(*items) if hasattr(part, "_fields") else type(part)(items)
+        return next(left)
+
+    return pack(outputs)
+
+
 def _mismatch(spec: Any, expected: list[str] | int, argument: str) -> str:
     if isinstance(expected, int):
         return (

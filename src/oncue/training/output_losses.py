@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from oncue import losses
+from oncue.core.builtin import is_builtin
 from oncue.core.numbers import number_of
 from oncue.losses.loss import Loss, LossFunctionWrapper
 from oncue.losses.reduction import Divisor
-from oncue.losses.structure import align, is_nested, leaves, spread
+from oncue.losses.structure import align, at, is_nested, leaves, packed, places, spread
 from oncue.metrics.mean import Mean
 from oncue.naming import to_snake_case
 from oncue.nested import map_leaves
@@ -21,12 +23,15 @@ _BY_SHAPE = ("crossentropy", "ce")
 
 
 class OutputLoss(NamedTuple):
-    """One loss of one output."""
+    """One loss of one output, or of several outputs together."""
 
     output: int
+    """The number of the output; of several together that of the first."""
     loss: Loss
     weight: float | Tensor | None
     tracker: Mean | None
+    together: tuple[Any, ...] | None = None
+    """Where the outputs are that the loss gets together, nested as the model returns them; None where it is one."""
 
 
 def kind_of_targets(y_true: Any, y_pred: Any) -> str:
@@ -65,8 +70,9 @@ class OutputLosses:
 
     Args:
         loss: A loss for all outputs, or a list or dict of losses as the outputs are nested. None for an output without
-            one. "crossentropy" (or "ce") stands for the binary, sparse or categorical one, by the shapes of the first
-            batch.
+            one. A loss at a place where several outputs are nested gets them together, and so does each of a tuple or
+            list of losses where the outputs aren't nested in one of its kind. "crossentropy" (or "ce") stands for the
+            binary, sparse or categorical one, by the shapes of the first batch.
         loss_weights: A number, or numbers nested as `loss` is; None weighs everything by 1. A tensor without axes is
             read at every step.
         output_names: The names of the outputs, in the order of the flattened outputs; None when they have none.
@@ -99,6 +105,7 @@ class OutputLosses:
         # The warnings about targets that were given.
         self._told: set[str] = set()
         self._names: list[str] | None = None
+        self._labels: list[str] | None = None
         self.held: list[Tensor] | None = None
         """Takes the single losses of a batch, where a list is set, instead of the running means."""
 
@@ -127,8 +134,12 @@ class OutputLosses:
         Raises:
             ValueError: When losses, weights, targets and outputs don't fit together.
         """
+        self._find_names(y_pred)
+        together = places(self._loss, y_pred)
+        if together is not None:
+            self._build_together(together, y_true, y_pred)
+            return
         outputs = list(leaves(y_pred))
-        self._names = self._names_for(y_pred)
         specs = spread(self._loss, y_pred, self._names, "loss", complete=True)
         weights = spread(self._loss_weights, y_pred, self._names, "loss_weights")
         self._wanted = [any(part is not None for _, part in leaves(spec)) for spec in specs]
@@ -147,6 +158,28 @@ class OutputLosses:
                 self.parts.append(OutputLoss(index, found, scale, tracker))
         if not several and not is_nested(y_pred):
             self._only, self._only_weight = self.parts[0].loss, self.parts[0].weight
+        self.built = True
+        self.set_state(self._restored)
+
+    def _build_together(self, together: list[tuple[tuple[Any, ...], Any]], y_true: Any, y_pred: Any) -> None:
+        """Build losses of which one at least gets several outputs together."""
+        flat = list(leaves(y_pred))
+        weights = _weights_for([loss for _, loss in together], self._loss_weights)
+        given = [(path, loss, weight) for (path, loss), weight in zip(together, weights, strict=True) if loss is not None]
+        inside = [[index for index, (path, _) in enumerate(flat) if path[: len(where)] == where] for where, _, _ in given]
+        self._wanted = [any(index in indices for indices in inside) for index in range(len(flat))]
+        targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
+        for (path, loss, weight), indices in zip(given, inside, strict=True):
+            first, alone = indices[0], flat[indices[0]][0] == path
+            outputs = at(y_pred, path)
+            found = _resolve(loss, targets[first], flat[first][1])
+            if not alone:
+                _check_together(found, outputs)
+            label = "/".join(map(str, path)) or "_".join(self._label(flat[index][0], index, found, False) for index in indices)
+            if alone:
+                label = self._label(path, first, found, sum(path == other for other, _, _ in given) > 1)
+            tracker = Mean(name=f"{label}_loss") if len(given) > 1 else None
+            self.parts.append(OutputLoss(first, found, weight, tracker, None if alone else path))
         self.built = True
         self.set_state(self._restored)
 
@@ -193,6 +226,8 @@ class OutputLosses:
         targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
         outputs = [output for _, output in leaves(y_pred)]
         for part in self.parts:
+            if part.together is not None:
+                continue
             losses.check_targets(part.loss, targets[part.output], tuple(outputs[part.output].shape), self._told)
 
     def shared(
@@ -237,11 +272,22 @@ class OutputLosses:
         else:
             weights = [sample_weight] * len(outputs)
         total: Tensor | None = None
-        for index, loss, scale, tracker in self.parts:
-            if part is None:
-                value = loss(targets[index], outputs[index], weights[index])
+        nested_targets = packed(targets, y_pred) if any(one.together is not None for one in self.parts) else None
+        for index, loss, scale, tracker, path in self.parts:
+            if path is None:
+                given = targets[index], outputs[index], weights[index]
+            elif is_nested(sample_weight):
+                raise ValueError(
+                    f"`sample_weight` of several outputs is not for a loss that gets them together, as {loss.name!r} does: "
+                    "it has no loss of a single output to weigh. Give the weights to the function within the targets, or a "
+                    "loss to each output."
+                )
             else:
-                value, divisor = loss.divided(targets[index], outputs[index], weights[index])
+                given = _together(loss, at(nested_targets, path), at(y_pred, path)) + (sample_weight,)
+            if part is None:
+                value = loss(*given)
+            else:
+                value, divisor = loss.divided(*given)
                 value = value * part(divisor)
             if tracker is not None:
                 if self.held is None:
@@ -255,19 +301,19 @@ class OutputLosses:
             raise ValueError("`loss` is None for every output.")
         return total
 
-    def _names_for(self, y_pred: Any) -> list[str] | None:
+    def _find_names(self, y_pred: Any) -> None:
+        known = self.output_names is not None and len(self.output_names) == sum(1 for _ in leaves(y_pred))
+        self._labels = list(self.output_names) if known and self.output_names is not None else None
         # Keras names the parts of a dict by its keys, whatever the layers behind them are called.
-        if isinstance(y_pred, dict) or self.output_names is None:
-            return None
-        return list(self.output_names) if len(self.output_names) == sum(1 for _ in leaves(y_pred)) else None
+        self._names = None if isinstance(y_pred, dict) else self._labels
 
     def _label(self, path: tuple[Any, ...], index: int, loss: Loss, shared: bool) -> str:
         if path and not isinstance(path[-1], int):
             label = "/".join(map(str, path))
         else:
-            own = loss.name if self._names is None else self._names[index]
+            own = loss.name if self._labels is None else self._labels[index]
             label = "/".join(map(str, (*path[:-1], own)))
-            if self._names is None:
+            if self._labels is None:
                 return label
         return f"{label}_{loss.name}" if shared else label
 
@@ -294,6 +340,26 @@ def _weights_for(given: list[Any], weight: Any) -> list[float | Tensor | None]:
             f"losses."
         )
     return flat
+
+
+def _check_together(loss: Loss, outputs: Any) -> None:
+    """Refuse one of oncue's losses for outputs that it can't take together: those that can't be stacked."""
+    shapes = [tuple(output.shape) for _, output in leaves(outputs)]
+    like_one = isinstance(outputs, (list, tuple)) and not any(map(is_nested, outputs)) and len(set(shapes)) == 1
+    if _is_ours(loss) and not like_one:
+        raise ValueError(
+            f"`loss` has {loss.name!r} in a place where the model returns several outputs together, of the shapes {shapes}. "
+            "Give a loss for each of them, nested as the outputs are, or a function of your own that takes them together."
+        )
+
+
+def _together(loss: Loss, targets: Any, outputs: Any) -> tuple[Any, Any]:
+    """Return several targets and outputs as a loss takes them: one of oncue's, as in Keras, as one tensor each."""
+    return (torch.stack(list(targets)), torch.stack(list(outputs))) if _is_ours(loss) else (targets, outputs)
+
+
+def _is_ours(loss: Loss) -> bool:
+    return isinstance(loss, LossFunctionWrapper) and loss.casts_target
 
 
 def _resolve(loss: Any, y_true: Any, y_pred: Any) -> Loss:
