@@ -273,6 +273,7 @@ def test_class_weights() -> None:
     batches = batches_of(np.zeros((4, 2)), [0, 1, 2, 2], class_weight=weights, batch_size=3)
     assert [weight.tolist() for _, _, weight in batches.epoch()] == [expected[:3], expected[3:]]
     assert class_weight_to_sample_weights([-1, 1], {-1: 3.0}).tolist() == [3.0, 1.0]
+    assert class_weight_to_sample_weights([0, 1], {}).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +285,6 @@ def test_class_weights() -> None:
         ({"class_weight": {0: -1.0}}, "-1.0"),
         ({"class_weight": {0: float("nan")}}, "nan"),
         ({"class_weight": {0: "heavy"}}, "heavy"),
-        ({"class_weight": {}}, "empty"),
         ({"class_weight": {5: 1.0}, "y": np.eye(2)}, "class 5"),
         ({"class_weight": {-1: 1.0}, "y": np.eye(2)}, "class -1"),
         ({"class_weight": {0: 1.0}, "y": ([0, 1], np.zeros((2, 3)))}, "single output"),

@@ -336,12 +336,16 @@ def test_optimizers_that_only_keras_has(name: str, tmp_path: Path) -> None:
 class Stop(oncue.callbacks.Callback):
     """Ends a run amid an epoch."""
 
+    def __init__(self, at: int = 3) -> None:
+        super().__init__()
+        self.at = at
+
     def on_train_begin(self, logs: Any = None) -> None:
         self.seen = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.seen += 1
-        if self.seen == 3:
+        if self.seen == self.at:
             raise KeyboardInterrupt
 
 
@@ -362,6 +366,36 @@ def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
         run(backup, Stop())
     found = run(oncue.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=1))
     assert all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
+
+
+class Change(oncue.callbacks.Callback):
+    """Changes settings of layers, once."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 1:
+            self.model.layers[0].rate = 0.6
+            self.model.layers[1].trainable = False
+
+
+def test_what_a_callback_changes_on_a_layer_of_keras_is_in_the_backup(tmp_path: Path) -> None:
+    def run(*callbacks: Any) -> Any:
+        oncue.utils.set_random_seed(1)
+        model = oncue.Sequential(
+            [oncue.Input((5, 4)), layers.GaussianDropout(0.1, seed=3), layers.EinsumDense("abc,cd->abd", (5, 3))]
+        )
+        model.add(layers.GlobalAveragePooling1D())
+        model.add(layers.Dense(1))
+        model.compile("adam", "mse")
+        model.fit(S, T, epochs=3, batch_size=4, verbose=0, callbacks=[Change(), *callbacks])
+        return model
+
+    expected = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(oncue.callbacks.BackupAndRestore(tmp_path, save_freq=1), Stop(2 * len(S) // 4 + 1))
+    found = run(oncue.callbacks.BackupAndRestore(tmp_path, save_freq=1))
+    assert (found.layers[0].rate, found.layers[1].trainable) == (0.6, False)
+    for one, other in zip(expected.get_weights(), found.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 SERIES = _random.random((4, 5, 3)).astype("float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -335,3 +336,11 @@ def test_floats_are_cast_to_the_type_that_an_input_is_told(kind: str) -> None:
     x = keras.Input((2,), dtype=kind)
     result = keras.Model(x, x * 2)(np.ones((1, 2), "float32"))
     assert str(result.dtype) == f"torch.{kind}"
+
+
+def test_outputs_in_a_named_tuple_keep_their_names() -> None:
+    pair = namedtuple("pair", ["one", "two"])
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, pair(layers.Dense(1)(inputs), layers.Dense(3)(inputs)))
+    outputs = model(tensor(np.zeros((4, 2), "float32")))
+    assert type(outputs) is pair and outputs.two.shape == (4, 3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import oncue
 from helpers import tensor, to_numpy
 from oncue import metrics
 from oncue.training.output_losses import OutputLosses
@@ -342,3 +343,19 @@ def test_names_of_functions_classes_and_objects(keras: ModuleType) -> None:
         names.append([m.name for m in made.metrics])
 
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_names_of_metrics_of_nested_outputs(keras: ModuleType, nested: bool) -> None:
+    def names(peer: Any) -> list[str]:
+        inputs = peer.Input((3,))
+        one, two = (peer.layers.Dense(1, name=name)(inputs) for name in ("y1", "y2"))
+        outputs = {"a": {"b": one, "c": two}} if nested else {"a": one, "b": two}
+        measured = {"a": {"b": ["mae"], "c": ["mse"]}} if nested else {"a": ["mae"], "b": ["mse"]}
+        model = peer.Model(inputs, outputs)
+        model.compile("sgd", "mse", metrics=measured)
+        y = np.zeros((4, 1))
+        targets = {"a": {"b": y, "c": y}} if nested else {"a": y, "b": y}
+        return sorted(model.fit(np.zeros((4, 3)), targets, verbose=0).history)
+
+    assert names(oncue) == names(keras)

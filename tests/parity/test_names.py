@@ -109,6 +109,18 @@ def test_imports_work() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("room", ["layers", "losses", "optimizers", "initializers", "utils", "metrics", "callbacks"])
+def test_a_star_brings_all_names(room: str) -> None:
+    star = f"from oncue.{room} import *\n"
+    wanted = [name for name in NAMES[room].split() if name != "OrbaxCheckpoint"]
+    result = _python(f"{star}assert not set({wanted}) - set(dir()), set({wanted}) - set(dir())")
+    assert result.returncode == 0, result.stderr
+    result = _python(
+        f"sys.modules['keras'] = None\n{star}assert 'deserialize' in dir() or {room in ('utils', 'callbacks')}"
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_imports_name_the_command_without_keras() -> None:
     tries = "\n".join(
         f"try:\n    {statement}\nexcept ImportError as error:\n    print(error)" for statement in STATEMENTS

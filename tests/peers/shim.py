@@ -29,6 +29,9 @@ from keras.src.utils.module_utils import LazyModule
 import oncue
 import oncue.models
 import oncue.saving
+from oncue.nested import map_leaves
+from oncue.training.output_losses import OutputLosses
+from oncue.training.output_metrics import OutputMetrics
 from oncue.training.plan import Plan
 from oncue.training.trainer import Trainer
 
@@ -46,6 +49,11 @@ REPLACED = {
     "keras.src.legacy.saving.legacy_h5_format.load_model_from_hdf5": "oncue.saving.load_model",
     "keras.src.backend.torch.trainer.TorchTrainer": "peers.shim.MixedInTrainer",
     "keras.src.losses.losses.LossFunctionWrapper": "oncue.losses.LossFunctionWrapper",
+    "keras.src.trainers.data_adapters.data_adapter_utils.class_weight_to_sample_weights": (
+        "oncue.feeding.batches.class_weight_to_sample_weights"
+    ),
+    "keras.src.trainers.compile_utils.CompileLoss": "peers.shim.CompileLoss",
+    "keras.src.trainers.compile_utils.CompileMetrics": "peers.shim.CompileMetrics",
     "keras.src.callbacks.monitor_callback.MonitorCallback": "oncue.callbacks.monitor_callback.MonitorCallback",
 }
 
@@ -107,6 +115,27 @@ class MixedInTrainer(Trainer):
         self._refuse_unasked_methods()
         self._plan = Plan()
         self._changes = []
+
+
+def _tensors(nested: Any) -> Any:
+    """Return arrays as tensors, which is what a step has."""
+    return map_leaves(lambda leaf: torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf, nested)
+
+
+class CompileLoss(OutputLosses):
+    """Keras's private class of the losses of all outputs."""
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Return the loss of arrays."""
+        return super().__call__(*map(_tensors, (y_true, y_pred, sample_weight)))
+
+
+class CompileMetrics(OutputMetrics):
+    """Keras's private class of the metrics of all outputs."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Add arrays."""
+        super().update_state(*map(_tensors, (y_true, y_pred, sample_weight)))
 
 
 class Missing:

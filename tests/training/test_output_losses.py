@@ -147,5 +147,7 @@ def test_what_can_not_be_taken_together_is_refused() -> None:
     together = OutputLosses({"pair": lambda y, p: (y["a"] - p["b"]).abs(), "c": "mse"}, [2.0, 1.0])
     assert together(targets, outputs).item() == 3.0
     assert together(targets, outputs, torch.tensor([1.0, 1.0, 0.0, 0.0])).item() == 1.5
-    with pytest.raises(ValueError, match="`sample_weight` of several outputs is not for a loss that gets them together"):
+    with pytest.raises(
+        ValueError, match="`sample_weight` of several outputs is not for a loss that gets them together"
+    ):
         together(targets, outputs, {"pair": {"a": A[:, 0], "b": A[:, 0]}, "c": A[:, 0]})

@@ -98,7 +98,7 @@ def arrays_of(path: Path) -> dict[str, NDArray[Any]]:
         start = file.read(8)
         file.seek(0)
         if start.startswith(_ZIP):
-            weights = guard.read_archive(file, path, assets=True)["model.weights.h5"]
+            weights = guard.read_archive(file, path)["model.weights.h5"]
             with guard.opened_hdf5(io.BytesIO(weights), path) as content:
                 return _numbers(content, path)
         if start == _HDF5:
@@ -128,7 +128,7 @@ def _archive(path: Path) -> Contents:
     from oncue.saving import guard
 
     with guard.opened(path) as file:
-        members = guard.read_archive(file, path, assets=True)
+        members = guard.read_archive(file, path)
     metadata = guard.read_json(members["metadata.json"], path)
     config = guard.read_json(members["config.json"], path)
     found = Contents(path, "a model, in the archive of Keras 3", checked=True)

@@ -22,7 +22,7 @@ class ClassWeights:
 
     Raises:
         TypeError: If `class_weight` is not a dict.
-        ValueError: If it is empty, a key is not a class index, or a weight is not a finite number of at least 0.
+        ValueError: If a key is not a class index, or a weight is not a finite number of at least 0.
 
     Example:
         >>> ClassWeights({1: 2.0})(torch.tensor([0, 1, 1]))
@@ -36,8 +36,6 @@ class ClassWeights:
                 f"`class_weight` must be a dict {{class index: weight}}; got {describe(class_weight)} of type "
                 f"{type(class_weight).__name__}. For a list, pass `dict(enumerate(class_weight))`."
             )
-        if not class_weight:
-            raise ValueError("`class_weight` is an empty dict; name at least one class, or pass None.")
         weights: dict[int, float] = {}
         for key, weight in class_weight.items():
             index, number = whole_of(key), number_of(weight)
@@ -47,9 +45,11 @@ class ClassWeights:
                 raise ValueError(f"`class_weight[{key!r}]` must be a finite number of at least 0; got {weight!r}.")
             weights[index] = float(number)
         self.by_class = weights
-        self._lowest, self._highest = min(weights), max(weights)
-        self._classes = torch.tensor(sorted(weights), dtype=torch.int64)
-        self._weights = torch.tensor([weights[key] for key in sorted(weights)], dtype=float_dtype())
+        # Without any, all classes weigh 1.
+        known = dict(sorted(weights.items())) or {0: 1.0}
+        self._lowest, self._highest = min(known), max(known)
+        self._classes = torch.tensor(list(known), dtype=torch.int64)
+        self._weights = torch.tensor(list(known.values()), dtype=float_dtype())
 
     def __call__(self, y: Any) -> torch.Tensor:
         """Return one weight per sample.

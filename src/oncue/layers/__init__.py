@@ -49,7 +49,7 @@ _ADVICE = (
     "`oncue.with_keras.load_model`."
 )
 
-__all__ = sorted([*_HOME, *_OF_KERAS_1, *_ALIASES, "deserialize", "serialize"])
+__all__ = sorted({*_HOME, *_OF_KERAS_1, *_ALIASES, "deserialize", "serialize", *names_of_keras("oncue.layers")})
 
 
 def __getattr__(name: str) -> Any:

@@ -21,12 +21,14 @@ class SavedPart:
         variables: Its weights, in order.
         owner: What says by itself what is saved, by `save_own_variables` and `load_own_variables`; None where the weights
             are all.
+        keeper: What keeps files beside its weights, by `save_assets` and `load_assets`; None where there are none.
     """
 
     path: str
     name: str
     variables: list[Variable]
     owner: Any = None
+    keeper: Any = None
 
 
 @builtin
@@ -53,14 +55,6 @@ class ForeignLayer(Layer):
 
     def saved_parts(self) -> Iterator[SavedPart]:
         """Yield what has weights of its own in a file."""
-        raise NotImplementedError
-
-    def check_describable(self) -> None:
-        """Refuse what a configuration and weights can't make again.
-
-        Raises:
-            ValueError: When there is more to it.
-        """
         raise NotImplementedError
 
     def parts_with_settings(self) -> Iterator[tuple[str, Any]]:

@@ -1115,6 +1115,22 @@ class Layer(torch.nn.Module):
             for variable, value in zip(own, values, strict=True):
                 variable.stored.copy_(value)
 
+    def save_assets(self, folder: str) -> None:
+        """Write files that belong to the layer, such as a vocabulary, into a folder: they go into a `.keras` file.
+
+        Nothing, unless a subclass overrides it; one that does overrides `load_assets` too.
+
+        Args:
+            folder: An empty folder of the layer's own.
+        """
+
+    def load_assets(self, folder: str) -> None:
+        """Read what `save_assets` has written.
+
+        Args:
+            folder: The folder with the files, which is gone afterwards.
+        """
+
     def count_params(self) -> int:
         """Return how many numbers the weights hold.
 

@@ -8,6 +8,13 @@ from typing import Any
 from oncue.core.suggest import unknown
 
 
+class UnknownOutputError(ValueError, KeyError):
+    """Something is given for an output that the model hasn't: a KeyError, as in Keras, and a ValueError, as others are."""
+
+    # A KeyError would show it in quotes.
+    __str__ = Exception.__str__
+
+
 def is_nested(value: Any) -> bool:
     """Return whether `value` is a list, tuple or dict of further values."""
     return isinstance(value, (list, tuple, dict))
@@ -75,6 +82,10 @@ def spread(spec: Any, outputs: Any, names: Sequence[str] | None, argument: str, 
         if not isinstance(spec, dict):
             return [spec]
         if len(spec) != 1 or (names is not None and set(spec) != set(names)):
+            if names == ():
+                raise UnknownOutputError(
+                    f"`{argument}` has {spec!r} in a place where the model returns one tensor. Give one entry there, or a list."
+                )
             raise ValueError(_mismatch(spec, list(names) if names else ["the only output"], argument))
         return list(spec.values())
     if not is_nested(spec):
@@ -83,18 +94,18 @@ def spread(spec: Any, outputs: Any, names: Sequence[str] | None, argument: str, 
         if isinstance(outputs, dict):
             for key in spec:
                 if key not in outputs:
-                    raise unknown(f"output in `{argument}`", key, map(str, outputs))
-            return [part for key in sorted(outputs) for part in spread(spec.get(key), outputs[key], None, argument)]
+                    raise UnknownOutputError(str(unknown(f"output in `{argument}`", key, map(str, outputs))))
+            return [part for key in sorted(outputs) for part in spread(spec.get(key), outputs[key], (), argument)]
         if names is None or len(names) != count or not set(spec) <= set(names) or (complete and len(spec) != count):
-            raise ValueError(_mismatch(spec, list(names) if names is not None else count, argument))
+            raise ValueError(_mismatch(spec, list(names) if names else count, argument))
         return [spec.get(name) for name in names]
     children = [outputs[key] for key in sorted(outputs)] if isinstance(outputs, dict) else list(outputs)
     if len(spec) == len(children):
         pairs = zip(spec, children, strict=True)
-        return [part for item, child in pairs for part in spread(item, child, None, argument)]
+        return [part for item, child in pairs for part in spread(item, child, (), argument)]
     if len(spec) == count and not any(is_nested(item) for item in spec):
         return list(spec)
-    raise ValueError(_mismatch(spec, list(names) if names is not None else count, argument))
+    raise ValueError(_mismatch(spec, list(names) if names else count, argument))
 
 
 def places(spec: Any, outputs: Any) -> list[tuple[tuple[Any, ...], Any]] | None:

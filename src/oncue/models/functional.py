@@ -98,7 +98,8 @@ class Graph:
 
         if isinstance(arg, KerasTensor):
             return _Slot(slot_of(arg))
-        if isinstance(arg, (list, tuple)) and arg and all(isinstance(item, KerasTensor) for item in arg):
+        # A named tuple keeps its names.
+        if type(arg) in (list, tuple) and arg and all(isinstance(item, KerasTensor) for item in arg):
             return _Slots([slot_of(item) for item in arg], isinstance(arg, tuple))
         return _Nested(map_leaves(lambda leaf: _Slot(slot_of(leaf)) if isinstance(leaf, KerasTensor) else leaf, arg))
 

@@ -15,6 +15,7 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.core.files import replacing
 from oncue.models import Model
 from oncue.saving import guard
+from oncue.saving.assets import load_assets, refuse_stray_assets, taken_assets
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.hdf5_file import hdf5_pieces
 from oncue.saving.legacy_weights import KERAS_VERSION
@@ -51,6 +52,7 @@ def prepare_archive(
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
     description = to_json(config, model)
     tree = weights_tree(model, with_optimizer=compiled is not None)
+    assets = taken_assets(model)
     if snapshot is not None:
         tree.freeze(snapshot)
 
@@ -62,6 +64,8 @@ def prepare_archive(
             with archive.open("model.weights.h5", "w", force_zip64=True) as member:
                 for piece in hdf5_pieces(tree):
                     member.write(piece)
+            for name, kept in assets.items():
+                archive.writestr(name, kept)
 
     return write
 
@@ -93,6 +97,7 @@ def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compi
             else:
                 compile_from_config(model, compiled, custom_objects, precision)
         read_weights(content, model, path)
+    load_assets(members, model, path)
     return model
 
 
@@ -100,5 +105,6 @@ def read_archive_weights(path: Path, model: Any, skip_mismatch: bool = False) ->
     """Set a model's weights from those in a `.keras` file."""
     with guard.opened(path) as file:
         members = guard.read_archive(file, path)
+    refuse_stray_assets(members, model, path)
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
         read_weights(content, model, path, skip_mismatch)

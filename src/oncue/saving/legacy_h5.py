@@ -10,6 +10,7 @@ from oncue import losses, optimizers
 from oncue.core.warn import warn
 from oncue.objects import custom
 from oncue.saving import guard
+from oncue.saving.assets import refuse_assets
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
@@ -36,6 +37,7 @@ def model_tree(model: Any, include_optimizer: bool = True) -> Tree:
         ValueError: For a model that a configuration can't describe.
     """
     check_describable(model)
+    refuse_assets(model, ".h5")
     config = _old_form(model_config(model))
     compiled = compile_config(model) if include_optimizer and model.optimizer is not None else None
     content = Tree()

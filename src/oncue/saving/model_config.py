@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import torch
 
 from oncue.core.allowance import allowance
-from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
 from oncue.models import Model, Sequential
 from oncue.models.graph_config import layer_config, layer_from_config, shared_layers
@@ -72,9 +71,6 @@ def check_describable(model: Any) -> None:
         ValueError: For a torch module, a model with torch modules inside, or an object whose arguments can't be written down
             and whose class has no `get_config`.
     """
-    for part in model.modules() if isinstance(model, Model) else ():
-        if isinstance(part, ForeignLayer):
-            part.check_describable()
     own = type(model).get_config not in (Model.get_config, Sequential.get_config, Layer.get_config)
     if not isinstance(model, Model):
         _no_configuration(f"a {type(model).__name__}")

@@ -28,6 +28,7 @@ class Place:
         variables: The layer's weights, without those of nested layers.
         ignored: Whether the group may contain arrays that are not read.
         owner: The layer, if its class says itself what is saved; else None.
+        keeper: The layer, if it keeps files beside its weights; else None.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Place:
     variables: list[Variable]
     ignored: bool = False
     owner: Any = None
+    keeper: Any = None
 
     @property
     def group(self) -> str:
@@ -71,10 +73,12 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
     if isinstance(module, ForeignLayer):
         for part in module.saved_parts():
             below = "/".join(filter(None, (path, part.path)))
-            yield Place(below, part.name, part.variables, owner=part.owner)
+            yield Place(below, part.name, part.variables, owner=part.owner, keeper=part.keeper)
         return
     owner = module if isinstance(module, Layer) and saves_by_itself(module) else None
-    yield Place(path, str(getattr(module, "name", type(module).__name__)), _own(module, tensors), owner=owner)
+    keeper = module if isinstance(module, Layer) and type(module).save_assets is not Layer.save_assets else None
+    label = str(getattr(module, "name", type(module).__name__))
+    yield Place(path, label, _own(module, tensors), owner=owner, keeper=keeper)
     for name, child in _children(module):
         below = f"{path}/{name}" if path else name
         if isinstance(child, torch.nn.Module):

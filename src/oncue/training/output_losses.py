@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from oncue import losses
-from oncue.core.builtin import is_builtin
 from oncue.core.numbers import number_of
 from oncue.losses.loss import Loss, LossFunctionWrapper
 from oncue.losses.reduction import Divisor
@@ -135,6 +134,7 @@ class OutputLosses:
             ValueError: When losses, weights, targets and outputs don't fit together.
         """
         self._find_names(y_pred)
+        self.parts = []
         together = places(self._loss, y_pred)
         if together is not None:
             self._build_together(together, y_true, y_pred)
@@ -165,8 +165,12 @@ class OutputLosses:
         """Build losses of which one at least gets several outputs together."""
         flat = list(leaves(y_pred))
         weights = _weights_for([loss for _, loss in together], self._loss_weights)
-        given = [(path, loss, weight) for (path, loss), weight in zip(together, weights, strict=True) if loss is not None]
-        inside = [[index for index, (path, _) in enumerate(flat) if path[: len(where)] == where] for where, _, _ in given]
+        given = [
+            (path, loss, weight) for (path, loss), weight in zip(together, weights, strict=True) if loss is not None
+        ]
+        inside = [
+            [index for index, (path, _) in enumerate(flat) if path[: len(where)] == where] for where, _, _ in given
+        ]
         self._wanted = [any(index in indices for indices in inside) for index in range(len(flat))]
         targets = align(y_true, y_pred, self._names, "y_true", self._wanted)
         for (path, loss, weight), indices in zip(given, inside, strict=True):
@@ -175,7 +179,9 @@ class OutputLosses:
             found = _resolve(loss, targets[first], flat[first][1])
             if not alone:
                 _check_together(found, outputs)
-            label = "/".join(map(str, path)) or "_".join(self._label(flat[index][0], index, found, False) for index in indices)
+            label = "/".join(map(str, path)) or "_".join(
+                self._label(flat[index][0], index, found, False) for index in indices
+            )
             if alone:
                 label = self._label(path, first, found, sum(path == other for other, _, _ in given) > 1)
             tracker = Mean(name=f"{label}_loss") if len(given) > 1 else None
@@ -283,7 +289,7 @@ class OutputLosses:
                     "loss to each output."
                 )
             else:
-                given = _together(loss, at(nested_targets, path), at(y_pred, path)) + (sample_weight,)
+                given = (*_together(loss, at(nested_targets, path), at(y_pred, path)), sample_weight)
             if part is None:
                 value = loss(*given)
             else:

@@ -69,12 +69,16 @@ class OutputMetrics:
         count = sum(1 for _ in leaves(y_pred))
         self._single = not is_nested(y_pred)
         names = self.output_names if self.output_names is not None and len(self.output_names) == count else None
-        # Keras names the parts of a dict by its keys, whatever the layers behind them are called.
         self._names = None if isinstance(y_pred, dict) else names
         self._labels: list[str | None] = [None] * count
+        self._order = list(range(count))
         if count > 1:
-            if isinstance(y_pred, dict):
-                self._labels = ["/".join(map(str, path)) for path, _ in leaves(y_pred)]
+            # Keras names the parts of a dict by its keys, whatever the layers behind them are called, but not what is nested
+            # deeper, and lists them as the model does.
+            if isinstance(y_pred, dict) and len(y_pred) == count and not any(map(is_nested, y_pred.values())):
+                self._labels = sorted(y_pred)
+                if names is not None and set(names) == set(y_pred):
+                    self._order.sort(key=lambda index: names.index(self._labels[index]))
             elif names is not None:
                 self._labels = list(names)
         plain = self._specs(self._user_metrics, y_pred, count, "metrics")
@@ -170,7 +174,7 @@ class OutputMetrics:
         if not self.built:
             return []
         plain, weighted = (
-            [(label, metric) for label, group in zip(self._labels, groups, strict=True) for metric in group]
+            [(self._labels[index], metric) for index in self._order for metric in groups[index]]
             for groups in (self._plain, self._weighted)
         )
         names = _log_names(

@@ -19,6 +19,7 @@ from oncue.core.numbers import number_of, whole
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, check_apart, split_validation, unpack_x_y_sample_weight
 from oncue.feeding.tensors import is_batch_list
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
 from oncue.layers.modes import switch_off, switch_on, take_trainable
 from oncue.layers.own_arrays import own_arrays, put_own_arrays
@@ -874,7 +875,11 @@ class Trainer(Layer):
 
     def _parts_with_settings(self) -> Iterator[tuple[str, Any]]:
         """Give whatever has settings that callbacks may change, with its path: what is outside before what is inside."""
-        yield from self.named_modules()
+        for path, module in self.named_modules():
+            yield path, module
+            if isinstance(module, ForeignLayer):
+                for inside, part in module.parts_with_settings():
+                    yield f"{path}.{inside}", part
 
     def get_own_arrays(self) -> dict[str, Any]:
         """Return copies of what layers save besides weights, in a `save_own_variables` of their own.

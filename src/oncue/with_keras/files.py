@@ -293,7 +293,7 @@ def _long_name(loss: Any) -> Any:
 def _archive(path: Path) -> tuple[io.BytesIO, int, dict[str, bytes]]:
     """Return the weights in a `.keras` file, how many numbers they are, and all members, once they were looked through."""
     with guard.opened(path) as file:
-        members = guard.read_archive(file, path, assets=True)
+        members = guard.read_archive(file, path)
     return *_looked_through(io.BytesIO(members[_WEIGHTS]), path), members
 
 

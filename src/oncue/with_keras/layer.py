@@ -238,19 +238,6 @@ class KerasLayer(ForeignLayer):
         config: dict[str, Any] = keras.saving.serialize_keras_object(self.keras_layer)
         return config
 
-    def check_describable(self) -> None:
-        """Refuse what a configuration and weights can't make again.
-
-        Raises:
-            ValueError: When the layer, or one inside, keeps files.
-        """
-        found = next(filter(keras_private.has_assets, keras_private.layers_of(self.keras_layer)), None)
-        if found is not None:
-            raise ValueError(
-                f"'{found.name}' keeps files of its own, such as a vocabulary, which oncue doesn't write. Save the weights "
-                "with `model.save_weights('name.weights.h5')`, and make the model by its own code."
-            )
-
     def again(self) -> KerasLayer:
         """Return a new layer of the same configuration."""
         return KerasLayer.of(type(self.keras_layer).from_config(self.keras_layer.get_config()))
@@ -264,7 +251,8 @@ class KerasLayer(ForeignLayer):
             values = [table.get(id(getattr(value, "value", None))) for value in store.values()]
             known = [variable for variable in values if variable is not None]
             plain = len(known) == len(values) and list(store) == [str(index) for index in range(len(values))]
-            yield SavedPart(path, part.name, known, owner=None if plain else OwnStore(part))
+            keeper = part if keras_private.has_assets(part) else None
+            yield SavedPart(path, part.name, known, owner=None if plain else OwnStore(part), keeper=keeper)
 
     def parts_with_settings(self) -> Iterator[tuple[str, Any]]:
         """Yield the layer of Keras and those inside, then their variables."""

@@ -13,13 +13,14 @@ from oncue.saving.guard.basics import MAX_ENTRIES, MAX_JSON_BYTES, MEGABYTE, ref
 MEMBERS = {"metadata.json": MEGABYTE, "config.json": MAX_JSON_BYTES, "model.weights.h5": None}
 
 
-def read_archive(file: BinaryIO, source: Any, assets: bool = False) -> dict[str, bytes]:
-    """Read the three members of a `.keras` archive, with a limit on the bytes that are actually unpacked.
+def read_archive(file: BinaryIO, source: Any) -> dict[str, bytes]:
+    """Read the members of a `.keras` archive, with a limit on the bytes that are actually unpacked.
+
+    There are three, and files of layers' own below "assets/".
 
     Args:
         file: The archive.
         source: Its path, for messages.
-        assets: Whether there may be files of layers' own besides, which only Keras's layers have.
 
     Returns:
         The contents by name.
@@ -31,19 +32,10 @@ def read_archive(file: BinaryIO, source: Any, assets: bool = False) -> dict[str,
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
-            if assets:
-                own = [name for name in names if name.startswith("assets/")]
-                _check_assets(own, source)
-                names = [name for name in names if not name.startswith("assets/")]
+            _check_assets([name for name in names if name.startswith("assets/")], source)
+            names = [name for name in names if not name.startswith("assets/")]
             if sorted(names) != sorted(MEMBERS):
                 known = ", ".join(MEMBERS)
-                more = sorted(set(names) - set(MEMBERS))
-                if any(name.startswith("assets/") for name in more):
-                    refuse(
-                        source,
-                        "it has assets, which only layers have that oncue doesn't make. Load it as a model of Keras's: "
-                        "`oncue.with_keras.load_model`.",
-                    )
                 refuse(source, f"a .keras archive has the members {known}, each once; this one has {names[:8]}.")
             if min(member.header_offset for member in members) != 0:
                 refuse(source, "there is something before the archive.")
