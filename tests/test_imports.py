@@ -154,10 +154,11 @@ ROOMS = {
     "seeded_mask": "",
     "seeds": "core naming seeded_mask",
     "torch_private": "",
+    "shards": "core",
     "backend": "keras_names naming",
     "objects": "core",
     "initializers": "backend core keras_names legacy naming objects seeds",
-    "variable": "backend initializers naming torch_private",
+    "variable": "backend initializers naming shards torch_private",
     "dtype_policies": "backend core keras_names",
     "config": "backend dtype_policies keras_names",
     "random": "backend keras_names seeded_mask seeds",
@@ -166,11 +167,11 @@ ROOMS = {
     "regularizers": "backend core keras_names objects",
     "losses": "backend core keras_names legacy naming nested objects variable",
     "metrics": "backend core initializers keras_names legacy losses naming objects variable",
-    "optimizers": "backend core keras_names legacy naming torch_private variable",
+    "optimizers": "backend core keras_names legacy naming shards torch_private variable",
     "mixed_precision": "dtype_policies keras_names optimizers",
     "layers": (
         "activations backend constraints core dtype_policies initializers keras_names legacy metrics naming nested objects "
-        "random random_state regularizers seeded_mask torch_private variable"
+        "random random_state regularizers seeded_mask shards torch_private variable"
     ),
     # A run.
     "plots": "core",
@@ -182,7 +183,7 @@ ROOMS = {
     "distribution": "core",
     "training": (
         "backend callbacks checkpoints core distribution feeding layers legacy losses metrics naming nested optimizers "
-        "random random_state seeded_mask torch_private variable"
+        "random random_state regularizers seeded_mask shards torch_private variable"
     ),
     # What is made of them.
     "utils": "core feeding keras_names layers nested",

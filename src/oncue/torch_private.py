@@ -351,7 +351,9 @@ def parts_of(tensor: Tensor) -> list[Tensor]:
     if type(tensor) in _PLAIN or not _consists_of_others(type(tensor)):
         return [tensor]
     wrapper: Any = tensor
-    return [part for name in wrapper.__tensor_flatten__()[0] for part in parts_of(getattr(tensor, name))]
+    # Of a tensor that processes have parts of, its mesh of devices is among them.
+    found = [getattr(tensor, name) for name in wrapper.__tensor_flatten__()[0]]
+    return [part for one in found if isinstance(one, Tensor) for part in parts_of(one)]
 
 
 def version_of(tensor: Tensor) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from oncue import initializers, naming
 from oncue.backend import device, torch_dtype as torch_dtype
+from oncue.shards import put, whole
 from oncue.torch_private import own_tensors, tensor_tables
 
 
@@ -246,7 +247,7 @@ class Variable:
 
     def numpy(self) -> NDArray[Any]:
         """Return a copy of the value as a NumPy array, in Keras's order of axes."""
-        tensor = self.to_keras(self.stored.detach())
+        tensor = self.to_keras(whole(self.stored.detach()))
         return np.array(tensor.to(numpy_kind(tensor.dtype, self.path)).cpu().numpy(), order="C")
 
     def assign(self, value: Any) -> torch.Tensor:
@@ -262,7 +263,7 @@ class Variable:
             ValueError: When the shape is another, or it has no numbers that this weight can hold.
         """
         with torch.no_grad():
-            self.stored.copy_(self.converted(value))
+            put(self.stored, self.converted(value))
         return self.tensor()
 
     def converted(self, value: Any) -> torch.Tensor:

@@ -23,7 +23,8 @@ SAID = {
     "drift_of_weights": ["RanksDiverged", "came in epoch 2 to different weights", "bias", "if self.ranks.main"],
     "drift_of_rate": ["RanksDiverged", "came in epoch 1 to different learning rate", "0.5", "0.01"],
     "wrapped": ["ValueError", "DistributedDataParallel", "summed twice"],
-    "sharded": ["ValueError", "`module.0` of the model", "FSDP", "without `fully_shard`"],
+    "penalty_of_whole_weights": ["ValueError", "kernel`, OrthogonalRegularizer", "Use 'l1', 'l2' or 'l1_l2'"],
+    "weights_of_several_types": ["ValueError", "one type", "torch.bfloat16, torch.float32", "one `dtype`"],
 }
 
 

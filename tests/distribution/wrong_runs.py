@@ -117,14 +117,27 @@ def wrapped(folder: Path) -> str:
     return fitted(model)
 
 
-def sharded(folder: Path) -> str:
-    from torch.distributed.fsdp import fully_shard
-
-    keras.distribution.list_devices()
-    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
-    model = keras.Model(torch.nn.Sequential(fully_shard(module), torch.nn.ReLU()))
+def penalty_of_whole_weights(folder: Path) -> str:
+    model = keras.Sequential(
+        [keras.layers.Input((4,)), keras.layers.Dense(1, kernel_regularizer="orthogonal_regularizer")]
+    )
     model.compile("sgd", "mse")
-    return fitted(model)
+    return with_shards(lambda: fitted(model))
+
+
+def weights_of_several_types(folder: Path) -> str:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1).bfloat16())
+    model = keras.Model(module)
+    model.compile("sgd", "mse")
+    return with_shards(lambda: fitted(model))
+
+
+def with_shards(run: Callable[[], str]) -> str:
+    keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True))
+    try:
+        return run()
+    finally:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
 
 
 def tiny_batches(folder: Path) -> str:
@@ -153,7 +166,8 @@ RUNS = [
     drift_of_weights,
     drift_of_rate,
     wrapped,
-    sharded,
+    penalty_of_whole_weights,
+    weights_of_several_types,
     tiny_batches,
     warnings_of_callbacks,
     nothing_wrong,

@@ -14,6 +14,9 @@ T = TypeVar("T")
 _builtin: dict[type, dict[str, Any]] = {}
 """From each marked class to what its body defined, to recognize what was replaced since."""
 
+_stands_for: dict[type, type] = {}
+"""From each class that passes for another one to that one."""
+
 
 def builtin(cls: type[T]) -> type[T]:
     """Mark a class as one of oncue's own. Subclasses aren't marked: a user's may override anything.
@@ -85,6 +88,34 @@ def _naming_arguments(cls: type, made: Callable[..., None]) -> Callable[..., Non
 def is_builtin(cls: type) -> bool:
     """Return whether a class is one of oncue's own, rather than one of the user's, derived from ours or not."""
     return cls in _builtin
+
+
+def stands_for(cls: type, original: type) -> None:
+    """Let a class that a library has made of another one, for objects of that one, pass for it.
+
+    Args:
+        cls: The class that was made.
+        original: What it was made of.
+
+    Example:
+        >>> @builtin
+        ... class Ours: ...
+        >>> class Wrapped(Ours): ...
+        >>> stands_for(Wrapped, Ours)
+        >>> Wrapped.__name__, is_builtin(Wrapped), kind_of(Wrapped()) is Ours
+        ('Ours', True, True)
+    """
+    if cls is original:
+        return
+    cls.__name__, cls.__qualname__ = original.__name__, original.__qualname__
+    _stands_for[cls] = original
+    if original in _builtin:
+        _builtin[cls] = _builtin[original]
+
+
+def kind_of(value: object) -> type:
+    """Return the class of an object; for one that passes for another, that one."""
+    return _stands_for.get(type(value), type(value))
 
 
 def is_original(cls: type, name: str) -> bool:

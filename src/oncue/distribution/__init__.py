@@ -13,6 +13,7 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
+from oncue.core.numbers import whole
 from oncue.core.process import process
 from oncue.core.ranks import is_launched
 from oncue.distribution.failures import PeerFailed as PeerFailed, RanksDiverged as RanksDiverged
@@ -135,9 +136,13 @@ class DataParallel:
         devices: The devices instead; as many as there are processes.
         auto_shard_dataset: Whether batches are those of the whole run, of which each process takes its rows. False where
             each process brings batches of its own, of which it takes all rows.
+        shard_weights: Whether each process keeps a part of each weight, its gradient and its optimizer's state, by torch's
+            `fully_shard`, so that models can be larger than a device. A layer's weights are gathered while it computes.
+        min_shard_size: How many numbers the weights of a layer have at least for it to be gathered by itself; those of smaller
+            ones are gathered together, and stay so for a whole step.
 
     Raises:
-        ValueError: When the number of devices isn't that of the processes.
+        ValueError: When the number of devices isn't that of the processes, or `min_shard_size` no whole number of 0 or more.
 
     Example:
         >>> parallel = DataParallel()
@@ -150,13 +155,21 @@ class DataParallel:
         device_mesh: DeviceMesh | None = None,
         devices: Sequence[str] | None = None,
         auto_shard_dataset: bool = True,
+        *,
+        shard_weights: bool = False,
+        min_shard_size: int = 1 << 16,
     ) -> None:
         if device_mesh is not None and devices is not None:
             raise ValueError("DataParallel takes `device_mesh` or `devices`, not both.")
         given = devices if device_mesh is None else device_mesh.devices
+        if given is None:
+            # How many processes there are is known when they have met.
+            joined()
         self.devices = list_devices() if given is None else list(given)
         self.device_mesh = device_mesh
         self.auto_shard_dataset = auto_shard_dataset
+        self.shard_weights = bool(shard_weights)
+        self.min_shard_size = whole("DataParallel", "min_shard_size", min_shard_size)
 
 
 def set_distribution(value: DataParallel | None) -> None:

@@ -26,6 +26,7 @@ from oncue.layers.real_keras import adopted, own_symbols
 from oncue.layers.trial import Trial, building
 from oncue.legacy import first_layer_shape, methods as old_methods, no_method
 from oncue.nested import first_leaf, flatten, is_nested, map_leaves
+from oncue.shards import is_sharded, put, sum_of_parts
 from oncue.variable import Variable, torch_dtype
 
 _OF_WEIGHTS = ("_regularizer", "_constraint")
@@ -65,6 +66,8 @@ class Layer(torch.nn.Module):
     of_the_run: frozenset[str] = frozenset({"_added_losses", "_device", "_in_pass"})
     """Attributes that say how a run goes, and not what is computed."""
 
+    can_be_sharded: ClassVar[bool] = True
+    """Whether its weights are torch's parameters, which `DataParallel(shard_weights=True)` can shard."""
     supports_masking: bool = False
     input_spec: Any = None
     """What is checked of the inputs in every call: an `InputSpec`, or several, nested as the inputs are."""
@@ -795,7 +798,10 @@ class Layer(torch.nn.Module):
             value = adopted(value)
         shown = self.__dict__.get(name)
         if isinstance(shown, Variable) and shown is not value:
-            if isinstance(value, torch.Tensor) and shown.axes is None:
+            if isinstance(value, torch.Tensor) and (
+                # torch puts shards in the place of a weight, and the whole in that of shards, as they are stored.
+                shown.axes is None or is_sharded(value) or is_sharded(shown.stored)
+            ):
                 self._replace(name, value)
                 return
             del self._variables[name], self.__dict__[name]
@@ -1080,7 +1086,7 @@ class Layer(torch.nn.Module):
         stored = [variable.converted(value) for variable, value in zip(own, weights, strict=True)]
         with torch.no_grad():
             for variable, value in zip(own, stored, strict=True):
-                variable.stored.copy_(value)
+                put(variable.stored, value)
 
     def _own_variables(self) -> list[Variable]:
         held = set(torch_private.own_tensors(self))
@@ -1113,7 +1119,7 @@ class Layer(torch.nn.Module):
         values = [variable.converted(store[str(index)]) for index, variable in enumerate(own)]
         with torch.no_grad():
             for variable, value in zip(own, values, strict=True):
-                variable.stored.copy_(value)
+                put(variable.stored, value)
 
     def save_assets(self, folder: str) -> None:
         """Write files that belong to the layer, such as a vocabulary, into a folder: they go into a `.keras` file.
@@ -1165,8 +1171,31 @@ class Layer(torch.nn.Module):
                 if module._trainable:
                     for attribute, regularizer in module._regularizers.items():
                         variable = module._variables[attribute]
-                        terms.append(regularizer(variable.tensor()))
+                        weight = variable.stored
+                        if is_sharded(weight):
+                            # Its value is that of the whole weight, its gradient that of this process's part.
+                            part = regularizer(variable.to_keras(weight.to_local())).sum()
+                            summed = sum_of_parts(part.detach().reshape(1), [weight], "a penalty")[0]
+                            terms.append(part + (summed - part.detach()))
+                        else:
+                            terms.append(regularizer(variable.tensor()))
         return terms
+
+    def _losses_of_parts(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the penalties of this process's parts of weights that are sharded, and the other terms of `losses`."""
+        of_weights: list[torch.Tensor] = []
+        others: list[torch.Tensor] = []
+        for module in self.modules():
+            if isinstance(module, Layer):
+                others += module._added_losses
+                for attribute, regularizer in module._regularizers.items() if module._trainable else ():
+                    variable = module._variables[attribute]
+                    weight = variable.stored
+                    if is_sharded(weight):
+                        of_weights.append(regularizer(variable.to_keras(weight.to_local())).sum())
+                    else:
+                        others.append(regularizer(variable.tensor()))
+        return of_weights, others
 
     # Copies and configuration -------------------------------------------------------------------------------------
 

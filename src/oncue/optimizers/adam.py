@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from oncue.optimizers.foreach import Number, add_, add_quotient_, add_square_, lerp_
 from oncue.optimizers.foreach_optimizer import can_fuse
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import decaying_share, setting, small_number, switch
+from oncue.shards import is_sharded, parts_of
 
 
 def adam_numbers(
@@ -148,7 +150,8 @@ class Adam(Optimizer):
     def make_torch_optimizer(self, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
         """Return torch's Adam with decoupled weight decay, fused where it can be."""
         fused = all(can_fuse(group["params"]) for group in groups)
-        inner = torch.optim.AdamW(
+        sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
+        inner = (_ShardedAdamW if sharded else torch.optim.AdamW)(
             groups, lr=learning_rate, weight_decay=0.0, amsgrad=self._amsgrad, fused=fused, foreach=not fused
         )
         keys = ["exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * self._amsgrad
@@ -187,3 +190,34 @@ class Adam(Optimizer):
         """Return the constructor's arguments."""
         own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "amsgrad": self.amsgrad}
         return {**super().get_config(), **own}
+
+
+class _ShardedAdamW(torch.optim.AdamW):
+    """Updates the parts that this process has, by the kernel that torch's own would use for whole weights."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no optimizer here takes a closure
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            states = [self.state[p] for p in parameters]
+            beta_1, beta_2 = group["betas"]
+            adamw(
+                parts_of(parameters),
+                parts_of([p.grad for p in parameters if p.grad is not None]),
+                parts_of([state["exp_avg"] for state in states]),
+                parts_of([state["exp_avg_sq"] for state in states]),
+                parts_of([state["max_exp_avg_sq"] for state in states]) if group["amsgrad"] else [],
+                [state["step"] for state in states],
+                foreach=group["foreach"],
+                fused=group["fused"],
+                amsgrad=group["amsgrad"],
+                beta1=beta_1,
+                beta2=beta_2,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from oncue.core.numbers import number_of
 from oncue.optimizers.foreach import Number, clamp_max_, clamp_min_, norms
+from oncue.shards import is_sharded, parts_of, sum_of_parts
 
 
 def clip_by_norm(gradients: list[Tensor], limit: Number) -> None:
@@ -27,11 +28,11 @@ def clip_by_norm(gradients: list[Tensor], limit: Number) -> None:
         >>> gradient
         tensor([0.6000, 0.8000])
     """
-    scales = norms(gradients, in_graph=isinstance(limit, Tensor))
+    scales = _norms(gradients, limit)
     clamp_min_(scales, limit)
     torch._foreach_reciprocal_(scales)
     torch._foreach_mul_(scales, limit)
-    torch._foreach_mul_(gradients, scales)
+    torch._foreach_mul_(parts_of(gradients), scales)
 
 
 def clip_by_global_norm(gradients: list[Tensor], limit: Number) -> None:
@@ -50,9 +51,9 @@ def clip_by_global_norm(gradients: list[Tensor], limit: Number) -> None:
         >>> gradients
         [tensor([0.6000]), tensor([0.8000])]
     """
-    norm = torch.linalg.vector_norm(torch.stack(norms(gradients, in_graph=isinstance(limit, Tensor))))
+    norm = torch.linalg.vector_norm(torch.stack(_norms(gradients, limit)))
     scale = limit / norm.clamp_min(limit) + (norm - norm)
-    torch._foreach_mul_(gradients, scale)
+    torch._foreach_mul_(parts_of(gradients), scale)
 
 
 def clip_by_value(gradients: list[Tensor], limit: Number) -> None:
@@ -68,8 +69,17 @@ def clip_by_value(gradients: list[Tensor], limit: Number) -> None:
         >>> gradient
         tensor([ 1.0000, -0.5000])
     """
-    clamp_min_(gradients, -limit)
-    clamp_max_(gradients, limit)
+    parts = parts_of(gradients)
+    clamp_min_(parts, -limit)
+    clamp_max_(parts, limit)
+
+
+def _norms(gradients: list[Tensor], limit: Number) -> list[Tensor]:
+    """Return the norm of each gradient; of those of which each process has a part, in one message."""
+    found = norms(parts_of(gradients), in_graph=isinstance(limit, Tensor))
+    if not any(map(is_sharded, gradients)):
+        return found
+    return list(sum_of_parts(torch.stack(found).square(), gradients).sqrt())
 
 
 class Clip(NamedTuple):

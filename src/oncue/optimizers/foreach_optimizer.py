@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from oncue.optimizers.foreach import Rule
+from oncue.shards import is_sharded, parts_of
 
 
 def can_fuse(parameters: list[Tensor]) -> bool:
@@ -52,6 +53,8 @@ class ForeachOptimizer(torch.optim.Optimizer):
     ) -> None:
         super().__init__(groups, defaults)
         self._rule = rule
+        # Rules compute element by element, and so on the parts that this process has.
+        self._sharded = any(is_sharded(parameter) for group in self.param_groups for parameter in group["params"])
         for group in self.param_groups:
             for parameter in group["params"]:
                 # A full_like keeps the memory format, which lets the foreach kernels run as one.
@@ -61,7 +64,7 @@ class ForeachOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # torch's has its own attributes only.
-        return {**super().__getstate__(), "_rule": self._rule}
+        return {**super().__getstate__(), "_rule": self._rule, "_sharded": self._sharded}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no optimizer here takes a closure
@@ -71,4 +74,8 @@ class ForeachOptimizer(torch.optim.Optimizer):
             if parameters:
                 states = [self.state[p] for p in parameters]
                 slots = {name: [state[name] for state in states] for name in states[0]}
-                self._rule(parameters, [p.grad for p in parameters], slots, group)
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                if self._sharded:
+                    parameters, gradients = parts_of(parameters), parts_of(gradients)
+                    slots = {name: parts_of(slot) for name, slot in slots.items()}
+                self._rule(parameters, gradients, slots, group)

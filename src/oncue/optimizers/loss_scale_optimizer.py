@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -18,6 +18,7 @@ from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import Setting, setting
 from oncue.optimizers.state_variable import StateVariable
+from oncue.shards import is_sharded, parts_of, sum_of_parts
 from oncue.torch_private import reads_found_inf
 from oncue.variable import Variable
 
@@ -155,6 +156,16 @@ class LossScaleOptimizer(Optimizer):
         self.built = True
         self._settings_changed()
 
+    def replace_parameters(self, taken: Mapping[int, Tensor]) -> None:
+        """Pass it on to the inner optimizer."""
+        self.inner_optimizer.replace_parameters(taken)
+
+    def build_anew(self, variables: Iterable[Any]) -> None:
+        """Pass it on to the inner optimizer; the factor stays."""
+        variables = list(variables)
+        self.inner_optimizer.build_anew(variables)
+        self.build(variables)
+
     def _watched(self) -> list[Any]:
         return [self._revision, *self.inner_optimizer._watched()]
 
@@ -205,7 +216,11 @@ class LossScaleOptimizer(Optimizer):
     def _advance(self, missing: list[Tensor]) -> None:
         if self._scale is None:
             raise ValueError("This LossScaleOptimizer is not built. Call `build(variables)` first.")
-        found = self._scale.unscale([p.grad for p in self._parameters if p.grad is not None])
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        found = self._scale.unscale(parts_of(gradients))
+        if any(map(is_sharded, gradients)):
+            # The parts of other processes needn't be finite where these are.
+            found = sum_of_parts(found.reshape(1), list(filter(is_sharded, gradients))[:1])[0].clamp(max=1.0)
         if self._deferred is not None and not missing and DeferredOverflowCheck.suits(self.inner_optimizer):
             self._deferred.step(found)
         else:

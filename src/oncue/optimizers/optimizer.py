@@ -29,6 +29,7 @@ from oncue.optimizers.schedules import LearningRateSchedule
 from oncue.optimizers.setting import count, factor, limit, rate, setting, share, switch
 from oncue.optimizers.state_variable import StateVariable
 from oncue.optimizers.weight_average import WeightAverage
+from oncue.shards import parts_of, put, whole
 from oncue.variable import Projection, Variable
 
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -603,6 +604,37 @@ class Optimizer:
         self._settings_changed()
         self._count_changed()
 
+    def replace_parameters(self, taken: Mapping[int, Tensor]) -> None:
+        """Take other parameters, before it is built, in the place of those that it was given, such as their shards.
+
+        Args:
+            taken: The others, by the `id` of those.
+        """
+        self._undecayed = {taken.get(id(parameter), parameter) for parameter in self._undecayed}
+
+    def build_anew(self, variables: Iterable[Any]) -> None:
+        """Take parameters in the place of those that it was built for, such as their shards, with the state that it has.
+
+        Args:
+            variables: As many as it was built for, of the same shapes and in the same order.
+
+        Raises:
+            ValueError: Where there is no telling what its own variables are for.
+        """
+        if self._made_variables:
+            raise ValueError(
+                f"{type(self).__name__} has made variables of its own for the weights as they were. Compile the model with a "
+                "new optimizer, which is built for the weights as they are now."
+            )
+        variables = list(variables)
+        state, now = self.state_dict(), map(tensor_of, variables)
+        taken = dict(zip(map(id, self._parameters), now, strict=True))
+        self._undecayed = {taken.get(id(parameter), parameter) for parameter in self._undecayed}
+        self._parameters, self._inner, self._average, self._accumulators = (), None, None, None
+        self._groups, self._since, self.built = [], {}, False
+        self.build(variables)
+        self.load_state_dict(state)
+
     def _extend(self, parameters: list[Tensor], labels: list[str]) -> None:
         """Take in parameters that are new among others, all of them in the order that is wanted."""
         assert self._inner is not None
@@ -777,7 +809,7 @@ class Optimizer:
         present = [p for p in self._parameters if p.grad is not None]
         gradients: list[Tensor] = [p.grad for p in present if p.grad is not None]
         if self._loss_scale_factor is not None:
-            torch._foreach_div_(gradients, self._loss_scale_factor)
+            torch._foreach_div_(parts_of(gradients), self._loss_scale_factor)
         if self._accumulators is None:
             self._clip_decay_update(inner, present, gradients, missing)
         else:
@@ -793,10 +825,11 @@ class Optimizer:
         assert self._accumulators is not None and self._gradient_accumulation_steps is not None
         buffer = {id(p): total for p, total in zip(self._parameters, self._accumulators, strict=True)}
         totals = [buffer[id(p)] for p in present]
-        torch._foreach_add_(totals, gradients)
+        parts = parts_of(totals)
+        torch._foreach_add_(parts, parts_of(gradients))
         if (self._iterations + 1) % self._gradient_accumulation_steps != 0:
             return
-        torch._foreach_div_(totals, float(self._gradient_accumulation_steps))
+        torch._foreach_div_(parts, float(self._gradient_accumulation_steps))
         # The update sees the means; code that reads `.grad` afterwards sees the gradient of the last batch.
         try:
             for parameter, total in zip(present, totals, strict=True):
@@ -805,7 +838,7 @@ class Optimizer:
         finally:
             for parameter, gradient in zip(present, gradients, strict=True):
                 parameter.grad = gradient
-        torch._foreach_zero_(self._accumulators)
+        torch._foreach_zero_(parts_of(self._accumulators))
 
     def _clip_decay_update(
         self, inner: torch.optim.Optimizer, present: list[Tensor], gradients: list[Tensor], missing: list[Tensor]
@@ -815,7 +848,7 @@ class Optimizer:
         if self._weight_decay and not self._torch_decays:
             decayed = [p for p in present if p not in self._undecayed]
             if decayed:
-                torch._foreach_mul_(decayed, 1.0 - self._weight_decay * self._rate.at(self._updates))
+                torch._foreach_mul_(parts_of(decayed), 1.0 - self._weight_decay * self._rate.at(self._updates))
         self._update(inner, missing)
 
     def _update(self, inner: torch.optim.Optimizer, missing: list[Tensor]) -> None:
@@ -1147,7 +1180,7 @@ class Optimizer:
             # Before anything is changed.
             checked_rate(arrays[1])
         for variable, array in zip(current, arrays, strict=True):
-            variable.copy_(array)
+            put(variable, array)
         if isinstance(self._rate.source, float):
             self._assign_rate(current[1])
         self._restore_count(int(current[0]))
@@ -1156,7 +1189,7 @@ class Optimizer:
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Put all state into `store` as arrays under "0", "1", ..., as Keras's files have it."""
         for position, variable in enumerate(self.state_tensors()):
-            store[str(position)] = variable.detach().cpu().numpy()
+            store[str(position)] = whole(variable.detach()).cpu().numpy()
 
     def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Set all state from `store`, the reverse of `save_own_variables`.
@@ -1216,7 +1249,7 @@ class Optimizer:
         if since != [self._since.get(parameter, 0) for parameter in self._parameters]:
             self._join_since(since)
         for target, source in pairs:
-            target.copy_(source)
+            put(target, source)
         if isinstance(state["learning_rate"], float):
             self._assign_rate(state["learning_rate"])
         self._restore_count(int(state["iterations"]))
@@ -1231,7 +1264,7 @@ class Optimizer:
         _check_keys("state['state']", state, current)
         pairs = [pair for name in current for pair in _matched(name, state[name], current[name])]
         for target, source in pairs:
-            target.copy_(source)
+            put(target, source)
 
     def _rate_state(self) -> float | dict[str, Any] | None:
         source = self._rate.source

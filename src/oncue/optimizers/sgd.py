@@ -12,6 +12,7 @@ from oncue.optimizers.foreach import Number, add_scaled_
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.setting import has_velocity, setting, share, switch
+from oncue.shards import is_sharded
 from oncue.torch_private import fused_sgd
 
 _fused_sgd = fused_sgd()
@@ -123,6 +124,8 @@ class SGD(Optimizer):
             defaults = {"lr": learning_rate, **self._group_options(1, learning_rate)}
             groups = [{**group, "fused": can_fuse(group["params"])} for group in groups]
             return ForeachOptimizer(groups, defaults, self._first_slots(), _sgd_in_one_kernel)
+        if any(is_sharded(parameter) for group in groups for parameter in group["params"]):
+            return ForeachOptimizer(groups, {"lr": learning_rate}, {}, _on_shards)
         fused = all(can_fuse(group["params"]) for group in groups)
         return torch.optim.SGD(groups, lr=learning_rate, fused=fused, foreach=not fused)
 
@@ -146,6 +149,15 @@ class SGD(Optimizer):
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+def _on_shards(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    slots: Mapping[str, list[Tensor]],
+    numbers: Mapping[str, Any],
+) -> None:
+    torch._foreach_add_(parameters, gradients, alpha=-numbers["lr"])
 
 
 def _sgd_in_one_kernel(

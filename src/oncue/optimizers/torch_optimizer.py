@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -136,6 +136,33 @@ class TorchOptimizer(Optimizer):
             )
         self._adopt(made)
         return made
+
+    def replace_parameters(self, taken: Mapping[int, Tensor]) -> None:
+        """Take other parameters in the place of those that the torch optimizer was made with.
+
+        Raises:
+            ValueError: When it has a state for them already.
+        """
+        super().replace_parameters(taken)
+        made = self._made
+        if made is None or not any(id(p) in taken for group in made.param_groups for p in group["params"]):
+            return
+        if made.state:
+            raise ValueError(
+                f"The {type(made).__name__} was used before the weights were sharded. Give a new one, or a function that makes "
+                "one: `TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
+            )
+        for group in made.param_groups:
+            group["params"] = [taken.get(id(parameter), parameter) for parameter in group["params"]]
+
+    def build_anew(self, variables: Iterable[Any]) -> None:
+        """Take shards in the place of parameters; an optimizer that was given as it is has a state for those."""
+        if self._make is None:
+            raise ValueError(
+                f"The {type(self._made).__name__} was used before the weights were sharded. Give a new one, or a function that "
+                "makes one: `TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
+            )
+        super().build_anew(variables)
 
     def _extend_torch_optimizer(self, parameters: list[Tensor], new: list[Tensor]) -> None:
         before = self.torch_optimizer

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oncue.optimizers.foreach import lerp_
+from oncue.shards import parts_of
 
 
 class WeightAverage:
@@ -55,17 +56,15 @@ class WeightAverage:
         return self.overwrite_frequency is not None and (iteration + 1) % self.overwrite_frequency == 0
 
     def _moving(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the averages and the parameters that are not frozen."""
-        if all(parameter.requires_grad for parameter in self.parameters):
-            return self.values, self.parameters
+        """Return the averages and the parameters that are not frozen; of those that are sharded, this process's parts."""
         pairs = [pair for pair in zip(self.values, self.parameters, strict=True) if pair[1].requires_grad]
-        return [value for value, _ in pairs], [parameter for _, parameter in pairs]
+        return parts_of([value for value, _ in pairs]), parts_of([parameter for _, parameter in pairs])
 
     @torch.no_grad()
     def overwrite(self) -> None:
         """Put the average in place of the parameters; those that are frozen stay."""
         if self.swapped:
-            torch._foreach_copy_(self.values, self.parameters)
+            torch._foreach_copy_(parts_of(self.values), parts_of(self.parameters))
             self.swapped = False
         else:
             values, parameters = self._moving()
@@ -75,7 +74,7 @@ class WeightAverage:
     @torch.no_grad()
     def swap(self) -> None:
         """Swap the average and the parameters in place, so that all references to the tensors see it."""
-        for parameter, value in zip(self.parameters, self.values, strict=True):
+        for parameter, value in zip(parts_of(self.parameters), parts_of(self.values), strict=True):
             trained = parameter.clone()
             parameter.copy_(value)
             value.copy_(trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from oncue.callbacks.roles import check_needs
 from oncue.core.console import silenced
+from oncue.core.needs import Lacks
 from oncue.core.process import process
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.row_share import RowShare, SharedBatches
 from oncue.seeded_mask import rows_of_batch
+from oncue.shards import is_sharded
 from oncue.training.gradient_sum import GradientSum
 from oncue.training.parallel_comparison import Comparison
 from oncue.training.parallel_data import OwnBatches, brings_own
@@ -26,7 +30,17 @@ if TYPE_CHECKING:
     from oncue.callbacks import CallbackList
     from oncue.distribution.group import Group
     from oncue.optimizers import Optimizer
+    from oncue.training.sharded import Shards
     from oncue.training.trainer import Trainer
+
+
+_OF_WHOLE_WEIGHTS = "Let each process have all weights: leave `shard_weights` out."
+_LACKS_OF_SHARDS = Lacks(
+    "a run with sharded weights",
+    dict.fromkeys(
+        ("numbers", "safetensors", "weights_h5", "whole_model", "background_save", "run_state"), _OF_WHOLE_WEIGHTS
+    ),
+)
 
 
 def parallel_run(model: Trainer) -> Parallel | None:
@@ -42,7 +56,11 @@ def parallel_run(model: Trainer) -> Parallel | None:
 
     group = distribution.training_group()
     chosen = distribution.distribution()
-    return None if group is None else Parallel(model, group, chosen is None or chosen.auto_shard_dataset)
+    if group is None:
+        return None
+    parallel = Parallel(model, group, chosen is None or chosen.auto_shard_dataset)
+    parallel.shards_weights_from = None if chosen is None or not chosen.shard_weights else chosen.min_shard_size
+    return parallel
 
 
 def shared(batches: Batches, parallel: Parallel | None) -> Batches:
@@ -75,16 +93,20 @@ class Parallel:
         metrics: The sums of their metrics.
         predictions: Their predictions, in order.
         update: Makes the updates in place of the optimizer's `step`, where that isn't None.
+        shards_weights_from: How many numbers a layer of its own has at least, where weights are to be sharded; else None.
+        weights: The parts of the weights that processes have; None where each has all of them.
     """
 
     def __init__(self, model: Trainer, group: Group, shards: bool = True) -> None:
-        self.group, self._shards = group, shards
+        self._model, self.group, self._shards = model, group, shards
         self.share = RowShare(group.rank, group.size)
         self.update: Callable[[], None] | None = None
         self.questions = Questions(model, group)
         self.comparison = Comparison(model, group, self.questions)
         self.metrics = MetricSums(model, group, self.questions)
         self.predictions = Predictions(self.share, group)
+        self.shards_weights_from: int | None = None
+        self.weights: Shards | None = None
         self._gradients: GradientSum | None = None
         self._epoch: int | None = None
 
@@ -105,11 +127,46 @@ class Parallel:
         """Return this process's rows of a batch."""
         return self.share.take(batch)
 
+    # The weights ---------------------------------------------------------------------------------------------------
+
+    def shard_weights(self) -> None:
+        """Shard the weights of a built model, where that is wanted, and take those that are sharded for the run.
+
+        Raises:
+            RanksDiverged: When the models differ.
+            ValueError: With the name of what can't be computed on shards.
+        """
+        model = self._model
+        if self.weights is not None and self.weights.suits(model):
+            return
+        # Nothing of it is imported where nothing is sharded.
+        if self.shards_weights_from is None and "torch.distributed.fsdp" not in sys.modules:
+            return
+        from oncue.training.sharded import Shards, shard
+
+        self.weights = Shards.of(model)
+        if self.weights is None and self.shards_weights_from is not None:
+            # The parts of all processes are to be those of one model.
+            self.comparison.same_model()
+            shard(model, self.shards_weights_from)
+            self.weights = Shards.of(model)
+
+    @contextmanager
+    def resharding(self) -> Iterator[None]:
+        """Let go, after the block, of weights that a forward pass alone has gathered in it."""
+        try:
+            yield
+        finally:
+            if self.weights is not None:
+                self.weights.reshard()
+
     # Around the passes -----------------------------------------------------------------------------------------------
 
     def take_callbacks(self, callbacks: CallbackList) -> None:
         """Make the callbacks of a run those of one process of several; the others leave out what one writes for all."""
         self.comparison.same_callbacks(callbacks)
+        if self.weights is not None:
+            check_needs(callbacks.callbacks, callbacks.model, _LACKS_OF_SHARDS)
         callbacks.group = self.group
         if not self.group.main:
             callbacks.leave_out_writers()
@@ -126,7 +183,12 @@ class Parallel:
             ended_by_sigterm(lambda: failures.reason is not None),
             nullcontext() if self.group.main else silenced(),
         ):
-            yield
+            try:
+                yield
+            except BaseException:
+                if self.weights is not None:
+                    self.weights.give_up()
+                raise
 
     def _place(self) -> tuple[str, bool]:
         share, epoch = self.share, self._epoch
@@ -199,9 +261,14 @@ class Parallel:
         Returns:
             What they were divided by: 1 for nothing.
         """
+        if self.weights is not None:
+            # The gradients of shards were summed by torch's engine, in the backward pass.
+            parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
         if self._gradients is None or not self._gradients.suits(parameters):
             self._gradients = GradientSum(parameters, self.questions.count, self.group)
         sums, divided = self._gradients(self.questions.numbers(), scale, divisor)
+        if self.weights is not None and (isinstance(divided, Tensor) or divided != 1.0):
+            self.weights.divide(divided)
         self.questions.answer(sums, self._gradients.is_late)
         return divided
 
@@ -222,7 +289,11 @@ class Parallel:
             self.sum_gradients(parameters, self.share.fraction)
 
         optimizer.sums_gradients = summed
+        if self.weights is not None:
+            self.weights.scale = self.share.fraction
         try:
             yield made
         finally:
             optimizer.sums_gradients = None
+            if self.weights is not None:
+                self.weights.scale = 1.0

@@ -15,6 +15,7 @@ from oncue.core.warn import warn
 from oncue.feeding.batch import Batches
 from oncue.naming import without_number
 from oncue.random_state import random_state, set_random_state
+from oncue.shards import is_sharded
 from oncue.training.parallel_data import OwnBatches
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Comparison:
             name, kind = wrapped
             raise ValueError(
                 f"{f'`{name}` of the model' if name else 'The model'} is already in {kind}, which sums gradients itself: they "
-                "would be summed twice. Give the module as it was before (`module` of DistributedDataParallel; without "
-                "`fully_shard`): `fit` distributes it, each process with all weights."
+                "would be summed twice. Give the module as it was before (its `module`): `fit` distributes it, each process "
+                "with all weights, or with a part of them by `keras.distribution.DataParallel(shard_weights=True)`."
             )
         for name, one in (("batch_size", batches), ("validation_batch_size", validation)):
             size = None if one is None or isinstance(one, OwnBatches) else one.batch_size
@@ -106,13 +107,13 @@ class Comparison:
                     [without_number(name), list(one.shape), str(one.dtype), one.requires_grad] for name, one in tensors
                 ],
                 "optimizers": None
-                if optimizer is None
+                if optimizer is None or not optimizer.built
                 else [type(optimizer).__name__, int(optimizer.iterations), float(optimizer.learning_rate)],
             },
             "the comparison of models",
         )
         with torch.no_grad():
-            self._group.broadcast_([tensor for _, tensor in tensors])
+            self._group.broadcast_([tensor for _, tensor in tensors if not is_sharded(tensor)])
 
     def same_callbacks(self, callbacks: CallbackList) -> None:
         """Refuse a run whose processes have different callbacks.
@@ -154,6 +155,8 @@ class Comparison:
     def _fingerprint(self, journal: Journal) -> dict[str, Any]:
         model, optimizer = self._model, self._model.optimizer
         named = [*model.named_parameters(), *model.named_buffers()]
+        # Of what is sharded each process has another part.
+        named = [(name, one) for name, one in named if not is_sharded(one)]
         sums = [_bits(tensor.detach()).sum(dtype=torch.int64) for _, tensor in named]
         values = torch.stack([one.to(sums[0].device) for one in sums]).tolist() if sums else []
         decisions = [
@@ -205,7 +208,7 @@ def _wrapped(model: torch.nn.Module) -> tuple[str, str] | None:
     sharded = sys.modules.get("torch.distributed.fsdp")
     kinds: tuple[type[torch.nn.Module], ...] = (DistributedDataParallel,)
     if sharded is not None:
-        kinds += (sharded.FullyShardedDataParallel, sharded.FSDPModule)
+        kinds += (sharded.FullyShardedDataParallel,)
     for name, module in model.named_modules():
         if isinstance(module, kinds):
             return name, next(kind.__name__ for kind in kinds if isinstance(module, kind))

@@ -123,7 +123,7 @@ def make_parallel_prediction(step: Step, parallel: Parallel) -> Step:
 
     def predict(batch: Batch) -> Any:
         parallel.predictions.count()
-        with parallel.own_noise():
+        with parallel.own_noise(), parallel.resharding():
             return step(batch)
 
     return predict
@@ -167,7 +167,8 @@ def shared_loss(
         loss, single = plan.losses.shared(y, y_pred, weight, part_of)
     if plan.penalty is not None:
         # Of weights it is the same everywhere, of activities a mean over the rows: either way the parts add up.
-        penalty = plan.penalty() * rows.fraction
+        own = plan.penalty_of_parts
+        penalty = plan.penalty() * rows.fraction if own is None else own(rows.fraction)
         loss = penalty if loss is None else loss + penalty
     if loss is None:
         raise ValueError("There is no loss to compute. Call `model.compile(optimizer=..., loss=...)`.")
@@ -231,7 +232,10 @@ def _around(step: Step, parallel: Parallel, training: bool) -> Step:
     def around(batch: Batch) -> Any:
         nonlocal looked
         with parallel.own_noise():
-            if not training or (looked and not norms.used):
+            if not training:
+                with parallel.resharding():
+                    return step(batch)
+            if looked and not norms.used:
                 return step(batch)
             # Whether anything normalizes over the rows of a batch is seen in the first step.
             looked = True

@@ -24,7 +24,7 @@ Forward = Callable[[Any], Any]
 OVERRIDABLE = ("compute_loss", "compute_metrics", "train_step", "test_step", "predict_step")
 """The methods by which a subclass changes what a step does."""
 
-_OF_THE_MODEL = ("optimizer", "forward", "penalty", "compute_loss", "compute_metrics", "trains")
+_OF_THE_MODEL = ("optimizer", "forward", "penalty", "penalty_of_parts", "compute_loss", "compute_metrics", "trains")
 
 
 class Plan:
@@ -50,6 +50,8 @@ class Plan:
     """The forward pass whose outputs losses and metrics get."""
     penalty: Callable[[], torch.Tensor] | None
     """What the layers add to the loss after a forward pass; None when that is nothing."""
+    penalty_of_parts: Callable[[float | torch.Tensor], torch.Tensor] | None
+    """This process's part of it, by its share of the batch's rows, where it has a part of each weight."""
     compute_loss: Callable[..., torch.Tensor] | None
     """The method of a class that overrides it; None for the one that all models have."""
     compute_metrics: Callable[..., Any] | None
@@ -114,7 +116,7 @@ class Plan:
         self.owner, self.overridden = type(model).__name__, overridden
         self.optimizer = model.optimizer
         self.forward = training_forward(model, forward, self.precision)
-        self.penalty = penalty
+        self.penalty, self.penalty_of_parts = penalty, None
         self.compute_loss = _own_loss(model) if "compute_loss" in overridden else None
         self.compute_metrics = model.compute_metrics if "compute_metrics" in overridden else None
         self.layer_metrics = metrics_of_layers(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -110,7 +110,13 @@ def trial(model: Trainer, forward: Forward, x: Any) -> Any:
         forward: Its forward pass, or an eager step.
         x: The inputs; a batch for a step.
     """
-    with torch.no_grad(), mode(model, False), Trial(model):
+    parallel = model._parallel
+    with (
+        torch.no_grad(),
+        mode(model, False),
+        Trial(model),
+        nullcontext() if parallel is None else parallel.resharding(),
+    ):
         return forward(x)
 
 

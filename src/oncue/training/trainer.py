@@ -816,6 +816,7 @@ class Trainer(Layer):
         # One may have been put into a part since.
         refuse_real_keras(self)
         take_trainable(self)
+        self._shard()
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
         if self.optimizer is not None:
             self.optimizer.build(self._optimized())
@@ -848,9 +849,28 @@ class Trainer(Layer):
         if probes:
             self.reset_metrics()
 
+    def _shard(self) -> None:
+        """Shard the weights where the run is one of several processes that want it so; the optimizer gets the shards."""
+        if self._parallel is None:
+            return
+        optimizer = self.optimizer
+        held = [] if optimizer is None or not optimizer.built else list(optimizer._parameters)
+        numbers = {id(parameter): place for place, parameter in enumerate(held)}
+        places = [(variable, numbers.get(id(variable.stored))) for variable in (self.weights if held else ())]
+        before = dict(self.named_parameters())
+        self._parallel.shard_weights()
+        after = dict(self.named_parameters())
+        taken = {id(one): after[name] for name, one in before.items() if after[name] is not one}
+        now = {place: variable for variable, place in places if place is not None}
+        if optimizer is not None and not optimizer.built:
+            optimizer.replace_parameters(taken)
+        if any(now[place].stored is not parameter for place, parameter in enumerate(held) if place in now):
+            optimizer.build_anew([now[place] for place in range(len(held))])
+
     def _prepare_predict(self, batch: Batch) -> None:
         """Build the model, and see what a prediction needs."""
         self._build_on(batch[0])
+        self._shard()
         self._keep_layer_losses()
         plan = self._plan
         plan.overridden = self._overridden()
@@ -900,6 +920,8 @@ class Trainer(Layer):
         """Look up what a step needs of the model."""
         penalty = self._penalty if self._keep_layer_losses().any else None
         self._plan.resolve(self, self._predict_forward(), penalty, self._overridden())
+        if penalty is not None and self._parallel is not None and self._parallel.weights is not None:
+            self._plan.penalty_of_parts = self._penalty_of_parts
         return self._plan
 
     def _overridden(self) -> frozenset[str]:
@@ -1114,6 +1136,17 @@ class Trainer(Layer):
             return torch.stack([term.sum() for term in terms]).sum()
         # Looking for a device can't be done inside a graph.
         return torch.zeros((), device=self._device_hint or self.device)
+
+    def _penalty_of_parts(self, share: float | torch.Tensor) -> torch.Tensor:
+        """Return this process's part of what the layers add to the loss, where each has a part of the weights.
+
+        Args:
+            share: Its share of the batch's rows.
+        """
+        of_weights, added = self._losses_of_parts()
+        self._forget_added_losses()
+        terms = [*of_weights, *(term.sum() * share for term in added)]
+        return torch.stack(terms).sum() if terms else torch.zeros((), device=self._device_hint or self.device)
 
     def _find_layer_losses(self) -> _LayerLosses:
         """Find the layers that may add losses."""

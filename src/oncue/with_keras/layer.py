@@ -67,6 +67,7 @@ class KerasLayer(ForeignLayer):
         ValueError: When Keras has another backend than torch.
     """
 
+    can_be_sharded = False
     _holds_layers = True
     _takes_several = True
     _ready = False

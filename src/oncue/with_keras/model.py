@@ -84,6 +84,7 @@ class KerasModel(Model, MeetsCallbacks):
         TypeError: When the model's class has methods that would never be called.
     """
 
+    can_be_sharded = False
     keras_model: Any
     _by_keras = False
     _predicts_by_keras = False

@@ -1,0 +1,190 @@
+"""Runs in which each process has a part of each weight: what they come to is compared with one process, which has all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from distribution import equal_runs
+from distribution.equal_runs import X, Y, mlp, state_of, trained
+
+import oncue as keras
+from oncue import layers
+from oncue.core.process import process
+from oncue.shards import is_sharded
+
+
+def sharded(run: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """Return a run with sharded weights; in a process alone it is as it is."""
+
+    def run_sharded(folder: Path) -> dict[str, Any]:
+        if not process.is_alone:
+            # Each layer of these small models is gathered by itself.
+            keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True, min_shard_size=0))
+        return run(folder)
+
+    run_sharded.__name__ = run.__name__
+    return run_sharded
+
+
+def checked(model: Any) -> Any:
+    """Return a model whose weights are sharded, where there are several processes."""
+    assert process.is_alone or all(is_sharded(one) for one in model.parameters() if one.ndim)
+    return model
+
+
+def optimizers(folder: Path) -> dict[str, Any]:
+    found = {}
+    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam"):
+        model = mlp()
+        model.compile(getattr(keras.optimizers, name)(0.02, weight_decay=0.01), "mse")
+        found[name] = trained(model, X, Y, epochs=1)
+        checked(model)
+    for name, options in {
+        "velocity": {"momentum": 0.9},
+        "nesterov": {"momentum": 0.9, "nesterov": True},
+        "value": {"clipvalue": 0.05},
+        "norm": {"clipnorm": 0.05},
+        "global": {"global_clipnorm": 0.1},
+        "ema": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3},
+    }.items():
+        model = mlp()
+        model.compile(keras.optimizers.SGD(0.05, **options), "mse")
+        found[name] = trained(model, X, Y, epochs=1)
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.02, amsgrad=True), "mse")
+    found["amsgrad"] = trained(model, X, Y, epochs=1)
+    model = mlp()
+    model.compile(lambda parameters: torch.optim.RAdam(parameters, 0.02), "mse")
+    found["of torch"] = trained(model, X, Y, epochs=1)
+    return found
+
+
+def weights_of_shards(folder: Path) -> dict[str, Any]:
+    """Weights that are read, set, averaged and put back."""
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), "mse")
+    found: dict[str, Any] = {}
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            found[f"epoch {epoch}"] = state_of(self.model)
+            if epoch == 1:
+                self.model.set_weights([np.full(one.shape, 0.25, "float32") for one in self.model.get_weights()])
+
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    swap, average = keras.callbacks.SwapEMAWeights(), keras.callbacks.WeightAverage(decay=0.5)
+    found["stopped"] = trained(model, X, Y, epochs=6, validation_split=0.2, callbacks=[Look(), stop, swap])
+    model.compile("sgd", "mse")
+    found["averaged"] = trained(model, X, Y, epochs=2, validation_split=0.2, callbacks=[average])
+    text: list[str] = []
+    checked(model).summary(print_fn=text.append, line_length=80)
+    found["parameters"] = [line for line in "\n".join(text).splitlines() if "params" in line]
+    found["predicted"] = model.predict(X, batch_size=5, verbose=0).tolist()
+    found["measured"] = model.evaluate(X, Y, batch_size=5, verbose=0, return_dict=True)
+    model.layers[0].kernel.assign(np.ones((6, 5)))
+    found["assigned"] = state_of(model)
+    return found
+
+
+def norms_of_gradients(folder: Path) -> dict[str, Any]:
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    return trained(model, X, Y, callbacks=[keras.callbacks.GradientNorms(by_weight=True)])
+
+
+def convolutions(folder: Path) -> dict[str, Any]:
+    """Weights that are kept in another order of axes than Keras's, and a weight that layers share."""
+    keras.utils.set_random_seed(3)
+    images = np.random.default_rng(4).normal(size=(26, 6, 6, 3)).astype("float32")
+    inputs = keras.Input((6, 6, 3))
+    shared = layers.Dense(5, activation="tanh")
+    x = layers.Conv2D(4, 3, activation="relu", name="convolution")(inputs)
+    x = layers.BatchNormalization()(x)
+    x = shared(shared(layers.Dense(5)(layers.Flatten()(x))))
+    model = keras.Model(inputs, layers.Dense(1)(x))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    found = trained(model, images, np.ones((26, 1), "float32"), batch_size=8)
+    found["kernel"] = model.get_layer("convolution").kernel.numpy().tolist()
+    checked(model)
+    # A second run has the weights as they are.
+    model.fit(images, np.ones((26, 1), "float32"), batch_size=8, verbose=0)
+    return {**found, "again": state_of(model)}
+
+
+def trained_whole_before(folder: Path) -> dict[str, Any]:
+    """Weights that are sharded when they were trained already, with their optimizer."""
+    chosen = keras.distribution.distribution()
+    keras.distribution.set_distribution(None if process.is_alone else keras.distribution.DataParallel())
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.02, use_ema=True), "mse")
+    first = trained(model, X, Y)
+    if chosen is not None:
+        keras.distribution.set_distribution(chosen)
+    second = trained(model, X, Y)
+    checked(model)
+    return {"first": first, "second": second}
+
+
+def blocks(folder: Path) -> dict[str, Any]:
+    """A torch module of blocks, one of which reads the weights of a part of its own without calling it."""
+    torch.manual_seed(3)
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(1.5))
+            self.blocks = torch.nn.ModuleList(
+                torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True) for _ in range(2)
+            )
+            self.head = torch.nn.Linear(8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x.mean(1)) * self.scale
+
+    model = keras.Model(Net())
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
+    x = np.random.default_rng(5).normal(size=(20, 3, 8)).astype("float32")
+    return trained(model, x, x.mean((1, 2))[:, None], batch_size=8)
+
+
+def sharded_by_the_user(folder: Path) -> dict[str, Any]:
+    """A module that was sharded before `fit`, without a word to `set_distribution`."""
+    torch.manual_seed(3)
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    if not process.is_alone:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(module[2])
+        fully_shard(module)
+    model = keras.Model(module)
+    model.compile(keras.optimizers.Adam(0.02, global_clipnorm=0.1), "mse", metrics=["mae"])
+    found = trained(model, X, Y, validation_split=0.2)
+    return {**found, "predicted": checked(model).predict(X, verbose=0).tolist()}
+
+
+OWN = [
+    optimizers,
+    weights_of_shards,
+    norms_of_gradients,
+    convolutions,
+    trained_whole_before,
+    blocks,
+    sharded_by_the_user,
+]
+FEW = [equal_runs.arrays, equal_runs.penalties, equal_runs.own_steps, equal_runs.scaled_losses]
+"""Of those of `equal_runs`, the ones that are always run."""
+MORE = [
+    run
+    for run in equal_runs.RUNS
+    # Compiled steps are none with shards.
+    if run not in FEW and "compiled" not in run.__name__ and "graphs" not in run.__name__
+]
+RUNS = {f"sharded_{run.__name__}": sharded(run) for run in (*OWN, *FEW, *MORE)}
+globals().update(RUNS)

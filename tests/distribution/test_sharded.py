@@ -1,0 +1,49 @@
+"""Processes that have parts of each weight come to what one process comes to that has all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distribution import sharded_runs
+from distribution.test_equal_runs import same
+from processes import run_together
+
+from helpers import cpu_only
+
+pytestmark = cpu_only("several processes can't share one GPU")
+PROCESSES = pytest.mark.processes
+
+FEW = [f"sharded_{run.__name__}" for run in (*sharded_runs.OWN, *sharded_runs.FEW)]
+MORE = [f"sharded_{run.__name__}" for run in sharded_runs.MORE]
+ALL = [(2, name) for name in FEW] + [
+    pytest.param(size, name, marks=PROCESSES) for size in (2, 3) for name in MORE + FEW * (size > 2)
+]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[dict[str, Any]]]:
+    """Return what runs came to on some processes; those of one kind run in the same ones."""
+    found: dict[tuple[int, bool], list[dict[str, Any]]] = {}
+
+    def run(size: int, name: str) -> list[dict[str, Any]]:
+        few = name in FEW
+        if (size, few) not in found:
+            folder = tmp_path_factory.mktemp("together")
+            found[size, few] = run_together(
+                "distribution.sharded_runs", FEW if few else MORE, size, folder, seconds=900.0
+            )
+        return [one[name] for one in found[size, few]]
+
+    return run
+
+
+@pytest.mark.parametrize(("size", "name"), ALL)
+def test_parts_of_weights_come_to_what_whole_ones_come_to(
+    size: int, name: str, together: Callable[[int, str], list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    alone, found = getattr(sharded_runs, name)(tmp_path), together(size, name)
+    for one in found:
+        same(one, alone, name)
