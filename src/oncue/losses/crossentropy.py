@@ -14,7 +14,7 @@ from torch import Tensor
 from oncue.backend import epsilon
 from oncue.core.builtin import builtin
 from oncue.core.numbers import whole_of
-from oncue.losses.fused import clipped_bce
+from oncue.losses.fused import clipped_bce, label_losses
 from oncue.losses.loss import LossFunctionWrapper
 from oncue.losses.shapes import as_tensor, pair
 
@@ -152,11 +152,10 @@ def sparse_categorical_crossentropy(
     if ignore_class is not None:
         valid = labels != ignore_class
         labels = labels * valid
-    at = labels.unsqueeze(axis)
     if from_logits:
-        losses = (pred.logsumexp(axis, keepdim=True) - pred.gather(axis, at)).squeeze(axis)
+        losses = label_losses(labels, pred.movedim(axis, -1), "none")
     else:
-        right = (pred.gather(axis, at) / pred.sum(axis, keepdim=True)).squeeze(axis)
+        right = (pred.gather(axis, labels.unsqueeze(axis)) / pred.sum(axis, keepdim=True)).squeeze(axis)
         losses = -right.clamp(epsilon(), 1.0 - epsilon()).log()
     if valid is not None:
         losses = torch.where(valid, losses, torch.zeros((), dtype=losses.dtype, device=losses.device))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from helpers import cpu_only
-from oncue import layers
+from oncue import layers, losses
 from oncue.layers.quick_dropout import dropout, dropout_in_graph
 from oncue.random import SeedGenerator
 from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
@@ -169,3 +169,21 @@ def test_random_numbers_by_a_seed_in_a_tensor() -> None:
         graph = make_fx(drawn, tracing_mode="fake")(torch.tensor(7))
     assert torch.equal(graph(torch.tensor(8)), drawn(torch.tensor(8)))
     assert not torch.equal(graph(torch.tensor(8)), graph(torch.tensor(7)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("axis", [-1, 1])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 5)])
+def test_a_cross_entropy_of_labels_is_a_logarithm_of_a_sum_in_a_graph(
+    way: Callable[..., Tensor], axis: int, shape: tuple[int, ...]
+) -> None:
+    logits = torch.arange(float(torch.Size(shape).numel())).reshape(shape).sin()
+    labels = torch.arange(torch.Size(shape[:-1]).numel()).reshape(shape[:-1]) % 5
+    expected = F.cross_entropy(logits if axis == 1 else logits.movedim(-1, 1), labels)
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, axis=axis)
+    assert torch.allclose(loss(labels, logits), expected)
+    assert torch.allclose(way(loss, labels, logits), expected)
+    with Replacing():
+        graph = make_fx(loss, tracing_mode="fake")(labels, logits)
+    assert "logsumexp" in graph.code
+    assert "log_softmax" not in graph.code

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from oncue.layers.quick_dropout import dropout, dropout_in_graph
+from oncue.losses.fused import label_losses, label_losses_in_graph
 from oncue.seeded_mask import seeded_mask, seeded_mask_in_graph
 from oncue.training.graph.draws import DRAWN
 from oncue.training.graph.lstm import lstm
@@ -53,6 +54,7 @@ def being_traced(tensor: Tensor) -> bool:
 REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {
     dropout: dropout_in_graph,
     F.dropout: _dropout,
+    label_losses: label_losses_in_graph,
     seeded_mask: seeded_mask_in_graph,
     torch.lstm: _lstm,
     F.max_pool2d: max_pool2d,
