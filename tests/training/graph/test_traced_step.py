@@ -297,6 +297,18 @@ def test_weights_that_are_frozen_and_thawed_have_two_graphs(quick: None) -> None
     assert model._plan.graphs.steps["train"].graphs == 2
 
 
+def test_what_evaluates_is_one_graph_whichever_weights_are_trained(quick: None) -> None:
+    def freezing() -> Any:
+        def freeze(epoch: int, logs: Any = None) -> None:
+            next(iter(watcher.model.parameters())).requires_grad_(False)
+
+        watcher = LambdaCallback(on_epoch_end=freeze)
+        return [watcher]
+
+    model = assert_same(module, OPTIMIZERS["adam"], freezing)
+    assert {kind: step.graphs for kind, step in model._plan.graphs.steps.items()} == {"train": 2, "test": 1}
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()

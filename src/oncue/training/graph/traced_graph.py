@@ -343,6 +343,7 @@ class TracedGraph:
 
         given = [tensor.detach() for tensor in (*state, *leaves)]
         traced = torch_private.traced(flat, given)
+        _drop_detached(traced)
         nodes = len(traced.graph.nodes)
         if nodes > MOST_NODES:
             raise RefusalError(
@@ -520,6 +521,13 @@ def _trimmed(traced: torch.fx.GraphModule, needed: int) -> torch.fx.GraphModule:
     traced.graph.lint()
     traced.recompile()
     return traced
+
+
+def _drop_detached(traced: torch.fx.GraphModule) -> None:
+    """Drop what only the trace needed: which weights are trained decides nothing in a graph that evaluates."""
+    for node in traced.graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+        node.replace_all_uses_with(node.args[0])
+        traced.graph.erase_node(node)
 
 
 def _key(traced: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Key:
