@@ -22,12 +22,14 @@ class LateDevice:
         order: What was asked of it.
         allocated: The sizes of the page-locked blocks, each with whether the main thread asked for it.
         refuses: Whether there is no page-locked memory.
+        room: How many bytes of its own memory are free.
     """
 
     def __init__(self) -> None:
         self.order: list[str] = []
         self.allocated: list[tuple[int, bool]] = []
         self.refuses = False
+        self.room = 0
         self.moments = 0
         self._working = WorkStream(self)
 
@@ -35,6 +37,9 @@ class LateDevice:
         """Put it in CUDA's place."""
         patch.setattr(device_copies, "copies_of", lambda device: self)
         return self
+
+    def free(self) -> int:
+        return self.room
 
     def page_locked(self, size: int) -> torch.Tensor:
         if self.refuses:

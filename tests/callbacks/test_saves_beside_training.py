@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from late_device import LateDevice
 
 import oncue as keras
-from helpers import cpu_only, normal, same_arrays
+from helpers import ScriptedLosses, cpu_only, normal, same_arrays
 from oncue import layers
-from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, ModelCheckpoint
+from oncue.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
 from oncue.core import files
 
 pytestmark = cpu_only("a device of the test's own takes the place of the CPU")
@@ -163,3 +164,45 @@ def test_a_limit_and_a_refusal_leave_ordinary_memory(tmp_path: Path, device: Lat
     with pytest.warns(UserWarning, match="page-locked memory can't be had") as caught:
         made.fit(X, Y, epochs=3, verbose=0, callbacks=[BackupAndRestore(tmp_path / "b")])
     assert len(caught) == 1 and np.isfinite(made.get_weights()[0]).all()
+
+
+def stopping(losses: list[float], made: Any, **options: Any) -> tuple[EarlyStopping, list[Any]]:
+    """Train with EarlyStopping on given losses, and return it and the weights of each epoch."""
+    seen: list[Any] = []
+    keep = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(made.get_weights()))
+    stop = EarlyStopping(patience=9, restore_best_weights=True)
+    callbacks = [ScriptedLosses(*losses), keep, stop, *options.pop("callbacks", [])]
+    made.fit(X, Y, epochs=len(losses), batch_size=8, verbose=0, callbacks=callbacks, **options)
+    return stop, seen
+
+
+@pytest.mark.parametrize("room", [0, 10**9])
+def test_the_best_weights_are_kept_without_a_wait(room: int, device: LateDevice) -> None:
+    device.room, made = room, model()
+    stop, seen = stopping([3.0, 1.0, 2.0, 4.0], made)
+    assert same_arrays(made.get_weights(), seen[1]) and same_arrays(stop.best_weights, seen[1])
+    assert not same_arrays(seen[1], seen[3])
+    if room:
+        assert device.order == [] and device.allocated == []
+    else:
+        # It waits when they are put back.
+        assert device.order == ["copy", "work waits", "host waits", "copy", "work waits", "host waits"]
+        assert len(device.allocated) == 1
+
+
+def test_arrays_are_what_is_left_of_the_best_weights(device: LateDevice) -> None:
+    device.room = 10**9
+    stop, _ = stopping([1.0, 2.0], model())
+    assert stop._best_kept is None and all(isinstance(one, np.ndarray) for one in stop.best_weights)
+    assert same_arrays(copy.deepcopy(stop).best_weights, stop.best_weights)
+
+
+@pytest.mark.parametrize("room", [0, 10**9])
+def test_the_best_weights_survive_an_interruption(room: int, tmp_path: Path, device: LateDevice) -> None:
+    device.room, losses = room, [3.0, 1.0, 2.0, 4.0]
+    with pytest.raises(KeyboardInterrupt):
+        stopping(losses, model(), callbacks=[cut_at(3, 1), BackupAndRestore(tmp_path / "b")])
+    whole, resumed = model(), model()
+    _, seen = stopping(losses, whole)
+    stopping(losses, resumed, callbacks=[BackupAndRestore(tmp_path / "b")])
+    assert same_arrays(whole.get_weights(), resumed.get_weights()) and same_arrays(whole.get_weights(), seen[1])

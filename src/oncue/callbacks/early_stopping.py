@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from oncue.callbacks.checks import is_ours
 from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import finite, whole
-from oncue.core.protocols import own_arrays_of
+from oncue.core.protocols import own_arrays_of, stored_weights_of
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.kept_weights import KeptWeights
 
 
 @builtin
@@ -20,7 +24,8 @@ class EarlyStopping(MonitorCallback):
     to the wait. With `validation_freq="500 steps"` each validation counts as an epoch does, wherever it is.
 
     With `restore_best_weights`, the weights of the best epoch are put back at every end of the run: after a stop, after
-    the last epoch, after an error and after Ctrl-C. One copy of the weights is kept for that.
+    the last epoch, after an error and after Ctrl-C. One copy of the weights is kept for that: on a GPU it stays there while
+    it takes no more than a quarter of the free memory, else it goes to page-locked memory; training waits for neither.
 
     Args:
         monitor: The name of the value in the logs.
@@ -35,7 +40,7 @@ class EarlyStopping(MonitorCallback):
     Attributes:
         best: The best value so far; None before the first.
         best_epoch: The index of its epoch.
-        best_weights: The weights of that epoch, when `restore_best_weights`.
+        best_weights: The weights of that epoch as arrays, when `restore_best_weights`.
         wait: Epochs in a row without improvement.
         stopped_epoch: The index of the epoch after which it stopped, or in which; 0 when it didn't.
         best_batch: The index of the batch in `best_epoch` after which validation measured it; None for an epoch's end.
@@ -82,7 +87,8 @@ class EarlyStopping(MonitorCallback):
     def _reset(self) -> None:
         self.best: float | None = None
         self.best_epoch = 0
-        self.best_weights: Any = None
+        self._best_list: Any = None
+        self._best_kept: KeptWeights | None = None
         self._best_arrays: dict[str, Any] = {}
         self.stopped_epoch = 0
         self.best_batch: int | None = None
@@ -90,8 +96,30 @@ class EarlyStopping(MonitorCallback):
         self.wait = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has no run whose end it waits for.
-        return {**super().__getstate__(), "_running": False}
+        # A copy has no run whose end it waits for, nor memory of a device.
+        return {**super().__getstate__(), "_running": False, "_best_list": self.best_weights, "_best_kept": None}
+
+    @property
+    def best_weights(self) -> Any:
+        """The weights of the best epoch, as arrays; None without `restore_best_weights`, and before the first."""
+        found = self._best()
+        if found is None:
+            return None
+        from oncue.checkpoints.kept_weights import as_arrays
+
+        return as_arrays(found)
+
+    @best_weights.setter
+    def best_weights(self, weights: Any) -> None:
+        self._best_list, self._best_kept = weights, None
+
+    def _best(self) -> Any:
+        return self._best_list if self._best_kept is None else self._best_kept.tensors()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run gets back; the best weights as they are kept, without waiting for a device."""
+        names = [name for name in (*self.state_fields, *self.later_fields) if name != "best_weights"]
+        return {"best_weights": self._best(), **{name: getattr(self, name) for name in names}}
 
     def needs_of_model(self) -> tuple[str, ...]:
         """Return what it can't do without."""
@@ -150,27 +178,44 @@ class EarlyStopping(MonitorCallback):
         """Put the best weights back after an error; not in `on_exception`, where others may save the latest ones."""
         self._restore()
         self._running = False
+        if self._best_kept is not None:
+            # The memory of a device is not held beyond the run.
+            self.best_weights = self.best_weights
 
     def _take(self, value: float, epoch: int, batch: int | None) -> None:
         if self.restore_best_weights:
             # The old copy goes first, so that there are never two. Should copying fail or be interrupted, the run ends
             # with nothing to put back, and the model has these very weights.
-            self.best_weights = None
+            self._best_list = None
             self._best_arrays = own_arrays_of(self.model)
-            self.best_weights = self.model.get_weights()
+            if not self._take_beside():
+                self.best_weights = self.model.get_weights()
             self._decided("best", "best_weights", monitor=self.monitor, value=value, before=self.best)
         self.best = value
         self.best_epoch, self.best_batch = epoch, batch
 
+    def _take_beside(self) -> bool:
+        """Copy the weights on their device, or beside its work; return whether that could be done."""
+        weights = stored_weights_of(self.model)
+        if not weights or not (is_ours(self.model, "get_weights") and is_ours(self.model, "set_weights")):
+            return False
+        from oncue.checkpoints.kept_weights import KeptWeights
+
+        kept, self._best_kept = self._best_kept or KeptWeights(), None
+        if not kept.take(weights):
+            return False
+        self._best_kept = kept
+        return True
+
     def _restore(self) -> None:
         # An error in `evaluate` or `predict` ends no training of ours.
-        if not self._running or not self.restore_best_weights or self.best_weights is None:
+        if not self._running or not self.restore_best_weights or self._best() is None:
             return
         self._running = False
         if self.verbose > 0:
             moment = "the end" if self.best_batch is None else f"batch {self.best_batch + 1}"
             print_message(f"Restoring model weights from {moment} of the best epoch: {self.best_epoch + 1}.")
-        self.model.set_weights(self.best_weights)
+        self.model.set_weights(self._best())
         if self._best_arrays:
             self.model.set_own_arrays(self._best_arrays)
         found: dict[str, Any] = {"epoch": self.best_epoch, "monitor": self.monitor, "value": self.best}

@@ -1,6 +1,6 @@
 """Copies out of a device beside its work: page-locked memory, a stream of their own, and events that order both.
 
-The five operations are a protocol, so that tests can put a device in CUDA's place on which a wrong order gives wrong values.
+The six operations are a protocol, so that tests can put a device in CUDA's place on which a wrong order gives wrong values.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Stream(Protocol):
 class DeviceCopies(Protocol):
     """What copies out of a device need of it."""
 
+    def free(self) -> int:
+        """Return how many bytes of its memory nobody has."""
+        ...
+
     def page_locked(self, size: int) -> torch.Tensor:
         """Return so many bytes of host memory that the device writes to by itself.
 
@@ -65,6 +69,12 @@ class CudaCopies:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+
+    def free(self) -> int:
+        """Return the free memory of the device; what torch keeps for itself counts as taken."""
+        import torch
+
+        return int(torch.cuda.mem_get_info(self._device)[0])
 
     def page_locked(self, size: int) -> torch.Tensor:
         """Return so many bytes of page-locked memory; torch takes the next power of two, and gives it again when it is free."""

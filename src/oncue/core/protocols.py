@@ -416,6 +416,12 @@ def tensors_of(model: Any) -> dict[str, Any]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+def stored_weights_of(model: Any) -> list[Any]:
+    """Return a model's weights as oncue has them, with `stored` and `to_keras`; nothing for a model of another kind."""
+    weights = list(getattr(model, "weights", ()))
+    return weights if all(hasattr(one, "stored") and hasattr(one, "to_keras") for one in weights) else []
+
+
 def parts_of(model: Any) -> dict[str, Any]:
     """Return the layers and modules inside a model by the names that they have in it; nothing for one that has none."""
     found: dict[str, Any] = {}
