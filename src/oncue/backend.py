@@ -21,6 +21,7 @@ _settings: dict[str, Any] = {
     "device": None,
     "dtype_policy": None,
     "image_data_format": "channels_last",
+    "max_data_on_device": None,
 }
 
 
@@ -139,6 +140,36 @@ def set_max_steps_per_epoch(max_steps_per_epoch: int | None) -> None:
     _set_limit("max_steps_per_epoch", max_steps_per_epoch)
 
 
+def max_data_on_device() -> int | None:
+    """Return the most bytes of data that are copied to a device as a whole, by `set_max_data_on_device`; None for any."""
+    return _settings["max_data_on_device"]  # type: ignore[no-any-return]  # what the function below put there
+
+
+def set_max_data_on_device(max_data_on_device: int | None) -> None:
+    """Limit what arrays may take of a device's memory.
+
+    Arrays that fit in half of what is free there are copied to the device once, before the first step; others go there batch by
+    batch, ahead of the step.
+
+    Args:
+        max_data_on_device: The most bytes of the arrays of one call of `fit`, `evaluate` or `predict`; 0 to copy batches only,
+            None for no limit but the free memory.
+
+    Raises:
+        ValueError: For anything but a whole number of 0 or more.
+
+    Example:
+        >>> set_max_data_on_device(2 * 10**9)
+        >>> set_max_data_on_device(None)
+    """
+    value = max_data_on_device
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ValueError(
+            f"`max_data_on_device` must be a number of bytes, 0 or more, or None for no limit; got {value!r}."
+        )
+    _settings["max_data_on_device"] = value
+
+
 def _limit(name: str, variable: str) -> int | None:
     if name in _settings:
         return _settings[name]  # type: ignore[no-any-return]  # what `_set_limit` put there
@@ -172,12 +203,27 @@ def device() -> torch.device:
 
     chosen = _settings["device"] or os.environ.get("ONCUE_DEVICE")
     if chosen is not None:
-        return torch.device(chosen)
+        return numbered(torch.device(chosen))
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def numbered(device: torch.device) -> torch.device:
+    """Return a device with its number, as tensors have it: "cuda" is the current one.
+
+    Example:
+        >>> import torch
+        >>> numbered(torch.device("cpu"))
+        device(type='cpu')
+    """
+    import torch
+
+    if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def set_device(name: str | torch.device | None) -> None:

@@ -160,3 +160,13 @@ def came(value: Any) -> str:
         "got '3' of type str"
     """
     return f"got {value!r} of type {type(value).__name__}"
+
+
+def bytes_in_words(size: float) -> str:
+    """Return a number of bytes as people read it.
+
+    Example:
+        >>> bytes_in_words(1_440_000_000), bytes_in_words(52_000)
+        ('1.44 GB', '0.052 MB')
+    """
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from oncue.core.numbers import bytes_in_words
+
 Data = Mapping[str, Any]
 Words = Callable[[Data], str]
 
@@ -202,6 +204,26 @@ def _resumed(data: Data) -> str:
     return text + again + changed
 
 
+def _out_of_memory(data: Data) -> str:
+    place = {"train": "training", "test": "evaluation", "predict": "prediction"}[data["kind"]]
+    step = "" if data["step"] is None else f" in step {data['step']}"
+    step = f"{step} of the {place}" if not data["before"] else f" before the {place}"
+    size = data["batch_size"]
+    rows = "" if size is None else f", with batches of {size}"
+    parts = ", ".join(f"{name} {bytes_in_words(number)}" for name, number in data["parts"].items())
+    less = (
+        f"a smaller `batch_size` (such as {max(size // 2, 1)})" if size is not None and size > 1 else "smaller batches"
+    )
+    half = ""
+    if data["half_updated"]:
+        half = " It failed after the gradients were there: the update may be half done, so go on from saved weights."
+    return (
+        f"memory of {data['device']} ran out{step}{rows}: {parts}. Try {less}, with "
+        "`gradient_accumulation_steps` to make up for it, or a policy of 16 bits. What the step took is free again."
+        f"{half}"
+    )
+
+
 def _two_set_the_rate(data: Data) -> str:
     return (
         f"{' and '.join(data['callbacks'])} both set the learning rate; whichever comes later overwrites the other. The "
@@ -276,6 +298,7 @@ PHRASES: dict[str, Phrase] = {
     "profiled": _alone(lambda data: f"profiled batches {data['first']} to {data['last']}: {data['path']}"),
     # An entry of a state of format 2 has its words, and no data to make them from.
     "earlier_version": Phrase(lambda data: str(data["line"]), lambda data: str(data["cited"])),
+    "out_of_memory": _alone(_out_of_memory),
     "gave_up_sending": _alone(
         lambda data: f"gave up sending to {data['root']} after {data['failures']} failures in a row: {data['error']}"
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from oncue import backend
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.class_weights import ClassWeights
 from oncue.feeding.digest import batch_digest
@@ -26,7 +27,8 @@ class ArrayBatches(Batches):
     """Batches of arrays held in memory.
 
     On the CPU, memory is shared with the arrays. For another device the data is moved once if it fits in half of the
-    free memory, and batch by batch otherwise. Floats become `floats`; other types stay as they are.
+    free memory, and `config.set_max_data_on_device` allows it; batch by batch otherwise. Floats become `floats`; other types
+    stay as they are.
 
     Args:
         x: Inputs: arrays of shape `(samples, ...)`, or nested lists, tuples and dicts of them.
@@ -88,6 +90,7 @@ class ArrayBatches(Batches):
         self.batch_size: int = batch_size
         self._device = torch.device(device)
         self._floats = Floats.of() if floats is None else floats
+        self._resident = 0
         self._staging: dict[tuple[int, torch.dtype], StagingBuffers] = {}
         self._place()
         devices = {leaf.device for _, leaf in named_leaves(self._data, "data")}
@@ -119,6 +122,11 @@ class ArrayBatches(Batches):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the order of a saved pass for the next `epoch(position)`."""
         self._order.load_state_dict(state)
+
+    @property
+    def resident(self) -> dict[torch.device, int]:
+        """How many bytes of the data were copied to the device."""
+        return {self._device: self._resident} if self._resident else {}
 
     def contents(self) -> dict[str, str]:
         """Return type, shape and a digest of some rows of each array."""
@@ -178,6 +186,7 @@ class ArrayBatches(Batches):
         away = [leaf for leaf in leaves if leaf.device != self._device]
         if away and self._fits(away):
             self._data = self._map(lambda leaf, floats: move(leaf, self._device, floats))
+            self._resident = sum(leaf.nbytes for _, leaf in named_leaves(self._data, "data"))
         ready = self._map(
             lambda leaf, floats: leaf.device == self._device and leaf.dtype == wanted_dtype(leaf.dtype, floats)
         )
@@ -192,10 +201,13 @@ class ArrayBatches(Batches):
         return x, y, weight
 
     def _fits(self, leaves: list[torch.Tensor]) -> bool:
+        size, most = sum(leaf.nbytes for leaf in leaves), backend.max_data_on_device()
+        if most is not None and size > most:
+            return False
         if self._device.type != "cuda":
             return True
         free, _ = torch.cuda.mem_get_info(self._device)
-        return sum(leaf.numel() * leaf.element_size() for leaf in leaves) <= free * _SHARE_OF_FREE_MEMORY
+        return size <= free * _SHARE_OF_FREE_MEMORY
 
 
 def move(tensor: torch.Tensor, device: torch.device, floats: torch.dtype | None = None) -> torch.Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    import torch
+
     from oncue.feeding.row_share import RowShare
 
 Batch: TypeAlias = tuple[Any, Any, Any]
@@ -60,6 +62,11 @@ class Batches(ABC):
     source: Any = None
     data_sets: Sequence[Any] = ()
     calls_others: bool = True
+
+    @property
+    def resident(self) -> dict[torch.device, int]:
+        """How many bytes of the data were copied to a device as a whole, by device; none by default."""
+        return {}
 
     @abstractmethod
     def epoch(self, start: int = 0) -> Iterator[Batch]:
@@ -155,6 +162,11 @@ class BatchesOver(Batches):
     def first(self) -> Batch:
         """Return one batch of the source."""
         return self.batches.first()
+
+    @property
+    def resident(self) -> dict[torch.device, int]:
+        """What the source has on a device."""
+        return self.batches.resident
 
     def contents(self) -> dict[str, str]:
         """Return what the data of the source are."""

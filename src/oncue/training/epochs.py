@@ -15,6 +15,7 @@ from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import half_trained, switch_off, switch_on
 from oncue.nested import flatten
 from oncue.training.loop import Result, run_batches
+from oncue.training.pace import Pace
 from oncue.training.probe import mode
 from oncue.training.run_state import RunState
 from oncue.training.steps import Step, Steps
@@ -70,6 +71,7 @@ def train_epochs(
     testing = training if validation is None else Steps(model, "test", callbacks, validation)
     parallel = model._parallel
     logs: dict[str, Any] = {}
+    pace = model._plan.pace = Pace(model.device, batches)
     with RunState(model, batches, callbacks, validation, validations) as run_state:
         amid = None
         if validation is not None and validations.amid:
@@ -111,6 +113,7 @@ def train_epochs(
             if epoch == first:
                 _tell_of_half_trained(model)
             # The hook of a validation in which a model is trained is called without gradients.
+            pace.begin()
             with torch.enable_grad(), training:
                 steps, result = run_batches("train", one_pass, training, callbacks, model, start, amid)
             if callbacks.paused is not None:
@@ -120,6 +123,7 @@ def train_epochs(
                 known = pending.parts.get("results") if pending is not None and 0 < start == steps else None
                 result = model._plan.meter if result is None and start else result
                 logs = dict(known) if known else _results(model, training.plan, "train_step", steps, result)
+                pace.end(start, steps)
                 switch_off(model)
                 if validation is not None and validations.at_end(epoch):
                     with run_state.measuring(steps, logs):

@@ -14,6 +14,7 @@ from oncue.training.graph.choice import GraphChoice
 from oncue.training.meter import Meter
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
+from oncue.training.pace import Pace
 from oncue.training.precision import Precision, training_forward
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Plan:
         """The outputs without values, by the shapes of the inputs without the batch axis."""
         self.layer_metrics: list[Metric] = []
         """The metrics that are attributes of the layers inside, found when a run begins."""
+        self.pace: Pace | None = None
+        """How fast the last `fit` trained."""
         self.owner = ""
         """The name of the model's class."""
         self.overridden: frozenset[str] = frozenset()
@@ -143,7 +146,7 @@ class Plan:
         return named + [(metric.name, metric) for metric in own if id(metric) not in known]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in _OF_THE_MODEL}
+        return {**{name: value for name, value in vars(self).items() if name not in _OF_THE_MODEL}, "pace": None}
 
 
 def metrics_of_layers(model: torch.nn.Module) -> list[Metric]:

@@ -34,6 +34,7 @@ from oncue.torch_private import modes_put_back
 from oncue.training.arguments import check_epochs, check_frequency, check_verbose
 from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.limits import limited_batches, limited_epochs
+from oncue.training.memory import told_of_memory
 from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
@@ -296,7 +297,8 @@ class Trainer(Layer):
             validation = shared(validation, parallel)
         with Interrupts() as interrupts:
             self._begin("fit", interrupts, parallel, batches, validation, epochs=(initial_epoch, epochs))
-            self._prepare(batches.first(), "fit", host=(x, y))
+            with told_of_memory(self, "train", batches):
+                self._prepare(batches.first(), "fit", host=(x, y))
             run = self._callbacks_of(callbacks, parallel, batches, verbose=verbose, epochs=epochs, add_history=True)
             if validation is not None:
                 probe_validation(self, self._plan, validation.first(), val_y)
@@ -308,7 +310,7 @@ class Trainer(Layer):
             steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
             self._plan.graphs.choose(self._compiles, steps, verbose)
             self.stop_training = False
-            with run.run():
+            with run.run(), told_of_memory(self, "train", batches, run):
                 train_epochs(self, batches, validation, run, epochs, initial_epoch, validations)
             history = self.history
         return history
@@ -362,9 +364,10 @@ class Trainer(Layer):
         batches = shared(batches, parallel)
         with Interrupts() as interrupts:
             self._begin("evaluate", interrupts, parallel, batches)
-            self._prepare(batches.first(), "evaluate", host=(x, y))
+            with told_of_memory(self, "test", batches):
+                self._prepare(batches.first(), "evaluate", host=(x, y))
             run = self._callbacks_of(callbacks, parallel, batches, verbose=verbose)
-            with run.run():
+            with run.run(), told_of_memory(self, "test", batches, run):
                 logs = test_batches(self, Steps(self, "test", run, batches), batches, run)
         return logs if return_dict else self._in_order(logs)
 
@@ -401,9 +404,10 @@ class Trainer(Layer):
         batches = shared(batches, parallel)
         with Interrupts() as interrupts:
             self._begin("predict", interrupts, parallel, batches)
-            self._prepare_predict(batches.first())
+            with told_of_memory(self, "predict", batches):
+                self._prepare_predict(batches.first())
             run = self._callbacks_of(callbacks, parallel, batches, verbose=verbose)
-            with run.run():
+            with run.run(), told_of_memory(self, "predict", batches, run):
                 return predict_batches(self, batches, run)
 
     fit_generator = old_methods.fit_generator
@@ -929,8 +933,10 @@ class Trainer(Layer):
 
     @property
     def step_account(self) -> str:
-        """How the steps of the last `fit` ran, in a sentence; empty for a short run of eager steps."""
-        return self._plan.graphs.account(self._compiles)
+        """How the steps of the last `fit` ran, in sentences; empty for a short run of eager steps on the CPU."""
+        pace = self._plan.pace
+        parts = [self._plan.graphs.account(self._compiles), "" if pace is None else pace.account()]
+        return " ".join(part for part in parts if part)
 
     @property
     def compiles_steps(self) -> bool:
@@ -1062,7 +1068,7 @@ class Trainer(Layer):
     def device(self) -> torch.device:
         """The device that the model trains on."""
         if self._chosen_device is not None:
-            return self._chosen_device
+            return backend.numbered(self._chosen_device)
         placed = next((tensor.device for tensor in self.parameters() if tensor.device.type != "cpu"), None)
         return backend.device() if placed is None else placed
 
@@ -1100,7 +1106,7 @@ class Trainer(Layer):
 
     def _place_part(self, part: torch.nn.Module) -> None:
         """Place a part that is put into the model, so that it runs behind layers, which make their weights on the device."""
-        device = self._chosen_device or backend.device()
+        device = backend.numbered(self._chosen_device or backend.device())
         if device.type != "cpu" and any(t.device.type == "cpu" for t in (*part.parameters(), *part.buffers())):
             part.to(device)
         if any(not tensor.is_cpu for tensor in part.parameters()):
