@@ -34,6 +34,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "Callback": lambda folder: Callback(),
     "Control": lambda folder: built_in.Control(folder / "control"),
     "CSVLogger": lambda folder: built_in.CSVLogger(folder / "log.csv"),
+    "DeviceStats": lambda folder: built_in.DeviceStats(),
     "EarlyStopping": lambda folder: built_in.EarlyStopping("loss", restore_best_weights=True),
     "Freeze": lambda folder: built_in.Freeze("dense*", from_epoch=9),
     "GradientNorms": lambda folder: built_in.GradientNorms(),

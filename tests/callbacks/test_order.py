@@ -20,6 +20,7 @@ from oncue.callbacks import (
     Callback,
     Control,
     CSVLogger,
+    DeviceStats,
     EarlyStopping,
     Freeze,
     GradientNorms,
@@ -237,6 +238,7 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "BaseLogger": (lambda folder: BaseLogger(), ()),
     "Control": (lambda folder: Control(folder / "control"), ("done",)),
     "CSVLogger": (lambda folder: CSVLogger(folder / "log.csv"), ("keys",)),
+    "DeviceStats": (lambda folder: DeviceStats(probe=lambda: {"fan": 1.0}), ()),
     "EarlyStopping": (
         lambda folder: EarlyStopping(patience=2, restore_best_weights=True),
         ("best", "best_epoch", "wait", "stopped_epoch"),

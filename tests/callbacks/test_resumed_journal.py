@@ -74,6 +74,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     "BaseLogger": lambda: [OldLogs()],
     "CSVLogger": lambda: [built_in.CSVLogger("log.csv", append=True)],
     "Control": lambda: [built_in.Control("control")],
+    "DeviceStats": lambda: [built_in.DeviceStats("2 steps")],
     "EarlyStopping": lambda: [
         built_in.EarlyStopping("loss", min_delta=10, patience=3, restore_best_weights=True, baseline=1.0)
     ],

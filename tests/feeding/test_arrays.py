@@ -14,6 +14,8 @@ from hypothesis import given, settings, strategies as st
 from helpers import batches_of, rows_of
 from oncue import backend
 from oncue.feeding.batches import Batches, class_weight_to_sample_weights, unpack_x_y_sample_weight
+from oncue.feeding.converter import BatchConverter
+from oncue.feeding.staging import StagingBuffers
 
 
 @given(samples=st.integers(1, 60), size=st.integers(1, 70), shuffle=st.sampled_from([False, True, "batch"]))
@@ -321,3 +323,57 @@ def test_a_start_beyond_the_pass_yields_nothing_and_draws_nothing() -> None:
     before = torch.get_rng_state()
     assert list(batches.epoch(1)) == []
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_batches_go_to_a_gpu_through_page_locked_memory(pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[tuple[str, Any]] = []
+
+    def pin(self: torch.Tensor) -> torch.Tensor:
+        moves.append(("pin", tuple(self.shape)))
+        return self.clone()
+
+    def to(self: torch.Tensor, device: Any, dtype: Any, non_blocking: bool) -> torch.Tensor:
+        moves.append((str(device), non_blocking))
+        return self
+
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: pinned)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    convert = BatchConverter("DataLoader", torch.device("cuda", 0))
+    convert((torch.ones(4, 2), torch.ones(4)), 0)
+    convert(({"a": torch.ones(3, 2)}, None), 0)
+    sent = [("pin", (4, 2)), ("cuda:0", True), ("pin", (4,)), ("cuda:0", True), ("pin", (3, 2)), ("cuda:0", True)]
+    assert moves == [one for one in sent if not (pinned and one[0] == "pin")]
+
+
+class LateCopy:
+    """A copy that a device makes when it must: when the host waits for it, or the device gets to it."""
+
+    def __init__(self, buffer: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        self.buffer, self.there = buffer, torch.full(buffer.shape, 77).to(dtype)
+        self.done = False
+
+    def synchronize(self) -> None:
+        if not self.done:
+            self.done = True
+            self.there.copy_(self.buffer)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_buffer_is_filled_again_only_when_its_copy_is_done(shuffled: bool) -> None:
+    copies: list[LateCopy] = []
+
+    def send(*arguments: Any) -> tuple[torch.Tensor, LateCopy]:
+        copies.append(LateCopy(*arguments))
+        return copies[-1].there, copies[-1]
+
+    rows, order = torch.arange(10.0), torch.randperm(10)
+    staging = StagingBuffers(torch.device("cpu"), torch.float32, pinned=False, send=send)
+    batches = [slice(low, low + 3) for low in (0, 3, 6, 9)]
+    got = [staging.send(rows, order[batch] if shuffled else batch) for batch in batches]
+    # Two are under way at most, so that the host is ahead of the device.
+    assert [copy.done for copy in copies] == [True, True, False, False]
+    for copy in copies:
+        copy.synchronize()
+    assert torch.equal(torch.cat(got), rows[order] if shuffled else rows)

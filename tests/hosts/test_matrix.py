@@ -161,8 +161,8 @@ def test_the_matrix_has_every_callback() -> None:
     # file is tested in loops with the others of its kind.
     elsewhere = {"Callback", "CallbackList", "RemoteMonitor", "BackupAndRestore", "SwapEMAWeights"}
     elsewhere |= {"JournalLogger", "RunFolder"}
-    # One has the time in its logs, and one needs gradients, which some loops drop.
-    elsewhere |= {"Throughput", "GradientNorms"}
+    # Two have the time and the memory in their logs, and one needs gradients, which some loops drop.
+    elsewhere |= {"Throughput", "GradientNorms", "DeviceStats"}
     # One needs a service, and one a loop that can go back to a state.
     elsewhere |= {"Tracker", "LearningRateFinder"}
     assert kinds - elsewhere == {name.split()[0] for name in CALLBACKS}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.base_logger import BaseLogger as BaseLogger
     from oncue.callbacks.control import Control as Control
     from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
+    from oncue.callbacks.device_stats import DeviceStats as DeviceStats
     from oncue.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from oncue.callbacks.freeze import Freeze as Freeze
     from oncue.callbacks.gradient_norms import GradientNorms as GradientNorms
@@ -48,6 +49,7 @@ _MODULES = {
     "BaseLogger": "base_logger",
     "CSVLogger": "csv_logger",
     "Control": "control",
+    "DeviceStats": "device_stats",
     "EarlyStopping": "early_stopping",
     "Freeze": "freeze",
     "GradientNorms": "gradient_norms",
@@ -78,6 +80,7 @@ __all__ = [
     "Callback",
     "CallbackList",
     "Control",
+    "DeviceStats",
     "EarlyStopping",
     "Freeze",
     "GradientNorms",

@@ -299,6 +299,9 @@ PHRASES: dict[str, Phrase] = {
     # An entry of a state of format 2 has its words, and no data to make them from.
     "earlier_version": Phrase(lambda data: str(data["line"]), lambda data: str(data["cited"])),
     "out_of_memory": _alone(_out_of_memory),
+    "no_utilization": _alone(
+        lambda data: f"doesn't tell all of the device, because NVML can't be asked ({data['error']})"
+    ),
     "gave_up_sending": _alone(
         lambda data: f"gave up sending to {data['root']} after {data['failures']} failures in a row: {data['error']}"
     ),

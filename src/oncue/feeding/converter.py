@@ -57,7 +57,8 @@ class BatchConverter:
         if type(data) in (tuple, list) and len(data) == 2 and self.class_weights is None:
             x, y = data
             if type(x) is torch.Tensor and type(y) is torch.Tensor and x.ndim and x.shape[0:1] == y.shape[0:1]:
-                return move(x, self.device, self.floats.inputs), move(y, self.device, self.floats.targets), None
+                inputs, targets = self.floats.inputs, self.floats.targets
+                return self._moved(x, inputs), self._moved(y, targets), None
         try:
             return self._to_batch(data)
         except ValueError as error:
@@ -73,13 +74,19 @@ class BatchConverter:
             else {"class_weight": str(dict(sorted(self.class_weights.by_class.items())))}
         )
 
+    def _moved(self, tensor: torch.Tensor, floats: torch.dtype) -> torch.Tensor:
+        if self.device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
+            # The GPU copies from there by itself, while the host goes on; torch uses that memory again.
+            tensor = tensor.pin_memory()
+        return move(tensor, self.device, floats)
+
     def _to_batch(self, data: Any) -> Batch:
         parts = unpack_x_y_sample_weight(data)
         if first_leaf(parts[0]) is None:
             raise ValueError("it has no inputs.")
         names = ("x", "y", "sample_weight")
         tensors = [
-            map_leaves(partial(move, device=self.device, floats=floats), to_tensors(_with_numpy(part), name))
+            map_leaves(partial(self._moved, floats=floats), to_tensors(_with_numpy(part), name))
             for part, name, floats in zip(parts, names, self.floats.parts, strict=True)
         ]
         batch = (tensors[0], tensors[1], tensors[2])

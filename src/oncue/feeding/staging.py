@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Sent(Protocol):
+    """A copy that was begun."""
+
+    def synchronize(self) -> None:
+        """Wait until it is done."""
+        ...
+
+
+Send = Callable[[Tensor, torch.device, torch.dtype], tuple[Tensor, Sent | None]]
 
 
 class StagingBuffers:
@@ -17,6 +29,8 @@ class StagingBuffers:
         device: Where the rows go.
         dtype: Their dtype there.
         pinned: Whether the buffers are page-locked, which asynchronous copies need.
+        send: Begins a copy, and returns what is there when the device gets to it, and the copy; None for one that is done. By
+            default it is torch that copies.
 
     Example:
         >>> staging = StagingBuffers(torch.device("cpu"), torch.float32, pinned=False)
@@ -25,10 +39,11 @@ class StagingBuffers:
                 [1.]])
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, pinned: bool = True) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, pinned: bool = True, send: Send | None = None) -> None:
+        self._send = send_beside if send is None else send
         self._device, self._dtype, self._pinned = device, dtype, pinned
         self._buffers: list[Tensor | None] = [None, None]
-        self._copied: list[Any] = [None, None]
+        self._copied: list[Sent | None] = [None, None]
         self._turn = 0
 
     def send(self, tensor: Tensor, rows: Tensor | slice) -> Tensor:
@@ -40,19 +55,17 @@ class StagingBuffers:
         """
         turn = self._turn
         self._turn = 1 - turn
-        if self._copied[turn] is not None:
-            self._copied[turn].synchronize()
+        copied = self._copied[turn]
+        if copied is not None:
+            copied.synchronize()
         if isinstance(rows, slice):
             part = tensor[rows]
             buffer = self._buffer(turn, tensor, len(part)).copy_(part)
         else:
             buffer = self._buffer(turn, tensor, len(rows))
             torch.index_select(tensor, 0, rows, out=buffer)
-        sent = buffer.to(device=self._device, dtype=self._dtype, non_blocking=True)
-        if self._device.type == "cuda":
-            self._copied[turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types there
-            self._copied[turn].record()
-        return sent.clone() if sent is buffer else sent
+        sent, self._copied[turn] = self._send(buffer, self._device, self._dtype)
+        return sent
 
     def _buffer(self, turn: int, tensor: Tensor, number: int) -> Tensor:
         buffer = self._buffers[turn]
@@ -60,3 +73,20 @@ class StagingBuffers:
             shape = (number, *tensor.shape[1:])
             buffer = self._buffers[turn] = torch.empty(shape, dtype=tensor.dtype, pin_memory=self._pinned)
         return buffer[:number]
+
+
+def send_beside(buffer: Tensor, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Sent | None]:
+    """Begin to copy a buffer to a device; done at once for the CPU.
+
+    Args:
+        buffer: A tensor on the host; page-locked, for the host to go on meanwhile.
+        device: Where it goes.
+        dtype: Its dtype there.
+    """
+    sent = buffer.to(device=device, dtype=dtype, non_blocking=True)
+    if device.type != "cuda":
+        return sent.clone() if sent is buffer else sent, None
+    make: Any = torch.cuda.Event
+    event = make()
+    event.record()
+    return sent, event

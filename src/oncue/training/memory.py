@@ -133,7 +133,7 @@ def _release(error: BaseException, model: Trainer) -> None:
     model.zero_grad(set_to_none=True)
     # Recorded graphs hold the memory of a batch of the size that there was no room for.
     model._plan.graphs.steps.clear()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's, without types
         torch.cuda.empty_cache()
 
 
