@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import shutil
 import sys
 import zipfile
@@ -25,6 +26,7 @@ from oncue.checkpoints.format_2 import upgraded_journal
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.account import Ending, explain
 from oncue.core.journal import Journal
+from oncue.core.run_record import RunRecord
 
 pytestmark = cpu_only("the files hold what a CPU computed; an accelerator has random numbers and rounding of its own")
 FOLDER = Path(__file__).parent / "fixtures"
@@ -213,6 +215,125 @@ def test_another_version_of_a_backup_is_refused_by_name(
     with pytest.raises(ValueError, match=r"its format is \d+, and this oncue reads \d+"):
         runs.train("epoch")
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def unpacked(name: str, folder: Path) -> Path:
+    shutil.unpack_archive(FOLDER / name / "files.tar.xz", folder, filter="data")
+    return folder
+
+
+def train_on(folder: Path) -> Any:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    backup = keras.callbacks.BackupAndRestore(folder)
+    return model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=4, verbose=0, callbacks=[backup])
+
+
+def test_a_backup_of_format_1_is_refused_by_name(tmp_path: Path) -> None:
+    folder = unpacked("format_1", tmp_path) / "backup"
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="state-1' can't be continued from: it is a folder, as states of format 1 are"):
+        train_on(folder)
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_folders_of_the_users_own_beside_states_are_no_states(tmp_path: Path) -> None:
+    (tmp_path / "state-1").mkdir()
+    assert train_on(tmp_path).epoch == [0, 1, 2, 3]
+
+
+def test_an_older_state_beside_one_of_a_later_version_is_not_gone_on_from(
+    written: tuple[Path, Any], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oncue.checkpoints import training_state
+
+    shutil.copytree(written[0] / "epoch", here, dirs_exist_ok=True)
+    newest = max(Path("backup").glob("state-*"), key=lambda path: int(path.stem[6:]))
+    with monkeypatch.context() as later:
+        later.setattr(training_state, "FORMAT", training_state.FORMAT + 1)
+        state = TrainingState.read(newest)
+        state.write(Path("backup", f"state-{int(newest.stem[6:]) + 1}.safetensors"))
+    kept = {path: path.read_bytes() for path in Path("backup").iterdir()}
+    assert len(kept) == 2
+    with pytest.raises(ValueError, match=r"its format is 4, and this oncue reads 2 and 3. Use the oncue that wrote it"):
+        runs.train("epoch")
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+RUN_FOLDERS = sorted(path.name for path in FOLDER.iterdir() if (path / "told.json").exists())
+
+
+@pytest.mark.parametrize("version", RUN_FOLDERS)
+def test_the_folder_of_a_run_is_told_the_same(
+    version: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oncue.cli import main as oncue
+
+    unpacked(version, here)
+    told = json.loads((FOLDER / version / "told.json").read_text())
+    assert oncue(["explain", "--json", "run"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # Sentences may be worded otherwise; nothing else that was there is missing.
+    assert found.pop("account")[1] == told.pop("account")[1] == "It ended because all its epochs were done."
+    assert {name: found[name] for name in told} == told
+    for command in (["tail", "run"], ["inspect", "--json", "run/journal.jsonl"], ["report", "run", "-o", "run.html"]):
+        assert oncue(command) == 0, command
+    capsys.readouterr()
+    assert keras.models.load_model("run/best.keras").name == "sequential_1"
+
+
+# A file of each form, and how it is read.
+LATER = {
+    "manifest": ("epoch.weights.h5.oncue.json", "format", lambda path: Checkpoints(path)),
+    "journal": ("journal.jsonl", "format", RunRecord.read),
+}
+
+
+@pytest.mark.parametrize("form", LATER)
+def test_a_later_form_is_refused_by_its_number(form: str, written: tuple[Path, Any], tmp_path: Path) -> None:
+    name, field, read = LATER[form]
+    found = [*(written[0] / "callbacks").rglob(name), *(unpacked(RUN_FOLDERS[-1], tmp_path / "run")).rglob(name)][0]
+    text = found.read_text()
+    later = re.sub(rf'("{field}": ?)1', r"\g<1>2", text, count=1)
+    assert later != text
+    (tmp_path / name).write_text(later)
+    with pytest.raises(ValueError, match="its format is 2, and this oncue reads 1"):
+        read(tmp_path / name)
+    (tmp_path / name).write_text(text)
+    read(tmp_path / name)
+
+
+def test_weights_of_a_later_form_are_refused_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oncue.saving import safetensors_file
+
+    model = runs.trained()
+    with monkeypatch.context() as later:
+        later.setattr(safetensors_file, "FORMAT_VERSION", "2")
+        model.save_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match="its format is '2', and this oncue reads '1'"):
+        model.load_weights(tmp_path / "w.safetensors")
+
+
+def test_the_docs_say_the_numbers_of_forms_and_all_have_files_here() -> None:
+    from oncue.checkpoints import manifest, training_state
+    from oncue.core import run_record
+    from oncue.saving import safetensors_file
+
+    page = (FOLDER.parents[1] / "docs" / "versions.md").read_text()
+    rows = [line.split("|")[1:4] for line in page.partition("| Form |")[2].splitlines()[2:6]]
+    said = {
+        name.strip().partition(",")[0]: [int(one) for one in re.findall(r"\d+", f"{now} {read}")]
+        for name, now, read in rows
+    }
+    readable = list(training_state._READABLE)
+    assert said == {
+        "a backup": [training_state.FORMAT, *readable],
+        "what `ModelCheckpoint` saved": [manifest.FORMAT, manifest.FORMAT],
+        "a run": [run_record.FORMAT, run_record.FORMAT],
+        "weights": [int(safetensors_file.FORMAT_VERSION)] * 2,
+    }
+    assert VERSIONS == [f"format_{number}" for number in readable]
+    assert RUN_FOLDERS == [f"run_{number + 1}" for number in range(run_record.FORMAT)]
 
 
 @pytest.mark.parametrize("file", runs.FILES)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import oncue
 from helpers import cpu_only
@@ -22,13 +23,14 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the scripts import each other, and drop them afterwards: their names are generic."""
+    """Let the scripts import each other, and drop them afterwards: their names are generic. They measure without denormals."""
     monkeypatch.syspath_prepend(str(FOLDER))
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:
         if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+    torch.set_flush_denormal(False)
 
 
 def small(name: str, steps: int = 2) -> Any:

@@ -619,11 +619,11 @@ def a_value_that_is_no_number(folder: Path, patch: pytest.MonkeyPatch) -> None:
 def a_last_backup_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
     commit, commits = Store.commit, []
 
-    def fill(store: Store, write: Any) -> None:
+    def fill(store: Store, write: Any, *more: Any) -> None:
         commits.append(write)
         if len(commits) == 2:
             raise OSError(28, "No space left on device")
-        commit(store, write)
+        commit(store, write, *more)
 
     patch.setattr(Store, "commit", fill)
     dense().fit(X, Y, epochs=2, verbose=0, callbacks=[BackupAndRestore(folder)])

@@ -244,7 +244,8 @@ def test_tensors_too_large_for_the_model_type(tmp_path: Path) -> None:
 
 def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, read = tmp_path / "w.safetensors", safetensors_file.read_tensors
-    made = keras.Model(torch.nn.Linear(1000, 20))
+    # Larger than what a file object reads ahead.
+    made = keras.Model(torch.nn.Linear(1000, 200))
     made.save_weights(path)
 
     def cut(file: Any) -> Any:

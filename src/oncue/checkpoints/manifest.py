@@ -190,7 +190,8 @@ class Manifest:
         try:
             data = bounded_json(self.path.read_bytes()) if self.path.stat().st_size <= _LONGEST else None
             if not isinstance(data, dict) or data.get("format") != FORMAT:
-                raise ValueError(f"its format must be {FORMAT}")
+                found = data.get("format") if isinstance(data, dict) else None
+                raise ValueError(f"its format is {found!r:.20}, and this oncue reads {FORMAT}")
             if not isinstance(data["files"], list) or len(data["files"]) > _MOST:
                 raise ValueError(f"`files` must be a list of at most {_MOST}")
             self.records = [Record.from_json(item) for item in data["files"]]

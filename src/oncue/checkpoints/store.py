@@ -23,10 +23,21 @@ from oncue.core.warn import warn
 
 _T = TypeVar("_T")
 _STATE = re.compile(r"state-([0-9]+)\.safetensors")
+_FORMER = re.compile(r"state-[0-9]+")
 _KEPT = re.compile(r"state-epoch-([0-9]{1,15})\.safetensors")
 _MARKS = "beginning.json"
 _NOTE = "data.json"
 _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}[0-9]+\.tmp")
+
+
+class OtherVersion(ValueError):
+    """A state that is whole, and was written by an oncue whose format this one doesn't read.
+
+    Example:
+        >>> raise OtherVersion("its format is 4, and this oncue reads 3")
+        Traceback (most recent call last):
+        oncue.checkpoints.store.OtherVersion: its format is 4, and this oncue reads 3
+    """
 
 
 class Store:
@@ -143,7 +154,8 @@ class Store:
             The state, or None if none was ever saved.
 
         Raises:
-            ValueError: If there are states but none can be read, since starting from scratch would lose them.
+            ValueError: If there are states but none can be read, since starting from scratch would lose them; if the newest
+                is of a version that isn't read, as an older one would lose what came after it.
         """
         failures = []
         for number in sorted(self._numbers(), reverse=True):
@@ -152,6 +164,11 @@ class Store:
                 if not stat.S_ISREG(os.lstat(path).st_mode):
                     raise ValueError("it is no file")
                 found = read(Path(path))
+            except OtherVersion as error:
+                raise ValueError(
+                    f"'{path}' can't be continued from: {error}. Use the oncue that wrote it. Or, to start over, delete the "
+                    "folder or give another."
+                ) from None
             except (ValueError, OSError) as error:
                 failures.append(f"'{path}' is damaged: {error}.")
                 continue
@@ -163,7 +180,21 @@ class Store:
             raise ValueError(
                 f"No saved state in '{self.folder}' can be read. {' '.join(failures)} To start over, delete the folder."
             )
+        self._refuse_format_1()
         return None
+
+    def _refuse_format_1(self) -> None:
+        """Refuse a folder whose states are folders."""
+        try:
+            found = sorted(name for name in os.listdir(self.folder) if _FORMER.fullmatch(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in found:
+            if (self.folder / name / "manifest.json").is_file():
+                raise ValueError(
+                    f"'{self.folder / name}' can't be continued from: it is a folder, as states of format 1 are, and this "
+                    "oncue reads files. Use the oncue that wrote it. Or, to start over, delete the folder or give another."
+                )
 
     def keep_marks(self, marks: dict[str, Any]) -> None:
         """Keep what is to be known of a run until its first state is saved, and replace what was kept before.

@@ -11,6 +11,7 @@ from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.checkpoints.format_2 import upgraded_journal
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
+from oncue.checkpoints.store import OtherVersion
 
 FORMAT = 3
 """The version of the file format."""
@@ -79,19 +80,27 @@ class TrainingState:
         """Return the state that was written into a file.
 
         Raises:
-            ValueError: If it isn't a state, has been damaged, or has another format version.
+            OtherVersion: If it has a format version that isn't read.
+            ValueError: If it isn't a state, or has been damaged.
             OSError: If it can't be read.
         """
         try:
             data, tensors = read_state(path)
-            if not isinstance(data, dict) or data.get("format") not in _READABLE:
-                found = data.get("format") if isinstance(data, dict) else None
-                raise ValueError(f"its format is {found!r}, and this oncue reads {' and '.join(map(str, _READABLE))}")
+            version = data.get("format") if isinstance(data, dict) else None
+            if not isinstance(version, int):
+                raise ValueError("it has no format")
+            if version not in _READABLE:
+                read = " and ".join(map(str, _READABLE))
+                raise OtherVersion(
+                    f"it can't be read as the state of a run: its format is {version!r:.20}, and this oncue reads {read}"
+                )
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
             _check_plain(data)
             if data["format"] == 2:
                 parts["journal"] = upgraded_journal(parts["journal"])
             return cls(parts=parts, **{name: data[name] for name in _PLAIN})
+        except OtherVersion:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it can't be read as the state of a run: {error}") from error
 

@@ -307,7 +307,7 @@ def _begin(record: RunRecord, fields: dict[str, Any]) -> bool:
     if version is None:
         return False
     if version > FORMAT:
-        raise ValueError(f"'{record.path}' is of version {version} of its format, and this oncue reads {FORMAT}.")
+        raise ValueError(f"'{record.path}' can't be read: its format is {version}, and this oncue reads {FORMAT}.")
     record.parts += 1
     record.ending = Ending(planned=_whole(fields.get("epochs")))
     if record.began is None:

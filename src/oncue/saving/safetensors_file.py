@@ -124,7 +124,7 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
         metadata = tensors.metadata() or {}
         if metadata.get("oncue_format", FORMAT_VERSION) != FORMAT_VERSION:
             guard.refuse(
-                path, f"its format is of version {metadata['oncue_format'][:20]!r}; this oncue reads version 1."
+                path, f"its format is {metadata['oncue_format'][:20]!r}, and this oncue reads {FORMAT_VERSION!r}."
             )
         try:
             found = read_tensors(file)
