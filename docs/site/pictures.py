@@ -695,6 +695,39 @@ def _() -> Picture:
     )
 
 
+@picture("BatchSizeFinder")
+def _() -> Picture:
+    code = "BatchSizeFinder(max_size=512)"
+    model = oncue.Sequential([layers.Input((8,)), layers.Dense(16, activation="tanh"), layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    # A device that is busy from some 100 rows on; each step asks the clock before and after it.
+    sizes = [size for size in (8, 16, 32, 64, 128, 256, 512) for _ in range(8)]
+    now, asked = 0.0, itertools.count()
+
+    def clock() -> float:
+        nonlocal now
+        place = next(asked)
+        now += 0.002 + sizes[place] / 50_000 if place % 2 else 0.0
+        return now
+
+    finder = callbacks.BatchSizeFinder(max_size=512, clock=clock)
+    x = np.ones((512, 8), "float32")
+    ran = Ran(finder, model.fit(x, x[:, :1], verbose=0, callbacks=[finder]), model)
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        (axes,) = axes_of(figure, colours, "samples in a second", x="batch size")
+        curve(axes, finder.sizes, finder.samples_per_second, colours.main, "measured")
+        axes.set_xscale("log", base=2)
+        mark(axes, finder.suggestion, f"suggested: {finder.suggestion}", colours.good, left=True)
+        axes.set_ylim(0, None)
+
+    return ran.told(
+        code,
+        "A test of sizes, which is taken back. Suggested is the smallest that is nearly as quick as the best.",
+        draw,
+    )
+
+
 @picture("Control")
 def _() -> Picture:
     code = 'Control("run")'

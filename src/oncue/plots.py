@@ -168,6 +168,33 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: floa
     return figure
 
 
+def plot_batch_sizes(sizes: Sequence[int], speeds: Sequence[float], suggestion: int | None = None) -> Figure:
+    """Draw how quick training is over sizes of batches.
+
+    Args:
+        sizes: The sizes, rising.
+        speeds: Samples in a second at each.
+        suggestion: A size to mark.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: Without matplotlib.
+    """
+    figure = _figure_class()(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(sizes, speeds, color=_TRAIN, marker="o")
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="batch size", ylabel="samples in a second", ylim=(0, None))
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.grid(alpha=0.3)
+    if suggestion is not None:
+        axes.axvline(suggestion, color=_BEST, linestyle="--", label=f"suggested: {suggestion}")
+        axes.legend()
+    return figure
+
+
 def _say_left_out(figure: Figure, count: int) -> None:
     if count:
         figure.supxlabel(f"{count:,} more values are left out", fontsize=9)

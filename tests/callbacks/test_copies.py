@@ -31,6 +31,7 @@ def nothing(*given: Any, **named: Any) -> None:
 MADE: dict[str, Callable[[Path], Any]] = {
     "BackupAndRestore": lambda folder: built_in.BackupAndRestore(folder / "backup"),
     "BaseLogger": lambda folder: built_in.BaseLogger(),
+    "BatchSizeFinder": lambda folder: built_in.BatchSizeFinder(max_size=8, go_on=True),
     "Callback": lambda folder: Callback(),
     "Control": lambda folder: built_in.Control(folder / "control"),
     "CSVLogger": lambda folder: built_in.CSVLogger(folder / "log.csv"),

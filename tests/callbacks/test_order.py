@@ -17,6 +17,7 @@ import oncue
 from helpers import RemoteService
 from oncue.callbacks import (
     BaseLogger,
+    BatchSizeFinder,
     Callback,
     Control,
     CSVLogger,
@@ -236,6 +237,10 @@ def test_the_progress_bar_and_the_history_come_after_all_but_the_backup(tmp_path
 
 AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "BaseLogger": (lambda folder: BaseLogger(), ()),
+    "BatchSizeFinder": (
+        lambda folder: BatchSizeFinder(go_on=True, clock=lambda: 0.0),
+        ("suggestion", "sizes", "tested"),
+    ),
     "Control": (lambda folder: Control(folder / "control"), ("done",)),
     "CSVLogger": (lambda folder: CSVLogger(folder / "log.csv"), ("keys",)),
     "DeviceStats": (lambda folder: DeviceStats(probe=lambda: {"fan": 1.0}), ()),

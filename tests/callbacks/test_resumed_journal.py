@@ -72,6 +72,7 @@ class OldLogs(Callback):
 CASES: dict[str, Callable[[], list[Any]]] = {
     "BackupAndRestore": lambda: [],
     "BaseLogger": lambda: [OldLogs()],
+    "BatchSizeFinder": lambda: [built_in.BatchSizeFinder(go_on=True, clock=lambda: 0.0)],
     "CSVLogger": lambda: [built_in.CSVLogger("log.csv", append=True)],
     "Control": lambda: [built_in.Control("control")],
     "DeviceStats": lambda: [built_in.DeviceStats("2 steps")],

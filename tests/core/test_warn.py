@@ -27,6 +27,7 @@ from helpers import damage, normal
 from oncue import hosts, layers
 from oncue.callbacks import (
     BackupAndRestore,
+    BatchSizeFinder,
     Callback,
     CSVLogger,
     EarlyStopping,
@@ -42,7 +43,7 @@ from oncue.callbacks import (
     Tracker,
     WeightAverage,
 )
-from oncue.checkpoints import Checkpoints
+from oncue.checkpoints import Checkpoints, KeepLast
 from oncue.checkpoints.store import Store
 from oncue.core.needs import Lacks
 from oncue.core.ranks import Ranks
@@ -181,6 +182,16 @@ def a_tracker_whose_file_is_not_there(folder: Path, patch: pytest.MonkeyPatch) -
 def a_test_of_rates_without_a_suggestion(folder: Path, patch: pytest.MonkeyPatch) -> None:
     x = normal(16, 3)
     dense().fit(x, x[:, :1] * np.nan, batch_size=1, verbose=0, callbacks=[LearningRateFinder()])
+
+
+@case
+def a_test_of_sizes_without_a_suggestion(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def full(batch: Any, rows: int) -> Any:
+        raise MemoryError
+
+    model = dense()
+    patch.setattr("oncue.training.trial_steps.repeated", full)
+    model.fit(X, Y, verbose=0, callbacks=[BatchSizeFinder()])
 
 
 @case
@@ -627,6 +638,21 @@ def a_last_backup_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) 
 
     patch.setattr(Store, "commit", fill)
     dense().fit(X, Y, epochs=2, verbose=0, callbacks=[BackupAndRestore(folder)])
+
+
+@case
+def a_kept_state_that_cant_be_deleted(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "state-epoch-1.safetensors":
+            raise PermissionError(13, "not allowed")
+        unlink(path, *given, **named)
+
+    patch.setattr(Path, "unlink", refuse)
+    store = Store(folder)
+    for epochs in (1, 2):
+        store.commit(lambda path: path.write_text("state"), [KeepLast()], epochs)
 
 
 @case

@@ -10,7 +10,7 @@ import numpy as np
 
 import oncue as keras
 from oncue import layers
-from oncue.callbacks import BackupAndRestore, EarlyStopping
+from oncue.callbacks import BackupAndRestore, BatchSizeFinder, EarlyStopping
 from oncue.cli import main
 
 RNG = np.random.default_rng(0)
@@ -29,6 +29,14 @@ def fit(*callbacks: Any, rate: float = 0.05, epochs: int = 3, **options: Any) ->
         "weights": [weight.tolist() for weight in model.get_weights()],
         "journal": [str(entry) for entry in history.journal],
     }
+
+
+def finder(folder: Path) -> str:
+    try:
+        fit(BatchSizeFinder())
+    except ValueError as error:
+        return str(error)
+    return "it has tested sizes"
 
 
 def forked(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["forked"]
+NAMES = ["forked", "finder"]
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +33,8 @@ def test_all_go_on_from_where_a_run_was_forked(found: list[dict[str, Any]]) -> N
         assert (again["history"], again["weights"]) == (whole["history"], whole["weights"])
         assert any("fork: forked from" in entry for entry in again["journal"])
     close(found[0]["forked"]["again"], callback_runs.fit())
+
+
+def test_sizes_are_tested_on_one_process(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        assert "this run is on 2 processes" in process["finder"] and "2 times the size" in process["finder"]

@@ -163,7 +163,7 @@ def test_the_matrix_has_every_callback() -> None:
     elsewhere |= {"JournalLogger", "RunFolder"}
     # Two have the time and the memory in their logs, and one needs gradients, which some loops drop.
     elsewhere |= {"Throughput", "GradientNorms", "DeviceStats"}
-    # One needs a service, and one a loop that can go back to a state.
-    elsewhere |= {"Tracker", "LearningRateFinder"}
+    # One needs a service, one a loop that can go back to a state, and one a loop that makes its steps itself.
+    elsewhere |= {"Tracker", "LearningRateFinder", "BatchSizeFinder"}
     assert kinds - elsewhere == {name.split()[0] for name in CALLBACKS}
     assert Bomb and RemoteMonitor

@@ -18,6 +18,7 @@ from oncue.keras_names import elsewhere
 if TYPE_CHECKING:
     from oncue.callbacks.backup_and_restore import BackupAndRestore as BackupAndRestore
     from oncue.callbacks.base_logger import BaseLogger as BaseLogger
+    from oncue.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from oncue.callbacks.control import Control as Control
     from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
     from oncue.callbacks.device_stats import DeviceStats as DeviceStats
@@ -47,6 +48,7 @@ CallbackList.defaults = {"history": History, "progbar": ProgbarLogger}
 _MODULES = {
     "BackupAndRestore": "backup_and_restore",
     "BaseLogger": "base_logger",
+    "BatchSizeFinder": "batch_size_finder",
     "CSVLogger": "csv_logger",
     "Control": "control",
     "DeviceStats": "device_stats",
@@ -76,6 +78,7 @@ _MODULES = {
 __all__ = [
     "BackupAndRestore",
     "BaseLogger",
+    "BatchSizeFinder",
     "CSVLogger",
     "Callback",
     "CallbackList",

@@ -121,6 +121,13 @@ def _rate_found(data: Data) -> str:
     return f"learning rate {data['before']:g} to {data['after']:g}: {test}" if data["after"] != data["before"] else test
 
 
+def _batch_size_found(data: Data) -> str:
+    return (
+        f"a test suggests batches of {data['suggestion']}, {data['samples_per_second']:,.0f} samples in a second; "
+        f"{data['largest']} is the largest size that was tried and fits"
+    )
+
+
 def _plateau(data: Data) -> str:
     monitor, value, best, wait = data["monitor"], data["value"], data["best"], data["wait"]
     if best is None:
@@ -276,6 +283,7 @@ PHRASES: dict[str, Phrase] = {
     "told_in_vain": _alone(lambda data: f"{data['user']} said rate {data['value']}, but a schedule sets the rate"),
     "told_rate": _rate(lambda data: f"{data['user']} said so"),
     "rate_found": Phrase(_rate_found, _rate_found),
+    "batch_size_found": _alone(_batch_size_found),
     "averaged": Phrase(lambda data: f"left in the model {_averaged(data)}", _averaged),
     "threshold_reached": _after("stopped", _threshold_reached),
     "frozen": _alone(lambda data: f"froze {_named(data)}: {_numbers(data)} stand still"),

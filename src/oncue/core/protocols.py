@@ -90,6 +90,15 @@ class TellsState(Protocol):
         """Return what a run that continues this one must have in common with it."""
         ...
 
+    @property
+    def has_trial_steps(self) -> bool:
+        """Whether it knows how a step is made, for `trial_steps`."""
+        ...
+
+    def trial_steps(self) -> TriesSteps:
+        """Return what trains steps beside the run; who asks for it goes back to a state afterwards."""
+        ...
+
     def obstacle(self) -> str | None:
         """Return why it can't continue exactly in the middle of an epoch; None when it can."""
         ...
@@ -97,6 +106,19 @@ class TellsState(Protocol):
     @property
     def read_again(self) -> list[str]:
         """The parts of a state for which data that were used must be read again to continue after them."""
+        ...
+
+
+class TriesSteps(Protocol):
+    """Trains steps with batches of any size."""
+
+    @property
+    def most(self) -> int | None:
+        """How many rows the data have; None when that isn't known."""
+        ...
+
+    def train(self, rows: int, times: int, clock: Callable[[], float]) -> list[float] | None:
+        """Train some steps with so many rows; return the seconds of each, or None when there was no memory for one."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -71,6 +71,12 @@ class LoopState:
         if batches is None or batches.exact_position:
             return None
         return batches.obstacle or f"the data, of type {type(batches.source).__name__}, have no position"
+
+    has_trial_steps = False
+
+    def trial_steps(self) -> NoReturn:
+        """Refuse: a step is the user's code."""
+        raise ValueError("A loop of your own makes its steps itself.")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what a run that resumes this one must have in common with it."""

@@ -57,7 +57,7 @@ def told_of_memory(
     except Exception as error:
         if is_out_of_memory(error):
             _tell(error, model, kind, batches, callbacks)
-            _release(error, model)
+            release(error, model)
         raise
 
 
@@ -122,8 +122,8 @@ def _step(model: Trainer, kind: str) -> int | None:
     return int(optimizer.iterations) + 1
 
 
-def _release(error: BaseException, model: Trainer) -> None:
-    """Free what the failed step holds; the traceback stays, but for the values of the variables in it."""
+def release(error: BaseException, model: Trainer) -> None:
+    """Free what a failed step holds; the traceback stays, but for the values of the variables in it."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen:

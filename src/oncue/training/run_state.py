@@ -29,6 +29,7 @@ from oncue.random_state import check_random_state, random_state, set_random_stat
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.settings import DataSettings, Settings
+from oncue.training.trial_steps import TrialSteps
 from oncue.training.validations import Validations
 
 if TYPE_CHECKING:
@@ -281,6 +282,12 @@ class RunState:
             yield
         finally:
             self._measured, self._amid = None, False
+
+    has_trial_steps = True
+
+    def trial_steps(self) -> TrialSteps:
+        """Return what trains steps beside the run."""
+        return TrialSteps(self._model, self._callbacks, self._batches)
 
     # Restoring ----------------------------------------------------------------------------------------------------
 
