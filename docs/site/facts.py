@@ -84,6 +84,11 @@ def public_names(module: ModuleType) -> list[str]:
     ]
 
 
+def is_own(value: Any) -> bool:
+    """Return whether a class or a function is oncue's own, and not Keras's, nor one that says why Keras's can't work."""
+    return value.__module__.startswith("oncue.") and not value.__module__.startswith("oncue.keras_names.")
+
+
 def _values(module: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the public classes and functions of a module, and of those inside it that have no page of their own."""
     found = importlib.import_module(module)
@@ -107,7 +112,7 @@ def own_names() -> dict[str, dict[str, list[str]]]:
         for name, value in _values(module):
             if isinstance(value, str):
                 places[value] = [name]
-            elif value.__module__.startswith("oncue.") and "<locals>" not in value.__qualname__:
+            elif is_own(value) and "<locals>" not in value.__qualname__:
                 places.setdefault(f"{value.__module__}.{value.__qualname__}", []).append(name)
     return found
 

@@ -528,6 +528,30 @@ def _() -> Picture:
     )
 
 
+@picture("DeviceStats")
+def _() -> Picture:
+    code = 'DeviceStats("1 step", probe=lambda: {"kept_mib": kept / 2**20})'
+    kept: list[Any] = []
+
+    def leak(batch: int, logs: Any) -> None:
+        kept.append(np.zeros(2**15, "float32"))
+
+    stats = callbacks.DeviceStats("1 step", probe=lambda: {"kept_mib": sum(one.nbytes for one in kept) / 2**20})
+    ran = train(code, callback=stats, first=[LambdaCallback(on_train_batch_end=leak)], epochs=10, points=96)
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        (axes,) = axes_of(figure, colours, "MiB")
+        axes.bar(ran.epochs, ran.of("kept_mib"), color=colours.main, alpha=0.85, width=0.7, label="kept_mib")
+        legend(axes)
+
+    return ran.told(
+        code,
+        "A callback of this run keeps an array at each step, and a probe of its own shows it. Without `probe` it logs the "
+        "memory of the devices, and how busy they are.",
+        draw,
+    )
+
+
 @picture("TimeLimit")
 def _() -> Picture:
     code = 'TimeLimit("10 minutes")'

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from oncue.core.journal import Entry
 from oncue.core.run_record import RunRecord
 from oncue.report.findings import findings
 from oncue.report.run import Run
@@ -30,6 +31,16 @@ def test_overfitting() -> None:
     one = found(loss=FALLING, val_loss=validation)["overfitting"]
     assert one.title == "Overfitting since epoch 9" and one.epoch == 8
     assert "best in epoch 8 (0.125) and has risen to 0.235, while loss fell from 0.125 to 0.05263" in one.text
+    assert "would have kept the best weights" in one.text
+
+
+def test_overfitting_of_a_run_that_has_put_better_weights_back() -> None:
+    validation = FALLING[:8] + [FALLING[7] + 0.01 * step for step in range(1, 13)]
+    history = {"loss": FALLING, "val_loss": validation}
+    record = RunRecord(Path("x"), list(range(20)), dict(history), {name: list(range(20)) for name in history})
+    record.entries.append(Entry(0.0, 19, None, "EarlyStopping", kind="restore", data={"epoch": 7}))
+    (one,) = findings(Run(Path("x"), record, {}))
+    assert one.text.endswith("may help. Better weights were put back.")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from typing import Any
 from oncue.core.account import cost_warning
 from oncue.report.run import Run
 
+_KEPT = ". Better weights were put back."
+_NOT_KEPT = "; EarlyStopping(restore_best_weights=True) would have kept the best weights."
 _DROPOUT = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "AlphaDropout")
 
 
@@ -99,12 +101,13 @@ def _overfitting(run: Run) -> Iterator[Finding]:
         return
     before, now = train[best_epoch], median(last)
     if now < before - 0.02 * abs(before):
+        kept = any(entry.kind == "restore" for entry in run.record.entries)
         yield Finding(
             "overfitting",
             f"Overfitting since epoch {best_epoch + 2}",
             f"val_loss was best in epoch {best_epoch + 1} ({best:.4g}) and has risen to {end:.4g}, while loss fell from "
-            f"{before:.4g} to {now:.4g}. More data, dropout or weight decay may help; "
-            "`EarlyStopping(restore_best_weights=True)` would have kept the best weights.",
+            f"{before:.4g} to {now:.4g}. More data, dropout or weight decay may help"
+            f"{_KEPT if kept else _NOT_KEPT}",
             best_epoch + 1,
         )
 
