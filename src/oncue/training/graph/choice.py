@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oncue import torch_private
 from oncue.core.console import print_message
 from oncue.feeding.batch import Batch
-from oncue.training.graph.recorded import Recorder
+from oncue.training.graph.recorded import CudaRecorder, Recorder
 from oncue.training.graph.traced_graph import Compiler
 from oncue.training.graph.traced_step import Signature, Step, TracedStep, signature_and_leaves
 
@@ -45,7 +45,9 @@ class GraphChoice:
         self.steps: dict[str, TracedStep] = {}
         """The compiled steps, by "train", "test" and "predict"."""
         self.record: Recorder | None = None
-        """Records graphs in place of `record_cuda`, and on any device; None for CUDA graphs where there is CUDA."""
+        """Records graphs on any device; None for CUDA graphs where there is CUDA."""
+        self.record_cuda = CudaRecorder()
+        """Records them there."""
         self.warned = False
         """Whether there was a warning that something can't be compiled."""
         self._typical: dict[str, Signature] = {}
@@ -122,7 +124,7 @@ class GraphChoice:
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither copies nor files can have graphs.
-        return {**vars(self), "steps": {}, "record": None, "warned": False}
+        return {**vars(self), "steps": {}, "record": None, "record_cuda": CudaRecorder(), "warned": False}
 
 
 def worth_compiling(jit_compile: bool | str, steps: int | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,8 +23,7 @@ class RecordedGraph:
         graph: A function of tensors that changes some of them in place, and that has run before.
         inputs: The tensors it was called with.
         changing: The places among them that hold the batch.
-        record: Gets a graph and its inputs, and returns what runs it again on their memory and what it gives each time;
-            by default it is recorded as a CUDA graph.
+        record: Gets a graph and its inputs, and returns what runs it again on their memory and what it gives each time.
 
     Example:
         >>> total = torch.zeros(1)
@@ -34,9 +34,7 @@ class RecordedGraph:
         (tensor([6.]),)
     """
 
-    def __init__(
-        self, graph: Graph, inputs: Sequence[Tensor], changing: Iterable[int], record: Recorder | None = None
-    ) -> None:
+    def __init__(self, graph: Graph, inputs: Sequence[Tensor], changing: Iterable[int], record: Recorder) -> None:
         if len({tensor.device for tensor in inputs}) > 1:
             # A kernel gets a number of the host as it was when it was recorded, whatever it is later.
             raise RuntimeError("the step reads a tensor on another device, such as a weight of a loss: move it there")
@@ -47,7 +45,7 @@ class RecordedGraph:
         self._memory = [tensor.detach() for tensor in inputs]
         for place in self._changing:
             self._memory[place] = inputs[place].detach().clone()
-        self._replay, self._outputs = (record or record_cuda)(graph, self._memory)
+        self._replay, self._outputs = record(graph, self._memory)
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """Run the graph on another batch."""
@@ -68,21 +66,31 @@ class RecordedGraph:
         )
 
 
-def record_cuda(graph: Graph, memory: Sequence[Tensor]) -> tuple[Callable[[], None], Sequence[Tensor]]:
-    """Record the kernels that a graph starts, without running them.
+class CudaRecorder:
+    """Records the kernels that graphs start as CUDA graphs, without running them.
 
-    Args:
-        graph: The graph; it must not wait for the device.
-        memory: Its inputs.
-
-    Returns:
-        What replays them, and what the graph returned.
-
-    Raises:
-        RuntimeError: When it waits for the device, or does what can't be recorded.
+    The recordings of one recorder have one pool of memory, as they are replayed one after another: what one needs meanwhile,
+    another has used before. What they return stays theirs.
     """
-    recorded: Any = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(recorded):
-        outputs = graph(*memory)
-    return recorded.replay, outputs
+
+    def __init__(self) -> None:
+        # A pool whose recordings are all gone can't be recorded to again.
+        self._recordings: WeakSet[Any] = WeakSet()
+
+    def __call__(self, graph: Graph, memory: Sequence[Tensor]) -> tuple[Callable[[], None], Sequence[Tensor]]:
+        """Record a graph; see `Recorder`.
+
+        Args:
+            graph: The graph; it must not wait for the device.
+            memory: Its inputs.
+
+        Raises:
+            RuntimeError: When it waits for the device, or does what can't be recorded.
+        """
+        before = next(iter(self._recordings), None)
+        recorded: Any = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(recorded, pool=None if before is None else before.pool()):
+            outputs = graph(*memory)
+        self._recordings.add(recorded)
+        return recorded.replay, outputs

@@ -130,7 +130,8 @@ class TracedGraph:
                 inputs = [*self.state, *leaves]
                 recorded, changing = self._recorded, range(len(self.state), len(inputs))
                 if recorded is None or not recorded.is_for(self._graph, inputs, changing):
-                    self._call = self._graph
+                    # Its memory can be that of the one that takes its place.
+                    self._call, self._recorded, recorded = self._graph, None, None
                     found = self._graph(*inputs)
                     self._record_it(inputs, changing)
                     return found
@@ -441,7 +442,7 @@ class TracedGraph:
         try:
             self._recorded = RecordedGraph(self._graph, inputs, changing, self._record)
         except RuntimeError as error:
-            self._record, self._recorded = None, None
+            self._record = None
             warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
         else:
             self._call = self._recorded

@@ -15,7 +15,6 @@ from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.nested import named_leaves
 from oncue.optimizers.graph_update import Update, graph_update
-from oncue.training.graph.recorded import record_cuda
 from oncue.training.graph.refusal import reason_of
 from oncue.training.graph.shared_rows import SharedRows, errors_of_messages, trying
 from oncue.training.graph.step_function import StepFunction
@@ -31,6 +30,8 @@ Signature = tuple[Any, ...]
 
 _MOST_SHAPES = 8
 _MOST_GRAPHS = 4
+_MOST_LAYOUTS = 32
+"""Of how many batches that differ in shapes, strides and phases of an accumulation graphs are kept, with their memory."""
 _MANY_OTHERS = 20
 _METHODS = {"train": "fit", "test": "evaluate", "predict": "predict"}
 
@@ -250,6 +251,8 @@ class TracedStep:
         if self.refusal is not None or _shapes(signature) not in self._typical:
             return None
         if self._with_phase(signature) not in self._graphs:
+            if len(self._graphs) >= _MOST_LAYOUTS:
+                return None
             obstacle = self._obstacle()
             if obstacle is not None:
                 self._refuse(obstacle)
@@ -271,7 +274,7 @@ class TracedStep:
         record = None
         if self._kind != "predict":
             # What is predicted is kept, and would be overwritten.
-            record = graphs.record or (record_cuda if self._model.device.type == "cuda" else None)
+            record = graphs.record or (graphs.record_cuda if self._model.device.type == "cuda" else None)
         if self._update is not None:
             self._update.before()
         try:
