@@ -418,6 +418,35 @@ def test_the_log_is_as_it_was_after_tracing() -> None:
     assert not logger.disabled
 
 
+def test_the_compiler_gives_no_advice_that_nobody_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from torch._inductor import compile_fx
+
+    class Ampere:
+        fp32_precision = "ieee"
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.backends.cuda, "matmul", Ampere())
+    advise, log = compile_fx._warn_tf32_disabled.__wrapped__, logging.getLogger("torch._inductor.lowering")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch_private.quiet_compiler():
+            advise()
+            log.warning("advice")
+        assert not caplog.records
+        with pytest.raises(UserWarning, match="TensorFloat32"):
+            advise()
+    with pytest.warns(UserWarning, match="of another"), torch_private.quiet_compiler():
+        warnings.warn("of another", stacklevel=1)
+    log.warning("advice")
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(logging.getLogger("torch._inductor"), "level", logging.INFO)
+    with torch_private.quiet_compiler():
+        assert log.isEnabledFor(logging.INFO)
+
+
 def test_the_parts_of_a_scheduler_without_the_name() -> None:
     """Then it has no rates to scale, so that callbacks which set the rate are refused beside it."""
 

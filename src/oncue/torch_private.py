@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -728,6 +729,31 @@ def quiet_tracing() -> Iterator[None]:
         logger.disabled = before
 
 
+@contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """Keep what torch's compiler advises about settings, such as TF32, from users who didn't ask for it.
+
+    Names: the modules and loggers "torch._inductor", "torch._functorch" and "torch._dynamo". Without them, its advice is seen.
+    A level that was set for a logger stays, as `TORCH_LOGS` does it.
+
+    Example:
+        >>> with quiet_compiler():
+        ...     logging.getLogger("torch._inductor.lowering").isEnabledFor(logging.WARNING)
+        False
+    """
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("_inductor", "_functorch", "_dynamo")]
+    unasked = [(logger, logger.level) for logger in loggers if logger.level in (logging.NOTSET, logging.WARNING)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch\._(inductor|functorch|dynamo)(\.|$)")
+        for logger, _ in unasked:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in unasked:
+                logger.setLevel(level)
+
+
 # Tracing ------------------------------------------------------------------------------------------------------------
 
 
@@ -809,7 +835,7 @@ def compile_traced(
 
     # A whole function that comes out of torch's own cache wouldn't pass `keep`; the code inside has a cache of its own.
     uncached = cache.patch(enable_autograd_cache=False) if hasattr(cache, "enable_autograd_cache") else nullcontext()
-    with torch.no_grad(), uncached:
+    with torch.no_grad(), uncached, quiet_compiler():
         whole: Any = compile_fx(graph, list(inputs), inner_compile=keep, config_patches=options)
     inner = getattr(made[0], "current_callable", None) if len(made) == 1 else None
     # The code inside takes the tensors that the graph holds itself as inputs, too.

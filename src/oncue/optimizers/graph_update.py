@@ -29,6 +29,14 @@ class Update:
     asks: Sequence[Any] = ()
     """Objects of the user's whose code the update runs. Where there are any, it is tried beside an eager one."""
 
+    numbers: Tensor | None = None
+    """What `before` writes and `apply` reads, in one tensor; None where that is nothing."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing but `numbers` decides what a step does, and nothing of `after` looks at what it did."""
+        return True
+
     @property
     @abstractmethod
     def tensors(self) -> list[Tensor]:
@@ -104,9 +112,6 @@ class GraphUpdate(Update):
         optimizer: An optimizer that is built, for which `graph_update` makes this.
         scaling: The loss scaling around it; None where there is none.
 
-    Attributes:
-        numbers: What `before` writes and `apply` reads: a float32 tensor on the device of the first parameter.
-
     Example:
         >>> from oncue.optimizers import SGD
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
@@ -147,7 +152,7 @@ class GraphUpdate(Update):
         values = self._values()
         self._names = [list(part) for part in values]
         first, width = self.weights[0], sum(map(len, values))
-        self.numbers = torch.zeros(width, dtype=torch.float32, device=first.device)
+        self.numbers: Tensor = torch.zeros(width, dtype=torch.float32, device=first.device)
         # On the CPU, a write through NumPy's view costs a tenth of one through torch.
         self._view: Any = self.numbers.numpy() if first.device.type == "cpu" else None
         self._written: list[float | None] = [None] * width
@@ -163,6 +168,14 @@ class GraphUpdate(Update):
         self._look_up()
         scale = [] if self._scale is None else [self._scale.scale, self._scale.growth, self._found]
         return [*self._updated(), *scale, self.numbers]
+
+    @property
+    def is_alone(self) -> bool:
+        """See `Update`."""
+        optimizer, average = self.optimizer, self.optimizer._average
+        overwrites = average is not None and average.overwrite_frequency is not None
+        follows = overwrites or self._scaling is not None or bool(self._constraints_after)
+        return not follows and optimizer._accumulators is None
 
     @property
     def _scale(self) -> LossScale | None:

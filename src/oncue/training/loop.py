@@ -101,6 +101,8 @@ def run_batches(
         for batch in islice(iterator, following):
             result = step(batch)
             done += 1
+        if following:
+            steps.finish()
         marks["_in_hook"] = True
         if amid is not None:
             amid.count(done - 1)

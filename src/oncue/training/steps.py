@@ -77,6 +77,12 @@ class Steps:
         parallel = self._model._parallel
         return None if parallel is None else parallel.questions.ends(self._kind)
 
+    def finish(self) -> None:
+        """Run the steps whose batches a compiled step has only gathered yet; see `TracedStep.finish`."""
+        step = self.plan.graphs.steps.get(self._kind)
+        if step is not None:
+            step.finish()
+
     def restored(self) -> None:
         """Take note that what the model is now was restored, which is no change by a hook."""
         if self._watch.changed():

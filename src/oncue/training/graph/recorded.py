@@ -1,4 +1,4 @@
-"""RecordedGraph: a compiled graph as one CUDA graph, so that the host starts a step with a single call."""
+"""Compiled graphs as CUDA graphs, so that the host starts a step, or several of them, with a single call."""
 
 from __future__ import annotations
 
@@ -64,6 +64,65 @@ class RecordedGraph:
             and len(inputs) == len(self._addresses)
             and all(inputs[place].data_ptr() == self._addresses[place] for place in lasting)
         )
+
+
+class RecordedSteps:
+    """Replays several calls of a graph as one, each on a batch of its own.
+
+    Args:
+        graph: As for `RecordedGraph`; what it returns is of no use.
+        state: The tensors that all calls are given.
+        batch: The tensors that each call has of its own.
+        of_each: The places of those among `state` that each call has of its own, too.
+        count: How many calls.
+        record: As for `RecordedGraph`.
+
+    Example:
+        >>> total = torch.zeros(1)
+        >>> def record(graph, memory):
+        ...     return lambda: graph(*memory), graph(*memory)
+        >>> steps = RecordedSteps(lambda total, x: (total.add_(x),), [total], [torch.zeros(1)], [], 2, record)
+        >>> for number in range(2):
+        ...     steps.write(number, [torch.full((1,), 5.0)])
+        >>> _ = steps.replay()
+        >>> total
+        tensor([10.])
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        state: Sequence[Tensor],
+        batch: Sequence[Tensor],
+        of_each: Sequence[int],
+        count: int,
+        record: Recorder,
+    ) -> None:
+        own = [*(state[place] for place in of_each), *batch]
+        self.count = count
+        self._parts = [[tensor.detach().clone() for tensor in own] for _ in range(count)]
+
+        def run(*memory: Tensor) -> Sequence[Tensor]:
+            held = list(memory[: len(state)])
+            for number in range(count):
+                part = memory[len(state) + number * len(own) :][: len(own)]
+                for place, tensor in zip(of_each, part, strict=False):
+                    held[place] = tensor
+                graph(*held, *part[len(of_each) :])
+            return ()
+
+        memory = [tensor.detach() for tensor in state]
+        self.replay = record(run, [*memory, *(tensor for part in self._parts for tensor in part)])[0]
+        """Makes all calls."""
+
+    def write(self, number: int, tensors: Sequence[Tensor]) -> None:
+        """Copy what a call has of its own to where it will read it."""
+        for memory, tensor in zip(self._parts[number], tensors, strict=True):
+            memory.copy_(tensor, non_blocking=True)
+
+    def read(self, number: int) -> list[Tensor]:
+        """Return what was written for a call."""
+        return self._parts[number]
 
 
 class CudaRecorder:

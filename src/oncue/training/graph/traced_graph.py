@@ -24,7 +24,7 @@ from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
 from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing, same_values
 from oncue.training.graph.outside import Outside
-from oncue.training.graph.recorded import RecordedGraph, Recorder
+from oncue.training.graph.recorded import RecordedGraph, RecordedSteps, Recorder
 from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome
 from oncue.training.graph.watched import Watched
@@ -112,6 +112,9 @@ class TracedGraph:
         self._names = _names_of(function)
         self._record = record
         self._recorded: RecordedGraph | None = None
+        # Several steps in one recording, and how many batches are there for it.
+        self._together: RecordedSteps | None = None
+        self._gathered = 0
         self._compiler, self._compiled = compiler, compiled
         self._device = function.model.device
         self._settings = _settings(self._device)
@@ -119,6 +122,9 @@ class TracedGraph:
         self._call: Callable[..., Sequence[Tensor]] | None = None
         self._watched = self._watch()
         self._updated = self._tensors_of_update()
+        numbers = None if function.update is None else function.update.numbers
+        # The places in the state of what is another in each step, besides the batch.
+        self._of_each = [place for place, tensor in enumerate(self.state) if tensor is numbers]
         self._with_gradients = [tensor for tensor in self.state if tensor.requires_grad]
         self.seconds = perf_counter() - began
         """How long it took to make."""
@@ -126,17 +132,61 @@ class TracedGraph:
     def __call__(self, *leaves: Tensor) -> Sequence[Tensor]:
         """Run the step on the tensors of a batch, and return what it gives to what follows it."""
         with torch.no_grad():
-            if self._call is None:
-                inputs = [*self.state, *leaves]
-                recorded, changing = self._recorded, range(len(self.state), len(inputs))
-                if recorded is None or not recorded.is_for(self._graph, inputs, changing):
-                    # Its memory can be that of the one that takes its place.
-                    self._call, self._recorded, recorded = self._graph, None, None
-                    found = self._graph(*inputs)
-                    self._record_it(inputs, changing)
-                    return found
-                self._call = recorded
-            return self._call(*self.state, *leaves)
+            inputs = [*self.state, *leaves]
+            if self._call is None and not self._is_recorded(inputs):
+                # Its memory can be that of the one that takes its place.
+                self._call, self._recorded, self._together = self._graph, None, None
+                found = self._graph(*inputs)
+                self._record_it(inputs)
+                return found
+            assert self._call is not None
+            return self._call(*inputs)
+
+    def _is_recorded(self, inputs: Sequence[Tensor]) -> bool:
+        """Look whether the recording, if there is one, is on the memory that there is now; if so, it is called from here on."""
+        recorded = self._recorded
+        if recorded is None or not recorded.is_for(self._graph, inputs, range(len(self.state), len(inputs))):
+            return False
+        self._call = recorded
+        return True
+
+    def gather(self, steps: int, *leaves: Tensor) -> Sequence[Tensor]:
+        """Take the batch of a step, and run that many steps as one as soon as there are batches for them.
+
+        Where graphs aren't recorded, and at first, the step is run at once.
+
+        Args:
+            steps: How many steps are one.
+            *leaves: The tensors of the batch.
+
+        Returns:
+            Nothing of use: only a step that gives nothing to what follows it can wait.
+        """
+        begun = self._call is not None or self._is_recorded([*self.state, *leaves])
+        if not begun or self._call is not self._recorded:
+            return self(*leaves)
+        together = self._together
+        if together is None or together.count != steps:
+            self.finish()
+            together = self._together = self._recorded_together(steps, leaves)
+            if together is None:
+                return self(*leaves)
+        together.write(self._gathered, [*(self.state[place] for place in self._of_each), *leaves])
+        self._gathered += 1
+        if self._gathered == steps:
+            self._gathered = 0
+            together.replay()
+        return ()
+
+    def finish(self) -> None:
+        """Run the steps one by one whose batches were gathered, and are too few to be run as one."""
+        count, self._gathered = self._gathered, 0
+        for number in range(count):
+            assert self._together is not None
+            own = self._together.read(number)
+            for place, tensor in zip(self._of_each, own, strict=False):
+                self.state[place].copy_(tensor)
+            self(*own[len(self._of_each) :])
 
     def changed(self) -> bool:
         """Return whether what the graph was made from has changed; after that, recordings are looked at again."""
@@ -436,16 +486,28 @@ class TracedGraph:
 
     # Recording -------------------------------------------------------------------------------------------------------
 
-    def _record_it(self, inputs: Sequence[Tensor], changing: Iterable[int]) -> None:
+    def _record_it(self, inputs: Sequence[Tensor]) -> None:
         if self._record is None:
             return
         try:
+            changing = range(len(self.state), len(inputs))
             self._recorded = RecordedGraph(self._graph, inputs, changing, self._record)
         except RuntimeError as error:
             self._record = None
             warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
         else:
             self._call = self._recorded
+
+    def _recorded_together(self, steps: int, leaves: Sequence[Tensor]) -> RecordedSteps | None:
+        assert self._record is not None
+        try:
+            with torch.no_grad():
+                return RecordedSteps(self._graph, self.state, leaves, self._of_each, steps, self._record)
+        except RuntimeError as error:
+            # From here on the single graph isn't replayed, either, so that this is said once.
+            self._record, self._recorded, self._call = None, None, self._graph
+            warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
+            return None
 
 
 class _Run(NamedTuple):
@@ -493,7 +555,9 @@ def _settings(device: torch.device) -> tuple[Any, ...]:
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     # Asking for the default device itself takes four times as long.
     types = autocast, torch.get_default_dtype(), torch.empty(0).device, backend.floatx()
-    return *types, torch.are_deterministic_algorithms_enabled(), backend.epsilon()
+    # Compiled kernels have it in them.
+    products = torch.backends.cuda.matmul.fp32_precision if kind == "cuda" else None
+    return *types, products, torch.are_deterministic_algorithms_enabled(), backend.epsilon()
 
 
 def _copied(leaves: Sequence[Tensor]) -> list[Tensor]:

@@ -30,6 +30,8 @@ Signature = tuple[Any, ...]
 
 _MOST_SHAPES = 8
 _MOST_GRAPHS = 4
+_MOST_TOGETHER = 16
+"""How many steps are recorded as one: more have no less to call, and more memory for their batches."""
 _MOST_LAYOUTS = 32
 """Of how many batches that differ in shapes, strides and phases of an accumulation graphs are kept, with their memory."""
 _MANY_OTHERS = 20
@@ -61,6 +63,8 @@ class TracedStep:
         self._graphs: dict[tuple[Signature, Hashable], TracedGraph] = {}
         self._current: tuple[tuple[Signature, Hashable], TracedGraph | None] | None = None
         self._alone = False
+        # How many steps are one call where nothing is between them.
+        self._together, self._gathers = 1, False
         self._update: Update | None = None
         self._optimizer: Any = None
         # What the optimizer's settings were when they were looked at last.
@@ -91,10 +95,11 @@ class TracedStep:
         if self._update_of_sums is not None and self._update_of_sums.refusal is None:
             return (
                 "The steps ran as two compiled graphs, with the sum over all processes between them; the first one took "
-                f"{seconds:.1f} s to make."
+                f"{seconds:.1f} s to make.{_of_products(self._model.device)}"
             )
         what = "one compiled graph" if whole else "a compiled graph, with the rest after it"
-        return f"The steps ran as {what}; the first one, which made it, took {seconds:.1f} s."
+        made = f"the first one, which made it, took {seconds:.1f} s"
+        return f"The steps ran as {what}; {made}.{_of_products(self._model.device)}"
 
     # Around a pass ------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,7 @@ class TracedStep:
             Itself.
         """
         self._eager, self._alone, self.eager_batches, self._changes = eager, alone, 0, 0
+        self._together = min(self._model.steps_per_execution, _MOST_TOGETHER)
         self._share(alone)
         if self._kind == "train":
             optimizer = self._plan.optimizer
@@ -149,8 +155,20 @@ class TracedStep:
         update.begin(alone, parallel.group.agree)
         parallel.update = update
 
+    def finish(self) -> None:
+        """Run the steps whose batches are only gathered yet: what they change may be looked at from here on."""
+        if self._current is not None and self._current[1] is not None:
+            self._current[1].finish()
+
+    def _may_gather(self, graph: TracedGraph) -> bool:
+        """Return whether several steps may be one call, for nothing is to be done between them."""
+        function = graph.function
+        alone = self._together > 1 and self._alone and self._rows is None and function.rest is None
+        return alone and (function.update is None or function.update.is_alone)
+
     def end(self) -> None:
         """End a pass: user code may run from here on."""
+        self.finish()
         if self._update is not None:
             self._update.end()
         parallel = self._model._parallel
@@ -179,8 +197,10 @@ class TracedStep:
         signature = self._with_phase(found)
         current = self._current
         if current is None or current[0] != signature:
+            self.finish()
             # As one object: another thread may predict meanwhile.
             self._current = current = (signature, self._graph_for(batch, leaves, signature[0]))
+            self._gathers = current[1] is not None and self._may_gather(current[1])
             if current[1] is not None and self._update is not None and self._optimizer._inner is not None:
                 torch_private.count_as_stepped(self._optimizer._inner)
         graph = current[1]
@@ -189,7 +209,7 @@ class TracedStep:
         update = graph.function.update
         if update is not None:
             update.before()
-        results = graph(*leaves)
+        results = graph.gather(self._together, *leaves) if self._gathers else graph(*leaves)
         if update is not None:
             update.after()
             if not self._alone:
@@ -209,6 +229,7 @@ class TracedStep:
 
     def _eagerly(self, batch: Batch) -> Any:
         assert self._eager is not None
+        self.finish()
         self.eager_batches += 1
         self._settle()
         source = self._eager(batch)
@@ -341,6 +362,18 @@ class TracedStep:
         if self._model.jit_compile is True and not graphs.warned:
             graphs.warned = True
             warn(text)
+
+
+def _of_products(device: torch.device) -> str:
+    """Return how matrices are multiplied, where torch has a setting for it that decides how quick a graph is."""
+    if device.type != "cuda":
+        return ""
+    if torch.backends.cuda.matmul.fp32_precision == "tf32":
+        return " Matrices of float32 are multiplied in TF32, as torch is set."
+    return (
+        " Matrices of float32 are multiplied in float32; `torch.set_float32_matmul_precision('high')` lets it be TF32, "
+        "which is quicker and less exact."
+    )
 
 
 def _untrained(model: Trainer) -> list[Tensor]:
