@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import oncue
-from helpers import to_numpy
+from helpers import tensor, to_numpy
 from oncue import layers, ops
 from oncue.with_keras.layer import KerasLayer
 
@@ -396,6 +396,40 @@ def test_what_a_callback_changes_on_a_layer_of_keras_is_in_the_backup(tmp_path: 
     assert (found.layers[0].rate, found.layers[1].trainable) == (0.6, False)
     for one, other in zip(expected.get_weights(), found.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@oncue.saving.register_keras_serializable("mixing")
+def tripled(x: Any) -> Any:
+    return x * 3
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_a_lambda_of_a_registered_function_is_in_files(tmp_path: Path, name: str) -> None:
+    model = oncue.Sequential([oncue.Input((3,)), layers.Lambda(tripled), layers.Dense(1, kernel_initializer="ones")])
+    model.save(tmp_path / name)
+    for load in (oncue.models.load_model, keras.models.load_model):
+        again = load(tmp_path / name)
+        assert to_numpy(again(tensor(np.ones((1, 3), "float32")))).tolist() == [[9.0]]
+
+
+def test_a_lambda_of_another_function_needs_it(tmp_path: Path) -> None:
+    def halved(x: Any) -> Any:
+        return x / 2
+
+    oncue.Sequential([oncue.Input((3,)), layers.Lambda(halved)]).save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"names (builtins\.)?halved.*custom_objects"):
+        oncue.models.load_model(tmp_path / "m.keras")
+    again = oncue.models.load_model(tmp_path / "m.keras", custom_objects={"halved": halved})
+    assert to_numpy(again(tensor(np.ones((1, 3), "float32")))).tolist() == [[0.5] * 3]
+
+
+def test_a_lambda_of_code_is_said_when_it_is_saved(tmp_path: Path) -> None:
+    model = oncue.Sequential([oncue.Input((3,)), layers.Lambda(lambda x: x * 2)])
+    for name in ("m.keras", "m.h5"):
+        with pytest.warns(UserWarning, match=r"lambda in it.*register_keras_serializable"):
+            model.save(tmp_path / name)
+        with pytest.raises(ValueError, match="__lambda__, which runs code"):
+            oncue.models.load_model(tmp_path / name)
 
 
 SERIES = _random.random((4, 5, 3)).astype("float32")

@@ -14,6 +14,8 @@ import oncue
 from helpers import tensor, to_numpy
 from oncue import layers, naming
 
+pytestmark = pytest.mark.filterwarnings("ignore:You passed `rms_scaling")
+
 Case = tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]
 
 CASES: list[Case] = [
@@ -65,8 +67,11 @@ CASES: list[Case] = [
     ("BatchNormalization", (), {"scale": False, "momentum": 0.5}, (4, 6, 5)),
     ("BatchNormalization", (), {"center": False, "epsilon": 1e-5}, (2, 8, 9, 3)),
     ("BatchNormalization", (), {"axis": 1}, (2, 3, 8, 9)),
+    ("BatchNormalization", (), {"renorm": True}, (4, 5)),
     ("LayerNormalization", (), {}, (4, 5)),
     ("LayerNormalization", (), {"axis": [1, 2], "scale": False}, (4, 5, 3)),
+    ("LayerNormalization", (), {"rms_scaling": True}, (4, 5)),
+    ("LayerNormalization", (), {"rms_scaling": True, "axis": [1, 2], "scale": False}, (4, 5, 3)),
     ("Masking", (), {"mask_value": 1.0}, (4, 5, 3)),
     ("Rescaling", (2.0,), {"offset": -1.0}, (4, 5)),
     ("Normalization", (), {"mean": [1.0, 2.0, 3.0], "variance": [4.0, 1.0, 0.25]}, (4, 5, 3)),
@@ -139,6 +144,8 @@ GRADIENTS: list[Case] = [
     ("Conv2D", (3, 3), {"padding": "same", "strides": 2}, (2, 8, 7, 3)),
     ("BatchNormalization", (), {}, (4, 5)),
     ("BatchNormalization", (), {}, (2, 8, 9, 3)),
+    ("BatchNormalization", (), {"renorm": True}, (2, 8, 9, 3)),
+    ("LayerNormalization", (), {"rms_scaling": True}, (4, 5)),
     ("SimpleRNN", (4,), {"return_sequences": True}, (3, 5, 2)),
     ("LSTM", (4,), {"return_sequences": True}, (3, 5, 2)),
     ("LSTM", (4,), {"activation": "relu"}, (3, 5, 2)),
@@ -168,9 +175,12 @@ def test_gradients_in_training(keras: ModuleType, case: Case) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"renorm": True, "renorm_clipping": {"rmin": 0.5, "rmax": 2.0, "dmax": 1.0}}], ids=str
+)
 @pytest.mark.parametrize("shape", [(4, 5), (1, 5), (2, 8, 9, 3), (1, 1, 1, 2), (3, 4, 5)])
-def test_batch_normalization_in_training(keras: ModuleType, shape: tuple[int, ...]) -> None:
-    theirs, ours = pair(keras, "BatchNormalization", momentum=0.9)
+def test_batch_normalization_in_training(keras: ModuleType, shape: tuple[int, ...], options: dict[str, Any]) -> None:
+    theirs, ours = pair(keras, "BatchNormalization", momentum=0.9, **options)
     for step in range(3):
         x = data(shape, step) * 3 + 1
         expected, found = to_numpy(theirs(x, training=True)), to_numpy(ours(tensor(x), training=True))
@@ -181,8 +191,9 @@ def test_batch_normalization_in_training(keras: ModuleType, shape: tuple[int, ..
     np.testing.assert_allclose(to_numpy(ours(tensor(x))), to_numpy(theirs(x)), atol=1e-5)
 
 
-def test_masked_batch_normalization(keras: ModuleType) -> None:
-    theirs, ours = pair(keras, "BatchNormalization")
+@pytest.mark.parametrize("renorm", [False, True])
+def test_masked_batch_normalization(keras: ModuleType, renorm: bool) -> None:
+    theirs, ours = pair(keras, "BatchNormalization", renorm=renorm)
     x, mask = data((3, 4, 5)), np.random.default_rng(2).uniform(size=(3, 4)) > 0.4
     expected = theirs(x, training=True, mask=keras.ops.convert_to_tensor(mask))
     found = ours(tensor(x), training=True, mask=tensor(mask))

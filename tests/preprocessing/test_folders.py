@@ -180,6 +180,8 @@ def test_windows_and_their_targets() -> None:
     assert torch.cat([y for _, y in batches]).tolist() == [0, 30, 60, 90, 120]
     windows = list(timeseries_dataset_from_array(data, None, 2, start_index=10, end_index=13, batch_size=None))
     assert [window.tolist() for window in windows] == [[10, 11], [11, 12]]
+    with pytest.raises(ValueError, match="`format` must be 'torch', or left out; got 'arrow'"):
+        timeseries_dataset_from_array(data, None, 2, format="arrow")
     forecast = timeseries_dataset_from_array(data[:-3], data[3:], sequence_length=3, batch_size=None)
     assert all(float(aim) == float(window[-1]) + 1 for window, aim in forecast)
     order = [

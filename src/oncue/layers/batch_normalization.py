@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from oncue import backend, constraints, initializers, regularizers
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain, whole_of
+from oncue.core.suggest import unknown
 from oncue.layers import arguments
 from oncue.layers.arguments import Shape
 from oncue.layers.layer import Layer
@@ -42,14 +44,16 @@ class BatchNormalization(Layer, metaclass=Namesake):
         gamma_regularizer: A penalty on gamma.
         beta_constraint: A projection of beta after each update.
         gamma_constraint: A projection of gamma after each update.
-        renorm: Not supported; must be False.
-        renorm_clipping: Not supported; must be None.
-        renorm_momentum: Has no effect without `renorm`.
+        renorm: Whether training normalizes nearly as inference does (Ioffe, 2017): the batch's statistics are corrected
+            towards moving ones, for batches that are small or that aren't alike.
+        renorm_clipping: How far the correction goes, with `renorm`: "rmin" and "rmax" for its factor, "dmax" for its
+            offset; without bounds by default.
+        renorm_momentum: How slowly the statistics of the correction move.
         synchronized: Keras's argument. Statistics are taken over all processes in any case.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Raises:
-        ValueError: For arguments that are not supported.
+        ValueError: For bounds of `renorm_clipping` that can't be.
 
     Example:
         >>> import numpy as np
@@ -82,8 +86,6 @@ class BatchNormalization(Layer, metaclass=Namesake):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if renorm or renorm_clipping is not None:
-            raise ValueError("BatchNormalization has no batch renormalization here: leave out `renorm`.")
         axis = axis[0] if isinstance(axis, (list, tuple)) else axis
         whole = whole_of(axis)
         if whole is None:
@@ -94,7 +96,9 @@ class BatchNormalization(Layer, metaclass=Namesake):
         self.momentum = arguments.fraction("BatchNormalization", "momentum", momentum)
         self.epsilon = plain(epsilon)
         self.center, self.scale, self.synchronized = center, scale, synchronized
-        self.renorm_momentum = plain(renorm_momentum)
+        self.renorm = bool(renorm)
+        self.renorm_clipping = _checked_bounds(renorm_clipping) if renorm else renorm_clipping
+        self.renorm_momentum = arguments.fraction("BatchNormalization", "renorm_momentum", renorm_momentum)
         self.beta_initializer = initializers.get(beta_initializer)
         self.gamma_initializer = initializers.get(gamma_initializer)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
@@ -129,6 +133,17 @@ class BatchNormalization(Layer, metaclass=Namesake):
         self.moving_variance = self.add_weight(
             shape, self.moving_variance_initializer, trainable=False, name="moving_variance"
         )
+        if self.renorm:
+            for name, first in (
+                ("moving_stddev", self._first_deviation),
+                ("renorm_mean", self.moving_mean_initializer),
+                ("renorm_stddev", self._first_deviation),
+            ):
+                self.add_weight(shape, first, trainable=False, name=name)
+
+    def _first_deviation(self, shape: Shape, dtype: Any = None) -> torch.Tensor:
+        first: torch.Tensor = self.moving_variance_initializer(shape, dtype=dtype)
+        return first.sqrt()
 
     def call(self, inputs: torch.Tensor, training: bool = False, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Normalize; in training also move the statistics."""
@@ -136,6 +151,8 @@ class BatchNormalization(Layer, metaclass=Namesake):
         x = arguments.like_weight(inputs, moving_mean).movedim(self.axis, 1)
         if not (training and self.trainable):
             outputs = F.batch_norm(x, moving_mean, self.stored("moving_variance"), gamma, beta, eps=self.epsilon)
+        elif self.renorm:
+            outputs = self._renormalized(x, None if mask is None else self._mask_for(mask, inputs), gamma, beta)
         elif mask is None:
             # Gives the batch's statistics along with the output, so that the data is read once.
             outputs, mean, deviation = torch.native_batch_norm(x, gamma, beta, None, None, True, 0.0, self.epsilon)
@@ -150,6 +167,36 @@ class BatchNormalization(Layer, metaclass=Namesake):
             if beta is not None:
                 outputs = outputs + beta.view(shape)
         return outputs.movedim(1, self.axis)
+
+    def _renormalized(self, x: torch.Tensor, mask: Any, gamma: Any, beta: Any) -> torch.Tensor:
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        if mask is None:
+            outputs, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, self.epsilon)
+            deviation = 1.0 / inverse
+        else:
+            mean, variance = masked_moments(x, mask)
+            deviation = torch.sqrt(variance + self.epsilon)
+            outputs = (x - mean.view(shape)) / deviation.view(shape)
+        with torch.no_grad():
+            least = torch.clamp(self.stored("renorm_stddev"), min=self.epsilon**0.5)
+            bounds = self.renorm_clipping or {}
+            factor, offset = deviation / least, (mean - self.stored("renorm_mean")) / least
+            if "rmin" in bounds or "rmax" in bounds:
+                factor = factor.clamp(bounds.get("rmin"), bounds.get("rmax"))
+            if "dmax" in bounds:
+                offset = offset.clamp(-bounds["dmax"], bounds["dmax"])
+            for name, statistic, momentum in (
+                ("renorm_mean", mean, self.renorm_momentum),
+                ("renorm_stddev", deviation, self.renorm_momentum),
+                ("moving_mean", mean, self.momentum),
+                ("moving_stddev", deviation, self.momentum),
+            ):
+                moving = self.stored(name)
+                moving.lerp_(statistic.to(moving.dtype), 1.0 - momentum)
+            self.stored("moving_variance").copy_((self.stored("moving_stddev") ** 2 - self.epsilon).relu())
+        outputs = outputs * factor.view(shape) + offset.view(shape)
+        outputs = outputs if gamma is None else outputs * gamma.view(shape)
+        return outputs if beta is None else outputs + beta.view(shape)
 
     def _mask_for(self, mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Return a mask, which has no last axis, as `masked_moments` wants it."""
@@ -184,10 +231,23 @@ class BatchNormalization(Layer, metaclass=Namesake):
             "moving_mean_initializer": initializers.serialize(self.moving_mean_initializer),
             "moving_variance_initializer": initializers.serialize(self.moving_variance_initializer),
             "synchronized": self.synchronized,
-            "renorm": False,
-            "renorm_clipping": None,
+            "renorm": self.renorm,
+            "renorm_clipping": self.renorm_clipping,
             "renorm_momentum": self.renorm_momentum,
         }
+
+
+def _checked_bounds(bounds: Any) -> dict[str, float]:
+    given = {name: plain(value) for name, value in (bounds or {}).items()}
+    wrong = next((name for name in given if name not in ("rmin", "rmax", "dmax")), None)
+    if wrong is not None:
+        raise unknown("bound in `renorm_clipping`", wrong, ("rmin", "rmax", "dmax"))
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("rmax", math.inf) < given.get("rmin", -math.inf) or given.get("dmax", 0) < 0:
+        raise ValueError(
+            f"`renorm_clipping` of BatchNormalization must have `rmax` of `rmin` or more and `dmax` of 0 or more; got {bounds}."
+        )
+    return given
 
 
 def masked_moments(

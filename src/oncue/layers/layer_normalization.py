@@ -33,6 +33,8 @@ class LayerNormalization(Layer, metaclass=Namesake):
         gamma_regularizer: A penalty on gamma.
         beta_constraint: A projection of beta after each update.
         gamma_constraint: A projection of gamma after each update.
+        rms_scaling: Whether the values are only divided by their standard deviation, and multiplied by gamma; `center` and
+            `scale` have no effect then. `RMSNormalization` divides by the root of the mean square.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Example:
@@ -55,11 +57,12 @@ class LayerNormalization(Layer, metaclass=Namesake):
         gamma_regularizer: Any = None,
         beta_constraint: Any = None,
         gamma_constraint: Any = None,
+        *,
+        rms_scaling: bool = False,
         **kwargs: Any,
     ) -> None:
-        if kwargs.pop("rms_scaling", False):
-            raise ValueError("LayerNormalization has no `rms_scaling` here: use `torch.nn.RMSNorm` as a layer.")
         super().__init__(**kwargs)
+        self.rms_scaling = bool(rms_scaling)
         axes = plain(axis)
         self.axis = [axes] if isinstance(axes, int) else list(axes)
         self.epsilon = plain(epsilon)
@@ -77,7 +80,7 @@ class LayerNormalization(Layer, metaclass=Namesake):
         shape = [arguments.known_size(self.name, input_shape, axis) for axis in self._axes]
         self.gamma: Variable | None = None
         self.beta: Variable | None = None
-        if self.scale:
+        if self.scale or self.rms_scaling:
             self.gamma = self.add_weight(
                 shape,
                 self.gamma_initializer,
@@ -85,7 +88,7 @@ class LayerNormalization(Layer, metaclass=Namesake):
                 constraint=self.gamma_constraint,
                 name="gamma",
             )
-        if self.center:
+        if self.center and not self.rms_scaling:
             self.beta = self.add_weight(
                 shape,
                 self.beta_initializer,
@@ -102,6 +105,10 @@ class LayerNormalization(Layer, metaclass=Namesake):
         # torch normalizes over the last axes; where those are meant, nothing moves.
         last = tuple(range(-len(self._axes), 0))
         x = inputs.movedim(self._axes, last)
+        if self.rms_scaling:
+            variance = x.var(last, correction=0, keepdim=True)
+            outputs = x * torch.rsqrt(variance + self.epsilon) * gamma
+            return outputs.movedim(last, self._axes)
         outputs = F.layer_norm(x, x.shape[-len(last) :], gamma, beta, self.epsilon)
         return outputs.movedim(last, self._axes)
 
@@ -117,6 +124,6 @@ class LayerNormalization(Layer, metaclass=Namesake):
             "epsilon": self.epsilon,
             "center": self.center,
             "scale": self.scale,
-            "rms_scaling": False,
+            "rms_scaling": self.rms_scaling,
             **arguments.weight_config(self, "beta", "gamma"),
         }

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from oncue.core.console import print_message
 from oncue.core.numbers import number_of, sizes_of, whole
 from oncue.core.suggest import unknown
-from oncue.preprocessing.loader import FileLoader
+from oncue.preprocessing.loader import FileLoader, check_format
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _COLOURS = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -145,7 +145,7 @@ def image_dataset_from_directory(
         crop_to_aspect_ratio: Cut what doesn't have the proportions of `image_size`, in the middle, rather than stretch it.
         pad_to_aspect_ratio: Fill it up instead.
         data_format: "channels_last" or "channels_first"; by default what `config.image_data_format()` says.
-        format: Not needed: there is one.
+        format: "torch"; "tf" and "grain", which Keras takes, are understood, and give the same.
         verbose: Whether to print how many files there are.
 
     Returns:
@@ -168,6 +168,7 @@ def image_dataset_from_directory(
         raise ValueError(f"`image_size` must be the height and the width; got {image_size!r}.")
     _pillow()
     fit = "crop" if crop_to_aspect_ratio else ("pad" if pad_to_aspect_ratio else None)
+    check_format(format)
     order = backend.image_data_format() if data_format is None else data_format
     read = ReadPicture(_COLOURS[color_mode], (size[0], size[1]), interpolation, fit, order == "channels_first")
     return _loaders(
@@ -207,7 +208,7 @@ def text_dataset_from_directory(
         validation_split: The share for validation.
         subset: "training", "validation", or "both" for a pair.
         follow_links: Whether to look into folders that are links.
-        format: Not needed: there is one.
+        format: "torch"; "tf" and "grain", which Keras takes, are understood, and give the same.
         verbose: Whether to print how many files there are.
 
     Returns:
@@ -216,6 +217,7 @@ def text_dataset_from_directory(
     Raises:
         ValueError: For an argument that can't be used, or a folder without texts.
     """
+    check_format(format)
     return _loaders(
         directory, (".txt",), ReadText(max_length), labels, label_mode, class_names, batch_size, shuffle, seed,
         validation_split, subset, follow_links, verbose,

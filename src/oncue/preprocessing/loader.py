@@ -15,6 +15,24 @@ CHAINED = frozenset(
 """What a loader does as a `tf.data.Dataset` does; all but prefetching gives another data set."""
 
 
+def check_format(format: str) -> None:
+    """Refuse a kind of data set that is none.
+
+    Args:
+        format: What a function of Keras would return.
+
+    Raises:
+        ValueError: For anything but "torch", and "tf" and "grain", for which the same is returned.
+
+    Example:
+        >>> check_format("tf")
+    """
+    if format not in ("torch", "tf", "grain"):
+        raise ValueError(
+            f"`format` must be 'torch', or left out; got {format!r}. What is returned is a DataLoader of torch."
+        )
+
+
 class FileLoader(DataLoader[Any]):
     """Batches of a torch data set, which `fit` takes; for scripts that know a `tf.data.Dataset`, its methods too.
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from oncue.core.numbers import whole
-from oncue.preprocessing.loader import FileLoader
+from oncue.preprocessing.loader import FileLoader, check_format
 
 
 class Windows(Dataset[Any]):
@@ -66,7 +66,7 @@ def timeseries_dataset_from_array(
         seed: The seed of the order.
         start_index: The first step that counts; None for 0.
         end_index: The step to stop before; None for the end.
-        format: Not needed: there is one.
+        format: "torch"; "tf" and "grain", which Keras takes, are understood, and give the same.
 
     Returns:
         The batches `(windows, targets)`, or windows alone.
@@ -78,6 +78,7 @@ def timeseries_dataset_from_array(
         >>> [batch.tolist() for batch in timeseries_dataset_from_array(np.arange(5), None, 3, batch_size=2)]
         [[[0, 1, 2], [1, 2, 3]], [[2, 3, 4]]]
     """
+    check_format(format)
     size = len(data)
     length = whole("", "sequence_length", sequence_length, least=1)
     stride = whole("", "sequence_stride", sequence_stride, least=1)

@@ -19,7 +19,7 @@ from oncue.saving.assets import load_assets, refuse_stray_assets, taken_assets
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.hdf5_file import hdf5_pieces
 from oncue.saving.legacy_weights import KERAS_VERSION
-from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
+from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json, warn_of_code
 from oncue.saving.weights_h5 import read_weights, weights_tree
 
 
@@ -51,6 +51,7 @@ def prepare_archive(
     saved = datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")
     metadata = {"keras_version": KERAS_VERSION, "date_saved": saved}
     description = to_json(config, model)
+    warn_of_code(model, description)
     tree = weights_tree(model, with_optimizer=compiled is not None)
     assets = taken_assets(model)
     if snapshot is not None:

@@ -30,6 +30,7 @@ from oncue.layers.keras_tensor import KerasTensor
 from oncue.models import Model
 from oncue.models.graph_config import layer_config, layer_from_config
 from oncue.optimizers import schedules
+from oncue.saving import guard
 from oncue.saving.custom_objects import CustomObjectScope
 from oncue.variable import Variable, torch_dtype
 
@@ -203,7 +204,9 @@ def _read(config: Any) -> Any:
     if "class_name" not in config or "config" not in config:
         return {key: _read(part) for key, part in config.items()}
     name, inner = config["class_name"], config["config"]
-    if isinstance(name, str) and (name in REFUSED or name.rpartition(">")[2] in REFUSED):
+    if name == "Lambda":
+        guard.check_lambda(inner, "the configuration")
+    elif isinstance(name, str) and (name in REFUSED or name.rpartition(">")[2] in REFUSED):
         raise ValueError(
             f"The configuration has a {name}, which allows arbitrary code execution or reads other files, and is refused "
             "whatever `safe_mode` says. Make the object by its own code."

@@ -13,7 +13,7 @@ from oncue.saving import guard
 from oncue.saving.assets import refuse_assets
 from oncue.saving.compile_config import compile_config, compile_from_config
 from oncue.saving.legacy_weights import KERAS_VERSION, read_names, read_weights, write_arrays, write_weights
-from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json
+from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json, warn_of_code
 from oncue.saving.optimizer_arrays import (
     optimizer_shapes,
     optimizer_tensors,
@@ -43,7 +43,9 @@ def model_tree(model: Any, include_optimizer: bool = True) -> Tree:
     content = Tree()
     content.attrs["keras_version"] = KERAS_VERSION
     content.attrs["backend"] = "torch"
-    content.attrs["model_config"] = to_json(config, model).encode("utf-8")
+    description = to_json(config, model)
+    warn_of_code(model, description)
+    content.attrs["model_config"] = description.encode("utf-8")
     if compiled is not None:
         training = _old_training(compiled)
         if model._plan.precision is not None:

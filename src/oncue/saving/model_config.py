@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 
 from oncue.core.allowance import allowance
+from oncue.core.warn import warn
 from oncue.layers.layer import Layer
 from oncue.models import Model, Sequential
 from oncue.models.graph_config import layer_config, layer_from_config, shared_layers
@@ -62,6 +63,21 @@ def to_json(config: Any, model: Any = None) -> str:
             ) from None
 
     return json.dumps(config, default=plain)
+
+
+def warn_of_code(model: Any, description: str) -> None:
+    """Warn of a lambda in a model that is saved.
+
+    Args:
+        model: The model.
+        description: Its configuration as JSON.
+    """
+    if '"__lambda__"' in description:
+        warn(
+            f"'{model.name}' has a lambda in it, which the file has as code. Keras opens it with `safe_mode=False` only, and "
+            "oncue doesn't. Use a function with a name and `@keras.saving.register_keras_serializable()`, or a layer of your "
+            "own."
+        )
 
 
 def check_describable(model: Any) -> None:
@@ -184,7 +200,9 @@ def decoded(value: Any, source: Any) -> Any:
     if not isinstance(value, dict):
         return value
     name, config = value.get("class_name"), value.get("config")
-    if isinstance(name, str) and (name in REFUSED or name.rpartition(">")[2] in REFUSED):
+    if name == "Lambda":
+        guard.check_lambda(config, source)
+    elif isinstance(name, str) and (name in REFUSED or name.rpartition(">")[2] in REFUSED):
         guard.refuse(
             source,
             f"it has a {name}, which runs code from the file or reads other files, and is refused whatever `safe_mode` "

@@ -28,6 +28,7 @@ from oncue.saving.arguments import path_and_kind
 from oncue.saving.formats import MODELS
 from oncue.saving.hdf5_file import write_pieces
 from oncue.saving.legacy_weights import read_names
+from oncue.saving.model_config import warn_of_code
 from oncue.saving.weights_h5 import NOT_WEIGHTS, settle
 from oncue.torch_private import tensor_tables
 from oncue.with_keras import keras_private
@@ -70,7 +71,7 @@ class KerasFiles:
                 )
             keras_private.write_archive(model, content)
             with zipfile.ZipFile(content, "a") as archive:
-                _warn_of_code(model, archive.read("config.json"))
+                warn_of_code(model, archive.read("config.json").decode())
                 archive.comment = ending(note)
             return lambda path: _replace(path, content)
         with h5py.File(content, "w") as file:
@@ -341,15 +342,6 @@ def _refuse_pickles(model: Any) -> None:
         raise ValueError(
             f"'{found.name}', a TorchModuleWrapper, would be a pickle in the file, which runs code when it is opened. Save the "
             "weights: `model.save_weights('model.weights.h5')`."
-        )
-
-
-def _warn_of_code(model: Any, config: bytes) -> None:
-    if b'"__lambda__"' in config:
-        warn(
-            f"'{model.name}' has a lambda in it, which the file has as code. Keras opens it with `safe_mode=False` only, and "
-            "oncue doesn't. Use a function with a name and `@keras.saving.register_keras_serializable()`, or a layer of your "
-            "own."
         )
 
 

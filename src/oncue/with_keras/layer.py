@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import weakref
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from oncue.layers.layer import Layer
 from oncue.layers.operation import Operation
 from oncue.layers.real_keras import own_symbols
 from oncue.nested import first_leaf
+from oncue.saving.custom_objects import get_custom_objects
 from oncue.seeded_mask import is_shared
 from oncue.training.graph.replaced import being_traced
 from oncue.variable import Variable
@@ -233,9 +235,13 @@ class KerasLayer(ForeignLayer):
         return config
 
     def written(self) -> dict[str, Any]:
-        """Return what Keras writes of the layer."""
+        """Return what Keras writes of the layer, with the names that functions of the user's are registered under."""
         import keras
 
+        for label, thing in get_custom_objects().items():
+            package, _, name = label.rpartition(">")
+            if package and inspect.isfunction(thing) and keras.saving.get_registered_name(thing) != label:
+                keras.saving.register_keras_serializable(package, name)(thing)
         config: dict[str, Any] = keras.saving.serialize_keras_object(self.keras_layer)
         return config
 

@@ -88,7 +88,7 @@ def _check_named(value: dict[str, Any], source: Any, known: dict[str, Any]) -> N
             f"it has a {last}, {_REFUSED[last]}. Make the model by its own code, and load its weights with `load_weights`.",
         )
     if last == "Lambda":
-        _check_lambda(config, source)
+        guard.check_lambda(config, source)
     if name == "function" and isinstance(config, str):
         if not (_is_function(config, known) or _stands_for(config, known)):
             _refuse_name(source, module, config)
@@ -97,21 +97,6 @@ def _check_named(value: dict[str, Any], source: Any, known: dict[str, Any]) -> N
     elif "registered_name" in value if module is None else not _is_class(str(module), name):
         # Keras 1 and 2 wrote neither, and what they name is looked up in Keras alone.
         _refuse_name(source, module, name)
-
-
-def _check_lambda(config: Any, source: Any) -> None:
-    """Refuse code: functions must be named, so that they are found among Keras's and the user's."""
-    parts = config if isinstance(config, dict) else {}
-    for part in ("function", "output_shape", "mask"):
-        by_name = parts.get(f"{part}_type", "function") in ("function", "raw")
-        given = parts.get(part)
-        listed = isinstance(given, list) and any(isinstance(item, str) for item in given)
-        if not by_name or (part == "function" and not isinstance(given, (str, dict))) or listed:
-            guard.refuse(
-                source,
-                f"the `{part}` of its Lambda is code in the file. Make the model by its own code, and load its weights with "
-                "`load_weights`; or save it with a function that has a name, and give that in `custom_objects`.",
-            )
 
 
 def _is_function(name: str, known: dict[str, Any]) -> bool:

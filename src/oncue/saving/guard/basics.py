@@ -153,3 +153,26 @@ def check_layers(config: Any, source: Any) -> None:
             waiting += value
     if count > _MOST_LAYERS:
         refuse(source, f"it has {count} layers, more than {_MOST_LAYERS}.")
+
+
+def check_lambda(config: Any, source: Any) -> None:
+    """Refuse a Lambda with code in the file: its functions must be named, so that they are found among Keras's and the user's.
+
+    Args:
+        config: The configuration of the layer.
+        source: The file, for messages.
+
+    Raises:
+        ValueError: When a function is anything but a name.
+    """
+    parts = config if isinstance(config, dict) else {}
+    for part in ("function", "output_shape", "mask"):
+        by_name = parts.get(f"{part}_type", "function") in ("function", "raw")
+        given = parts.get(part)
+        listed = isinstance(given, list) and any(isinstance(item, str) for item in given)
+        if not by_name or (part == "function" and not isinstance(given, (str, dict))) or listed:
+            refuse(
+                source,
+                f"the `{part}` of its Lambda is code in the file. Make the model by its own code, and load its weights with "
+                "`load_weights`; or save it with a function that has a name, and give that in `custom_objects`.",
+            )
