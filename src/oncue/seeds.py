@@ -4,12 +4,67 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from oncue import naming
 from oncue.core.builtin import builtin
 from oncue.core.numbers import whole_of
 from oncue.seeded_mask import register, seed_of_process
+
+
+class SeedState:
+    """The seed and the count of draws of a `SeedGenerator`, which may be read and set as a variable of Keras.
+
+    Args:
+        seeds: The generator.
+    """
+
+    name = "seed_generator_state"
+    shape = (2,)
+    dtype = "int64"
+    trainable = False
+
+    def __init__(self, seeds: SeedGenerator) -> None:
+        self._seeds = seeds
+
+    @property
+    def path(self) -> str:
+        """The name of the generator, and its own."""
+        return f"{self._seeds.name}/{self.name}"
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Both numbers, a copy."""
+        return torch.tensor(self._seeds.position)
+
+    def numpy(self) -> NDArray[Any]:
+        """Return both numbers as an array."""
+        return np.array(self._seeds.position)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
+    def assign(self, value: Any) -> torch.Tensor:
+        """Set the seed and the count of draws.
+
+        Args:
+            value: Two whole numbers.
+
+        Returns:
+            Both.
+
+        Raises:
+            ValueError: For anything else.
+        """
+        numbers = [whole_of(number) for number in np.ravel(np.asarray(value)).tolist()]
+        if len(numbers) != 2 or None in numbers:
+            raise ValueError(
+                f"`value` of the state of a SeedGenerator must be a seed and a count of draws; got {value!r}."
+            )
+        self._seeds.position = numbers[0], numbers[1]  # type: ignore[assignment]  # they are whole numbers
+        return self.value
 
 
 @builtin
@@ -27,6 +82,8 @@ class SeedGenerator:
         >>> seeds = SeedGenerator(3)
         >>> seeds.next(), seeds.next()
         ((3, 0), (3, 1))
+        >>> seeds.state.numpy().tolist(), seeds.state.assign([3, 0]).tolist(), seeds.next()
+        ([3, 2], [3, 0], (3, 0))
     """
 
     def __init__(self, seed: int | None = None, name: str | None = None) -> None:
@@ -41,6 +98,20 @@ class SeedGenerator:
         # A copy counts its own draws.
         self.__dict__.update(state)
         self.number = register(self)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """The seed, and the number of draws."""
+        return self._seed, self._draws
+
+    @position.setter
+    def position(self, value: tuple[int, int]) -> None:
+        self._seed, self._draws = value
+
+    @property
+    def state(self) -> SeedState:
+        """The seed and the number of draws, as a variable of Keras."""
+        return SeedState(self)
 
     @staticmethod
     def _check(seed: Any) -> None:

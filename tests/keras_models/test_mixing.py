@@ -333,6 +333,66 @@ def test_optimizers_that_only_keras_has(name: str, tmp_path: Path) -> None:
     assert more[0] == more[1]
 
 
+def _by_map(made: Any) -> Any:
+    chosen = made.OptimizerMap(made.SGD(0.01), {".*second.*": made.RMSprop(0.02)})
+    chosen[".*first.*"] = made.Adam(0.1)
+    return made.MultiOptimizer(chosen)
+
+
+def _by_function(made: Any) -> Any:
+    adam, sgd = made.Adam(0.1), made.SGD(0.01)
+    return made.MultiOptimizer(lambda variable: adam if "kernel" in variable.path else sgd)
+
+
+@pytest.mark.parametrize("choose", [_by_map, _by_function])
+def test_several_optimizers_in_one(choose: Any, tmp_path: Path) -> None:
+    def trained(library: Any) -> tuple[Any, list[float]]:
+        names = ("first", "second", "third")
+        parts = [library.layers.Dense(2, kernel_initializer="ones", name=name) for name in names]
+        model = library.Sequential([library.Input((3,)), *parts])
+        model.compile(choose(library.optimizers), "mse")
+        x, y = np.arange(24.0).reshape(8, 3) / 24, np.ones((8, 2))
+        return model, model.fit(x, y, epochs=3, batch_size=4, shuffle=False, verbose=0).history["loss"]
+
+    ours, losses = trained(oncue)
+    theirs, expected = trained(keras)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    if choose is _by_map:
+        ours.save(tmp_path / "m.keras")
+        again = oncue.models.load_model(tmp_path / "m.keras")
+        x, y = np.ones((8, 3)), np.ones((8, 2))
+        more = [model.fit(x, y, batch_size=4, shuffle=False, verbose=0).history["loss"] for model in (ours, again)]
+        assert more[0] == more[1]
+
+
+def test_what_goes_into_no_optimizer_of_keras() -> None:
+    trained = oncue.optimizers.Adam()
+    model = oncue.Sequential([oncue.Input((3,)), layers.Dense(1)])
+    model.compile(trained, "mse")
+    model.fit(np.ones((2, 3)), np.ones((2, 1)), verbose=0)
+    with pytest.raises(TypeError, match="a Adam, can't be put into an optimizer of Keras's: it has trained already"):
+        oncue.optimizers.OptimizerMap(trained)
+
+    class Own(oncue.optimizers.SGD):
+        pass
+
+    with pytest.raises(TypeError, match="it is of a class that Keras doesn't know"):
+        oncue.optimizers.OptimizerMap(oncue.optimizers.SGD())["a"] = Own()
+
+
+def test_the_average_of_an_optimizer_of_keras_is_put_in_place() -> None:
+    def weights(average: bool) -> Any:
+        model = oncue.Sequential([oncue.Input((3,)), layers.Dense(1, kernel_initializer="ones")])
+        model.compile(oncue.optimizers.Lion(0.1, use_ema=average, ema_momentum=0.5), "mse")
+        model.fit(np.ones((8, 3)), np.zeros((8, 1)), batch_size=2, verbose=0)
+        return model.get_weights()[0].ravel().tolist()
+
+    assert weights(False) == pytest.approx([0.6] * 3, abs=1e-3)
+    assert all(0.61 < weight < 0.9 for weight in weights(True))
+
+
 class Stop(oncue.callbacks.Callback):
     """Ends a run amid an epoch."""
 

@@ -432,6 +432,30 @@ def test_unfreezing(keras: Any) -> None:
         assert (fit(k, made=made).history["loss"] != first) == counts
 
 
+@row("The `path` of a weight of a Sequential or subclassed model")
+def test_paths(keras: Any) -> None:
+    def paths(k: Any) -> list[str]:
+        inputs = k.Input((2,))
+        models = (
+            k.Sequential([inputs, k.layers.Dense(1, name="d")], name="s"),
+            k.Model(inputs, k.layers.Dense(1, name="d")(inputs)),
+        )
+        return [made.weights[0].path for made in models]
+
+    assert paths(keras) == ["s/d/kernel", "d/kernel"]
+    assert paths(oncue) == ["d/kernel", "d/kernel"]
+
+
+@row("The class of a functional model")
+def test_class_of_functional_models(keras: Any) -> None:
+    def made(k: Any) -> Any:
+        inputs = k.Input((2,))
+        return k.Model(inputs, k.layers.Dense(1)(inputs))
+
+    assert (type(made(keras)).__name__, type(made(oncue)).__name__) == ("Functional", "Model")
+    assert isinstance(made(keras), keras.Model)
+
+
 @row("`.value` of the kernel of a convolution or of a recurrent cell")
 def test_the_value_of_a_kernel(keras: Any) -> None:
     kernels = []

@@ -16,6 +16,9 @@ _ROOT = "oncue"
 _HOLDERS = frozenset(f"layers.{name}" for name in ("Pipeline", "SpectralNormalization", "StackedRNNCells", "Wrapper"))
 """Layers of Keras that are given other layers, which may be oncue's."""
 
+_OF_OPTIMIZERS = ("optimizers.MultiOptimizer", "optimizers.OptimizerMap")
+"""What Keras has that is given optimizers, which may be oncue's."""
+
 
 def elsewhere(module: str, name: str) -> Any:
     """Return what a room doesn't have itself; for its `__getattr__`. Keras is loaded only for a name that it has.
@@ -69,6 +72,10 @@ def of_keras(module: str, name: str) -> Any:
         from oncue.with_keras.holders import holder
 
         return holder(found)
+    if place in _OF_OPTIMIZERS:
+        from oncue.with_keras.holders import optimizer_holder
+
+        return optimizer_holder(found)
     if place.startswith("applications.") and callable(found):
         from oncue.with_keras.applications import application
 

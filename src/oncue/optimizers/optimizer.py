@@ -201,6 +201,11 @@ class Optimizer:
         self._assign_rate(value)
 
     @property
+    def has_rate(self) -> bool:
+        """Whether there is one learning rate for all weights, which callbacks may read and set."""
+        return True
+
+    @property
     def has_schedule(self) -> bool:
         """Whether the learning rate is that of a `LearningRateSchedule`, which no number can replace."""
         return isinstance(self._rate.source, LearningRateSchedule)

@@ -113,9 +113,9 @@ def set_optimizer_values(model: Any, values: Sequence[torch.Tensor]) -> None:
     for tensor, value in zip(optimizer.state_tensors(), values, strict=True):
         owner = owners.get(id(tensor))
         stored.append(value if owner is None else owner.from_keras(value))
-    rate = float(optimizer.learning_rate)
+    rate = float(optimizer.learning_rate) if optimizer.has_rate else None
     optimizer.set_weights(stored)
-    if isinstance(optimizer._rate.source, float):
+    if rate is not None and isinstance(optimizer._rate.source, float):
         _set_rate(optimizer, rate, float(optimizer.learning_rate))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -63,6 +64,11 @@ class KerasOptimizer(Optimizer):
             learning_rate=0.0, name=optimizer.name, **{name: getattr(optimizer, name) for name in _SETTINGS}
         )
         self._of_model: list[Any] = []
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether there is one learning rate; a `MultiOptimizer` refuses to tell one."""
+        return hasattr(self.keras_optimizer, "learning_rate")
 
     @property
     def has_schedule(self) -> bool:
@@ -154,7 +160,7 @@ class KerasOptimizer(Optimizer):
         """Return the variables' values, with the count and the rate by name."""
         return {
             "iterations": int(self.iterations),
-            "learning_rate": self._read_rate(),
+            "learning_rate": self._read_rate() if self.has_rate else None,
             "state": {"variables": [variable.value.detach() for variable in self.keras_optimizer.variables]},
             "ema": None,
             "gradient_accumulators": None,
@@ -180,7 +186,8 @@ class KerasOptimizer(Optimizer):
 
     def __repr__(self) -> str:
         """Name the class of Keras's optimizer, and the learning rate."""
-        return f"<KerasOptimizer of {type(self.keras_optimizer).__name__} name={self.name} learning_rate={self._read_rate()!r}>"
+        shown = f" learning_rate={self._read_rate()!r}" if self.has_rate else ""
+        return f"<KerasOptimizer of {type(self.keras_optimizer).__name__} name={self.name}{shown}>"
 
 
 class TakenOptimizer(KerasOptimizer):
@@ -219,8 +226,12 @@ class TakenOptimizer(KerasOptimizer):
         if known is None:
             axes = weight.axes if isinstance(weight, Variable) else None
             shown = stored if axes is None else torch.nn.Parameter(stored.detach().permute(axes), stored.requires_grad)
-            path = getattr(weight, "path", "weight").replace("/", "_")
-            known = self._shown[id(stored)] = (stored, keras.Variable(shown, name=path), axes)
+            *scopes, name = getattr(weight, "path", "weight").split("/")
+            with ExitStack() as stack:
+                # Some go by the path, as a `MultiOptimizer` does.
+                for scope in scopes:
+                    stack.enter_context(keras.name_scope(scope))
+                known = self._shown[id(stored)] = (stored, keras.Variable(shown, name=name), axes)
         known[1].trainable = stored.requires_grad
         return known[1]
 
@@ -233,6 +244,10 @@ class TakenOptimizer(KerasOptimizer):
         super()._apply(ordered)
         for parameter, project in self._projected:
             parameter.copy_(project(parameter))
+
+    def finalize_variable_values(self, variables: Sequence[Any]) -> None:
+        """Put the moving average in place of the weights, if one is kept."""
+        super().finalize_variable_values([self._as_variable(variable) for variable in variables])
 
     def _own_graph_update(self) -> Update | None:
         # A graph knows each memory by one tensor.
