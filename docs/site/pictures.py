@@ -752,6 +752,24 @@ def _() -> Picture:
     )
 
 
+@picture("PredictionWriter")
+def _() -> Picture:
+    code = 'PredictionWriter("val-{epoch}.npz", every=10)'
+    ran = train(code, epochs=40, points=96)
+    _, (x, y) = data(96)
+    order = np.argsort(x[:, 0])
+    predicted = {epoch: np.load(f"val-{epoch}.npz")["output"] for epoch in (10, 40)}
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        (axes,) = axes_of(figure, colours, "target, and what is predicted", x="x")
+        axes.scatter(x[:, 0], y[:, 0], s=9, color=colours.quiet, label="the data of validation")
+        for colour, (epoch, found) in zip((colours.second, colours.main), predicted.items(), strict=True):
+            axes.plot(x[order, 0], found[order, 0], color=colour, linewidth=1.8, label=f"val-{epoch}.npz")
+        legend(axes)
+
+    return ran.told(code, "What the model predicted for the data of validation, after two of the epochs.", draw)
+
+
 @picture("Control")
 def _() -> Picture:
     code = 'Control("run")'

@@ -47,6 +47,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(
         folder / "{epoch}.weights.h5", save_weights_only=True, keep=1, asynchronous=True
     ),
+    "PredictionWriter": lambda folder: built_in.PredictionWriter(folder / "{epoch}.csv"),
     "Preemption": lambda folder: built_in.Preemption(),
     "ProgbarLogger": lambda folder: built_in.ProgbarLogger(),
     "ReduceLROnPlateau": lambda folder: built_in.ReduceLROnPlateau("loss"),
@@ -69,7 +70,7 @@ def fit(*callbacks: Any, epochs: int = 2) -> Any:
     given: Any = callbacks[0] if isinstance(callbacks[0], CallbackList) else list(callbacks)
     # So many batches as a test of learning rates needs.
     x, y = np.tile(samples(2), (2, 1)), np.tile(samples(1), (2, 1))
-    model.fit(x, y, batch_size=1, epochs=epochs, verbose=0, callbacks=given)
+    model.fit(x, y, batch_size=1, epochs=epochs, verbose=0, callbacks=given, validation_data=(x[:2], y[:2]))
     return model
 
 

@@ -31,6 +31,7 @@ from oncue.callbacks import (
     LearningRateFinder,
     LearningRateScheduler,
     ModelCheckpoint,
+    PredictionWriter,
     Preemption,
     ProgbarLogger,
     ReduceLROnPlateau,
@@ -256,6 +257,7 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "LearningRateFinder": (lambda folder: LearningRateFinder(1e-4, 1.0, steps=10), ("suggestion", "rates", "losses")),
     "LearningRateScheduler": (lambda folder: LearningRateScheduler(lambda epoch, rate: rate * 0.9), ()),
     "ModelCheckpoint": (lambda folder: ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True), ()),
+    "PredictionWriter": (lambda folder: PredictionWriter(folder / "{epoch}.csv"), ()),
     "Preemption": (lambda folder: Preemption(), ()),
     "ProgbarLogger": (lambda folder: ProgbarLogger(), ()),
     "ReduceLROnPlateau": (

@@ -91,6 +91,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
             "{epoch}-{batch}.weights.h5", "loss", save_weights_only=True, save_freq=4, keep="best 2"
         ),
     ],
+    "PredictionWriter": lambda: [built_in.PredictionWriter("{epoch}.npz")],
     "Preemption": lambda: [built_in.Preemption()],
     "ProgbarLogger": lambda: [built_in.ProgbarLogger()],
     "ReduceLROnPlateau": lambda: [

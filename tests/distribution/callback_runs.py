@@ -10,7 +10,7 @@ import numpy as np
 
 import oncue as keras
 from oncue import layers
-from oncue.callbacks import BackupAndRestore, BatchSizeFinder, EarlyStopping
+from oncue.callbacks import BackupAndRestore, BatchSizeFinder, EarlyStopping, PredictionWriter
 from oncue.cli import main
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,17 @@ def finder(folder: Path) -> str:
     except ValueError as error:
         return str(error)
     return "it has tested sizes"
+
+
+def predictions(folder: Path) -> dict[str, Any]:
+    model = keras.Sequential([layers.Input((6,)), layers.Dense(2)])
+    # Of the last batch one process has no row.
+    written = model.predict(X[:17], batch_size=8, verbose=0, callbacks=[PredictionWriter(folder / "all.npz")])
+    found = fit(PredictionWriter(folder / "{epoch}.csv", every=2), validation_split=0.2)
+    names = sorted(path.name for path in folder.iterdir()) if RANK == 0 else []
+    whole = np.load(folder / "all.npz")["output"].tolist() if RANK == 0 else written.tolist()
+    rows = (folder / "2.csv").read_text().splitlines() if RANK == 0 else []
+    return {"written": written.tolist(), "whole": whole, "names": names, "rows": len(rows), "history": found["history"]}
 
 
 def forked(folder: Path) -> dict[str, Any]:

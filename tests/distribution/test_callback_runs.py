@@ -12,7 +12,7 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["forked", "finder"]
+NAMES = ["forked", "finder", "predictions"]
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,10 @@ def test_all_go_on_from_where_a_run_was_forked(found: list[dict[str, Any]]) -> N
 def test_sizes_are_tested_on_one_process(found: list[dict[str, Any]]) -> None:
     for process in found:
         assert "this run is on 2 processes" in process["finder"] and "2 times the size" in process["finder"]
+
+
+def test_the_main_process_writes_the_predictions_of_all(found: list[dict[str, Any]]) -> None:
+    main, other = (process["predictions"] for process in found)
+    assert main["whole"] == main["written"] == other["written"] and len(main["whole"]) == 17
+    assert main["names"] == ["2.csv", "all.npz"] and main["rows"] == 1 + 8
+    assert main["history"] == other["history"]

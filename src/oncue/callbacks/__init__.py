@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.learning_rate_finder import LearningRateFinder as LearningRateFinder
     from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
     from oncue.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from oncue.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from oncue.callbacks.preemption import Preempted as Preempted, Preemption as Preemption
     from oncue.callbacks.reduce_lr_on_plateau import ReduceLROnPlateau as ReduceLROnPlateau
     from oncue.callbacks.remote_monitor import RemoteMonitor as RemoteMonitor
@@ -60,6 +61,7 @@ _MODULES = {
     "LearningRateFinder": "learning_rate_finder",
     "LearningRateScheduler": "learning_rate_scheduler",
     "ModelCheckpoint": "model_checkpoint",
+    "PredictionWriter": "prediction_writer",
     "Preempted": "preemption",
     "Preemption": "preemption",
     "ReduceLROnPlateau": "reduce_lr_on_plateau",
@@ -93,6 +95,7 @@ __all__ = [
     "LearningRateFinder",
     "LearningRateScheduler",
     "ModelCheckpoint",
+    "PredictionWriter",
     "Preempted",
     "Preemption",
     "ProgbarLogger",

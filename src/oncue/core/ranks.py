@@ -69,6 +69,14 @@ class Ranks:
         """
         return data
 
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Return the bytes of all processes, by rank; all must ask.
+
+        Args:
+            data: This process's.
+        """
+        return [data]
+
     def largest(self, number: float) -> float:
         """Return the largest of all processes' numbers; all must ask.
 

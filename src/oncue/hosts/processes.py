@@ -75,6 +75,10 @@ class Processes(Ranks):
         sent: bytes = self.broadcast(data)
         return sent
 
+    def gather_bytes(self, data: bytes) -> list[bytes]:
+        """Return the bytes of all processes, by rank."""
+        return self.gather(data)
+
     def gather(self, value: Any) -> list[Any]:
         """Return what all processes say, by rank; with tensors on the CPU."""
         found = [value] * self.size

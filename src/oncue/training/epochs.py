@@ -269,15 +269,17 @@ def predict_batches(model: Trainer, batches: Batches, callbacks: CallbackList) -
     model.stop_predicting = False
     parts: list[Any] = []
 
+    parallel = model._parallel
+
     def kept(run: Step) -> Step:
         def step(batch: Batch) -> Result:
             outputs = run(batch)
             parts.append(outputs)
-            return {"outputs": outputs}
+            return {"outputs": outputs if parallel is None else parallel.predictions.own(outputs)}
 
         return step
 
-    steps, parallel = Steps(model, "predict", callbacks, batches, kept), model._parallel
+    steps = Steps(model, "predict", callbacks, batches, kept)
     callbacks.on_predict_begin()
     with torch.no_grad(), steps:
         run_batches("predict", batches.epoch(), steps, callbacks, model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from oncue.feeding.row_share import RowShare
-from oncue.nested import flatten
+from oncue.nested import flatten, map_leaves
 
 if TYPE_CHECKING:
     from oncue.distribution.group import Group
@@ -31,6 +31,12 @@ class Predictions:
     def count(self) -> None:
         """Take note of how many rows of the last batch are this process's own, and of how many there are."""
         self._counts.append((self._share.rows, self._share.total))
+
+    def own(self, outputs: Any) -> Any:
+        """Return what this process has predicted for its own rows of the last batch, of which it may have none."""
+        if not self.are_shared or self._share.rows:
+            return outputs
+        return map_leaves(lambda leaf: leaf[:0], outputs)
 
     def gathered(self, parts: list[Any]) -> list[Tensor]:
         """Return the rows that all processes have predicted, in their order, for each output.
