@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import runpy
 import signal
@@ -405,3 +406,41 @@ def test_a_signal_that_nobody_answers_is_not_swallowed_for_good(monkeypatch: pyt
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN and not heard
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class OfWindows(enum.IntEnum):
+    """The signals that Python knows on Windows."""
+
+    CTRL_C_EVENT = 0
+    CTRL_BREAK_EVENT = 1
+    SIGINT = 2
+    SIGILL = 4
+    SIGFPE = 8
+    SIGSEGV = 11
+    SIGTERM = 15
+    SIGBREAK = 21
+    SIGABRT = 22
+
+
+def test_on_windows_a_console_that_is_closed_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "Signals", OfWindows)
+    assert Preemption().signals == ["SIGTERM", "SIGBREAK"]
+    before = signal.getsignal(OfWindows.SIGBREAK)
+    stop = LambdaCallback(on_train_batch_end=lambda batch, logs: batch == 2 and signal.raise_signal(OfWindows.SIGBREAK))
+    with pytest.raises(Preempted, match="SIGBREAK ended the run; the state of that moment was saved"):
+        fit(BackupAndRestore(tmp_path / "backup"), Preemption(action="raise"), stop)
+    assert signal.getsignal(OfWindows.SIGBREAK) is before
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("SIGUSR1", "no signal of Preemption|Unknown|isn't|not known|SIGUSR1"),
+        ("CTRL_C_EVENT", "a process gets it as SIGINT. Use that"),
+        ("CTRL_BREAK_EVENT", "a process gets it as SIGBREAK. Use that"),
+    ],
+)
+def test_what_no_process_can_listen_to_on_windows(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "Signals", OfWindows)
+    with pytest.raises(ValueError, match=words):
+        Preemption(name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
-from oncue.core.files import has_its_name, reason_of, replace_file, require_file, sweep
+from oncue.core.files import flush, has_its_name, reason_of, replace_file, require_file, sweep
 from oncue.core.growing import GrowingText
 from oncue.core.warn import warn
 
@@ -253,7 +253,7 @@ class CSVLogger(Callback):
             file, self._file = self._file, None
             with file:
                 file.flush()
-                os.fsync(file.fileno())
+                flush(file.fileno())
                 lost = not has_its_name(file, self.filename)
             if lost:
                 warn(f"`{self.filename}` was removed or replaced during the run; rows that CSVLogger wrote are lost.")

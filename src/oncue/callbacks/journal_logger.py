@@ -12,7 +12,7 @@ from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending
 from oncue.core.builtin import builtin
 from oncue.core.costs import added
-from oncue.core.files import has_its_name, machine, reason_of, require_file, try_beside
+from oncue.core.files import flush, has_its_name, machine, reason_of, require_file, try_beside
 from oncue.core.journal import Entry
 from oncue.core.numbers import whole
 from oncue.core.protocols import averages_weights, step_account_of, was_stopped
@@ -280,7 +280,7 @@ class JournalLogger(Callback):
 
     def _flush(self) -> None:
         assert self._file is not None
-        os.fsync(self._file.fileno())
+        flush(self._file.fileno())
         self._size += len(self._tail)
         self._checksum = zlib.crc32(self._tail, self._checksum)
         self._tail = b""

@@ -18,6 +18,7 @@ from oncue.core.ranks import Ranks
 from oncue.core.suggest import unknown
 
 _ACTIONS = ("exit", "raise")
+_EVENTS = {"CTRL_C_EVENT": "SIGINT", "CTRL_BREAK_EVENT": "SIGBREAK"}
 # Longer than any step that is still to be waited for, and than the time that clusters give.
 _UNANSWERED = 60.0
 
@@ -37,8 +38,9 @@ class Preemption(Callback):
     answered goes to the handler that was there before.
 
     Args:
-        signals: The names of the signals; by default SIGTERM and SIGUSR1, as far as the system has them: Windows has only the
-            first.
+        signals: The names of the signals; by default SIGTERM, SIGUSR1 and SIGBREAK, as far as the system has them. Windows has
+            no SIGUSR1, and gives a program SIGBREAK, which only Windows has, when somebody types Ctrl-Break, closes its console
+            or logs off, some seconds before it ends it; SIGTERM comes from no other program there.
         action: "exit" to end the process with the code 128 + signal (143 for SIGTERM), as shells expect; "raise" for a
             `Preempted` exception.
 
@@ -69,7 +71,7 @@ class Preemption(Callback):
         super().__init__()
         known = [one.name for one in signal.Signals]
         if signals is None:
-            signals = [name for name in ("SIGTERM", "SIGUSR1") if name in known]
+            signals = [name for name in ("SIGTERM", "SIGUSR1", "SIGBREAK") if name in known]
         names = [signals] if isinstance(signals, str) else list(signals)
         for name in names:
             if name not in known:
@@ -77,6 +79,11 @@ class Preemption(Callback):
             if name in ("SIGKILL", "SIGSTOP"):
                 raise ValueError(
                     f"`signals` of Preemption can't have {name}, which no process can handle. Use SIGTERM."
+                )
+            if name in _EVENTS:
+                raise ValueError(
+                    f"`signals` of Preemption can't have {name}, which programs send on Windows; a process gets it as "
+                    f"{_EVENTS[name]}. Use that."
                 )
         if not names:
             raise ValueError("`signals` of Preemption must name at least one signal, such as 'SIGTERM'; got none.")

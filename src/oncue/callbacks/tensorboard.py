@@ -433,7 +433,7 @@ def _checked(state: Any) -> tuple[str, dict[str, tuple[str, int]]]:
     found = {}
     for run, file in files.items():
         name, size = file if isinstance(file, list) and len(file) == 2 else (None, None)
-        known = isinstance(name, str) and re.fullmatch(rf"events\.out\.tfevents\.[^/\\\0]+\.{label}\.v2", name)
+        known = isinstance(name, str) and re.fullmatch(rf"events\.out\.tfevents\.[^/\\:\0]+\.{label}\.v2", name)
         if run not in _RUNS or not known or type(size) is not int or size < 0:
             raise ValueError(
                 f"The state of TensorBoard must have event files of the folders {' and '.join(_RUNS)}, each with its size; got "

@@ -9,6 +9,7 @@ from oncue.checkpoints.manifest import Manifest
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import by_score
 from oncue.core.file_name import FileName
+from oncue.core.files import replace
 from oncue.core.monitor import Monitor
 from oncue.core.warn import warn
 
@@ -100,7 +101,7 @@ class Checkpoints:
             aside = path.with_name(f"{path.name}.damaged")
             damaged.append(str(path))
             if path.is_file():
-                os.replace(path, aside)
+                replace(path, aside)
                 warn(
                     f"'{path}' is not what was saved: it was damaged or changed. It was set aside as '{aside.name}', and "
                     "the next one is taken."

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from filelock import FileLock, Timeout
 
+from oncue.core.files import SYSTEM
 from oncue.core.interrupts import undivided
 
 # A process that waited for a lock file which its owner then removed notices that, and tries again.
@@ -75,8 +76,9 @@ class FolderLock:
             return
         # A file that can't be removed, in a folder that has become read-only, locks nothing.
         with suppress(OSError):
-            # Removed while still locked, so that a process that has already opened the file sees that it has lost its name.
-            if os.name == "posix" and self._is_there(lock.lock_file):
+            # Removed while still locked, so that a process that has already opened the file sees that it has lost its name. On
+            # Windows, where no open file can be removed, filelock does it afterwards.
+            if SYSTEM != "win32" and self._is_there(lock.lock_file):
                 os.unlink(lock.lock_file)
         lock.release()
 

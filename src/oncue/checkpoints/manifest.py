@@ -165,8 +165,19 @@ class Manifest:
     def _take(self, record: Record) -> None:
         path = self.folder / record.file
         whole = replace(record, size=path.stat().st_size, sha256=_digest(path))
-        self.records = [*(other for other in self.records if other.file != record.file), whole]
+        self.records = [*(other for other in self.records if not self._is_same(other.file, record.file)), whole]
         self._announced = None
+
+    def _is_same(self, one: str, other: str) -> bool:
+        """Return whether two names are of one file, as names that differ in case alone are on disks of macOS and Windows."""
+        if one == other:
+            return True
+        if one.casefold() != other.casefold():
+            return False
+        try:
+            return os.path.samefile(self.folder / one, self.folder / other)
+        except FileNotFoundError:
+            return False
 
     def _settle(self) -> None:
         self.records = [record for record in self.records if (self.folder / record.file).is_file()]

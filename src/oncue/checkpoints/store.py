@@ -17,7 +17,7 @@ from oncue.checkpoints.lock import FolderLock
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import Rule
 from oncue.core.bounded_json import bounded_json
-from oncue.core.files import reason_of, replace_file, require_file, sweep, sync_file, sync_folder
+from oncue.core.files import reason_of, replace, replace_file, require_file, sweep, sync_file, sync_folder
 from oncue.core.interrupts import undivided
 from oncue.core.warn import warn
 
@@ -127,7 +127,7 @@ class Store:
             except FileNotFoundError:
                 os.makedirs(self.folder, exist_ok=True)
                 write(Path(temporary))
-            os.replace(temporary, self._path(number))
+            replace(temporary, self._path(number))
             if keep and epochs:
                 self._link(number, epochs)
         except BaseException:
@@ -287,7 +287,7 @@ class Store:
             shutil.copyfile(self._path(number), temporary)
             sync_file(temporary)
         try:
-            os.replace(temporary, kept_state(self.folder, epochs))
+            replace(temporary, kept_state(self.folder, epochs))
         finally:
             # Of two names of the same file `replace` leaves both.
             Path(temporary).unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from typing import Any
 from oncue.core.suggest import nearest
 
 _LONGEST = 99
+# Devices of Windows, whatever ending follows.
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?=\.|$)")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
@@ -25,7 +27,7 @@ class FileName:
     """A file name with placeholders, such as `"model_{epoch:02d}-{val_loss:.2f}.keras"`.
 
     A placeholder is a name and a format; attributes, indices and conversions are refused. What a value puts into the
-    name never makes a folder: characters that mean something to a file system become `_`.
+    name never makes a folder or a device: characters that mean something to a file system, of whatever system, become `_`.
 
     Args:
         template: The name; `{{` and `}}` stand for braces.
@@ -192,6 +194,7 @@ class FileName:
 
 def _harmless(text: str) -> str:
     text = _UNSAFE.sub("_", text)[:_LONGEST].replace("..", "__")
+    text = _RESERVED.sub(r"\1_", text, count=1) if _RESERVED.match(text) else text
     return text if text.strip(". ") else "_" * max(len(text), 1)
 
 

@@ -12,13 +12,24 @@ import os
 import re
 import socket
 import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from oncue.core.interrupts import undivided
+
+SYSTEM = sys.platform
+"""The system whose ways files have: "linux", "darwin" for macOS, "win32" for Windows."""
+
+# Windows lets nobody take the place of a file that somebody has open; a virus scanner or an index has it for moments.
+_PATIENCE = 2.0
+# Of a path, its end included, without the long paths that have to be allowed.
+_MOST_ON_WINDOWS = 260
+_OF_A_TEMPORARY_NAME = 90
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
@@ -71,13 +82,64 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+            flush(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)
-        os.replace(temporary, target)
+        replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+def replace(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a file another name, in the place of a file that has it.
+
+    Windows refuses that while a program has that file open, so that it is tried for two seconds there.
+
+    Raises:
+        OSError: When it can't be done.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "new").write_text("new"), Path(folder, "a").write_text("old")
+        ...     replace(Path(folder, "new"), Path(folder, "a"))
+        ...     Path(folder, "a").read_text()
+        'new'
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if SYSTEM != "win32" or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
+def flush(descriptor: int) -> None:
+    """Make what was written into an open file reach the disk.
+
+    On macOS, `fsync` ends when the drive has it, in a memory that a power cut empties.
+
+    Raises:
+        OSError: When the disk fails.
+
+    Example:
+        >>> with tempfile.TemporaryFile() as file:
+        ...     flush(file.fileno())
+    """
+    if SYSTEM == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined, unused-ignore]
+            return
+        except OSError as error:
+            # Some network file systems know nothing of it.
+            if error.errno not in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
+                raise
+    os.fsync(descriptor)
 
 
 def try_beside(path: str | os.PathLike[str]) -> None:
@@ -148,6 +210,12 @@ def reason_of(error: OSError, path: str | os.PathLike[str]) -> str:
             return f"'{one}' is a file"
     if isinstance(error, FileNotFoundError) and not place.parent.is_dir():
         return f"the folder '{place.parent}' isn't there"
+    length = len(os.path.abspath(place))
+    if SYSTEM == "win32" and length >= _MOST_ON_WINDOWS - _OF_A_TEMPORARY_NAME:
+        return (
+            f"{error.strerror or error}: the path has {length} characters, and with what is written beside it Windows takes "
+            f"{_MOST_ON_WINDOWS - 1}. Give a shorter one, or allow long paths"
+        )
     return str(error.strerror or error)
 
 
@@ -232,11 +300,11 @@ def sweep(folder: str | os.PathLike[str], names: str) -> list[str]:
 @undivided
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make the names in a folder reach the disk, on systems where folders can be synchronised."""
-    if os.name != "posix":
+    if SYSTEM == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)
 
@@ -253,7 +321,7 @@ def sync_file(path: str | os.PathLike[str]) -> None:
     """
     # Some systems only do so for who may write.
     with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+        flush(file.fileno())
     sync_folder(os.path.dirname(path) or ".")
 
 
@@ -264,7 +332,7 @@ def machine() -> str:
 
 def is_alive(process: int) -> bool:
     """Return whether a process of this machine runs, as far as the system says."""
-    if os.name != "posix":
+    if SYSTEM == "win32":
         # There, asking with a signal would end it.
         return True
     try:

@@ -447,9 +447,9 @@ def _real(value: Any) -> float | None:
 
 
 def _moment(value: Any) -> float | None:
-    """Return a time in seconds since 1970, or None; one after the year 9999 no calendar has."""
+    """Return a time in seconds since 1970, or None; Windows' calendar ends with the year 3000."""
     seconds = _finite(value)
-    return seconds if seconds is not None and 0 <= seconds < 2.5e11 else None
+    return seconds if seconds is not None and 0 <= seconds < 3.25e10 else None
 
 
 def _text(value: Any, instead: str = "") -> str:

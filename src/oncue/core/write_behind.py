@@ -13,6 +13,7 @@ import zlib
 from types import TracebackType
 from typing import Any
 
+from oncue.core.files import flush
 from oncue.core.interrupts import undivided
 
 _PIECE = 1 << 20
@@ -115,7 +116,7 @@ class WriteBehind:
     def synchronise(self) -> None:
         """Return when all that was written is on the disk."""
         self._write_held()
-        os.fsync(self._file.fileno())
+        flush(self._file.fileno())
 
     def _write_held(self) -> None:
         held = self._held
