@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -47,18 +46,23 @@ class Share(Protocol):
 _share: ContextVar[Share | None] = ContextVar("_share", default=None)
 
 
-@contextmanager
-def rows_of_batch(share: Share) -> Iterator[None]:
-    """Let what is drawn from seeds in the block be for one process's rows of a batch.
+class RowsOfBatch:
+    """A block in which what is drawn from seeds is for one process's rows of a batch.
 
     Args:
         share: Which rows these are.
     """
-    token = _share.set(share)
-    try:
-        yield
-    finally:
-        _share.reset(token)
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._token: Token[Share | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _share.set(self._share)
+
+    def __exit__(self, *error: object) -> None:
+        assert self._token is not None
+        _share.reset(self._token)
 
 
 def is_shared() -> bool:

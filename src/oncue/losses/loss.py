@@ -11,7 +11,7 @@ from oncue.backend import floatx
 from oncue.core.builtin import builtin
 from oncue.core.numbers import plain
 from oncue.losses.fused import MeanLoss
-from oncue.losses.reduction import MEANS, Divisor, check_reduction, divisor, reduce_weighted
+from oncue.losses.reduction import MEANS, Divisor, check_reduction, reduce_apart, reduce_weighted
 from oncue.losses.shapes import as_tensor, floats, match_ranks
 from oncue.losses.structure import is_nested, several
 from oncue.naming import auto_name, to_snake_case
@@ -72,8 +72,8 @@ class Loss:
         values, mask = self._values(y_true, y_pred)
         return reduce_weighted(values, sample_weight, mask, self.reduction)
 
-    def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
-        """Return the loss of a batch, and what the sum of its samples' losses was divided by.
+    def apart(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
+        """Return the loss of a batch apart from what it is to be divided by, where that depends on masks or weights.
 
         Args:
             y_true: As for `__call__`.
@@ -81,15 +81,13 @@ class Loss:
             sample_weight: As for `__call__`.
 
         Returns:
-            The loss and the divisor; the number of rows where a subclass has a `__call__` of its own.
+            The sum and its divisor; or the loss and what it was divided by: the number of rows where a subclass has a
+            `__call__` of its own.
         """
         if type(self).__call__ is not Loss.__call__:
             return self(y_true, y_pred, sample_weight), "rows"
         values, mask = self._values(y_true, y_pred)
-        return (
-            reduce_weighted(values, sample_weight, mask, self.reduction),
-            divisor(values, sample_weight, mask, self.reduction),
-        )
+        return reduce_apart(values, sample_weight, mask, self.reduction)
 
     def _values(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Any]:
         """Return the losses of the samples, and the mask of those that count."""
@@ -211,8 +209,8 @@ class LossFunctionWrapper(Loss):
             return ""
         return "logits" if self._fn_kwargs.get("from_logits") else "probabilities"
 
-    def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
-        """Return the loss and what it was divided by; see `Loss.divided`."""
+    def apart(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
+        """Return the loss apart from its divisor; see `Loss.apart`."""
         if type(self).__call__ is not LossFunctionWrapper.__call__:
             return self(y_true, y_pred, sample_weight), "rows"
         if not (isinstance(y_pred, Tensor) and isinstance(y_true, Tensor)) and not self.casts_target:
@@ -227,10 +225,7 @@ class LossFunctionWrapper(Loss):
                 if value is not None:
                     return value, "rows"
             values, mask = self._masked(self.call(y_true, y_pred), mask)
-        return (
-            reduce_weighted(values, sample_weight, mask, self.reduction),
-            divisor(values, sample_weight, mask, self.reduction),
-        )
+        return reduce_apart(values, sample_weight, mask, self.reduction)
 
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the samples."""

@@ -15,8 +15,8 @@ REDUCTIONS = MEANS | {"sum", "none"}
 
 
 Divisor = Tensor | Literal["rows", "nothing"]
-"""What the losses of a batch's samples were divided by when they became one number: a sum that depends on masks or weights,
-the number of rows (times what is equal for all), or nothing."""
+"""What the losses of a batch's samples are divided by to become one number: a sum that depends on masks or weights, by which
+they haven't been divided yet; or, already, the number of rows (times what is equal for all), or nothing."""
 
 
 def check_reduction(reduction: str | None) -> str | None:
@@ -125,8 +125,8 @@ def reduce_weighted(values: Tensor, sample_weight: Any, mask: Any, reduction: st
     return values.mean()
 
 
-def divisor(values: Tensor, sample_weight: Any, mask: Any, reduction: str | None) -> Divisor:
-    """Return what `reduce_weighted` divides by, given the same arguments.
+def reduce_apart(values: Tensor, sample_weight: Any, mask: Any, reduction: str | None) -> tuple[Tensor, Divisor]:
+    """Weigh the losses of the samples and reduce them, but leave a sum undivided whose divisor depends on masks or weights.
 
     Args:
         values: As for `reduce_weighted`.
@@ -134,13 +134,24 @@ def divisor(values: Tensor, sample_weight: Any, mask: Any, reduction: str | None
         mask: As for `reduce_weighted`.
         reduction: As for `reduce_weighted`.
 
+    Returns:
+        The sum, and what it is to be divided by; or the loss, and what it was divided by, in a word.
+
     Example:
-        >>> divisor(torch.tensor([1.0, 3.0]), None, torch.tensor([True, False]), "sum_over_batch_size")
-        tensor(1.)
+        >>> reduce_apart(torch.tensor([1.0, 3.0]), None, torch.tensor([True, False]), "sum_over_batch_size")
+        (tensor(1.), tensor(1.))
+        >>> reduce_apart(torch.tensor([1.0, 3.0]), None, None, "sum_over_batch_size")
+        (tensor(2.), 'rows')
     """
-    if reduction == "sum":
-        return "nothing"
+    weights = None
     if reduction == "mean_with_sample_weight":
         weights = mask_weights(sample_weight, mask, values.dtype, reduction)
-        return "rows" if weights is None else weights.sum()
-    return "rows" if mask is None else as_tensor(mask, "mask").to(values.dtype).sum()
+    elif reduction != "sum" and mask is not None:
+        weights = as_tensor(mask, "mask").to(values.dtype)
+    if weights is None:
+        return reduce_weighted(values, sample_weight, mask, reduction), "nothing" if reduction == "sum" else "rows"
+    if values.ndim == 0:
+        return values * weights.sum(), weights.sum()
+    # A sum of 16 bits may be too large for them.
+    wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return reduce_weighted(wide, sample_weight, mask, "sum"), weights.sum(dtype=wide.dtype)

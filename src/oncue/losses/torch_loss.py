@@ -80,6 +80,11 @@ class TorchLoss(Loss):
             # It shares the module's tensors.
             self._each = copy.copy(module)
             self._each.reduction = "none"
+        # A module with a `forward` of its own may take a mean in any case.
+        self._sum: Any = None
+        if type(module) in _CLASS_LABELS:
+            self._sum = copy.copy(module)
+            self._sum.reduction = "sum"
 
     @property
     def takes(self) -> str:
@@ -100,26 +105,34 @@ class TorchLoss(Loss):
         y_pred = as_tensor(y_pred, "y_pred")
         y_true = self._target(as_tensor(y_true, "y_true", device=y_pred.device), y_pred)
         if self._device is not None and self._device != y_pred.device:
-            # Class weights are buffers of the module.
-            self.module.to(y_pred.device)
-            self._device = y_pred.device
+            self._move(y_pred.device)
         if sample_weight is None:
             value: Tensor = self.module(y_pred, y_true)
             return value if value.ndim == 0 else value.mean()
         return self._weighted(y_true, y_pred, sample_weight)
 
-    def divided(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
-        """Return the loss and what it was divided by; see `Loss.divided`."""
+    def apart(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Tensor, Divisor]:
+        """Return the loss apart from its divisor; see `Loss.apart`."""
         if self.reduction == "sum" or not isinstance(self.module, _CLASS_LABELS):
             return self(y_true, y_pred, sample_weight), "nothing" if self.reduction == "sum" else "rows"
         y_pred = as_tensor(y_pred, "y_pred")
         labels = self._target(as_tensor(y_true, "y_true", device=y_pred.device), y_pred)
-        value = self(labels, y_pred, sample_weight)
         if labels.is_floating_point():
-            return value, "rows"
-        counted = self._counted(labels, value.dtype)
+            return self(labels, y_pred, sample_weight), "rows"
+        # A sum of 16 bits may be too large for them.
+        if self._sum is not None and sample_weight is None and y_pred.dtype in (torch.float32, torch.float64):
+            if self._device is not None and self._device != y_pred.device:
+                self._move(y_pred.device)
+            return self._sum(y_pred, labels), self._counted(labels, y_pred.dtype)
+        value = self(labels, y_pred, sample_weight)
+        counted = self._counted(labels, torch.promote_types(value.dtype, torch.float32))
         # Where no label counts, torch's mean is 0 / 0.
-        return torch.where(counted == 0, 0.0, value), counted
+        return torch.where(counted == 0, 0.0, value) * counted, counted
+
+    def _move(self, device: torch.device) -> None:
+        # Class weights are buffers of the module.
+        self.module.to(device)
+        self._device = device
 
     def _target(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         if isinstance(self.module, _CLASS_LABELS):
@@ -160,8 +173,8 @@ class TorchLoss(Loss):
         weight, ignored = self.module.weight, self.module.ignore_index
         counts = labels.ne(ignored) if isinstance(ignored, int) else torch.ones_like(labels)
         if not isinstance(weight, Tensor):
-            return counts.sum().to(dtype)
-        return (weight[labels.clamp(min=0)] * counts).sum().to(dtype)
+            return counts.sum(dtype=dtype)
+        return (weight[labels.clamp(min=0)] * counts).sum(dtype=dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the name; a torch module itself has no config."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,9 +39,9 @@ class GradientSum:
         self._parameters, self._group, self._extra = list(parameters), group, extra
         self._flats: list[Tensor] = []
         self._views: list[Tensor] = []
-        kinds = list(dict.fromkeys((p.dtype, p.device) for p in self._parameters))
+        self._kinds = [(p.dtype, p.device) for p in self._parameters]
         views: dict[int, Tensor] = {}
-        for number, (dtype, device) in enumerate(kinds):
+        for number, (dtype, device) in enumerate(dict.fromkeys(self._kinds)):
             mine = [p for p in self._parameters if (p.dtype, p.device) == (dtype, device)]
             # What rides along follows the gradients of the first type: the numbers, the divisor, and how many are missing.
             length = sum(p.numel() for p in mine) + (extra + 2 if number == 0 else 0)
@@ -69,10 +70,8 @@ class GradientSum:
     def suits(self, parameters: Sequence[Tensor]) -> bool:
         """Return whether it was made for these parameters, as they are."""
         mine = self._parameters
-        return len(parameters) == len(mine) and all(
-            a is b and a.dtype == v.dtype and a.device == v.device
-            for a, b, v in zip(parameters, mine, self._views, strict=True)
-        )
+        same = len(parameters) == len(mine) and all(map(is_, parameters, mine))
+        return same and [(p.dtype, p.device) for p in parameters] == self._kinds
 
     @torch.no_grad()
     def __call__(
@@ -102,7 +101,7 @@ class GradientSum:
             if scale != 1.0:
                 torch._foreach_mul_(views, scale)
         # By which are missing, not by how many, another pattern is known.
-        self._write([*numbers, 0.0, float(sum(missing))], divisor)
+        self._write(numbers, divisor, float(sum(missing)))
         for flat in self._flats:
             self._group.sum_(flat)
         if not self._flats:
@@ -147,11 +146,11 @@ class GradientSum:
             )
         return sums
 
-    def _write(self, numbers: list[float], divisor: Tensor | None) -> None:
+    def _write(self, numbers: Sequence[float], divisor: Tensor | None, missing: float) -> None:
         if self._written is not None:
-            self._written[:] = numbers
-        else:
-            self._tail.copy_(torch.tensor(numbers))
+            self._written[:] = [*numbers, 0.0 if divisor is None else float(divisor), missing]
+            return
+        self._tail.copy_(torch.tensor([*numbers, 0.0, missing]))
         if divisor is not None:
             self._tail[-2:-1].copy_(divisor.reshape(1))
 

@@ -245,7 +245,7 @@ class OutputLosses:
             y_true: The targets of its rows.
             y_pred: The outputs for its rows.
             sample_weight: The weights of its rows.
-            part: From what a loss was divided by to what it counts for among the processes.
+            part: From what a loss is divided by to what it is multiplied with, so that those of all processes add up to one.
 
         Returns:
             The loss, and the part of each single loss for `track`.
@@ -293,7 +293,7 @@ class OutputLosses:
             if part is None:
                 value = loss(*given)
             else:
-                value, divisor = loss.divided(*given)
+                value, divisor = loss.apart(*given)
                 value = value * part(divisor)
             if tracker is not None:
                 if self.held is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -70,7 +69,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
             scaled = scales or optimizer._loss_scale_factor is not None
             (optimizer.scale_loss(loss) if scaled else loss).backward()
             divided = parallel.sum_gradients(optimizer._parameters, divisor=divisor)
-            if divisor is not None:
+            if isinstance(divided, torch.Tensor) or divided != 1.0:
                 loss = loss.detach() / divided
             parallel.make_update(optimizer)
         elif training:
@@ -78,7 +77,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
         if not share.rows:
             return meter
         track_shared(plan, loss, single, share.total / share.rows, share.rows)
-        with numbers_weighed(plan, share.fraction):
+        with NumbersWeighed(plan, share.fraction):
             if own_measure is not None:
                 return measured(plan, own_measure, batch, detached(y_pred) if training else y_pred)
             if measure is not None:
@@ -160,8 +159,10 @@ def shared_loss(
     def part_of(divisor: Divisor) -> float | torch.Tensor:
         if not alone or not isinstance(divisor, torch.Tensor):
             return _part_of(divisor, rows)
-        later.append(divisor.detach() * (rows.own / rows.total))
-        return later[0]
+        # By the rows of the batch, which keeps its size where gradients are of few bits, and makes the sum 1 if all count.
+        share = rows.own / rows.total
+        later.append(divisor.detach() * share)
+        return share
 
     if plan.losses is not None:
         loss, single = plan.losses.shared(y, y_pred, weight, part_of)
@@ -176,16 +177,15 @@ def shared_loss(
 
 
 def _part_of(divisor: Divisor, rows: Rows) -> float | torch.Tensor:
-    """Return what a loss of this process's rows counts for in the loss of the batch.
+    """Return what a loss of this process's rows is multiplied with in the loss of the batch.
 
     Args:
-        divisor: What the sum of its rows' losses was divided by.
+        divisor: What the sum of its rows' losses is, or was, divided by.
         rows: Its rows.
     """
     if isinstance(divisor, torch.Tensor):
-        own = divisor.detach() * rows.own
-        total = rows.total_of(own.clone())
-        return torch.where(total == 0, torch.zeros_like(total), own / total)
+        total = rows.total_of(divisor.detach() * rows.own)
+        return torch.where(total == 0, torch.zeros_like(total), rows.own / total)
     return rows.fraction if divisor == "rows" else rows.own
 
 
@@ -207,21 +207,25 @@ def track_shared(
         plan.losses.track([one.detach() * whole for one in single], rows)
 
 
-@contextmanager
-def numbers_weighed(plan: Plan, fraction: float | torch.Tensor) -> Iterator[None]:
-    """Let metrics that are one number for a batch count, in the block, as much as this process's rows do among all.
+class NumbersWeighed:
+    """A block in which metrics that are one number for a batch count as much as this process's rows do among all.
 
     Args:
         plan: The model's plan.
         fraction: The share of the batch's rows that are this process's.
     """
-    means = [] if plan.metrics is None else [metric for metric in plan.metrics.metrics if isinstance(metric, Mean)]
-    for metric in means:
-        metric.batch_weight = fraction
-    try:
-        yield
-    finally:
-        for metric in means:
+
+    def __init__(self, plan: Plan, fraction: float | torch.Tensor) -> None:
+        metrics = [] if plan.metrics is None else plan.metrics.metrics
+        self._means = [metric for metric in metrics if isinstance(metric, Mean)]
+        self._fraction = fraction
+
+    def __enter__(self) -> None:
+        for metric in self._means:
+            metric.batch_weight = self._fraction
+
+    def __exit__(self, *error: object) -> None:
+        for metric in self._means:
             del metric.batch_weight
 
 

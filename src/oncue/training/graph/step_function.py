@@ -15,7 +15,7 @@ from oncue.metrics.state import MetricVariable
 from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.graph_update import Update
 from oncue.training.graph.shared_rows import SharedRows
-from oncue.training.parallel_step import numbers_weighed, shared_loss, track_shared
+from oncue.training.parallel_step import NumbersWeighed, shared_loss, track_shared
 from oncue.training.probe import trial
 from oncue.training.step import detached, measured, objective, samples_of
 from oncue.training.synchronized_norms import SynchronizedNorms
@@ -162,7 +162,7 @@ class StepFunction:
             track_shared(plan, loss, single, 1.0 / rows.fraction, samples_of(batch[0]))
         if self._measured_inside:
             assert plan.metrics is not None
-            with numbers_weighed(plan, rows.fraction):
+            with NumbersWeighed(plan, rows.fraction):
                 plan.metrics.update_detached(y, y_pred, weight)
         outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
         needed = [gradient for gradient in gradients if gradient is not None]
@@ -198,7 +198,7 @@ class StepFunction:
         assert plan.metrics is not None
         _, y, weight = batch
         parallel = self.model._parallel
-        with nullcontext() if parallel is None else numbers_weighed(plan, parallel.share.fraction):
+        with nullcontext() if parallel is None else NumbersWeighed(plan, parallel.share.fraction):
             plan.metrics.update_detached(y, y_pred, weight)
         return plan.meter
 
