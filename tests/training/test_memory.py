@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import oncue
-from helpers import cpu_only, normal
+from helpers import batches_of, cpu_only, normal
 from oncue import layers
 from oncue.callbacks import Callback
 from oncue.feeding.arrays import ArrayBatches
@@ -147,7 +147,7 @@ def test_the_account_says_how_fast_a_long_run_was(monkeypatch: pytest.MonkeyPatc
 def test_data_on_a_device_are_counted_and_limited() -> None:
     batches = ArrayBatches(X, Y, device="meta")
     assert batches.resident == {torch.device("meta"): X.nbytes + Y.nbytes}
-    assert ArrayBatches(X, Y, device="cpu").resident == {}
+    assert batches_of(X, Y).resident == {}
     try:
         oncue.config.set_max_data_on_device(X.nbytes)
         assert ArrayBatches(X, Y, device="meta").resident == {}
