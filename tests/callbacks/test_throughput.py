@@ -9,6 +9,7 @@ import pytest
 
 from helpers import Clock, cpu_only, small_model
 from oncue.callbacks import LambdaCallback, Throughput
+from oncue.training.loop import BatchLogs
 
 X = np.ones((10, 2), "float32")
 Y = np.ones((10, 1), "float32")
@@ -87,3 +88,24 @@ def test_several_steps_between_hooks() -> None:
 def test_mistakes(arguments: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Throughput(**arguments)
+
+
+def test_it_waits_for_no_values() -> None:
+    logs = BatchLogs(0, (np.ones((3, 2)), None, None), source=Unreadable())
+    found = Throughput()
+    found.on_epoch_begin(0)
+    found.on_train_batch_begin(0)
+    found.on_train_batch_end(0, logs)
+    assert not logs.fetched and found._samples == 3
+
+
+class Unreadable:
+    """Values that nobody may wait for."""
+
+    names = ("loss",)
+
+    def read(self) -> list[float]:
+        raise AssertionError("it was read")
+
+    def snapshot(self) -> Unreadable:
+        return self

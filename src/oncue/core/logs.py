@@ -150,7 +150,8 @@ class Logs(ByLogName):
     # Reading -----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
-        if self._source is not None:
+        # What isn't among the values, as a batch's `size`, is told without waiting for them.
+        if self._source is not None and super().__contains__(key):
             self.fetch()
         return super().__getitem__(key)
 
