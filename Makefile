@@ -7,6 +7,7 @@
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
 # make trackers  run the tests of Tracker with the real W&B, MLflow and Trackio, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
+# make gpu    measure and test on a GPU, in eight minutes, and write benchmarks/gpu.md; skips itself where there is none
 # make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
 # make release  build the wheel and the sdist, check them, install each into a bare environment and run it there; they are in dist/
 # make test-pythons  run the tests with each Python of PYTHONS that uv or the shell finds, in environments of their own; TESTS: only some
@@ -34,7 +35,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
 demo test test-slow test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs release lint \
+.PHONY: demo test test-slow gpu test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs release lint \
   bench clean
 
 demo: $(VENV)/demo.stamp
@@ -45,6 +46,9 @@ test: $(VENV)/dev.stamp
 
 crash: $(VENV)/dev.stamp
 	ONCUE_CRASH_SHARE=$(SHARE) $(BIN)/python -m pytest -q -n $(WORKERS) -rs -m crash tests/crash
+
+gpu: $(VENV)/dev.stamp
+	$(BIN)/python benchmarks/gpu.py
 
 processes: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -m processes tests/distribution

@@ -1,0 +1,37 @@
+"""The script of `make gpu` runs without a GPU: it skips itself, or tries its parts on the CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import cpu_only, environment
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+pytestmark = cpu_only("it is tried where there is no GPU")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment())
+
+
+def test_it_skips_itself() -> None:
+    done = run()
+    assert done.returncode == 0 and done.stdout.startswith("There is no GPU, so nothing is measured."), done.stderr
+
+
+@pytest.mark.slow
+def test_its_parts_run(tmp_path: Path) -> None:
+    done = run("--device", "cpu", "--parts", "saves,resume,bf16,fits", "--output", str(tmp_path / "gpu.md"))
+    text = (tmp_path / "gpu.md").read_text()
+    assert done.returncode == 0 and "FAILED" not in text, text
+    assert (
+        "| eager | equal | equal |" in text
+        and "| 20 fits |" in text
+        and "| `BackupAndRestore`, every 6 steps |" in text
+    )
+    assert "DIFFERENT" not in text
