@@ -83,6 +83,16 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
     yield text[done:], False
 
 
+def anchor_of(heading: str) -> str:
+    """Return what leads to a heading of Markdown, on the site and on GitHub.
+
+    Example:
+        >>> anchor_of("What `fit` can't do")
+        'what-fit-cant-do'
+    """
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
 def _shortened(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _MOST_LINES else [*lines[:3], "…", *lines[-4:]]
 
@@ -98,7 +108,7 @@ def _guides(name: str) -> list[tuple[str, str]]:
         for heading in re.findall(r"^##+ (.+)$", text, re.MULTILINE):
             if name in re.findall(r"\w+", heading):
                 title = re.search(r"^# (.+)$", text, re.MULTILINE)
-                anchor = re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+                anchor = anchor_of(heading)
                 found.append(
                     (f"{title[1] if title else page.stem}: {heading}".replace("`", ""), f"../{page.name}#{anchor}")
                 )

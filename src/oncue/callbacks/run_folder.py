@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
@@ -191,15 +192,20 @@ class RunFolder(Callback):
             "config": self.config,
             "fit": dict(self.params or {}),
             "optimizer": {"class": type(optimizer).__name__, **(configuration_of(optimizer) or {})},
-            "compile": _without_optimizer(compiled_with(self.model)),
+            "compile": _compiled(self.model),
             "callbacks": [] if run is None else run.made_with(),
         }
 
 
-def _without_optimizer(compiled: Any) -> Any:
-    return (
-        {name: value for name, value in compiled.items() if name != "optimizer"} if isinstance(compiled, dict) else None
-    )
+def _compiled(model: Any) -> Any:
+    with warnings.catch_warnings():
+        # It warns of files from which nothing can be compiled again; here what can't be written down is told by its name.
+        warnings.simplefilter("ignore", UserWarning)
+        compiled = compiled_with(model)
+    if isinstance(compiled, dict):
+        return {name: value for name, value in compiled.items() if name != "optimizer"}
+    loss = getattr(model, "loss", None)
+    return None if loss is None else {"loss": getattr(loss, "__name__", None) or f"{loss}"}
 
 
 def _environment() -> dict[str, Any]:
