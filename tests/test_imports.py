@@ -175,8 +175,8 @@ ROOMS = {
     ),
     # A run.
     "plots": "core",
-    "checkpoints": "core",
-    "named_weights": "",
+    "checkpoints": "core shards",
+    "named_weights": "core",
     "tensorboard": "core named_weights torch_private",
     "callbacks": "checkpoints core keras_names legacy named_weights plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
@@ -190,7 +190,7 @@ ROOMS = {
     "models": "core keras_names layers legacy naming nested torch_private training utils variable",
     "saving": (
         "activations checkpoints constraints core dtype_policies initializers keras_names layers legacy losses metrics "
-        "models naming objects optimizers random regularizers torch_private variable"
+        "models naming objects optimizers random regularizers shards torch_private variable"
     ),
     "hosts": "callbacks checkpoints core feeding nested optimizers random_state saving torch_private training",
     "with_keras": (

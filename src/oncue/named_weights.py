@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from oncue.core.builtin import kind_of
+
 
 @runtime_checkable
 class HasWeights(Protocol):
@@ -136,5 +138,5 @@ def _prefix(model: Any) -> str:
     from oncue.models import Model
 
     # Keras's paths begin with the name of the model that made the layers. Only a functional one finds them made.
-    made_before = type(model) is Model and model.inputs
+    made_before = kind_of(model) is Model and model.inputs
     return f"{model.name}/" if isinstance(model, Model) and not made_before else ""

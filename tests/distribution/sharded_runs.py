@@ -169,7 +169,67 @@ def sharded_by_the_user(folder: Path) -> dict[str, Any]:
     return {**found, "predicted": checked(model).predict(X, verbose=0).tolist()}
 
 
+def checkpoints(folder: Path) -> dict[str, Any]:
+    """Whole files, which the main process writes from the parts of all."""
+    group = process.group
+    own = folder / f"files of {0 if group is None else group.rank}"
+    own.mkdir()
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(7, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(1)(layers.Dense(40)(layers.Flatten()(x))))
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True), "mse", metrics=["mae"])
+    images = np.random.default_rng(4).normal(size=(26, 6, 6, 3)).astype("float32")
+    targets = images.mean((1, 2, 3))[:, None]
+    checkpoint = keras.callbacks.ModelCheckpoint
+    callbacks = [
+        checkpoint(own / "whole.keras"),
+        checkpoint(own / "later.weights.h5", save_weights_only=True, asynchronous=True),
+        checkpoint(own / "weights.safetensors", save_weights_only=True),
+        checkpoint(own / "old.h5", save_best_only=True, monitor="loss", resume_best=True),
+        checkpoint(own / "kept {epoch}-{batch}.safetensors", every="2 steps", keep=2, save_weights_only=True),
+        checkpoint(
+            own / "best {loss:.3f}.weights.h5",
+            every="3 steps",
+            save_best_only=True,
+            monitor="loss",
+            save_weights_only=True,
+        ),
+    ]
+    history = model.fit(images, targets, batch_size=8, epochs=3, verbose=0, callbacks=callbacks)
+    model.save(own / "saved.keras")
+    # The main process has written all when it comes here.
+    predicted = model.predict(images, verbose=0).tolist()
+    if group is not None and not group.main:
+        assert not any(own.iterdir())
+    own = folder / "files of 0"
+    # Amid an epoch the best is by the rows of the main process.
+    names = sorted(path.name for path in own.iterdir() if not path.name.startswith("best"))
+    found: dict[str, Any] = {"loss": history.history["loss"], "names": names, **state_of(model)}
+    chosen = keras.distribution.distribution()
+    for name in ("whole.keras", "saved.keras", "old.h5"):
+        again = keras.models.load_model(own / name)
+        found[name] = [one.tolist() for one in again.get_weights()]
+        if name != "old.h5":
+            assert int(again.optimizer.iterations) == 12
+            found[f"optimizer of {name}"] = [np.asarray(one.numpy()).tolist() for one in again.optimizer.variables[2:]]
+    for name in ("later.weights.h5", "weights.safetensors"):
+        again = keras.models.clone_model(model)
+        again.load_weights(own / name)
+        found[name] = [one.tolist() for one in again.get_weights()]
+    # Into shards.
+    model.set_weights([one * 0 for one in model.get_weights()])
+    model.load_weights(own / "weights.safetensors")
+    found["into parts"] = state_of(model)
+    model.load_weights(own / "whole.keras")
+    found["of a model into parts"] = state_of(model)
+    keras.distribution.set_distribution(chosen)
+    found["predicted"] = predicted
+    return found
+
+
 OWN = [
+    checkpoints,
     optimizers,
     weights_of_shards,
     norms_of_gradients,

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.backup_arguments import are_for, check_choice, folder_of, period_of, rules_of
@@ -18,13 +19,15 @@ from oncue.core.every import Every
 from oncue.core.files import sync_file
 from oncue.core.monitor import as_number
 from oncue.core.numbers import whole
-from oncue.core.protocols import TellsState, run_state_of, size_of_save, tensors_of
+from oncue.core.protocols import TellsState, has_parts_of_weights, run_state_of, size_of_save, tensors_of
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from oncue.checkpoints.shared_store import SharedStore
     from oncue.checkpoints.snapshot import Snapshot
-    from oncue.checkpoints.training_state import TrainingState
+    from oncue.checkpoints.training_state import PartOfSave, TrainingState
     from oncue.checkpoints.writer import Writer
 
 
@@ -176,7 +179,13 @@ class BackupAndRestore(Callback):
         self._writer, self._snapshot = Writer("the state of the run"), Snapshot(True, self.page_locked)
         self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
-        state = self._store.newest(TrainingState.read)
+        if self._together and self._rules:
+            raise ValueError(
+                "BackupAndRestore can't `keep` states where each process has a part of the weights: of such a state it has the "
+                "newest and the one before. Leave out `keep`, or let ModelCheckpoint keep whole files."
+            )
+        like = list(tensors_of(self.model).values())
+        state = self._store.newest(partial(TrainingState.read, folder=self.backup_dir, like=like))
         if state is not None:
             state = self._fitting(state, run)
         self._from_scratch = state is None
@@ -360,14 +369,22 @@ class BackupAndRestore(Callback):
         before = time.monotonic()
         run, store = self._needed_state(), self._store
         taken = run.capture()
-        if not store.writes:
+        together = self._together
+        if not store.writes and not together:
             return True
+        part = self._part_of_save() if together else None
         rules, first, self._from_scratch = self._rules, self._from_scratch, False
         epochs = taken.epoch if taken.batch == 0 and are_for(rules, taken.epoch) else 0
         if self.resume == "epoch":
             taken = taken.at_epoch(without=run.read_again)
-        snapshot, state = self._snapshot, taken.freeze(self._snapshot)
-        files = [] if self._run is None else self._run.growing_files()
+        snapshot, state = self._snapshot, taken.freeze(self._snapshot, part)
+        files, ranks = [] if self._run is None else self._run.growing_files(), self.ranks
+
+        def write(path: Path) -> None:
+            state.write(path)
+            if part is not None:
+                # It gets its name when the parts of all others have theirs.
+                ranks.wait_until_told(part.token, part.size - 1)
 
         def commit() -> None:
             for path in files:
@@ -375,11 +392,27 @@ class BackupAndRestore(Callback):
                 with suppress(FileNotFoundError):
                     sync_file(path)
             snapshot.finish()
-            store.commit(state.write, rules, epochs, first)
+            if part is None or not part.rank:
+                store.commit(write, rules, epochs, first)
+            else:
+                store.commit_part(part.file, state.write)
+                ranks.tell(part.token)
             self.seconds = max(self.seconds, time.monotonic() - before)
 
         self._writer.submit(commit)
         return True
+
+    @property
+    def _together(self) -> bool:
+        """Whether each process has a part of the weights, and writes it."""
+        return self.ranks.size > 1 and has_parts_of_weights(self.model)
+
+    def _part_of_save(self) -> PartOfSave:
+        from oncue.checkpoints.training_state import PartOfSave
+
+        assert self._store is not None
+        number, token = self.ranks.broadcast([self._store.next_number, os.urandom(16).hex()])
+        return PartOfSave(self.ranks.rank, self.ranks.size, number, token)
 
     def _wait(self) -> None:
         if self._writer is not None:

@@ -56,6 +56,8 @@ class Callback(Stateful):
             device; `print(callbacks.schedule())` marks it.
         main_process_only: Set to True in a subclass that writes what one process writes for all of a run: the others leave it
             out.
+        writes_together: Set to True beside it in a subclass that writes weights: where each process has a part of them, the
+            others run it too, to bring their parts.
         state_fields: The names of the attributes that a resumed run gets back.
 
     Example:
@@ -77,6 +79,7 @@ class Callback(Stateful):
     writes_learning_rate: ClassVar[bool] = False
     reads_batch_logs: bool = False
     main_process_only: ClassVar[bool] = False
+    writes_together: ClassVar[bool] = False
     _run: Run | None = None
 
     def __init__(self) -> None:

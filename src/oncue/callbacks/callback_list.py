@@ -25,6 +25,7 @@ from oncue.callbacks.roles import (
     wants,
     with_brought,
     writes_for_all,
+    writes_together,
 )
 from oncue.core.account import cost_warning
 from oncue.core.console import print_message
@@ -130,9 +131,17 @@ class CallbackList(Callback):
             give_params(added, self.params)
         self._listen()
 
-    def leave_out_writers(self) -> None:
-        """Remove the callbacks that write what the main process writes for all; for the other processes of a run."""
-        self.callbacks = [callback for callback in self.callbacks if not writes_for_all(callback)]
+    def leave_out_writers(self, parts: bool = False) -> None:
+        """Remove the callbacks that write what the main process writes for all; for the other processes of a run.
+
+        Args:
+            parts: Whether each process has a part of the weights, which those that write weights need of all.
+        """
+        self.callbacks = [
+            callback
+            for callback in self.callbacks
+            if not writes_for_all(callback) or (parts and writes_together(callback))
+        ]
         self._listen()
 
     def set_params(self, params: dict[str, Any]) -> None:

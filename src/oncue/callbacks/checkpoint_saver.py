@@ -32,6 +32,7 @@ class CheckpointSaver:
 
     Attributes:
         manifest: The manifest that records the files; None for no records.
+        follows: Whether this process only brings its parts of the weights, which the main process writes.
 
     Example:
         >>> CheckpointSaver(asynchronous=False).manifest is None
@@ -40,6 +41,7 @@ class CheckpointSaver:
 
     def __init__(self, asynchronous: bool, page_locked: int | None = None) -> None:
         self.manifest: Manifest | None = None
+        self.follows = False
         self._asynchronous, self._page_locked = asynchronous, page_locked
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
@@ -50,13 +52,17 @@ class CheckpointSaver:
         # A copy begins anew: it has neither the manifest nor what is being written.
         return vars(CheckpointSaver(self._asynchronous, self._page_locked))
 
-    def begin(self, model: Any) -> None:
+    def begin(self, model: Any, follows: bool = False) -> None:
         """Get ready for a run.
+
+        Args:
+            model: The model.
+            follows: Whether this process only brings its parts of the weights.
 
         Raises:
             ValueError: When the model can't be saved in the background.
         """
-        self.manifest = None
+        self.manifest, self.follows = None, follows
         if not self._asynchronous:
             return
         from oncue.checkpoints.snapshot import Snapshot
@@ -212,6 +218,9 @@ class CheckpointSaver:
             rules: Which files are kept.
             direction: Which way the score gets better.
         """
+        if self.follows:
+            write()
+            return
         if not is_url(path):
             check_target(path)
             if os.path.dirname(path):

@@ -9,7 +9,7 @@ from oncue.callbacks.monitor_callback import MonitorCallback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import finite, whole
-from oncue.core.protocols import own_arrays_of, stored_weights_of
+from oncue.core.protocols import copies_of_weights, has_parts_of_weights, own_arrays_of, stored_weights_of
 
 if TYPE_CHECKING:
     from oncue.checkpoints.kept_weights import KeptWeights
@@ -188,8 +188,8 @@ class EarlyStopping(MonitorCallback):
             # with nothing to put back, and the model has these very weights.
             self._best_list = None
             self._best_arrays = own_arrays_of(self.model)
-            if not self._take_beside():
-                self.best_weights = self.model.get_weights()
+            if has_parts_of_weights(self.model) or not self._take_beside():
+                self.best_weights = copies_of_weights(self.model)
             self._decided("best", "best_weights", monitor=self.monitor, value=value, before=self.best)
         self.best = value
         self.best_epoch, self.best_batch = epoch, batch

@@ -30,7 +30,7 @@ from oncue.core.file_name import FileName
 from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
 from oncue.core.numbers import whole
-from oncue.core.protocols import needs_score, was_stopped
+from oncue.core.protocols import has_parts_of_weights, needs_score, was_stopped
 
 if TYPE_CHECKING:
     from oncue.checkpoints.manifest import Manifest
@@ -105,6 +105,7 @@ class ModelCheckpoint(MonitorCallback):
 
     makes_way = True
     main_process_only = True
+    writes_together = True
     finishes_files = True
     state_fields = ("best", "waited", "run_id", "records")
     _without = "it can't tell the best, and saves every time as long as it knows of none"
@@ -270,12 +271,22 @@ class ModelCheckpoint(MonitorCallback):
         """Make the folder, try to write there, and read what an earlier run recorded."""
         self.every.begin()
         self._epoch = 0
-        self._saver.begin(self.model)
-        try_path(self._name, self.model, self.save_weights_only)
+        together = self._together
+        if together and self.every.unit == "second":
+            raise ValueError(
+                f"ModelCheckpoint can't save every {self.every} where each process has a part of the weights, because each has "
+                "a clock of its own. Use a period of steps or epochs, as every='1000 steps'."
+            )
+        self._saver.begin(self.model, follows=together and not self.ranks.main)
+        if not self._saver.follows:
+            try_path(self._name, self.model, self.save_weights_only)
         self._saver.try_save(self.model, self.filepath, self.save_weights_only)
-        self._saver.reserve(self.model, self.filepath, self.save_weights_only)
-        if self._rules or self.resume_best:
+        if not together:
+            self._saver.reserve(self.model, self.filepath, self.save_weights_only)
+        if (self._rules or self.resume_best) and not self._saver.follows:
             self._open_manifest()
+        if together and self.resume_best:
+            self.best = self.ranks.broadcast(self.best)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Take note of the epoch; an error of a save in the background comes out here."""
@@ -316,6 +327,11 @@ class ModelCheckpoint(MonitorCallback):
         self._saver.wait()
         return super().state_dict()
 
+    @property
+    def _together(self) -> bool:
+        """Whether each process has a part of the weights, which all bring for a save."""
+        return self.ranks.size > 1 and has_parts_of_weights(self.model)
+
     # Whether to save ---------------------------------------------------------------------------------------------
 
     def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None, hook: str) -> None:
@@ -326,7 +342,11 @@ class ModelCheckpoint(MonitorCallback):
         score = self.watched(logs) if self._watches else as_number(logs.get(self.monitor))
         if self._measured_amid():
             score = None
-        if self._run is not None and self._run.progress.cut_short(self.model):
+        cut_short = self._run is not None and self._run.progress.cut_short(self.model)
+        if batch is not None and self._together:
+            # Amid an epoch each process has the values of its own rows.
+            score, cut_short = self.ranks.broadcast([score, cut_short])
+        if cut_short:
             self._say(epoch, "not saving the model, because a value is not finite")
             self._decided("note", "no_file")
         elif self.save_best_only and score is not None:
@@ -336,19 +356,27 @@ class ModelCheckpoint(MonitorCallback):
         else:
             path = self._path(epoch, batch, logs)
             last = batch is None and self._is_last(epoch)
-            if self.when_busy == "skip" and self._saver.busy and not last:
+            if self.when_busy == "skip" and not last and self._is_busy():
                 self._say(epoch, "not saving the model, because the file before is still being written")
                 self._decided("note", "file_skipped", path=path)
                 return
             # The manifest is the writer's until it is done.
             self._saver.wait()
             record, manifest = self._record(path, epoch, batch, score), self._saver.manifest
-            if manifest and record and not manifest.wants(record, self._rules, self.watch.direction):
+            unwanted = bool(manifest and record and not manifest.wants(record, self._rules, self.watch.direction))
+            if self._rules and self._together:
+                # The records are the main process's.
+                unwanted = self.ranks.broadcast(unwanted)
+            if unwanted:
                 self._say(epoch, f"not saving the model, because `keep` would not keep it ({self.monitor}: {score})")
                 return
             self._say(epoch, f"saving model to {path}")
             self._save(path, record, epoch, score, hook)
             self._decided("save", "file", path=path, monitor=self.monitor, score=score)
+
+    def _is_busy(self) -> bool:
+        busy = self._saver.busy
+        return bool(self.ranks.broadcast(busy)) if self._together else busy
 
     def _is_last(self, epoch: int) -> bool:
         return was_stopped(self.model) or epoch + 1 == (self.params or {}).get("epochs")

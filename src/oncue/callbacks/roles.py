@@ -201,6 +201,11 @@ def writes_for_all(callback: Any) -> bool:
     return _says(callback, "main_process_only")
 
 
+def writes_together(callback: Any) -> bool:
+    """Return whether a callback declares that other processes run it too where each has a part of the weights."""
+    return _says(callback, "writes_together")
+
+
 def in_turn(called: Sequence[Called], hook: str = "on_epoch_end") -> list[Called]:
     """Return those that have a hook in the order in which they are called at an end.
 

@@ -76,6 +76,15 @@ class SharedStore:
         if self.writes:
             self._store.commit(write, keep, epochs, first)
 
+    @property
+    def next_number(self) -> int:
+        """The number of the state that is saved next, of the main process."""
+        return self._store.next_number if self.writes else 0
+
+    def commit_part(self, name: str, write: Callable[[Path], object]) -> None:
+        """Save this process's part of a state, as `Store.commit_part`; into the folder, which all must see then."""
+        self._store.commit_part(name, write)
+
     def keep_marks(self, marks: dict[str, Any]) -> None:
         """Keep marks, as `Store.keep_marks`."""
         if self.writes:

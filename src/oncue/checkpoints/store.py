@@ -8,7 +8,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 _STATE = re.compile(r"state-([0-9]+)\.safetensors")
 _FORMER = re.compile(r"state-[0-9]+")
 _KEPT = re.compile(r"state-epoch-([0-9]{1,15})\.safetensors")
+_PART = re.compile(r"state-([0-9]+)\.part-[0-9]+\.safetensors")
 _MARKS = "beginning.json"
 _NOTE = "data.json"
 _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}[0-9]+\.tmp")
@@ -143,6 +144,30 @@ class Store:
             self._prune(keep, epochs, first)
         before, self._good = self._good, number
         self._known = [one for one in self._known if one in (number, before) or not self._remove(one)]
+
+    @property
+    def next_number(self) -> int:
+        """The number of the state that is saved next."""
+        return max(self._numbers() if self._known is None else self._known, default=0) + 1
+
+    def commit_part(self, name: str, write: Callable[[Path], object]) -> None:
+        """Save the part of a process of a state that isn't committed yet.
+
+        Args:
+            name: The name of its file.
+            write: Writes it into the file at a given path, and flushes it to disk.
+
+        Raises:
+            OSError: If it can't be saved.
+        """
+        temporary = Path(self._temporary())
+        try:
+            write(temporary)
+            os.replace(temporary, self.folder / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(self.folder)
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
         """Return the newest intact state, with a warning if it isn't the one that was saved last.
@@ -324,10 +349,22 @@ class Store:
         except OSError as error:
             warn(f"'{path}' could not be deleted ({error}).{advice}")
             return False
+        self._remove_parts({number})
         return True
+
+    def _remove_parts(self, numbers: Collection[int]) -> None:
+        """Delete the parts of states that aren't there any more."""
+        for name in os.listdir(self.folder):
+            match = _PART.fullmatch(name)
+            if match is not None and int(match[1]) in numbers:
+                with suppress(OSError):
+                    (self.folder / name).unlink()
 
     def _sweep(self) -> None:
         sweep(self.folder, "|".join(map(re.escape, (_MARKS, _NOTE))))
+        parts = {int(match[1]) for match in map(_PART.fullmatch, os.listdir(self.folder)) if match is not None}
+        # Those of a state that was never committed.
+        self._remove_parts(parts - set(self._numbers()))
         for name in os.listdir(self.folder):
             if _TEMPORARY.fullmatch(name):
                 with suppress(OSError):

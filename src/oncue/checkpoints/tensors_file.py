@@ -44,7 +44,8 @@ def write_tensors(
 
     Args:
         path: The file; one that is there is written over.
-        tensors: Tensors by name; those of a GPU, or not contiguous, are copied one at a time.
+        tensors: Tensors by name; those of a GPU, or not contiguous, are copied one at a time, and so are those of which other
+            processes have parts.
         metadata: Texts by name.
 
     Raises:
@@ -59,11 +60,13 @@ def write_tensors(
         ...     load_file(f"{folder}/a.safetensors")
         {'weight': tensor([1., 1.])}
     """
+    from oncue.shards import whole
+
     beginning = header_of(entries_of(tensors), metadata=metadata)
     with WriteBehind(path) as file:
         file.write(beginning)
         for tensor in tensors.values():
-            file.write(bytes_of(tensor))
+            file.write(bytes_of(whole(tensor)))
         seal(file)
 
 

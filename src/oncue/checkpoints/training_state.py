@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from oncue.checkpoints.encoding import decode, encode, json_of
@@ -20,6 +22,28 @@ FORKED = "forked"
 _READABLE = (2, FORMAT)
 _DATA = {"data": "training data", "validation_data": "validation data"}
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
+
+
+@dataclass(frozen=True)
+class PartOfSave:
+    """One process's part of a state of which several processes have parts.
+
+    Args:
+        rank: The number of the process.
+        size: How many there are.
+        number: The number of the state in its folder.
+        token: What all files of the state have in common, and those of no other.
+    """
+
+    rank: int
+    size: int
+    number: int
+    token: str
+
+    @property
+    def file(self) -> str:
+        """The name of the file of a process other than the main one."""
+        return part_of_state(self.number, self.rank)
 
 
 @dataclass
@@ -61,23 +85,49 @@ class TrainingState:
         """
         self.freeze(Snapshot()).write(path)
 
-    def freeze(self, snapshot: Snapshot) -> FrozenState:
+    def freeze(self, snapshot: Snapshot, save: PartOfSave | None = None) -> FrozenState:
         """Return a copy of the present state, which further training doesn't change.
 
         Args:
             snapshot: Copies the tensors, into memory that it reuses for the next state.
+            save: Which part of it this process writes, where processes have parts of its tensors; None for one that isn't
+                written, or by one process.
 
         Raises:
             TypeError: If a part has anything but plain containers, numbers and tensors.
         """
         tensors: dict[str, Any] = {}
         parts = {name: encode(part, tensors, f"`{name}`") for name, part in self.parts.items()}
-        plain = {name: getattr(self, name) for name in _PLAIN}
-        return FrozenState({"format": FORMAT, **plain, "parts": parts}, snapshot.take(tensors), snapshot.blocks)
+        plain = {"format": FORMAT, **{name: getattr(self, name) for name in _PLAIN}, "parts": parts}
+        from oncue.shards import is_sharded
+
+        sharded = {name: tensor for name, tensor in tensors.items() if is_sharded(tensor)}
+        if not sharded:
+            return FrozenState(plain, snapshot.take(tensors), snapshot.blocks)
+        from oncue.shards.planned import own_parts, table_of
+
+        own: dict[str, Any] = own_parts(sharded)
+        others = {name: tensor for name, tensor in tensors.items() if name not in sharded}
+        if save is not None:
+            of_save = {"rank": save.rank, "size": save.size, "token": save.token}
+            if save.rank:
+                plain, others = {"format": FORMAT}, {}
+            else:
+                of_save["table"] = table_of(sharded)
+                of_save["files"] = [part_of_state(save.number, rank) for rank in range(1, save.size)]
+            plain["processes"] = of_save
+        return FrozenState(plain, snapshot.take({**others, **own}), snapshot.blocks, sharded)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> TrainingState:
+    def read(
+        cls, path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, like: Iterable[Any] = ()
+    ) -> TrainingState:
         """Return the state that was written into a file.
+
+        Args:
+            path: The file.
+            folder: Where the parts of other processes are; by default where the file is.
+            like: Tensors of the run that reads it: where processes have parts of them, each gets its parts of the state.
 
         Raises:
             OtherVersion: If it has a format version that isn't read.
@@ -94,6 +144,8 @@ class TrainingState:
                 raise OtherVersion(
                     f"it can't be read as the state of a run: its format is {version!r:.20}, and this oncue reads {read}"
                 )
+            if data.get("processes") is not None:
+                tensors.update(_of_processes(data["processes"], tensors, folder or os.path.dirname(path), like))
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
             _check_plain(data)
             if data["format"] == 2:
@@ -209,6 +261,7 @@ class FrozenState:
         plain: Everything but the tensors, in a form that JSON can express.
         tensors: The tensors, on the CPU.
         blocks: Returns the tensors as they stand in a file.
+        sharded: Those tensors of which processes have parts; of them `tensors` has this process's.
 
     Example:
         >>> frozen = TrainingState({}, epoch=3, parts={"seen": [1, 2]}).freeze(Snapshot())
@@ -219,6 +272,7 @@ class FrozenState:
     plain: dict[str, Any]
     tensors: dict[str, Any]
     blocks: Callable[[], TensorBlocks]
+    sharded: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a file, and flush it to disk.
@@ -231,8 +285,68 @@ class FrozenState:
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""
         tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
+        if self.sharded:
+            from oncue.shards import like
+
+            for name, one in self.sharded.items():
+                tensors[name] = like(tensors[name].to(one.device), one)
         parts = {name: decode(part, tensors) for name, part in self.plain["parts"].items()}
         return TrainingState(parts=parts, **{name: self.plain[name] for name in _PLAIN})
+
+
+_PART = re.compile(r"state-[0-9]{1,18}\.part-[0-9]{1,9}\.safetensors")
+
+
+def part_of_state(number: int, rank: int) -> str:
+    """Return the name of the file of a process's part of a state.
+
+    Args:
+        number: The number of the state.
+        rank: That of the process.
+
+    Example:
+        >>> part_of_state(3, 1)
+        'state-3.part-1.safetensors'
+    """
+    return f"state-{number}.part-{rank}.safetensors"
+
+
+def _of_processes(
+    save: Any, own: Mapping[str, Any], folder: str | os.PathLike[str], like: Iterable[Any]
+) -> dict[str, Any]:
+    """Return the tensors of which several processes have saved parts.
+
+    Args:
+        save: What the file of the main process says of them.
+        own: The parts of that process.
+        folder: Where the files of the others are.
+        like: The tensors of the run.
+
+    Raises:
+        ValueError: With the name of a file that is missing, damaged or of another state.
+    """
+    from oncue.shards import mesh_of
+    from oncue.shards.planned import assembled
+
+    names, token, table = save["files"], save["token"], save["table"]
+    if save["size"] != len(names) + 1 or not all(isinstance(name, str) and _PART.fullmatch(name) for name in names):
+        raise ValueError("its `processes` names files that aren't parts of states")
+
+    def reading(name: str) -> Mapping[str, Any]:
+        try:
+            data, tensors = read_state(os.path.join(folder, name))
+        except FileNotFoundError:
+            raise ValueError(f"its part '{name}' is missing") from None
+        except ValueError as error:
+            raise ValueError(f"its part '{name}' is damaged: {error}") from error
+        if not isinstance(data, dict) or (data.get("processes") or {}).get("token") != token:
+            raise ValueError(f"its part '{name}' is of another state")
+        return tensors
+
+    for name in names:
+        # All are looked at before any is used: a state is whole, or isn't used.
+        reading(name)
+    return assembled(table, [lambda: own, *(partial(reading, name) for name in names)], mesh_of(like))
 
 
 _MOST = 1 << 40

@@ -220,6 +220,12 @@ class WritesForAll(Protocol):
     main_process_only: bool
 
 
+class WritesTogether(Protocol):
+    """Declares that other processes run it too where each has a part of the weights, to bring their parts; it writes on one."""
+
+    writes_together: bool
+
+
 class WritesLearningRate(Protocol):
     """Declares that it sets the learning rate, so that a second one is pointed out."""
 
@@ -471,6 +477,17 @@ def set_trainable(part: Any, trainable: bool | None) -> None:
 def compiles_steps(model: Any) -> bool:
     """Return whether the steps of the run under way are compiled; False for a model that can't be asked."""
     return getattr(model, "compiles_steps", False) is True
+
+
+def has_parts_of_weights(model: Any) -> bool:
+    """Return whether each process of the run under way has a part of the model's weights; False for one that can't be asked."""
+    return getattr(model, "has_parts_of_weights", False) is True
+
+
+def copies_of_weights(model: Any) -> list[Any]:
+    """Return copies of a model's weights, which its `set_weights` takes; of parts, where each process has some."""
+    copies: list[Any] = model.copies_of_parts() if has_parts_of_weights(model) else model.get_weights()
+    return copies
 
 
 def told_to_compile(model: Any) -> bool:

@@ -111,6 +111,24 @@ class Ranks:
         """
         return what in self._asked
 
+    def tell(self, what: str) -> None:
+        """Tell the other processes that something is done; it waits for nobody, and may be called in another thread.
+
+        Args:
+            what: What is done, a text that is used once.
+        """
+
+    def wait_until_told(self, what: str, count: int) -> None:
+        """Wait until so many processes have told that something is done; may be called in another thread.
+
+        Args:
+            what: What is done.
+            count: How many.
+
+        Raises:
+            RuntimeError: When a process fails meanwhile.
+        """
+
     def failed(self, error: BaseException) -> None:
         """Tell the other processes that this one fails, so that they end, too. It waits for nobody.
 

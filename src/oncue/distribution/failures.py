@@ -173,6 +173,18 @@ class Failures:
             raise self.ended()
         return found
 
+    def count(self, what: str, more: int) -> int:
+        """Add to a number that all processes share, and return it.
+
+        Raises:
+            PeerFailed: When the process where the number is kept is gone.
+        """
+        try:
+            return int(self._ask(self._store.add, what, more))
+        except _Gone:
+            self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
+            raise self.ended() from None
+
     @property
     def is_final(self) -> bool:
         """Whether the processes can't meet again: one is gone, or this one is still in the run that has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -23,6 +24,8 @@ from oncue.distribution.meeting import Meeting, common_store
 DEFAULT_TIMEOUT = 600.0
 """Seconds after which processes that wait for another end with an error, unless that one is reading data."""
 _FOREVER = timedelta(days=10)
+_PAUSE = 0.02
+"""Seconds between two looks at what others have told."""
 _ROOM = 20
 """How many numbers `sum_numbers` takes; always as many are sent."""
 _MARKS = 1 << 20
@@ -155,6 +158,21 @@ class Group(Ranks):
     def failed(self, error: BaseException) -> None:
         """Tell the other processes that this one fails."""
         self.failures.failed(error)
+
+    def tell(self, what: str) -> None:
+        """Tell the other processes that something is done; see `Ranks`."""
+        self.failures.count(f"done {what}", 1)
+
+    def wait_until_told(self, what: str, count: int) -> None:
+        """Wait until so many processes have told that something is done; see `Ranks`.
+
+        Raises:
+            PeerFailed: When a process fails meanwhile.
+        """
+        while self.failures.count(f"done {what}", 0) < count:
+            if self.failures.reason is not None:
+                raise self.failures.ended()
+            time.sleep(_PAUSE)
 
     def settled(self, what: str) -> None:
         """Take note that what was asked for is done."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from oncue.core.builtin import kind_of
 from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.input_layer import InputLayer
 from oncue.layers.keras_tensor import KerasTensor
@@ -85,7 +86,7 @@ class _Cloning:
         if isinstance(model, Model) and model._graph is not None:
             return _functional(model, input_tensors, self.layer, self._call)
         self._refuse(model, clone_function=self._clone, call_function=self._call, input_tensors=input_tensors)
-        if isinstance(model, Model) and model.module is not None and type(model) is Model:
+        if isinstance(model, Model) and model.module is not None and kind_of(model) is Model:
             return Model(_reset(copy.deepcopy(model.module)), name=model.name)
         if not isinstance(model, Model):
             raise ValueError(f"`clone_model` takes a model; got {model!r} of type {type(model).__name__}.")
@@ -105,13 +106,13 @@ class _Cloning:
 
     def _made(self, layer: Any) -> Any:
         is_model = isinstance(layer, Sequential) or (isinstance(layer, Model) and layer._graph is not None)
-        if is_model and (self._recursive or (self._clone is None and type(layer) in (Sequential, Model))):
+        if is_model and (self._recursive or (self._clone is None and kind_of(layer) in (Sequential, Model))):
             inside = _Cloning(self._clone, None if isinstance(layer, Sequential) else self._call, self._recursive)
             inside._clones = self._clones
             return inside.model(layer)
         if self._clone is not None:
             return self._clone(layer)
-        if isinstance(layer, Model) and type(layer) is Model:
+        if isinstance(layer, Model) and kind_of(layer) is Model:
             return clone_model(layer)
         if isinstance(layer, ForeignLayer):
             return layer.again()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from oncue.core.builtin import kind_of
 from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.keras_tensor import KerasTensor
 from oncue.layers.layer import Layer
@@ -44,7 +45,7 @@ def layer_config(layer: Layer) -> dict[str, Any]:
     from oncue.layers import serialize
     from oncue.models.model import Model
 
-    if type(layer) is Model and layer.module is not None:
+    if kind_of(layer) is Model and layer.module is not None:
         raise ValueError(
             f"'{layer.name}' is a torch module, which has no configuration. Save its weights with `save_weights`, or "
             "wrap it in a custom layer that has `get_config`."
@@ -52,7 +53,7 @@ def layer_config(layer: Layer) -> dict[str, Any]:
     if isinstance(layer, (ForeignLayer, Operation)):
         return layer.written()
     written = serialize(layer)
-    if type(layer) is Model and layer._graph is not None:
+    if kind_of(layer) is Model and layer._graph is not None:
         written |= {
             "module": "keras.src.models.functional",
             "class_name": "Functional",

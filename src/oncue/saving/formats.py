@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from oncue.checkpoints.score_note import ending
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
@@ -23,9 +25,10 @@ from oncue.saving.arguments import (
     require_built,
     require_model,
 )
-from oncue.saving.hdf5_file import write_hdf5
+from oncue.saving.hdf5_file import follow, write_hdf5
 from oncue.saving.optimizer_arrays import optimizer_tensors
 from oncue.saving.tree import Tree
+from oncue.shards import follows
 
 MODELS = {".keras": "Keras 3's archive", ".h5": "the file of Keras 1 and 2", ".hdf5": "the same"}
 _WEIGHTS = {
@@ -70,6 +73,9 @@ def save_model(
     if zipped is False:
         raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
     path, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
+    if _follows(model):
+        _prepared_model(model, kind, include_optimizer, None)(path)
+        return
     if not may_write(filepath, overwrite):
         return
     if remote.is_url(filepath):
@@ -128,6 +134,9 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     refuse_rest("save_weights", kwargs)
     path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
     require_built(model, "save_weights")
+    if _follows(model):
+        _prepared_weights(model, kind, None)(path)
+        return
     if not may_write(filepath, overwrite):
         return
     if remote.is_url(filepath):
@@ -185,7 +194,13 @@ def prepare_save(
         path, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
         write = _prepared_model(model, kind, True, snapshot, note)
 
+    follower = _follows(model)
+
     def save() -> None:
+        if follower:
+            if snapshot is None:
+                write(path)
+            return
         if remote.is_url(filepath):
             with remote.uploading(str(filepath)) as local:
                 write(local)
@@ -250,10 +265,16 @@ def _own_files(model: Any) -> HasFiles | None:
     return model.own_files if isinstance(model, Model) else None
 
 
+def _follows(model: Any) -> bool:
+    """Return whether this process only brings its parts of the weights, which the main process writes."""
+    return isinstance(model, torch.nn.Module) and follows(model.parameters())
+
+
 def _prepared_tree(tree: Tree, snapshot: Snapshot | None, note: str | None) -> Callable[[Path], None]:
     if snapshot is not None:
         tree.freeze(snapshot)
-
+    if tree.follows:
+        return lambda path: follow(tree)
     return lambda path: write_hdf5(tree, path, ending(note))
 
 

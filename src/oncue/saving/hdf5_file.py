@@ -19,6 +19,7 @@ from oncue.core.files import replacing
 from oncue.core.write_behind import WriteBehind
 from oncue.saving import guard
 from oncue.saving.tree import Stored, Tree
+from oncue.shards import is_sharded
 
 _PAGE = 4096
 # Smaller arrays are written by the library, among what describes them.
@@ -65,6 +66,16 @@ def hdf5_pieces(tree: Tree) -> Iterator[memoryview]:
         yield memoryview(gap)
         yield arrays[place].array().reshape(-1).view("uint8").data
     yield memoryview(layout.gaps[-1])
+
+
+def follow(tree: Tree) -> None:
+    """Bring this process's parts of what the main process writes.
+
+    Args:
+        tree: What is in the file.
+    """
+    for _ in hdf5_pieces(tree):
+        pass
 
 
 def write_hdf5(tree: Tree, path: Path, after: bytes = b"") -> None:
@@ -151,7 +162,9 @@ def _describe(tree: Tree, group: Any, places: list[tuple[int, int]]) -> None:
         if isinstance(member, Tree):
             _describe(member, group.create_group(name), places)
         elif member.nbytes < _LARGE:
-            made = group.create_dataset(name, data=member.array())
+            # One of which processes have parts gets its numbers with the larger ones, in the order of the file.
+            data = np.zeros(member.shape, member.dtype) if is_sharded(member.tensor) else member.array()
+            made = group.create_dataset(name, data=data)
             places.append((_place_of(made, member), member.nbytes))
         else:
             properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)

@@ -17,7 +17,7 @@ from oncue.models import Model
 from oncue.saving import guard
 from oncue.saving.assets import load_assets, refuse_stray_assets, taken_assets
 from oncue.saving.compile_config import compile_config, compile_from_config
-from oncue.saving.hdf5_file import hdf5_pieces
+from oncue.saving.hdf5_file import follow, hdf5_pieces
 from oncue.saving.legacy_weights import KERAS_VERSION
 from oncue.saving.model_config import check_describable, model_config, model_from_written, to_json, warn_of_code
 from oncue.saving.weights_h5 import read_weights, weights_tree
@@ -56,6 +56,8 @@ def prepare_archive(
     assets = taken_assets(model)
     if snapshot is not None:
         tree.freeze(snapshot)
+    if tree.follows:
+        return lambda path: follow(tree)
 
     def write(path: Path) -> None:
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:

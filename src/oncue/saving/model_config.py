@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import torch
 
 from oncue.core.allowance import allowance
+from oncue.core.builtin import kind_of
 from oncue.core.warn import warn
 from oncue.layers.layer import Layer
 from oncue.models import Model, Sequential
@@ -100,7 +101,7 @@ def check_describable(model: Any) -> None:
                 _no_configuration(f"'{model.name}' with the torch module {kind} inside")
             if isinstance(layer, Model):
                 check_describable(layer)
-    elif type(model) is Model:
+    elif kind_of(model) is Model:
         _no_configuration(f"'{model.name}', which has no layers,")
     elif not own:
         try:

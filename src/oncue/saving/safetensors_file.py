@@ -13,11 +13,13 @@ from oncue import torch_private
 from oncue.checkpoints.score_note import KEY
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.tensors_file import entries_of, read_tensors, write_tensors
+from oncue.core.builtin import kind_of
 from oncue.core.files import replacing
 from oncue.saving import guard
 from oncue.saving.places import refuse_own_arrays
 from oncue.saving.values import converted
 from oncue.saving.weights_h5 import settle
+from oncue.shards import follows, is_sharded, put, whole
 
 FORMAT_VERSION = "1"
 
@@ -48,7 +50,7 @@ def named_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     while wrapped:
         inner = torch_private.uncompiled(module)
         parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
-        if inner is None and (isinstance(module, parallel) or type(module) is Model):
+        if inner is None and (isinstance(module, parallel) or kind_of(module) is Model):
             inner = getattr(module, "module", None)
         wrapped = isinstance(inner, torch.nn.Module)
         module = inner if isinstance(inner, torch.nn.Module) else module
@@ -82,10 +84,17 @@ def prepare_weights(
     refuse_own_arrays(module, ".safetensors")
     tensors = _without_twins(named_tensors(module))
     entries_of(tensors)
+    follower = follows(tensors.values())
     if snapshot is not None:
+        # Not on another thread, while other processes wait for something else.
+        tensors = {name: whole(tensor).cpu() if is_sharded(tensor) else tensor for name, tensor in tensors.items()}
         tensors = snapshot.take(tensors)
 
     def write(path: Path) -> None:
+        if follower:
+            for tensor in tensors.values():
+                whole(tensor)
+            return
         metadata = {"format": "pt", "oncue_format": FORMAT_VERSION, "order": "\n".join(tensors)}
         if note is not None:
             metadata[KEY] = note
@@ -150,7 +159,7 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
         settle(problems, path, skip_mismatch)
         with torch.no_grad():
             for name, value in fitting.items():
-                own[name].copy_(value)
+                put(own[name], value)
 
 
 def _renamed(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from oncue.checkpoints.snapshot import Snapshot
+from oncue.shards import follows, is_sharded, whole
 from oncue.variable import numpy_kind
 
 
@@ -52,7 +53,7 @@ class Stored:
 
     def array(self) -> NDArray[Any]:
         """Return the array, contiguous; without a copy if the tensor already is."""
-        tensor = self.tensor.detach()
+        tensor = whole(self.tensor.detach(), f"a save of {self.name or 'weights'}")
         tensor = tensor.to(numpy_kind(tensor.dtype, self.name))
         ordered = tensor if self.axes is None else tensor.permute(self.axes)
         return ordered.cpu().contiguous().numpy()
@@ -87,9 +88,21 @@ class Tree:
     def __setitem__(self, name: str, value: Stored) -> None:
         self.members[name] = value
 
+    @property
+    def follows(self) -> bool:
+        """Whether this process only brings its parts of the tensors, which the main process writes."""
+        return follows(one.tensor for one in self._stored())
+
     def freeze(self, snapshot: Snapshot) -> None:
-        """Replace the tensors by copies."""
-        stored = dict(enumerate(self._stored()))
+        """Replace the tensors by copies; those of which processes have parts, on the main process, by the whole."""
+        gathered = [one for one in self._stored() if is_sharded(one.tensor)]
+        for one in gathered:
+            # Not on another thread, while other processes wait for something else.
+            found = whole(one.tensor, f"a save of {one.name or 'weights'}")
+            if not follows([one.tensor]):
+                one.tensor = found.cpu()
+        there = set(map(id, gathered))
+        stored = {number: one for number, one in enumerate(self._stored()) if id(one) not in there}
         copies = snapshot.take({str(number): one.tensor for number, one in stored.items()})
         for number, one in stored.items():
             one.tensor = copies[str(number)]

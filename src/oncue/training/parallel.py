@@ -34,12 +34,8 @@ if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
 
 
-_OF_WHOLE_WEIGHTS = "Let each process have all weights: leave `shard_weights` out."
-_LACKS_OF_SHARDS = Lacks(
-    "a run with sharded weights",
-    dict.fromkeys(
-        ("numbers", "safetensors", "weights_h5", "whole_model", "background_save", "run_state"), _OF_WHOLE_WEIGHTS
-    ),
+_LACKS_OF_PARTS = Lacks(
+    "a run with sharded weights", {"numbers": "Let each process have all weights: leave `shard_weights` out."}
 )
 
 
@@ -166,10 +162,10 @@ class Parallel:
         """Make the callbacks of a run those of one process of several; the others leave out what one writes for all."""
         self.comparison.same_callbacks(callbacks)
         if self.weights is not None:
-            check_needs(callbacks.callbacks, callbacks.model, _LACKS_OF_SHARDS)
+            check_needs(callbacks.callbacks, callbacks.model, _LACKS_OF_PARTS)
         callbacks.group = self.group
         if not self.group.main:
-            callbacks.leave_out_writers()
+            callbacks.leave_out_writers(parts=self.weights is not None)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ from oncue.layers.modes import leave_in_eval, left_in_eval
 from oncue.naming import without_number
 from oncue.nested import flatten
 from oncue.random_state import check_random_state, random_state, set_random_state
+from oncue.shards import put
 from oncue.training.kept_objects import KeptObjects
 from oncue.training.layer_states import layer_states, set_layer_states
 from oncue.training.settings import DataSettings, Settings
@@ -417,7 +418,7 @@ class RunState:
             saved_weights = weights.values() if isinstance(weights, dict) else weights
             for tensor, saved in zip(self._weights().values(), saved_weights, strict=True):
                 if saved is not None:
-                    tensor.copy_(saved)
+                    put(tensor, saved)
             factors, saved_factors = _tensors_in_loss_weights(model), parts.get("loss_weights") or []
             if len(factors) == len(saved_factors):
                 for factor, saved in zip(factors, saved_factors, strict=True):

@@ -939,6 +939,15 @@ class Trainer(Layer):
         return " ".join(part for part in parts if part)
 
     @property
+    def has_parts_of_weights(self) -> bool:
+        """Whether each process of the run under way has a part of the weights."""
+        return self._parallel is not None and self._parallel.weights is not None
+
+    def copies_of_parts(self) -> list[torch.Tensor]:
+        """Return copies of this process's parts of all weights, which `set_weights` takes."""
+        return [variable.tensor().detach().clone() for variable in self.weights]
+
+    @property
     def compiles_steps(self) -> bool:
         """Whether the steps of the run under way are compiled."""
         return self._plan.graphs.on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from oncue.core.process import process
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
 
@@ -84,6 +85,29 @@ def whole(tensor: Tensor, what: str = "the whole of a weight") -> Tensor:
     found = own.new_empty((rows * size, *tensor.shape[1:]))
     run(lambda: gathering(found, padded, group=mesh.get_group(), async_op=True), what, found)
     return found[:length]
+
+
+def mesh_of(tensors: Iterable[Tensor]) -> DeviceMesh | None:
+    """Return the processes that have parts of tensors; None where none of them is sharded.
+
+    Example:
+        >>> mesh_of([torch.ones(2)]) is None
+        True
+    """
+    sharded = next(filter(is_sharded, tensors), None)
+    return None if sharded is None else sharded.device_mesh
+
+
+def follows(tensors: Iterable[Tensor]) -> bool:
+    """Return whether this process only brings its parts of tensors that the main process writes.
+
+    Then it must call `whole` for each, in the order in which the main process does.
+
+    Example:
+        >>> follows([torch.ones(2)])
+        False
+    """
+    return process.group is not None and not process.group.main and any(map(is_sharded, tensors))
 
 
 @torch.no_grad()

@@ -1,0 +1,87 @@
+"""The runs of `resumed_runs`, and more of that kind, in which each process has a part of each weight."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from distribution import resumed_runs
+from distribution.resumed_runs import RANK, interrupted, run
+from distribution.sharded_runs import sharded
+
+import oncue as keras
+from oncue.core.process import process
+
+
+def exactly(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.exactly)(folder)
+
+
+def not_a_number(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.not_a_number)(folder)
+
+
+def by_time(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.by_time)(folder)
+
+
+def whole_run(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.whole_run)(folder)
+
+
+def interrupt_here(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.interrupt_here)(folder)
+
+
+def resume_here(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.resume_here)(folder)
+
+
+def _begun(folder: Path, change: str) -> Path:
+    """Let a run be interrupted, and do something to the parts of its newest state."""
+    keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True, min_shard_size=0))
+    interrupted(folder, rank=1, step=7)
+    newest = max(
+        (folder / "backup").glob("state-*.part-1.safetensors"), key=lambda path: int(path.name.split(".")[0][6:])
+    )
+    process.group.together("a change of files")
+    if RANK == 0:
+        if change == "missing":
+            newest.unlink()
+        elif change == "damaged":
+            content = bytearray(newest.read_bytes())
+            content[len(content) // 2] ^= 1
+            newest.write_bytes(content)
+        else:
+            older = newest.with_name(f"state-{int(newest.name.split('.')[0][6:]) - 1}.part-1.safetensors")
+            newest.write_bytes(older.read_bytes())
+    process.group.together("a change of files")
+    return newest
+
+
+def _used_instead(folder: Path, change: str) -> dict[str, Any]:
+    keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True, min_shard_size=0))
+    whole = run(folder, backup="whole")
+    newest = _begun(folder, change)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        resumed = run(folder)
+    return {
+        "name": newest.name,
+        "said": [str(one.message) for one in said if "is used instead" in str(one.message)],
+        "weights": resumed["weights"] == whole["weights"],
+        "left": sorted(path.name for path in folder.glob("backup/*")),
+    }
+
+
+def missing_part(folder: Path) -> dict[str, Any]:
+    return _used_instead(folder, "missing")
+
+
+def damaged_part(folder: Path) -> dict[str, Any]:
+    return _used_instead(folder, "damaged")
+
+
+def part_of_another_state(folder: Path) -> dict[str, Any]:
+    return _used_instead(folder, "other")

@@ -1,0 +1,65 @@
+"""Runs whose processes have parts of each weight go on where they were, from the parts that each has saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from distribution import sharded_resumed_runs
+from processes import run_together
+
+from helpers import cpu_only
+
+pytestmark = cpu_only("several processes can't share one GPU")
+DAMAGED = ["missing_part", "damaged_part", "part_of_another_state"]
+SAID = {"missing_part": "is missing", "damaged_part": "is damaged", "part_of_another_state": "is of another state"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    names = ["exactly", "not_a_number", "by_time", *DAMAGED]
+    return run_together("distribution.sharded_resumed_runs", names, 2, tmp_path_factory.mktemp("together"))
+
+
+def test_a_run_goes_on_to_the_bit(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        run = process["exactly"]
+        assert run["ended"] == "SIGUSR1 ended the run; the state of that moment was saved."
+        assert run["resumed"] == run["whole"]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_the_state_before_is_used_where_a_part_is_no_good(name: str, found: list[dict[str, Any]]) -> None:
+    main, other = (process[name] for process in found)
+    (text,) = main["said"]
+    assert main["name"] in text and SAID[name] in text
+    for one in (main, other):
+        assert one["weights"] and one["left"] == []
+
+
+def test_what_ends_a_run_ends_it_with_parts(found: list[dict[str, Any]]) -> None:
+    assert [process["not_a_number"] for process in found] == [{"epochs": 1, "steps": 2}] * 2
+    assert found[0]["by_time"]["weights"] == found[1]["by_time"]["weights"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
+def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
+    def run(name: str, size: int) -> dict[str, Any]:
+        if size > 1:
+            return run_together("distribution.sharded_resumed_runs", [name], size, tmp_path)[0][name]
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        result: dict[str, Any] = getattr(sharded_resumed_runs, name)(folder)
+        return result
+
+    whole = run("whole_run", 1)
+    assert "was saved" in run("interrupt_here", before)["ended"]
+    resumed = run("resume_here", after)
+    assert list(resumed["history"]) == list(whole["history"])
+    for name, values in whole["history"].items():
+        np.testing.assert_allclose(resumed["history"][name], values, rtol=2e-5, err_msg=name)
+    for one, other in zip(resumed["weights"], whole["weights"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
