@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncue import keras_names
 from oncue.core import version
+from oncue.core.quick_imports import quick_imports
 from oncue.legacy import aliases
 
 if TYPE_CHECKING:
@@ -114,9 +115,11 @@ aliases.install()
 def __getattr__(name: str) -> Any:
     # `tf = oncue` makes `tf.keras` what its author meant.
     if name in _MODULES or name == "keras":
-        return importlib.import_module(f"oncue.{name}")
+        with quick_imports():
+            return importlib.import_module(f"oncue.{name}")
     if name in _NAMES:
-        value = getattr(importlib.import_module(f"oncue.{_NAMES[name]}"), name)
+        with quick_imports():
+            value = getattr(importlib.import_module(f"oncue.{_NAMES[name]}"), name)
         globals()[name] = value
         return value
     return keras_names.elsewhere("oncue", name)

@@ -787,6 +787,23 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.G
         return make_fx(function, tracing_mode="fake")(*inputs)
 
 
+def import_compiler() -> None:
+    """Import what `compile_traced` calls, which takes longer than to trace a small step.
+
+    Raises:
+        RuntimeError: When a name is gone.
+
+    Example:
+        >>> import_compiler()
+    """
+    try:
+        import torch._functorch.config
+        import torch._inductor.compile_fx
+        import torch._inductor.config  # noqa: F401  # that they can be imported is what is asked
+    except ImportError as error:
+        raise _gone("_inductor.compile_fx", "compile a training step") from error
+
+
 def compile_traced(
     graph: torch.fx.GraphModule, inputs: Sequence[Tensor], device: torch.device
 ) -> Callable[..., Sequence[Tensor]]:
@@ -810,12 +827,11 @@ def compile_traced(
         RuntimeError: When a name is gone.
         Exception: Whatever the compiler raises.
     """
-    try:
-        import torch._functorch.config as cache
-        import torch._inductor.config as known
-        from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-    except ImportError as error:
-        raise _gone("_inductor.compile_fx", "compile a training step") from error
+    import_compiler()
+    import torch._functorch.config as cache
+    import torch._inductor.config as known
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
     options = compiler_options(device)
     if _has_channels_last(graph):
         # The compiler would store all images anew with their second axis last, also those whose axes are in another order.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oncue import naming, torch_private
 from oncue.core.builtin import is_builtin
+from oncue.core.quick_imports import quick_imports
 from oncue.core.suggest import unknown
 from oncue.core.warn import warn
 from oncue.legacy import methods as old_methods, old_property, translate_optimizer_arguments
@@ -600,7 +601,9 @@ class Optimizer:
             self._choose_path()
             return
         if parameters:
-            self._inner = self.make_torch_optimizer(self._make_groups(parameters), self._rate.at(0))
+            # The first optimizer of torch in a process imports torch's compiler.
+            with quick_imports():
+                self._inner = self.make_torch_optimizer(self._make_groups(parameters), self._rate.at(0))
             self._groups = self._inner.param_groups
         self._parameters, self._labels = parameters, labels
         if self.use_ema:

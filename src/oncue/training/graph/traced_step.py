@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from oncue import torch_private
+from oncue.core.quick_imports import quick_imports
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch
 from oncue.nested import named_leaves
@@ -299,6 +300,8 @@ class TracedStep:
         if self._update is not None:
             self._update.before()
         try:
+            with quick_imports():
+                torch_private.import_compiler()
             function = StepFunction(
                 self._model,
                 self._plan,
