@@ -103,7 +103,3 @@ class Adadelta(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{name: name for name in ("accumulated_grad", "accumulated_delta_var")}]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}

@@ -108,8 +108,3 @@ class Adagrad(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"accumulator": "accumulator"}]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}

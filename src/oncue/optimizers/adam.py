@@ -186,11 +186,6 @@ class Adam(Optimizer):
         blocks = [{"momentum": "exp_avg", "velocity": "exp_avg_sq"}]
         return [*blocks, {"velocity_hat": "max_exp_avg_sq"}] if self._amsgrad else blocks
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "amsgrad": self.amsgrad}
-        return {**super().get_config(), **own}
-
 
 class _ShardedAdamW(torch.optim.AdamW):
     """Updates the parts that this process has, by the kernel that torch's own would use for whole weights."""

@@ -114,7 +114,3 @@ class Adamax(Optimizer):
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "norm": "norm"}]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

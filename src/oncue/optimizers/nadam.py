@@ -187,7 +187,3 @@ class Nadam(Optimizer):
         return [{"momentum": "momentum", "velocity": "velocity"}]
 
     _optional_numbers = ("u_product",)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

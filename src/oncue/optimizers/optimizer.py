@@ -27,7 +27,7 @@ from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_cou
 from oncue.optimizers.overrides import check_overrides
 from oncue.optimizers.rate_source import RateSource
 from oncue.optimizers.schedules import LearningRateSchedule
-from oncue.optimizers.setting import count, factor, limit, rate, setting, share, switch
+from oncue.optimizers.setting import Setting, count, factor, limit, rate, setting, share, switch
 from oncue.optimizers.state_variable import StateVariable
 from oncue.optimizers.weight_average import WeightAverage
 from oncue.shards import parts_of, put, whole
@@ -1297,7 +1297,7 @@ class Optimizer:
     # The config.
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, as Keras writes them.
+        """Return the constructor's arguments, as Keras writes them: those of all optimizers, then the settings of its own.
 
         Returns:
             A dict that goes into JSON; a schedule is in it as its own config, a function as its current value.
@@ -1317,7 +1317,9 @@ class Optimizer:
         }
         if self.decay:
             config["decay"] = self.decay
-        return config
+        classes = [kind for kind in reversed(type(self).__mro__) if kind is not Optimizer]
+        names = [name for kind in classes for name, value in vars(kind).items() if isinstance(value, Setting)]
+        return {**config, **{name: getattr(self, name) for name in names}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:

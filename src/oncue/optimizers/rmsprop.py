@@ -148,8 +148,3 @@ class RMSprop(Optimizer):
     def _slot_blocks(self) -> list[dict[str, str]]:
         names = ["velocity"] + ["momentum"] * self.keeps_velocity + ["average_gradient"] * self._centered
         return [{name: name} for name in names]
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon, "centered": self.centered}
-        return {**super().get_config(), **own}

@@ -146,10 +146,6 @@ class SGD(Optimizer):
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum"}] if self.keeps_velocity else []
 
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
-
 
 def _on_shards(
     parameters: list[Tensor],
