@@ -752,6 +752,51 @@ def _() -> Picture:
     )
 
 
+def _mixed_pictures(code: str, caption: str) -> Picture:
+    """Return a picture of a batch of circles and crosses, as it is and as it is trained on."""
+    shown: list[Any] = []
+
+    class Looks(Callback):
+        def change_batch(self, x: Any, y: Any, sample_weight: Any) -> Any:
+            shown.append((np.array(x.tolist()), np.array(y.tolist())))
+            return x, y, sample_weight
+
+    rows, columns = np.mgrid[-1:1:24j, -1:1:24j]
+    circle = (np.abs(np.hypot(rows, columns) - 0.6) < 0.15).astype("float32")
+    cross = ((np.abs(rows - columns) < 0.2) | (np.abs(rows + columns) < 0.2)).astype("float32")
+    x, y = np.stack([circle, cross] * 2)[..., None], np.eye(2)[[0, 1, 0, 1]]
+    model = oncue.Sequential([layers.Input((24, 24, 1)), layers.Flatten(), layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "categorical_crossentropy", jit_compile=False)
+    mix = made_of(code)
+    ran = Ran(mix, model.fit(x, y, shuffle=False, verbose=0, callbacks=[Looks(), mix, Looks()]), model)
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        for place, (pictures, targets) in enumerate(shown):
+            for number in range(4):
+                axes = figure.add_subplot(2, 4, 4 * place + number + 1)
+                axes.imshow(pictures[number, ..., 0], cmap="gray", vmin=0, vmax=1)
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.set_title(f"[{targets[number][0]:.2f}, {targets[number][1]:.2f}]", color=colours.ink, fontsize=9)
+
+    return ran.told(code, caption, draw)
+
+
+@picture("MixUp")
+def _() -> Picture:
+    return _mixed_pictures(
+        "MixUp(alpha=1.0, seed=8)", "Four pictures and their targets as they are, and the mixtures that are trained on."
+    )
+
+
+@picture("CutMix")
+def _() -> Picture:
+    return _mixed_pictures(
+        "CutMix(seed=8)",
+        "Four pictures and their targets as they are, and with a piece of another, as they are trained on.",
+    )
+
+
 @picture("PredictionWriter")
 def _() -> Picture:
     code = 'PredictionWriter("val-{epoch}.npz", every=10)'

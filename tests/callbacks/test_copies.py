@@ -36,6 +36,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "Control": lambda folder: built_in.Control(folder / "control"),
     "CSVLogger": lambda folder: built_in.CSVLogger(folder / "log.csv"),
     "DeviceStats": lambda folder: built_in.DeviceStats(),
+    "CutMix": lambda folder: built_in.CutMix(),
     "EarlyStopping": lambda folder: built_in.EarlyStopping("loss", restore_best_weights=True),
     "Freeze": lambda folder: built_in.Freeze("dense*", from_epoch=9),
     "GradientNorms": lambda folder: built_in.GradientNorms(),
@@ -44,6 +45,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "LambdaCallback": lambda folder: built_in.LambdaCallback(on_epoch_end=nothing),
     "LearningRateFinder": lambda folder: built_in.LearningRateFinder(),
     "LearningRateScheduler": lambda folder: built_in.LearningRateScheduler(rate),
+    "MixUp": lambda folder: built_in.MixUp(),
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(
         folder / "{epoch}.weights.h5", save_weights_only=True, keep=1, asynchronous=True
     ),
@@ -64,12 +66,16 @@ MADE: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def pictures() -> Any:
+    return samples(2).reshape(8, 1, 2, 1)
+
+
 def fit(*callbacks: Any, epochs: int = 2) -> Any:
-    model = oncue.Sequential([oncue.layers.Input((2,)), oncue.layers.Dense(1)])
+    model = oncue.Sequential([oncue.layers.Input((1, 2, 1)), oncue.layers.Flatten(), oncue.layers.Dense(1)])
     model.compile(oncue.optimizers.SGD(0.01, use_ema=True), "mse")
     given: Any = callbacks[0] if isinstance(callbacks[0], CallbackList) else list(callbacks)
     # So many batches as a test of learning rates needs.
-    x, y = np.tile(samples(2), (2, 1)), np.tile(samples(1), (2, 1))
+    x, y = np.tile(pictures(), (2, 1, 1, 1)), np.tile(samples(1), (2, 1))
     model.fit(x, y, batch_size=1, epochs=epochs, verbose=0, callbacks=given, validation_data=(x[:2], y[:2]))
     return model
 
@@ -113,7 +119,7 @@ def test_a_copy_works_in_another_run(name: str, way: str, tmp_path: Path) -> Non
         for twin in (before, during, after) if way == "copy" else (during,):
             assert type(twin) is type(one) and twin is not one and twin._run is None
             assert fit(twin, epochs=1).history.epoch == [0]
-        assert len(whole.history.epoch) == 2 and whole.predict(samples(2), verbose=0).shape == (8, 1)
+        assert len(whole.history.epoch) == 2 and whole.predict(pictures(), verbose=0).shape == (8, 1)
         assert fit(listed, epochs=1).history.epoch == [0] and model.history is not listed.callbacks[-1]
     assert signal.getsignal(signal.SIGTERM) is handler
 

@@ -21,6 +21,7 @@ from oncue.callbacks import (
     Callback,
     Control,
     CSVLogger,
+    CutMix,
     DeviceStats,
     EarlyStopping,
     Freeze,
@@ -30,6 +31,7 @@ from oncue.callbacks import (
     LambdaCallback,
     LearningRateFinder,
     LearningRateScheduler,
+    MixUp,
     ModelCheckpoint,
     PredictionWriter,
     Preemption,
@@ -65,10 +67,11 @@ BUILT_INS: Parts = {
 }
 
 
-def fresh(optimizer: Callable[[], Any]) -> Any:
+def fresh(optimizer: Callable[[], Any], *shape: int) -> Any:
     """Return a model that starts where all others do, under the same names: they get into files."""
     oncue.backend.clear_session(free_memory=False)
-    model = oncue.Sequential([oncue.layers.Input((3,)), oncue.layers.Dense(1)])
+    flat = [oncue.layers.Flatten()] if shape else []
+    model = oncue.Sequential([oncue.layers.Input(shape or (3,)), *flat, oncue.layers.Dense(1)])
     model.set_weights(START)
     model.compile(optimizer=optimizer(), loss="mse")
     return model
@@ -243,6 +246,8 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
         ("suggestion", "sizes", "tested"),
     ),
     "Control": (lambda folder: Control(folder / "control"), ("done",)),
+    "CutMix": (lambda folder: CutMix(seed=1, until_epoch=3), ("drawn_seed", "batches")),
+    "MixUp": (lambda folder: MixUp(seed=1, until_epoch=3), ("drawn_seed", "batches")),
     "CSVLogger": (lambda folder: CSVLogger(folder / "log.csv"), ("keys",)),
     "DeviceStats": (lambda folder: DeviceStats(probe=lambda: {"fan": 1.0}), ()),
     "EarlyStopping": (
@@ -310,9 +315,11 @@ def _timeless(path: Path, folder: Path) -> bytes:
 
 
 def _again(callback: Callback, y: Any, folder: Path, fields: tuple[str, ...]) -> dict[str, Any]:
-    model = fresh(lambda: oncue.optimizers.SGD(0.6, use_ema=isinstance(callback, SwapEMAWeights)))
+    shape = (3, 1, 1) if isinstance(callback, CutMix) else ()
+    model = fresh(lambda: oncue.optimizers.SGD(0.6, use_ema=isinstance(callback, SwapEMAWeights)), *shape)
+    x = X.reshape(-1, *(shape or (3,)))
     history = model.fit(
-        X, y, batch_size=1, epochs=5, shuffle=False, verbose=0, validation_data=(X, Y), callbacks=[callback]
+        x, y, batch_size=1, epochs=5, shuffle=False, verbose=0, validation_data=(x, Y), callbacks=[callback]
     )
     files = [path for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name]
     return {

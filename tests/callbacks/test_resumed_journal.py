@@ -76,6 +76,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     "CSVLogger": lambda: [built_in.CSVLogger("log.csv", append=True)],
     "Control": lambda: [built_in.Control("control")],
     "DeviceStats": lambda: [built_in.DeviceStats("2 steps")],
+    "CutMix": lambda: [built_in.CutMix(until_epoch=2)],
     "EarlyStopping": lambda: [
         built_in.EarlyStopping("loss", min_delta=10, patience=3, restore_best_weights=True, baseline=1.0)
     ],
@@ -85,6 +86,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     "JournalLogger": lambda: [built_in.JournalLogger("journal.jsonl")],
     "LambdaCallback": lambda: [built_in.LambdaCallback(on_epoch_end=lambda epoch, logs: None)],
     "LearningRateScheduler": lambda: [built_in.LearningRateScheduler(lambda epoch, rate: rate * 0.5), SetsRate()],
+    "MixUp": lambda: [built_in.MixUp(until_epoch=2)],
     "ModelCheckpoint": lambda: [
         built_in.ModelCheckpoint("best.weights.h5", "loss", save_best_only=True, save_weights_only=True),
         built_in.ModelCheckpoint(
@@ -169,10 +171,11 @@ def test_the_speed_of_an_epoch_that_is_taken_up_counts_the_steps_since(
 
 def train(name: str, *cut: Any) -> list[Any]:
     oncue.utils.set_random_seed(0)
-    model = oncue.Sequential([layers.Input((4,)), layers.Dense(1, name="only")])
+    model = oncue.Sequential([layers.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1, name="only")])
     model.compile(oncue.optimizers.SGD(0.01, use_ema=name == "SwapEMAWeights"), loss="mse")
     stack = [BackupAndRestore("backup", save_freq=1), *CASES[name](), *cut]
-    history = model.fit(X, Y, validation_data=(X, Y), epochs=3, batch_size=8, verbose=0, callbacks=stack)
+    x = X.reshape(-1, 2, 2, 1)
+    history = model.fit(x, Y, validation_data=(x, Y), epochs=3, batch_size=8, verbose=0, callbacks=stack)
     return [
         (entry.epoch, entry.batch, entry.callback, entry.text, entry.kind, entry.data)
         for entry in history.journal

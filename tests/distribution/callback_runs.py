@@ -10,7 +10,15 @@ import numpy as np
 
 import oncue as keras
 from oncue import layers
-from oncue.callbacks import BackupAndRestore, BatchSizeFinder, EarlyStopping, PredictionWriter
+from oncue.callbacks import (
+    BackupAndRestore,
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    LambdaCallback,
+    MixUp,
+    PredictionWriter,
+)
 from oncue.cli import main
 
 RNG = np.random.default_rng(0)
@@ -48,6 +56,29 @@ def predictions(folder: Path) -> dict[str, Any]:
     whole = np.load(folder / "all.npz")["output"].tolist() if RANK == 0 else written.tolist()
     rows = (folder / "2.csv").read_text().splitlines() if RANK == 0 else []
     return {"written": written.tolist(), "whole": whole, "names": names, "rows": len(rows), "history": found["history"]}
+
+
+def mixed(folder: Path) -> dict[str, Any]:
+    kept: list[Any] = []
+
+    class Keeps(Callback):
+        def change_batch(self, x: Any, y: Any, sample_weight: Any) -> Any:
+            kept.append(x.tolist())
+            return x, y, sample_weight
+
+    before = fit(MixUp(1.0), Keeps(), BackupAndRestore(folder / "whole", save_freq=2))
+    whole, kept = kept, []
+
+    def cut(epoch: int, logs: Any) -> None:
+        if epoch == 1:
+            raise ConnectionError("power cut")
+
+    try:
+        fit(MixUp(1.0), Keeps(), BackupAndRestore(folder / "cut", save_freq=2), LambdaCallback(on_epoch_begin=cut))
+    except ConnectionError:
+        pass
+    after = fit(MixUp(1.0), Keeps(), BackupAndRestore(folder / "cut", save_freq=2))
+    return {"before": before, "after": after, "seen": whole, "again": kept}
 
 
 def forked(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["forked", "finder", "predictions"]
+NAMES = ["forked", "finder", "predictions", "mixed"]
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +45,14 @@ def test_the_main_process_writes_the_predictions_of_all(found: list[dict[str, An
     assert main["whole"] == main["written"] == other["written"] and len(main["whole"]) == 17
     assert main["names"] == ["2.csv", "all.npz"] and main["rows"] == 1 + 8
     assert main["history"] == other["history"]
+
+
+def test_each_process_mixes_its_own_rows_and_goes_on_with_that(found: list[dict[str, Any]]) -> None:
+    first, second = (process["mixed"] for process in found)
+    assert [len(rows) for rows in first["seen"]] == [4] * 15
+    assert first["seen"] != second["seen"]
+    for one in (first, second):
+        assert one["before"]["weights"] == one["after"]["weights"] == first["before"]["weights"]
+        assert one["before"]["history"] == one["after"]["history"]
+        # The state was saved before the last batch of the epoch, which came once more.
+        assert one["again"][:5] == one["seen"][:5] and one["again"][5:] == one["seen"][4:]

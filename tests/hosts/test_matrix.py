@@ -165,7 +165,7 @@ def test_the_matrix_has_every_callback() -> None:
     elsewhere |= {"Throughput", "GradientNorms", "DeviceStats"}
     # One needs a service, one a loop that can go back to a state, and one a loop that makes its steps itself.
     elsewhere |= {"Tracker", "LearningRateFinder", "BatchSizeFinder"}
-    # One needs arrays that the loop validates on.
-    elsewhere |= {"PredictionWriter"}
+    # One needs arrays that the loop validates on, and two change batches.
+    elsewhere |= {"PredictionWriter", "MixUp", "CutMix"}
     assert kinds - elsewhere == {name.split()[0] for name in CALLBACKS}
     assert Bomb and RemoteMonitor

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.batch_size_finder import BatchSizeFinder as BatchSizeFinder
     from oncue.callbacks.control import Control as Control
     from oncue.callbacks.csv_logger import CSVLogger as CSVLogger
+    from oncue.callbacks.cut_mix import CutMix as CutMix
     from oncue.callbacks.device_stats import DeviceStats as DeviceStats
     from oncue.callbacks.early_stopping import EarlyStopping as EarlyStopping
     from oncue.callbacks.freeze import Freeze as Freeze
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from oncue.callbacks.lambda_callback import LambdaCallback as LambdaCallback
     from oncue.callbacks.learning_rate_finder import LearningRateFinder as LearningRateFinder
     from oncue.callbacks.learning_rate_scheduler import LearningRateScheduler as LearningRateScheduler
+    from oncue.callbacks.mix_up import MixUp as MixUp
     from oncue.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from oncue.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from oncue.callbacks.preemption import Preempted as Preempted, Preemption as Preemption
@@ -52,6 +54,7 @@ _MODULES = {
     "BatchSizeFinder": "batch_size_finder",
     "CSVLogger": "csv_logger",
     "Control": "control",
+    "CutMix": "cut_mix",
     "DeviceStats": "device_stats",
     "EarlyStopping": "early_stopping",
     "Freeze": "freeze",
@@ -60,6 +63,7 @@ _MODULES = {
     "LambdaCallback": "lambda_callback",
     "LearningRateFinder": "learning_rate_finder",
     "LearningRateScheduler": "learning_rate_scheduler",
+    "MixUp": "mix_up",
     "ModelCheckpoint": "model_checkpoint",
     "PredictionWriter": "prediction_writer",
     "Preempted": "preemption",
@@ -85,6 +89,7 @@ __all__ = [
     "Callback",
     "CallbackList",
     "Control",
+    "CutMix",
     "DeviceStats",
     "EarlyStopping",
     "Freeze",
@@ -94,6 +99,7 @@ __all__ = [
     "LambdaCallback",
     "LearningRateFinder",
     "LearningRateScheduler",
+    "MixUp",
     "ModelCheckpoint",
     "PredictionWriter",
     "Preempted",

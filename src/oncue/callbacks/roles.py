@@ -16,6 +16,7 @@ from oncue.core.needs import MEMBERS, NEEDS, Lacks
 from oncue.core.protocols import (
     AddsToFiles,
     BringsCallbacks,
+    ChangesBatches,
     ChecksState,
     ExpectsLogs,
     GrowsFiles,
@@ -51,6 +52,7 @@ class Roles:
         noting: Keep what data are when an epoch has begun.
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.
+        changing: Change each batch before it is trained on.
         setting_rate: Set the learning rate.
 
     Example:
@@ -68,6 +70,7 @@ class Roles:
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
         self.growing: list[GrowsFiles] = _having(callbacks, "growing_files")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
+        self.changing = _changing(callbacks)
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
         self._all = callbacks
 
@@ -164,6 +167,10 @@ def check_needs(callbacks: Iterable[Any], model: Any, lacks: Lacks | None = None
     Raises:
         ValueError: With the callback, what it needs, and what to use instead.
     """
+    callbacks = list(callbacks)
+    for changing in _changing(callbacks):
+        if lacks is not None and "batches" in lacks.instead:
+            raise ValueError(lacks.refusal(type(changing).__name__, "batches"))
     needing: list[NeedsOfModel] = _having(callbacks, "needs_of_model")
     for callback in needing:
         owner = type(callback).__name__
@@ -260,6 +267,11 @@ def _having(callbacks: Iterable[Any], *members: str) -> list[Any]:
     for name in members:
         found = [callback for callback in found if getattr(callback, name, None) is not None]
     return found
+
+
+def _changing(callbacks: Iterable[Any]) -> list[ChangesBatches]:
+    # A mock object would have it, and return something else than a batch.
+    return [one for one in callbacks if hasattr(type(one), "change_batch")]
 
 
 def _has(model: Any, name: str) -> bool:

@@ -14,6 +14,7 @@ NEEDS: dict[str, str] = {
     "whole_model": "a file of the whole model",
     "background_save": "to save the model in the background",
     "rate": "a learning rate that can be set",
+    "batches": "batches that it can change before they are trained on",
     "batch_values": "the values of each batch",
     "run_state": "all that the loop needs to continue after an interruption",
     "around_validation": "a loop that tells when validation begins",

@@ -284,6 +284,11 @@ PHRASES: dict[str, Phrase] = {
     "told_rate": _rate(lambda data: f"{data['user']} said so"),
     "rate_found": Phrase(_rate_found, _rate_found),
     "batch_size_found": _alone(_batch_size_found),
+    "mixes_no_more": _alone(
+        lambda data: (
+            f"batches are left as they are from here on, after {data['epochs']} epoch{'s' * (data['epochs'] != 1)}"
+        )
+    ),
     "averaged": Phrase(lambda data: f"left in the model {_averaged(data)}", _averaged),
     "threshold_reached": _after("stopped", _threshold_reached),
     "frozen": _alone(lambda data: f"froze {_named(data)}: {_numbers(data)} stand still"),

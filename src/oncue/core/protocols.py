@@ -323,6 +323,20 @@ class NotesData(Protocol):
         ...
 
 
+class ChangesBatches(Protocol):
+    """Changes each batch before it is trained on; in `fit` of oncue's models."""
+
+    def change_batch(self, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Return what is trained on instead of a batch, with as many rows.
+
+        Args:
+            x: Inputs: a tensor on the model's device, or nested tensors; of several processes its own rows.
+            y: Targets, likewise; None where there are none.
+            sample_weight: Factors for the loss of each sample, or None.
+        """
+        ...
+
+
 class SavesRun(Protocol):
     """Saves the state of the run when another callback asks for it.
 

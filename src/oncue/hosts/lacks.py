@@ -11,16 +11,20 @@ _OF_A_MODULE = {
     "average": "Use `torch.optim.swa_utils.AveragedModel`.",
 }
 
+_IN_THE_LOADER = "Change batches in the `collate_fn` of the loader, as with `torchvision.transforms.v2.MixUp`."
+
 LOOP = Lacks(
     "a loop of your own",
     {
         **_OF_A_MODULE,
+        "batches": "Change each batch yourself, after `run.batches(loader)` has given it.",
         "average": "Use `torch.optim.swa_utils.AveragedModel`, and name it in `keep=[...]`.",
     },
 )
 KERAS = Lacks(
     "Keras's own loop",
     {
+        "batches": _IN_THE_LOADER,
         "run_state": "Give the adapter a `keras.callbacks.BackupAndRestore(folder)`; or use oncue's loop, with "
         "`oncue.Model(keras_model)`.",
         "average": "Use `keras.callbacks.SwapEMAWeights`.",
@@ -31,6 +35,7 @@ LIGHTNING = Lacks(
     "Lightning's Trainer",
     {
         **_OF_A_MODULE,
+        "batches": _IN_THE_LOADER,
         "whole_model": f"Its own `ModelCheckpoint` writes whole checkpoints; or {_WEIGHTS}",
         "run_state": "Its own checkpoints have the state of oncue's callbacks: `trainer.fit(model, ckpt_path='last')`.",
         "average": "Use `lightning.pytorch.callbacks.EMAWeightAveraging`.",
@@ -40,6 +45,7 @@ TRANSFORMERS = Lacks(
     "transformers' Trainer",
     {
         **_OF_A_MODULE,
+        "batches": _IN_THE_LOADER,
         "whole_model": f"Its own `save_strategy` writes whole checkpoints; or {_WEIGHTS}",
         "run_state": "Its own checkpoints have the state of oncue's callbacks: `trainer.train(resume_from_checkpoint=True)`.",
         "batch_values": "It tells callbacks the loss only now and then, and leaves out what isn't finite: set "
@@ -53,6 +59,7 @@ IGNITE = Lacks(
     "an engine of Ignite",
     {
         **_OF_A_MODULE,
+        "batches": _IN_THE_LOADER,
         "run_state": "Ignite's own `Checkpoint` has the state of oncue's callbacks: `to_save={\"callbacks\": adapter, ...}`.",
         "average": "Use `ignite.handlers.EMAHandler`.",
         "around_validation": "Use `ignite.handlers.EMAHandler`.",
@@ -62,6 +69,7 @@ SKORCH = Lacks(
     "skorch's net",
     {
         **_OF_A_MODULE,
+        "batches": _IN_THE_LOADER,
         "around_validation": "Use `torch.optim.swa_utils.AveragedModel`.",
         "run_state": "Use `skorch.callbacks.Checkpoint` with `LoadInitState`, without the state of oncue's callbacks.",
     },
@@ -70,6 +78,7 @@ POUTYNE = Lacks(
     "Poutyne's Model",
     {
         **_OF_A_MODULE,
+        "batches": _IN_THE_LOADER,
         "around_validation": "Use `torch.optim.swa_utils.AveragedModel`.",
         "run_state": "Use `poutyne.Experiment`, without the state of oncue's callbacks.",
     },

@@ -14,6 +14,7 @@ from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import half_trained, switch_off, switch_on
 from oncue.nested import flatten
+from oncue.training.changed_batches import changed_batches
 from oncue.training.loop import Result, run_batches
 from oncue.training.pace import Pace
 from oncue.training.probe import mode
@@ -115,7 +116,8 @@ def train_epochs(
             # The hook of a validation in which a model is trained is called without gradients.
             pace.begin()
             with torch.enable_grad(), training:
-                steps, result = run_batches("train", one_pass, training, callbacks, model, start, amid)
+                changed = changed_batches(one_pass, callbacks)
+                steps, result = run_batches("train", changed, training, callbacks, model, start, amid)
             if callbacks.paused is not None:
                 break
             if run_state.rollback is None:

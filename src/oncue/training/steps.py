@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from oncue.callbacks import CallbackList
+from oncue.core.builtin import is_builtin
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
 from oncue.layers.modes import switch_on
@@ -61,7 +62,8 @@ class Steps:
         """The plan that the last step was made from."""
         self.changed = self._watch.changed
         """Whether the model is no longer what the step was made from."""
-        self.watched = callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
+        others_change = kind == "train" and any(not is_builtin(type(one)) for one in callbacks.roles.changing)
+        self.watched = others_change or callbacks.calls_others(f"on_{kind}_batch_begin", f"on_{kind}_batch_end")
         """Whether that can happen within a pass: callbacks of the user's listen to its batches."""
         self._alone = not (self.watched or batches.calls_others)
 
