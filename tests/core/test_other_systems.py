@@ -15,13 +15,12 @@ import pytest
 
 import oncue as keras
 from oncue.callbacks import BackupAndRestore, CSVLogger, ModelCheckpoint, RunFolder
-from oncue.checkpoints import Checkpoints, lock
+from oncue.checkpoints import lock
 from oncue.checkpoints.lock import FolderLock
 from oncue.checkpoints.record import check_inside
 from oncue.core import files
 from oncue.core.file_name import FileName
 from oncue.core.remote import is_url
-from oncue.core.run_record import RunRecord
 
 X = np.ones((8, 2), "float32")
 
@@ -95,58 +94,6 @@ def test_elsewhere_a_file_that_may_not_be_replaced_is_no_matter_of_time(
     with pytest.raises(PermissionError):
         files.replace(tmp_path / "a", tmp_path / "a")
     assert held.refused == 1
-
-
-def test_a_whole_run_as_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder is opened, no process is asked by a signal, and nothing that this process has open is replaced or removed."""
-    real_open, unlink, replace = os.open, os.unlink, os.replace
-
-    def opened() -> set[str]:
-        found = set()
-        for one in os.listdir("/proc/self/fd"):
-            try:
-                found.add(os.path.realpath(os.readlink(f"/proc/self/fd/{one}")))
-            except FileNotFoundError:
-                continue
-        return found
-
-    def may_go(path: Any) -> None:
-        if os.path.realpath(path) in opened():
-            raise PermissionError(errno.EACCES, "The process cannot access the file", os.fspath(path))
-
-    def windows_open(path: Any, *rest: Any, **more: Any) -> int:
-        if os.path.isdir(path):
-            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
-        return real_open(path, *rest, **more)
-
-    def windows_unlink(path: Any, *rest: Any, **more: Any) -> None:
-        may_go(path)
-        unlink(path, *rest, **more)
-
-    def windows_replace(source: Any, target: Any) -> None:
-        may_go(source)
-        may_go(target)
-        replace(source, target)
-
-    def no_signal(process: int, number: int) -> None:
-        raise AssertionError("`os.kill` ends the process there")
-
-    monkeypatch.setattr(files, "SYSTEM", "win32")
-    monkeypatch.setattr(lock, "SYSTEM", "win32")
-    monkeypatch.setattr(lock, "FileLock", OfWindows)
-    for name, stand_in in {
-        "open": windows_open,
-        "unlink": windows_unlink,
-        "remove": windows_unlink,
-        "replace": windows_replace,
-        "kill": no_signal,
-    }.items():
-        monkeypatch.setattr(os, name, stand_in)
-    assert train(tmp_path, epochs=2).epoch == [0, 1]
-    assert train(tmp_path).epoch == [0, 1, 2]
-    assert RunRecord.read(tmp_path / "run" / "journal.jsonl").ending.how == "finished"
-    assert Path(Checkpoints(tmp_path / "{epoch}.weights.h5").last()).name == "3.weights.h5"
-    assert not [path for path in tmp_path.rglob(".*")]
 
 
 # Windows: locks ------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from oncue.callbacks import (
     RunFolder,
     TensorBoard,
 )
+from oncue.checkpoints import lock
 from oncue.checkpoints.lock import FolderLock
 from oncue.cli import main
 from oncue.core import files
@@ -85,6 +86,8 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
         return before(path, *arguments, **options)
 
     before = os.open
+    for module in (files, lock):
+        monkeypatch.setattr(module, "SYSTEM", "win32")
     for name in ("unlink", "remove"):
         monkeypatch.setattr(os, name, unless_open(getattr(os, name), both=False))
     for name in ("replace", "rename"):
@@ -176,9 +179,9 @@ def test_signals_that_are_not_there(windows: None, tmp_path: Path) -> None:
 
 def test_a_lock_whose_file_stays_can_be_taken_again(windows: None, tmp_path: Path) -> None:
     for _ in range(2):
-        lock, other = FolderLock(tmp_path), FolderLock(tmp_path)
-        assert lock.acquire() and not other.acquire()
-        lock.release()
+        first, other = FolderLock(tmp_path), FolderLock(tmp_path)
+        assert first.acquire() and not other.acquire()
+        first.release()
     assert (tmp_path / ".oncue.lock").exists()
 
 

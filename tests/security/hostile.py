@@ -17,6 +17,7 @@ import pickle
 import resource
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -44,9 +45,11 @@ from oncue.checkpoints.state_file import blocks_of, write_state
 from oncue.checkpoints.store import Store
 from oncue.checkpoints.training_state import TrainingState
 from oncue.cli import parser
+from oncue.core import commands
 from oncue.datasets import fashion_mnist, mnist
 from oncue.plots import plot
 from oncue.report.bundle import vega
+from oncue.utils.archives import unpack
 
 MEGABYTES, SECONDS = 256, 5.0
 """The most memory beyond the file's own size, and the most time of the processor."""
@@ -877,6 +880,73 @@ def opens_gzip(path: Path) -> None:
     fashion_mnist._unpacked(path)
 
 
+def archives() -> Iterator[Input]:
+    """Yield what `get_file(extract=True)` may have downloaded."""
+
+    def opens(path: Path) -> None:
+        unpack(path, path.with_name("made"))
+        raise AssertionError(sorted(str(one) for one in path.parent.rglob("*")))
+
+    def tar(how: str, *members: tuple[str, bytes | int, bytes]) -> bytes:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode=f"w:{how}") as archive:  # type: ignore[call-overload]
+            for name, part, kind in members:
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname = kind, "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
+                info.size = part if isinstance(part, int) else len(part)
+                archive.addfile(info, io.BytesIO(bytes(part) if isinstance(part, int) else part))
+        return content.getvalue()
+
+    def encrypted() -> bytes:
+        content = bytearray(packed({"a": b"text"}))
+        for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            content[content.index(mark) + place] |= 1
+        return bytes(content)
+
+    whole, file = tar("gz", ("a", os.urandom(100_000), tarfile.REGTYPE)), tarfile.REGTYPE
+    for what, content in {
+        "a zip bomb": lambda: packed({"a": bytes(300 << 20)}, zipfile.ZIP_DEFLATED),
+        "a tar bomb": lambda: tar("gz", ("a", 300 << 20, file)),
+        "a bomb of bzip2": lambda: tar("bz2", ("a", 200 << 20, file)),
+        "a way out of the folder": packed({"../out": b"x"}),
+        "an absolute path": packed({"/tmp/out": b"x"}),
+        "a tar with a way out": tar("", ("../out", b"x", file)),
+        "a link out of the folder": tar("", ("link", 0, tarfile.SYMTYPE)),
+        "a hard link out of it": tar("", ("link", 0, tarfile.LNKTYPE)),
+        "a device": tar("", ("null", 0, tarfile.CHRTYPE)),
+        "a pipe": tar("", ("pipe", 0, tarfile.FIFOTYPE)),
+        "an encrypted zip": encrypted(),
+        "a cut one": whole[: len(whole) // 2],
+        "a damaged one": whole[:40] + b"\xff" * 40 + whole[80:],
+        "a damaged xz": tar("xz", ("a", os.urandom(1000), file))[:200] + b"\xff" * 900,
+        "no archive": b"text",
+    }.items():
+        yield Input("archive", what, writes("data.archive", content), opens)
+
+
+def commands_of_runs() -> Iterator[Input]:
+    """Yield what anybody may put into the folder that a run listens to."""
+
+    def opens(path: Path) -> None:
+        if commands.read(path) is None:
+            raise ValueError("it is no command")
+
+    for what, content in {
+        "another word": b'{"word": "eval", "value": "1"}',
+        "a rate that is none": b'{"word": "rate", "value": "-1"}',
+        "a rate without an end": b'{"word": "rate", "value": "1e999"}',
+        "a rate that is a list": b'{"word": "rate", "value": [1]}',
+        "a value of a word that takes none": b'{"word": "stop", "value": "now"}',
+        "a list": b'["stop"]',
+        "deep lists": b"[" * 4000,
+        "100 MB": lambda: b'{"word": "stop", "a": "' + b"x" * (100 << 20) + b'"}',
+        "no text": b"\xff\xfe",
+    }.items():
+        yield Input("command", what, writes("00000000000000000001-00000000.json", content), opens)
+    yield Input("command", "a pipe", fifo("00000000000000000001-00000000.json"), opens)
+    yield Input("command", "a device without an end", device("00000000000000000001-00000000.json"), opens)
+
+
 # The table ------------------------------------------------------------------------------------------------------------
 
 
@@ -901,7 +971,7 @@ def main(names: list[str]) -> int:
     wrong = 0
     # A command needs them, whatever it is asked about.
     vega(), plot([1], {"loss": [1.0]}).savefig(os.devnull, format="png")
-    for make in (models, runs, left_by_runs):
+    for make in (models, runs, left_by_runs, archives, commands_of_runs):
         for one in make():
             if names and not any(name in f"{one.kind}: {one.name}" for name in names):
                 continue

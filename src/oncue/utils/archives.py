@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 _FORMATS = ("tar", "zip")
+_FREE, _RATIO = 64 << 20, 100
+# RuntimeError is for a file that is encrypted, NotImplementedError for a way of compressing that isn't known.
+_BROKEN = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
+    OverflowError,
+)  # fmt: skip
 
 
 def unpack(archive: Path, folder: Path, archive_format: str | Sequence[str] | None = "auto") -> None:
@@ -22,7 +30,8 @@ def unpack(archive: Path, folder: Path, archive_format: str | Sequence[str] | No
         archive_format: "tar", "zip", a list of these, or "auto" for both.
 
     Raises:
-        ValueError: For a file that is no such archive, or one with a member that lies outside the folder.
+        ValueError: For a file that is no such archive, is damaged, has a member that lies outside the folder, or unpacks to
+            more than 100 times its size and 64 MB.
 
     Example:
         >>> here = Path(tempfile.mkdtemp())
@@ -57,21 +66,38 @@ def unpack(archive: Path, folder: Path, archive_format: str | Sequence[str] | No
 
 
 def _untar(archive: Path, folder: Path) -> None:
+    room = _room(archive)
     try:
         with tarfile.open(archive) as file:
-            file.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+            for member in file:
+                room -= member.size
+                if room < 0:
+                    raise _too_much(archive)
+                file.extract(member, folder, filter="data")
+    except _BROKEN as error:
         raise ValueError(f"{str(archive)!r} was not unpacked: {error}.") from error
 
 
 def _unzip(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as file:
-            for member in file.namelist():
-                if not (folder / member).resolve().is_relative_to(folder.resolve()):
-                    raise ValueError(
-                        f"{str(archive)!r} was not unpacked: its member {member!r} lies outside the folder."
-                    )
+            if sum(member.file_size for member in file.infolist()) > _room(archive):
+                raise _too_much(archive)
+            for name in file.namelist():
+                if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                    raise ValueError(f"{str(archive)!r} was not unpacked: its member {name!r} lies outside the folder.")
             file.extractall(folder)
-    except zipfile.BadZipFile as error:
+    except _BROKEN as error:
         raise ValueError(f"{str(archive)!r} was not unpacked: {error}.") from error
+
+
+def _room(archive: Path) -> int:
+    """Return how many bytes an archive may unpack to: a disk is full sooner than a reader of the archive's size would think."""
+    return _FREE + _RATIO * archive.stat().st_size
+
+
+def _too_much(archive: Path) -> ValueError:
+    return ValueError(
+        f"{str(archive)!r} was not unpacked: it unpacks to more than {_RATIO} times its size. If it is what you want, unpack "
+        "it yourself."
+    )
