@@ -314,7 +314,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     module = torch.nn.Linear(1, 1)
     tensors = {name: tensor.detach() for name, tensor in module.state_dict().items()}
     save_file(tensors, tmp_path / "w.safetensors", metadata={"oncue_format": "2"})
-    with pytest.raises(ValueError, match="version '2'"):
+    with pytest.raises(ValueError, match="its format is '2', and this oncue reads '1'"):
         keras.Model(module).load_weights(tmp_path / "w.safetensors")
 
 
