@@ -517,9 +517,69 @@ def runs() -> Iterator[Input]:
         kept = {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
     for what, change in states.CHANGES.items():
         yield Input("backup", what, lambda folder, change=change: states.changed(kept, folder / "run", change), resumes)
+    yield from of_processes()
     yield from manifests()
     yield from logs()
     yield from data_sets()
+
+
+def of_processes() -> Iterator[Input]:
+    """Yield backups of which several processes say to have parts."""
+    weight, token = {"w": torch.ones(2, 3)}, "a" * 32
+    part = "state-1.part-1.safetensors"
+    plain = {"format": 3, "fingerprint": {}, "epoch": 1, "batch": 0, "stopped": False, "redone": 0}
+    honest = {"shape": [4, 3], "dtype": "float32", "axis": 0}
+
+    def written(save: Any, other: Any = None) -> Callable[[Path], Path]:
+        def make(folder: Path) -> Path:
+            state = {**plain, "parts": {"weights": {"$tensor": "w"}}, "processes": save}
+            write_state(folder / "state-1.safetensors", [json.dumps(state).encode()], blocks_of(weight))
+            said = {"format": 3, "processes": {"token": token} if other is None else other}
+            write_state(folder / part, [json.dumps(said).encode()], blocks_of(weight))
+            return folder
+
+        return make
+
+    def opens(path: Path) -> None:
+        assert Store(path).newest(TrainingState.read) is not None
+
+    def saying(**entry: Any) -> dict[str, Any]:
+        return {"rank": 0, "size": 2, "token": token, "files": [part], "table": {"w": {**honest, **entry}}}
+
+    whole = saying()
+    yield Input("backup of processes", "an honest one", written(whole), opens, harmless=True)
+    for what, save in {
+        "a tensor of 1 TiB": saying(shape=[1 << 38, 1]),
+        "a shape of many zeros": saying(shape=[0, 1 << 62, 1 << 62], axis=2),
+        "a shape below zero": saying(shape=[-4, -3]),
+        "a shape that is none": saying(shape="4"),
+        "an axis that isn't there": saying(axis=7),
+        "an axis below zero": saying(axis=-1),
+        "a type that is none": saying(dtype="nn"),
+        "a type that is a function": saying(dtype="load"),
+        "200 axes": saying(shape=[1] * 200),
+        "another name": {**whole, "table": {"v": honest}},
+        "no table": {**whole, "table": []},
+        "a file elsewhere": {**whole, "files": ["../state-1.part-1.safetensors"]},
+        "an absolute file": {**whole, "files": ["/etc/passwd"]},
+        "itself as a part": {**whole, "files": ["state-1.safetensors"]},
+        "a missing part": {**whole, "files": ["state-1.part-2.safetensors"]},
+        "the same part a million times": {**whole, "size": 1_000_001, "files": [part] * 1_000_000},
+        "more processes than files": {**whole, "size": 1 << 40},
+        "a list": [1],
+        "no token": {**whole, "token": None},
+    }.items():
+        yield Input("backup of processes", what, written(save), opens)
+    yield Input("backup of processes", "a part of another state", written(whole, {"token": "b" * 32}), opens)
+    yield Input("backup of processes", "a part that is a list", written(whole, [1]), opens)
+
+    def pipe(folder: Path) -> Path:
+        written(whole)(folder)
+        (folder / part).unlink()
+        os.mkfifo(folder / part)
+        return folder
+
+    yield Input("backup of processes", "a part that is a pipe", pipe, opens)
 
 
 def opens_manifest(path: Path) -> None:

@@ -14,6 +14,7 @@ from oncue.checkpoints.format_2 import upgraded_journal
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 from oncue.checkpoints.store import OtherVersion
+from oncue.core.files import require_file
 
 FORMAT = 3
 """The version of the file format."""
@@ -326,14 +327,19 @@ def _of_processes(
         ValueError: With the name of a file that is missing, damaged or of another state.
     """
     from oncue.shards import mesh_of
-    from oncue.shards.planned import assembled
+    from oncue.shards.planned import assembled, check_table
 
     names, token, table = save["files"], save["token"], save["table"]
     if save["size"] != len(names) + 1 or not all(isinstance(name, str) and _PART.fullmatch(name) for name in names):
         raise ValueError("its `processes` names files that aren't parts of states")
+    room = sum(tensor.nbytes for tensor in own.values())
+    paths = {os.path.join(folder, name) for name in names}
+    room += sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+    check_table(table, room)
 
     def reading(name: str) -> Mapping[str, Any]:
         try:
+            require_file(os.path.join(folder, name))
             data, tensors = read_state(os.path.join(folder, name))
         except FileNotFoundError:
             raise ValueError(f"its part '{name}' is missing") from None

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -30,6 +31,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, empty
 from torch.futures import Future
 
+_MOST_AXES = 64
+_FREE = 1 << 20
 Table = dict[str, dict[str, Any]]
 """Of each tensor by name: its whole "shape", its "dtype", and the "axis" along which processes have parts."""
 
@@ -54,6 +57,33 @@ def table_of(tensors: Mapping[str, DTensor]) -> Table:
             "axis": placement.dim,
         }
     return found
+
+
+def check_table(table: Any, room: int) -> None:
+    """Refuse a table that no state has: before memory is taken for what it says.
+
+    Args:
+        table: What stands in the place of what `table_of` returned.
+        room: How many bytes all parts have together, at most.
+
+    Raises:
+        ValueError: With what is wrong.
+    """
+    if not isinstance(table, dict):
+        raise ValueError("its table of tensors is none")
+    room += _FREE
+    for name, one in table.items():
+        shape, axis = (one.get("shape"), one.get("axis")) if isinstance(one, dict) else (None, None)
+        if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
+            raise ValueError(f"its tensor {name[:100]!r} has no shape")
+        if type(axis) is not int or not 0 <= axis < len(shape) <= _MOST_AXES:
+            raise ValueError(
+                f"its tensor {name[:100]!r} of the shape {str(shape)[:100]} has no axis {str(axis)[:20]!r}"
+            )
+        # Even of no numbers torch computes how far they would be apart.
+        room -= math.prod(max(length, 1) for length in shape) * _type_of(name, str(one.get("dtype"))).itemsize
+        if room < 0:
+            raise ValueError(f"its tensor {name[:100]!r} says to have more numbers than all parts")
 
 
 def own_parts(tensors: Mapping[str, DTensor]) -> dict[str, Tensor]:
@@ -84,8 +114,13 @@ def assembled(
             found[name] = torch.empty(shape, dtype=dtype)
         else:
             found[name] = empty(shape, dtype=dtype, device_mesh=mesh, placements=[Shard(one["axis"])])
-    with _planning_alone():
-        load(dict(found), storage_reader=_Parts(table, read), no_dist=True)
+    try:
+        with _planning_alone():
+            load(dict(found), storage_reader=_Parts(table, read), no_dist=True)
+    except CheckpointException as failure:
+        # No Exception in torch, though an error in a file is one.
+        error = next(iter(failure.failures.values()))[0]
+        raise error if isinstance(error, (ValueError, OSError)) else ValueError(str(error)) from None
     return found
 
 
