@@ -29,6 +29,7 @@ _NO_HOOKS = [
     "!^needs_of_model$",
     "!^set_(run|model|params)$",
     "!^listens_to$",
+    "!^(load_)?state_dict$",
 ]
 """Filters of the methods that a callback's page describes: its hooks are in a table."""
 _MOST_LINES = 8
