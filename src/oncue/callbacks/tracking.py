@@ -43,28 +43,12 @@ class Service(Protocol):
         ...
 
 
-class Wandb:
-    """Weights & Biases; offline unless `mode` or WANDB_MODE says otherwise: `wandb sync FOLDER` uploads it later."""
+class _Logged:
+    """What W&B and Trackio have in common: a run with `log`, for numbers and texts alike."""
 
-    def __init__(self, project: str, name: str | None, folder: str, **options: Any) -> None:
-        self._options = {
-            "project": project,
-            "name": name,
-            "dir": folder,
-            "mode": os.environ.get("WANDB_MODE", "offline"),
-            **options,
-        }
+    def __init__(self) -> None:
         self._run: Any = None
         self._told = 0
-
-    def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
-        """Begin a run, or go on with one."""
-        wandb = needed("wandb")
-        Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
-        settings = self._options.pop("settings", None) or wandb.Settings(silent=True, console="off", init_timeout=30)
-        again = {} if identity is None else {"id": identity, "resume": "allow"}
-        self._run = wandb.init(**again, config=dict(config), settings=settings, **self._options)
-        return str(self._run.id)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Report numbers."""
@@ -75,6 +59,29 @@ class Wandb:
         new, self._told = decisions[self._told :], len(decisions)
         if new:
             self._run.log({"decisions": "\n".join(new)}, step=step)
+
+
+class Wandb(_Logged):
+    """Weights & Biases; offline unless `mode` or WANDB_MODE says otherwise: `wandb sync FOLDER` uploads it later."""
+
+    def __init__(self, project: str, name: str | None, folder: str, **options: Any) -> None:
+        super().__init__()
+        self._options = {
+            "project": project,
+            "name": name,
+            "dir": folder,
+            "mode": os.environ.get("WANDB_MODE", "offline"),
+            **options,
+        }
+
+    def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
+        """Begin a run, or go on with one."""
+        wandb = needed("wandb")
+        Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
+        settings = self._options.pop("settings", None) or wandb.Settings(silent=True, console="off", init_timeout=30)
+        again = {} if identity is None else {"id": identity, "resume": "allow"}
+        self._run = wandb.init(**again, config=dict(config), settings=settings, **self._options)
+        return str(self._run.id)
 
     def keep(self, path: str) -> None:
         """Keep a file as an artifact."""
@@ -153,14 +160,13 @@ class Mlflow:
         self._client.set_terminated(self._run, status=words.get(status, "FAILED"))
 
 
-class Trackio:
+class Trackio(_Logged):
     """Trackio, in its own folder on this machine unless `space_id` says otherwise: `trackio show` opens it."""
 
     def __init__(self, project: str, name: str | None, folder: str, **options: Any) -> None:
+        super().__init__()
         self._options = {"project": project, **options}
         self._name = name
-        self._run: Any = None
-        self._told = 0
 
     def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
         """Begin a run, or go on with one, which Trackio knows by its name."""
@@ -169,16 +175,6 @@ class Trackio:
         resume = "never" if identity is None else "allow"
         self._run = trackio.init(name=name, resume=resume, config=_flat(config), **self._options)
         return str(self._run.name)
-
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """Report numbers."""
-        self._run.log(dict(values), step=step)
-
-    def tell(self, decisions: list[str], step: int) -> None:
-        """Report decisions, as texts beside the numbers."""
-        new, self._told = decisions[self._told :], len(decisions)
-        if new:
-            self._run.log({"decisions": "\n".join(new)}, step=step)
 
     def keep(self, path: str) -> None:
         """Keep a file as an artifact."""
