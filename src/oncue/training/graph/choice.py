@@ -124,7 +124,7 @@ class GraphChoice:
 
     def __getstate__(self) -> dict[str, Any]:
         # Neither copies nor files can have graphs.
-        return {**vars(self), "steps": {}, "record": None, "record_cuda": CudaRecorder(), "warned": False}
+        return {**vars(self), "steps": {}, "record": None, "warned": False}
 
 
 def worth_compiling(jit_compile: bool | str, steps: int | None) -> bool:

@@ -136,6 +136,10 @@ class CudaRecorder:
         # A pool whose recordings are all gone can't be recorded to again.
         self._recordings: WeakSet[Any] = WeakSet()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Neither copies nor files can have recordings.
+        return CudaRecorder, ()
+
     def __call__(self, graph: Graph, memory: Sequence[Tensor]) -> tuple[Callable[[], None], Sequence[Tensor]]:
         """Record a graph; see `Recorder`.
 
