@@ -51,7 +51,7 @@ gpu: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/gpu.py
 
 processes: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q -m processes tests/distribution
+	SHARDED_KILLS=100 $(BIN)/python -m pytest -q -m processes tests/distribution
 
 test-slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not crash"

@@ -1,6 +1,7 @@
 """Times steps of several processes that train together, beside a loop around torch's DistributedDataParallel.
 
     python benchmarks/processes.py               two processes, gloo; both loops by turns in one run, in processor time
+    python benchmarks/processes.py --sharded     the same with parts of the weights on each, beside a loop around fully_shard
     python benchmarks/processes.py --simulate    messages per step and epoch, and time of the host, for up to 1000 processes
 
 The loop by hand keeps the same sums: of the loss, and of how many labels are right. Each epoch of `fit` is followed by one of
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import socket
 import statistics
 import subprocess
@@ -29,6 +31,8 @@ import oncue
 from oncue.core.process import process
 from oncue.core.ranks import ASKED, Ranks
 
+LARGE = (32, 4096, 4)
+"""A network of 200 MB of weights, which processes have parts of: rows, width, hidden layers."""
 SIZES = {"MLP 32": (32, 64, 1), "MLP 1.2 M weights": (128, 1024, 2)}
 """The rows of a batch, the width of a layer, and the number of hidden layers."""
 STEPS = 100
@@ -46,9 +50,11 @@ def network(width: int, layers: int) -> torch.nn.Sequential:
 class ByTurns(oncue.callbacks.Callback):
     """Times each epoch of `fit`, and one of a loop by hand after it."""
 
-    def __init__(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, rows: int) -> None:
+    def __init__(
+        self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, rows: int, sharded: bool = False
+    ) -> None:
         super().__init__()
-        self._module = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        self._module = by_fsdp(module) if sharded else DistributedDataParallel(module, gradient_as_bucket_view=True)
         self._optimizer = torch.optim.Adam(module.parameters(), fused=True)
         self._x, self._y, self._rows = x, y, rows
         self.ratios: list[float] = []
@@ -65,16 +71,17 @@ class ByTurns(oncue.callbacks.Callback):
         mine = time.process_time() - self._began
         dist.barrier()
         began = time.process_time()
-        self._by_hand()
+        self.by_hand()
         other = time.process_time() - began
         self.ratios.append(mine / other)
-        self.micros.append(other / STEPS * 1e6)
+        self.micros.append(other / (len(self._x) // self._rows) * 1e6)
 
-    def _by_hand(self) -> None:
+    def by_hand(self) -> None:
+        """Run an epoch of the loop by hand."""
         rank, size = dist.get_rank(), dist.get_world_size()
         own = self._rows // size
         sums = torch.zeros(2, dtype=torch.float64)
-        for step in range(STEPS):
+        for step in range(len(self._x) // self._rows):
             low = step * self._rows + rank * own
             x, y = self._x[low : low + own], self._y[low : low + own]
             self._optimizer.zero_grad()
@@ -87,6 +94,56 @@ class ByTurns(oncue.callbacks.Callback):
                 sums[1] += (outputs.argmax(-1) == y).sum()
         dist.all_reduce(sums)
         sums.tolist()
+
+
+def by_fsdp(module: torch.nn.Module) -> torch.nn.Module:
+    """Shard a network by torch's `fully_shard`, each large layer by itself."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in module.children():
+        if sum(one.numel() for one in layer.parameters()) >= 1 << 16:
+            fully_shard(layer)
+    fully_shard(module)
+    return module
+
+
+def sharded_worker(rounds: int, alone: str) -> None:
+    """Time both with parts of the weights in this process; or run one of them alone, and tell its memory.
+
+    Args:
+        rounds: Epochs of each loop.
+        alone: "oncue" or "hand" to run that loop alone; "" for both by turns.
+    """
+    oncue.distribution.initialize()
+    oncue.distribution.set_distribution(oncue.distribution.DataParallel(shard_weights=True))
+    rows, width, layers = LARGE
+    steps = 4
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows * steps, 32)).astype("float32")
+    y = rng.integers(0, 10, size=rows * steps)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    callbacks: list[Any] = []
+    if alone != "oncue":
+        callbacks = [ByTurns(network(width, layers), torch.from_numpy(x), torch.from_numpy(y), rows, sharded=True)]
+    if alone == "hand":
+        for _ in range(rounds):
+            callbacks[0].by_hand()
+    else:
+        model = oncue.Model(network(width, layers))
+        model.compile(oncue.optimizers.Adam(0.001), torch.nn.CrossEntropyLoss(), metrics=["accuracy"])
+        model.fit(x, y, batch_size=rows, epochs=rounds + 1, shuffle=False, verbose=0, callbacks=callbacks)
+    if not process.group.main:
+        return
+    if alone:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(f"| {alone} alone: peak memory over that before the model, MB | {peak / 1024:.0f} | |", flush=True)
+        return
+    ratios, micros = callbacks[0].ratios[1:], callbacks[0].micros[1:]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(
+        f"| MLP {width}, 200 MB | {statistics.median(micros):.0f} | {middle:.2f} ({low:.2f} to {high:.2f}) |",
+        flush=True,
+    )
 
 
 def worker(rounds: int) -> None:
@@ -223,29 +280,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2, help="how many")
     parser.add_argument("--rounds", type=int, default=15, help="epochs of each loop")
+    parser.add_argument("--sharded", action="store_true", help="each process with parts of the weights")
+    parser.add_argument(
+        "--alone", default="", choices=["", "oncue", "hand"], help="with --sharded: one loop, and its memory"
+    )
     parser.add_argument("--simulate", action="store_true", help="count messages instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "RANK" in os.environ:
-        worker(options.rounds)
+        if options.sharded:
+            sharded_worker(options.rounds, options.alone)
+        else:
+            worker(options.rounds)
         return
     print(heading([], "cpu"), "\n", flush=True)
     if options.simulate:
         simulate()
         return
-    print("| Step, gloo | DistributedDataParallel by hand, us of processor time | oncue |\n|---|---|---|", flush=True)
+    engine = "fully_shard" if options.sharded else "DistributedDataParallel"
+    print(f"| Step, gloo | {engine} by hand, us of processor time | oncue |\n|---|---|---|", flush=True)
+    runs = [["--sharded"], ["--sharded", "--alone=hand"], ["--sharded", "--alone=oncue"]] if options.sharded else [[]]
+    sys.exit(max(started_together(options, run) for run in runs))
+
+
+def started_together(options: argparse.Namespace, run: list[str]) -> int:
+    """Start the processes of a run, and return the worst of their exit statuses."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     places = {"WORLD_SIZE": str(options.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, "--rounds", str(options.rounds)],
+            [sys.executable, __file__, "--rounds", str(options.rounds), *run],
             env={**os.environ, "OMP_NUM_THREADS": "1", **places, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(options.processes)
     ]
-    sys.exit(max(one.wait() for one in started))
+    return max(one.wait() for one in started)
 
 
 if __name__ == "__main__":

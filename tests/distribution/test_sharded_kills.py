@@ -1,0 +1,30 @@
+"""A process that is killed in or around a save of parts leaves a state from which any number of processes goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from distribution import sharded_kills
+from processes import environment
+
+from helpers import cpu_only
+
+pytestmark = [cpu_only("several processes can't share one GPU"), pytest.mark.processes]
+KILLS = int(os.environ.get("SHARDED_KILLS", "24"))
+"""How many processes are killed; `make processes` kills a hundred."""
+
+
+def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path: Path) -> None:
+    command = [sys.executable, sharded_kills.__file__, str(tmp_path), str(KILLS)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=3600, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == KILLS
+    for one in found:
+        assert one["said"].startswith("PeerFailed") and "killed" in one["said"], one
+        assert one["difference"] < 2e-6, one
