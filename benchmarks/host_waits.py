@@ -195,6 +195,8 @@ def counted_on_cpu() -> Iterator[Waits]:
     fetch = meter._fetch
 
     def fetched(parts: Any) -> list[Any]:
+        if not threading_is_main():
+            return fetch(parts)
         waits.count += any(isinstance(part, torch.Tensor) for part in parts)
         waits.together = True
         try:

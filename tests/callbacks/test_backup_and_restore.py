@@ -188,6 +188,25 @@ def test_a_loss_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("state-*"))
 
 
+def test_a_loss_that_nobody_has_read_is_looked_at_beside_training(tmp_path: Path) -> None:
+    class Spoil(Callback):
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            if (self._run.progress.epoch, batch) == (1, 2):
+                self.model.set_weights([weight * np.nan for weight in self.model.get_weights()])
+            if (self._run.progress.epoch, batch) == (2, 1):
+                raise ConnectionError("power cut")
+
+    backup = BackupAndRestore(tmp_path, save_freq=1)
+    made = model()
+    with pytest.raises(ConnectionError):
+        fit([Spoil(), backup], made, batch_size=2)
+    entries = [(one.epoch, one.what) for one in made.history.journal]
+    assert {what for _, what in entries} == {"no_backup"} and len(entries) >= 2
+    state = TrainingState.read(newest(tmp_path))
+    assert (state.epoch, state.batch) == (1, 2)
+    assert all(bool(weight.isfinite().all()) for weight in state.parts["weights"].values())
+
+
 def test_a_finished_run_that_kept_its_backup_returns_at_once(tmp_path: Path) -> None:
     one, other = model(), model()
     first = fit([BackupAndRestore(tmp_path, delete_checkpoint=False, save_freq=7)], one)

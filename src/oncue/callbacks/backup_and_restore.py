@@ -17,6 +17,7 @@ from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.files import sync_file
+from oncue.core.logs import Logs
 from oncue.core.monitor import as_number
 from oncue.core.numbers import whole
 from oncue.core.protocols import TellsState, has_parts_of_weights, run_state_of, size_of_save, tensors_of
@@ -135,12 +136,12 @@ class BackupAndRestore(Callback):
         self._store: SharedStore | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
-        self._postponed = False
+        self._postponed = self._left_out = False
         self.seconds = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has neither the folder nor what is being written.
-        own = {"_store": None, "_writer": None, "_snapshot": None, "_postponed": False}
+        own = {"_store": None, "_writer": None, "_snapshot": None, "_postponed": False, "_left_out": False}
         return {**super().__getstate__(), **own, "every": copy(self.every)}
 
     @property
@@ -271,7 +272,7 @@ class BackupAndRestore(Callback):
         self._needed_state()
         self.every = Every(self.every)
         self.every.begin()
-        self._postponed = False
+        self._postponed = self._left_out = False
         if self._snapshot is not None and self._writer is not None and self._store is not None and self._store.writes:
             self._snapshot.reserve(
                 tensors_of(self.model).values(), lambda: size_of_save(self.model, "state.keras"), self._writer.prepare
@@ -281,6 +282,8 @@ class BackupAndRestore(Callback):
         """Save when the period is due; after the last batch of an epoch, when the epoch has been measured too."""
         if self._writer is not None:
             self._writer.check()
+            if self._left_out and not self._writer.busy:
+                self._tell_of_left_out()
         if self._due(batch):
             steps = (self.params or {}).get("steps")
             if self.model.stop_training or (steps is not None and batch + 1 >= steps):
@@ -349,15 +352,14 @@ class BackupAndRestore(Callback):
         inside = self._run is not None and self._run.progress.batch is not None
         if inside and self.resume == "exact" and run.obstacle() is not None:
             return False
-        saved = self._save(logs)
-        self._wait()
-        return saved
+        return self._save(logs) and self._wait()
 
     def _save(self, logs: dict[str, Any] | None, may_skip: bool = False) -> bool:
         if self._run is not None and self._run.progress.trial:
             return False
-        loss = as_number((logs or {}).get("loss"))
-        if self._cut_short() or (loss is not None and not math.isfinite(loss)):
+        # Values that nobody has read yet are read by the thread that writes: here training would wait for the device.
+        unread = logs.kept() if isinstance(logs, Logs) and not logs.fetched and self.ranks.size == 1 else None
+        if self._cut_short() or (unread is None and not _is_finite(logs)):
             self._decided("note", "no_backup")
             return False
         assert self._store is not None and self._writer is not None and self._snapshot is not None
@@ -366,6 +368,7 @@ class BackupAndRestore(Callback):
             return False
         # The copies of the state before are read until it is written.
         self._writer.wait()
+        self._tell_of_left_out()
         before = time.monotonic()
         run, store = self._needed_state(), self._store
         taken = run.capture()
@@ -392,6 +395,9 @@ class BackupAndRestore(Callback):
                 with suppress(FileNotFoundError):
                     sync_file(path)
             snapshot.finish()
+            if unread is not None and not _is_finite(unread):
+                self._from_scratch, self._left_out = first, True
+                return
             if part is None or not part.rank:
                 store.commit(write, rules, epochs, first)
             else:
@@ -414,9 +420,17 @@ class BackupAndRestore(Callback):
         number, token = self.ranks.broadcast([self._store.next_number, os.urandom(16).hex()])
         return PartOfSave(self.ranks.rank, self.ranks.size, number, token)
 
-    def _wait(self) -> None:
+    def _wait(self) -> bool:
+        """Wait for the state that is being written; return whether it wasn't left out for a loss that is not finite."""
         if self._writer is not None:
             self._writer.wait()
+        return self._tell_of_left_out()
+
+    def _tell_of_left_out(self) -> bool:
+        left_out, self._left_out = self._left_out, False
+        if left_out:
+            self._decided("note", "no_backup")
+        return not left_out
 
     def _cut_short(self) -> bool:
         return self._run is not None and self._run.progress.cut_short(self.model)
@@ -429,3 +443,8 @@ class BackupAndRestore(Callback):
                 "can't capture all that it needs to continue. With a Keras model use `keras.callbacks.BackupAndRestore`."
             )
         return found
+
+
+def _is_finite(logs: dict[str, Any] | None) -> bool:
+    loss = as_number((logs or {}).get("loss"))
+    return loss is None or math.isfinite(loss)

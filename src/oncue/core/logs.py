@@ -147,6 +147,12 @@ class Logs(ByLogName):
         if self._source is not None:
             self._source = self._source.snapshot()
 
+    def kept(self) -> Logs:
+        """Return logs of the same values which nobody else has, so that another thread may read them after the next step."""
+        found = Logs(dict(super().items()))
+        found._source = None if self._source is None else self._source.snapshot()
+        return found
+
     # Reading -----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, key: str) -> Any:
