@@ -140,12 +140,15 @@ def test_interrupted_and_failed(error: BaseException, why: str) -> None:
     made = model()
     with pytest.raises(type(error)):
         made.fit(X, Y, batch_size=4, epochs=5, verbose=0, callbacks=[Breaks(error)])
-    assert lines(made.history) == [
+    said = lines(made.history)
+    assert said[:4] == [
         why,
         "The model holds what it had learnt when epoch 3 broke off; epoch 2 was the last to be finished.",
         "Noted by callbacks:",
         "  epoch 3, batch 2: Breaks: about to break",
     ]
+    # Where memory ran out, the account says what had it.
+    assert [line[:28] for line in said[4:]] == (["  epoch 3: fit: memory of cp"] if type(error) is MemoryError else [])
     assert made.history.epoch == [0, 1]
 
 
