@@ -156,3 +156,12 @@ def test_data_on_a_device_are_counted_and_limited() -> None:
         oncue.config.set_max_data_on_device(None)
     with pytest.raises(ValueError, match="`max_data_on_device` must be a number of bytes"):
         oncue.config.set_max_data_on_device(-1)
+
+
+def test_a_device_has_its_number_as_tensors_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert oncue.backend.numbered(torch.device("cuda")) == torch.device("cuda", 1)
+    assert oncue.backend.numbered(torch.device("cuda", 0)) == torch.device("cuda", 0)
+    assert oncue.Model(torch.nn.Linear(2, 1), device="cuda").device == torch.device("cuda", 1)
+    assert oncue.Model(torch.nn.Linear(2, 1), device="meta").device == torch.device("meta")
