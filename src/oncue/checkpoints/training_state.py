@@ -332,6 +332,8 @@ def _of_processes(
     names, token, table = save["files"], save["token"], save["table"]
     if save["size"] != len(names) + 1 or not all(isinstance(name, str) and _PART.fullmatch(name) for name in names):
         raise ValueError("its `processes` names files that aren't parts of states")
+    if len({*names}) != len(names):
+        raise ValueError("its `processes` names a file twice")
     room = sum(tensor.nbytes for tensor in own.values())
     paths = {os.path.join(folder, name) for name in names}
     room += sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
