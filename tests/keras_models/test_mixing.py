@@ -560,3 +560,32 @@ def test_what_a_hook_changes_of_a_layer_of_keras_counts(changed: str) -> None:
     plain, other = run(), run(Change())
     assert plain[0] == other[0]
     assert changed == "trainable" or plain[1] != other[1]
+
+
+def test_initializers_and_the_like_of_oncue_in_files(tmp_path: Path) -> None:
+    layer = layers.Conv2DTranspose(
+        *(3, 3),
+        kernel_initializer=oncue.initializers.HeNormal(seed=1),
+        kernel_regularizer=oncue.regularizers.L2(0.01),
+        bias_constraint=oncue.constraints.NonNeg(),
+        activation=oncue.activations.relu,
+    )
+    model = oncue.Sequential([oncue.Input((8, 8, 2)), layer])
+    assert model.layers[0].get_config()["kernel_initializer"]["module"] == "keras.initializers"
+    for name in ("m.keras", "m.h5"):
+        model.save(tmp_path / name)
+        for load in (oncue.models.load_model, keras.models.load_model):
+            again = load(tmp_path / name).layers[-1]
+            assert again.get_config()["kernel_regularizer"]["config"] == {"l2": 0.01}
+            assert type(again.bias_constraint).__name__ == "NonNeg"
+
+
+def test_masks_of_steps_reach_a_layer_of_keras() -> None:
+    class Times(keras.layers.Layer):
+        supports_masking = True
+
+        def call(self, x: Any, mask: Any = None) -> Any:
+            return x if mask is None else x * keras.ops.cast(mask, x.dtype)[:, None]
+
+    x, mask = tensor(np.ones((1, 2, 1), "float32")), tensor(np.array([[False, True]]))
+    assert to_numpy(layers.TimeDistributed(Times())(x, mask=mask)).tolist() == [[[0.0], [1.0]]]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import oncue
 from helpers import tensor
 from oncue import initializers, layers
 
@@ -205,3 +206,20 @@ def test_initializers_see_keras_order_of_axes() -> None:
     np.testing.assert_array_equal(conv.get_weights()[0].ravel(), np.arange(120.0))
     assert tuple(conv.kernel.shape) == (2, 3, 4, 5) and tuple(conv.stored("kernel").shape) == (5, 4, 2, 3)
     np.testing.assert_array_equal(lstm.get_weights()[0].ravel(), np.arange(80.0))
+
+
+def test_data_of_another_width_for_adapt() -> None:
+    layer = layers.Normalization()
+    layer.adapt(np.ones((4, 5)))
+    with pytest.raises(ValueError, match=r"must have the shape \(None, 5\); got \(4, 3\)"):
+        layer.adapt(np.ones((4, 3)))
+
+
+def test_factors_of_channels_that_come_first() -> None:
+    before = oncue.config.image_data_format()
+    oncue.config.set_image_data_format("channels_first")
+    try:
+        scaled = layers.Rescaling([1.0, 2.0], offset=[0.0, 1.0])(np.ones((1, 2, 3, 4), "float32"))
+    finally:
+        oncue.config.set_image_data_format(before)
+    assert scaled[0, :, 0, 0].tolist() == [1.0, 3.0]

@@ -267,3 +267,46 @@ def test_methods_that_would_never_be_called_are_refused(name: str, instead: str)
     kind = type("Asks", (oncue.Model,), {name: lambda self: None})
     with pytest.raises(TypeError, match=rf"`Asks.{name}` would never be called here. Override `{instead}`"):
         kind()
+
+
+def test_a_weight_named_as_an_attribute() -> None:
+    class Scaled(layers.Layer):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale, self.inner = scale, layers.Dense(1, kernel_initializer="ones")
+
+        def build(self, input_shape: Any) -> None:
+            self.factor = self.add_weight((), "ones", name="scale")
+            self.offset = self.add_weight((), "ones", name="inner")
+
+        def call(self, x: Any) -> Any:
+            return self.inner(x * self.factor * self.scale) + self.offset
+
+    layer = Scaled(3.0)
+    assert layer(tensor(np.ones((1, 1), "float32"))).tolist() == [[4.0]]
+    assert layer.scale == 3.0 and [weight.name for weight in layer.weights[:2]] == ["scale", "inner"]
+
+
+def test_a_mask_that_is_given_goes_on() -> None:
+    class Passing(layers.Layer):
+        supports_masking = True
+
+        def call(self, x: Any, mask: Any = None) -> Any:
+            return x
+
+    mask = tensor(np.array([True, False]))
+    assert Passing()(tensor(np.ones((2, 2), "float32")), mask=mask)._keras_mask is mask
+
+
+def test_masks_are_nested_as_the_inputs() -> None:
+    seen = []
+
+    class Both(layers.Layer):
+        def call(self, x: Any, mask: Any = None) -> Any:
+            seen.append(type(mask))
+            return x[0]
+
+    masked = layers.Masking()(tensor(np.ones((2, 3, 2), "float32")))
+    Both()((masked, masked))
+    Both()([masked, masked])
+    assert seen == [tuple, list]

@@ -62,6 +62,10 @@ class InputLayer(Layer):
                 f"`Input` needs either `shape` (of one sample) or `batch_shape`; got shape={shape!r} and "
                 f"batch_shape={batch_shape!r}. Use `Input(shape=(...))`."
             )
+        if batch_shape is not None and batch_size is not None:
+            raise ValueError(
+                f"`Input` needs `batch_size` with `shape` alone; got batch_size={batch_size!r} and batch_shape={batch_shape!r}."
+            )
         kwargs.pop("trainable", None)
         super().__init__(dtype=dtype, name=name, **kwargs)
         if shape is not None:

@@ -420,6 +420,9 @@ class Layer(torch.nn.Module):
             mask = _masks_of(args[0])
             if mask is not None and self._accepts_mask and kwargs.get("mask") is None:
                 kwargs["mask"] = mask
+        if self._accepts_mask and kwargs.get("mask") is not None:
+            # One that is given counts as one that came along.
+            mask, masked = kwargs["mask"], True
         if self._masks_by_name:
             self._give_masks_by_name(args, kwargs)
         if training is None or bool(training) == self.training:
@@ -696,7 +699,7 @@ class Layer(torch.nn.Module):
             tensor itself.
         """
         if isinstance(shape, str):
-            raise TypeError(f"The first argument of `add_weight` is the shape: give the name by `name={shape!r}`.")
+            raise ValueError(f"The first argument of `add_weight` is the shape: give the name by `name={shape!r}`.")
         shape = () if shape is None else tuple([whole(self.name, "shape", size) for size in sizes_of(shape)])
         count_numbers(shape)
         attribute = self._free_attribute(name or "weight")
@@ -784,7 +787,7 @@ class Layer(torch.nn.Module):
             # `self.bias = None` in __init__ announces a weight; torch wants the name free.
             del self.__dict__[attribute]
         number = 0
-        while hasattr(self, attribute) and (attribute in self._parameters or attribute in self._buffers or number):
+        while hasattr(self, attribute):
             number += 1
             attribute = f"{name}_{number}"
         return attribute
@@ -1376,7 +1379,8 @@ def _masks_of(inputs: Any) -> Any:
         return None
     if isinstance(inputs, Mapping):
         return {key: _masks_of(value) for key, value in inputs.items()}
-    return [_masks_of(value) for value in inputs]
+    masks = [_masks_of(value) for value in inputs]
+    return tuple(masks) if isinstance(inputs, tuple) else masks
 
 
 def _on_device(value: Any, device: torch.device | None) -> Any:

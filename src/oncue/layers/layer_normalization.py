@@ -64,6 +64,8 @@ class LayerNormalization(Layer, metaclass=Namesake):
         super().__init__(**kwargs)
         self.rms_scaling = bool(rms_scaling)
         axes = plain(axis)
+        if not isinstance(axes, (int, list, tuple)):
+            raise TypeError(f"`axis` of LayerNormalization must be a whole number, or a list of them; got {axis!r}.")
         self.axis = [axes] if isinstance(axes, int) else list(axes)
         self.epsilon = plain(epsilon)
         self.center, self.scale = center, scale

@@ -110,6 +110,10 @@ class Normalization(Layer, metaclass=Namesake):
             self.ensure_built((None, *part.shape[1:]))
             count = part.numel() // max(1, self.stored("adapt_mean").numel())
             mean = part.mean(self._reduced)
+            if mean.shape != self.stored("adapt_mean").shape:
+                raise ValueError(
+                    f"`data` for `adapt` of '{self.name}' must have the shape {self._built_for}; got {tuple(part.shape)}."
+                )
             total = total + mean * count
             # Welford's update joins batches without the loss of digits that sums of squares bring (Chan et al., 1983).
             squares = squares + ((part - mean.view(self._spread)) ** 2).sum(self._reduced)

@@ -44,6 +44,11 @@ class Rescaling(Layer, metaclass=Namesake):
         """Compute the output."""
         scale: Any = self._scale if isinstance(self.scale, list) else self.scale
         offset: Any = self._offset if isinstance(self.offset, list) else self.offset
+        if backend.image_data_format() == "channels_first":
+            scale, offset = (
+                value.reshape(-1, 1, 1) if isinstance(value, torch.Tensor) and value.dim() == 1 else value
+                for value in (scale, offset)
+            )
         outputs: torch.Tensor = inputs.to(self._dtype) * scale + offset
         return outputs
 

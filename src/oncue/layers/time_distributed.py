@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from oncue.core.builtin import builtin
+from oncue.core.builtin import builtin, is_builtin
 from oncue.layers import deserialize, serialize
 from oncue.layers.arguments import Shape
+from oncue.layers.foreign_layer import ForeignLayer
 from oncue.layers.layer import Layer
 from oncue.layers.real_keras import Namesake, adopted
 
@@ -71,9 +72,13 @@ class TimeDistributed(Layer, metaclass=Namesake):
                     f"`mask` of '{self.name}' has a shape {tuple(mask.shape)} that is incompatible with the input shape "
                     f"{tuple(inputs.shape)}: the first two must match."
                 )
-            if self.layer._accepts_mask and mask.dim() > 2:
+            # A mask of steps alone is none that a recurrent layer could use.
+            if self.layer._accepts_mask and (mask.dim() > 2 or not is_builtin(type(self.layer))):
                 options["mask"] = mask.flatten(0, 1)
-        outputs: torch.Tensor = self.layer(inputs.flatten(0, 1), **options)
+        samples = inputs.flatten(0, 1)
+        if mask is not None and isinstance(self.layer, ForeignLayer):
+            samples._keras_mask = mask.flatten(0, 1)  # type: ignore[attr-defined]  # travels with the tensor, as in Keras
+        outputs: torch.Tensor = self.layer(samples, **options)
         return outputs.view(*inputs.shape[:2], *outputs.shape[1:])
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

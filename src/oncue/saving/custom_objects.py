@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
+from oncue.keras_names import keras_if_loaded
 from oncue.objects import custom, name_of
 
 _Thing = TypeVar("_Thing")
@@ -93,10 +94,16 @@ class CustomObjectScope:
     def __init__(self, *custom_objects: Mapping[str, Any] | None) -> None:
         self.custom_objects = {name: thing for table in custom_objects for name, thing in (table or {}).items()}
         self._before: dict[str, Any] = {}
+        self._in_keras: Any = None
 
     def __enter__(self) -> CustomObjectScope:
         self._before = dict(custom)
         custom.update(self.custom_objects)
+        keras = keras_if_loaded()
+        if keras is not None:
+            # What Keras's own layers are made of is looked up there.
+            self._in_keras = keras.saving.CustomObjectScope(self.custom_objects)
+            self._in_keras.__enter__()
         return self
 
     def __exit__(
@@ -104,6 +111,9 @@ class CustomObjectScope:
     ) -> None:
         custom.clear()
         custom.update(self._before)
+        if self._in_keras is not None:
+            self._in_keras.__exit__(kind, error, traceback)
+            self._in_keras = None
 
 
 custom_object_scope = CustomObjectScope

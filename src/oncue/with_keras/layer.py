@@ -14,7 +14,7 @@ import torch
 from oncue import naming
 from oncue.core.allowance import count_numbers, numbers_left
 from oncue.core.builtin import builtin
-from oncue.keras_names import check_backend
+from oncue.keras_names import check_backend, names_of_keras
 from oncue.layers.foreign_layer import ForeignLayer, SavedPart
 from oncue.layers.keras_tensor import has_symbolic
 from oncue.layers.layer import Layer
@@ -231,7 +231,7 @@ class KerasLayer(ForeignLayer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate the layer of Keras."""
-        config: dict[str, Any] = self.keras_layer.get_config()
+        config: dict[str, Any] = _in_terms_of_keras(self.keras_layer.get_config())
         return config
 
     def written(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class KerasLayer(ForeignLayer):
             package, _, name = label.rpartition(">")
             if package and inspect.isfunction(thing) and keras.saving.get_registered_name(thing) != label:
                 keras.saving.register_keras_serializable(package, name)(thing)
-        config: dict[str, Any] = keras.saving.serialize_keras_object(self.keras_layer)
+        config: dict[str, Any] = _in_terms_of_keras(keras.saving.serialize_keras_object(self.keras_layer))
         return config
 
     def again(self) -> KerasLayer:
@@ -299,6 +299,19 @@ class KerasLayer(ForeignLayer):
     def _see_losses(self) -> None:
         if self.built and not self._may_add_losses and keras_private.may_add_losses(self.keras_layer):
             self.__dict__["_may_add_losses"] = True
+
+
+def _in_terms_of_keras(config: Any) -> Any:
+    """Return a configuration with oncue's initializers, regularizers and the like as Keras's of the same names."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_in_terms_of_keras, config))
+    if not isinstance(config, dict):
+        return config
+    config = {key: _in_terms_of_keras(value) for key, value in config.items()}
+    package, *rooms = str(config.get("module")).split(".")
+    if package == "oncue" and rooms and config.get("class_name") in names_of_keras(f"oncue.{rooms[0]}"):
+        config = {**config, "module": f"keras.{rooms[0]}", "registered_name": None}
+    return config
 
 
 class OwnStore:
