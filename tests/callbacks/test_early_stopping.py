@@ -244,3 +244,24 @@ def test_bad_arguments(arguments: dict[str, Any], names: list[str]) -> None:
 def test_an_unknown_mode_warns() -> None:
     with pytest.warns(UserWarning, match="EarlyStopping: mode 'upwards' is unknown"):
         assert EarlyStopping(mode="upwards").mode == "auto"
+
+
+def test_a_model_whose_weights_are_no_list() -> None:
+    class Model:
+        stop_training = False
+        weights: Any = 0
+
+        def get_weights(self) -> Any:
+            return self.weights
+
+        def set_weights(self, weights: Any) -> None:
+            self.weights = weights
+
+    stopping = EarlyStopping("val_loss", patience=1, restore_best_weights=True)
+    stopping.set_model(Model())
+    stopping.on_train_begin()
+    for epoch, loss in enumerate([1.0, 0.5, 0.7]):
+        stopping.model.weights = epoch
+        stopping.on_epoch_end(epoch, {"val_loss": loss})
+    stopping.on_train_end()
+    assert stopping.model.weights == 1

@@ -460,8 +460,10 @@ def tensors_of(model: Any) -> dict[str, Any]:
 
 def stored_weights_of(model: Any) -> list[Any]:
     """Return a model's weights as oncue has them, with `stored` and `to_keras`; nothing for a model of another kind."""
-    weights = list(getattr(model, "weights", ()))
-    return weights if all(hasattr(one, "stored") and hasattr(one, "to_keras") for one in weights) else []
+    weights = getattr(model, "weights", ())
+    if not isinstance(weights, (list, tuple)):
+        return []
+    return list(weights) if all(hasattr(one, "stored") and hasattr(one, "to_keras") for one in weights) else []
 
 
 def parts_of(model: Any) -> dict[str, Any]:
