@@ -194,9 +194,10 @@ class BatchNormalization(Layer, metaclass=Namesake):
                 moving = self.stored(name)
                 moving.lerp_(statistic.to(moving.dtype), 1.0 - momentum)
             self.stored("moving_variance").copy_((self.stored("moving_stddev") ** 2 - self.epsilon).relu())
-        outputs = outputs * factor.view(shape) + offset.view(shape)
-        outputs = outputs if gamma is None else outputs * gamma.view(shape)
-        return outputs if beta is None else outputs + beta.view(shape)
+        corrected: torch.Tensor = outputs * factor.view(shape) + offset.view(shape)
+        if gamma is not None:
+            corrected = corrected * gamma.view(shape)
+        return corrected if beta is None else corrected + beta.view(shape)
 
     def _mask_for(self, mask: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Return a mask, which has no last axis, as `masked_moments` wants it."""

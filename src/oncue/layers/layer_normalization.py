@@ -109,8 +109,8 @@ class LayerNormalization(Layer, metaclass=Namesake):
         x = inputs.movedim(self._axes, last)
         if self.rms_scaling:
             variance = x.var(last, correction=0, keepdim=True)
-            outputs = x * torch.rsqrt(variance + self.epsilon) * gamma
-            return outputs.movedim(last, self._axes)
+            scaled: torch.Tensor = x * torch.rsqrt(variance + self.epsilon) * gamma
+            return scaled.movedim(last, self._axes)
         outputs = F.layer_norm(x, x.shape[-len(last) :], gamma, beta, self.epsilon)
         return outputs.movedim(last, self._axes)
 

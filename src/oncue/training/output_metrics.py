@@ -76,9 +76,10 @@ class OutputMetrics:
             # Keras names the parts of a dict by its keys, whatever the layers behind them are called, but not what is nested
             # deeper, and lists them as the model does.
             if isinstance(y_pred, dict) and len(y_pred) == count and not any(map(is_nested, y_pred.values())):
-                self._labels = sorted(y_pred)
-                if names is not None and set(names) == set(y_pred):
-                    self._order.sort(key=lambda index: names.index(self._labels[index]))
+                keys = sorted(y_pred)
+                self._labels = list(keys)
+                if names is not None and set(names) == set(keys):
+                    self._order.sort(key=lambda index: names.index(keys[index]))
             elif names is not None:
                 self._labels = list(names)
         plain = self._specs(self._user_metrics, y_pred, count, "metrics")
