@@ -32,6 +32,7 @@ READS_ITSELF = {
     "parity/test_variable.py": "as above",
     "test_variable.py": "as above",
     "training/test_device_reads.py": "it counts such calls",
+    "distribution/test_step_cost.py": "it stands in for a message of the CPU, and is marked",
 }
 FORKS = {
     "checkpoints/test_writer.py": "no tensor is touched in its processes",
@@ -39,6 +40,7 @@ FORKS = {
     "crash/test_fuzz.py": "all of its tests are marked",
     "crash/test_system_calls.py": "all of its tests are marked",
     "distribution/failing.py": "a script, which is started where there is no accelerator",
+    "distribution/sharded_kills.py": "as above",
     "security/hostile.py": "its processes open files, and train nothing",
 }
 FACTORIES = {
@@ -192,6 +194,7 @@ PINS = {
     "training/graph/test_lstm.py": "all of its tests are marked",
     "training/graph/test_matrix_training.py": "the test of autocast is marked",
     "training/graph/test_python_in_a_step.py": "the test of autocast is marked",
+    "training/test_precision_operations.py": "all of its tests are marked",
 }
 RULES = {reads: READS_ITSELF, compares: {}, hands_over: {}, pins: PINS, made_at_import: {}, forks: FORKS}
 

@@ -302,11 +302,11 @@ def test_the_list_imports_no_concrete_callback() -> None:
     assert not concrete & _imported("oncue.callbacks.callback_list", inside_functions=True)
 
 
-def test_callbacks_are_imported_in_no_time() -> None:
-    script = "import time; began = time.process_time(); import oncue.callbacks; print(time.process_time() - began)"
-    seconds = [float(_python(script).stdout) for _ in range(5)]
-    # About 0.035 on one core of a server: processor time, the best of five.
-    assert min(seconds) < 0.1, seconds
+def test_callbacks_are_imported_by_few_modules() -> None:
+    script = "import sys; before = set(sys.modules); import oncue.callbacks; print(*sorted(set(sys.modules) - before))"
+    found = _python(script).stdout.split()
+    # About 35 ms of processor time on one core of a server. Typical of what would be slow are asyncio, http, multiprocessing.
+    assert len(found) < 140, found
 
 
 @pytest.mark.parametrize("module", ["oncue", "oncue.callbacks"])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import oncue as keras
+from helpers import tensor
 from oncue import layers
 from oncue.callbacks import (
     BackupAndRestore,
@@ -133,7 +134,7 @@ def noise_of_keras(folder: Path) -> dict[str, Any]:
         model.fit(np.ones((16, 6)), np.ones((16, 1)), batch_size=8, epochs=2, verbose=0)
         found[name] = [*noted]
         noted.clear()
-        model(torch.ones(8, 6), training=True)
+        model(tensor(np.ones((8, 6))), training=True)
         found[f"{name} alone"] = [*noted]
     return found
 

@@ -12,6 +12,7 @@ from distribution import equal_runs
 from distribution.equal_runs import X, Y, mlp, state_of, trained
 
 import oncue as keras
+from helpers import to_numpy
 from oncue import layers
 from oncue.core.process import process
 from oncue.shards import is_sharded
@@ -108,7 +109,7 @@ def convolutions(folder: Path) -> dict[str, Any]:
     model = keras.Model(inputs, layers.Dense(1)(x))
     model.compile(keras.optimizers.Adam(0.01), "mse")
     found = trained(model, images, np.ones((26, 1), "float32"), batch_size=8)
-    found["kernel"] = model.get_layer("convolution").kernel.numpy().tolist()
+    found["kernel"] = to_numpy(model.get_layer("convolution").kernel).tolist()
     checked(model)
     # A second run has the weights as they are.
     model.fit(images, np.ones((26, 1), "float32"), batch_size=8, verbose=0)
@@ -212,7 +213,7 @@ def checkpoints(folder: Path) -> dict[str, Any]:
         found[name] = [one.tolist() for one in again.get_weights()]
         if name != "old.h5":
             assert int(again.optimizer.iterations) == 12
-            found[f"optimizer of {name}"] = [np.asarray(one.numpy()).tolist() for one in again.optimizer.variables[2:]]
+            found[f"optimizer of {name}"] = [to_numpy(one).tolist() for one in again.optimizer.variables[2:]]
     for name in ("later.weights.h5", "weights.safetensors"):
         again = keras.models.clone_model(model)
         again.load_weights(own / name)
