@@ -14,7 +14,7 @@ import torch
 import torchmetrics
 
 import oncue as keras
-from helpers import graphs_compiled_by, uncompiled
+from helpers import RemoteService, graphs_compiled_by, uncompiled
 from oncue import layers
 from oncue.core import commands
 from oncue.core.process import process
@@ -433,6 +433,38 @@ def frozen_and_measured(folder: Path) -> dict[str, Any]:
     return {**found, "samples": [round(one / other * 7) for one, other in zip(samples, steps, strict=True)]}
 
 
+class Heard(RemoteService):
+    """Keeps what a `Tracker` says of epochs."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def log(self, values: Any, step: int) -> None:
+        self.values.append([step, dict(values)])
+
+
+def found_rate(folder: Path) -> dict[str, Any]:
+    """The loss of each tested rate is that of the whole batch; of the last one a process has no row."""
+    model = mlp()
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    finder = keras.callbacks.LearningRateFinder(1e-3, 1.0, steps=14)
+    heard = Heard()
+    callbacks = [
+        finder,
+        keras.callbacks.Throughput(),
+        keras.callbacks.Tracker(heard, folder=folder),
+        keras.callbacks.StopAtThreshold("loss", 1.2),
+    ]
+    found = trained(model, X, Y, batch_size=4, epochs=30, callbacks=callbacks)
+    history = found["history"]
+    speeds = [history.pop(f"{name}_per_second") for name in ("samples", "steps")]
+    samples = [round(one / other * 14) for one, other in zip(*speeds, strict=True)]
+    told = finder.ranks.broadcast(heard.values)
+    for _, values in told:
+        del values["samples_per_second"], values["steps_per_second"]
+    return {**found, "suggestion": finder.suggestion, "losses": finder.losses, "samples": samples, "told": told}
+
+
 def told(folder: Path) -> dict[str, Any]:
     """The main process listens, and all do what it is told after the same step; with several that is one step later."""
 
@@ -640,6 +672,7 @@ RUNS = [
     validations_amid,
     masked_normalization,
     frozen_and_measured,
+    found_rate,
     told,
     seeded_masks,
     *IN_GRAPHS,

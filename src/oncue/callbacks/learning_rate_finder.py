@@ -200,14 +200,13 @@ class LearningRateFinder(Callback):
     # The test -------------------------------------------------------------------------------------------------------
 
     def _loss_of(self, logs: dict[str, Any]) -> float:
-        # The logs have the mean of the epoch so far. Of several processes each has the loss of its own rows.
+        # The logs have the mean of the epoch so far. Of several processes each has that of its own rows, or none yet.
         total, count = self._seen
         now = count + float(logs["size"])
-        mean = float(logs["loss"])
-        loss = (mean * now - total) / (now - count)
-        self._seen = mean * now, now
+        self._seen = float(logs["loss"]) * now if now else 0.0, now
+        loss, rows = self._seen[0] - total, now - count
         ranks = self.ranks
-        return loss if ranks.size == 1 else ranks.total(loss) / ranks.size
+        return loss / rows if ranks.size == 1 else ranks.total(loss) / ranks.total(rows)
 
     def _end(self) -> None:
         good = self._good

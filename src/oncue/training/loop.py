@@ -10,7 +10,7 @@ from weakref import ref
 from oncue.callbacks import CallbackList
 from oncue.core.logs import RunningLogs, Source
 from oncue.feeding.batch import Batch
-from oncue.feeding.row_share import rows_of
+from oncue.feeding.row_share import RowShare, rows_of
 
 if TYPE_CHECKING:
     from oncue.training.steps import Steps
@@ -81,7 +81,7 @@ def run_batches(
     # Where code of the user's runs between the steps, the model is told which of both it is that uses it.
     marks = vars(model) if kind == "train" and steps.watched else {}
     marks["_in_hook"] = True
-    ends = steps.ends
+    ends, share = steps.ends, steps.share
     done, following = start, 0
     step: Step | None = None
     result: Result = None
@@ -91,7 +91,7 @@ def run_batches(
         return done, result
     for batch in iterator:
         if begin is not None:
-            begin(done, BatchLogs(done, batch))
+            begin(done, BatchLogs(done, batch, share=share))
         if step is None or (changed is not None and changed()):
             step, following = steps.make(batch, done), model.steps_per_execution - 1
         marks["_in_hook"] = False
@@ -107,7 +107,7 @@ def run_batches(
         if amid is not None:
             amid.count(done - 1)
         if end is not None:
-            logs = _logs(result, done - 1, batch)
+            logs = _logs(result, done - 1, batch, share)
             end(done - 1, logs)
             kept = ref(logs) if may_be_kept else None
             del logs
@@ -128,19 +128,28 @@ def run_batches(
     return done, result
 
 
-def _logs(result: Result, index: int, batch: Batch) -> BatchLogs:
+def _logs(result: Result, index: int, batch: Batch, share: RowShare | None) -> BatchLogs:
     if result is None or isinstance(result, dict):
-        return BatchLogs(index, batch, result or ())
-    return BatchLogs(index, batch, source=result)
+        return BatchLogs(index, batch, result or (), share=share)
+    return BatchLogs(index, batch, source=result, share=share)
 
 
 class BatchLogs(RunningLogs):
     """The logs of a batch, which code of the Keras 1 and 2 era also asks for `batch` and `size`."""
 
-    __slots__ = ("_batch", "_index", "_size")
+    __slots__ = ("_batch", "_index", "_share", "_size")
 
-    def __init__(self, index: int, batch: Batch, values: Any = (), *, source: Source | None = None) -> None:
+    def __init__(
+        self,
+        index: int,
+        batch: Batch,
+        values: Any = (),
+        *,
+        source: Source | None = None,
+        share: RowShare | None = None,
+    ) -> None:
         super().__init__(values, source=source)
+        self._share = share
         self._index = index
         self._batch: Batch | None = batch
         self._size = 0
@@ -160,5 +169,6 @@ class BatchLogs(RunningLogs):
 
     def _count(self) -> None:
         if self._batch is not None:
-            self._size = rows_of(self._batch)
+            # A process that has none of a batch's rows runs another's along.
+            self._size = rows_of(self._batch) if self._share is None or self._share.rows else 0
             self._batch = None

@@ -10,6 +10,7 @@ from oncue.callbacks import CallbackList
 from oncue.core.builtin import is_builtin
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
+from oncue.feeding.row_share import RowShare
 from oncue.layers.modes import switch_on
 from oncue.training.parallel_step import (
     make_parallel_own_step,
@@ -78,6 +79,12 @@ class Steps:
         """Says after a batch whether the pass ends there, on all processes of a run; None for a run of one."""
         parallel = self._model._parallel
         return None if parallel is None else parallel.questions.ends(self._kind)
+
+    @property
+    def share(self) -> RowShare | None:
+        """Which rows of each batch are this process's, of several; None on a process alone."""
+        parallel = self._model._parallel
+        return None if parallel is None else parallel.share
 
     def finish(self) -> None:
         """Run the steps whose batches a compiled step has only gathered yet; see `TracedStep.finish`."""
