@@ -3,6 +3,7 @@
     python benchmarks/processes.py               two processes, gloo; both loops by turns in one run, in processor time
     python benchmarks/processes.py --sharded     the same with parts of the weights on each, beside a loop around fully_shard
     python benchmarks/processes.py --simulate    messages per step and epoch, and time of the host, for up to 1000 processes
+    python benchmarks/processes.py --overlap     one message after the backward pass, beside buckets that are sent during it
 
 The loop by hand keeps the same sums: of the loss, and of how many labels are right. Each epoch of `fit` is followed by one of
 that loop; its time has the sums at its end in it, but neither the beginning of `fit` nor its end.
@@ -36,6 +37,8 @@ LARGE = (32, 4096, 4)
 SIZES = {"MLP 32": (32, 64, 1), "MLP 1.2 M weights": (128, 1024, 2)}
 """The rows of a batch, the width of a layer, and the number of hidden layers."""
 STEPS = 100
+OVERLAPPED = {"4.2 M weights": (64, 1024, 5), "17 M weights": (64, 2048, 5)}
+OVERLAPPED_STEPS = 10
 
 
 def network(width: int, layers: int) -> torch.nn.Sequential:
@@ -163,6 +166,38 @@ def worker(rounds: int) -> None:
             print(f"| {name} | {statistics.median(micros):.0f} | {middle:.2f} ({low:.2f} to {high:.2f}) |", flush=True)
 
 
+def overlap(rounds: int) -> None:
+    """Time a step with one message after the backward pass, and with buckets that torch sends while it goes on."""
+    oncue.distribution.initialize()
+    for name, (rows, width, layers) in OVERLAPPED.items():
+        x, y = torch.randn(rows, 32), torch.randint(0, 10, (rows,))
+        modules = {size: network(width, layers) for size in (None, 25.0, 1.0)}
+        wholes = {
+            size: module if size is None else DistributedDataParallel(module, bucket_cap_mb=size)
+            for size, module in modules.items()
+        }
+        times: dict[float | None, list[tuple[float, float]]] = {size: [] for size in modules}
+        for _ in range(rounds + 1):
+            for size, module in wholes.items():
+                parameters = list(module.parameters())
+                dist.barrier()
+                began = time.process_time(), time.perf_counter()
+                for _ in range(OVERLAPPED_STEPS):
+                    module.zero_grad()
+                    torch.nn.functional.cross_entropy(module(x), y).backward()
+                    if size is None:
+                        flat = torch.cat([one.grad.reshape(-1) for one in parameters if one.grad is not None])
+                        dist.all_reduce(flat)
+                taken = time.process_time() - began[0], time.perf_counter() - began[1]
+                times[size].append((taken[0] / OVERLAPPED_STEPS * 1e3, taken[1] / OVERLAPPED_STEPS * 1e3))
+        if dist.get_rank() == 0:
+            cells = [
+                f"{statistics.median(one[0] for one in found[1:]):.1f}, {statistics.median(one[1] for one in found[1:]):.1f}"
+                for found in times.values()
+            ]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
 class Simulated(Ranks):
     """Stands for a group of any size, answers itself at once, and counts what it is asked."""
 
@@ -285,10 +320,13 @@ def main() -> None:
         "--alone", default="", choices=["", "oncue", "hand"], help="with --sharded: one loop, and its memory"
     )
     parser.add_argument("--simulate", action="store_true", help="count messages instead")
+    parser.add_argument("--overlap", action="store_true", help="time messages during the backward pass instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "RANK" in os.environ:
-        if options.sharded:
+        if options.overlap:
+            overlap(options.rounds)
+        elif options.sharded:
             sharded_worker(options.rounds, options.alone)
         else:
             worker(options.rounds)
@@ -297,6 +335,12 @@ def main() -> None:
     if options.simulate:
         simulate()
         return
+    if options.overlap:
+        print(
+            "| Backward pass, gloo: ms of processor time, ms | One message | Buckets of 25 MB | Of 1 MB |", flush=True
+        )
+        print("|---|---|---|---|", flush=True)
+        sys.exit(started_together(options, ["--overlap"]))
     engine = "fully_shard" if options.sharded else "DistributedDataParallel"
     print(f"| Step, gloo | {engine} by hand, us of processor time | oncue |\n|---|---|---|", flush=True)
     runs = [["--sharded"], ["--sharded", "--alone=hand"], ["--sharded", "--alone=oncue"]] if options.sharded else [[]]

@@ -267,6 +267,9 @@ class Failures:
         if isinstance(error, BaseException) and self.reason is None:
             # It came between two runs, and is what ends the script.
             self.failed(error)
+        # Before the others are told: the process that keeps the store goes as soon as all have left, and the thread would be
+        # amid a question to it. Nor must it write once more that this process works.
+        self.stop()
         try:
             self._ask(self._store.set, f"beat {self._rank}", self._state("left"))
             self._count_closed()
@@ -277,14 +280,13 @@ class Failures:
         except _Gone:
             # With the store whoever would wait for anything is gone.
             pass
-        self.stop()
         return True
 
     def stop(self) -> None:
         """Stop watching. A thread that is amid a question when the interpreter ends would end the process by a signal."""
         self._ends.set()
-        # A question to a store that doesn't answer has no end.
-        self._thread.join(_GRACE if self._lost is None else 0.1)
+        # A question to a store that doesn't answer has no end; one to a store that is gone has an error at once.
+        self._thread.join(_GRACE if self._lost is None else 1.0)
 
     def _may_go(self) -> bool:
         # Launchers end the other processes as soon as one has ended with an error.
