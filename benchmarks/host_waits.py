@@ -49,6 +49,7 @@ CALLBACKS: dict[str, Callable[[Path], list[Callback]]] = {
         built_in.ModelCheckpoint(folder / "m.keras", asynchronous=True),
     ],
     "ModelCheckpoint": lambda folder: [built_in.ModelCheckpoint(folder / "m.keras")],
+    "MixUp": lambda folder: [built_in.MixUp(0.2)],
     "Preemption": lambda folder: [built_in.Preemption()],
     "ProgbarLogger, a line for each epoch": lambda folder: [built_in.ProgbarLogger()],
     "ReduceLROnPlateau": lambda folder: [built_in.ReduceLROnPlateau("loss")],

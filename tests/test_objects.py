@@ -12,6 +12,7 @@ import torch
 from helpers import tensor
 from oncue import constraints, initializers, layers, losses, metrics, regularizers
 from oncue.core.builtin import is_builtin
+from oncue.keras_names import own_names
 from oncue.models import Model, Sequential
 from oncue.objects import to_config
 
@@ -20,7 +21,7 @@ from oncue.objects import to_config
 def test_all_classes_of_a_package_are_marked(package: ModuleType) -> None:
     # `Initializer`, `Constraint` and `Regularizer` are there to be derived from and never written.
     bases = {"Constraint", "Initializer", "Regularizer"}
-    names = getattr(package, "__all__", None) or dir(package)
+    names = own_names(package.__name__, getattr(package, "__all__", None) or dir(package))
     found = [getattr(package, name) for name in names if name not in bases and not name.startswith("_")]
     classes = [thing for thing in found if inspect.isclass(thing) and hasattr(thing, "get_config")]
     assert len(classes) > 3

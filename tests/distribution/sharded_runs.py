@@ -92,6 +92,8 @@ def weights_of_shards(folder: Path) -> dict[str, Any]:
 
 
 def norms_of_gradients(folder: Path) -> dict[str, Any]:
+    # The logs have the names of layers.
+    keras.backend.clear_session()
     model = mlp()
     model.compile(keras.optimizers.SGD(0.05), "mse")
     return trained(model, X, Y, callbacks=[keras.callbacks.GradientNorms(by_weight=True)])

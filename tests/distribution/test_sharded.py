@@ -12,6 +12,7 @@ from distribution.test_equal_runs import same
 from processes import run_together
 
 from helpers import cpu_only
+from oncue.core.process import process
 
 pytestmark = cpu_only("several processes can't share one GPU")
 PROCESSES = pytest.mark.processes
@@ -38,6 +39,13 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], l
         return [one[name] for one in found[size, few]]
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def chosen_here_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a run chooses in this process count for it alone."""
+    for name in ("distribution", "chosen"):
+        monkeypatch.setattr(process, name, getattr(process, name))
 
 
 @pytest.mark.parametrize(("size", "name"), ALL)

@@ -282,8 +282,6 @@ class BackupAndRestore(Callback):
         """Save when the period is due; after the last batch of an epoch, when the epoch has been measured too."""
         if self._writer is not None:
             self._writer.check()
-            if self._left_out and not self._writer.busy:
-                self._tell_of_left_out()
         if self._due(batch):
             steps = (self.params or {}).get("steps")
             if self.model.stop_training or (steps is not None and batch + 1 >= steps):
@@ -427,6 +425,7 @@ class BackupAndRestore(Callback):
         return self._tell_of_left_out()
 
     def _tell_of_left_out(self) -> bool:
+        # Asked where the writer was waited for, and nowhere else: the journal doesn't depend on how quick a disk is.
         left_out, self._left_out = self._left_out, False
         if left_out:
             self._decided("note", "no_backup")

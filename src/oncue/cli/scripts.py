@@ -19,6 +19,7 @@ from typing import Any
 from oncue.cli.output import say, say_json, table
 from oncue.core.suggest import nearest
 from oncue.keras_names.impossible import impossible
+from oncue.keras_names.names import own_names
 from oncue.keras_names.table import NAMES
 from oncue.legacy import aliases, modules
 from oncue.legacy.arguments import ARGUMENTS, ARGUMENTS_REFUSED
@@ -160,7 +161,8 @@ def _own_names(home: str) -> frozenset[str]:
         return frozenset()
     listed = vars(module).get("__all__")
     if listed is not None:
-        return frozenset(listed)
+        # A star brings Keras's names, too.
+        return own_names(home, listed)
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
     names: set[str] = set()
     for node in tree.body:

@@ -22,7 +22,7 @@ from oncue.initializers.variance_scaling import (
     LecunUniform,
     VarianceScaling,
 )
-from oncue.keras_names import elsewhere, names_of_keras
+from oncue.keras_names import beside, elsewhere
 from oncue.legacy import NAMES
 from oncue.naming import to_snake_case
 
@@ -101,7 +101,7 @@ __all__ = [
     "zero",
     "zeros",
 ]
-__all__ += [name for name in names_of_keras("oncue.initializers") if name not in __all__]
+__all__ += beside("oncue.initializers", __all__)
 
 
 def get(identifier: Any) -> Callable[..., torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from oncue.keras_names.impossible import impossible
@@ -15,6 +16,8 @@ _ROOT = "oncue"
 
 _HOLDERS = frozenset(f"layers.{name}" for name in ("Pipeline", "SpectralNormalization", "StackedRNNCells", "Wrapper"))
 """Layers of Keras that are given other layers, which may be oncue's."""
+
+_own: dict[str, frozenset[str]] = {}
 
 _OF_OPTIMIZERS = ("optimizers.MultiOptimizer", "optimizers.OptimizerMap")
 """What Keras has that is given optimizers, which may be oncue's."""
@@ -92,6 +95,27 @@ def found_in_keras(module: str, name: str) -> Any:
     """
     own = next((known for known in names_of_keras(module) if known == name or known.lower() == name.lower()), None)
     return None if own is None else of_keras(module, own)
+
+
+def beside(module: str, own: Iterable[str]) -> list[str]:
+    """Return the public names of Keras that stand in the `__all__` of a room beside its own, and take note which are its own.
+
+    Args:
+        module: The full name of the room, such as "oncue.layers".
+        own: What the room has itself.
+    """
+    _own[module] = frozenset(own)
+    return [name for name in names_of_keras(module) if name not in _own[module]]
+
+
+def own_names(module: str, listed: Iterable[str]) -> frozenset[str]:
+    """Return which names are a room's own.
+
+    Args:
+        module: The full name of the room, such as "oncue.layers".
+        listed: Its `__all__`.
+    """
+    return _own.get(module, frozenset(listed))
 
 
 def names_of_keras(module: str) -> list[str]:

@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from oncue import objects
-from oncue.keras_names import elsewhere, names_of_keras
+from oncue.keras_names import beside, elsewhere, names_of_keras
 from oncue.legacy import NAMES
 
 _HOME: dict[str, str] = {
@@ -49,7 +49,8 @@ _ADVICE = (
     "`oncue.with_keras.load_model`."
 )
 
-__all__ = sorted({*_HOME, *_OF_KERAS_1, *_ALIASES, "deserialize", "serialize", *names_of_keras("oncue.layers")})
+__all__ = sorted({*_HOME, *_OF_KERAS_1, *_ALIASES, "deserialize", "serialize"})
+__all__ += beside("oncue.layers", __all__)
 
 
 def __getattr__(name: str) -> Any:

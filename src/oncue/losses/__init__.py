@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.keras_names import elsewhere, names_of_keras
+from oncue.keras_names import beside, elsewhere
 from oncue.losses.crossentropy import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -112,7 +112,7 @@ __all__ = [
     "squared_hinge",
     "tversky",
 ]
-__all__ += [name for name in names_of_keras("oncue.losses") if name not in __all__]
+__all__ += beside("oncue.losses", __all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from oncue.keras_names import elsewhere, names_of_keras
+from oncue.keras_names import beside, elsewhere
 from oncue.legacy import call_as
 from oncue.optimizers import schedules
 from oncue.optimizers.adadelta import Adadelta
@@ -36,7 +36,7 @@ __all__ = [
     "schedules",
     "serialize",
 ]
-__all__ += [name for name in names_of_keras("oncue.optimizers") if name not in __all__]
+__all__ += beside("oncue.optimizers", __all__)
 
 for _name in ("adadelta", "adagrad", "adam", "adamax", "nadam", "rmsprop", "sgd"):
     call_as(f"oncue.optimizers.{_name}")

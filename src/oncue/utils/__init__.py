@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from oncue.keras_names import elsewhere, names_of_keras
+from oncue.keras_names import beside, elsewhere
 
 if TYPE_CHECKING:
     from oncue.backend import clear_session as clear_session
@@ -59,7 +59,7 @@ _HOME: dict[str, str] = {
     "timeseries_dataset_from_array": "oncue.preprocessing.windows",
     "to_categorical": "oncue.utils.numerical",
 }
-__all__ = sorted({*_HOME, *names_of_keras("oncue.utils")})
+__all__ = sorted([*_HOME, *beside("oncue.utils", _HOME)])
 
 
 def __getattr__(name: str) -> Any:
