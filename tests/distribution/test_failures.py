@@ -85,6 +85,7 @@ def check(result: dict[str, Any]) -> None:
     assert not [path for path in folder.glob("*.weights.h5*") if path.name != "kept.weights.h5"]
 
 
+@pytest.mark.slow
 def test_the_others_end_soon_and_say_why(tmp_path: Path) -> None:
     for result in campaign(tmp_path, 2, SHORT):
         check(result)

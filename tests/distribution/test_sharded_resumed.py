@@ -23,6 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return run_together("distribution.sharded_resumed_runs", names, 2, tmp_path_factory.mktemp("together"))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_bit(found: list[dict[str, Any]]) -> None:
     for process in found:
         run = process["exactly"]
@@ -30,6 +31,7 @@ def test_a_run_goes_on_to_the_bit(found: list[dict[str, Any]]) -> None:
         assert run["resumed"] == run["whole"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGED)
 def test_the_state_before_is_used_where_a_part_is_no_good(name: str, found: list[dict[str, Any]]) -> None:
     main, other = (process[name] for process in found)
@@ -39,6 +41,7 @@ def test_the_state_before_is_used_where_a_part_is_no_good(name: str, found: list
         assert one["weights"] and one["left"] == []
 
 
+@pytest.mark.slow
 def test_what_ends_a_run_ends_it_with_parts(found: list[dict[str, Any]]) -> None:
     assert [process["not_a_number"] for process in found] == [{"epochs": 1, "steps": 2}] * 2
     assert found[0]["by_time"]["weights"] == found[1]["by_time"]["weights"]

@@ -28,6 +28,7 @@ def measured(*names: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_some_that_say_to_be_much_larger_than_they_are() -> None:
     table = measured(
         "never written", "a metric with", "times the same name", "a pipe", "1 TiB", "a header of", "a layer named"
