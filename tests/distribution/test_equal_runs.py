@@ -40,21 +40,23 @@ ALL = [(2, name) for name in FEW] + [
 ]
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[dict[str, Any]]]:
-    """Return what runs came to on some processes; those of one kind run in the same ones."""
+def runs_together(module: str, few: list[str], more: list[str], folders: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Return what returns what runs came to on some processes; the few run in the same ones, and so do the others."""
     found: dict[tuple[int, bool], list[dict[str, Any]]] = {}
 
     def run(size: int, name: str) -> list[dict[str, Any]]:
-        few = name in FEW
-        if (size, few) not in found:
-            folder = tmp_path_factory.mktemp("together")
-            found[size, few] = run_together(
-                "distribution.equal_runs", FEW if few else MORE, size, folder, seconds=900.0
-            )
-        return [one[name] for one in found[size, few]]
+        kind = size, name in few
+        if kind not in found:
+            folder = folders.mktemp("together")
+            found[kind] = run_together(module, few if name in few else more, size, folder, seconds=900.0)
+        return [one[name] for one in found[kind]]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[dict[str, Any]]]:
+    return runs_together("distribution.equal_runs", FEW, MORE, tmp_path_factory)
 
 
 @pytest.mark.parametrize(("size", "name"), ALL)

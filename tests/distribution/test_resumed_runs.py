@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from distribution import resumed_runs
 from processes import run_together
 
 from helpers import cpu_only
@@ -72,15 +72,16 @@ def test_the_clock_of_the_main_process_says_when_all_save(found: list[dict[str, 
     assert found[0]["by_time"]["weights"] == found[1]["by_time"]["weights"]
 
 
-@pytest.mark.processes
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
-def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
+def goes_on_elsewhere(runs: str, before: int, after: int, path: Path) -> None:
+    """Interrupt a run on some processes, go on with it on others, and compare it with one that nothing interrupted."""
+    module = importlib.import_module(f"distribution.{runs}")
+
     def run(name: str, size: int) -> dict[str, Any]:
         if size > 1:
-            return run_together("distribution.resumed_runs", [name], size, tmp_path)[0][name]
-        folder = tmp_path / name
+            return run_together(f"distribution.{runs}", [name], size, path)[0][name]
+        folder = path / name
         folder.mkdir(exist_ok=True)
-        result: dict[str, Any] = getattr(resumed_runs, name)(folder)
+        result: dict[str, Any] = getattr(module, name)(folder)
         return result
 
     whole = run("whole_run", 1)
@@ -91,3 +92,9 @@ def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: 
         np.testing.assert_allclose(resumed["history"][name], values, rtol=2e-5, err_msg=name)
     for one, other in zip(resumed["weights"], whole["weights"], strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
+def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
+    goes_on_elsewhere("resumed_runs", before, after, tmp_path)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from distribution import sharded_runs
-from distribution.test_equal_runs import same
-from processes import run_together
+from distribution.test_equal_runs import runs_together, same
 
 from helpers import cpu_only
 from oncue.core.process import process
@@ -26,19 +25,7 @@ ALL = [(2, name) for name in FEW] + [
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str], list[dict[str, Any]]]:
-    """Return what runs came to on some processes; those of one kind run in the same ones."""
-    found: dict[tuple[int, bool], list[dict[str, Any]]] = {}
-
-    def run(size: int, name: str) -> list[dict[str, Any]]:
-        few = name in FEW
-        if (size, few) not in found:
-            folder = tmp_path_factory.mktemp("together")
-            found[size, few] = run_together(
-                "distribution.sharded_runs", FEW if few else MORE, size, folder, seconds=900.0
-            )
-        return [one[name] for one in found[size, few]]
-
-    return run
+    return runs_together("distribution.sharded_runs", FEW, MORE, tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)

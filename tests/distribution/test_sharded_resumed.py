@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from distribution import sharded_resumed_runs
+from distribution.test_resumed_runs import goes_on_elsewhere
 from processes import run_together
 
 from helpers import cpu_only
@@ -50,19 +49,4 @@ def test_what_ends_a_run_ends_it_with_parts(found: list[dict[str, Any]]) -> None
 @pytest.mark.processes
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
 def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
-    def run(name: str, size: int) -> dict[str, Any]:
-        if size > 1:
-            return run_together("distribution.sharded_resumed_runs", [name], size, tmp_path)[0][name]
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        result: dict[str, Any] = getattr(sharded_resumed_runs, name)(folder)
-        return result
-
-    whole = run("whole_run", 1)
-    assert "was saved" in run("interrupt_here", before)["ended"]
-    resumed = run("resume_here", after)
-    assert list(resumed["history"]) == list(whole["history"])
-    for name, values in whole["history"].items():
-        np.testing.assert_allclose(resumed["history"][name], values, rtol=2e-5, err_msg=name)
-    for one, other in zip(resumed["weights"], whole["weights"], strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6)
+    goes_on_elsewhere("sharded_resumed_runs", before, after, tmp_path)
