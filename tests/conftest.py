@@ -57,9 +57,11 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the parity tests by where they lie, and skip what needs an accelerator that isn't there."""
+    """Mark the parity tests by where they lie, skip what needs an accelerator that isn't there, and let campaigns take long."""
     no_gpu = pytest.mark.skip(reason="needs an accelerator")
     for item in items:
+        if item.get_closest_marker("crash") is not None or item.get_closest_marker("processes") is not None:
+            item.add_marker(pytest.mark.timeout(0))
         if "parity" in item.path.parts:
             item.add_marker(pytest.mark.parity)
         if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():

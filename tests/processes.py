@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,55 @@ def variables(rank: int, size: int, port: int) -> dict[str, str]:
 def environment() -> dict[str, str]:
     """Return the variables with which a process finds the package and the tests, and no accelerator."""
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    return {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": "", "PYTHONFAULTHANDLER": "1"}
+
+
+def run_bounded(
+    command: list[str], seconds: float = 120.0, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that starts processes itself, for a bounded time: after it all of them are gone.
+
+    `subprocess.run` would end the command alone, and then wait for ever for those that still hold its output.
+
+    Args:
+        command: The command.
+        seconds: After how long all are killed.
+        cwd: Where it runs.
+        **variables: More for its environment.
+
+    Returns:
+        Its status and outputs.
+
+    Raises:
+        AssertionError: When the time is over; it says what they have printed, and where Python's processes were.
+    """
+    done = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**environment(), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = done.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        # Each shows the stacks of its threads.
+        os.killpg(done.pid, signal.SIGABRT)
+        try:
+            output, errors = done.communicate(timeout=10.0)
+        except subprocess.TimeoutExpired as late:
+            output, errors = str(late.stdout), str(late.stderr)
+        raise AssertionError(f"{command} took more than {seconds:g} s:\n{output[-2000:]}\n{errors[-8000:]}") from None
+    finally:
+        try:
+            os.killpg(done.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            # As it should be.
+            pass
+        done.wait()
+    return subprocess.CompletedProcess(command, done.returncode, output, errors)
 
 
 def start(command: list[str], size: int, **more: str) -> list[subprocess.Popen[str]]:
@@ -59,9 +109,18 @@ def start(command: list[str], size: int, **more: str) -> list[subprocess.Popen[s
 
 
 def finish(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> list[tuple[int, str, str]]:
-    """Wait for processes, and return the exit status and both outputs of each; those that take too long are killed."""
+    """Wait for processes, and return the exit status and both outputs of each; those that take too long are killed.
+
+    These show the stacks of their threads then, on their error outputs.
+    """
+    deadline, outputs = time.monotonic() + seconds, []
     try:
-        outputs = [process.communicate(timeout=seconds) for process in processes]
+        for process in processes:
+            try:
+                outputs.append(process.communicate(timeout=max(0.0, deadline - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)
+                outputs.append(process.communicate(timeout=10.0))
     finally:
         for process in processes:
             process.kill()

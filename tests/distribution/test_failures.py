@@ -7,14 +7,13 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distribution import failing
-from processes import ROOT, environment, free_port
+from processes import ROOT, free_port, run_bounded
 
 from oncue.distribution import termination
 from oncue.distribution.termination import Terminated, ended_by_sigterm
@@ -47,12 +46,9 @@ LONG = {
 
 def campaign(folder: Path, size: int, cases: list[str], *options: str) -> list[dict[str, Any]]:
     """Run cases, and return what came of each."""
-    found = subprocess.run(
-        [sys.executable, failing.__file__, *options, str(folder), str(size), *cases],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, failing.__file__, *options, str(folder), str(size), *cases]
+    # A group of cases has ten minutes, in which it is started again.
+    found = run_bounded(command, 1300.0 * len(cases))
     assert found.returncode == 0, found.stderr
     return [json.loads(line) for line in found.stdout.splitlines()]
 
@@ -134,9 +130,9 @@ def test_callbacks_are_closed_where_torchrun_ends_the_processes_that_are_left(tm
     script.write_text(SURVIVOR)
     port = str(free_port())
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
-    found = subprocess.run([*torchrun, str(script), str(tmp_path)], env=environment(), capture_output=True, timeout=120)
+    found = run_bounded([*torchrun, str(script), str(tmp_path)])
     assert found.returncode != 0
-    assert (tmp_path / "closed1").exists() and not (tmp_path / "closed0").exists(), found.stderr.decode()
+    assert (tmp_path / "closed1").exists() and not (tmp_path / "closed0").exists(), found.stderr
 
 
 def test_a_handler_of_the_user_s_gets_sigterm() -> None:
@@ -199,9 +195,7 @@ def test_a_job_that_slurm_ends_early_is_queued_again(tmp_path: Path) -> None:
         (tmp_path / name).write_text(body)
         (tmp_path / name).chmod(0o755)
     job = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "MASTER_PORT": str(free_port())}
-    found = subprocess.run(
-        ["sh", "-c", BATCH_SCRIPT[0]], cwd=tmp_path, env={**environment(), **job}, capture_output=True, timeout=120
-    )
-    assert (tmp_path / "queued").exists(), found.stderr.decode()
+    found = run_bounded(["sh", "-c", BATCH_SCRIPT[0]], cwd=tmp_path, **job)
+    assert (tmp_path / "queued").exists(), found.stderr
     assert (tmp_path / "queued").read_text() == "requeue 77\n"
     assert list((tmp_path / "backup").iterdir())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from distribution import sharded_kills
-from processes import environment
+from processes import run_bounded
 
 from helpers import cpu_only
 
@@ -21,7 +20,7 @@ KILLS = int(os.environ.get("SHARDED_KILLS", "24"))
 
 def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path: Path) -> None:
     command = [sys.executable, sharded_kills.__file__, str(tmp_path), str(KILLS)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=3600, check=False)
+    done = run_bounded(command, 3600.0)
     assert done.returncode == 0, done.stderr[-4000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == KILLS

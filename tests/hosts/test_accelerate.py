@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hosts_matrix import X, Y, network, weights_of
+from processes import run_bounded
 from torch.utils.data import DataLoader, TensorDataset
 
 from helpers import cpu_only
@@ -181,7 +181,8 @@ def test_two_processes_decide_the_same_and_write_one_file(library: str, tmp_path
     command = [sys.executable, str(script), str(tmp_path), library]
     if library == "accelerate":
         command[1:1] = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29571"]
-    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    done = run_bounded(command)
+    assert done.returncode == 0, done.stderr
     one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == two
     assert 2 < len(one["loss"]) < 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hosts_matrix import X, Y, loader, network
+from processes import run_bounded
 
 from helpers import cpu_only
 from oncue import hosts
@@ -234,7 +234,8 @@ if __name__ == "__main__":
     def test_two_processes_decide_the_same_and_write_one_file(tmp_path: Path) -> None:
         script = tmp_path / "train.py"
         script.write_text(PROCESSES, encoding="utf-8")
-        subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=200, capture_output=True)
+        done = run_bounded([sys.executable, str(script), str(tmp_path)], 200.0)
+        assert done.returncode == 0, done.stderr
         one, two = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
         assert one == two
         assert 2 < len(one["loss"]) < 40

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import run_bounded
 
 from helpers import cpu_only
 
@@ -80,7 +80,8 @@ def run(folder: Path, cut: int = 0, how: str = "") -> list[dict[str, Any]]:
     script.write_text(SCRIPT, encoding="utf-8")
     launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29573"]
     command = [sys.executable, *launch, str(script), str(folder), str(cut), how]
-    subprocess.run(command, check=True, timeout=200, capture_output=True)
+    done = run_bounded(command, 200.0)
+    assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from hosts_matrix import Plan, Rows, WithLoss
+from processes import run_bounded
 
 from helpers import cpu_only
 from oncue import hosts
@@ -225,9 +225,8 @@ if __name__ == "__main__":
         script.write_text(PROCESSES, encoding="utf-8")
         for turn in ("first", "resume"):
             command = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29572", str(script)]
-            subprocess.run(
-                [sys.executable, *command, str(tmp_path), turn], check=True, timeout=200, capture_output=True
-            )
+            done = run_bounded([sys.executable, *command, str(tmp_path), turn], 200.0)
+            assert done.returncode == 0, done.stderr
             (one, steps), (two, others) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
             assert one == two
             assert steps == others == 4 * len(one["loss"])
