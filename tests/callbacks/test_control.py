@@ -84,6 +84,12 @@ def test_rates(tmp_path: Path) -> None:
     assert decisions(history) == [("learning_rate", 0, 0), ("learning_rate", 0, 2)]
 
 
+@pytest.mark.parametrize("rate", ["\u00b2", "\u0663", "x0.\u0665", "1e-\u0664", "\uff11"])
+def test_digits_of_other_scripts_are_no_rate(rate: str) -> None:
+    with pytest.raises(ValueError, match="needs a number above 0"):
+        commands.command_of("rate", rate)
+
+
 def test_a_rate_that_a_schedule_sets(tmp_path: Path) -> None:
     model = network(optimizer=oncue.optimizers.SGD(oncue.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)))
     history = fit(model, Says(tmp_path, (0, 0, "rate 1.0")), Control(tmp_path, clock=Asking()))

@@ -163,6 +163,22 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(noise: float) -> None:
     assert 3e-4 < found < 3e-3
 
 
+@pytest.mark.parametrize("count", [50, 100, 400])
+def test_noise_of_single_batches_does_not_decide(count: int) -> None:
+    rates = np.geomspace(1e-7, 1.0, count)
+    falls = 2.3 - 1.5 / (1 + np.exp(-3 * np.log10(rates / 3e-3))) + np.exp(4 * np.log10(rates / 0.5))
+    suggested = []
+    for seed in range(20):
+        noisy = falls + 0.3 * np.random.default_rng(seed).normal(size=count)
+        mean, losses = 0.0, []
+        for place, loss in enumerate(noisy):
+            mean = 0.9 * mean + 0.1 * loss
+            losses.append(mean / (1 - 0.9 ** (place + 1)))
+        suggested.append(steepest(list(rates), losses) or 1e-9)
+    assert 1e-3 < min(suggested) < max(suggested) < 0.1
+    assert np.std(np.log10(suggested)) < 0.21
+
+
 def test_plot(tmp_path: Path) -> None:
     finder = LearningRateFinder(1e-4, 10.0, steps=30, apply=False)
     with pytest.raises(ValueError, match="has tested no rates yet"):

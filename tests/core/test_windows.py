@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ from oncue.callbacks import (
 )
 from oncue.checkpoints import lock
 from oncue.checkpoints.lock import FolderLock
+from oncue.checkpoints.store import Store
 from oncue.cli import main
 from oncue.core import files
 from oncue.report import find_run
@@ -162,6 +164,16 @@ def test_files_are_saved_over_older_ones_and_loaded(name: str, windows: None, tm
     else:
         model().load_weights(tmp_path / name)
     assert names(tmp_path) == [name]
+
+
+def test_a_part_of_a_state_takes_the_place_of_one_that_is_read(windows: None, tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"old")
+    reader = (tmp_path / "part").open("rb")
+    closing = threading.Timer(0.05, reader.close)
+    closing.start()
+    Store(tmp_path).commit_part("part", lambda path: path.write_bytes(b"new"))
+    closing.join()
+    assert (tmp_path / "part").read_bytes() == b"new"
 
 
 def test_signals_that_are_not_there(windows: None, tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ class LearningRateFinder(Callback):
     What the test changed is restored: weights, the optimizer, callbacks, random generators and the place in the data. Then
     training begins as it would have, with the rate that was suggested; or ends, with `apply=False`. Nothing is saved meanwhile.
 
-    The loss of each batch is smoothed. The suggestion is the rate at which it fell fastest, by the logarithm of the rate,
-    before it was least. The test ends early when the loss has risen to four times its least, or isn't finite. Where the loss
-    never falls, nothing is suggested, with a warning.
+    The loss of each batch is smoothed. The suggestion is the rate around which it fell fastest, by the slope of a line through
+    a fifth of the losses over the logarithm of the rate, before it was least. The test ends early when the loss has risen to
+    four times its least, or isn't finite. Where the loss never falls, nothing is suggested, with a warning.
 
     Args:
         min_rate: The first rate.
@@ -258,7 +258,10 @@ class LearningRateFinder(Callback):
 
 
 def steepest(rates: list[float], losses: list[float]) -> float | None:
-    """Return the rate at which the loss fell fastest over the logarithm of the rate, before it was least.
+    """Return the rate around which the loss fell fastest over the logarithm of the rate, before it was least.
+
+    How fast it fell around a rate is the slope of the line through a fifth of all losses, so that the noise of a few batches
+    doesn't decide.
 
     Args:
         rates: The rates, rising.
@@ -274,13 +277,19 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
         True
     """
     least = min(range(len(losses)), key=losses.__getitem__, default=0)
-    # The first means are of few batches, and the slope of one step is mostly noise.
-    first, width = len(losses) // 8, max(1, len(losses) // 15)
-    slopes = {
-        place: (losses[place + width] - losses[place]) / math.log(rates[place + width] / rates[place])
-        for place in range(first, least - width + 1)
-    }
-    if not slopes:
-        return None
-    place = min(slopes, key=slopes.__getitem__)
-    return rates[place] if slopes[place] < 0 else None
+    # The first means are of few batches, and the slope of a few steps is mostly noise.
+    first, reach = len(losses) // 8, max(1, len(losses) // 10)
+    around = {place: slice(max(0, place - reach), place + reach + 1) for place in range(first, least + 1)}
+    slopes = {place: _slope(rates[part], losses[part]) for place, part in around.items()}
+    place = min(slopes, key=slopes.__getitem__, default=None)
+    return None if place is None or slopes[place] >= 0 else rates[place]
+
+
+def _slope(rates: list[float], losses: list[float]) -> float:
+    """Return the slope of the line that is nearest to losses over the logarithm of the rate."""
+    if len(rates) < 2:
+        return 0.0
+    places = [math.log(rate) for rate in rates]
+    middle, mean = sum(places) / len(places), sum(losses) / len(losses)
+    products = [(place - middle) * (loss - mean) for place, loss in zip(places, losses, strict=True)]
+    return sum(products) / sum((place - middle) ** 2 for place in places)

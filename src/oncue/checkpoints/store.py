@@ -163,7 +163,7 @@ class Store:
         temporary = Path(self._temporary())
         try:
             write(temporary)
-            os.replace(temporary, self.folder / name)
+            replace(temporary, self.folder / name)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -58,11 +58,12 @@ def factor_or_rate(value: Any) -> tuple[bool, float] | None:
         >>> factor_or_rate("x0.5"), factor_or_rate("1e-4"), factor_or_rate("-1"), factor_or_rate("fast")
         ((True, 0.5), (False, 0.0001), None, None)
     """
-    found = re.fullmatch(r"(x?)(\d{1,20}(?:\.\d{0,20})?(?:e[+-]?\d{1,3})?)", value) if isinstance(value, str) else None
+    number = r"(x?)([0-9]{1,20}(?:\.[0-9]{0,20})?(?:e[+-]?[0-9]{1,3})?)"
+    found = re.fullmatch(number, value) if isinstance(value, str) else None
     if found is None:
         return None
-    number = float(found[2])
-    return (bool(found[1]), number) if 0 < number < math.inf else None
+    rate = float(found[2])
+    return (bool(found[1]), rate) if 0 < rate < math.inf else None
 
 
 def tell(folder: str | os.PathLike[str], command: dict[str, Any]) -> str:
@@ -108,7 +109,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def waiting(folder: str | os.PathLike[str]) -> list[str]:
     """Return the names of the command files in a folder, in the order in which they were put there."""
     try:
-        names = [name for name in os.listdir(folder) if re.fullmatch(r"\d{20}-[0-9a-f]{8}\.json", name)]
+        names = [name for name in os.listdir(folder) if re.fullmatch(r"[0-9]{20}-[0-9a-f]{8}\.json", name)]
     except OSError:
         return []
     return sorted(names)[:_MOST]
