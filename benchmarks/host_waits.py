@@ -51,6 +51,7 @@ CALLBACKS: dict[str, Callable[[Path], list[Callback]]] = {
     "ModelCheckpoint": lambda folder: [built_in.ModelCheckpoint(folder / "m.keras")],
     "MixUp": lambda folder: [built_in.MixUp(0.2)],
     "Preemption": lambda folder: [built_in.Preemption()],
+    "Profile, after its batches": lambda folder: [built_in.Profile((2, 4), folder / "profile")],
     "ProgbarLogger, a line for each epoch": lambda folder: [built_in.ProgbarLogger()],
     "ReduceLROnPlateau": lambda folder: [built_in.ReduceLROnPlateau("loss")],
     "StopAtThreshold": lambda folder: [built_in.StopAtThreshold("loss", -1.0)],

@@ -234,6 +234,16 @@ def test_a_profiler_without_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not torch_private.profiler_is_running()
 
 
+def test_memory_without_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, use in (
+        ("_record_memory_history", torch_private.record_memory),
+        ("_dump_snapshot", torch_private.write_memory),
+    ):
+        monkeypatch.delattr(torch.cuda.memory, name)
+        with pytest.raises(RuntimeError, match=f"has no `cuda.memory.{name}`, which oncue needs to take a snapshot"):
+            use("a.pickle")  # type: ignore[operator]
+
+
 def test_momentum_without_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def trained() -> list[torch.Tensor]:
         weight = torch.nn.Parameter(torch.linspace(-1.0, 1.0, 7))

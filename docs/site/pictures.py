@@ -1,7 +1,8 @@
 """A picture of each callback, drawn from a run in which it does what it is for.
 
 Each function in `PICTURES` trains, in a folder of its own, and returns a `Picture`. The same machine and versions give the
-same pictures: seeds are fixed, and where the clock decides, the run has a clock that its steps wind on.
+same pictures: seeds are fixed, and where the clock decides, the run has a clock that its steps wind on. Only that of `Profile`
+has what was measured.
 """
 
 from __future__ import annotations
@@ -526,6 +527,26 @@ def _() -> Picture:
     return ran.told(
         code, "In two epochs of this run each batch took longer (its clock is wound on by the batches).", draw
     )
+
+
+@picture("Profile")
+def _() -> Picture:
+    code = "Profile(batches=(10, 20))"
+    ran = train(code, epochs=2, points=120)
+    (entry,) = ran.history.journal
+    costly = [one for one in entry.data["operations"] if "#" not in one["name"]][:7]
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        axes = figure.add_subplot()
+        places = [-at for at in range(len(costly))]
+        axes.barh(places, [one["milliseconds"] for one in costly], color=colours.main, alpha=0.85, height=0.65)
+        for place, one in zip(places, costly, strict=True):
+            axes.text(one["milliseconds"], place, f"  {one['calls']} calls", va="center", color=colours.quiet, size=8.5)
+        axes.set_yticks(places, [cut(one["name"], 44) for one in costly], family="monospace", size=8.5)
+        axes.set_xlabel("milliseconds, as they were measured when this page was made")
+        axes.margins(x=0.12)
+
+    return ran.told(code, "The operations of the batches 10 to 20 that took the most time, out of the journal.", draw)
 
 
 @picture("DeviceStats")

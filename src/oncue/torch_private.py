@@ -413,6 +413,53 @@ def profiler_is_running() -> bool:
         return False
 
 
+def record_memory(on: bool) -> bool:
+    """Let torch note, or note no longer, who allocates memory of CUDA devices.
+
+    Names: `torch.cuda.memory._record_memory_history`, `torch._C._cuda_isHistoryEnabled`. torch's documentation tells to
+    use the first, and has no other. Without it, a clear error; without the second, notes that others had begun are taken over.
+
+    Args:
+        on: Whether to begin or to end.
+
+    Returns:
+        Whether it was begun; False where others had begun it, who end it then.
+
+    Raises:
+        RuntimeError: When the name is gone.
+    """
+    record = getattr(torch.cuda.memory, "_record_memory_history", None)
+    if record is None:
+        raise _gone("cuda.memory._record_memory_history", "take a snapshot of memory")
+    is_on = getattr(torch._C, "_cuda_isHistoryEnabled", lambda: False)
+    if on and is_on():
+        return False
+    if on:
+        record(max_entries=_MOST_NOTED)
+    else:
+        record(enabled=None)
+    return on
+
+
+_MOST_NOTED = 200_000
+"""Allocations and releases, of some hundred bytes each."""
+
+
+def write_memory(path: str) -> None:
+    """Write what memory of CUDA devices is used for, and what was noted, as a file for https://pytorch.org/memory_viz.
+
+    Name: `torch.cuda.memory._dump_snapshot`; see `record_memory`. Without it, a clear error.
+
+    Raises:
+        RuntimeError: When the name is gone.
+        OSError: When the file can't be written.
+    """
+    dump = getattr(torch.cuda.memory, "_dump_snapshot", None)
+    if dump is None:
+        raise _gone("cuda.memory._dump_snapshot", "take a snapshot of memory")
+    dump(path)
+
+
 # Optimizers ---------------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     ),
     "PredictionWriter": lambda folder: built_in.PredictionWriter(folder / "{epoch}.csv"),
     "Preemption": lambda folder: built_in.Preemption(),
+    "Profile": lambda folder: built_in.Profile((1, 2), folder / "profile"),
     "ProgbarLogger": lambda folder: built_in.ProgbarLogger(),
     "ReduceLROnPlateau": lambda folder: built_in.ReduceLROnPlateau("loss"),
     "RemoteMonitor": lambda folder: built_in.RemoteMonitor(),

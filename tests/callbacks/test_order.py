@@ -282,8 +282,8 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
 
 
 def test_every_built_in_with_a_run_is_used_again_below() -> None:
-    # One needs a server; the other resumes an interrupted run by design.
-    others = {"RemoteMonitor", "BackupAndRestore"}
+    # One needs a server, one resumes an interrupted run by design, and one has measured times in its journal.
+    others = {"RemoteMonitor", "BackupAndRestore", "Profile"}
     public = (getattr(oncue.callbacks, name) for name in oncue.callbacks.__all__)
     kinds = {kind.__name__ for kind in public if issubclass(kind, Callback)}
     assert kinds - {"Callback", "CallbackList"} - others == set(AGAIN)

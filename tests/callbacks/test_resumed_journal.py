@@ -95,6 +95,8 @@ CASES: dict[str, Callable[[], list[Any]]] = {
     ],
     "PredictionWriter": lambda: [built_in.PredictionWriter("{epoch}.npz")],
     "Preemption": lambda: [built_in.Preemption()],
+    # It says that the run was too short, and measures nothing.
+    "Profile": lambda: [built_in.Profile((30, 40))],
     "ProgbarLogger": lambda: [built_in.ProgbarLogger()],
     "ReduceLROnPlateau": lambda: [
         built_in.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10, cooldown=1),
@@ -183,7 +185,11 @@ def train(name: str, *cut: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:Could not reach RemoteMonitor", "ignore:The model has no trainable weights")
+@pytest.mark.filterwarnings(
+    "ignore:Could not reach RemoteMonitor",
+    "ignore:The model has no trainable weights",
+    "ignore:Profile will see nothing",
+)
 @pytest.mark.parametrize("name", CASES)
 def test_the_journal_of_a_resumed_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "whole").mkdir()

@@ -36,6 +36,7 @@ from oncue.callbacks import (
     LearningRateFinder,
     LearningRateScheduler,
     ModelCheckpoint,
+    Profile,
     ReduceLROnPlateau,
     RemoteMonitor,
     TensorBoard,
@@ -325,6 +326,11 @@ def a_profile_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> N
 
     patch.setattr(torch.profiler.profile, "export_chrome_trace", refuse)
     dense().fit(X, Y, verbose=0, callbacks=[TensorBoard(folder, profile_batch=1)])
+
+
+@case
+def a_profile_of_batches_that_dont_come(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, verbose=0, callbacks=[Profile(100, folder)])
 
 
 @case

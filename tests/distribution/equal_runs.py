@@ -501,6 +501,7 @@ def decisions(folder: Path) -> dict[str, Any]:
             keras.callbacks.CSVLogger(folder / "log.csv"),
             keras.callbacks.ModelCheckpoint(folder / "best.keras", save_best_only=True),
             keras.callbacks.TensorBoard(folder / "events"),
+            keras.callbacks.Profile((2, 3), folder / "profile"),
         ],
     )
     return {

@@ -161,8 +161,8 @@ def test_the_matrix_has_every_callback() -> None:
     # file is tested in loops with the others of its kind.
     elsewhere = {"Callback", "CallbackList", "RemoteMonitor", "BackupAndRestore", "SwapEMAWeights"}
     elsewhere |= {"JournalLogger", "RunFolder"}
-    # Two have the time and the memory in their logs, and one needs gradients, which some loops drop.
-    elsewhere |= {"Throughput", "GradientNorms", "DeviceStats"}
+    # Three have what they measure in their logs or the journal, and one needs gradients, which some loops drop.
+    elsewhere |= {"Throughput", "Profile", "GradientNorms", "DeviceStats"}
     # One needs a service, one a loop that can go back to a state, and one a loop that makes its steps itself.
     elsewhere |= {"Tracker", "LearningRateFinder", "BatchSizeFinder"}
     # One needs arrays that the loop validates on, and two change batches.

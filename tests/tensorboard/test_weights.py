@@ -368,7 +368,7 @@ def test_what_torch_says_of_cycles_is_no_failure(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch.profiler.profile, "start", says)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert Trace(str(tmp_path)).stop() is not None
+        assert Trace("TensorBoard").stop(str(tmp_path / "a.pt.trace.json"))
 
 
 def test_a_profile_that_an_error_cuts_short_is_written(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from oncue.callbacks.control import Control
 from oncue.callbacks.csv_logger import CSVLogger
 from oncue.callbacks.journal_logger import JournalLogger
 from oncue.callbacks.model_checkpoint import ModelCheckpoint
+from oncue.callbacks.profile import Profile
 from oncue.core import commands, run_record
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, replace_file
@@ -47,7 +48,7 @@ class RunFolder(Callback):
     - `model.json` and `summary.txt`, the model's configuration, if it has one, and its layers;
     - `environment.json`, versions, the system and the device; the script's name, and not its arguments;
     - `curves.png` when the run has ended, where matplotlib is installed;
-    - if wanted, `best.keras` and `backup`.
+    - if wanted, `best.keras`, `backup` and `profile`.
 
     The callbacks that write these stand behind it in the list. A run that starts from scratch replaces the files of one that
     was there before.
@@ -61,6 +62,7 @@ class RunFolder(Callback):
         weights_freq: Every so many epochs the journal gets the mean, the standard deviation, the share of zeros, the least and
             the greatest number of each weight, which the report shows; 0 (default) for never.
         control: Whether the run can be spoken to while it goes on: `oncue control FOLDER stop` and the like. See `Control`.
+        profile: The batches that are profiled into `profile`, such as `(10, 20)`; see `Profile`.
 
     Raises:
         OSError: Before the first step, when the folder can't be written to.
@@ -92,6 +94,7 @@ class RunFolder(Callback):
         keep: Any = None,
         weights_freq: int = 0,
         control: bool = False,
+        profile: int | tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if config is not None and not isinstance(config, Mapping):
@@ -112,6 +115,8 @@ class RunFolder(Callback):
             )
         if control:
             self._parts.append(Control(self.folder / commands.FOLDER))
+        if profile is not None:
+            self._parts.append(Profile(profile, self.folder / "profile"))
         self._trained = False
         self._lock: NameLock | None = None
 

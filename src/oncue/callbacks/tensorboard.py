@@ -174,7 +174,7 @@ class TensorBoard(Callback):
         if self._trace is None and self._first_profiled <= last and step <= self._last_profiled:
             from oncue.tensorboard.trace import Trace
 
-            self._trace = Trace(os.path.join(self.log_dir, "train"))
+            self._trace = Trace("TensorBoard")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the batch; write its logs when they are due."""
@@ -413,8 +413,10 @@ class TensorBoard(Callback):
     def _end_trace(self) -> None:
         trace, self._trace = self._trace, None
         if trace is not None:
-            path = trace.stop()
-            if path is not None:
+            from oncue.tensorboard.trace import profile_path
+
+            path = profile_path(os.path.join(self.log_dir, "train"))
+            if trace.stop(path):
                 self._decided("note", "profiled", first=self._first_profiled, last=self.global_step, path=path)
 
 

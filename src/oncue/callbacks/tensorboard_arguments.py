@@ -54,7 +54,7 @@ def update_frequency(value: Any) -> Any:
     )
 
 
-def profiled_range(value: Any) -> tuple[int, int]:
+def profiled_range(value: Any, name: str = "profile_batch") -> tuple[int, int]:
     """Return the first and the last batch to profile, both 0 for none."""
     given = value
     if isinstance(value, str):
@@ -66,8 +66,8 @@ def profiled_range(value: Any) -> tuple[int, int]:
     pair = [number for number in map(whole_of, numbers) if number is not None]
     if len(numbers) != 2 or len(pair) != 2 or pair[0] < 0 or pair[1] < pair[0] or (pair[0] == 0 and pair[1] > 0):
         raise ValueError(
-            "`profile_batch` must be a non-negative integer or a pair of positive integers, the first and the last "
-            f"batch to profile; got {given!r}. Use `profile_batch=2`, or `profile_batch=(10, 20)`."
+            f"`{name}` must be a non-negative integer or a pair of positive integers, the first and the last "
+            f"batch to profile; got {given!r}. Use `{name}=2`, or `{name}=(10, 20)`."
         )
     return pair[0], pair[1]
 

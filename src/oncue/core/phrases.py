@@ -243,6 +243,13 @@ def _changed_in_hook(data: Data) -> str:
     return f"a hook changed {', '.join(data['names'])}, which counts from this step of the {step} on"
 
 
+def _profiled(data: Data) -> str:
+    costs = [f"{one['name']} {one['share']:.0%}" for one in data.get("operations", ())[:3]]
+    most = f"; most of the time took {', '.join(costs)}" if costs else ""
+    memory = f", {data['memory']}" if data.get("memory") else ""
+    return f"profiled batches {data['first']} to {data['last']}: {data['path']}{memory}{most}"
+
+
 # Parts -----------------------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +315,10 @@ PHRASES: dict[str, Phrase] = {
     "two_set_the_rate": _alone(_two_set_the_rate),
     "changed_in_hook": _alone(_changed_in_hook),
     "no_graph": _alone(lambda data: f"no graph is written: {data['model']} is no torch module and has no `to_json`"),
-    "profiled": _alone(lambda data: f"profiled batches {data['first']} to {data['last']}: {data['path']}"),
+    "profiled": _alone(_profiled),
+    "not_profiled": _alone(
+        lambda data: f"profiled nothing: the run had {data['batches']} batches, and {data['first']} was to be the first"
+    ),
     # An entry of a state of format 2 has its words, and no data to make them from.
     "earlier_version": Phrase(lambda data: str(data["line"]), lambda data: str(data["cited"])),
     "out_of_memory": _alone(_out_of_memory),

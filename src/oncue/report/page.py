@@ -18,6 +18,7 @@ from oncue.report.charts import KINDS, MOST_WEIGHTS, Chart, costs, curves, of_we
 from oncue.report.findings import findings
 from oncue.report.run import Run
 
+_MOST_OPERATIONS = 10
 _MOST_DECISIONS = 300
 _MOST_WEIGHTS = 1000
 _LONGEST = 2000
@@ -113,6 +114,7 @@ def page(run: Run, version: str | None = None, states: Mapping[str, str] | None 
     parts += _weights(record, weights, start=len(drawn))
     if cost is not None:
         parts += ["<h2>What callbacks cost</h2>", _figures([cost], start=len(charts) - 1, wide=True)]
+    parts += _operations(run)
     parts += _decisions(run)
     parts += _documents(run, states or {})
     return _document(run.name, "\n".join(parts), charts, version)
@@ -274,6 +276,28 @@ def _weights(record: RunRecord, charts: Sequence[Chart], start: int) -> list[str
         more,
         "</details>",
     ]
+
+
+def _operations(run: Run) -> list[str]:
+    """What took the time of the batches that were profiled, the last ones of each callback."""
+    profiles = {entry.callback: entry.data for entry in run.record.entries if entry.data and "operations" in entry.data}
+    parts = []
+    for data in profiles.values():
+        listed = data["operations"] if isinstance(data["operations"], list) else []
+        rows = [
+            [str(one.get("name")), one["calls"], f"{one['milliseconds']:,.2f}", f"{one['share']:.1%}"]
+            for one in listed[:_MOST_OPERATIONS]
+            if isinstance(one, Mapping)
+            and all(isinstance(one.get(name), (int, float)) for name in ("calls", "milliseconds", "share"))
+        ]
+        if rows:
+            batches = f"batches {data.get('first')} to {data.get('last')}"
+            parts += [
+                f"<details open><summary>What took the time of {_escaped(batches)}</summary>",
+                as_table(["operation", "calls", "ms", "share"], rows, numbers=(1, 2, 3)),
+                "</details>",
+            ]
+    return parts
 
 
 def _decisions(run: Run) -> list[str]:
