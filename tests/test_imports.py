@@ -176,8 +176,8 @@ ROOMS = {
     # A run.
     "plots": "core",
     "checkpoints": "core shards",
-    "named_weights": "core",
-    "tensorboard": "core named_weights torch_private",
+    "named_weights": "core shards",
+    "tensorboard": "core named_weights shards torch_private",
     "callbacks": "checkpoints core keras_names legacy named_weights plots tensorboard",
     "feeding": "backend core nested random_state torch_private",
     "distribution": "core",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from oncue.core.builtin import kind_of
+from oncue.shards import is_sharded, least_of_parts, part_of, sum_of_parts
 
 
 @runtime_checkable
@@ -82,7 +84,8 @@ def statistics_of(weights: Sequence[Weight]) -> dict[str, list[float]]:
     """Return what `oncue.core.run_record.STATISTICS` names, of each weight, with one transfer from each device.
 
     Args:
-        weights: Weights; those that have no numbers, or whole ones, are left out.
+        weights: Weights; those that have no numbers, or whole ones, are left out. Of those that are sharded each process
+            looks at its part, and all must call it.
 
     Returns:
         By name: the mean, the standard deviation, the share of zeros, the least and the greatest number. Of complex numbers
@@ -93,23 +96,63 @@ def statistics_of(weights: Sequence[Weight]) -> dict[str, list[float]]:
         [1.0, 1.224..., 0.5, 0.0, 3.0]
     """
     rows: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    parts: list[tuple[str, Tensor]] = []
     for weight in weights:
-        value = weight.value.detach().flatten()
+        value = weight.value.detach()
         if value.numel() and (value.is_floating_point() or value.is_complex()):
-            rows.setdefault(value.device, []).append((weight.name, _statistics(value)))
+            if is_sharded(value):
+                parts.append((weight.name, value))
+            else:
+                rows.setdefault(value.device, []).append((weight.name, _statistics(_real(value))))
+    if parts:
+        found = _statistics_of_parts([value for _, value in parts])
+        rows.setdefault(found.device, []).extend(zip([name for name, _ in parts], found, strict=True))
     read: dict[str, list[float]] = {}
-    for found in rows.values():
-        read.update(zip([name for name, _ in found], torch.stack([row for _, row in found]).tolist(), strict=True))
+    for named in rows.values():
+        read.update(zip([name for name, _ in named], torch.stack([row for _, row in named]).tolist(), strict=True))
     return {weight.name: read[weight.name] for weight in weights if weight.name in read}
 
 
-def _statistics(value: Tensor) -> Tensor:
+def _real(value: Tensor) -> Tensor:
+    value = value.flatten()
     value = value.abs() if value.is_complex() else value
-    value = value if value.itemsize >= 4 else value.float()
+    return value if value.itemsize >= 4 else value.float()
+
+
+def _statistics(value: Tensor) -> Tensor:
     deviation, mean = torch.std_mean(value, correction=0)
     zeros = 1 - torch.count_nonzero(value).double() / value.numel()
     low, high = torch.aminmax(value)
     return torch.stack([mean.double(), deviation.double(), zeros, low.double(), high.double()])
+
+
+def _statistics_of_parts(tensors: Sequence[Tensor]) -> Tensor:
+    """Return what `_statistics` does of whole tensors, in three small messages; each process looks at its parts."""
+    what = "statistics of weights"
+    flat = [_real(part_of(tensor)) for tensor in tensors]
+    device = flat[0].device
+    sizes = torch.tensor([tensor.numel() for tensor in tensors], dtype=torch.float64, device=device)
+    least = least_of_parts(torch.stack([_ends(one) for one in flat]), tensors, what)
+    sums = sum_of_parts(torch.stack([_sums(one) for one in flat]), tensors, what)
+    means = sums[:, 0] / sizes
+    apart = [(one - mean).square().sum(dtype=torch.float64) for one, mean in zip(flat, means, strict=True)]
+    deviations = (sum_of_parts(torch.stack(apart), tensors, what) / sizes).sqrt()
+    ends = torch.stack([least[:, 0], -least[:, 1]], 1)
+    ends[sums[:, 2] > 0] = math.nan
+    return torch.cat([torch.stack([means, deviations, 1 - sums[:, 1] / sizes], 1), ends], 1)
+
+
+def _ends(part: Tensor) -> Tensor:
+    """Return the least number of a part, and of its negative, without those that are none."""
+    if not len(part):
+        return torch.full((2,), math.inf, dtype=torch.float64, device=part.device)
+    numbers = torch.stack([part.where(~part.isnan(), math.inf).amin(), (-part).where(~part.isnan(), math.inf).amin()])
+    return numbers.double()
+
+
+def _sums(part: Tensor) -> Tensor:
+    counted = torch.stack([torch.count_nonzero(part), part.isnan().count_nonzero()])
+    return torch.cat([part.sum(dtype=torch.float64)[None], counted.double()])
 
 
 def as_array(value: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 from distribution import equal_runs
 from distribution.equal_runs import X, Y, mlp, state_of, trained
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 import oncue as keras
 from helpers import to_numpy
@@ -89,6 +92,44 @@ def weights_of_shards(folder: Path) -> dict[str, Any]:
     model.layers[0].kernel.assign(np.ones((6, 5)))
     found["assigned"] = state_of(model)
     return found
+
+
+def looked_at(folder: Path) -> dict[str, Any]:
+    """Histograms, images, tables of embeddings and statistics of weights, which the main process writes."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4)(inputs)
+    x = layers.Conv1D(3, 2, activation="relu")(x)
+    model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    names = {"embedding": "names.tsv"}
+    callbacks = [
+        keras.callbacks.TensorBoard(
+            folder / "logs", 2, write_images=True, write_grads=True, embeddings_freq=2, embeddings_metadata=names
+        ),
+        keras.callbacks.JournalLogger(folder / "journal.jsonl", weights_freq=2),
+        keras.callbacks.ModelCheckpoint(folder / "whole.keras"),
+    ]
+    rows = np.random.default_rng(4).integers(0, 7, (26, 5))
+    trained(model, rows, rows.mean(1, keepdims=True), batch_size=8, epochs=3, callbacks=callbacks)
+    # The main process has written all when another comes here.
+    checked(model).predict(rows, verbose=0)
+    events = EventAccumulator(str(folder / "logs" / "train"), size_guidance={"tensors": 0})
+    events.Reload()
+    values: dict[str, Any] = {}
+    for tag in (one for one in events.Tags()["tensors"] if "graph" not in one):
+        points = [(event.step, tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+        # The weights stand still, so that theirs are equal to the bit.
+        shown = [(step, value.shape if "_grad/" in tag else str(value.tolist())) for step, value in points]
+        values[tag] = [step for step, _ in points] if tag.startswith("epoch_") else shown
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return {
+        "tags": values,
+        "statistics": [one for one in lines if one["line"] == "weights"],
+        "embeddings": (folder / "logs" / "train" / "embedding_embedding.tsv").read_text().split(),
+        "names": sorted(path.name for path in (folder / "logs" / "train").glob("keras_*")),
+    }
 
 
 def norms_of_gradients(folder: Path) -> dict[str, Any]:
@@ -233,6 +274,7 @@ def checkpoints(folder: Path) -> dict[str, Any]:
 
 OWN = [
     checkpoints,
+    looked_at,
     optimizers,
     weights_of_shards,
     norms_of_gradients,

@@ -22,6 +22,7 @@ from oncue.callbacks.roles import (
     give_run,
     in_turn,
     label,
+    stand_in_of,
     wants,
     with_brought,
     writes_for_all,
@@ -137,11 +138,14 @@ class CallbackList(Callback):
         Args:
             parts: Whether each process has a part of the weights, which those that write weights need of all.
         """
-        self.callbacks = [
-            callback
-            for callback in self.callbacks
-            if not writes_for_all(callback) or (parts and writes_together(callback))
-        ]
+        stay = []
+        for callback in self.callbacks:
+            if not writes_for_all(callback) or (parts and writes_together(callback)):
+                stay.append(callback)
+            elif parts and (instead := stand_in_of(callback)) is not None:
+                stay.append(instead)
+        self.callbacks = stay
+        self._introduce(stay)
         self._listen()
 
     def set_params(self, params: dict[str, Any]) -> None:

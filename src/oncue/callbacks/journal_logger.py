@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from oncue.callbacks.brings_parts import BringsParts
 from oncue.callbacks.callback import Callback
 from oncue.core.account import Ending
 from oncue.core.builtin import builtin
@@ -132,6 +133,16 @@ class JournalLogger(Callback):
     def needs_of_model(self) -> tuple[str, ...]:
         """Return what it needs of the model."""
         return ("numbers",) if self.weights_freq else ()
+
+    def stand_in(self) -> BringsParts | None:
+        """Return what other processes run in its place where each has a part of the weights."""
+        return BringsParts(self._bring) if self.weights_freq else None
+
+    def _bring(self, model: Any, epoch: int) -> None:
+        if epoch % self.weights_freq == 0:
+            from oncue.named_weights import statistics_of, weights_of
+
+            statistics_of(weights_of(model, "`weights_freq`"))
 
     # Hooks --------------------------------------------------------------------------------------------------------
 

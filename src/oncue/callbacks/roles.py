@@ -20,6 +20,7 @@ from oncue.core.protocols import (
     ChecksState,
     ExpectsLogs,
     GrowsFiles,
+    HasStandIn,
     HasState,
     KeepsMarks,
     KeepsState,
@@ -211,6 +212,12 @@ def writes_for_all(callback: Any) -> bool:
 def writes_together(callback: Any) -> bool:
     """Return whether a callback declares that other processes run it too where each has a part of the weights."""
     return _says(callback, "writes_together")
+
+
+def stand_in_of(callback: Any) -> Any:
+    """Return what other processes run in the place of a callback where each has a part of the weights; None for nothing."""
+    having: list[HasStandIn] = _having([callback], "stand_in")
+    return having[0].stand_in() if having else None
 
 
 def in_turn(called: Sequence[Called], hook: str = "on_epoch_end") -> list[Called]:

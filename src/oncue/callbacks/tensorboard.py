@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from oncue import legacy
 from oncue.callbacks import tensorboard_arguments as arguments
+from oncue.callbacks.brings_parts import BringsParts
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.contract import HasLearningRate
@@ -134,6 +135,22 @@ class TensorBoard(Callback):
         """Return what it needs of the model."""
         return ("numbers",) if self.histogram_freq else ()
 
+    def stand_in(self) -> BringsParts | None:
+        """Return what other processes run in its place where each has a part of the weights."""
+        return BringsParts(self._bring) if self.histogram_freq or self.embeddings_freq else None
+
+    def _bring(self, model: Any, epoch: int) -> None:
+        if self.histogram_freq and epoch % self.histogram_freq == 0:
+            from oncue.tensorboard.weight_summaries import weight_summaries
+
+            for _ in weight_summaries(model, images=self.write_images, gradients=self.write_grads):
+                pass
+        if self.embeddings_freq and epoch % self.embeddings_freq == 0:
+            from oncue.tensorboard.projector import Projector
+
+            projector = Projector(model, self.log_dir, self.embeddings_metadata, self.embeddings_layer_names)
+            projector.write(epoch, follows=True)
+
     # A run -------------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -155,6 +172,7 @@ class TensorBoard(Callback):
             from oncue.tensorboard.projector import Projector
 
             self._projector = Projector(self.model, self.log_dir, self.embeddings_metadata, self.embeddings_layer_names)
+            self._projector.begin()
         if train is not None:
             if self.write_graph:
                 self._write_graph(train)

@@ -226,6 +226,14 @@ class WritesTogether(Protocol):
     writes_together: bool
 
 
+class HasStandIn(Protocol):
+    """Writes for all what is computed from weights, so that other processes must bring theirs where each has a part of them."""
+
+    def stand_in(self) -> Any:
+        """Return the callback that they run in its place, or None."""
+        ...
+
+
 class WritesLearningRate(Protocol):
     """Declares that it sets the learning rate, so that a second one is pointed out."""
 

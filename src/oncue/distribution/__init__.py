@@ -229,9 +229,16 @@ def joined() -> Group | None:
     return process.group  # type: ignore[no-any-return]  # nothing else is put there
 
 
-def training_group() -> Group | None:
-    """Return the group that models are trained by; None where this process trains on its own."""
-    if process.is_alone:
+def training_group(sharded: bool = False) -> Group | None:
+    """Return the group that models are trained by; None where this process trains on its own.
+
+    Args:
+        sharded: Whether the script has sharded the model's weights: then by the processes that have parts of them, and be it
+            one alone.
+    """
+    if sharded and process.group is None and dist.is_initialized():
+        process.group = Group.join(None)
+    if process.is_alone and not sharded:
         return None
     group = joined()
-    return group if group is not None and group.size > 1 else None
+    return group if group is not None and (group.size > 1 or sharded) else None

@@ -105,7 +105,7 @@ class Group(Ranks):
         failures = self.failures
         if failures.is_final:
             raise failures.ended()
-        if self._place is None:
+        if self._place is None and self.size > 1:
             raise RuntimeError(
                 f"The group of processes that this script has made can't be used any more: {failures.reason}. Start the script "
                 "again, or leave it to `fit` to make the group."

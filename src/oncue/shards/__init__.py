@@ -150,10 +150,10 @@ def like(part: Tensor, tensor: DTensor) -> DTensor:
 
 
 def sum_of_parts(numbers: Tensor, of: Sequence[Tensor], what: str = "a step") -> Tensor:
-    """Return the sums of numbers over the processes, of those that were computed from parts; in place.
+    """Return the sums of numbers over the processes, of those that were computed from parts.
 
     Args:
-        numbers: One number for each of some tensors, from this process's part of it.
+        numbers: For each of some tensors a number, or a row of them, from this process's part of it.
         of: Those tensors. The numbers of one that isn't sharded stay as they are.
         what: What it is for.
 
@@ -161,6 +161,27 @@ def sum_of_parts(numbers: Tensor, of: Sequence[Tensor], what: str = "a step") ->
         >>> sum_of_parts(torch.ones(1), [torch.ones(2)])
         tensor([1.])
     """
+    return _put_together(numbers, of, what, "SUM")
+
+
+def least_of_parts(numbers: Tensor, of: Sequence[Tensor], what: str) -> Tensor:
+    """Return the least of numbers over the processes, of those that were computed from parts; none may be NaN.
+
+    Args:
+        numbers: As for `sum_of_parts`.
+        of: As for `sum_of_parts`.
+        what: What it is for. It is no step: processes that do something else are told so.
+
+    Example:
+        >>> least_of_parts(torch.ones(1), [torch.ones(2)], "the least number")
+        tensor([1.])
+    """
+    if process.group is not None and any(map(is_sharded, of)):
+        process.group.together(what)
+    return _put_together(numbers, of, what, "MIN")
+
+
+def _put_together(numbers: Tensor, of: Sequence[Tensor], what: str, operation: str) -> Tensor:
     sharded = next(filter(is_sharded, of), None)
     if sharded is None:
         return numbers
@@ -168,9 +189,11 @@ def sum_of_parts(numbers: Tensor, of: Sequence[Tensor], what: str = "a step") ->
 
     group = sharded.device_mesh.get_group(0) if sharded.device_mesh.ndim == 1 else None
     own = torch.tensor([not is_sharded(one) for one in of], device=numbers.device)
-    sums = torch.where(own, numbers.new_zeros(()), numbers)
-    run(lambda: dist.all_reduce(sums, group=group, async_op=True), what, sums)
-    return torch.where(own, numbers, sums)
+    own = own.reshape(-1, *[1] * (numbers.ndim - 1))
+    found = torch.where(own, numbers.new_zeros(()), numbers)
+    kind = getattr(dist.ReduceOp, operation)
+    run(lambda: dist.all_reduce(found, kind, group=group, async_op=True), what, found)
+    return torch.where(own, numbers, found)
 
 
 def gathering(output: Tensor, own: Tensor, **options: Any) -> Any:

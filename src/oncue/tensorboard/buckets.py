@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from oncue.shards import is_sharded, least_of_parts, part_of, sum_of_parts
+
 BUCKETS = 30
 """The number of buckets of TensorFlow's histogram summaries, which TensorBoard shows."""
 
@@ -14,6 +16,8 @@ _IN_CACHE = 1 << 16
 # `histc` counts in the type of its input: in single precision a count can't pass this.
 _COUNTABLE = 1 << 24
 _WIDE = 1e38
+_INFINITE = float("inf")
+_WHAT = "histograms of weights"
 
 Row = tuple[float, float, float]
 
@@ -26,7 +30,8 @@ def bucket_rows(tensors: Sequence[Tensor]) -> list[list[Row]]:
     single value, all edges are that value and the last bucket has all. Values that are not finite are left out.
 
     Args:
-        tensors: Tensors of any shape and number type, on one device.
+        tensors: Tensors of any shape and number type, on one device. Of those that are sharded each process counts its part,
+            and all must call it.
 
     Returns:
         For each tensor 30 rows of left edge, right edge and count.
@@ -36,15 +41,28 @@ def bucket_rows(tensors: Sequence[Tensor]) -> list[list[Row]]:
         >>> rows[0], rows[29], sum(count for _, _, count in rows)
         ((0.0, 2.0, 2.0), (58.0, 60.0, 3.0), 61.0)
     """
-    flat = [_real(tensor) for tensor in tensors]
+    flat = [_real(part_of(tensor)) for tensor in tensors]
     ranges = _ranges(flat)
     for index, (low, high) in enumerate(ranges):
-        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+        if not (abs(low) < _INFINITE and abs(high) < _INFINITE):
             flat[index] = flat[index][flat[index].isfinite()]
             ranges[index] = _ranges([flat[index]])[0]
+    if any(map(is_sharded, tensors)):
+        ranges = _of_all_parts(ranges, flat, tensors)
     counts = [_counts(values, low, high) for values, (low, high) in zip(flat, ranges, strict=True)]
-    read: list[list[float]] = torch.stack(counts).tolist() if counts else []
+    read: list[list[float]] = sum_of_parts(torch.stack(counts), tensors, _WHAT).tolist() if counts else []
     return [_rows(low, high, row) for (low, high), row in zip(ranges, read, strict=True)]
+
+
+def _of_all_parts(
+    ranges: Sequence[tuple[float, float]], flat: Sequence[Tensor], tensors: Sequence[Tensor]
+) -> list[tuple[float, float]]:
+    """Return the least and the greatest value of each whole tensor, from those of this process's part."""
+    # A part may be empty: of such a one nothing counts.
+    ends = [(low, -high) if len(part) else (_INFINITE,) * 2 for (low, high), part in zip(ranges, flat, strict=True)]
+    least = torch.tensor(ends, dtype=torch.float64, device=flat[0].device)
+    found = least_of_parts(least, tensors, _WHAT).tolist()
+    return [(low, -high) if low < _INFINITE else (0.0, 0.0) for low, high in found]
 
 
 def _real(tensor: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from oncue.core.suggest import nearest
 from oncue.core.warn import warn
 from oncue.named_weights import as_array, as_tensor
+from oncue.shards import whole
 
 
 class Projector:
-    """Writes `projector_config.pbtxt` now, and the tables when asked.
+    """Writes `projector_config.pbtxt`, and the tables of embedding layers.
 
     In each such epoch Keras writes a weights file, which the projector can't read; it is written here too. A layer
     whose rows have labels, and every embedding of a plain torch module, also has its table of the last such epoch as
@@ -59,23 +60,35 @@ class Projector:
         self.tables = {name: layer for name, layer in tables.items() if not only or name in only}
         plain = not hasattr(model, "save_weights") or getattr(model, "module", None) is not None
         self.shown = {name for name in self.tables if plain or name in files}
+        self._files = {name: os.fspath(path) for name, path in files.items()}
+
+    def begin(self) -> None:
+        """Write the settings, which name the files that are going to be there."""
         config = ProjectorConfig()
         for name in self.tables:
             entry = config.embeddings.add(tensor_name=name)
             if name in self.shown:
                 entry.tensor_path = _table_path(name)
-            if name in files:
-                entry.metadata_path = os.fspath(files[name])
-        os.makedirs(os.path.join(log_dir, "train"), exist_ok=True)
-        with open(os.path.join(log_dir, "projector_config.pbtxt"), "w", encoding="utf-8") as file:
+            if name in self._files:
+                entry.metadata_path = self._files[name]
+        os.makedirs(os.path.join(self.log_dir, "train"), exist_ok=True)
+        with open(os.path.join(self.log_dir, "projector_config.pbtxt"), "w", encoding="utf-8") as file:
             file.write(str(config))
 
-    def write(self, epoch: int) -> None:
-        """Write the tables, and the weights file of the epoch."""
+    def write(self, epoch: int, follows: bool = False) -> None:
+        """Write the tables, and the weights file of the epoch.
+
+        Args:
+            epoch: The index of the epoch.
+            follows: Whether this process only brings its parts of the weights, which the main process writes.
+        """
         for name in sorted(self.shown):
+            table = whole(as_tensor(_table(self.tables[name])), "the tables of embeddings")
+            if follows:
+                continue
             path = os.path.join(self.log_dir, *_table_path(name).split("/"))
             with open(path + ".tmp", "w", encoding="utf-8") as file:
-                for row in as_array(as_tensor(_table(self.tables[name]))).tolist():
+                for row in as_array(table).tolist():
                     file.write("\t".join(map("{:.7g}".format, row)) + "\n")
             os.replace(path + ".tmp", path)
         if hasattr(self.model, "save_weights"):

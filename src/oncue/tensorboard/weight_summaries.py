@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from oncue.named_weights import as_array, weights_of
+from oncue.shards import whole
 from oncue.tensorboard.buckets import bucket_rows
 from oncue.tensorboard.images import pictures
 from oncue.tensorboard.summaries import histogram
@@ -13,6 +14,8 @@ from oncue.tensorboard.summaries import histogram
 
 def weight_summaries(model: Any, *, images: bool, gradients: bool) -> Iterator[list[Any]]:
     """Yield the summaries of each weight: its histogram, its images, and the histogram of its gradient.
+
+    Where processes have parts of the weights all must call it, to the end.
 
     Args:
         model: As for `weights_of`.
@@ -32,6 +35,7 @@ def weight_summaries(model: Any, *, images: bool, gradients: bool) -> Iterator[l
         yield [histogram(tag, rows)]
     if images:
         for weight in weights:
-            found = pictures(f"{weight.name}/image", as_array(weight.value))
+            # One by one, so that no more of them are whole than one.
+            found = pictures(f"{weight.name}/image", as_array(whole(weight.value, "images of weights")))
             if found is not None:
                 yield [found]

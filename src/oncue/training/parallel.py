@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from oncue.callbacks.roles import check_needs
 from oncue.core.console import silenced
-from oncue.core.needs import Lacks
 from oncue.core.process import process
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.row_share import RowShare, SharedBatches
@@ -34,23 +32,21 @@ if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
 
 
-_LACKS_OF_PARTS = Lacks(
-    "a run with sharded weights", {"numbers": "Let each process have all weights: leave `shard_weights` out."}
-)
-
-
 def parallel_run(model: Trainer) -> Parallel | None:
     """Return what a run of a model on several processes needs; None for the usual run, on one.
 
     Args:
         model: The model.
     """
-    if process.is_alone:
+    # Who has never imported it has sharded nothing.
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    sharded = fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
+    if process.is_alone and not sharded:
         return None
     # Nothing of it is imported by a process alone.
     from oncue import distribution
 
-    group = distribution.training_group()
+    group = distribution.training_group(sharded)
     chosen = distribution.distribution()
     if group is None:
         return None
@@ -161,8 +157,6 @@ class Parallel:
     def take_callbacks(self, callbacks: CallbackList) -> None:
         """Make the callbacks of a run those of one process of several; the others leave out what one writes for all."""
         self.comparison.same_callbacks(callbacks)
-        if self.weights is not None:
-            check_needs(callbacks.callbacks, callbacks.model, _LACKS_OF_PARTS)
         callbacks.group = self.group
         if not self.group.main:
             callbacks.leave_out_writers(parts=self.weights is not None)
