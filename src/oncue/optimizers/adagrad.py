@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
 
-from oncue.optimizers.foreach import Number, add_, add_quotient_, plus
+from oncue.optimizers.foreach import Numbers, Slots, Tensors, add_, add_quotient_, plus
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.options import Options, takes_options
 from oncue.optimizers.setting import non_negative, setting, small_number
 
 
@@ -48,47 +47,21 @@ class Adagrad(Optimizer):
     _initial_accumulator_value: float
     _epsilon: float
 
+    @takes_options
     def __init__(
         self,
         learning_rate: Any = 0.001,
         initial_accumulator_value: float = 0.1,
         epsilon: float | None = 1e-7,
         weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-            **kwargs,
-        )
+        super().__init__(learning_rate, weight_decay, **options)
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = small_number("epsilon", epsilon)
 
     @staticmethod
-    def update_rule(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        slots: Mapping[str, list[Tensor]],
-        numbers: Mapping[str, Number],
-    ) -> None:
+    def update_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
         """Update parameters and slots in place; see `Optimizer`."""
         accumulator = slots["accumulator"]
         torch._foreach_addcmul_(accumulator, gradients, gradients)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from oncue.optimizers.foreach import Number, add_, add_quotient_, add_square_, lerp_
+from oncue.optimizers.foreach import Numbers, Slots, Tensors, add_, add_quotient_, add_square_, lerp_
 from oncue.optimizers.foreach_optimizer import can_fuse
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.options import Options, takes_options
 from oncue.optimizers.setting import decaying_share, setting, small_number, switch
 from oncue.shards import is_sharded, parts_of
 
@@ -90,6 +90,7 @@ class Adam(Optimizer):
     _epsilon: float
     _amsgrad: bool
 
+    @takes_options
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -98,43 +99,16 @@ class Adam(Optimizer):
         epsilon: float | None = 1e-7,
         amsgrad: bool = False,
         weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-            **kwargs,
-        )
+        super().__init__(learning_rate, weight_decay, **options)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = small_number("epsilon", epsilon)
         self.amsgrad = amsgrad
 
     @staticmethod
-    def update_rule(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        slots: Mapping[str, list[Tensor]],
-        numbers: Mapping[str, Number],
-    ) -> None:
+    def update_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
         """Update parameters and slots in place; see `Optimizer`."""
         mean, square = slots["momentum"], slots["velocity"]
         lerp_(mean, gradients, numbers["new_momentum"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from oncue.optimizers.adam import Adam
 from oncue.optimizers.learning_rate import checked_rate
+from oncue.optimizers.options import Options, takes_options
 from oncue.optimizers.setting import setting
 
 
@@ -45,6 +46,7 @@ class AdamW(Adam):
 
     update_rule = staticmethod(Adam.update_rule)
 
+    @takes_options
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -53,16 +55,7 @@ class AdamW(Adam):
         beta_2: float = 0.999,
         epsilon: float | None = 1e-7,
         amsgrad: bool = False,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             learning_rate=learning_rate,
@@ -71,14 +64,5 @@ class AdamW(Adam):
             epsilon=epsilon,
             amsgrad=amsgrad,
             weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-            **kwargs,
+            **options,
         )

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oncue.core.numbers import number_of
 from oncue.optimizers.foreach import Number, clamp_max_, clamp_min_, norms
 from oncue.shards import is_sharded, parts_of, sum_of_parts
 
@@ -101,7 +100,7 @@ class Clip(NamedTuple):
 
 
 def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: float | None) -> Clip | None:
-    """Return what clips gradients as the three arguments of an optimizer say.
+    """Return what clips gradients as three settings of an optimizer say, of which at most one is given.
 
     Args:
         clipnorm: The largest norm of each gradient.
@@ -111,28 +110,9 @@ def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: 
     Returns:
         What clips a list in place, or None when nothing is to be clipped (0 means that, as in Keras).
 
-    Raises:
-        ValueError: When more than one is given, or one is negative or not a number.
-
     Example:
         >>> make_clip(None, None, None) is None
         True
     """
-    given = {
-        name: limit
-        for name, limit in (("clipnorm", clipnorm), ("clipvalue", clipvalue), ("global_clipnorm", global_clipnorm))
-        if limit is not None
-    }
-    if len(given) > 1:
-        listed = ", ".join(f"{name}={limit!r}" for name, limit in given.items())
-        raise ValueError(f"Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set; got {listed}.")
-    if not given:
-        return None
-    name, limit = given.popitem()
-    number = number_of(limit)
-    if number is None or not number >= 0:
-        raise ValueError(f"`{name}` must be a number above 0, or None to clip nothing; got {limit!r}.")
-    if number == 0:
-        return None
-    function = {"clipnorm": clip_by_norm, "clipvalue": clip_by_value, "global_clipnorm": clip_by_global_norm}[name]
-    return Clip(function, float(number))
+    limits = {clip_by_norm: clipnorm, clip_by_value: clipvalue, clip_by_global_norm: global_clipnorm}
+    return next((Clip(function, limit) for function, limit in limits.items() if limit), None)

@@ -15,7 +15,12 @@ from torch import Tensor
 Number = float | Tensor
 """A float, or a tensor without axes whose value a graph reads at each call."""
 
-Rule = Callable[[list[Tensor], list[Tensor], Mapping[str, list[Tensor]], Mapping[str, Number]], None]
+Tensors = list[Tensor]
+Slots = Mapping[str, Tensors]
+Numbers = Mapping[str, Any]
+"""Each a `Number`, by its name."""
+
+Rule = Callable[[Tensors, Tensors, Slots, Numbers], None]
 """Updates parameters in place by their gradients, their slots by name, and the numbers of the update by name.
 
 Slots are changed in place too, gradients aren't."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from oncue import backend, torch_private
-from oncue.optimizers.foreach import Number, Rule, lerp_
+from oncue.optimizers.foreach import Number, Numbers, Rule, Slots, Tensors, lerp_
 from oncue.optimizers.identifiers import KNOWN
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.loss_scale_optimizer import LossScaleOptimizer
@@ -189,23 +189,14 @@ class GraphUpdate(Update):
         return [*self.weights, *slots, *sums, *averages]
 
     def phase(self) -> Hashable:
-        """Return which graph the coming step needs.
-
-        Returns:
-            Whether the coming step updates the weights, instead of adding to the gradients of an update only.
-        """
+        """Return whether the coming step updates the weights, instead of adding to the gradients of an update only."""
         self._settle_count()
         steps = self.optimizer._gradient_accumulation_steps
         return steps is None or (self.optimizer._iterations + 1) % steps == 0
 
     @torch.no_grad()
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
-        """Update parameters and state in place, as `phase` says; the part that is traced.
-
-        Args:
-            gradients: A gradient for each parameter, in the optimizer's order, of the loss that `Optimizer.scale_loss`
-                gave; None where there is none. They aren't changed.
-        """
+        """Update parameters and state in place; see `Update`."""
         whole, *groups = self._numbers_by_name()
         scale = self._scale
         if scale is None:
@@ -480,13 +471,7 @@ class EachGraphUpdate(GraphUpdate):
     def _asked(self, optimizer: Optimizer) -> list[Any]:
         return [optimizer]
 
-    def _each(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        slots: Mapping[str, list[Tensor]],
-        numbers: Mapping[str, Number],
-    ) -> None:
+    def _each(self, parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
         optimizer, shown = self.optimizer, self.optimizer._in_graph
         assert shown is not None
         optimizer._in_graph = shown._replace(numbers=numbers)

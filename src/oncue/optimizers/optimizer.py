@@ -21,7 +21,7 @@ from oncue.legacy import methods as old_methods, old_property, translate_optimiz
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
 from oncue.optimizers.clipping import Clip, make_clip
-from oncue.optimizers.foreach import Number
+from oncue.optimizers.foreach import Number, Numbers, Slots, Tensors
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate
 from oncue.optimizers.overrides import check_overrides
@@ -530,12 +530,7 @@ class Optimizer:
         return None
 
     @staticmethod
-    def update_rule(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        slots: Mapping[str, list[Tensor]],
-        numbers: Mapping[str, Number],
-    ) -> None:
+    def update_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
         """Update parameters and slots in place.
 
         Where it is defined, and no subclass overrides what else an update computes, it is part of a compiled training step.
@@ -651,19 +646,28 @@ class Optimizer:
                 f"This {type(self).__name__} made variables of its own for {len(self._parameters)} parameters, and can't "
                 f"take {len(parameters) - len(self._parameters)} more. Compile the model again with a new optimizer."
             )
+        held = {id(p) for p in self._parameters}
+        self._extend_torch_optimizer(parameters, [p for p in parameters if id(p) not in held])
+        self._hold(parameters, labels)
+
+    def _hold(self, parameters: list[Tensor], labels: list[str]) -> None:
+        """Hold these parameters from here on, which the torch optimizer has already, with what is there for each."""
         held = {id(p): place for place, p in enumerate(self._parameters)}
-        new = [p for p in parameters if id(p) not in held]
-        self._extend_torch_optimizer(parameters, new)
-        self._groups = self._inner.param_groups
-        if self._average is not None:
-            values = self._average.values
-            self._average.values = [values[held[id(p)]] if id(p) in held else p.detach().clone() for p in parameters]
-            self._average.parameters = parameters
-        if self._accumulators is not None:
-            sums = self._accumulators
-            self._accumulators = [
-                sums[held[id(p)]] if id(p) in held else torch.zeros_like(p, requires_grad=False) for p in parameters
+        places = [held.get(id(p)) for p in parameters]
+        average, sums = self._average, self._accumulators
+        if average is not None:
+            values = average.values
+            average.values = [
+                p.detach().clone() if place is None else values[place]
+                for p, place in zip(parameters, places, strict=True)
             ]
+            average.parameters = parameters
+        if sums is not None:
+            self._accumulators = [
+                torch.zeros_like(p, requires_grad=False) if place is None else sums[place]
+                for p, place in zip(parameters, places, strict=True)
+            ]
+        self._groups = self.torch_optimizer.param_groups
         self._parameters, self._labels = parameters, labels
         self._count_changed()
 
@@ -680,22 +684,15 @@ class Optimizer:
     def _release(self, gone: list[Tensor]) -> None:
         """Let go of parameters that joined, as if they never had."""
         identities = {id(p) for p in gone}
-        places = [place for place, p in enumerate(self._parameters) if id(p) not in identities]
+        pairs = zip(self._parameters, self._labels, strict=True)
+        left = [pair for pair in pairs if id(pair[0]) not in identities]
         self._release_from_torch_optimizer(identities)
         for parameter in gone:
             self.torch_optimizer.state.pop(parameter, None)
             self._since.pop(parameter, None)
             # Nobody drops it any more, and a torch optimizer that still holds the parameter would use it.
             parameter.grad = None
-        self._groups = self.torch_optimizer.param_groups
-        parameters = [self._parameters[place] for place in places]
-        if self._average is not None:
-            self._average.values = [self._average.values[place] for place in places]
-            self._average.parameters = parameters
-        if self._accumulators is not None:
-            self._accumulators = [self._accumulators[place] for place in places]
-        self._parameters, self._labels = parameters, [self._labels[place] for place in places]
-        self._count_changed()
+        self._hold([parameter for parameter, _ in left], [label for _, label in left])
 
     def _release_from_torch_optimizer(self, gone: set[int]) -> None:
         groups = self.torch_optimizer.param_groups

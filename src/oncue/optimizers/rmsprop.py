@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
 
-from oncue.optimizers.foreach import Number, add_, add_quotient_, add_scaled_, add_square_, lerp_, plus
+from oncue.optimizers.foreach import Numbers, Slots, Tensors, add_, add_quotient_, add_scaled_, add_square_, lerp_, plus
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.options import Options, takes_options
 from oncue.optimizers.setting import has_velocity, setting, share, small_number, switch
 
 
@@ -63,6 +63,7 @@ class RMSprop(Optimizer):
     _epsilon: float
     _centered: bool
 
+    @takes_options
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -71,43 +72,16 @@ class RMSprop(Optimizer):
         epsilon: float | None = 1e-7,
         centered: bool = False,
         weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-            **kwargs,
-        )
+        super().__init__(learning_rate, weight_decay, **options)
         self.rho = rho
         self.momentum = momentum
         self.epsilon = small_number("epsilon", epsilon)
         self.centered = centered
 
     @staticmethod
-    def update_rule(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        slots: Mapping[str, list[Tensor]],
-        numbers: Mapping[str, Number],
-    ) -> None:
+    def update_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
         """Update parameters and slots in place; see `Optimizer`."""
         velocity, new = slots["velocity"], numbers["new_square"]
         torch._foreach_mul_(velocity, numbers["rho"])

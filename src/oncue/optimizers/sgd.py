@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor
 
-from oncue.optimizers.foreach import Number, add_scaled_
+from oncue.optimizers.foreach import Numbers, Slots, Tensors, add_scaled_
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer, can_fuse
 from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.options import Options, takes_options
 from oncue.optimizers.setting import has_velocity, setting, share, switch
 from oncue.shards import is_sharded
 from oncue.torch_private import fused_sgd
@@ -59,47 +59,21 @@ class SGD(Optimizer):
     _momentum: float
     _nesterov: bool
 
+    @takes_options
     def __init__(
         self,
         learning_rate: Any = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        **kwargs: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-            **kwargs,
-        )
+        super().__init__(learning_rate, weight_decay, **options)
         self.momentum = momentum
         self.nesterov = nesterov
 
     @staticmethod
-    def update_rule(
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        slots: Mapping[str, list[Tensor]],
-        numbers: Mapping[str, Number],
-    ) -> None:
+    def update_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
         """Update parameters and slots in place; see `Optimizer`."""
         # Keras has the learning rate in the velocity, torch applies it to the velocity: the numbers say which.
         kept = numbers.get("momentum")
@@ -147,21 +121,11 @@ class SGD(Optimizer):
         return [{"momentum": "momentum"}] if self.keeps_velocity else []
 
 
-def _on_shards(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: Mapping[str, list[Tensor]],
-    numbers: Mapping[str, Any],
-) -> None:
+def _on_shards(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
     torch._foreach_add_(parameters, gradients, alpha=-numbers["lr"])
 
 
-def _sgd_in_one_kernel(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: Mapping[str, list[Tensor]],
-    numbers: Mapping[str, Any],
-) -> None:
+def _sgd_in_one_kernel(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
     if not numbers["fused"] or _fused_sgd is None or numbers["gradient_rate"] is not None:
         SGD.update_rule(parameters, gradients, slots, numbers)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +15,11 @@ from oncue.optimizers.adagrad import Adagrad
 from oncue.optimizers.adam import Adam, adam_numbers
 from oncue.optimizers.adamax import Adamax
 from oncue.optimizers.foreach import (
-    Number,
+    Numbers,
     Rule,
-    add_,
-    add_quotient_,
+    Slots,
+    Tensors,
     add_scaled_,
-    add_square_,
     clamp_max_,
     clamp_min_,
     lerp_,
@@ -153,20 +152,9 @@ def _nadam_numbers(options: Options, update: int) -> dict[str, float]:
     }
 
 
-def _radam_rule(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: Mapping[str, list[Tensor]],
-    numbers: Mapping[str, Number],
-) -> None:
-    mean, square = slots["momentum"], slots["velocity"]
-    lerp_(mean, gradients, numbers["new_momentum"])
-    torch._foreach_mul_(square, numbers["beta_2"])
-    add_square_(square, gradients, numbers["new_square"])
-    denominators = list(torch._foreach_sqrt(square))
-    add_(denominators, numbers["epsilon"])
-    add_quotient_(parameters, mean, denominators, -numbers["adaptive_rate"])
-    add_scaled_(parameters, mean, -numbers["plain_rate"])
+def _radam_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
+    Adam.update_rule(parameters, gradients, slots, numbers)
+    add_scaled_(parameters, slots["momentum"], -numbers["plain_rate"])
 
 
 def _radam_numbers(options: Options, update: int) -> dict[str, float]:
@@ -177,21 +165,16 @@ def _radam_numbers(options: Options, update: int) -> dict[str, float]:
     numbers = {"new_momentum": 1.0 - beta_1, "beta_2": beta_2, "new_square": 1.0 - beta_2}
     if length <= 5.0:
         # The denominator, which doesn't count yet, must not be 0.
-        return {**numbers, "adaptive_rate": 0.0, "plain_rate": rate, "epsilon": 1.0}
+        return {**numbers, "rate": 0.0, "plain_rate": rate, "epsilon": 1.0}
     share = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
     adaptive = rate * math.sqrt(share * (1.0 - kept))
-    return {**numbers, "adaptive_rate": adaptive, "plain_rate": 0.0, "epsilon": float(options["eps"])}
+    return {**numbers, "rate": adaptive, "plain_rate": 0.0, "epsilon": float(options["eps"])}
 
 
 # ASGD and Rprop ------------------------------------------------------------------------------------------------------
 
 
-def _asgd_rule(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: Mapping[str, list[Tensor]],
-    numbers: Mapping[str, Number],
-) -> None:
+def _asgd_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
     torch._foreach_mul_(parameters, numbers["shrink"])
     add_scaled_(parameters, gradients, -numbers["rate"])
     lerp_(slots["average"], parameters, numbers["new_average"])
@@ -211,12 +194,7 @@ def _asgd_numbers(options: Options, update: int) -> dict[str, float]:
     return {"rate": rate, "shrink": 1.0 - options["lambd"] * rate, "new_average": float(options["mu"])}
 
 
-def _rprop_rule(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: Mapping[str, list[Tensor]],
-    numbers: Mapping[str, Number],
-) -> None:
+def _rprop_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
     for parameter, gradient, before, size in zip(
         parameters, gradients, slots["gradient_before"], slots["step_size"], strict=True
     ):
@@ -242,12 +220,7 @@ def _rprop_first(key: str, parameter: Tensor, group: Options) -> Tensor:
 # Adafactor -----------------------------------------------------------------------------------------------------------
 
 
-def _adafactor_rule(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    slots: Mapping[str, list[Tensor]],
-    numbers: Mapping[str, Number],
-) -> None:
+def _adafactor_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
     rows, columns, squares = [iter(slots.get(name, ())) for name in ("row", "column", "square")]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         least = numbers.get("least", torch.finfo(parameter.dtype).eps)

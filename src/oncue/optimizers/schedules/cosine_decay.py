@@ -65,11 +65,4 @@ class CosineDecay(LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_steps": self.decay_steps,
-            "alpha": self.alpha,
-            "name": self.name,
-            "warmup_target": self.warmup_target,
-            "warmup_steps": self.warmup_steps,
-        }
+        return self._config("initial_learning_rate", "decay_steps", "alpha", "name", "warmup_target", "warmup_steps")

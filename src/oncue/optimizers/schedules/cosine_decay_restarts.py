@@ -74,11 +74,4 @@ class CosineDecayRestarts(LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "first_decay_steps": self.first_decay_steps,
-            "t_mul": self.t_mul,
-            "m_mul": self.m_mul,
-            "alpha": self.alpha,
-            "name": self.name,
-        }
+        return self._config("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha", "name")

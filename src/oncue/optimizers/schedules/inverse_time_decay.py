@@ -56,10 +56,4 @@ class InverseTimeDecay(LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_steps": self.decay_steps,
-            "decay_rate": self.decay_rate,
-            "staircase": self.staircase,
-            "name": self.name,
-        }
+        return self._config("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")

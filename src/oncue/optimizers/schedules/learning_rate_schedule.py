@@ -40,6 +40,9 @@ class LearningRateSchedule:
         """
         raise NotImplementedError(f"{type(self).__name__} must define `get_config()` to be saved.")
 
+    def _config(self, *arguments: str) -> dict[str, Any]:
+        return {argument: getattr(self, argument) for argument in arguments}
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Make a schedule from what `get_config` returned."""

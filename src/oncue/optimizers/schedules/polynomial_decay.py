@@ -62,11 +62,4 @@ class PolynomialDecay(LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        return {
-            "initial_learning_rate": self.initial_learning_rate,
-            "decay_steps": self.decay_steps,
-            "end_learning_rate": self.end_learning_rate,
-            "power": self.power,
-            "cycle": self.cycle,
-            "name": self.name,
-        }
+        return self._config("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle", "name")
