@@ -15,7 +15,7 @@ from oncue.core.suggest import unknown
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.learning_rate import Iterations
 from oncue.optimizers.loss_scale import LossScale
-from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.optimizer import SHARED, Optimizer
 from oncue.optimizers.setting import Setting, setting
 from oncue.optimizers.state_variable import StateVariable
 from oncue.shards import is_sharded, parts_of, sum_of_parts
@@ -23,17 +23,7 @@ from oncue.torch_private import reads_found_inf
 from oncue.variable import Variable
 
 # What Keras once wrote into the configuration of this class, and does nothing here.
-_OF_INNER = {
-    "weight_decay": None,
-    "clipnorm": None,
-    "global_clipnorm": None,
-    "clipvalue": None,
-    "use_ema": False,
-    "ema_momentum": 0.99,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
-}
+_OF_INNER = {name: inspect.signature(Optimizer.__init__).parameters[name].default for name in SHARED}
 
 
 def _whole(name: str, value: Any) -> int:

@@ -36,6 +36,12 @@ from oncue.variable import Projection, Variable
 CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 """The settings of which at most one clips."""
 
+SHARED = (
+    *("weight_decay", *CLIPS, "use_ema", "ema_momentum", "ema_overwrite_frequency"),
+    *("loss_scale_factor", "gradient_accumulation_steps"),
+)
+"""The settings that all optimizers have, besides the learning rate and the name."""
+
 
 class UpdateInGraph(NamedTuple):
     """What an update is computed from in a graph, as tensors without axes."""
@@ -1299,24 +1305,11 @@ class Optimizer:
         Returns:
             A dict that goes into JSON; a schedule is in it as its own config, a function as its current value.
         """
-        config = {
-            "name": self.name,
-            "learning_rate": self._rate.config(),
-            "weight_decay": self.weight_decay,
-            "clipnorm": self.clipnorm,
-            "global_clipnorm": self.global_clipnorm,
-            "clipvalue": self.clipvalue,
-            "use_ema": self.use_ema,
-            "ema_momentum": self.ema_momentum,
-            "ema_overwrite_frequency": self.ema_overwrite_frequency,
-            "loss_scale_factor": self.loss_scale_factor,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-        }
-        if self.decay:
-            config["decay"] = self.decay
+        config = {"name": self.name, "learning_rate": self._rate.config()}
         classes = [kind for kind in reversed(type(self).__mro__) if kind is not Optimizer]
-        names = [name for kind in classes for name, value in vars(kind).items() if isinstance(value, Setting)]
-        return {**config, **{name: getattr(self, name) for name in names}}
+        own = [name for kind in classes for name, value in vars(kind).items() if isinstance(value, Setting)]
+        decay = ["decay"] if self.decay else []
+        return {**config, **{name: getattr(self, name) for name in (*SHARED, *decay, *own)}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:

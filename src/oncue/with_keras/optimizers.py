@@ -14,19 +14,13 @@ from oncue.core.warn import warn
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import tensor_of
 from oncue.optimizers.graph_update import Update
-from oncue.optimizers.optimizer import Optimizer
+from oncue.optimizers.optimizer import SHARED, Optimizer
 from oncue.optimizers.rate_source import RateSource
 from oncue.torch_private import version_of
 from oncue.variable import Variable
 from oncue.with_keras import keras_private
 
 _TRANSLATED = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta")
-_SETTINGS = (
-    *("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum"),
-    *("ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"),
-)
-
-
 _RATE = 1
 """The place of the learning rate among the variables of an optimizer that has no schedule."""
 
@@ -60,9 +54,7 @@ class KerasOptimizer(Optimizer):
 
     def __init__(self, optimizer: Any) -> None:
         self.keras_optimizer = optimizer
-        super().__init__(
-            learning_rate=0.0, name=optimizer.name, **{name: getattr(optimizer, name) for name in _SETTINGS}
-        )
+        super().__init__(learning_rate=0.0, name=optimizer.name, **{name: getattr(optimizer, name) for name in SHARED})
         self._of_model: list[Any] = []
 
     @property

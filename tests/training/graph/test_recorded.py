@@ -16,7 +16,7 @@ import oncue as keras
 from helpers import cpu_only, normal, on_the_same_memory, to_numpy
 from oncue import layers, optimizers
 from oncue.training.graph import traced_graph, traced_step
-from oncue.training.graph.recorded import CudaRecorder, RecordedGraph
+from oncue.training.graph.recorded import CudaRecorder, Recording
 
 X, Y = normal(20, 6), normal(20, 1)
 
@@ -56,8 +56,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recordings_have_one_pool_as_long_as_one_of_them_is_there(cuda: None) -> None:
     record = CudaRecorder()
 
-    def recorded() -> RecordedGraph:
-        return RecordedGraph(lambda x: (x + 1,), [torch.zeros(1)], [0], record)
+    def recorded() -> Recording:
+        return Recording(lambda x: (x + 1,), [], [torch.zeros(1)], record)
 
     first, second = recorded(), recorded()
     assert Recorded.pools == 1

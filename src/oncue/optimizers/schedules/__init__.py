@@ -26,17 +26,8 @@ __all__ = [
     "serialize",
 ]
 
-_KNOWN: dict[str, type[LearningRateSchedule]] = {
-    schedule.__name__: schedule
-    for schedule in (
-        CosineDecay,
-        CosineDecayRestarts,
-        ExponentialDecay,
-        InverseTimeDecay,
-        PiecewiseConstantDecay,
-        PolynomialDecay,
-    )
-}
+_OURS = (CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, PiecewiseConstantDecay, PolynomialDecay)
+_KNOWN: dict[str, type[LearningRateSchedule]] = {schedule.__name__: schedule for schedule in _OURS}
 
 
 def __getattr__(name: str) -> Any:

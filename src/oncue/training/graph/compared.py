@@ -138,15 +138,9 @@ class OfClass(Attributes):
     """What a class has, besides what Python gives it."""
 
     def __init__(self, cls: type) -> None:
-        self._cls = cls
-        self._given = sum(map(is_special, vars(cls)))
-        super().__init__(f"{cls.__name__}.{{}}", vars(cls))  # type: ignore[arg-type]  # which is written through the class
-
-    def _size(self) -> int:
-        return len(self.space) - self._given
-
-    def _entries(self) -> dict[str, Any]:
-        return {name: value for name, value in self.space.items() if not is_special(name)}
+        self._cls, space = cls, vars(cls)
+        # It is written through the class.
+        super().__init__(f"{cls.__name__}.{{}}", space, frozenset(filter(is_special, space)))  # type: ignore[arg-type]
 
     def _put(self, name: str, value: Any) -> None:
         if value is MISSING:
@@ -183,51 +177,51 @@ def cells_of(label: str, cells: dict[str, CellType]) -> Table:
     def write(name: str, value: Any) -> None:
         cells[name].cell_contents = value
 
-    return Table(f"`{{}}` around {label}", lambda: {name: content(cell) for name, cell in cells.items()}, write)
+    return Table(f"`{{}}` around {label}", lambda: {name: cell_content(cell) for name, cell in cells.items()}, write)
 
 
-class Memory:
-    """The content of an array: one of NumPy or of Python, or of bytes.
+class Content:
+    """What is in an object that stays the same one, compared by its value.
 
     Args:
-        label: How it is called where it has changed.
-        holder: The array.
+        label: How the object is called where it has changed.
+        read: Returns what is in it, now.
+        write: Puts back what `read` returned first.
 
     Example:
         >>> numbers = bytearray(b"12")
-        >>> memory = Memory("numbers", numbers)
+        >>> memory = memory_of("numbers", numbers)
         >>> numbers[0] = 0
         >>> memory.same(), memory.put_back(), numbers
         (False, None, bytearray(b'12'))
     """
 
-    def __init__(self, label: str, holder: np.ndarray[Any, Any] | bytearray | array[Any]) -> None:
-        self.label, self._holder = label, holder
-        self._before = self._now()
-        # Bytes of an array of objects are where those are, and hold none of them.
-        self._copy = holder.copy() if isinstance(holder, np.ndarray) else None
-
-    def _now(self) -> bytes:
-        holder = self._holder
-        return bytes(holder) if isinstance(holder, bytearray) else holder.tobytes()
+    def __init__(self, label: str, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
+        self.label, self._read, self._write = label, read, write
+        self._before = read()
 
     def same(self) -> bool:
-        """Return whether the content is what it was."""
-        return self._now() == self._before
+        """Return whether it is what it was."""
+        return bool(self._read() == self._before)
 
     def put_back(self) -> None:
-        """Put the content back."""
-        holder = self._holder
-        if isinstance(holder, np.ndarray):
-            holder[...] = self._copy
-        elif isinstance(holder, bytearray):
-            holder[:] = self._before
-        else:
-            del holder[:]
-            holder.frombytes(self._before)
+        """Put back what was there."""
+        self._write(self._before)
 
 
-def content(cell: CellType) -> Any:
+def memory_of(label: str, holder: np.ndarray[Any, Any] | bytearray | array[Any]) -> Content:
+    """Return the content of an array: one of NumPy or of Python, or of bytes."""
+    if isinstance(holder, np.ndarray):
+        # Bytes of an array of objects are where those are, and hold none of them.
+        copy = holder.copy()
+        return Content(label, holder.tobytes, lambda before: holder.__setitem__(..., copy))
+    if isinstance(holder, bytearray):
+        return Content(label, lambda: bytes(holder), lambda before: holder.__setitem__(slice(None), before))
+    kind = holder.typecode
+    return Content(label, holder.tobytes, lambda before: holder.__setitem__(slice(None), array(kind, before)))
+
+
+def cell_content(cell: CellType) -> Any:
     """Return what a cell of a closure holds; None when that isn't there yet: of a function that refers to itself, say."""
     try:
         return cell.cell_contents

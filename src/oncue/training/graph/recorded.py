@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -13,80 +13,30 @@ Graph = Callable[..., Sequence[Tensor]]
 Recorder = Callable[[Graph, Sequence[Tensor]], tuple[Callable[[], None], Sequence[Tensor]]]
 
 
-class RecordedGraph:
-    """Replays the kernels of a graph that was run once, on the same memory.
+class Recording:
+    """Replays the kernels of a graph that has run before, for one batch or for several at once, on the same memory.
 
-    Weights, state and sums stay where they are; the tensors of a batch are copied to the memory of the recorded batch.
+    Weights, state and sums stay where they are; what a call has of its own is written to memory of the recording's before.
     What comes out is overwritten by the next replay.
 
     Args:
-        graph: A function of tensors that changes some of them in place, and that has run before.
-        inputs: The tensors it was called with.
-        changing: The places among them that hold the batch.
+        graph: A function of tensors that changes some of them in place.
+        state: The first of these tensors, which stay the same.
+        batch: The others, of which each call has its own.
         record: Gets a graph and its inputs, and returns what runs it again on their memory and what it gives each time.
-
-    Example:
-        >>> total = torch.zeros(1)
-        >>> def record(graph, memory):
-        ...     return lambda: graph(*memory), graph(*memory)
-        >>> add = RecordedGraph(lambda total, x: (total.add_(x),), [total, torch.ones(1)], [1], record)
-        >>> add(total, torch.full((1,), 5.0))
-        (tensor([6.]),)
-    """
-
-    def __init__(self, graph: Graph, inputs: Sequence[Tensor], changing: Iterable[int], record: Recorder) -> None:
-        if len({tensor.device for tensor in inputs}) > 1:
-            # A kernel gets a number of the host as it was when it was recorded, whatever it is later.
-            raise RuntimeError("the step reads a tensor on another device, such as a weight of a loss: move it there")
-        self._graph = graph
-        self._addresses = [tensor.data_ptr() for tensor in inputs]
-        self._changing = list(changing)
-        # Held by tensors of its own: memory that something else replaces isn't given away while kernels may write to it.
-        self._memory = [tensor.detach() for tensor in inputs]
-        for place in self._changing:
-            self._memory[place] = inputs[place].detach().clone()
-        self._replay, self._outputs = record(graph, self._memory)
-
-    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """Run the graph on another batch."""
-        for place in self._changing:
-            self._memory[place].copy_(inputs[place], non_blocking=True)
-        self._replay()
-        return self._outputs
-
-    def is_for(self, graph: Graph, inputs: Sequence[Tensor], changing: Iterable[int]) -> bool:
-        """Return whether it is a recording of this graph on this memory."""
-        changing = list(changing)
-        lasting = set(range(len(self._addresses))) - set(changing)
-        return (
-            graph is self._graph
-            and changing == self._changing
-            and len(inputs) == len(self._addresses)
-            and all(inputs[place].data_ptr() == self._addresses[place] for place in lasting)
-        )
-
-
-class RecordedSteps:
-    """Replays several calls of a graph as one, each on a batch of its own.
-
-    Args:
-        graph: As for `RecordedGraph`; what it returns is of no use.
-        state: The tensors that all calls are given.
-        batch: The tensors that each call has of its own.
         of_each: The places of those among `state` that each call has of its own, too.
-        count: How many calls.
-        record: As for `RecordedGraph`.
+        count: How many calls are replayed as one.
+
+    Raises:
+        RuntimeError: When there are tensors on several devices, and whatever `record` raises.
 
     Example:
         >>> total = torch.zeros(1)
         >>> def record(graph, memory):
         ...     return lambda: graph(*memory), graph(*memory)
-        >>> steps = RecordedSteps(lambda total, x: (total.add_(x),), [total], [torch.zeros(1)], [], 2, record)
-        >>> for number in range(2):
-        ...     steps.write(number, [torch.full((1,), 5.0)])
-        >>> _ = steps.replay()
-        >>> total
-        tensor([10.])
+        >>> add = Recording(lambda total, x: (total.add_(x),), [total], [torch.ones(1)], record)
+        >>> add(torch.full((1,), 5.0))
+        (tensor([6.]),)
     """
 
     def __init__(
@@ -94,26 +44,36 @@ class RecordedSteps:
         graph: Graph,
         state: Sequence[Tensor],
         batch: Sequence[Tensor],
-        of_each: Sequence[int],
-        count: int,
         record: Recorder,
+        of_each: Sequence[int] = (),
+        count: int = 1,
     ) -> None:
-        own = [*(state[place] for place in of_each), *batch]
+        if len({tensor.device for tensor in (*state, *batch)}) > 1:
+            # A kernel gets a number of the host as it was when it was recorded, whatever it is later.
+            raise RuntimeError("the step reads a tensor on another device, such as a weight of a loss: move it there")
         self.count = count
+        self._addresses = [tensor.data_ptr() for tensor in state]
+        # Held by tensors of its own: memory that something else replaces isn't given away while kernels may write to it.
+        self._memory = [tensor.detach() for tensor in state]
+        own = [*(state[place] for place in of_each), *batch]
         self._parts = [[tensor.detach().clone() for tensor in own] for _ in range(count)]
 
         def run(*memory: Tensor) -> Sequence[Tensor]:
-            held = list(memory[: len(state)])
-            for number in range(count):
-                part = memory[len(state) + number * len(own) :][: len(own)]
-                for place, tensor in zip(of_each, part, strict=False):
-                    held[place] = tensor
-                graph(*held, *part[len(of_each) :])
-            return ()
+            held, given = list(memory[: len(state)]), iter(memory[len(state) :])
+            outputs: Sequence[Tensor] = ()
+            for _ in range(count):
+                for place in of_each:
+                    held[place] = next(given)
+                outputs = graph(*held, *[next(given) for _ in batch])
+            return outputs
 
-        memory = [tensor.detach() for tensor in state]
-        self.replay = record(run, [*memory, *(tensor for part in self._parts for tensor in part)])[0]
-        """Makes all calls."""
+        self.replay, self._outputs = record(run, [*self._memory, *(tensor for part in self._parts for tensor in part)])
+
+    def __call__(self, *own: Tensor) -> Sequence[Tensor]:
+        """Make a single call, with what it has of its own."""
+        self.write(0, own)
+        self.replay()
+        return self._outputs
 
     def write(self, number: int, tensors: Sequence[Tensor]) -> None:
         """Copy what a call has of its own to where it will read it."""
@@ -123,6 +83,10 @@ class RecordedSteps:
     def read(self, number: int) -> list[Tensor]:
         """Return what was written for a call."""
         return self._parts[number]
+
+    def is_on(self, state: Sequence[Tensor]) -> bool:
+        """Return whether the memory of the state is still that of the recording."""
+        return [tensor.data_ptr() for tensor in state] == self._addresses
 
 
 class CudaRecorder:

@@ -121,53 +121,40 @@ class StepFunction:
         if self.kind == "predict":
             outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
             return Outcome(outputs, None, [], [])
-        if self._rows is not None:
-            return self._run_shared(batch, derive, self._rows)
+        plan, rows = self.plan, self._rows
         x, y, weight = batch
         gradients: Gradients = []
+        if rows is not None:
+            rows.begin()
         if self.kind == "train":
-            with torch.enable_grad():
-                y_pred, loss = self._compute(x, y, weight)
-                gradients = derive(self.plan.optimizer.scale_loss(loss))
+            with torch.enable_grad(), nullcontext() if rows is None else SynchronizedNorms(rows):
+                y_pred, loss, single, divisor = self._loss(batch)
+                gradients = derive(plan.optimizer.scale_loss(loss))
                 self.present = [gradient is not None for gradient in gradients]
             y_pred, loss = detached(y_pred), loss.detach()
         else:
-            y_pred, loss = self._compute(x, y, weight)
+            y_pred, loss, single, divisor = self._loss(batch)
         if update and self.update is not None:
             self.update.apply(gradients)
-        self.plan.loss_tracker.update_state(loss, samples_of(x))
-        if self._measured_inside:
-            assert self.plan.metrics is not None
-            self.plan.metrics.update_detached(y, y_pred, weight)
-        outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
-        needed = [gradient for gradient in gradients if gradient is not None] if self._gradients_follow else []
-        return Outcome([*needed, *(outputs if self._measured_after else [])], loss, outputs, gradients)
-
-    def _run_shared(self, batch: Batch, derive: Callable[[Tensor], Gradients], rows: SharedRows) -> Outcome:
-        """Do the step on this process's rows, without what follows the sum of all gradients."""
-        plan, training = self.plan, self.kind == "train"
-        _, y, weight = batch
-        gradients: Gradients = []
-        rows.begin()
-        if training:
-            with torch.enable_grad(), SynchronizedNorms(rows):
-                y_pred, loss, single, divisor = shared_loss(plan, rows, batch, divides_later=True)
-                gradients = derive(plan.optimizer.scale_loss(loss))
-            self.present = [gradient is not None for gradient in gradients]
-            y_pred, loss = detached(y_pred), loss.detach()
-        else:
-            y_pred, loss, single, divisor = shared_loss(plan, rows, batch)
         self._divides_later = divisor is not None
-        if divisor is None:
-            track_shared(plan, loss, single, 1.0 / rows.fraction, samples_of(batch[0]))
+        if rows is None:
+            plan.loss_tracker.update_state(loss, samples_of(x))
+        elif divisor is None:
+            track_shared(plan, loss, single, 1.0 / rows.fraction, samples_of(x))
         if self._measured_inside:
             assert plan.metrics is not None
-            with NumbersWeighed(plan, rows.fraction):
+            with nullcontext() if rows is None else NumbersWeighed(plan, rows.fraction):
                 plan.metrics.update_detached(y, y_pred, weight)
         outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
-        needed = [gradient for gradient in gradients if gradient is not None]
+        needed = [gradient for gradient in gradients if gradient is not None] if self._gradients_follow else []
         needed += [] if divisor is None else [loss, divisor]
         return Outcome([*needed, *(outputs if self._measured_after else [])], loss, outputs, gradients)
+
+    def _loss(self, batch: Batch) -> tuple[Any, Tensor, list[Tensor], Tensor | None]:
+        """Return the outputs and the loss; of several processes this one's part, as `shared_loss` does."""
+        if self._rows is None:
+            return *self._compute(*batch), [], None
+        return shared_loss(self.plan, self._rows, batch, divides_later=self.kind == "train")
 
     def _predicted(self, batch: Batch, given: Sequence[Tensor]) -> Any:
         if isinstance(self._form, Tensor):

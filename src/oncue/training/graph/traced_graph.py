@@ -24,7 +24,7 @@ from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
 from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing, same_values
 from oncue.training.graph.outside import Outside
-from oncue.training.graph.recorded import RecordedGraph, RecordedSteps, Recorder
+from oncue.training.graph.recorded import Recorder, Recording
 from oncue.training.graph.refusal import RefusalError, reason_of
 from oncue.training.graph.step_function import Gradients, Outcome
 from oncue.training.graph.watched import Watched
@@ -90,7 +90,7 @@ class TracedGraph:
         leaves: The tensors of a batch.
         compiler: Compiles what was traced.
         compiled: Gets what was compiled, by what it was compiled from; a graph that is there already isn't compiled again.
-        record: Records graphs, as `RecordedGraph` takes it; None to run them each time.
+        record: Records graphs, as `Recording` takes it; None to run them each time.
 
     Raises:
         RefusalError: When the step can't be a graph.
@@ -111,15 +111,16 @@ class TracedGraph:
         """The tensors that the graph gets besides those of a batch; it changes some of them in place."""
         self._names = _names_of(function)
         self._record = record
-        self._recorded: RecordedGraph | None = None
+        self._recorded: Recording | None = None
+        # Whether the recording was seen to be on the memory of the state as it is now.
+        self._looked = False
         # Several steps in one recording, and how many batches are there for it.
-        self._together: RecordedSteps | None = None
+        self._together: Recording | None = None
         self._gathered = 0
         self._compiler, self._compiled = compiler, compiled
         self._device = function.model.device
         self._settings = _settings(self._device)
         self._graph = self._made(list(leaves))
-        self._call: Callable[..., Sequence[Tensor]] | None = None
         self._watched = self._watch()
         self._updated = self._tensors_of_update()
         numbers = None if function.update is None else function.update.numbers
@@ -132,23 +133,22 @@ class TracedGraph:
     def __call__(self, *leaves: Tensor) -> Sequence[Tensor]:
         """Run the step on the tensors of a batch, and return what it gives to what follows it."""
         with torch.no_grad():
-            inputs = [*self.state, *leaves]
-            if self._call is None and not self._is_recorded(inputs):
+            if not self._is_recorded():
                 # Its memory can be that of the one that takes its place.
-                self._call, self._recorded, self._together = self._graph, None, None
-                found = self._graph(*inputs)
-                self._record_it(inputs)
+                self._recorded = self._together = None
+                found = self._graph(*self.state, *leaves)
+                if not self._looked:
+                    self._recorded, self._looked = self._recording(leaves), True
                 return found
-            assert self._call is not None
-            return self._call(*inputs)
+            assert self._recorded is not None
+            return self._recorded(*leaves)
 
-    def _is_recorded(self, inputs: Sequence[Tensor]) -> bool:
-        """Look whether the recording, if there is one, is on the memory that there is now; if so, it is called from here on."""
-        recorded = self._recorded
-        if recorded is None or not recorded.is_for(self._graph, inputs, range(len(self.state), len(inputs))):
+    def _is_recorded(self) -> bool:
+        """Look whether there is a recording, and it is on the memory that there is now."""
+        if self._recorded is None:
             return False
-        self._call = recorded
-        return True
+        self._looked = self._looked or self._recorded.is_on(self.state)
+        return self._looked
 
     def gather(self, steps: int, *leaves: Tensor) -> Sequence[Tensor]:
         """Take the batch of a step, and run that many steps as one as soon as there are batches for them.
@@ -162,13 +162,12 @@ class TracedGraph:
         Returns:
             Nothing of use: only a step that gives nothing to what follows it can wait.
         """
-        begun = self._call is not None or self._is_recorded([*self.state, *leaves])
-        if not begun or self._call is not self._recorded:
+        if not self._is_recorded():
             return self(*leaves)
         together = self._together
         if together is None or together.count != steps:
             self.finish()
-            together = self._together = self._recorded_together(steps, leaves)
+            together = self._together = self._recording(leaves, self._of_each, steps)
             if together is None:
                 return self(*leaves)
         together.write(self._gathered, [*(self.state[place] for place in self._of_each), *leaves])
@@ -190,7 +189,7 @@ class TracedGraph:
 
     def changed(self) -> bool:
         """Return whether what the graph was made from has changed; after that, recordings are looked at again."""
-        self._call = None
+        self._looked = False
         updated = self._tensors_of_update()
         return (
             _settings(self._device) != self._settings
@@ -486,26 +485,16 @@ class TracedGraph:
 
     # Recording -------------------------------------------------------------------------------------------------------
 
-    def _record_it(self, inputs: Sequence[Tensor]) -> None:
+    def _recording(self, leaves: Sequence[Tensor], of_each: Sequence[int] = (), steps: int = 1) -> Recording | None:
+        """Return a recording of a step, or of several; None where there can't be one."""
         if self._record is None:
-            return
-        try:
-            changing = range(len(self.state), len(inputs))
-            self._recorded = RecordedGraph(self._graph, inputs, changing, self._record)
-        except RuntimeError as error:
-            self._record = None
-            warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
-        else:
-            self._call = self._recorded
-
-    def _recorded_together(self, steps: int, leaves: Sequence[Tensor]) -> RecordedSteps | None:
-        assert self._record is not None
+            return None
         try:
             with torch.no_grad():
-                return RecordedSteps(self._graph, self.state, leaves, self._of_each, steps, self._record)
+                return Recording(self._graph, self.state, leaves, self._record, of_each, steps)
         except RuntimeError as error:
-            # From here on the single graph isn't replayed, either, so that this is said once.
-            self._record, self._recorded, self._call = None, None, self._graph
+            # From here on a recording of a single step isn't replayed, either, so that this is said once.
+            self._record = self._recorded = None
             warn(f"The compiled step runs without CUDA graphs: {reason_of(error)}.")
             return None
 

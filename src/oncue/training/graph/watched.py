@@ -25,16 +25,17 @@ from oncue.training.graph.code_names import modules_imported, names_in, names_re
 from oncue.training.graph.compared import (
     MISSING,
     Attributes,
+    Content,
     Globals,
     Items,
-    Memory,
     OfClass,
     Table,
+    cell_content,
     cells_of,
-    content,
     described,
     in_context,
     is_special,
+    memory_of,
     slot_value,
     slots_of,
 )
@@ -83,8 +84,7 @@ class Watched:
         # A module has ten of them: together they are asked at once whether one has got something.
         self._empty: list[Any] = []
         self._labels: list[str] = []
-        self._generators: list[tuple[str, Any, Any]] = []
-        self._memories: list[Memory] = []
+        self._contents: list[Content] = []
         self._bytes = 0
         # Held, so that no other object can get the identity of one.
         self._seen: dict[int, Any] = {}
@@ -121,12 +121,9 @@ class Watched:
                 return table.what()
         if not same:
             self._sort()
-        for memory in self._memories:
-            if not memory.same():
-                return memory.label
-        for label, generator, before in self._generators:
-            if generator_state(generator) != before:
-                return label
+        for content in self._contents:
+            if not content.same():
+                return content.label
         if list(map(described, self._tensors)) != self._described:
             return "the shape or the place of a tensor"
         return None
@@ -135,14 +132,10 @@ class Watched:
         """Put what has changed back to the objects and values that were there."""
         for container in self._empty:
             container.clear()
-        for table in self._tables:
-            if not table.same():
-                table.put_back()
-        for memory in self._memories:
-            if not memory.same():
-                memory.put_back()
-        for _, generator, before in self._generators:
-            set_generator_state(generator, before)
+        kept: list[Table | Content] = [*self._tables, *self._contents]
+        for one in kept:
+            if not one.same():
+                one.put_back()
 
     def _sort(self) -> None:
         """Put the tables together that are dicts, as nearly all are: their values are compared in one go."""
@@ -195,12 +188,12 @@ class Watched:
 
     def _look_at(self, value: Any, label: str, name: str | None) -> None:
         if is_generator(value):
-            self._generators.append((label, value, generator_state(value)))
+            self._contents.append(Content(label, partial(generator_state, value), partial(set_generator_state, value)))
         elif _is_of_library(type(value)) and not _is_setting(value):
             pass
         elif isinstance(value, _MEMORY):
             self._bytes += _bytes_of(value)
-            self._memories.append(Memory(label, value))
+            self._contents.append(memory_of(label, value))
             if isinstance(value, np.ndarray) and value.dtype == object:
                 self._look_into_all(value.flat, label, name)
         elif isinstance(value, ContextVar):
@@ -298,7 +291,7 @@ class Watched:
             cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
             self._tables.append(cells_of(function.__qualname__, cells))
             for name, cell in cells.items():
-                held = content(cell)
+                held = cell_content(cell)
                 self._look_into(held, f"`{name}` around {function.__qualname__}", name)
                 self._refer_to_module(held, names, spaces)
         for values in (function.__defaults__, function.__kwdefaults__):
