@@ -78,6 +78,37 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
             yield node
 
 
+SOURCES = [path for path in sorted(Path(oncue.__file__).parent.rglob("*.py")) if "torch.cuda." in path.read_text()]
+OF_A_DEVICE = {
+    "current_stream": 1,
+    "get_device_name": 1,
+    "max_memory_allocated": 1,
+    "max_memory_reserved": 1,
+    "mem_get_info": 1,
+    "memory_allocated": 1,
+    "power_draw": 1,
+    "reset_peak_memory_stats": 1,
+    "get_rng_state": 1,
+    "set_rng_state": 2,
+    "synchronize": 1,
+    "temperature": 1,
+    "utilization": 1,
+    "Stream": 1,
+    # An event is that of a stream of the device; see `backend.work_so_far`.
+    "Event": 9,
+}
+"""Functions of `torch.cuda` that are about the current device unless another is given, and how many arguments give one."""
+
+
+def forgets_the_device(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield what is about the current device of CUDA, which needn't be the model's."""
+    for call in calls(tree):
+        name = named(call.func)
+        least = OF_A_DEVICE.get(name.removeprefix("torch.cuda."), 0) if name.startswith("torch.cuda.") else 0
+        if len(call.args) < least or (name == "torch.cuda.graph" and not any(w.arg == "stream" for w in call.keywords)):
+            yield call
+
+
 def on_the_host(node: ast.AST) -> bool:
     """Whether an argument is a tensor made on the spot, on the CPU, or a list, tuple or dict of such."""
     if isinstance(node, (ast.List, ast.Tuple)):
@@ -209,9 +240,17 @@ def test_no_test_is_for_the_cpu_alone(rule: object) -> None:
     assert not found, "\n".join(found)
 
 
+def test_nothing_is_about_the_current_device_where_the_model_has_another() -> None:
+    found = [f"{path.name}:{call.lineno}" for path in SOURCES for call in forgets_the_device(tree_of(path))]
+    assert not found, found
+
+
 @pytest.mark.parametrize(
     ("rule", "code"),
     [
+        (forgets_the_device, "torch.cuda.synchronize()"),
+        (forgets_the_device, "torch.cuda.Event()"),
+        (forgets_the_device, "with torch.cuda.graph(recorded, pool=pool):\n    pass"),
         (reads, "np.sum(layer.kernel.detach().numpy())"),
         (reads, "np.testing.assert_allclose(x.grad, expected)"),
         (reads, "results.append((to_numpy(y), x.grad))"),
@@ -239,6 +278,11 @@ def test_the_rules_see_what_they_are_for(rule: object, code: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "code"),
     [
+        (forgets_the_device, "torch.cuda.synchronize(device)"),
+        (
+            forgets_the_device,
+            "with torch.cuda.graph(recorded, pool=pool, stream=stream):\n    torch.cuda.is_available()",
+        ),
         (reads, "to_numpy(layer.kernel)"),
         (reads, "results.append((to_numpy(y), to_numpy(x.grad)))"),
         (compares, "torch.equal(tensor(load_file('m.safetensors')['weight']), module.weight)"),

@@ -226,6 +226,17 @@ def numbered(device: torch.device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def work_so_far(device: torch.device) -> Any:
+    """Return an event of CUDA behind all that a device has to do so far, whichever device is the current one.
+
+    Args:
+        device: A device of CUDA, with its number.
+    """
+    import torch
+
+    return torch.cuda.current_stream(device).record_event()
+
+
 def set_device(name: str | torch.device | None) -> None:
     """Choose the device of models compiled from now on.
 

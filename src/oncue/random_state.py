@@ -24,7 +24,8 @@ def random_state(cuda: bool = True) -> dict[str, Any]:
         cuda: False to leave out the devices, which worker processes of a DataLoader must not touch. Default: True.
 
     Returns:
-        "python", "numpy", "torch", and "cuda": a list with one state per device, empty without CUDA.
+        "python", "numpy", "torch", and "cuda": a list with one state per device, empty without CUDA; "mps" where there is
+        such a device.
 
     Example:
         >>> state = random_state()
@@ -35,12 +36,15 @@ def random_state(cuda: bool = True) -> dict[str, Any]:
     """
     name, keys, *rest = np.random.get_state(legacy=True)
     version, words, gauss = random.getstate()
-    return {
+    found = {
         "python": (version, _as_array(words), gauss),
         "numpy": (str(name), np.array(keys, dtype=np.int64), *(number for number in rest)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if cuda and torch.cuda.is_available() else [],
     }
+    if cuda and torch.backends.mps.is_available():
+        found["mps"] = torch.mps.get_rng_state()
+    return found
 
 
 def set_random_state(state: dict[str, Any]) -> None:
@@ -53,6 +57,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     if state["cuda"] and torch.cuda.is_available():
         for index, one in enumerate(state["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(one, index)
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
 
 
 def check_random_state(state: dict[str, Any]) -> None:
@@ -74,7 +80,7 @@ def check_random_state(state: dict[str, Any]) -> None:
         name, keys, *rest = state["numpy"]
         np.random.RandomState().set_state((name, np.array(keys, dtype=np.uint32), *rest))
         torch.Generator().set_state(torch.as_tensor(state["torch"]))
-        for one in state["cuda"]:
+        for one in [*state["cuda"], *([state["mps"]] if "mps" in state else [])]:
             if not isinstance(one, torch.Tensor) or one.dtype != torch.uint8 or one.ndim != 1:
                 raise ValueError("that of a device must be bytes")
     except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
@@ -131,7 +137,7 @@ def set_generator_state(generator: Any, state: Any) -> None:
 
 
 def rewinder(cuda: bool = True) -> Callable[[], None]:
-    """Return a function that puts the global generators, also of CUDA where it is in use, back to where they are now.
+    """Return a function that puts the global generators, also of devices in use, back to where they are now.
 
     Args:
         cuda: False to leave out the devices, which worker processes of a DataLoader must not touch. Default: True.
@@ -146,6 +152,7 @@ def rewinder(cuda: bool = True) -> Callable[[], None]:
     python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()
     in_use = cuda and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's, without types
     devices = torch.cuda.get_rng_state_all() if in_use else []
+    mps = torch.mps.get_rng_state() if cuda and torch.backends.mps.is_available() else None
 
     def rewind() -> None:
         random.setstate(python)
@@ -153,6 +160,8 @@ def rewinder(cuda: bool = True) -> Callable[[], None]:
         torch.set_rng_state(default)
         for index, state in enumerate(devices):
             torch.cuda.set_rng_state(state, index)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
     return rewind
 
@@ -176,6 +185,7 @@ def draws() -> Callable[[], Callable[[], None] | None]:
     _, words, *rest = np.random.get_state(legacy=True)
     in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's, without types
     devices = torch.cuda.get_rng_state_all() if in_use else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
 
     def since() -> Callable[[], None] | None:
         puts: list[Callable[[], object]] = []
@@ -189,6 +199,8 @@ def draws() -> Callable[[], Callable[[], None] | None]:
         for index, one in enumerate(devices):
             if not torch.equal(given := torch.cuda.get_rng_state(index), one):
                 puts.append(partial(torch.cuda.set_rng_state, given, index))
+        if mps is not None and not torch.equal(given := torch.mps.get_rng_state(), mps):
+            puts.append(partial(torch.mps.set_rng_state, given))
 
         def put() -> None:
             for one in puts:

@@ -66,7 +66,7 @@ def test_what_a_gpu_tells(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_nvml_there_is_a_note_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda_without_nvml(monkeypatch, nvml=False)
     monkeypatch.setattr(
-        "oncue.callbacks.device_stats.tensors_of", lambda model: {"a": torch.empty(0, device="meta"), "b": OnCuda()}
+        "oncue.core.protocols.tensors_of", lambda model: {"a": torch.empty(0, device="meta"), "b": OnCuda()}
     )
     history = fit(DeviceStats())
     assert set(history.history) == {"loss", "device_memory_gib", "device_reserved_gib"}

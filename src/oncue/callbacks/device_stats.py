@@ -9,7 +9,7 @@ from typing import Any
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.every import Every
-from oncue.core.protocols import tensors_of
+from oncue.core.protocols import gpus_of
 
 Probe = Callable[[], Mapping[str, float]]
 _GIB = 2**30
@@ -69,7 +69,7 @@ class DeviceStats(Callback):
         self._probe = self._given or self._found_probe()
 
     def _found_probe(self) -> Probe:
-        devices = sorted({str(one.device) for one in tensors_of(self.model).values() if one.device.type == "cuda"})
+        devices = gpus_of(self.model)
         if not devices:
             return process_memory
         probes = [CudaProbe(device) for device in devices]

@@ -10,7 +10,7 @@ from oncue.callbacks.callback import Callback
 from oncue.callbacks.tensorboard_arguments import profiled_range
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, try_beside
-from oncue.core.protocols import steps_per_execution_of, tensors_of
+from oncue.core.protocols import gpus_of, steps_per_execution_of, tensors_of
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Profile(Callback):
         from oncue.tensorboard.trace import Trace
 
         self._from = step
-        self._trace = Trace("Profile", self.memory)
+        self._trace = Trace("Profile", self.memory, gpus_of(self.model))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the batch, and write the profile after its last one."""

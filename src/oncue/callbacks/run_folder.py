@@ -25,7 +25,7 @@ from oncue.core import commands, run_record
 from oncue.core.builtin import builtin
 from oncue.core.files import reason_of, replace_file
 from oncue.core.numbers import whole
-from oncue.core.protocols import compiled_with, configuration_of, optimizer_of, summary_of
+from oncue.core.protocols import compiled_with, configuration_of, gpus_of, optimizer_of, summary_of
 
 if TYPE_CHECKING:
     from oncue.checkpoints.lock import NameLock
@@ -150,7 +150,7 @@ class RunFolder(Callback):
             # Before anything of a run that is going on there is replaced.
             self._lock = alone_with(self.folder / "config.json", "RunFolder", "folder")
             self._write("config.json", self._settings())
-            self._write("environment.json", _environment())
+            self._write("environment.json", _environment(self.model))
             configuration = configuration_of(self.model)
             if configuration is not None:
                 self._write("model.json", configuration)
@@ -213,7 +213,7 @@ def _compiled(model: Any) -> Any:
     return None if loss is None else {"loss": getattr(loss, "__name__", None) or f"{loss}"}
 
 
-def _environment() -> dict[str, Any]:
+def _environment(model: Any) -> dict[str, Any]:
     versions = {}
     for name in _PACKAGES:
         if name in sys.modules:
@@ -228,14 +228,15 @@ def _environment() -> dict[str, Any]:
         "packages": versions,
         "system": platform.platform(),
         "processors": os.cpu_count(),
-        "device": _device(),
+        "device": _device(model),
     }
 
 
-def _device() -> str:
+def _device(model: Any) -> str:
     torch = sys.modules.get("torch")
     if torch is None:
         return "not known"
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return str(torch.cuda.get_device_name())
+    gpus = gpus_of(model)
+    if gpus:
+        return ", ".join([str(torch.cuda.get_device_name(gpu)) for gpu in gpus])
     return f"CPU, {torch.get_num_threads()} threads"

@@ -16,7 +16,14 @@ from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.contract import HasLearningRate
 from oncue.core.files import reason_of
-from oncue.core.protocols import iterations_of, optimizer_of, optimizers_of, run_state_of, steps_per_execution_of
+from oncue.core.protocols import (
+    gpus_of,
+    iterations_of,
+    optimizer_of,
+    optimizers_of,
+    run_state_of,
+    steps_per_execution_of,
+)
 from oncue.core.warn import warn
 
 if TYPE_CHECKING:
@@ -192,7 +199,7 @@ class TensorBoard(Callback):
         if self._trace is None and self._first_profiled <= last and step <= self._last_profiled:
             from oncue.tensorboard.trace import Trace
 
-            self._trace = Trace("TensorBoard")
+            self._trace = Trace("TensorBoard", gpus=gpus_of(self.model))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Count the batch; write its logs when they are due."""

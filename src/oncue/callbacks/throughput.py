@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import number_of
+from oncue.core.protocols import gpus_of
 
 
 @builtin
@@ -74,6 +74,7 @@ class Throughput(Callback):
         self.seconds_left: float | None = None
         self._clock = clock
         self._trains = False
+        self._gpus: list[str] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -86,9 +87,11 @@ class Throughput(Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the peak of memory begin."""
         self._trains, self.seconds_left = True, None
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            torch.cuda.reset_peak_memory_stats()
+        self._gpus = gpus_of(self.model)
+        for gpu in self._gpus:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(gpu)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin an epoch's account."""
@@ -127,9 +130,11 @@ class Throughput(Callback):
                 found["tokens_per_second"] = each * self.tokens_per_sample
             if self.flops_per_sample is not None and self.peak_flops is not None:
                 found["mfu"] = each * self.flops_per_sample / self.peak_flops
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
-            found["peak_memory_gib"] = ranks.largest(torch.cuda.max_memory_allocated() / 2**30)
+        if self._gpus:
+            import torch
+
+            peak = max(torch.cuda.max_memory_allocated(gpu) for gpu in self._gpus)
+            found["peak_memory_gib"] = ranks.largest(peak / 2**30)
         logs.update(found)
         epochs = (self.params or {}).get("epochs")
         self.seconds_left = None if epochs is None else max(epochs - epoch - 1, 0) * seconds

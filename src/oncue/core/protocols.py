@@ -466,6 +466,16 @@ def tensors_of(model: Any) -> dict[str, Any]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
+def gpus_of(model: Any) -> list[str]:
+    """Return the names of the devices of CUDA that a model's parameters and buffers are on, such as "cuda:1".
+
+    Example:
+        >>> gpus_of(None)
+        []
+    """
+    return sorted({str(one.device) for one in tensors_of(model).values() if one.device.type == "cuda"})
+
+
 def stored_weights_of(model: Any) -> list[Any]:
     """Return a model's weights as oncue has them, with `stored` and `to_keras`; nothing for a model of another kind."""
     weights = getattr(model, "weights", ())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from oncue import backend
 
 
 class Sent(Protocol):
@@ -86,7 +88,4 @@ def send_beside(buffer: Tensor, device: torch.device, dtype: torch.dtype) -> tup
     sent = buffer.to(device=device, dtype=dtype, non_blocking=True)
     if device.type != "cuda":
         return sent.clone() if sent is buffer else sent, None
-    make: Any = torch.cuda.Event
-    event = make()
-    event.record()
-    return sent, event
+    return sent, backend.work_so_far(sent.device)

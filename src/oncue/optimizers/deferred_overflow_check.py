@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from oncue import backend
 from oncue.torch_private import can_skip_steps, step_unless
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ class DeferredOverflowCheck:
         if found.device.type == "cuda":
             copy = torch.empty((), dtype=found.dtype, pin_memory=True)
             copy.copy_(found, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's, without types
-            event.record()
-            self._pending = copy, event, take_back
+            self._pending = copy, backend.work_so_far(found.device), take_back
         else:
             self._pending = found.clone(), None, take_back
 

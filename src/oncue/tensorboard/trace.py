@@ -43,6 +43,7 @@ class Trace:
     Args:
         whose: The callback that profiles.
         memory: Whether to note who allocates memory of CUDA devices, too.
+        gpus: The devices of CUDA whose work is waited for at the end.
 
     Attributes:
         runs: Whether it profiles.
@@ -55,9 +56,9 @@ class Trace:
         (True, True, False)
     """
 
-    def __init__(self, whose: str, memory: bool = False) -> None:
+    def __init__(self, whose: str, memory: bool = False, gpus: Sequence[str] = ()) -> None:
         self.costs: list[Cost] = []
-        self._whose = whose
+        self._whose, self._gpus = whose, gpus
         self._notes_memory = memory and torch_private.record_memory(True)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
@@ -98,8 +99,8 @@ class Trace:
         if profile is None:
             return False
         try:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            for gpu in self._gpus:
+                torch.cuda.synchronize(gpu)
             profile.stop()
             os.makedirs(os.path.dirname(path), exist_ok=True)
             profile.export_chrome_trace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
@@ -40,8 +41,18 @@ class Recorded:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for what records kernels."""
 
+    current = [torch.device("cuda", 0)]
+
     @contextmanager
-    def graph(recorded: Recorded, pool: int | None = None) -> Iterator[None]:
+    def device(place: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], place
+        yield
+        current[0] = before
+
+    @contextmanager
+    def graph(recorded: Recorded, pool: int | None = None, stream: Any = None) -> Iterator[None]:
+        # What runs on another device than the stream's isn't recorded.
+        assert stream == current[0]
         if pool is None:
             Recorded.pools += 1
         recorded.place = Recorded.pools if pool is None else pool
@@ -50,7 +61,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorded, "pools", 0)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda place: place)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
 
 
 def test_recordings_have_one_pool_as_long_as_one_of_them_is_there(cuda: None) -> None:
@@ -70,6 +83,16 @@ def test_recordings_have_one_pool_as_long_as_one_of_them_is_there(cuda: None) ->
     # The memory of the pool is gone with the last of them.
     recorded()
     assert Recorded.pools == 2
+
+
+def test_a_recording_is_of_the_device_that_its_tensors_are_on(cuda: None) -> None:
+    record = CudaRecorder()
+    kept = []
+    for number in (1, 0, 1):
+        memory: Any = [SimpleNamespace(device=torch.device("cuda", number))]
+        kept.append(record(lambda *memory: memory, memory))
+    # Each device has a pool of its own.
+    assert [replay.__self__.place for replay, _ in kept] == [1, 2, 1]
 
 
 def model_of(record: Any) -> Any:

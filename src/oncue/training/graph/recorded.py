@@ -92,13 +92,15 @@ class Recording:
 class CudaRecorder:
     """Records the kernels that graphs start as CUDA graphs, without running them.
 
-    The recordings of one recorder have one pool of memory, as they are replayed one after another: what one needs meanwhile,
-    another has used before. What they return stays theirs.
+    The recordings of one recorder on one device have one pool of memory, as they are replayed one after another: what one needs
+    meanwhile, another has used before. What they return stays theirs. The device needn't be the current one.
     """
 
     def __init__(self) -> None:
-        # A pool whose recordings are all gone can't be recorded to again.
-        self._recordings: WeakSet[Any] = WeakSet()
+        # By device. A pool whose recordings are all gone can't be recorded to again.
+        self._recordings: dict[torch.device, WeakSet[Any]] = {}
+        # Torch's own stream for that is of the device that was the first current one in the process.
+        self._streams: dict[torch.device, Any] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Neither copies nor files can have recordings.
@@ -114,10 +116,17 @@ class CudaRecorder:
         Raises:
             RuntimeError: When it waits for the device, or does what can't be recorded.
         """
-        before = next(iter(self._recordings), None)
-        recorded: Any = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize()
-        with torch.cuda.graph(recorded, pool=None if before is None else before.pool()):
-            outputs = graph(*memory)
-        self._recordings.add(recorded)
+        device = memory[0].device
+        recordings = self._recordings.setdefault(device, WeakSet())
+        before = next(iter(recordings), None)
+        with torch.cuda.device(device):
+            if device not in self._streams:
+                make: Any = torch.cuda.Stream
+                self._streams[device] = make(device)
+            recorded: Any = torch.cuda.CUDAGraph()
+            torch.cuda.synchronize(device)
+            pool = None if before is None else before.pool()
+            with torch.cuda.graph(recorded, pool=pool, stream=self._streams[device]):
+                outputs = graph(*memory)
+        recordings.add(recorded)
         return recorded.replay, outputs
