@@ -129,8 +129,8 @@ def costs_of(events: Iterable[Any]) -> list[Cost]:
         events: What `key_averages` of the profile returns.
     """
     events = list(events)
-    on_host = [one for one in events if one.device_type == torch.autograd.DeviceType.CPU]
-    kernels = [one for one in events if one.device_type != torch.autograd.DeviceType.CPU]
+    on_host = [one for one in events if one.device_type.name == "CPU"]
+    kernels = [one for one in events if one.device_type.name != "CPU"]
     by_kernel = _costs((one.key, one.count, one.self_device_time_total) for one in kernels)
     if not by_kernel:
         return _costs((one.key, one.count, one.self_cpu_time_total) for one in on_host)
