@@ -6,6 +6,7 @@
 # make test-oldest  run the tests, slow ones too, with the oldest torch that pyproject.toml allows, in an environment of its own
 # make hosts  run the tests of oncue.hosts with other libraries' loops, the oldest and the newest of each, in environments of their own
 # make trackers  run the tests of Tracker with the real W&B, MLflow and Trackio, in environments of their own
+# make search  run the tests of OptunaPruning and RayTuneReport with the real Optuna and Ray Tune, in environments of their own
 # make keras-oldest  run the tests of models of the real Keras with the oldest Keras that pyproject.toml allows, in an environment of its own
 # make gpu    measure and test on a GPU, in eight minutes, and write benchmarks/gpu.md; skips itself where there is none
 # make screenshots  look at reports, notebooks and terminals in headless Chromium and tmux: tests, and pictures in screenshots/
@@ -29,13 +30,14 @@ BIN := $(VENV)/bin
 OLDEST := $(VENV)-oldest
 HOSTS := accelerate ignite lightning poutyne skorch transformers
 TRACKER_ENVS := .hosts/wandb-newest .hosts/mlflow-newest .hosts/trackio-newest
+SEARCH_ENVS := .hosts/optuna-newest .hosts/ray-newest
 HOST_ENVS := $(foreach host,$(HOSTS),.hosts/$(host)-oldest .hosts/$(host)-newest)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 # Test processes share the cores, and the demo is too small for two, so each gets one thread.
-demo test test-slow test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs: export OMP_NUM_THREADS ?= 1
+demo test test-slow test-oldest test-pythons hosts trackers search keras-oldest processes crash screenshots peers docs: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow gpu test-oldest test-pythons hosts trackers keras-oldest processes crash screenshots peers docs release lint \
+.PHONY: demo test test-slow gpu test-oldest test-pythons hosts trackers search keras-oldest processes crash screenshots peers docs release lint \
   bench clean
 
 demo: $(VENV)/demo.stamp
@@ -76,6 +78,10 @@ hosts: $(HOST_ENVS:=/dev.stamp)
 trackers: $(TRACKER_ENVS:=/dev.stamp)
 	for environment in $(TRACKER_ENVS); do echo "$$environment"; PYTHONPATH=$(CURDIR)/src \
 	  $$environment/bin/python -m pytest -q tests/trackers || exit 1; done
+
+search: $(SEARCH_ENVS:=/dev.stamp)
+	for environment in $(SEARCH_ENVS); do echo "$$environment"; PYTHONPATH=$(CURDIR)/src \
+	  $$environment/bin/python -m pytest -q tests/search || exit 1; done
 
 keras-oldest: .hosts/keras-oldest/dev.stamp
 	PYTHONPATH=$(CURDIR)/src .hosts/keras-oldest/bin/python -m pytest -q -n $(WORKERS) --dist loadfile \

@@ -30,6 +30,17 @@ from oncue.training import meter
 
 STEPS, EPOCHS = 8, 3
 
+
+class Trial:
+    """A trial of a search, as good as any."""
+
+    def report(self, value: float, step: int) -> None:
+        pass
+
+    def should_prune(self) -> bool:
+        return False
+
+
 # Each with what it is used with; what reads values reads them at the end of an epoch, unless its row says otherwise.
 CALLBACKS: dict[str, Callable[[Path], list[Callback]]] = {
     "BackupAndRestore": lambda folder: [built_in.BackupAndRestore(folder / "backup")],
@@ -50,9 +61,11 @@ CALLBACKS: dict[str, Callable[[Path], list[Callback]]] = {
     ],
     "ModelCheckpoint": lambda folder: [built_in.ModelCheckpoint(folder / "m.keras")],
     "MixUp": lambda folder: [built_in.MixUp(0.2)],
+    "OptunaPruning": lambda folder: [built_in.OptunaPruning(Trial(), "loss")],
     "Preemption": lambda folder: [built_in.Preemption()],
     "Profile, after its batches": lambda folder: [built_in.Profile((2, 4), folder / "profile")],
     "ProgbarLogger, a line for each epoch": lambda folder: [built_in.ProgbarLogger()],
+    "RayTuneReport": lambda folder: [built_in.RayTuneReport(report=lambda numbers: None)],
     "ReduceLROnPlateau": lambda folder: [built_in.ReduceLROnPlateau("loss")],
     "StopAtThreshold": lambda folder: [built_in.StopAtThreshold("loss", -1.0)],
     "TensorBoard": lambda folder: [built_in.TensorBoard(folder / "tb")],

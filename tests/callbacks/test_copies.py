@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import RemoteService, samples
+from helpers import HopefulTrial, RemoteService, samples
 from oncue import callbacks as built_in
 from oncue.callbacks import Callback, CallbackList
 
@@ -49,10 +49,12 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(
         folder / "{epoch}.weights.h5", save_weights_only=True, keep=1, asynchronous=True
     ),
+    "OptunaPruning": lambda folder: built_in.OptunaPruning(HopefulTrial(), "loss"),
     "PredictionWriter": lambda folder: built_in.PredictionWriter(folder / "{epoch}.csv"),
     "Preemption": lambda folder: built_in.Preemption(),
     "Profile": lambda folder: built_in.Profile((1, 2), folder / "profile"),
     "ProgbarLogger": lambda folder: built_in.ProgbarLogger(),
+    "RayTuneReport": lambda folder: built_in.RayTuneReport(report=nothing),
     "ReduceLROnPlateau": lambda folder: built_in.ReduceLROnPlateau("loss"),
     "RemoteMonitor": lambda folder: built_in.RemoteMonitor(),
     "RunFolder": lambda folder: built_in.RunFolder(folder / "run", resume=True),

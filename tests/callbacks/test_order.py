@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import RemoteService
+from helpers import HopefulTrial, RemoteService
 from oncue.callbacks import (
     BaseLogger,
     BatchSizeFinder,
@@ -33,9 +33,11 @@ from oncue.callbacks import (
     LearningRateScheduler,
     MixUp,
     ModelCheckpoint,
+    OptunaPruning,
     PredictionWriter,
     Preemption,
     ProgbarLogger,
+    RayTuneReport,
     ReduceLROnPlateau,
     RunFolder,
     StopAtThreshold,
@@ -262,9 +264,11 @@ AGAIN: dict[str, tuple[Callable[[Path], Callback], tuple[str, ...]]] = {
     "LearningRateFinder": (lambda folder: LearningRateFinder(1e-4, 1.0, steps=10), ("suggestion", "rates", "losses")),
     "LearningRateScheduler": (lambda folder: LearningRateScheduler(lambda epoch, rate: rate * 0.9), ()),
     "ModelCheckpoint": (lambda folder: ModelCheckpoint(folder / "{epoch}.weights.h5", save_weights_only=True), ()),
+    "OptunaPruning": (lambda folder: OptunaPruning(HopefulTrial()), ("told", "pruned")),
     "PredictionWriter": (lambda folder: PredictionWriter(folder / "{epoch}.csv"), ()),
     "Preemption": (lambda folder: Preemption(), ()),
     "ProgbarLogger": (lambda folder: ProgbarLogger(), ()),
+    "RayTuneReport": (lambda folder: RayTuneReport(report=lambda numbers: None), ()),
     "ReduceLROnPlateau": (
         lambda folder: ReduceLROnPlateau(factor=0.5, patience=1, cooldown=1),
         ("best", "wait", "cooldown_counter"),

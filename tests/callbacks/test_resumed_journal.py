@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import oncue
-from helpers import Clock, PowerCut, RemoteService
+from helpers import Clock, HopefulTrial, PowerCut, RemoteService
 from oncue import callbacks as built_in, layers
 from oncue.callbacks import BackupAndRestore, Callback
 
@@ -93,11 +93,13 @@ CASES: dict[str, Callable[[], list[Any]]] = {
             "{epoch}-{batch}.weights.h5", "loss", save_weights_only=True, save_freq=4, keep="best 2"
         ),
     ],
+    "OptunaPruning": lambda: [built_in.OptunaPruning(HopefulTrial())],
     "PredictionWriter": lambda: [built_in.PredictionWriter("{epoch}.npz")],
     "Preemption": lambda: [built_in.Preemption()],
     # It says that the run was too short, and measures nothing.
     "Profile": lambda: [built_in.Profile((30, 40))],
     "ProgbarLogger": lambda: [built_in.ProgbarLogger()],
+    "RayTuneReport": lambda: [built_in.RayTuneReport(report=lambda numbers: None)],
     "ReduceLROnPlateau": lambda: [
         built_in.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10, cooldown=1),
         built_in.ReduceLROnPlateau("val_loss", factor=0.5, patience=2, min_delta=10),

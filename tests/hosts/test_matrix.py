@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hosts_matrix import HOSTS, Bomb, Outcome, Plan, files_in, in_fit, train
 
-from helpers import cpu_only
+from helpers import HopefulTrial, cpu_only
 from oncue.callbacks import (
     BaseLogger,
     Control,
@@ -23,8 +23,10 @@ from oncue.callbacks import (
     LambdaCallback,
     LearningRateScheduler,
     ModelCheckpoint,
+    OptunaPruning,
     Preemption,
     ProgbarLogger,
+    RayTuneReport,
     ReduceLROnPlateau,
     RemoteMonitor,
     StopAtThreshold,
@@ -53,8 +55,10 @@ CALLBACKS: dict[str, Make] = {
     "LearningRateScheduler": lambda folder: LearningRateScheduler(lambda epoch, rate: rate * 0.8),
     "ModelCheckpoint": lambda folder: ModelCheckpoint(folder / "{epoch}.safetensors", save_best_only=True, **WEIGHTS),
     "ModelCheckpoint that keeps": lambda folder: ModelCheckpoint(folder / "{epoch}.safetensors", keep=2, **WEIGHTS),
+    "OptunaPruning": lambda folder: OptunaPruning(HopefulTrial()),
     "Preemption": lambda folder: Preemption(),
     "ProgbarLogger": lambda folder: ProgbarLogger(),
+    "RayTuneReport": lambda folder: RayTuneReport(report=lambda numbers: None),
     "ReduceLROnPlateau": lambda folder: ReduceLROnPlateau(patience=0, factor=0.5, min_delta=0.3),
     "StopAtThreshold": lambda folder: StopAtThreshold(threshold=0.03, times=2),
     "TensorBoard": lambda folder: TensorBoard(folder / "logs", write_graph=False),

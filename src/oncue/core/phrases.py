@@ -297,6 +297,15 @@ PHRASES: dict[str, Phrase] = {
         )
     ),
     "averaged": Phrase(lambda data: f"left in the model {_averaged(data)}", _averaged),
+    "pruned": _after(
+        "stopped",
+        lambda data: (
+            f"Optuna prunes the trial, which told {data['monitor']} {data['value']:g} as value {data['count']}"
+        ),
+    ),
+    "ended_by_tune": _after(
+        "stopped", lambda data: f"Ray Tune ended the trial when it heard of epoch {data['epochs']}"
+    ),
     "threshold_reached": _after("stopped", _threshold_reached),
     "frozen": _alone(lambda data: f"froze {_named(data)}: {_numbers(data)} stand still"),
     "trained_again": _alone(lambda data: f"{_named(data)} {_is(data)} trained again: {_numbers(data)}"),
