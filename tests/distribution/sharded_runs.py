@@ -272,8 +272,66 @@ def checkpoints(folder: Path) -> dict[str, Any]:
     return found
 
 
+def folders_of_parts(folder: Path) -> dict[str, Any]:
+    """Folders in which each process writes its parts, read into parts and into whole weights."""
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    options: Any = {"sharded": True, "save_weights_only": True, "monitor": "loss"}
+    checkpoint = keras.callbacks.ModelCheckpoint
+    callbacks = [
+        checkpoint(folder / "{epoch}.shards", keep=2, **options),
+        checkpoint(folder / "best.shards", save_best_only=True, resume_best=True, **options),
+        checkpoint(folder / "later.shards", asynchronous=True, every="2 steps", **options),
+    ]
+    found = trained(model, X, Y, epochs=3, callbacks=callbacks)
+    again = checkpoint(folder / "best.shards", save_best_only=True, resume_best=True, **options)
+    model.fit(X, Y, verbose=0, callbacks=[again])
+    found["best"] = again.best
+    names = ["2.shards", "3.shards", "best.shards", "later.shards"]
+    found["names"] = sorted(path.name for path in folder.glob("*.shards"))
+    whole = mlp()
+    for name in names:
+        checked(model).load_weights(folder / name)
+        whole.load_weights(folder / name)
+        found[name] = state_of(model), state_of(whole)
+    model.save_weights(folder / "saved.shards")
+    model.set_weights([one * 0 for one in model.get_weights()])
+    whole.load_weights(folder / "saved.shards")
+    found["saved"] = state_of(whole)
+    if process.group is None or process.group.main:
+        whole.save_weights(folder / "of one.shards")
+        for path in (folder / "3.shards").glob("*part-1*"):
+            path.unlink()
+    # The main process comes here when it has written.
+    model.evaluate(X, Y, verbose=0)
+    model.load_weights(folder / "of one.shards")
+    found["of one"] = state_of(model)
+    try:
+        model.load_weights(folder / "3.shards")
+    except ValueError as error:
+        assert "its part 'state-1.part-1.safetensors' is missing" in str(error)
+    else:
+        assert process.is_alone
+    return found
+
+
+def parts_of_others(folder: Path) -> dict[str, Any]:
+    """What some processes have saved is read by others."""
+    model = mlp()
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    if (folder / "saved.shards").exists():
+        model.fit(X, Y, verbose=0)
+        checked(model).load_weights(folder / "saved.shards")
+        return state_of(model)
+    found = trained(model, X, Y)
+    checked(model).save_weights(folder / "saved.shards")
+    return {"weights": found["weights"]}
+
+
+sharded_parts_of_others = sharded(parts_of_others)
 OWN = [
     checkpoints,
+    folders_of_parts,
     looked_at,
     optimizers,
     weights_of_shards,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from distribution import sharded_runs
 from distribution.test_equal_runs import runs_together, same
+from processes import run_together
 
 from helpers import cpu_only
 from oncue.core.process import process
@@ -42,3 +43,11 @@ def test_parts_of_weights_come_to_what_whole_ones_come_to(
     alone, found = getattr(sharded_runs, name)(tmp_path), together(size, name)
     for one in found:
         same(one, alone, name)
+
+
+@PROCESSES
+@pytest.mark.parametrize("size", [1, 3])
+def test_another_number_of_processes_reads_what_was_saved(size: int, tmp_path: Path) -> None:
+    saved = run_together("distribution.sharded_runs", ["sharded_parts_of_others"], 2, tmp_path)
+    read = run_together("distribution.sharded_runs", ["sharded_parts_of_others"], size, tmp_path)
+    assert all(one == saved[0] for one in read)

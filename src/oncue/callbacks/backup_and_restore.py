@@ -314,10 +314,10 @@ class BackupAndRestore(Callback):
         """Delete the backup, unless the run is to be continued, or was stopped because a value was not finite."""
         paused = self._run is not None and self._run.paused is not None
         if not self.delete_checkpoint or self._store is None or paused or self._cut_short():
-            self._wait()
+            self._wait_with_others()
             return
         try:
-            self._wait()
+            self._wait_with_others()
         except OSError as error:
             warn(f"The last state of the run could not be saved ({error}); the run has ended, so that nobody needs it.")
         self._store.clear()
@@ -350,7 +350,7 @@ class BackupAndRestore(Callback):
         inside = self._run is not None and self._run.progress.batch is not None
         if inside and self.resume == "exact" and run.obstacle() is not None:
             return False
-        return self._save(logs) and self._wait()
+        return self._save(logs) and self._wait_with_others()
 
     def _save(self, logs: dict[str, Any] | None, may_skip: bool = False) -> bool:
         if self._run is not None and self._run.progress.trial:
@@ -365,8 +365,7 @@ class BackupAndRestore(Callback):
             self._decided("note", "backup_skipped")
             return False
         # The copies of the state before are read until it is written.
-        self._writer.wait()
-        self._tell_of_left_out()
+        self._wait_with_others()
         before = time.monotonic()
         run, store = self._needed_state(), self._store
         taken = run.capture()
@@ -423,6 +422,20 @@ class BackupAndRestore(Callback):
         if self._writer is not None:
             self._writer.wait()
         return self._tell_of_left_out()
+
+    def _wait_with_others(self) -> bool:
+        """Wait where all processes do. While the main one waits for the parts of others it takes part in a message of all.
+
+        The message ends soon with an error when another process is killed; nothing else tells that it is.
+        """
+        if not self._together:
+            return self._wait()
+        if self.ranks.main:
+            self.ranks.agree(False)
+            return self._wait()
+        found = self._wait()
+        self.ranks.agree(False)
+        return found
 
     def _tell_of_left_out(self) -> bool:
         # Asked where the writer was waited for, and nowhere else: the journal doesn't depend on how quick a disk is.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
-from oncue.core.files import check_target, reason_of, sweep, try_beside
+from oncue.core.files import OF_PARTS, check_target, reason_of, sweep, try_beside
 from oncue.core.numbers import finite, number_of, whole
 from oncue.core.protocols import size_of_save
 from oncue.core.remote import is_url, try_folder
@@ -24,8 +24,13 @@ _MODEL_ENDINGS = (".keras", ".h5", ".hdf5")
 _WEIGHTS_ENDINGS = (".weights.h5", ".h5", ".hdf5", ".safetensors")
 
 
-def read_path(filepath: Any, weights_only: bool) -> str:
+def read_path(filepath: Any, weights_only: bool, sharded: bool = False) -> str:
     """Return the path as a string, when its ending names a format.
+
+    Args:
+        filepath: The path.
+        weights_only: Whether it is for weights alone.
+        sharded: Whether it is for a folder, in which each process writes its parts of the weights.
 
     Raises:
         TypeError: For anything but a path.
@@ -37,6 +42,19 @@ def read_path(filepath: Any, weights_only: bool) -> str:
             f"type {type(filepath).__name__}."
         )
     path = os.fspath(filepath)
+    if sharded or path.endswith(OF_PARTS):
+        if not path.endswith(OF_PARTS) or is_url(path):
+            raise ValueError(
+                f"`filepath` of {_OWNER} with sharded=True must be a folder on a disk that all processes see, and end in "
+                f"{OF_PARTS}, such as 'weights_{{epoch:02d}}{OF_PARTS}'; got '{path}'."
+            )
+        if not sharded or not weights_only:
+            raise ValueError(
+                f"A {OF_PARTS} folder is for weights alone, of which each process writes its parts: give {_OWNER} "
+                f"`sharded=True` and `save_weights_only=True`; got '{path}'. All that a run needs to go on is kept by "
+                "BackupAndRestore."
+            )
+        return path
     endings = _WEIGHTS_ENDINGS if weights_only else _MODEL_ENDINGS
     if path.endswith(endings):
         return path
@@ -190,7 +208,7 @@ def try_path(name: FileName, model: Any, weights_only: bool) -> None:
         folder = name.folder if is_url(name.folder) else f"{name.folder}/"
         try_folder(f"{folder}/m" if name.names else name.template)
         return
-    if not name.names:
+    if not name.names and not name.template.endswith(OF_PARTS):
         check_target(name.fill({}))
     try:
         if name.folder:

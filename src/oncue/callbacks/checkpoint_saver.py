@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.checks import is_ours
-from oncue.core.files import check_target
+from oncue.core.files import OF_PARTS, check_target
 from oncue.core.protocols import saves_later, size_of_save, tensors_of
 from oncue.core.remote import is_url
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from oncue.checkpoints.retention import Rule
     from oncue.checkpoints.snapshot import Snapshot
     from oncue.checkpoints.writer import Writer
+    from oncue.core.ranks import Ranks
 
 
 class CheckpointSaver:
@@ -46,23 +47,27 @@ class CheckpointSaver:
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
         self._unsaid: Callable[[], None] | None = None
+        self._ranks: Ranks | None = None
+        # Whether the processes haven't met since the main one began to wait for the parts of others.
+        self._unmet = False
         self._lock: NameLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy begins anew: it has neither the manifest nor what is being written.
         return vars(CheckpointSaver(self._asynchronous, self._page_locked))
 
-    def begin(self, model: Any, follows: bool = False) -> None:
+    def begin(self, model: Any, ranks: Ranks | None = None) -> None:
         """Get ready for a run.
 
         Args:
             model: The model.
-            follows: Whether this process only brings its parts of the weights.
+            ranks: The processes that have parts of the weights; None where each has all of them.
 
         Raises:
             ValueError: When the model can't be saved in the background.
         """
-        self.manifest, self.follows = None, follows
+        self.manifest, self._ranks, self._unmet = None, ranks, False
+        self.follows = ranks is not None and not ranks.main
         if not self._asynchronous:
             return
         from oncue.checkpoints.snapshot import Snapshot
@@ -132,6 +137,8 @@ class CheckpointSaver:
     def end(self) -> None:
         """Wait for the file that is being written, and let others save files of these names."""
         try:
+            # However the run ended: others may not come.
+            self._unmet = False
             self.wait()
         finally:
             self.release()
@@ -186,6 +193,7 @@ class CheckpointSaver:
 
         self._writer.submit(job)
         self._unsaid = finished
+        self._unmet = self._ranks is not None and path.endswith(OF_PARTS)
 
     def check(self) -> None:
         """Raise what went wrong in the background, and report a file that is finished; never waits."""
@@ -196,10 +204,17 @@ class CheckpointSaver:
                 unsaid()
 
     def wait(self) -> None:
-        """Wait for the file that is being written; raise what went wrong."""
-        if self._writer is not None:
-            self._writer.wait()
-            self.check()
+        """Wait for the file that is being written; raise what went wrong. Where it is of parts, all processes must call it."""
+        if self._writer is None:
+            return
+        unmet, self._unmet = self._unmet, False
+        # The main process waits for the others in a message: one that is killed breaks it, and nothing else.
+        if unmet and self._ranks is not None and self._ranks.main:
+            self._ranks.agree(False)
+        self._writer.wait()
+        if unmet and self._ranks is not None and not self._ranks.main:
+            self._ranks.agree(False)
+        self.check()
 
     def commit(
         self,
@@ -222,7 +237,8 @@ class CheckpointSaver:
             write()
             return
         if not is_url(path):
-            check_target(path)
+            if not path.endswith(OF_PARTS):
+                check_target(path)
             if os.path.dirname(path):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
         if self.manifest is None or record is None:

@@ -27,6 +27,7 @@ from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.every import Every
 from oncue.core.file_name import FileName
+from oncue.core.files import OF_PARTS
 from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
 from oncue.core.numbers import whole
@@ -55,7 +56,7 @@ class ModelCheckpoint(MonitorCallback):
     Args:
         filepath: The file; placeholders such as `{epoch:02d}`, `{val_loss:.4f}` and, for a period of batches,
             `{batch}` are filled, with epochs and batches counted from 1. Whole models end in .keras (or .h5, .hdf5),
-            weights in .weights.h5 (or .h5, .hdf5, .safetensors).
+            weights in .weights.h5 (or .h5, .hdf5, .safetensors; .shards with `sharded`).
         monitor: The name of the value that decides what is best.
         verbose: 1 to print what is saved.
         save_best_only: Whether to save only what is better than everything before.
@@ -78,6 +79,9 @@ class ModelCheckpoint(MonitorCallback):
             "skip" the new one, which the journal notes. The last epoch's is always waited for.
         page_locked: In the background, the most bytes of page-locked memory, which a GPU copies to while it works; more goes
             through ordinary memory. 0 for none, None for no limit.
+        sharded: Whether each process writes its own parts of the weights, where it has such, as torch's
+            `distributed.checkpoint` plans them: nothing is gathered. `filepath` is then a folder that ends in .shards, on a
+            disk that all processes see, and `load_weights` reads it on any number of processes. With `save_weights_only=True`.
         period: The word of Keras 2 for a number of epochs; use `every`.
 
     Every file that is saved as the best has its score in it. With `keep` or `resume_best`, what was saved is recorded beside
@@ -127,9 +131,11 @@ class ModelCheckpoint(MonitorCallback):
         asynchronous: bool = False,
         when_busy: str = "wait",
         page_locked: int | None = None,
+        sharded: bool = False,
         period: int | None = None,
     ) -> None:
         super().__init__(monitor, mode)
+        self.sharded = sharded
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
@@ -161,7 +167,7 @@ class ModelCheckpoint(MonitorCallback):
 
     @filepath.setter
     def filepath(self, path: str | os.PathLike[str]) -> None:
-        self._name = FileName(read_path(path, self.save_weights_only), type(self).__name__)
+        self._name = FileName(read_path(path, self.save_weights_only, self.sharded), type(self).__name__)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy counts its own period, and has nothing that is being written.
@@ -235,7 +241,7 @@ class ModelCheckpoint(MonitorCallback):
         """Return what it can't do without."""
         kind = "whole_model"
         if self.save_weights_only:
-            kind = "safetensors" if self.filepath.endswith(".safetensors") else "weights_h5"
+            kind = "safetensors" if self.filepath.endswith((".safetensors", OF_PARTS)) else "weights_h5"
         return (kind, "background_save") if self.asynchronous else (kind,)
 
     def set_model(self, model: Any) -> None:
@@ -277,7 +283,7 @@ class ModelCheckpoint(MonitorCallback):
                 f"ModelCheckpoint can't save every {self.every} where each process has a part of the weights, because each has "
                 "a clock of its own. Use a period of steps or epochs, as every='1000 steps'."
             )
-        self._saver.begin(self.model, follows=together and not self.ranks.main)
+        self._saver.begin(self.model, self.ranks if together else None)
         if not self._saver.follows:
             try_path(self._name, self.model, self.save_weights_only)
         self._saver.try_save(self.model, self.filepath, self.save_weights_only)
@@ -312,6 +318,7 @@ class ModelCheckpoint(MonitorCallback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Wait until everything is written."""
+        self._saver.wait()
         self._saver.end()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from oncue.checkpoints.record import Record
 from oncue.checkpoints.retention import Rule, by_score, kept
+from oncue.checkpoints.store import Store, newest_state
 from oncue.core.bounded_json import MEGABYTE, bounded_json
 from oncue.core.files import replace_file, require_file, sweep
 from oncue.core.warn import warn
@@ -121,8 +122,8 @@ class Manifest:
                 continue
             path = self.folder / record.file
             try:
-                if path.is_file() and path.stat().st_size == record.size and self._is_inside(path):
-                    path.unlink()
+                if _is_there(path) and _size(path) == record.size and self._is_inside(path):
+                    _delete(path)
                     deleted.append(record.file)
             except OSError as error:
                 warn(f"'{path}' could not be deleted ({error}); it will be tried again.")
@@ -164,7 +165,7 @@ class Manifest:
 
     def _take(self, record: Record) -> None:
         path = self.folder / record.file
-        whole = replace(record, size=path.stat().st_size, sha256=_digest(path))
+        whole = replace(record, size=_size(path), sha256=_digest(path))
         self.records = [*(other for other in self.records if not self._is_same(other.file, record.file)), whole]
         self._announced = None
 
@@ -180,9 +181,9 @@ class Manifest:
             return False
 
     def _settle(self) -> None:
-        self.records = [record for record in self.records if (self.folder / record.file).is_file()]
+        self.records = [record for record in self.records if _is_there(self.folder / record.file)]
         announced, self._announced = self._announced, None
-        if announced is None or not (self.folder / announced.file).is_file():
+        if announced is None or not _is_there(self.folder / announced.file):
             return
         before = next((record for record in self.records if record.file == announced.file), None)
         if before is None or not self.is_intact(before):
@@ -191,7 +192,7 @@ class Manifest:
     def is_intact(self, record: Record) -> bool:
         """Return whether a record's file is there and has the size and the digest that it was saved with."""
         path = self.folder / record.file
-        return path.is_file() and path.stat().st_size == record.size and _digest(path) == record.sha256
+        return _is_there(path) and _size(path) == record.size and _digest(path) == record.sha256
 
     def _is_inside(self, path: Path) -> bool:
         # A parent folder may have become a link to somewhere else.
@@ -224,6 +225,26 @@ class Manifest:
         replace_file(self.path, json.dumps(data, indent=1).encode("utf-8"))
 
 
+def _is_there(path: Path) -> bool:
+    return path.is_file() or newest_state(path) is not None
+
+
+def _size(path: Path) -> int:
+    """Return how large a file is, or those in a folder together."""
+    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+    return sum(one.stat().st_size for one in files)
+
+
+def _delete(path: Path) -> None:
+    if path.is_file():
+        path.unlink()
+        return
+    # Nothing else in it, should there be something.
+    Store(path).clear()
+
+
 def _digest(path: Path) -> str:
+    """Return the digest of a file; of a folder that of its main file, which no other save has, and which names the others."""
+    path = path if path.is_file() else newest_state(path) or path
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

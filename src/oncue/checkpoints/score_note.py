@@ -76,7 +76,10 @@ def read_note(path: str | os.PathLike[str]) -> ScoreNote | None:
         ...     read_note(file.name).score
         0.5
     """
-    text = _in_header(path) if os.fspath(path).endswith(".safetensors") else _at_end(path)
+    if os.path.isdir(path):
+        text: str | bytes | None = _in_folder(path)
+    else:
+        text = _in_header(path) if os.fspath(path).endswith(".safetensors") else _at_end(path)
     try:
         data = json.loads(text or "null")
         note = ScoreNote(**data) if isinstance(data, dict) else None
@@ -86,6 +89,19 @@ def read_note(path: str | os.PathLike[str]) -> ScoreNote | None:
         return None
     number = isinstance(note.score, (int, float)) and not isinstance(note.score, bool) and math.isfinite(note.score)
     return note if number else None
+
+
+def _in_folder(path: str | os.PathLike[str]) -> str | None:
+    from oncue.checkpoints.state_file import read_state
+    from oncue.checkpoints.store import newest_state
+
+    newest = newest_state(path)
+    try:
+        data = None if newest is None else read_state(newest)[0]
+        note = None if data is None else data["parts"]["note"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return note if isinstance(note, str) else None
 
 
 def _at_end(path: str | os.PathLike[str]) -> bytes | None:

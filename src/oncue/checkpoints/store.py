@@ -274,6 +274,10 @@ class Store:
             return {}
         return found if isinstance(found, dict) else {}
 
+    def tidy(self) -> None:
+        """Remove what saves that never came to their end have left; while nothing is being saved there."""
+        self._sweep()
+
     def start_over(self) -> None:
         """Let the next state replace all existing ones, instead of all but the newest."""
         self._good = None
@@ -369,6 +373,16 @@ class Store:
             if _TEMPORARY.fullmatch(name):
                 with suppress(OSError):
                     (self.folder / name).unlink()
+
+
+def newest_state(folder: str | os.PathLike[str]) -> Path | None:
+    """Return the file of the newest state in a folder; None where there is none.
+
+    Args:
+        folder: The folder of the states; one that isn't there has none.
+    """
+    numbers = Store(folder)._numbers()
+    return Path(folder, f"state-{max(numbers)}.safetensors") if numbers else None
 
 
 def kept_state(folder: str | os.PathLike[str], epochs: int) -> Path:

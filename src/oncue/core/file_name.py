@@ -8,6 +8,7 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from oncue.core.files import OF_PARTS
 from oncue.core.suggest import nearest
 
 _LONGEST = 99
@@ -103,7 +104,7 @@ class FileName:
         found = (
             os.path.join(folder, one) for one in sorted(os.listdir(folder or os.curdir)) if re.fullmatch(pattern, one)
         )
-        return [path for path in found if os.path.isfile(path)]
+        return [path for path in found if os.path.isfile(path) or (path.endswith(OF_PARTS) and os.path.isdir(path))]
 
     def check_names(self, known: Iterable[str], hint: str = "") -> None:
         """Refuse a name that nothing will fill.

@@ -235,6 +235,10 @@ def require_file(path: str | os.PathLike[str]) -> None:
         raise kind(number, f"This must be the path of a file, and there is {what}. Give another name", os.fspath(path))
 
 
+OF_PARTS = ".shards"
+"""How the name of a folder ends that has a file of each process, with its parts of a model's weights."""
+
+
 def check_target(path: str | os.PathLike[str]) -> None:
     """Refuse to put a file in the place of a folder, a link, a pipe or a device.
 

@@ -27,6 +27,8 @@ _GRACE = 10.0
 """Seconds that a process which has failed gives the others to close their callbacks, before it is gone."""
 _ASK = 10.0
 """Seconds that a process whose connections broke waits to learn why."""
+_PAUSE = 0.02
+"""Seconds between two looks at what others have counted."""
 _LOST = 30.0
 """Seconds without an answer after which the store is lost."""
 _LONGEST = 2000
@@ -184,6 +186,50 @@ class Failures:
         except _Gone:
             self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
             raise self.ended() from None
+
+    def wait(self, what: str, count: int) -> None:
+        """Wait until so many others have counted something; in a thread beside the main one.
+
+        A process that is gone breaks no connection here, as it is sent nothing: so each one's signs of life are looked at.
+
+        Args:
+            what: What they count.
+            count: How many there must be.
+
+        Raises:
+            PeerFailed: When a process fails meanwhile, isn't heard of any more, or all have left.
+        """
+        seen: dict[int, tuple[bytes, float]] = {}
+        looked = time.monotonic()
+        while self.count(what, 0) < count:
+            if self.reason is not None:
+                raise self.ended()
+            if time.monotonic() - looked > self._interval:
+                looked = time.monotonic()
+                self._look_for_life(seen, looked, lambda: self.count(what, 0) >= count)
+            time.sleep(_PAUSE)
+
+    def _look_for_life(self, seen: dict[int, tuple[bytes, float]], now: float, is_done: Callable[[], bool]) -> None:
+        others = [rank for rank in range(self._size) if rank != self._rank]
+        try:
+            beats = self._ask(self._store.multi_get, [f"beat {rank}" for rank in others])
+        except _Gone:
+            # Asked for the number next, it says so.
+            return
+        gone = 0
+        for rank, beat in zip(others, beats, strict=True):
+            if json.loads(beat)["does"] == "left":
+                gone += 1
+            elif seen.get(rank, (b"", now))[0] != beat:
+                seen[rank] = beat, now
+            elif now - seen[rank][1] > self.timeout:
+                self._tell(
+                    f"{self._named('', rank)}: not heard of for {self.timeout:g} s: it was killed or stopped, or its machine "
+                    "is lost",
+                    silent=True,
+                )
+        if gone == len(others) and not is_done():
+            self._tell("all other processes: their scripts ended, while this one waits for their parts of a save")
 
     @property
     def is_final(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import json
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -24,8 +23,6 @@ from oncue.distribution.meeting import Meeting, common_store
 DEFAULT_TIMEOUT = 600.0
 """Seconds after which processes that wait for another end with an error, unless that one is reading data."""
 _FOREVER = timedelta(days=10)
-_PAUSE = 0.02
-"""Seconds between two looks at what others have told."""
 _ROOM = 20
 """How many numbers `sum_numbers` takes; always as many are sent."""
 _MARKS = 1 << 20
@@ -169,10 +166,7 @@ class Group(Ranks):
         Raises:
             PeerFailed: When a process fails meanwhile.
         """
-        while self.failures.count(f"done {what}", 0) < count:
-            if self.failures.reason is not None:
-                raise self.failures.ended()
-            time.sleep(_PAUSE)
+        self.failures.wait(f"done {what}", count)
 
     def settled(self, what: str) -> None:
         """Take note that what was asked for is done."""

@@ -12,11 +12,12 @@ import torch
 from oncue.checkpoints.score_note import ending
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
+from oncue.core.files import OF_PARTS
 from oncue.core.protocols import HasFiles, optimizer_of
 from oncue.legacy import take_ignored
 from oncue.models import Model
 from oncue.optimizers import Optimizer
-from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, weights_h5
+from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, shards_folder, weights_h5
 from oncue.saving.arguments import (
     UNREADY,
     may_write,
@@ -36,6 +37,7 @@ _WEIGHTS = {
     ".safetensors": "the weights of any torch module",
     ".h5": "the weights of Keras 1 and 2",
     ".hdf5": "the same",
+    OF_PARTS: "a folder with a file of each process, which has its parts of the weights",
 }
 
 
@@ -122,7 +124,8 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     Args:
         model: A built model; for `.safetensors` any torch module.
         filepath: A name that ends in `.weights.h5` (Keras 3's, with the optimizer's state), `.safetensors` (any torch
-            module), or `.h5` or `.hdf5` (the layout of Keras 1 and 2).
+            module), `.h5` or `.hdf5` (the layout of Keras 1 and 2), or `.shards`: a folder, in which each process of a run
+            writes its parts of the weights.
         overwrite: False to be asked before a file is overwritten; without a terminal this is an error.
         **kwargs: `save_format`, an argument of Keras 2 that the extension has replaced.
 
@@ -134,6 +137,11 @@ def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool =
     refuse_rest("save_weights", kwargs)
     path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
     require_built(model, "save_weights")
+    if kind == OF_PARTS:
+        check_parts(model, filepath)
+        if _follows(model) or may_write(filepath, overwrite):
+            shards_folder.prepare_weights(model, path)()
+        return
     if _follows(model):
         _prepared_weights(model, kind, None)(path)
         return
@@ -189,6 +197,9 @@ def prepare_save(
     if weights_only:
         path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
         require_built(model, "save_weights")
+        if kind == OF_PARTS:
+            check_parts(model, filepath)
+            return shards_folder.prepare_weights(model, path, snapshot, note)
         write = _prepared_weights(model, kind, snapshot, note)
     else:
         path, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
@@ -261,6 +272,23 @@ def _prepared_weights(
     return _prepared_tree(tree, snapshot, note)
 
 
+def check_parts(model: Any, filepath: str | os.PathLike[str]) -> None:
+    """Refuse a folder of parts for what it can't hold, or where it can't be.
+
+    Raises:
+        ValueError: For a URL, and a model that writes its files itself.
+    """
+    if remote.is_url(filepath):
+        raise ValueError(
+            f"A {OF_PARTS} folder must be on a disk that all processes see, not at a URL; got {filepath!r}."
+        )
+    if _own_files(model) is not None:
+        raise ValueError(
+            f"A {OF_PARTS} folder is for models of oncue's layers and torch modules; this is a model of the real Keras. Name "
+            "the file 'model.weights.h5'."
+        )
+
+
 def _own_files(model: Any) -> HasFiles | None:
     return model.own_files if isinstance(model, Model) else None
 
@@ -294,6 +322,11 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     refuse_rest("load_weights", kwargs)
     known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
     path, kind = path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
+    if kind == OF_PARTS:
+        check_parts(model, filepath)
+        require_built(model, "load_weights")
+        shards_folder.read_weights(model, path, skip_mismatch)
+        return
     if remote.is_url(filepath):
         with remote.downloaded(str(filepath)) as local:
             load_weights(model, local, skip_mismatch, by_name=by_name)

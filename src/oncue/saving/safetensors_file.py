@@ -19,7 +19,7 @@ from oncue.saving import guard
 from oncue.saving.places import refuse_own_arrays
 from oncue.saving.values import converted
 from oncue.saving.weights_h5 import settle
-from oncue.shards import follows, is_sharded, put, whole
+from oncue.shards import follows, is_sharded, like, part_of, put, whole
 
 FORMAT_VERSION = "1"
 
@@ -82,7 +82,7 @@ def prepare_weights(
         ValueError: For a tensor of a type that the format doesn't have, and a layer that saves more than its weights.
     """
     refuse_own_arrays(module, ".safetensors")
-    tensors = _without_twins(named_tensors(module))
+    tensors = without_twins(named_tensors(module))
     entries_of(tensors)
     follower = follows(tensors.values())
     if snapshot is not None:
@@ -104,7 +104,8 @@ def prepare_weights(
     return write
 
 
-def _without_twins(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_twins(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors without the further names of those that have several."""
     first: dict[Any, str] = {}
     for name, tensor in tensors.items():
         first.setdefault(_identity(tensor), name)
@@ -128,7 +129,6 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
         ValueError: When tensors are missing, unknown, or of another shape or type, or the file is not whole.
     """
     own = named_tensors(module)
-    problems: list[str] = []
     with guard.opened_tensors(path) as (file, tensors):
         metadata = tensors.metadata() or {}
         if metadata.get("oncue_format", FORMAT_VERSION) != FORMAT_VERSION:
@@ -141,35 +141,53 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
             guard.refuse(path, f"{error}.")
         if found is None:
             guard.refuse(path, guard.CHANGED)
-        saved = _renamed(found, metadata, own)
-        there = {_identity(own[name]) for name in saved if name in own}
-        for name, tensor in own.items():
-            if name not in saved and _identity(tensor) not in there:
-                problems.append(f"{name}: missing in the file; its shape is {tuple(tensor.shape)}")
-        fitting = {}
-        for name, value in saved.items():
-            wrong = _wrong(own.get(name), value)
-            if wrong is None:
-                try:
-                    fitting[name] = converted(value, own[name].dtype)
-                except ValueError as error:
-                    wrong = f"the model's is of the type {own[name].dtype}, and {error}"
-            if wrong is not None:
-                problems.append(f"{name}: {wrong}")
-        settle(problems, path, skip_mismatch)
-        with torch.no_grad():
-            for name, value in fitting.items():
-                put(own[name], value)
+        set_tensors(own, found, metadata.get("order", "").split("\n"), path, skip_mismatch)
 
 
-def _renamed(
-    found: dict[str, torch.Tensor], metadata: dict[str, str], own: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def set_tensors(
+    own: dict[str, torch.Tensor], found: dict[str, torch.Tensor], order: list[str], source: Path, skip_mismatch: bool
+) -> None:
+    """Set tensors to those of a file; none is set unless all fit.
+
+    Args:
+        own: A module's tensors by name.
+        found: Those of the file; where processes have parts of a module's, they may have them of these, too.
+        order: The names in the file, in the order of the module that was saved.
+        source: The file, for messages.
+        skip_mismatch: Whether those that don't fit are left as they are, with a warning.
+
+    Raises:
+        ValueError: When some don't fit.
+    """
+    problems: list[str] = []
+    saved = _renamed(found, order, own)
+    there = {_identity(own[name]) for name in saved if name in own}
+    for name, tensor in own.items():
+        if name not in saved and _identity(tensor) not in there:
+            problems.append(f"{name}: missing in the file; its shape is {tuple(tensor.shape)}")
+    fitting = {}
+    for name, value in saved.items():
+        wrong = _wrong(own.get(name), value)
+        if wrong is None:
+            try:
+                part = converted(part_of(value), own[name].dtype)
+                fitting[name] = like(part, value) if is_sharded(value) else part
+            except ValueError as error:
+                wrong = f"the model's is of the type {own[name].dtype}, and {error}"
+        if wrong is not None:
+            problems.append(f"{name}: {wrong}")
+    settle(problems, source, skip_mismatch)
+    with torch.no_grad():
+        for name, value in fitting.items():
+            put(own[name], value)
+
+
+def _renamed(found: dict[str, torch.Tensor], saved: list[str], own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a file's tensors under the model's names, if only the numbers of automatic layer names differ.
 
     A second model of the same code has `dense_2` where the first has `dense`; then weights are matched by their order.
     """
-    names, saved = list(_without_twins(own)), metadata.get("order", "").split("\n")
+    names = list(without_twins(own))
     if set(saved) != set(found) or set(names) == set(found):
         return found
 
