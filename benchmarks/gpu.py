@@ -4,7 +4,8 @@
     python benchmarks/gpu.py --device cpu           every part in small on the CPU, to try the script out; prints only
     python benchmarks/gpu.py --parts saves,resume   some parts
 
-Ratios are of one process, one machine and one moment: rounds in turn, the median.
+Each part is a process of its own, which is ended when its time is over; what it has measured by then is written. Ratios are
+of one process, one machine and one moment: rounds in turn, the median.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import gc
 import io
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +51,16 @@ TESTS = (
 )
 
 
+_PATIENCE = 30.0
+"""How many seconds longer than its time a part may take, which begins with its imports."""
+
+
 class Options(argparse.Namespace):
     """The command line."""
 
     device: str
     parts: list[str]
+    part: str | None
     minutes: float
     output: Path | None
 
@@ -75,56 +82,73 @@ def clock(options: Options) -> float:
     return time.perf_counter()
 
 
-def ran(command: list[str], seconds: float, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command, and return what it printed, also when there was no time for its end."""
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent / "src"), *sys.path[1:]]), **environment}
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, check=False, env=found, cwd=HERE.parent
+def ran(command: list[str], seconds: float) -> tuple[int | None, str, str]:
+    """Run a command in the root of the repository, for so long at most; then end it with all that it has started.
+
+    Returns:
+        What it ended with, None when there was no time for its end; what it printed, and what it complained of.
+    """
+    paths = os.pathsep.join([str(HERE.parent / "src"), *sys.path[1:]])
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        process = subprocess.Popen(
+            command,
+            stdout=said,
+            stderr=complained,
+            env={**os.environ, "PYTHONPATH": paths},
+            cwd=HERE.parent,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        said = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        return subprocess.CompletedProcess(command, 124, said, f"no end after {seconds:.0f} seconds")
+        try:
+            code: int | None = process.wait(max(seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        texts = []
+        for file in (said, complained):
+            file.seek(0)
+            texts.append(file.read().strip())
+    return code, texts[0], texts[1]
 
 
 # The suite -----------------------------------------------------------------------------------------------------------
 
 
-def tests(options: Options, seconds: float) -> list[str]:
+def tests(options: Options, seconds: float) -> Iterator[str]:
     """Run the device part of the suite."""
     files = ["tests/checkpoints/test_snapshot_beside.py"] if options.small else list(TESTS)
-    done = ran([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], seconds)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]])[-1]
-    return [f"`{last.strip('= ')}`", *([""] if lines else []), *(f"- {line}" for line in lines[:20])]
+    code, said, complained = ran([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files], seconds)
+    lines = said.splitlines()
+    failed = [f"- {line}" for line in lines if line.startswith("FAILED")]
+    yield f"`{(lines or [complained[-200:]])[-1].strip('= ')}`{'' if code is not None else ', when its time was over'}"
+    yield from ["", *failed[:20]] if failed else []
 
 
 # Steps -----------------------------------------------------------------------------------------------------------------
 
 
-def steps(options: Options, seconds: float) -> list[str]:
+def steps(options: Options, seconds: float) -> Iterator[str]:
     """Time steps beside loops by hand, eager and compiled, with what a trace says of waits and of the idle device."""
+    began = time.perf_counter()
     chosen = "tiny" if options.small else "mlp32,cnn,lstm"
-    ways = "oncue" if options.small else "hand-compiled,hand-graphs,oncue,oncue-jit"
-    known = ran(
+    wanted = "oncue" if options.small else "hand-compiled,hand-graphs,oncue,oncue-jit"
+    _, known, _ = ran(
         [sys.executable, "-c", "import sys; sys.path.insert(0, 'benchmarks'); import ways; print(*ways.WAYS)"], 60
     )
-    ways = ",".join(way for way in ways.split(",") if way in known.stdout.split())
+    ways = ",".join(way for way in wanted.split(",") if way in known.split())
     rounds = ["--rounds", "2", "--seconds", "0.001"] if options.small else ["--rounds", "5", "--seconds", "0.2"]
-    command = [
-        sys.executable,
-        str(HERE / "training.py"),
-        "--no-peers",
-        "--device",
-        options.device,
-        "--measures",
-        "step",
-    ]
-    done = ran([*command, "--workloads", chosen, "--ways", ways, *rounds], seconds)
-    lines = done.stdout.strip().splitlines()
-    if done.returncode:
-        lines += ["", f"It ended with {done.returncode}: {done.stderr.strip()[-300:]}"]
-    return lines
+    script = [sys.executable, str(HERE / "training.py"), "--no-peers", "--device", options.device, "--measures", "step"]
+    workloads = chosen.split(",")
+    for place, workload in enumerate(workloads):
+        # One that takes long leaves the others their share.
+        left = (seconds - (time.perf_counter() - began)) / (len(workloads) - place)
+        code, said, complained = ran([*script, "--workloads", workload, "--ways", ways, *rounds], left)
+        yield from said.splitlines()
+        if code != 0:
+            why = "no end in its time" if code is None else f"it ended with {code}"
+            yield f"\n`{workload}`: {why}: {complained[-300:]}\n"
 
 
 class Attention(torch.nn.Module):
@@ -191,9 +215,9 @@ class Turns(Callback):
             self.ratios.append(own / (clock(self.options) - began))
 
 
-def bf16(options: Options, seconds: float) -> list[str]:
+def bf16(options: Options, seconds: float) -> Iterator[str]:
     """Time eager steps with autocast beside the same by hand."""
-    lines = ["| eager bf16, ratio to the loop by hand | median of 7 | all |", "|---|---|---|"]
+    yield from ("| eager bf16, ratio to the loop by hand | median of 7 | all |", "|---|---|---|")
     count, rounds = (2, 2) if options.small else (20, 7)
     for kind in ("transformer", "convolutions"):
         net, x = network(kind, options.small)
@@ -220,8 +244,7 @@ def bf16(options: Options, seconds: float) -> list[str]:
         data = np.concatenate([x] * count), np.concatenate([y] * count)
         model.fit(*data, batch_size=len(x), epochs=rounds + 1, shuffle=False, verbose=0, callbacks=[turns])
         ratios = sorted(turns.ratios)
-        lines.append(f"| {kind} | {statistics.median(ratios):.3f} | {', '.join(f'{one:.3f}' for one in ratios)} |")
-    return lines
+        yield f"| {kind} | {statistics.median(ratios):.3f} | {', '.join(f'{one:.3f}' for one in ratios)} |"
 
 
 # Saves ---------------------------------------------------------------------------------------------------------------
@@ -262,7 +285,7 @@ class Timed(Callback):
             self.ended = clock(self.options)
 
 
-def saves(options: Options, seconds: float) -> list[str]:
+def saves(options: Options, seconds: float) -> Iterator[str]:
     """Measure what training waits for a save, beside plain copies of the same bytes."""
     model, x, y = large_model(options)
 
@@ -284,34 +307,37 @@ def saves(options: Options, seconds: float) -> list[str]:
         plain = min(timed.ended - timed.begun for timed in (trained(number), trained(number)))
         tensors = [*model.parameters(), *model.optimizer.state_tensors()]
         size = sum(one.nbytes for one in tensors)
-        lines = [
+        yield (
             f"State of {size / 1e9:.3g} GB, steps of {plain / number * 1e3:.3g} ms, a disk that takes "
-            f"{_disk_speed(folder, options):.2g} GB in a second; a save takes {first.seconds * 1e3:.0f} ms until it is there.",
-            "",
-            "| | training waits for each, ms |",
-            "|---|---|",
-        ]
+            f"{_disk_speed(folder, options):.2g} GB in a second; a save takes {first.seconds * 1e3:.0f} ms until it is there."
+        )
+        yield from ("", "| | training waits for each, ms |", "|---|---|")
         for name, pinned in (("plain copy to page-locked memory", True), ("plain copy to ordinary memory", False)):
-            lines.append(f"| {name} | {_copy_time(tensors, pinned and not options.small, options) * 1e3:.3g} |")
-        lines.append(f"| the first save of a run, as the host sees it | {max(gaps[4:7]) * 1e3:.3g} |")
-
-        def row(name: str, times: int, make: Callable[[str], Callback]) -> None:
-            timed = trained(number, make(f"{folder}/{len(lines)}"))
-            lines.append(f"| {name} | {(timed.ended - timed.begun - plain) / times * 1e3:.3g} |")
-
+            yield f"| {name} | {_copy_time(tensors, pinned and not options.small, options) * 1e3:.3g} |"
+        yield f"| the first save of a run, as the host sees it | {max(gaps[4:7]) * 1e3:.3g} |"
         # What is due with the last step of an epoch comes after it, and isn't counted.
-        row("`BackupAndRestore`, the one before has landed", 1, lambda path: BackupAndRestore(path, every))
         many = max(number // 6 - 1, 1)
-        row("`BackupAndRestore`, every 6 steps", many, lambda path: BackupAndRestore(path, 6))
-        title = '`BackupAndRestore`, every 6 steps, `when_busy="skip"`, for each that is due'
-        row(title, many, lambda path: BackupAndRestore(path, 6, when_busy="skip"))
-
-        def checkpoint(path: str) -> Callback:
-            options_of = {"save_weights_only": True, "save_freq": every, "asynchronous": True}
-            return ModelCheckpoint(path + "{batch}.safetensors", **options_of)
-
-        row("`ModelCheckpoint(asynchronous=True)`, weights alone", 1, checkpoint)
-    return lines
+        best = oncue.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True)
+        options_of = {"save_weights_only": True, "save_freq": every, "asynchronous": True}
+        for place, (name, times, callback) in enumerate(
+            (
+                ("`BackupAndRestore`, the one before has landed", 1, lambda path: BackupAndRestore(path, every)),
+                ("`BackupAndRestore`, every 6 steps", many, lambda path: BackupAndRestore(path, 6)),
+                (
+                    '`BackupAndRestore`, every 6 steps, `when_busy="skip"`, for each that is due',
+                    many,
+                    lambda path: BackupAndRestore(path, 6, when_busy="skip"),
+                ),
+                (
+                    "`ModelCheckpoint(asynchronous=True)`, weights alone",
+                    1,
+                    lambda path: ModelCheckpoint(path + "{batch}.safetensors", **options_of),
+                ),
+                ("`EarlyStopping(restore_best_weights=True)`, in an epoch", 1, lambda path: best),
+            )
+        ):
+            timed = trained(number, callback(f"{folder}/{place}"))
+            yield f"| {name} | {(timed.ended - timed.begun - plain) / times * 1e3:.3g} |"
 
 
 def _copy_time(tensors: list[torch.Tensor], pinned: bool, options: Options) -> float:
@@ -347,9 +373,9 @@ class Cut(Callback):
             raise KeyboardInterrupt
 
 
-def resume(options: Options, seconds: float) -> list[str]:
+def resume(options: Options, seconds: float) -> Iterator[str]:
     """Compare a run that was interrupted, and resumed, with one that was not, to the bit."""
-    lines = ["| resumed in the middle of an epoch | logs | weights |", "|---|---|---|"]
+    yield from ("| resumed in the middle of an epoch | logs | weights |", "|---|---|---|")
     x = np.random.default_rng(0).normal(size=(320, 8)).astype("float32")
     y = (x.sum(axis=1) > 0).astype("int64")
     for title, options_of in (("eager", {"jit_compile": False}), ("compiled", {"jit_compile": True})):
@@ -381,20 +407,17 @@ def resume(options: Options, seconds: float) -> list[str]:
                 pass
             found = train(resumed, [BackupAndRestore(folder + "/backup", 3), Callback()]).history
         same = all(np.array_equal(a, b) for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True))
-        lines.append(
-            f"| {title} | {'equal' if found == expected else 'DIFFERENT'} | {'equal' if same else 'DIFFERENT'} |"
-        )
-    return lines
+        yield f"| {title} | {'equal' if found == expected else 'DIFFERENT'} | {'equal' if same else 'DIFFERENT'} |"
 
 
 # Fits ----------------------------------------------------------------------------------------------------------------
 
 
-def fits(options: Options, seconds: float) -> list[str]:
+def fits(options: Options, seconds: float) -> Iterator[str]:
     """Fit 200 times, as a search does overnight, and look at what memory grows."""
     number = 20 if options.small else 200
     x = np.random.default_rng(0).normal(size=(256, 32)).astype("float32")
-    rows = []
+    yield from ("| after | process, MB | tensors on the device, MB | kept by torch, MB |", "|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(1, number + 1):
             model = oncue.Sequential([layers.Input((32,)), layers.Dense(64, activation="relu"), layers.Dense(1)])
@@ -408,10 +431,8 @@ def fits(options: Options, seconds: float) -> list[str]:
             del model, callbacks
             if turn in (number // 10, number):
                 gc.collect()
-                rows.append((turn, _resident(), *_on_device(options)))
-    lines = ["| after | process, MB | tensors on the device, MB | kept by torch, MB |", "|---|---|---|---|"]
-    lines += [f"| {turn} fits | {host:.0f} | {used:.2f} | {kept:.1f} |" for turn, host, used, kept in rows]
-    return lines
+                used, kept = _on_device(options)
+                yield f"| {turn} fits | {_resident():.0f} | {used:.2f} | {kept:.1f} |"
 
 
 def _resident() -> float:
@@ -425,16 +446,17 @@ def _on_device(options: Options) -> tuple[float, float]:
     return torch.cuda.memory_allocated() / 1e6, torch.cuda.memory_reserved() / 1e6
 
 
-def waits(options: Options, seconds: float) -> list[str]:
+def waits(options: Options, seconds: float) -> Iterator[str]:
     """Count what waits for the device, callback by callback."""
     import host_waits
 
     with contextlib.redirect_stdout(io.StringIO()):
-        return host_waits.table(options.device)
+        lines = host_waits.table(options.device)
+    yield from lines
 
 
 # In the order of what matters most, should there be no time for all.
-PARTS: dict[str, tuple[str, Callable[[Options, float], list[str]], float]] = {
+PARTS: dict[str, tuple[str, Callable[[Options, float], Iterator[str]], float]] = {
     "saves": ("Saves beside training", saves, 100),
     "resume": ("A run that was interrupted", resume, 60),
     "waits": ("What waits for the device", waits, 30),
@@ -443,7 +465,7 @@ PARTS: dict[str, tuple[str, Callable[[Options, float], list[str]], float]] = {
     "steps": ("Steps beside loops by hand", steps, 150),
     "tests": ("The suite's device part", tests, 120),
 }
-"""By name the heading, what measures, and how many seconds it may take where it can be stopped."""
+"""By name the heading, what measures, and how many seconds it may take."""
 
 
 def heading(options: Options) -> list[str]:
@@ -459,6 +481,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help=", ".join(PARTS))
+    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--minutes", type=float, default=7.5, help="no part begins after so long")
     parser.add_argument("--output", type=Path, help="default: gpu.md beside this script; on the CPU none")
     options = parser.parse_args(namespace=Options())
@@ -470,26 +493,46 @@ def main() -> int:
             "There is no GPU, so nothing is measured. `python benchmarks/gpu.py --device cpu` tries every part on the CPU."
         )
         return 0
+    if options.part is not None:
+        return measured(options, options.part)
     output = options.output or (HERE / "gpu.md" if options.device == "cuda" else None)
-    oncue.backend.set_device(options.device)
-    sys.path.insert(0, str(HERE))
     began, lines, failed = time.perf_counter(), heading(options), 0
     for name in options.parts:
-        title, measure, most = PARTS[name]
+        title, _, most = PARTS[name]
         left = options.minutes * 60 - (time.perf_counter() - began)
-        lines += [f"## {title}", ""]
-        try:
-            lines += measure(options, min(most, left)) if left > 5 else ["Not measured: there was no time left."]
-        except Exception as error:
-            # The other parts are worth having; the exit status tells.
-            failed += 1
-            lines.append(f"FAILED: {type(error).__name__}: {str(error)[:500]}")
-        lines += [""]
-        print("\n".join(lines[lines.index(f"## {title}") :]), flush=True)
+        section = [f"## {title}", ""]
+        if left > 5:
+            seconds = min(most, left)
+            limits = ["--minutes", str(seconds / 60), "--device", options.device]
+            # It ends by itself, and what it has started, too, unless something hangs.
+            code, said, complained = ran([sys.executable, __file__, "--part", name, *limits], seconds + _PATIENCE)
+            section += said.splitlines()
+            if code != 0:
+                # The other parts are worth having; the exit status tells.
+                failed += 1
+                why = f"it ended with {code}" if code is not None else f"no end after {seconds:.0f} s"
+                section += ["", f"FAILED: {why}. {' '.join(complained[-500:].split())}"]
+        else:
+            section.append("Not measured: there was no time left.")
+        lines += [*section, ""]
+        print("\n".join([*section, ""]), flush=True)
         if output is not None:
             taken = (time.perf_counter() - began) / 60
             output.write_text("\n".join([*lines, f"Taken in {taken:.1f} minutes."]) + "\n")
     return 1 if failed else 0
+
+
+def measured(options: Options, part: str) -> int:
+    """Measure one part in this process, and print each line when it is known."""
+    oncue.backend.set_device(options.device)
+    sys.path.insert(0, str(HERE))
+    began = time.perf_counter()
+    for line in PARTS[part][1](options, options.minutes * 60):
+        print(line, flush=True)
+        if time.perf_counter() - began > options.minutes * 60:
+            print("\nThere was no time for the rest.", flush=True)
+            break
+    return 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_it_skips_itself() -> None:
     done = run()
     assert done.returncode == 0 and done.stdout.startswith("There is no GPU, so nothing is measured."), done.stderr
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    import gpu
+
+    code = (
+        "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    began = time.monotonic()
+    ended, said, _ = gpu.ran([sys.executable, "-S", "-c", code], 1.5)
+    assert ended is None and time.monotonic() - began < 30
+    # One that init hasn't collected yet is a zombie.
+    state = Path(f"/proc/{int(said)}/stat")
+    assert not state.exists() or ") Z" in state.read_text()
 
 
 @pytest.mark.slow

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from late_device import LateDevice
 
+from oncue.checkpoints import device_copies
+from oncue.checkpoints.device_copies import CudaCopies
 from oncue.checkpoints.snapshot import Snapshot
 
 
@@ -97,6 +102,84 @@ def test_a_limit_of_page_locked_memory_is_kept(device: LateDevice) -> None:
     assert len(device.allocated) == 1
     large.take({"weight": torch.ones(100_000)})
     assert len(device.allocated) == 1
+
+
+class Runtime:
+    """Takes the place of CUDA's functions for page-locked memory."""
+
+    cudaError = SimpleNamespace(success=0)  # CUDA's name
+
+    def __init__(self) -> None:
+        self.locked: dict[int, int] = {}
+        self.asked: list[tuple[bool, Any]] = []
+        self.gives, self.device = 0, None
+
+    def install(self, patch: pytest.MonkeyPatch) -> Runtime:
+        @contextmanager
+        def device(place: Any) -> Iterator[None]:
+            self.device = place
+            yield
+            self.device = None
+
+        patch.setattr(torch.cuda, "cudart", lambda: self)
+        patch.setattr(torch.cuda, "device", device)
+        return self
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # CUDA's name
+        self.asked.append((threading.current_thread() is threading.main_thread(), self.device))
+        if not self.gives:
+            self.locked[address] = size
+        return self.gives
+
+    def cudaHostUnregister(self, address: int) -> None:  # CUDA's name
+        del self.locked[address]
+
+    def cudaGetErrorString(self, error: int) -> str:  # CUDA's name
+        return f"error {error} of CUDA"
+
+
+def test_page_locked_memory_is_hardly_more_than_what_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, size = Runtime().install(monkeypatch), 1_440_000_000
+    copies = CudaCopies(torch.device("cuda", 1))
+    monkeypatch.setattr(device_copies, "copies_of", lambda device: copies)
+    snapshot = Snapshot()
+    snapshot.reserve([torch.ones(3)], lambda: size, on_a_thread)
+    # Pages that nobody writes to take no memory.
+    assert [size <= one < size * 1.03 for one in runtime.locked.values()] == [True]
+    assert runtime.asked == [(False, torch.device("cuda", 1))]
+    del snapshot
+    gc.collect()
+    assert not runtime.locked
+
+
+def test_page_locked_memory_lasts_as_long_as_a_tensor_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime().install(monkeypatch)
+    block = CudaCopies(torch.device("cuda", 0)).page_locked(5000)
+    block.fill_(7)
+    part = block[10:20]
+    del block
+    gc.collect()
+    assert part.tolist() == [7] * 10 and list(runtime.locked.values()) == [5000]
+    del part
+    gc.collect()
+    assert not runtime.locked
+
+
+def test_memory_that_cuda_does_not_lock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime().install(monkeypatch)
+    runtime.gives = 2
+    with pytest.raises(RuntimeError, match="error 2 of CUDA"):
+        CudaCopies(torch.device("cuda", 0)).page_locked(5000)
+    # On a thread of its own, where CUDA's memory of the error ends.
+    assert runtime.asked == [(False, torch.device("cuda", 0))] and not runtime.locked
+
+
+def test_copies_under_way_are_waited_for_before_their_memory_goes(device: LateDevice) -> None:
+    snapshot = Snapshot(beside=True)
+    snapshot.take({"weight": torch.ones(3)})
+    del snapshot
+    gc.collect()
+    assert device.order == ["copy", "work waits", "host waits"]
 
 
 def test_tensors_of_the_cpu_need_no_memory_ahead() -> None:

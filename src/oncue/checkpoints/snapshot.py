@@ -63,6 +63,10 @@ class Snapshot:
         self._under_way: list[tuple[Event, list[torch.Tensor]]] = []
         self._blocks: TensorBlocks | None = None
 
+    def __del__(self) -> None:
+        # The device may still write to the block, which goes with this.
+        self.finish()
+
     def reserve(
         self, tensors: Iterable[torch.Tensor], size: Callable[[], int], later: Callable[[Callable[[], object]], None]
     ) -> None:
