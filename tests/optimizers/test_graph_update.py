@@ -53,8 +53,7 @@ class Doubled(LossScaleOptimizer):
     [
         lambda: Doubled(SGD()),
         lambda: LossScaleOptimizer(TorchOptimizer(torch.optim.SparseAdam)),
-        lambda: LossScaleOptimizer(OwnApply()),
-        lambda: LossScaleOptimizer(OwnStepOfAll()),
+        lambda: LossScaleOptimizer(OwnStep()),
     ],
 )
 def test_other_loss_scaling_has_none(make: Callable[[], Optimizer]) -> None:
@@ -80,13 +79,6 @@ class OwnStep(SGD):
 
     def step(self) -> None:
         super().step()
-
-
-class OwnApply(SGD):
-    update_rule = staticmethod(SGD.update_rule)
-
-    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        super().apply([2 * gradient for gradient in grads], trainable_variables)
 
 
 class OwnTorch(TorchOptimizer):

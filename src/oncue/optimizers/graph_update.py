@@ -29,6 +29,9 @@ class Update:
     asks: Sequence[Any] = ()
     """Objects of the user's whose code the update runs. Where there are any, it is tried beside an eager one."""
 
+    undoes = False
+    """Whether a step with a gradient that isn't finite is undone, so that `tensors` must be all that it changes."""
+
     numbers: Tensor | None = None
     """What `before` writes and `apply` reads, in one tensor; None where that is nothing."""
 
@@ -131,7 +134,7 @@ class GraphUpdate(Update):
         self.asks = [optimizer] if self._by_apply else self._asked(optimizer)
         # Whether that code may ask for the learning rate and the count, for which tensors stand then.
         self._shows_numbers = bool(self.asks)
-        self._scaling = scaling
+        self._scaling, self.undoes = scaling, scaling is not None
         self._rule = self._rule_of(optimizer)
         self.weights = list(optimizer._parameters)
         place_of = {id(parameter): place for place, parameter in enumerate(self.weights)}
@@ -186,7 +189,8 @@ class GraphUpdate(Update):
         slots = [tensor for tensors in self._slots.values() for tensor in tensors if tensor is not None]
         sums = [] if optimizer._accumulators is None else optimizer._accumulators
         averages = [] if optimizer._average is None else optimizer._average.values
-        return [*self.weights, *slots, *sums, *averages]
+        own = [variable.stored for variable in optimizer._made_variables] if self.undoes else []
+        return [*self.weights, *slots, *sums, *averages, *own]
 
     def phase(self) -> Hashable:
         """Return whether the coming step updates the weights, instead of adding to the gradients of an update only."""
@@ -313,17 +317,22 @@ class GraphUpdate(Update):
     def step(self) -> None:
         """Update eagerly by the gradients of the parameters, and don't count it."""
         optimizer, count = self.optimizer, self.optimizer._iterations
-        gradients = [parameter.grad for parameter in self.weights if parameter.grad is not None]
+        scale, updated = self._scale, self._updated() if self.undoes else []
+        before = [tensor.detach().clone() for tensor in updated]
+        found = None if scale is None else scale.unscale([one.grad for one in self.weights if one.grad is not None])
         if self._by_apply:
             optimizer.step()
         else:
-            (self._scaling or optimizer)._advance([parameter for parameter in self.weights if parameter.grad is None])
-        self._settle_count()
+            optimizer._advance([parameter for parameter in self.weights if parameter.grad is None])
+        if scale is not None and found is not None:
+            # As the graph does: what the user's code does with such gradients is to be seen, too.
+            if found.item():
+                torch._foreach_copy_([tensor.detach() for tensor in updated], before)
+            scale.update(found)
+            self._found.copy_(found)
         optimizer._iterations = count
         # torch's fused kernels count in tensors.
         optimizer._count_changed()
-        if self._scaling is not None:
-            self._found.fill_(not all(bool(gradient.isfinite().all()) for gradient in gradients))
 
     # Around a step ----------------------------------------------------------------------------------------------------
 
@@ -617,8 +626,7 @@ class TorchGraphUpdate(GraphUpdate):
 def graph_update(optimizer: Optimizer) -> Update | None:
     """Return an optimizer's update for a step that is one graph; None where only its own `step` will do.
 
-    That is so for optimizers with a `step` of their own, for an `update_step` or an `apply` within loss scaling, and for
-    optimizers of torch without a rule in `TORCH_RULES`.
+    That is so for optimizers with a `step` of their own, and for optimizers of torch without a rule in `TORCH_RULES`.
 
     Args:
         optimizer: An optimizer that is built.
@@ -635,10 +643,9 @@ def graph_update(optimizer: Optimizer) -> Update | None:
     scaling = optimizer if type(optimizer) is LossScaleOptimizer else None
     inner = optimizer if scaling is None else scaling.inner_optimizer
     kind = _kind_of(inner)
-    if scaling is not None and (kind in (None, EachGraphUpdate) or _has_own_apply(inner)):
-        # What it changes besides `add_variable`'s couldn't be put back after a gradient that isn't finite.
-        return None
-    return inner._own_graph_update() if kind is None else kind(inner, scaling)
+    if kind is None:
+        return inner._own_graph_update() if scaling is None else None
+    return kind(inner, scaling)
 
 
 def _kind_of(optimizer: Any) -> type[GraphUpdate] | None:

@@ -147,6 +147,12 @@ INSIDE: dict[str, Callable[[], Any]] = {
     "an apply by pairs": lambda: Normalized(0.1, gradient_accumulation_steps=2),
     "an apply and an update_step": lambda: Smoothed(schedules.ExponentialDecay(0.1, 2, 0.5)),
     "an apply of some": lambda: LastAlone(0.1),
+    # The gradients of the first batches overflow.
+    "scaled": lambda: LossScaleOptimizer(Corrected(**OPTIONS), initial_scale=2.0**127),
+    "an apply, scaled": lambda: LossScaleOptimizer(Centred(0.1, momentum=0.9), initial_scale=2.0**127),
+    "an apply of Adam's, scaled": lambda: LossScaleOptimizer(Normalized(0.1), initial_scale=2.0**127),
+    "an apply and an update_step, scaled": lambda: LossScaleOptimizer(Smoothed(0.1), initial_scale=2.0**127),
+    "scaled, accumulating": lambda: LossScaleOptimizer(Corrected(gradient_accumulation_steps=2), 2.0**127),
 }
 
 
@@ -193,6 +199,18 @@ class Late(Optimizer):
         variable.assign_sub(learning_rate * total.mul_(0.5).add_(gradient))
 
 
+class Aside(SGD):
+    """Changes a tensor that nobody but itself knows."""
+
+    def __init__(self, learning_rate: Any = 0.05) -> None:
+        super().__init__(learning_rate)
+        self.size = torch.ones(())
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self.size.mul_(0.9)
+        super().update_step(gradient * self.size, variable, learning_rate)
+
+
 class Typed(Optimizer):
     """Has another arithmetic for numbers than for tensors."""
 
@@ -219,8 +237,9 @@ FOLLOWING: dict[str, Callable[[], Any]] = {
     "asks for types": lambda: Typed(0.1),
     "an apply that updates twice": lambda: Twice(0.1),
     "a step": lambda: Stepping(0.1),
-    "an apply, scaled": lambda: LossScaleOptimizer(Centred(0.1), initial_scale=2.0**127),
-    "scaled": lambda: LossScaleOptimizer(Corrected(), initial_scale=2.0**127),
+    "counts, scaled": lambda: LossScaleOptimizer(Counting(0.1), initial_scale=2.0**127),
+    "changes a tensor, scaled": lambda: LossScaleOptimizer(Aside(0.1), initial_scale=8.0),
+    "a step, scaled": lambda: LossScaleOptimizer(Stepping(0.1), initial_scale=2.0**127),
 }
 
 

@@ -338,8 +338,16 @@ class TracedGraph:
             if function.update is not None and function.update.asks:
                 given = [gradient for gradient in outcome.gradients if gradient is not None]
                 outcome = outcome._replace(gradients=_copied_or_none(outcome.gradients))
-                with _seen(given, found, changed) as outside:
+                own: dict[int, Tensor] = {}
+                with _seen(given, found, own) as outside:
                     function.update.step()
+                changed.update(own)
+                others = own.keys() - _identities(self._tensors_of_update()) if function.update.undoes else ()
+                for key in others:
+                    raise RefusalError(
+                        f"the update changes {self._name(found[key].tensor)}, which isn't undone after a gradient that is "
+                        "not finite (make it in `build`, by `add_variable`)"
+                    )
                 did = did or outside.seen
         finally:
             for parameter, gradient in kept:
