@@ -7,9 +7,10 @@ from typing import Any, Unpack
 import torch
 
 from oncue.optimizers.foreach import Numbers, Slots, Tensors, add_, add_quotient_, plus
+from oncue.optimizers.learning_rate import checked_rate
 from oncue.optimizers.optimizer import Optimizer
 from oncue.optimizers.options import Options, takes_options
-from oncue.optimizers.setting import non_negative, setting, small_number
+from oncue.optimizers.setting import setting, small_number
 
 
 class Adagrad(Optimizer):
@@ -37,7 +38,7 @@ class Adagrad(Optimizer):
 
     initial_accumulator_value: float = setting(
         "initial_accumulator_value",
-        non_negative,
+        lambda name, value: checked_rate(value, name),
         "What the sums start from; fixed once the optimizer is built.",
         fixed="the sums have begun already",
     )

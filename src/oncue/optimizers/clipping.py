@@ -97,22 +97,3 @@ class Clip(NamedTuple):
     def __call__(self, gradients: list[Tensor]) -> None:
         """Clip gradients to the limit."""
         self.function(gradients, self.limit)
-
-
-def make_clip(clipnorm: float | None, clipvalue: float | None, global_clipnorm: float | None) -> Clip | None:
-    """Return what clips gradients as three settings of an optimizer say, of which at most one is given.
-
-    Args:
-        clipnorm: The largest norm of each gradient.
-        clipvalue: The largest absolute value of an element.
-        global_clipnorm: The largest norm of all gradients together.
-
-    Returns:
-        What clips a list in place, or None when nothing is to be clipped (0 means that, as in Keras).
-
-    Example:
-        >>> make_clip(None, None, None) is None
-        True
-    """
-    limits = {clip_by_norm: clipnorm, clip_by_value: clipvalue, clip_by_global_norm: global_clipnorm}
-    return next((Clip(function, limit) for function, limit in limits.items() if limit), None)

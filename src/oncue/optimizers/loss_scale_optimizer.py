@@ -10,13 +10,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from oncue.core.numbers import came, number_of, whole_of
+from oncue.core.numbers import came, whole_of
 from oncue.core.suggest import unknown
 from oncue.optimizers.deferred_overflow_check import DeferredOverflowCheck
 from oncue.optimizers.learning_rate import Iterations
 from oncue.optimizers.loss_scale import LossScale
 from oncue.optimizers.optimizer import SHARED, Optimizer
-from oncue.optimizers.setting import Setting, setting
+from oncue.optimizers.setting import Setting, number, setting
 from oncue.optimizers.state_variable import StateVariable
 from oncue.shards import is_sharded, parts_of, sum_of_parts
 from oncue.torch_private import reads_found_inf
@@ -27,10 +27,10 @@ _OF_INNER = {name: inspect.signature(Optimizer.__init__).parameters[name].defaul
 
 
 def _whole(name: str, value: Any) -> int:
-    number = whole_of(value)
-    if number is None or number < 1:
+    found = whole_of(value)
+    if found is None or found < 1:
         raise ValueError(f"`{name}` must be a whole number of 1 or more; {came(value)}.")
-    return number
+    return found
 
 
 def _of_inner(name: str) -> Any:
@@ -49,10 +49,7 @@ def _of_inner(name: str) -> Any:
 
 
 def _scale_of(name: str, value: Any) -> float:
-    number = number_of(value)
-    if number is None or not 0 < number < math.inf:
-        raise ValueError(f"`{name}` must be a number above 0; {came(value)}.")
-    return float(number)
+    return number(name, value, "a number above 0", lambda found: 0 < found < math.inf)
 
 
 class LossScaleOptimizer(Optimizer):

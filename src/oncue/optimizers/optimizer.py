@@ -20,7 +20,7 @@ from oncue.core.warn import warn
 from oncue.legacy import methods as old_methods, old_property, translate_optimizer_arguments
 from oncue.optimizers import schedules
 from oncue.optimizers.built_parameters import built_parameters, tensor_of
-from oncue.optimizers.clipping import Clip, make_clip
+from oncue.optimizers.clipping import Clip, clip_by_global_norm, clip_by_norm, clip_by_value
 from oncue.optimizers.foreach import Number, Numbers, Slots, Tensors
 from oncue.optimizers.foreach_optimizer import ForeachOptimizer
 from oncue.optimizers.learning_rate import Iterations, LearningRate, checked_count, checked_rate
@@ -300,7 +300,13 @@ class Optimizer:
         self._revision = object()
         if not self.built:
             return
-        self._clip = make_clip(self.clipnorm, self.clipvalue, self.global_clipnorm)
+        limits = {
+            clip_by_norm: self._clipnorm,
+            clip_by_value: self._clipvalue,
+            clip_by_global_norm: self._global_clipnorm,
+        }
+        # 0 clips nothing, as in Keras.
+        self._clip = next((Clip(function, limit) for function, limit in limits.items() if limit), None)
         if self._average is not None:
             self._average.momentum, self._average.overwrite_frequency = self.ema_momentum, self.ema_overwrite_frequency
         if self.gradient_accumulation_steps is None:
@@ -972,24 +978,15 @@ class Optimizer:
         """
         if not self.built:
             raise ValueError("`stateless_apply` needs an optimizer that is built. Call `build(variables)` first.")
-        targets = self._parameters
-        if len(trainable_variables) != len(targets):
-            raise ValueError(
-                f"`trainable_variables` must be {len(targets)} values, one for each parameter; got "
-                f"{len(trainable_variables)}."
-            )
+        targets = list(self._parameters)
+        given = [value.stored if isinstance(value, Variable) else value for value in trainable_variables]
+        pairs = _matched("trainable_variables", given, targets)
         state = [tensor.detach().clone() for tensor in self.state_tensors()]
         weights = [target.detach().clone() for target in targets]
         try:
             with torch.no_grad():
-                for target, value in zip(targets, trainable_variables, strict=True):
-                    given = value.stored if isinstance(value, Variable) else torch.as_tensor(value)
-                    if given.shape != target.shape:
-                        raise ValueError(
-                            f"`trainable_variables` must have the shapes of the parameters; got {tuple(given.shape)} for "
-                            f"{tuple(target.shape)}."
-                        )
-                    target.copy_(given)
+                for target, value in pairs:
+                    target.copy_(value)
             self.set_weights([value.value if isinstance(value, Variable) else value for value in optimizer_variables])
             self.apply(grads, targets)
             return (
@@ -1183,14 +1180,11 @@ class Optimizer:
         if not self.built:
             raise ValueError("`set_weights` needs an optimizer that is built. Call `build(variables)` first.")
         current = self.state_tensors()
-        arrays = [torch.as_tensor(np.asarray(w)) if not isinstance(w, Tensor) else w for w in weights]
-        shapes, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in current]
-        if shapes != wanted:
-            raise ValueError(f"`weights` must be arrays of the shapes {wanted}; got {shapes}.")
+        pairs = _matched("weights", [w if isinstance(w, Tensor) else np.asarray(w) for w in weights], current)
         if isinstance(self._rate.source, float):
             # Before anything is changed.
-            checked_rate(arrays[1])
-        for variable, array in zip(current, arrays, strict=True):
+            checked_rate(pairs[1][1])
+        for variable, array in pairs:
             put(variable, array)
         if isinstance(self._rate.source, float):
             self._assign_rate(current[1])

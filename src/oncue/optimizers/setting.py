@@ -85,6 +85,24 @@ def fixed_setting(optimizer: Any, name: str, before: Any, value: Any, reason: st
     )
 
 
+def number(name: str, value: Any, wanted: str, fits: Callable[[float], bool]) -> float:
+    """Return a number as a float.
+
+    Args:
+        name: How it is called.
+        value: What came.
+        wanted: What it must be, for the error.
+        fits: Returns whether a number is that.
+
+    Raises:
+        ValueError: When it isn't.
+    """
+    found = number_of(value)
+    if found is None or not fits(found):
+        raise ValueError(f"`{name}` must be {wanted}; {came(value)}.")
+    return float(found)
+
+
 def share(name: str, value: Any) -> float:
     """Return a number from 0 to 1.
 
@@ -92,10 +110,7 @@ def share(name: str, value: Any) -> float:
         >>> share("momentum", 1)
         1.0
     """
-    number = number_of(value)
-    if number is None or not 0 <= number <= 1:
-        raise ValueError(f"`{name}` must be a number in [0, 1]; {came(value)}.")
-    return float(number)
+    return number(name, value, "a number in [0, 1]", lambda found: 0 <= found <= 1)
 
 
 def decaying_share(name: str, value: Any) -> float:
@@ -105,10 +120,7 @@ def decaying_share(name: str, value: Any) -> float:
         >>> decaying_share("beta_1", 0.9)
         0.9
     """
-    number = number_of(value)
-    if number is None or not 0 <= number < 1:
-        raise ValueError(f"`{name}` must be a number of at least 0 and below 1; {came(value)}.")
-    return float(number)
+    return number(name, value, "a number of at least 0 and below 1", lambda found: 0 <= found < 1)
 
 
 def small_number(name: str, value: Any) -> float:
@@ -120,10 +132,7 @@ def small_number(name: str, value: Any) -> float:
     """
     if value is None:
         return backend.epsilon()
-    number = number_of(value)
-    if number is None or not 0 <= number < math.inf:
-        raise ValueError(f"`{name}` must be a finite number of at least 0, or None; {came(value)}.")
-    return float(number)
+    return number(name, value, "a finite number of at least 0, or None", lambda found: 0 <= found < math.inf)
 
 
 def switch(name: str, value: Any) -> bool:
@@ -149,16 +158,6 @@ def rate(name: str, value: Any) -> float | None:
     return None if value is None else checked_rate(value, name)
 
 
-def non_negative(name: str, value: Any) -> float:
-    """Return a finite number of at least 0.
-
-    Example:
-        >>> non_negative("initial_accumulator_value", 0)
-        0.0
-    """
-    return checked_rate(value, name)
-
-
 def limit(name: str, value: Any) -> float | None:
     """Return the limit of a clip: a number, or None; 0 clips nothing, as in Keras.
 
@@ -168,10 +167,7 @@ def limit(name: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    number = number_of(value)
-    if number is None or not number >= 0:
-        raise ValueError(f"`{name}` must be a number above 0, or None to clip nothing; {came(value)}.")
-    return float(number)
+    return number(name, value, "a number above 0, or None to clip nothing", lambda found: found >= 0)
 
 
 def factor(name: str, value: Any) -> float | None:
@@ -183,10 +179,7 @@ def factor(name: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    number = number_of(value)
-    if number is None or not 0 < number < math.inf:
-        raise ValueError(f"`{name}` must be a number above 0, or None; {came(value)}.")
-    return float(number)
+    return number(name, value, "a number above 0, or None", lambda found: 0 < found < math.inf)
 
 
 def count(name: str, value: Any, least: int = 1) -> int | None:
@@ -198,7 +191,7 @@ def count(name: str, value: Any, least: int = 1) -> int | None:
     """
     if value is None:
         return None
-    number = whole_of(value)
-    if number is None or number < least:
+    found = whole_of(value)
+    if found is None or found < least:
         raise ValueError(f"`{name}` must be an int of at least {least}, or None; {came(value)}.")
-    return number
+    return found

@@ -14,16 +14,25 @@ from oncue.optimizers.learning_rate import checked_rate
 from oncue.optimizers.optimizer import Optimizer
 
 
-def _of_the_groups(name: str) -> Any:
-    """Return a property for what Keras's optimizers have and torch's have in their parameter groups."""
+def _of_the_groups(name: str, or_none: bool = False) -> Any:
+    """Return a property for what Keras's optimizers have and torch's have in their parameter groups.
+
+    Args:
+        name: Its name.
+        or_none: Whether it reads as None, which Keras's have, too, and may be set to that.
+    """
 
     def read(optimizer: TorchOptimizer) -> Any:
+        if or_none:
+            return None
         raise AttributeError(f"`{name}` is in the torch optimizer: read `optimizer.torch_optimizer.param_groups`.")
 
     def assign(optimizer: TorchOptimizer, value: Any) -> None:
+        if or_none and value is None:
+            return
         raise ValueError(
-            f"`{name}` can't be set on a TorchOptimizer: the torch optimizer has options of its own. Set them in its "
-            "groups, as in `for group in optimizer.torch_optimizer.param_groups: group['weight_decay'] = 0.01`."
+            f"`{name}` can't be set to {value!r} on a TorchOptimizer: the torch optimizer has options of its own. Set them in "
+            "its groups, as in `for group in optimizer.torch_optimizer.param_groups: group['weight_decay'] = 0.01`."
         )
 
     return property(read, assign, doc="Not to be set here: torch's optimizer has it in its parameter groups.")
@@ -54,6 +63,7 @@ class TorchOptimizer(Optimizer):
         (tensor([0.5000]), 0.5)
     """
 
+    weight_decay = _of_the_groups("weight_decay", or_none=True)
     momentum = _of_the_groups("momentum")
     nesterov = _of_the_groups("nesterov")
     beta_1 = _of_the_groups("beta_1")
@@ -88,19 +98,6 @@ class TorchOptimizer(Optimizer):
             raise ValueError(
                 "`optimizer` must be a torch optimizer, or a class or function that makes one from a list of "
                 f"parameters; got {optimizer!r} of type {type(optimizer).__name__}."
-            )
-
-    @property
-    def weight_decay(self) -> None:
-        """None: torch's optimizer has it in its parameter groups."""
-        return None
-
-    @weight_decay.setter
-    def weight_decay(self, value: Any) -> None:
-        if value is not None:
-            raise ValueError(
-                f"`weight_decay` can't be set to {value!r} on a TorchOptimizer: the torch optimizer has it in its groups. "
-                "Set it there, as in `for group in optimizer.torch_optimizer.param_groups: group['weight_decay'] = 0.01`."
             )
 
     def _adopt(self, made: torch.optim.Optimizer) -> None:
@@ -148,20 +145,14 @@ class TorchOptimizer(Optimizer):
         if made is None or not any(id(p) in taken for group in made.param_groups for p in group["params"]):
             return
         if made.state:
-            raise ValueError(
-                f"The {type(made).__name__} was used before the weights were sharded. Give a new one, or a function that makes "
-                "one: `TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
-            )
+            raise _used_before(made)
         for group in made.param_groups:
             group["params"] = [taken.get(id(parameter), parameter) for parameter in group["params"]]
 
     def build_anew(self, variables: Iterable[Any]) -> None:
         """Take shards in the place of parameters; an optimizer that was given as it is has a state for those."""
         if self._make is None:
-            raise ValueError(
-                f"The {type(self._made).__name__} was used before the weights were sharded. Give a new one, or a function that "
-                "makes one: `TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
-            )
+            raise _used_before(self._made)
         super().build_anew(variables)
 
     def _extend_torch_optimizer(self, parameters: list[Tensor], new: list[Tensor]) -> None:
@@ -295,6 +286,13 @@ class TorchOptimizer(Optimizer):
         if name not in known:
             raise unknown("torch optimizer", name, known)
         return cls(partial(getattr(torch.optim, name), **options), **config)
+
+
+def _used_before(made: torch.optim.Optimizer | None) -> ValueError:
+    return ValueError(
+        f"The {type(made).__name__} was used before the weights were sharded. Give a new one, or a function that makes one: "
+        "`TorchOptimizer(lambda parameters: torch.optim.Adam(parameters))`."
+    )
 
 
 def _rate_of(group: dict[str, Any]) -> float:

@@ -35,6 +35,8 @@ class CosineDecay(LearningRateSchedule):
         0.25
     """
 
+    _arguments = ("initial_learning_rate", "decay_steps", "alpha", "name", "warmup_target", "warmup_steps")
+
     def __init__(
         self,
         initial_learning_rate: float,
@@ -62,7 +64,3 @@ class CosineDecay(LearningRateSchedule):
         fraction = min(done / self.decay_steps, 1.0)
         cosine = 0.5 * (1.0 + math.cos(math.pi * fraction))
         return float(start * ((1.0 - self.alpha) * cosine + self.alpha))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return self._config("initial_learning_rate", "decay_steps", "alpha", "name", "warmup_target", "warmup_steps")

@@ -33,6 +33,8 @@ class CosineDecayRestarts(LearningRateSchedule):
         (0.25, 0.25)
     """
 
+    _arguments = ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha", "name")
+
     def __init__(
         self,
         initial_learning_rate: float,
@@ -71,7 +73,3 @@ class CosineDecayRestarts(LearningRateSchedule):
         elif periods < start(restart):
             restart -= 1
         return restart, (periods - start(restart)) / self.t_mul**restart
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return self._config("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha", "name")

@@ -31,6 +31,8 @@ class ExponentialDecay(LearningRateSchedule):
         0.025
     """
 
+    _arguments = ("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")
+
     def __init__(
         self,
         initial_learning_rate: float,
@@ -52,7 +54,3 @@ class ExponentialDecay(LearningRateSchedule):
         if self.staircase:
             periods = math.floor(periods)
         return float(self.initial_learning_rate * self.decay_rate**periods)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return self._config("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")

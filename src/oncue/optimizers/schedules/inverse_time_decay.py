@@ -32,6 +32,8 @@ class InverseTimeDecay(LearningRateSchedule):
         0.05
     """
 
+    _arguments = ("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")
+
     def __init__(
         self,
         initial_learning_rate: float,
@@ -53,7 +55,3 @@ class InverseTimeDecay(LearningRateSchedule):
         if self.staircase:
             periods = math.floor(periods)
         return float(self.initial_learning_rate / (1.0 + self.decay_rate * periods))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return self._config("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")

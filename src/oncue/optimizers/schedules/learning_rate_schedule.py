@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from oncue.core.numbers import number_of
@@ -17,6 +18,9 @@ class LearningRateSchedule:
         >>> Halving()(3)
         0.0125
     """
+
+    # Of a schedule that keeps them as attributes, the names of the constructor's arguments.
+    _arguments: Sequence[str] = ()
 
     def __call__(self, step: Any) -> float:
         """Return the learning rate of `step`, counted from 0.
@@ -36,12 +40,11 @@ class LearningRateSchedule:
         """Return the constructor's arguments.
 
         Raises:
-            NotImplementedError: Unless a subclass writes it.
+            NotImplementedError: Unless a subclass writes it, or keeps its arguments.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `get_config()` to be saved.")
-
-    def _config(self, *arguments: str) -> dict[str, Any]:
-        return {argument: getattr(self, argument) for argument in arguments}
+        if not self._arguments:
+            raise NotImplementedError(f"{type(self).__name__} must define `get_config()` to be saved.")
+        return {argument: getattr(self, argument) for argument in self._arguments}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

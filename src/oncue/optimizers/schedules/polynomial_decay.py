@@ -33,6 +33,8 @@ class PolynomialDecay(LearningRateSchedule):
         0.25
     """
 
+    _arguments = ("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle", "name")
+
     def __init__(
         self,
         initial_learning_rate: float,
@@ -59,7 +61,3 @@ class PolynomialDecay(LearningRateSchedule):
             done = min(done, steps)
         left = (1.0 - done / steps) ** self.power
         return float((self.initial_learning_rate - self.end_learning_rate) * left + self.end_learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return self._config("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle", "name")

@@ -1,4 +1,4 @@
-"""Random numbers from a seed that a step computes: operations that draw when a graph runs, not when it is traced."""
+"""Random numbers from a seed that a step computes: an operation that draws when a graph runs, not when it is traced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from oncue.seeded_mask import seed_of_process
 from oncue.training.graph.refusal import RefusalError
 
 _DRAW = "oncue::draw"
-_CHOOSE = "oncue::choose"
 
 
 def generator_for(seed: Tensor, of_process: bool = False) -> torch.Generator:
@@ -77,34 +76,34 @@ def _type(dtype: torch.dtype | None) -> torch.dtype:
     return torch.get_default_dtype() if dtype is None else dtype
 
 
-def _rand(seed: Tensor, size: Sequence[int], *, dtype: torch.dtype | None = None, **place: Any) -> Tensor:
-    found: Tensor = torch.ops.oncue.draw.default(seed, "rand", list(size), 0.0, 0.0, _type(dtype))
+def _draw(*given: Any) -> Tensor:
+    found: Tensor = torch.ops.oncue.draw.default(*given)
     return found
+
+
+def _rand(seed: Tensor, size: Sequence[int], *, dtype: torch.dtype | None = None, **place: Any) -> Tensor:
+    return _draw(seed, "rand", [], list(size), 0.0, 0.0, _type(dtype))
 
 
 def _normal(
     seed: Tensor, mean: float, std: float, size: Sequence[int], *, dtype: torch.dtype | None = None, **place: Any
 ) -> Tensor:
-    found: Tensor = torch.ops.oncue.draw.default(seed, "normal", list(size), float(mean), float(std), _type(dtype))
-    return found
+    return _draw(seed, "normal", [], list(size), float(mean), float(std), _type(dtype))
 
 
 def _randint(
     seed: Tensor, low: int, high: int, size: Sequence[int], *, dtype: torch.dtype | None = None, **place: Any
 ) -> Tensor:
-    kind = torch.int64 if dtype is None else dtype
-    found: Tensor = torch.ops.oncue.draw.default(seed, "randint", list(size), low, high, kind)
-    return found
+    return _draw(seed, "randint", [], list(size), low, high, torch.int64 if dtype is None else dtype)
 
 
 def _bernoulli(seed: Tensor, input: Tensor) -> Tensor:
-    found: Tensor = torch.ops.oncue.choose.default(seed, "bernoulli", input, 0, False)
-    return found
+    return _draw(seed, "bernoulli", [input], list(input.shape), 0, 0, input.dtype)
 
 
 def _multinomial(seed: Tensor, input: Tensor, num_samples: int, replacement: bool = False) -> Tensor:
-    found: Tensor = torch.ops.oncue.choose.default(seed, "multinomial", input, num_samples, replacement)
-    return found
+    size = [*input.shape[:-1], num_samples]
+    return _draw(seed, "multinomial", [input], size, int(replacement), 0, torch.int64)
 
 
 DRAWN: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -118,39 +117,30 @@ DRAWN: dict[Callable[..., Any], Callable[..., Any]] = {
 """What is called instead of a function in a traced step."""
 
 
-def _draw(seed: Tensor, kind: str, size: Sequence[int], first: float, second: float, dtype: torch.dtype) -> Tensor:
+def _drawn(
+    seed: Tensor, kind: str, chances: Sequence[Tensor], size: Sequence[int], first: Any, second: Any, dtype: torch.dtype
+) -> Tensor:
     generator = generator_for(seed)
     if kind == "rand":
         return torch.rand(size, generator=generator, dtype=dtype)
     if kind == "normal":
         return torch.normal(first, second, size, generator=generator, dtype=dtype)
-    return torch.randint(int(first), int(second), size, generator=generator, dtype=dtype)
-
-
-def _choose(seed: Tensor, kind: str, chances: Tensor, samples: int, replacement: bool) -> Tensor:
-    generator = generator_for(seed)
+    if kind == "randint":
+        return torch.randint(int(first), int(second), size, generator=generator, dtype=dtype)
     if kind == "bernoulli":
-        return torch.bernoulli(chances, generator=generator)
-    return torch.multinomial(chances, samples, replacement, generator=generator)
+        return torch.bernoulli(chances[0].contiguous(), generator=generator)
+    return torch.multinomial(chances[0], size[-1], bool(first), generator=generator)
 
 
-def _drawn_like(seed: Tensor, kind: str, size: Sequence[int], first: Any, second: Any, dtype: torch.dtype) -> Tensor:
+def _drawn_like(
+    seed: Tensor, kind: str, chances: Any, size: Any, first: Any, second: Any, dtype: torch.dtype
+) -> Tensor:
     return torch.empty(size, dtype=dtype)
 
 
-def _chosen_like(seed: Tensor, kind: str, chances: Tensor, samples: int, replacement: bool) -> Tensor:
-    if kind == "bernoulli":
-        return torch.empty_like(chances)
-    return torch.empty((*chances.shape[:-1], samples), dtype=torch.int64)
-
-
-# A notebook that reads this file again finds the operations there.
+# A notebook that reads this file again finds the operation there.
 if not hasattr(torch.ops.oncue, "draw"):
-    torch.library.define(
-        _DRAW, "(Tensor seed, str kind, SymInt[] size, Scalar first, Scalar second, ScalarType dtype) -> Tensor"
-    )
-    torch.library.define(_CHOOSE, "(Tensor seed, str kind, Tensor chances, SymInt samples, bool replacement) -> Tensor")
-    torch.library.impl(_DRAW, "CPU", _draw)
-    torch.library.impl(_CHOOSE, "CPU", _choose)
+    _places = "Tensor seed, str kind, Tensor[] chances, SymInt[] size, Scalar first, Scalar second, ScalarType dtype"
+    torch.library.define(_DRAW, f"({_places}) -> Tensor")
+    torch.library.impl(_DRAW, "CPU", _drawn)
     torch.library.register_fake(_DRAW, _drawn_like)
-    torch.library.register_fake(_CHOOSE, _chosen_like)

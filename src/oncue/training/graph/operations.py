@@ -73,14 +73,15 @@ class Finding(_Operations):
         >>> weight = torch.ones(2)
         >>> with Finding([]) as finding:
         ...     _ = weight.mul_(torch.tensor(2.0))
-        >>> [found.tensor is weight for found in finding.found.values()], list(finding.put_back().values()), weight
+        >>> [found is weight for found in finding.found.values()], list(finding.put_back().values()), weight
         ([True], [tensor([2., 2.])], tensor([1., 1.]))
     """
 
     def __init__(self, batch: Iterable[Tensor]) -> None:
         super().__init__()
-        self.found: dict[int, FoundTensor] = {}
-        """What was found, by the identity of the tensor."""
+        self.found: dict[int, Tensor] = {}
+        """What was found, by its identity."""
+        self._before: dict[int, Tensor] = {}
         self._known = {id(tensor) for tensor in batch}
 
     def __torch_function__(
@@ -94,7 +95,7 @@ class Finding(_Operations):
         # What `torch.func` makes of a tensor is gone when its function ends.
         if id(tensor) not in self._known and not torch_private.is_wrapped(tensor):
             self._known.add(id(tensor))
-            self.found[id(tensor)] = FoundTensor(tensor)
+            self.found[id(tensor)], self._before[id(tensor)] = tensor, tensor.detach().clone()
         return tensor
 
     def _know(self, value: Any) -> None:
@@ -104,54 +105,28 @@ class Finding(_Operations):
             for item in value:
                 self._know(item)
 
+    @torch.no_grad()
     def put_back(self) -> dict[int, Tensor]:
         """Put the values back that were changed, and return what they were changed to, by the tensors' identities."""
         changed: dict[int, Tensor] = {}
         failures: list[Exception] = []
-        for key, found in self.found.items():
+        for key, before in self._before.items():
+            tensor = self.found[key]
             try:
-                now = found.put_back()
+                now = tensor.detach()
+                if now.shape == before.shape and same_values(now, before):
+                    continue
+                changed[key] = now.clone()
+                # Past autograd and its count of changes.
+                if now.shape != before.shape:
+                    tensor.data = before
+                else:
+                    tensor.data.copy_(before)
             except Exception as failure:
                 failures.append(failure)
-            else:
-                if now is not None:
-                    changed[key] = now
+        self._before.clear()
         if failures:
             raise failures[0]
-        return changed
-
-
-class FoundTensor:
-    """A tensor that a step was seen to use, and its value before.
-
-    Args:
-        tensor: The tensor.
-
-    Example:
-        >>> tensor = torch.zeros(1)
-        >>> found = FoundTensor(tensor)
-        >>> _ = tensor.add_(1.0)
-        >>> found.put_back(), tensor
-        (tensor([1.]), tensor([0.]))
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self._before: Tensor | None = tensor.detach().clone()
-
-    @torch.no_grad()
-    def put_back(self) -> Tensor | None:
-        """Return a copy of what the tensor was changed to, after which it is as before; None when it wasn't changed."""
-        now, before = self.tensor.detach(), self._before
-        self._before = None
-        if before is None or (now.shape == before.shape and same_values(now, before)):
-            return None
-        changed = now.clone()
-        # Past autograd and its count of changes.
-        if now.shape != before.shape:
-            self.tensor.data = before
-        else:
-            self.tensor.data.copy_(before)
         return changed
 
 

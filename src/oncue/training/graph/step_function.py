@@ -74,7 +74,7 @@ class StepFunction:
         self._form: Any = None
         self.present: list[bool] = []
         """Which of the optimizer's parameters got a gradient when the step was run last."""
-        self.batch_of = _apart(like)
+        self._batch_of = _apart(like)
         self.rest: Callable[[Batch, Sequence[Tensor]], Any] | None = None
         """What is to be done eagerly with a batch and what the graph gives; None when that is nothing."""
         if kind == "predict":
@@ -107,17 +107,18 @@ class StepFunction:
             asked += plan.optimizer._asked_for_the_loss()
         return [*owners, *asked, *losses, *metrics, *[variable for metric in metrics for variable in metric.variables]]
 
-    def run(self, batch: Batch, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
+    def run(self, leaves: Sequence[Tensor], derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
         """Do the step.
 
         Args:
-            batch: The batch.
+            leaves: The tensors of a batch.
             derive: Returns the loss's gradients with respect to the optimizer's parameters, in their order.
             update: Whether to update the weights; without it all else is done.
 
         Returns:
             What it computes.
         """
+        batch = self._batch_of(leaves)
         if self.kind == "predict":
             outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
             return Outcome(outputs, None, [], [])
@@ -190,11 +191,11 @@ class StepFunction:
         return plan.meter
 
 
-def _apart(like: Batch) -> Callable[[tuple[Tensor, ...]], Batch]:
+def _apart(like: Batch) -> Callable[[Sequence[Tensor]], Batch]:
     """Return the function that makes a batch of its tensors, in the order of `named_leaves`."""
     form = map_leaves(lambda leaf: True, like)
 
-    def batch_of(leaves: tuple[Tensor, ...]) -> Batch:
+    def batch_of(leaves: Sequence[Tensor]) -> Batch:
         rest = iter(leaves)
         x, y, weight = map_leaves(lambda leaf: next(rest), form)
         return x, y, weight

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 from operator import is_, itemgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from oncue.core.warn import warn
 from oncue.layers.trial import Trial
 from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
-from oncue.training.graph.operations import LARGE_CONSTANT, Finding, FoundTensor, Standing, same_values
+from oncue.training.graph.operations import LARGE_CONSTANT, Finding, Standing, same_values
 from oncue.training.graph.outside import Outside
 from oncue.training.graph.recorded import Recorder, Recording
 from oncue.training.graph.refusal import RefusalError, reason_of
@@ -31,8 +31,8 @@ from oncue.training.graph.watched import Watched
 from oncue.training.layer_states import begin_states
 
 if TYPE_CHECKING:
-    from oncue.optimizers.graph_update import Update
-    from oncue.training.plan import Plan
+    from oncue.training.graph.step_function import StepFunction
+    from oncue.training.graph.traced_update import UpdateFunction
     from oncue.training.trainer import Trainer
 
 Graph = Callable[..., Sequence[Tensor]]
@@ -49,36 +49,6 @@ _COMPILED_ROUNDING = 2e-2
 _HALF = (torch.float16, torch.bfloat16)
 
 
-class Traceable(Protocol):
-    """What can become a graph, such as `StepFunction`."""
-
-    model: Trainer
-    plan: Plan
-    kind: str
-
-    @property
-    def update(self) -> Update | None:
-        """The optimizer's update, where it is in the graph."""
-
-    @property
-    def rest(self) -> Callable[..., Any] | None:
-        """What follows eagerly."""
-
-    @property
-    def parameters(self) -> list[Tensor]:
-        """What the optimizer updates."""
-
-    @property
-    def owners(self) -> list[Any]:
-        """Whatever has code that it runs, or values that this code reads."""
-
-    def batch_of(self, leaves: tuple[Tensor, ...], /) -> Any:
-        """Return the batch that some tensors make."""
-
-    def run(self, batch: Any, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
-        """Do it; see `StepFunction.run`."""
-
-
 class TracedGraph:
     """A step as one graph: called with all tensors that it reads and changes, and with the tensors of a batch.
 
@@ -86,7 +56,7 @@ class TracedGraph:
     random numbers. Where both don't come to the same, the step isn't what the graph says, and is refused.
 
     Args:
-        function: The step.
+        function: The step, or an optimizer's update alone.
         leaves: The tensors of a batch.
         compiler: Compiles what was traced.
         compiled: Gets what was compiled, by what it was compiled from; a graph that is there already isn't compiled again.
@@ -99,7 +69,7 @@ class TracedGraph:
 
     def __init__(
         self,
-        function: Traceable,
+        function: StepFunction | UpdateFunction,
         leaves: Sequence[Tensor],
         compiler: Compiler,
         compiled: dict[Key, Graph],
@@ -258,7 +228,7 @@ class TracedGraph:
 
     def _only_run(self, leaves: list[Tensor]) -> None:
         with Finding(leaves) as finding:
-            self.function.run(self.function.batch_of(tuple(leaves)), lambda loss: [], update=False)
+            self.function.run(leaves, lambda loss: [], update=False)
         finding.put_back()
 
     def _tried(self, leaves: list[Tensor], held: Sequence[Any], rewind: Callable[[], None]) -> _Run:
@@ -326,18 +296,20 @@ class TracedGraph:
             return [parameter.grad for parameter in parameters]
 
         drawn = _python_generators()
-        found: dict[int, FoundTensor] = {}
+        found: dict[int, Tensor] = {}
         changed: dict[int, Tensor] = {}
         try:
             with _seen(leaves, found, changed) as outside:
-                outcome = function.run(function.batch_of(tuple(leaves)), derive, update=False)
+                outcome = function.run(leaves, derive, update=False)
             for parameter in parameters:
                 if id(parameter) in changed:
                     raise RefusalError(f"the forward pass itself changes {self._name(parameter)}")
             did = outside.seen
             if function.update is not None and function.update.asks:
                 given = [gradient for gradient in outcome.gradients if gradient is not None]
-                outcome = outcome._replace(gradients=_copied_or_none(outcome.gradients))
+                outcome = outcome._replace(
+                    gradients=[None if one is None else one.clone() for one in outcome.gradients]
+                )
                 own: dict[int, Tensor] = {}
                 with _seen(given, found, own) as outside:
                     function.update.step()
@@ -345,7 +317,7 @@ class TracedGraph:
                 others = own.keys() - _identities(self._tensors_of_update()) if function.update.undoes else ()
                 for key in others:
                     raise RefusalError(
-                        f"the update changes {self._name(found[key].tensor)}, which isn't undone after a gradient that is "
+                        f"the update changes {self._name(found[key])}, which isn't undone after a gradient that is "
                         "not finite (make it in `build`, by `add_variable`)"
                     )
                 did = did or outside.seen
@@ -356,10 +328,9 @@ class TracedGraph:
             raise RefusalError("each step draws random numbers of Python or NumPy, which a graph would draw once")
         return _Run(found, changed, outcome, torch.get_rng_state(), did)
 
-    def _list_state(self, found: dict[int, FoundTensor]) -> None:
+    def _list_state(self, found: dict[int, Tensor]) -> None:
         function = self.function
-        state = {key: one.tensor for key, one in found.items()}
-        state |= {id(tensor): tensor for tensor in (*function.parameters, *self._tensors_of_update())}
+        state = found | {id(tensor): tensor for tensor in (*function.parameters, *self._tensors_of_update())}
         if function.kind == "train":
             known = _identities(function.parameters)
             for key, tensor in state.items():
@@ -394,8 +365,7 @@ class TracedGraph:
                 return gradients
 
             with Standing(table):
-                batch = function.batch_of(tuple(inputs[len(state) :]))
-                outcome = function.run(batch, derive, update=True)
+                outcome = function.run(inputs[len(state) :], derive, update=True)
             outcomes.append(outcome)
             return _flattened(outcome)
 
@@ -413,13 +383,18 @@ class TracedGraph:
                     f"it makes a tensor of shape {tuple(constant.shape)} from other values than tensors, which would be "
                     "fixed (keep it as a buffer: `self.register_buffer(name, tensor)`)"
                 )
-        return self._pruned(traced), outcomes[-1]
-
-    def _pruned(self, traced: torch.fx.GraphModule) -> torch.fx.GraphModule:
-        """Drop what the trace doesn't use from the state."""
-        self.state = [self.state[place] for place in pruned(traced, len(self.state))]
+        self._drop_unused(traced)
         _refuse_shared_memory(self.state)
-        return traced
+        return traced, outcomes[-1]
+
+    def _drop_unused(self, traced: torch.fx.GraphModule) -> None:
+        """Drop what the trace doesn't use from the state, and from what it takes."""
+        nodes = [node for node in traced.graph.nodes if node.op == "placeholder"][: len(self.state)]
+        self.state = [tensor for tensor, node in zip(self.state, nodes, strict=True) if node.users]
+        for node in nodes:
+            if not node.users:
+                traced.graph.erase_node(node)
+        traced.recompile()
 
     # Trying ----------------------------------------------------------------------------------------------------------
 
@@ -443,7 +418,7 @@ class TracedGraph:
             raise RefusalError(f"the gradient of {lost[0]} gets lost in a graph")
         unseen = set(run.changed) - _identities(self.state)
         if unseen:
-            name = self._name(run.found[unseen.pop()].tensor)
+            name = self._name(run.found[unseen.pop()])
             raise RefusalError(f"each step changes {name}, which a graph would leave alone")
         pairs: list[tuple[str, Tensor, Tensor]] = []
         if expected.loss is not None and given.loss is not None:
@@ -456,7 +431,7 @@ class TracedGraph:
         ]
         pairs += [(self._name(tensor), one, other) for tensor, one, other in both if id(tensor) not in updated]
         update, moved = self.function.update, [each for each in both if id(each[0]) in updated]
-        if update is not None and update.asks and is_otherwise(moved, 0.01):
+        if update is not None and update.asks and _is_otherwise(moved, 0.01):
             raise RefusalError("the update of the optimizer comes to other weights in a graph than by itself")
         derived = [
             (f"the gradient of {name}", one, other)
@@ -482,7 +457,7 @@ class TracedGraph:
         pairs = [("a result", *both, largest) for both in zip(stepwise.given, compiled.given, strict=False)]
         both = list(zip(self.state, stepwise.state, compiled.state, strict=True))
         pairs += [(self._name(tensor), one, other, 0.0) for tensor, one, other in both if id(tensor) not in updated]
-        if is_otherwise([each for each in both if id(each[0]) in updated], 0.25):
+        if _is_otherwise([each for each in both if id(each[0]) in updated], 0.25):
             raise RefusalError("the compiled graph comes to other weights than its operations one by one")
         for name, one, other, among in pairs:
             if not _close(one, other, _COMPILED_ROUNDING, among, exact=False):
@@ -510,7 +485,7 @@ class TracedGraph:
 class _Run(NamedTuple):
     """A run of the step as Python code."""
 
-    found: dict[int, FoundTensor]
+    found: dict[int, Tensor]
     """The tensors that it used."""
     changed: dict[int, Tensor]
     """What it changed them to."""
@@ -631,23 +606,7 @@ def _close(one: Tensor, other: Tensor, rounding: float, among: float, *, exact: 
     return bool((one - other).abs().max() <= rounding * one.abs().max() + 1e-7 + 1e-5 * among)
 
 
-def pruned(traced: torch.fx.GraphModule, count: int) -> list[int]:
-    """Drop those of the first inputs that a graph doesn't use, and return the places of the others.
-
-    Args:
-        traced: The graph.
-        count: How many inputs may be dropped.
-    """
-    nodes = [node for node in traced.graph.nodes if node.op == "placeholder"][:count]
-    used = [place for place, node in enumerate(nodes) if node.users]
-    for node in nodes:
-        if not node.users:
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return used
-
-
-def is_otherwise(both: Iterable[tuple[Tensor, Tensor, Tensor]], part: float) -> bool:
+def _is_otherwise(both: Iterable[tuple[Tensor, Tensor, Tensor]], part: float) -> bool:
     """Return whether tensors, each with what it was changed to in two ways, were changed otherwise by more than a part."""
     moved, apart = 0.0, 0.0
     for tensors in both:
@@ -660,20 +619,15 @@ def is_otherwise(both: Iterable[tuple[Tensor, Tensor, Tensor]], part: float) -> 
 
 
 @contextmanager
-def _seen(leaves: Iterable[Tensor], found: dict[int, FoundTensor], changed: dict[int, Tensor]) -> Iterator[Outside]:
+def _seen(leaves: Iterable[Tensor], found: dict[int, Tensor], changed: dict[int, Tensor]) -> Iterator[Outside]:
     """Note the tensors that code uses, besides some, and what it changes them to; afterwards they are as before."""
     finding = Finding(leaves)
     try:
         with finding, Outside() as outside:
             yield outside
     finally:
-        for key, one in finding.found.items():
-            found.setdefault(key, one)
+        found.update(finding.found)
         changed.update(finding.put_back())
-
-
-def _copied_or_none(tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.clone() for tensor in tensors]
 
 
 def _python_generators() -> Any:
@@ -716,7 +670,7 @@ def _refuse_shared_memory(state: Sequence[Tensor]) -> None:
                 )
 
 
-def _names_of(function: Traceable) -> dict[int, str]:
+def _names_of(function: StepFunction | UpdateFunction) -> dict[int, str]:
     model, plan = function.model, function.plan
     names: dict[int, str] = {}
     if function.kind != "predict":

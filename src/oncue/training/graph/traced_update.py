@@ -154,22 +154,19 @@ class UpdateFunction:
         """Whatever has code of the user's that the update runs."""
         return [*self.update.asks]
 
-    def batch_of(self, leaves: tuple[Tensor, ...]) -> Gradients:
-        """Return the gradients in the order of the parameters."""
-        given = iter(leaves)
-        return [next(given) if present else None for present in self._present]
-
-    def run(self, batch: Gradients, derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
+    def run(self, leaves: Sequence[Tensor], derive: Callable[[Tensor], Gradients], update: bool) -> Outcome:
         """Do the update.
 
         Args:
-            batch: The gradients.
+            leaves: The gradients that there are.
             derive: Isn't needed: they are there.
             update: Whether to update the weights; without it they only get their gradients.
         """
+        given = iter(leaves)
+        gradients: Gradients = [next(given) if present else None for present in self._present]
         if update:
-            self.update.apply(batch)
+            self.update.apply(gradients)
         else:
-            for parameter, gradient in zip(self.parameters, batch, strict=True):
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
                 parameter.grad = gradient
-        return Outcome([], None, [], batch)
+        return Outcome([], None, [], gradients)
