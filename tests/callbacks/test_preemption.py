@@ -19,8 +19,9 @@ import torch
 
 import oncue as keras
 from helpers import environment, normal
-from oncue.callbacks import BackupAndRestore, Callback, LambdaCallback, Preempted, Preemption
+from oncue.callbacks import BackupAndRestore, Callback, CallbackList, LambdaCallback, Preempted, Preemption
 from oncue.checkpoints.store import Store
+from oncue.core.ranks import Ranks
 
 X = normal(24, 3)
 Y = X.sum(axis=1, keepdims=True)
@@ -406,6 +407,54 @@ def test_a_signal_that_nobody_answers_is_not_swallowed_for_good(monkeypatch: pyt
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN and not heard
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Two(Ranks):
+    """Two processes, of which the other has been told to end, too."""
+
+    size = 2
+
+
+def test_a_signal_that_comes_to_one_of_several_processes_later_than_to_others_does_nothing_more() -> None:
+    # By default SIGURG does nothing, so that a test that fails ends no process.
+    before = signal.signal(signal.SIGURG, signal.SIG_DFL)
+    try:
+        listed = CallbackList([callback := Preemption(signals="SIGURG", action="raise")])
+        listed.group = Two()
+        with pytest.raises(Preempted), listed.run():
+            listed.on_train_begin()
+            listed.group.ask("signal")
+            signal.raise_signal(signal.SIGURG)
+            listed.on_train_batch_end(0)
+        signal.raise_signal(signal.SIGURG)
+        assert signal.getsignal(signal.SIGURG) != signal.SIG_DFL
+        # Another run begins, and ends by itself.
+        with CallbackList([callback]).run() as again:
+            again.on_train_begin()
+        assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGURG, before)
+
+
+def test_long_after_several_processes_have_ended_the_signal_does_what_it_did_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("oncue.callbacks.preemption.time.monotonic", lambda: now[0])
+    before = signal.signal(signal.SIGURG, signal.SIG_DFL)
+    try:
+        listed = CallbackList([Preemption(signals="SIGURG", action="raise")])
+        listed.group = Two()
+        with pytest.raises(Preempted), listed.run():
+            listed.on_train_begin()
+            signal.raise_signal(signal.SIGURG)
+            listed.on_train_batch_end(0)
+        assert signal.getsignal(signal.SIGURG) != signal.SIG_DFL
+        now[0] = 40.0
+        signal.raise_signal(signal.SIGURG)
+        assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGURG, before)
 
 
 class OfWindows(enum.IntEnum):

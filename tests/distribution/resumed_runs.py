@@ -187,6 +187,15 @@ def not_a_number(folder: Path) -> dict[str, Any]:
     return {"epochs": len(history["loss"]), "steps": int(stop.model.optimizer.iterations)}
 
 
+def not_a_number_saved(folder: Path) -> dict[str, Any]:
+    """A loss that one process alone finds not finite keeps all from saving."""
+    y = Y.copy()
+    y[3] = np.nan
+    run_ended = interrupted(folder, rank=1, step=1, data=(X, y), shuffle=False, every="1 step")
+    history = run(folder, backup="other", data=(X, y), shuffle=False, every="1 step", initial_epoch=2)["history"]
+    return {"ended": run_ended, "epochs": len(history["loss"])}
+
+
 def by_time(folder: Path) -> dict[str, Any]:
     """The clock of the main process says for all when to save."""
     return run(folder, every="0.01 seconds")

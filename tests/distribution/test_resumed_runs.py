@@ -13,7 +13,17 @@ from processes import run_together
 from helpers import cpu_only
 
 pytestmark = cpu_only("several processes can't share one GPU")
-NAMES = ["exactly", "noise_differs", "one_stops", "not_a_number", "by_time", "other_names", "loaded", "noise_of_keras"]
+NAMES = [
+    "exactly",
+    "noise_differs",
+    "one_stops",
+    "not_a_number",
+    "not_a_number_saved",
+    "by_time",
+    "other_names",
+    "loaded",
+    "noise_of_keras",
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +76,11 @@ def test_what_one_process_asks_for_all_do_after_the_next_step(found: list[dict[s
 
 def test_a_value_that_is_not_finite_on_one_process_ends_all(found: list[dict[str, Any]]) -> None:
     assert [process["not_a_number"] for process in found] == [{"epochs": 1, "steps": 2}] * 2
+
+
+def test_a_loss_that_one_process_finds_not_finite_is_saved_by_none(found: list[dict[str, Any]]) -> None:
+    ended = "SIGUSR1 ended the run; the state of that moment was not saved."
+    assert [process["not_a_number_saved"] for process in found] == [{"ended": ended, "epochs": 2}] * 2
 
 
 def test_the_clock_of_the_main_process_says_when_all_save(found: list[dict[str, Any]]) -> None:

@@ -357,7 +357,8 @@ class BackupAndRestore(Callback):
             return False
         # Values that nobody has read yet are read by the thread that writes: here training would wait for the device.
         unread = logs.kept() if isinstance(logs, Logs) and not logs.fetched and self.ranks.size == 1 else None
-        if self._cut_short() or (unread is None and not _is_finite(logs)):
+        # What one process alone sees, in its rows of a batch, is so for all: each would wait for the others in a save.
+        if self._cut_short() or self.ranks.agree(unread is None and not _is_finite(logs)):
             self._decided("note", "no_backup")
             return False
         assert self._store is not None and self._writer is not None and self._snapshot is not None

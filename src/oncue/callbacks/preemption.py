@@ -21,6 +21,8 @@ _ACTIONS = ("exit", "raise")
 _EVENTS = {"CTRL_C_EVENT": "SIGINT", "CTRL_BREAK_EVENT": "SIGBREAK"}
 # Longer than any step that is still to be waited for, and than the time that clusters give.
 _UNANSWERED = 60.0
+_LATE = 30.0
+"""Seconds after the end of several processes in which some of them may still get the signal that has ended all."""
 
 
 @builtin
@@ -31,7 +33,7 @@ class Preemption(Callback):
     `BackupAndRestore` in the list saves the state of that moment, `on_exception` and `close` of all callbacks are called, and
     the process ends. The same script continues at the next batch when it is started again. In validation the epoch's steps
     count as done, and only validation is done again. A signal to one of several processes that train together ends all of them
-    after the same step, each with the same code.
+    after the same step, each with the same code; to those that get it half a minute later at most, it does nothing more.
 
     Handlers are installed when a run begins and put back when it ends; one that was there before is called too. Where a loop
     that calls no `close`, as Keras's, has failed, nobody answers: a signal that comes a minute after another that nobody has
@@ -97,6 +99,8 @@ class Preemption(Callback):
         self._came: int | None = None
         self._since = 0.0
         self._late: int | None = None
+        # The signal that has ended all of several processes.
+        self._answered: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy listens to nothing yet.
@@ -107,6 +111,7 @@ class Preemption(Callback):
             "_before": {},
             "_came": None,
             "_late": None,
+            "_answered": None,
         }
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -165,9 +170,11 @@ class Preemption(Callback):
         before, self._before = self._before, {}
         for number, handler in before.items():
             # What was installed by another language than Python can't be put back, and reads as None.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            put = signal.SIG_DFL if handler is None else handler
+            answered = number == self._answered and put == signal.SIG_DFL
+            signal.signal(number, _Answered(put) if answered else put)
         late, self._came = self._came, None
-        if late is not None and not callable(before.get(late)):
+        if late is not None and late != self._answered and not callable(before.get(late)):
             self._late = late
 
     def after_close(self) -> None:
@@ -186,11 +193,12 @@ class Preemption(Callback):
             raise ValueError(
                 "Preemption works in the main thread only, where Python handles signals. Call `fit` there, or leave it out."
             )
-        self._came = None
+        self._came = self._answered = None
         self._ranks = self.ranks
         for name in self.signals:
             number = int(signal.Signals[name])
-            self._before[number] = signal.signal(number, self._take_note)
+            found = signal.signal(number, self._take_note)
+            self._before[number] = found.before if isinstance(found, _Answered) else found
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -218,6 +226,8 @@ class Preemption(Callback):
     def _end(self, logs: dict[str, Any] | None) -> None:
         number, self._came = int(self._ranks.largest(self._came or 0)), None
         self._ranks.settled("signal")
+        if self._ranks.size > 1:
+            self._answered = number
         name = signal.Signals(number).name
         failure: Exception | None = None
         try:
@@ -231,3 +241,21 @@ class Preemption(Callback):
         if self.action == "raise":
             raise ended
         raise SystemExit(128 + number) from ended
+
+
+class _Answered:
+    """Handles a signal that has ended a run of several processes, and comes to this one later than to others.
+
+    While the process ends, it would kill it; after some seconds it does again what it did before the run.
+
+    Args:
+        before: The handler that was there before the run.
+    """
+
+    def __init__(self, before: Any) -> None:
+        self.before, self._until = before, time.monotonic() + _LATE
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() > self._until:
+            signal.signal(number, self.before)
+            signal.raise_signal(number)

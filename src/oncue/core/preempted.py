@@ -20,3 +20,16 @@ class Preempted(Exception):
         self.saved = saved
         what = "the state of that moment was saved" if saved else "the state of that moment was not saved"
         super().__init__(f"{name} ended the run; {what}.")
+
+
+def is_agreed(error: BaseException | None) -> bool:
+    """Return whether an error is the end of a run by a signal, which all of its processes have agreed on.
+
+    Args:
+        error: The error; None for none.
+
+    Example:
+        >>> is_agreed(Preempted("SIGTERM", saved=True)), is_agreed(ValueError())
+        (True, False)
+    """
+    return isinstance(error, Preempted) or (error is not None and isinstance(error.__cause__, Preempted))

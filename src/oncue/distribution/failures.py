@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from oncue.core.preempted import Preempted
+from oncue.core.preempted import is_agreed
 from oncue.distribution.meeting import Store
 
 _Values = TypeVar("_Values")
@@ -253,8 +253,7 @@ class Failures:
         Args:
             error: Why.
         """
-        agreed = isinstance(error, Preempted) or isinstance(error.__cause__, Preempted)
-        if self.reason is None and self._runs <= 1 and not agreed:
+        if self.reason is None and self._runs <= 1 and not is_agreed(error):
             place, _ = self._place()
             line = _users_line(traceback.extract_tb(error.__traceback__))
             text = f"{type(error).__name__}: {error}".strip(": ")[:_LONGEST]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from oncue.core.console import silenced
+from oncue.core.preempted import is_agreed
 from oncue.core.process import process
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.row_share import RowShare, SharedBatches
@@ -170,7 +171,8 @@ class Parallel:
         failures = self.group.failures
         with (
             failures.running(self._place),
-            ended_by_sigterm(lambda: failures.reason is not None),
+            # Where all have agreed on the end, SIGTERM may come to some of them later than to others.
+            ended_by_sigterm(lambda: failures.reason is not None or is_agreed(sys.exception())),
             nullcontext() if self.group.main else silenced(),
         ):
             try:
