@@ -10,6 +10,8 @@ What is printed is a line of JSON for each case: its name, and what its processe
 from __future__ import annotations
 
 import errno
+import gc
+import importlib
 import json
 import os
 import signal
@@ -27,7 +29,7 @@ from processes import free_port, variables
 import oncue as keras
 from oncue import layers
 
-TIMEOUT = 8.0
+TIMEOUT = 15.0
 """Seconds after which a process that hangs is given up; one that only shares a busy machine doesn't take as long."""
 FAULTS = ("raise", "interrupt", "term", "full", "leave", "kill", "stop", "sleep")
 HANGS = ("stop", "sleep")
@@ -239,12 +241,16 @@ class Started:
         self.case, self.folder = case, folder
         self.children = start(case, size, folder)
         self.gone: dict[int, float] = {}
+        self.status: dict[int, int] = {}
 
     def look(self) -> bool:
         """Take note of those that have ended; return whether all have but one that hangs, because it was told to."""
         for rank, child in enumerate(self.children):
-            if rank not in self.gone and os.waitpid(child, os.WNOHANG)[0]:
-                self.gone[rank] = time.time()
+            if rank in self.gone:
+                continue
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                self.gone[rank], self.status[rank] = time.time(), os.waitstatus_to_exitcode(status)
         kind, _, failing = self.case.split()
         left = set(range(len(self.children))) - set(self.gone)
         return left <= ({int(failing)} if kind in HANGS else set())
@@ -263,6 +269,7 @@ class Started:
             one = json.loads(said.read_text()) if said.exists() else {"error": None, "text": ""}
             one["seconds"] = one.pop("ended", since) - since
             one["gone"] = self.gone[rank] - since if rank in self.gone else None
+            one["status"] = self.status.get(rank)
             one["ends"] = json.loads(ends.read_text()) if ends.exists() else []
             one["log"] = (self.folder / f"log{rank}").read_text()
             found.append(one)
@@ -282,6 +289,12 @@ def main() -> None:
     again = arguments[0] == "--resumed"
     folder, size, *cases = arguments[again:]
     torch.set_num_threads(1)
+    # A shell's background job, which ignores Ctrl-C, would hand that on to the processes.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Torch's optimizers import it, for most of the time that a case takes.
+    importlib.import_module("torch._dynamo")
+    # Else the end of each process looks through all that was imported before, and copies it.
+    gc.freeze()
     for index in range(0, len(cases), AT_ONCE):
         group = [
             Started(case, int(size), Path(folder) / str(index + number))
