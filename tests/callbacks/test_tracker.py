@@ -162,4 +162,37 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ImportError, match=r"needs the package `wandb`: pip install 'oncue\[wandb\]'"):
         fit(Tracker("wandb"))
-    assert set(SERVICES) == {"wandb", "mlflow", "trackio"}
+    with pytest.raises(TypeError, match=r"Tracker\('tensorboard'\) takes no further options; got mode"):
+        SERVICES["tensorboard"]("oncue", None, "tracking", mode="online")
+    assert set(SERVICES) == {"wandb", "mlflow", "trackio", "tensorboard"}
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def tracked(*further: Any) -> Any:
+        tracker = Tracker(
+            "tensorboard", folder=tmp_path / "tracking", artifacts=tmp_path / "notes.txt", every="2 steps"
+        )
+        decides = ReduceLROnPlateau("loss", patience=0, min_delta=9.0)
+        return fit(tracker, decides, BackupAndRestore(tmp_path / "state"), *further)
+
+    with pytest.raises(ConnectionError):
+        tracked(PowerCut(1))
+    history = tracked()
+    # One run, in one folder, however often it was begun.
+    (run,) = (tmp_path / "tracking" / "oncue").iterdir()
+    assert (run / "artifacts" / "notes.txt").read_text() == "mine"
+    events = EventAccumulator(str(run), size_guidance={"tensors": 0})
+    events.Reload()
+    losses = [(one.step, float(make_ndarray(one.tensor_proto))) for one in events.Tensors("loss")]
+    expected = [(3 * (n + 1), pytest.approx(value)) for n, value in enumerate(history.history["loss"])]
+    assert losses == expected
+    assert [one.step for one in events.Tensors("batch_loss")] == [2, 4, 6, 8]
+    told = b"".join(make_ndarray(one.tensor_proto).item() for one in events.Tensors("decisions")).decode()
+    assert "- epoch 2: ReduceLROnPlateau: learning rate 0.1 to 0.01" in told
+    (made_of,) = events.Tensors("made of")
+    assert "optimizer.class: SGD" in make_ndarray(made_of.tensor_proto).item().decode()

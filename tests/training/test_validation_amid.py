@@ -204,6 +204,26 @@ def test_the_best_is_saved_when_it_was_measured(tmp_path: Path) -> None:
     assert [(one.epoch, one.batch) for one in history.journal.of("best")] == [(0, 0), (0, 1)]
 
 
+def test_names_with_the_batch_after_which_a_file_was_saved(tmp_path: Path) -> None:
+    better = iter(range(99, 0, -1))
+
+    def improve(_: int, logs: Any) -> None:
+        logs["val_loss"] = float(next(better))
+
+    improves = LambdaCallback(on_validation_end=improve, on_epoch_end=improve)
+    save = ModelCheckpoint(tmp_path / "{epoch}-{batch:02d}.weights.h5", save_best_only=True, save_weights_only=True)
+    fit(network(), improves, save, validation_freq="2 steps", epochs=2)
+    names = ["1-02", "1-04", "2-02", "2-04"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{name}.weights.h5" for name in names]
+    with pytest.raises(
+        ValueError, match=r"has \{batch\}, which there is no value for. Known: epoch, loss, mae, val_loss"
+    ):
+        fit(network(), save, validation_freq=1)
+    save = ModelCheckpoint(tmp_path / "{epoch}-{batch}.weights.h5", save_weights_only=True)
+    with pytest.raises(ValueError, match=r"has \{batch\}, which there is no value for. Known: epoch, loss"):
+        fit(network(), save, validation_freq="2 steps")
+
+
 def test_callbacks_of_keras_s_kind_have_the_last_values_of_each_epoch() -> None:
     seen: list[float] = []
     history = fit(
@@ -273,7 +293,7 @@ def whole_run(folder: Path, data: Any, *callbacks: Any, save_freq: Any = 1) -> A
         ReduceLROnPlateau(patience=0, factor=0.7, min_delta=1.0),
         EarlyStopping(patience=9, restore_best_weights=True),
     ]
-    saved = [ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True)]
+    saved = [ModelCheckpoint(folder / "best-{epoch}-{batch}.weights.h5", save_best_only=True, save_weights_only=True)]
     backup = BackupAndRestore(folder / "state", save_freq=save_freq)
     x, y, held = (X, Y, HELD["validation_data"]) if data == "arrays" else (loader(), None, loader())
     size = {"batch_size": 6} if data == "arrays" else {}
@@ -288,7 +308,8 @@ def whole_run(folder: Path, data: Any, *callbacks: Any, save_freq: Any = 1) -> A
         callbacks=[*decide, *saved, backup, *callbacks],
     )
     decisions = [(one.kind, one.epoch, one.batch, one.callback) for one in history.journal if one.kind != "resume"]
-    return history.history, list(history.validations), decisions, [one.tobytes() for one in model.get_weights()]
+    names = sorted(path.name for path in folder.glob("best*"))
+    return history.history, list(history.validations), decisions, names, [one.tobytes() for one in model.get_weights()]
 
 
 CUTS = [

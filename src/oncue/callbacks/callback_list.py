@@ -222,13 +222,20 @@ class CallbackList(Callback):
         give_run(self.callbacks, self)
         self._listen()
 
-    def expect(self, names: Iterable[str], validation: bool, directions: Mapping[str, str] | None = None) -> None:
+    def expect(
+        self,
+        names: Iterable[str],
+        validation: bool,
+        directions: Mapping[str, str] | None = None,
+        amid: bool = False,
+    ) -> None:
         """Tell the callbacks, before the first step, what the run is going to log.
 
         Args:
             names: The names that every epoch's logs will have.
             validation: Whether there is validation data.
             directions: "up" or "down" for the names whose metric says which is better.
+            amid: Whether there may be validation amid epochs.
 
         Raises:
             MonitorError: When a callback watches what this run can't log.
@@ -242,7 +249,7 @@ class CallbackList(Callback):
         if writers and "learning_rate" not in names:
             names.append("learning_rate")
         may_grow = self._listeners["on_epoch_end"].foreign
-        logged = Logged(names, validation, may_grow, directions or {}, old_log_names(names))
+        logged = Logged(names, validation, may_grow, directions or {}, old_log_names(names), amid)
         for callback in self.roles.expecting:
             callback.expect(logged)
         kinds = {type(callback).__name__ for callback in writers}

@@ -54,9 +54,9 @@ class ModelCheckpoint(MonitorCallback):
     The best value outlives a run: a second `fit` with the same object continues from it, as in Keras.
 
     Args:
-        filepath: The file; placeholders such as `{epoch:02d}`, `{val_loss:.4f}` and, for a period of batches,
-            `{batch}` are filled, with epochs and batches counted from 1. Whole models end in .keras (or .h5, .hdf5),
-            weights in .weights.h5 (or .h5, .hdf5, .safetensors; .shards with `sharded`).
+        filepath: The file; placeholders such as `{epoch:02d}`, `{val_loss:.4f}` and, where it saves amid epochs, `{batch}` are
+            filled, with epochs and batches counted from 1; at the end of an epoch it is the epoch's last batch. Whole models
+            end in .keras (or .h5, .hdf5), weights in .weights.h5 (or .h5, .hdf5, .safetensors; .shards with `sharded`).
         monitor: The name of the value that decides what is best.
         verbose: 1 to print what is saved.
         save_best_only: Whether to save only what is better than everything before.
@@ -112,6 +112,7 @@ class ModelCheckpoint(MonitorCallback):
     writes_together = True
     finishes_files = True
     state_fields = ("best", "waited", "run_id", "records")
+    later_fields = ("batches",)
     _without = "it can't tell the best, and saves every time as long as it knows of none"
 
     def __init__(
@@ -149,6 +150,8 @@ class ModelCheckpoint(MonitorCallback):
         self.run_id = uuid.uuid4().hex
         self._begun_again: str | None = None
         self._epoch = 0
+        # Those of the epoch by now, where the file name has them.
+        self.batches = 0
         self._names_logged: frozenset[str] = frozenset()
         self.when_busy = read_when_busy(when_busy, asynchronous)
         self.page_locked = None if page_locked is None else whole("ModelCheckpoint", "page_locked", page_locked)
@@ -176,6 +179,11 @@ class ModelCheckpoint(MonitorCallback):
     @property
     def _watches(self) -> bool:
         return self.save_best_only or any(needs_score(rule) for rule in self._rules)
+
+    @property
+    def _decides_amid(self) -> bool:
+        """Whether it decides by a validation amid an epoch, where there is one."""
+        return self._watches and self._reads.startswith("val_")
 
     @property
     def waited(self) -> dict[str, Any]:
@@ -234,8 +242,8 @@ class ModelCheckpoint(MonitorCallback):
             self.run_id = self._begun_again = mark["run"]
 
     def listens_to(self, hook: str) -> bool:
-        """Skip the batches when the period is one of epochs."""
-        return self.every.unit != "epoch" if hook == "on_train_batch_end" else True
+        """Skip the batches when the period is one of epochs, and no file name has them."""
+        return hook != "on_train_batch_end" or self.every.unit != "epoch" or "batch" in self._name.names
 
     def needs_of_model(self) -> tuple[str, ...]:
         """Return what it can't do without."""
@@ -267,7 +275,8 @@ class ModelCheckpoint(MonitorCallback):
             return
         hint = "" if logged.validation else " This run has no validation data."
         if self.every.unit == "epoch":
-            known = ["epoch", *logged.names, *logged.old_names]
+            amid = ["batch"] if logged.amid and self._decides_amid else []
+            known = ["epoch", *amid, *logged.names, *logged.old_names]
         else:
             known = ["epoch", "batch", *(name for name in self._names_logged if not name.startswith("val_"))]
             hint = f" Validation is measured when an epoch ends, and this saves every {self.every}."
@@ -302,6 +311,7 @@ class ModelCheckpoint(MonitorCallback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when the period is due."""
         self._saver.check()
+        self.batches = batch + 1
         if self.every.after_batch(batch):
             self._consider(self._epoch, batch, logs, "on_train_batch_end")
 
@@ -313,7 +323,7 @@ class ModelCheckpoint(MonitorCallback):
     def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Save when a validation amid an epoch has measured what is better."""
         self._saver.check()
-        if self._watches and self._reads.startswith("val_"):
+        if self._decides_amid:
             self._consider(self._epoch, batch, logs, "on_validation_end")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -410,8 +420,8 @@ class ModelCheckpoint(MonitorCallback):
             if value is not None:
                 values[name] = value
         values["epoch"] = epoch + 1
-        if batch is not None:
-            values["batch"] = batch + 1
+        if batch is not None or self.every.unit == "epoch":
+            values["batch"] = self.batches if batch is None else batch + 1
         return self._name.fill(values)
 
     # Saving ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Tracker: a run reported to Weights & Biases, MLflow or Trackio."""
+"""Tracker: a run reported to Weights & Biases, MLflow, Trackio or TensorBoard."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Tracker(Callback):
     """Reports a run to a tracker: its numbers, what it is made of, and what callbacks decide.
 
     All stays on this machine by default: W&B is offline (`wandb sync` uploads the run later), MLflow writes a SQLite file,
-    Trackio its own. A run that is resumed from a backup goes on as the same run of the tracker.
+    Trackio its own, TensorBoard event files in a folder for each run. A run that is resumed from a backup goes on as the same
+    run of the tracker.
 
     Numbers are reported at the end of each epoch, each validation amid one, and with `every` also between; over the count of
     batches that were trained. What is logged by other callbacks at the end of an epoch is among them.
@@ -35,15 +36,16 @@ class Tracker(Callback):
     isn't there is an error before the first step.
 
     Args:
-        service: "wandb", "mlflow" or "trackio"; or an object with the methods of `oncue.callbacks.tracking.Service`.
-        project: The project, or MLflow's experiment.
+        service: "wandb", "mlflow", "trackio" or "tensorboard"; or an object with the methods of
+            `oncue.callbacks.tracking.Service`.
+        project: The project, MLflow's experiment, or the folder of the runs that TensorBoard shows beside each other.
         name: The run's name; by default one that the service makes.
         config: Numbers and words of your own that tell this run from others. The optimizer, the loss, the arguments of `fit`
             and the callbacks with theirs are reported anyway.
         every: Report the running means of an epoch, too, each so many batches or so much time: "100 steps", "1 minute".
         artifacts: Files to keep with the run when it ends, such as "best.keras"; one that isn't there then is left out, with a
             warning.
-        folder: Where W&B and MLflow write.
+        folder: Where W&B, MLflow and TensorBoard write.
         **options: Whatever the service's own `init` takes, such as `mode="online"`; for MLflow `tracking_uri`, `tags` and
             `artifact_location`.
 

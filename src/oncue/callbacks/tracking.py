@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -185,11 +187,68 @@ class Trackio(_Logged):
         self._run.finish()
 
 
+class Tensorboard:
+    """TensorBoard, in a folder of this machine for each run: `tensorboard --logdir FOLDER` shows them beside each other."""
+
+    def __init__(self, project: str, name: str | None, folder: str, **options: Any) -> None:
+        if options:
+            raise TypeError(f"Tracker('tensorboard') takes no further options; got {', '.join(options)}.")
+        self._project, self._name = Path(folder, project), name
+        self._file: Any = None
+        self._folder = self._project
+        self._told = 0
+
+    def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
+        """Begin a run, or go on with one, in another file of its folder."""
+        from oncue.tensorboard.event_file import EventFile
+        from oncue.tensorboard.summaries import text
+
+        run = identity or self._name or f"{time.strftime('%Y-%m-%d_%H.%M.%S')}_{uuid.uuid4().hex[:6]}"
+        self._folder = self._project / run
+        self._file = EventFile(os.fspath(self._folder))
+        if identity is None:
+            rows = "\n".join(f"    {name}: {value}" for name, value in _flat(config).items())
+            self._file.add(0, [text("made of", rows)])
+        self._file.flush()
+        return run
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Report numbers, where a page that is open sees them."""
+        from oncue.tensorboard.summaries import scalar
+
+        self._file.add(step, [scalar(name, value) for name, value in values.items()])
+        self._file.flush()
+
+    def tell(self, decisions: list[str], step: int) -> None:
+        """Report decisions, as a text by steps."""
+        from oncue.tensorboard.summaries import text
+
+        new, self._told = decisions[self._told :], len(decisions)
+        if new:
+            self._file.add(step, [text("decisions", "\n".join(f"- {one}" for one in new))])
+            self._file.flush()
+
+    def keep(self, path: str) -> None:
+        """Copy a file beside the events: TensorBoard has no place for files."""
+        place = self._folder / "artifacts"
+        place.mkdir(exist_ok=True)
+        shutil.copy2(path, place)
+
+    def finish(self, status: str) -> None:
+        """End the run."""
+        self._file.close()
+
+
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow's own settings, where the user has chosen no others."""
 
-SERVICES: dict[str, Callable[..., Service]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
-"""The services by name, which is that of the package and of oncue's extra."""
+SERVICES: dict[str, Callable[..., Service]] = {
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+    "trackio": Trackio,
+    "tensorboard": Tensorboard,
+}
+"""The services by name, which is that of the package and, but for TensorBoard's, of oncue's extra."""
 
 
 def needed(name: str) -> ModuleType:

@@ -21,6 +21,7 @@ class Logged:
         may_grow: Whether a callback of the user's own could add further names.
         directions: "up" or "down" for the names whose metric says which is better.
         old_names: From a name that is not logged to the logged name that it stood for in an older Keras.
+        amid: Whether there may be validation amid epochs.
     """
 
     names: Sequence[str]
@@ -28,6 +29,7 @@ class Logged:
     may_grow: bool
     directions: Mapping[str, str] = field(default_factory=dict)
     old_names: Mapping[str, str] = field(default_factory=dict)
+    amid: bool = False
 
 
 class MonitorError(ValueError):

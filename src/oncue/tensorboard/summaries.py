@@ -1,4 +1,4 @@
-"""The values of TensorBoard's dashboards, as its plugins read them: scalars, histograms, images, model graphs."""
+"""The values of TensorBoard's dashboards, as its plugins read them: scalars, histograms, images, model graphs, texts."""
 
 from __future__ import annotations
 
@@ -73,6 +73,20 @@ def model_graph(tag: str, config: str) -> Any:
     tensor = TensorProto(dtype=DT_STRING, tensor_shape=_shape(), string_val=[config.encode()])
     # The dashboard reads only what says that it is of version 1.
     return _value(tag, "graph_keras_model", tensor, b"1")
+
+
+def text(tag: str, words: str) -> Any:
+    """Return a text, which the page shows as Markdown.
+
+    Args:
+        tag: Its name.
+        words: The text.
+
+    Example:
+        >>> text("decisions", "- stopped").tensor.string_val
+        [b'- stopped']
+    """
+    return _value(tag, "text", TensorProto(dtype=DT_STRING, tensor_shape=_shape(), string_val=[words.encode()]))
 
 
 def _value(tag: str, plugin: str, tensor: Any, content: bytes = b"") -> Any:

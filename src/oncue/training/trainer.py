@@ -306,7 +306,7 @@ class Trainer(Layer):
                 run.params.tell(batches, self._ordered_names(), validation is not None)
             if val_y is not None:
                 run.held_out = val_x, val_y, val_weight
-            self._announce(run, validation is not None)
+            self._announce(run, validation is not None, validations.amid)
             steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
             self._plan.graphs.choose(self._compiles, steps, verbose)
             self.stop_training = False
@@ -956,7 +956,7 @@ class Trainer(Layer):
     def _compiles(self) -> bool | str:
         return False if self.run_eagerly else self.jit_compile
 
-    def _announce(self, run: CallbackList, validation: bool) -> None:
+    def _announce(self, run: CallbackList, validation: bool, amid: bool) -> None:
         """Tell the callbacks what this run logs, where that is known before its first step."""
         plan = self._plan
         if not plan.probed or {"train_step", "compute_metrics"} & plan.overridden:
@@ -965,7 +965,7 @@ class Trainer(Layer):
         directions = {name: metric._direction for name, metric in plan.named_metrics(self) if metric._direction}
         if validation:
             names += [f"val_{name}" for name in plan.meter.names]
-        run.expect(names, validation, directions)
+        run.expect(names, validation, directions, amid and validation)
 
     # Running -----------------------------------------------------------------------------------------------------
 
