@@ -1,8 +1,8 @@
 """Runs whose processes have parts of each weight, of which one is killed in or around a save, and which then go on.
 
-    python tests/distribution/sharded_kills.py FOLDER KILLS
+    python tests/distribution/sharded_kills.py FOLDER KILLS [FIRST]
 
-The processes are forked. What is printed is a line of JSON for each kill: where it was, what the others said, and how far
+The processes are forked. FIRST leaves out those before, to kill in parts. What is printed is a line of JSON for each kill: where it was, what the others said, and how far
 what the run came to in the end, on two, one or three processes, is from one that nobody disturbed.
 """
 
@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,8 @@ OTHER = ("before the part", "the part written", "the part named", "told")
 ANY = ("a step",)
 SAVES = 8
 """How many saves a run makes, of two steps each."""
+BOUND = 240.0
+"""Seconds after which processes are taken to wait for ever."""
 X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
 Y = X.sum(1, keepdims=True)
 
@@ -129,22 +132,30 @@ def together(folder: Path, size: int, killed: int = -1, kill: Kill | None = None
         if process.group is not None:
             process.group.leave()
         os._exit(0)
+    # One that waits for ever is a fault, which its missing words show.
+    deadline = time.monotonic() + BOUND
     for pid in children:
-        os.waitpid(pid, 0)
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
     return [path.read_text() if path.exists() else "" for path in (folder / f"found {rank}" for rank in range(size))]
 
 
 def main() -> None:
     torch.set_num_threads(1)
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    first = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     whole = folder / "whole"
-    whole.mkdir()
+    whole.mkdir(parents=True)
     expected = json.loads(together(whole, 1)[0])
     draw = random.Random(0)
     places = [(0, place) for place in (*MAIN, *ANY)] + [(1, place) for place in (*OTHER, *ANY)]
     for number in range(kills):
         rank, place = places[number % len(places)]
         count, size = draw.randrange(1, SAVES - 1), (2, 1, 3)[number % 3]
+        if number < first:
+            continue
         own = folder / f"kill {number}"
         own.mkdir()
         said = together(own, 2, rank, Kill(place, count))

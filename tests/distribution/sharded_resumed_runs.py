@@ -6,11 +6,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from distribution import resumed_runs
 from distribution.resumed_runs import RANK, interrupted, run
 from distribution.sharded_runs import sharded
 
 import oncue as keras
+from oncue import layers
+from oncue.cli import main
 from oncue.core.process import process
 
 
@@ -36,6 +40,27 @@ def interrupt_here(folder: Path) -> dict[str, Any]:
 
 def resume_here(folder: Path) -> dict[str, Any]:
     return sharded(resumed_runs.resume_here)(folder)
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """States that stay for runs that go on from them, also on one process."""
+    keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True, min_shard_size=0))
+
+    def train(name: str, **options: Any) -> list[Any]:
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential([layers.Input((4,)), layers.Dense(5, activation="tanh"), layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        x = np.arange(80).reshape(20, 4).astype("float32") / 80
+        saver = keras.callbacks.BackupAndRestore(folder / name, **options)
+        history = model.fit(x, x[:, :1], batch_size=5, epochs=4, verbose=0, callbacks=[saver])
+        return [history.history["loss"], *(one.tolist() for one in model.get_weights())]
+
+    whole = train("one", keep=2, delete_checkpoint=False)
+    left = sorted(path.name for path in (folder / "one").iterdir())
+    if RANK == 0:
+        assert main(["fork", str(folder / "one"), "--epoch", "3", str(folder / "two")]) == 0
+    process.group.together("a fork")
+    return {"whole": whole, "again": train("two"), "left": left}
 
 
 def _begun(folder: Path, change: str) -> Path:

@@ -18,7 +18,7 @@ SAID = {"missing_part": "is missing", "damaged_part": "is damaged", "part_of_ano
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    names = ["exactly", "not_a_number", "by_time", *DAMAGED]
+    names = ["exactly", "not_a_number", "by_time", "kept", *DAMAGED]
     return run_together("distribution.sharded_resumed_runs", names, 2, tmp_path_factory.mktemp("together"))
 
 
@@ -28,6 +28,16 @@ def test_a_run_goes_on_to_the_bit(found: list[dict[str, Any]]) -> None:
         run = process["exactly"]
         assert run["ended"] == "SIGUSR1 ended the run; the state of that moment was saved."
         assert run["resumed"] == run["whole"]
+
+
+@pytest.mark.slow
+def test_states_are_kept_with_their_parts(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        run = process["kept"]
+        assert run["again"] == run["whole"]
+        assert [name for name in run["left"] if "epoch" in name] == [
+            f"state-epoch-{epochs}.{part}safetensors" for epochs in (3, 4) for part in ("part-1.", "")
+        ]
 
 
 @pytest.mark.slow

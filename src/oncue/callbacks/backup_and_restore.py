@@ -136,12 +136,14 @@ class BackupAndRestore(Callback):
         self._store: SharedStore | None = None
         self._writer: Writer | None = None
         self._snapshot: Snapshot | None = None
+        # This process's part of the state before, with the plan that was made for it.
+        self._part: PartOfSave | None = None
         self._postponed = self._left_out = False
         self.seconds = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has neither the folder nor what is being written.
-        own = {"_store": None, "_writer": None, "_snapshot": None, "_postponed": False, "_left_out": False}
+        own = {"_store": None, "_writer": None, "_snapshot": None, "_part": None, "_postponed": False, "_left_out": False}
         return {**super().__getstate__(), **own, "every": copy(self.every)}
 
     @property
@@ -180,11 +182,6 @@ class BackupAndRestore(Callback):
         self._writer, self._snapshot = Writer("the state of the run"), Snapshot(True, self.page_locked)
         self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
-        if self._together and self._rules:
-            raise ValueError(
-                "BackupAndRestore can't `keep` states where each process has a part of the weights: of such a state it has the "
-                "newest and the one before. Leave out `keep`, or let ModelCheckpoint keep whole files."
-            )
         like = list(tensors_of(self.model).values())
         state = self._store.newest(partial(TrainingState.read, folder=self.backup_dir, like=like))
         if state is not None:
@@ -416,7 +413,10 @@ class BackupAndRestore(Callback):
 
         assert self._store is not None
         number, token = self.ranks.broadcast([self._store.next_number, os.urandom(16).hex()])
-        return PartOfSave(self.ranks.rank, self.ranks.size, number, token)
+        if self._part is None:
+            self._part = PartOfSave(self.ranks.rank, self.ranks.size, number, token)
+        self._part = replace(self._part, number=number, token=token)
+        return self._part
 
     def _wait(self) -> bool:
         """Wait for the state that is being written; return whether it wasn't left out for a loss that is not finite."""

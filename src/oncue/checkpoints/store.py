@@ -26,6 +26,7 @@ _STATE = re.compile(r"state-([0-9]+)\.safetensors")
 _FORMER = re.compile(r"state-[0-9]+")
 _KEPT = re.compile(r"state-epoch-([0-9]{1,15})\.safetensors")
 _PART = re.compile(r"state-([0-9]+)\.part-[0-9]+\.safetensors")
+_KEPT_PART = re.compile(r"state-epoch-([0-9]{1,15})(\.part-[0-9]+\.safetensors)")
 _MARKS = "beginning.json"
 _NOTE = "data.json"
 _TEMPORARY = re.compile(r"\.state-[0-9a-f]{32}[0-9]+\.tmp")
@@ -130,7 +131,7 @@ class Store:
                 write(Path(temporary))
             replace(temporary, self._path(number))
             if keep and epochs:
-                self._link(number, epochs)
+                self._keep(number, epochs)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -307,16 +308,26 @@ class Store:
             return []
         return [int(match[1]) for match in found if match is not None]
 
-    def _link(self, number: int, epochs: int) -> None:
+    def _keep(self, number: int, epochs: int) -> None:
+        kept = kept_state(self.folder, epochs)
+        parts = [name for name, one in self._parts() if one == number]
+        named = {name: f"{kept.stem}.{name.split('.', 1)[1]}" for name in parts}
+        # Those of other processes first: it counts when all are there.
+        for name, new in named.items():
+            self._link(self.folder / name, self.folder / new)
+        self._link(Path(self._path(number)), kept)
+        self._remove_kept_parts({epochs}, but=set(named.values()))
+
+    def _link(self, path: Path, name: Path) -> None:
         temporary = self._temporary()
         try:
             # Another name of the same file, where there are such.
-            os.link(self._path(number), temporary)
+            os.link(path, temporary)
         except OSError:
-            shutil.copyfile(self._path(number), temporary)
+            shutil.copyfile(path, temporary)
             sync_file(temporary)
         try:
-            replace(temporary, kept_state(self.folder, epochs))
+            replace(temporary, name)
         finally:
             # Of two names of the same file `replace` leaves both.
             Path(temporary).unlink(missing_ok=True)
@@ -334,6 +345,8 @@ class Store:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 warn(f"'{path}' could not be deleted ({error}); it will be tried again.")
+            else:
+                self._remove_kept_parts({one})
 
     def _path(self, number: int) -> str:
         return os.path.join(self.folder, f"state-{number}.safetensors")
@@ -358,17 +371,29 @@ class Store:
 
     def _remove_parts(self, numbers: Collection[int]) -> None:
         """Delete the parts of states that aren't there any more."""
-        for name in os.listdir(self.folder):
-            match = _PART.fullmatch(name)
-            if match is not None and int(match[1]) in numbers:
+        for name, number in self._parts():
+            if number in numbers:
+                with suppress(OSError):
+                    (self.folder / name).unlink()
+
+    def _parts(self, pattern: re.Pattern[str] = _PART) -> list[tuple[str, int]]:
+        """Return the names of the parts of other processes, each with the number that its pattern finds."""
+        return [
+            (name, int(match[1])) for name in os.listdir(self.folder) if (match := pattern.fullmatch(name)) is not None
+        ]
+
+    def _remove_kept_parts(self, epochs: Collection[int], but: Collection[str] = ()) -> None:
+        """Delete the parts of kept states that aren't there any more."""
+        for name, one in self._parts(_KEPT_PART):
+            if one in epochs and name not in but:
                 with suppress(OSError):
                     (self.folder / name).unlink()
 
     def _sweep(self) -> None:
         sweep(self.folder, "|".join(map(re.escape, (_MARKS, _NOTE))))
-        parts = {int(match[1]) for match in map(_PART.fullmatch, os.listdir(self.folder)) if match is not None}
-        # Those of a state that was never committed.
-        self._remove_parts(parts - set(self._numbers()))
+        # Those of a state that was never committed, or kept.
+        self._remove_parts({number for _, number in self._parts()} - set(self._numbers()))
+        self._remove_kept_parts({epochs for _, epochs in self._parts(_KEPT_PART)} - set(kept_epochs(self.folder)))
         for name in os.listdir(self.folder):
             if _TEMPORARY.fullmatch(name):
                 with suppress(OSError):

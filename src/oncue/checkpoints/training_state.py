@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.checkpoints.format_2 import upgraded_journal
@@ -16,6 +16,9 @@ from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
 from oncue.checkpoints.store import OtherVersion
 from oncue.core.files import require_file
 
+if TYPE_CHECKING:
+    from oncue.shards.planned import Plan
+
 FORMAT = 3
 """The version of the file format."""
 FORKED = "forked"
@@ -23,6 +26,13 @@ FORKED = "forked"
 _READABLE = (2, FORMAT)
 _DATA = {"data": "training data", "validation_data": "validation data"}
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
+
+
+def _new_plan() -> Plan:
+    # Imports torch's own, which takes a second.
+    from oncue.shards.planned import Plan
+
+    return Plan()
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,14 @@ class PartOfSave:
         size: How many there are.
         number: The number of the state in its folder.
         token: What all files of the state have in common, and those of no other.
+        plan: What is planned once for states of the same tensors, such as those of a run.
     """
 
     rank: int
     size: int
     number: int
     token: str
+    plan: Plan = field(default_factory=_new_plan, repr=False, compare=False)
 
     @property
     def file(self) -> str:
@@ -105,16 +117,15 @@ class TrainingState:
         sharded = {name: tensor for name, tensor in tensors.items() if is_sharded(tensor)}
         if not sharded:
             return FrozenState(plain, snapshot.take(tensors), snapshot.blocks)
-        from oncue.shards.planned import own_parts, table_of
-
-        own: dict[str, Any] = own_parts(sharded)
+        plan = _new_plan() if save is None else save.plan
+        own: dict[str, Any] = plan.own_parts(sharded)
         others = {name: tensor for name, tensor in tensors.items() if name not in sharded}
         if save is not None:
             of_save = {"rank": save.rank, "size": save.size, "token": save.token}
             if save.rank:
                 plain, others = {"format": FORMAT}, {}
             else:
-                of_save["table"] = table_of(sharded)
+                of_save["table"] = plan.table
                 of_save["files"] = [part_of_state(save.number, rank) for rank in range(1, save.size)]
             plain["processes"] = of_save
         return FrozenState(plain, snapshot.take({**others, **own}), snapshot.blocks, sharded)
@@ -146,7 +157,9 @@ class TrainingState:
                     f"it can't be read as the state of a run: its format is {version!r:.20}, and this oncue reads {read}"
                 )
             if data.get("processes") is not None:
-                tensors.update(_of_processes(data["processes"], tensors, folder or os.path.dirname(path), like))
+                kept = _KEPT.fullmatch(os.path.basename(path))
+                where = folder or os.path.dirname(path)
+                tensors.update(_of_processes(data["processes"], tensors, where, like, kept[1] if kept else None))
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
             _check_plain(data)
             if data["format"] == 2:
@@ -295,6 +308,7 @@ class FrozenState:
         return TrainingState(parts=parts, **{name: self.plain[name] for name in _PLAIN})
 
 
+_KEPT = re.compile(r"(state-epoch-[0-9]{1,15})\.safetensors")
 _PART = re.compile(r"state-[0-9]{1,18}\.part-[0-9]{1,9}\.safetensors")
 
 
@@ -313,7 +327,11 @@ def part_of_state(number: int, rank: int) -> str:
 
 
 def _of_processes(
-    save: Any, own: Mapping[str, Any], folder: str | os.PathLike[str], like: Iterable[Any]
+    save: Any,
+    own: Mapping[str, Any],
+    folder: str | os.PathLike[str],
+    like: Iterable[Any],
+    kept: str | None = None,
 ) -> dict[str, Any]:
     """Return the tensors of which several processes have saved parts.
 
@@ -322,6 +340,7 @@ def _of_processes(
         own: The parts of that process.
         folder: Where the files of the others are.
         like: The tensors of the run.
+        kept: How the names begin of a state that is kept: those of its parts were changed with its own.
 
     Raises:
         ValueError: With the name of a file that is missing, damaged or of another state.
@@ -334,6 +353,8 @@ def _of_processes(
         raise ValueError("its `processes` names files that aren't parts of states")
     if len({*names}) != len(names):
         raise ValueError("its `processes` names a file twice")
+    if kept is not None:
+        names = [f"{kept}.{name.split('.', 1)[1]}" for name in names]
     room = sum(tensor.nbytes for tensor in own.values())
     paths = {os.path.join(folder, name) for name in names}
     room += sum(os.path.getsize(path) for path in paths if os.path.isfile(path))

@@ -31,6 +31,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, empty
 from torch.futures import Future
 
+from oncue.shards import part_of
+
 _MOST_AXES = 64
 _FREE = 1 << 20
 Table = dict[str, dict[str, Any]]
@@ -86,12 +88,33 @@ def check_table(table: Any, room: int) -> None:
             raise ValueError(f"its tensor {name[:100]!r} says to have more numbers than all parts")
 
 
-def own_parts(tensors: Mapping[str, DTensor]) -> dict[str, Tensor]:
-    """Return this process's parts of sharded tensors, as torch plans to save them; in the same memory."""
-    writer = _Own()
-    with _planning_alone():
-        save(dict(tensors), storage_writer=writer, no_dist=True)
-    return writer.parts
+class Plan:
+    """Which parts of sharded tensors this process saves, planned by torch for the first save, and used by those after it.
+
+    Attributes:
+        table: What `table_of` returns for the tensors.
+    """
+
+    def __init__(self) -> None:
+        self.table: Table = {}
+        self._layout: list[tuple[Any, ...]] = []
+        self._names: list[str] = []
+
+    def own_parts(self, tensors: Mapping[str, DTensor]) -> dict[str, Tensor]:
+        """Return this process's parts, in the same memory.
+
+        Raises:
+            ValueError: As `table_of`.
+        """
+        layout = [
+            (name, one.shape, one.dtype, one.placements, one.device_mesh.size()) for name, one in tensors.items()
+        ]
+        if layout != self._layout:
+            self.table, writer = table_of(tensors), _Own()
+            with _planning_alone():
+                save(dict(tensors), storage_writer=writer, no_dist=True)
+            self._layout, self._names = layout, list(writer.parts)
+        return {name: part_of(tensors[name]).detach() for name in self._names}
 
 
 def assembled(
