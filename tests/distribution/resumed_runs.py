@@ -38,6 +38,7 @@ def run(
     every: str = "2 steps",
     clear: bool = True,
     split: float = 0.2,
+    url: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Train for four epochs of five batches, with a backup and a log."""
@@ -55,7 +56,7 @@ def run(
         verbose=0,
         validation_split=split,
         callbacks=[
-            BackupAndRestore(folder / backup, every=every),
+            BackupAndRestore(url or folder / backup, every=every),
             EarlyStopping("val_loss" if split else "loss", patience=3, restore_best_weights=True),
             CSVLogger(folder / f"{backup}.csv"),
             *more,
@@ -86,6 +87,23 @@ def exactly(folder: Path) -> dict[str, Any]:
     whole = run(folder, noise=True, backup="whole")
     ended = interrupted(folder, rank=1, step=7, noise=True)
     return {"whole": whole, "ended": ended, "resumed": run(folder, noise=True)}
+
+
+def at_url(folder: Path) -> dict[str, Any]:
+    """With a backup at a URL."""
+    whole = run(folder, backup="whole")
+    url = (folder / "states").as_uri()
+    ended = interrupted(folder, rank=1, step=7, url=url)
+    # The main process has written when it comes here.
+    left = sorted(path.name for path in folder.glob("states/*")) if RANK == 0 else []
+    resumed = run(folder, url=url)
+    return {
+        "whole": whole,
+        "ended": ended,
+        "resumed": resumed,
+        "left": left,
+        "after": [path.name for path in folder.glob("states/*")] if RANK == 0 else [],
+    }
 
 
 def noise_differs(folder: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
     python tests/distribution/sharded_kills.py FOLDER KILLS [FIRST]
 
-The processes are forked. FIRST leaves out those before, to kill in parts. What is printed is a line of JSON for each kill: where it was, what the others said, and how far
-what the run came to in the end, on two, one or three processes, is from one that nobody disturbed.
+The processes are forked. FIRST leaves out the kills before that one, to kill in parts. What is printed is a line of JSON for
+each kill: where it was, what the others said, and how far what the run came to in the end, on two, one or three processes, is
+from one that nobody disturbed.
 """
 
 from __future__ import annotations

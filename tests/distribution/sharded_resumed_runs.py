@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from distribution import resumed_runs
 from distribution.resumed_runs import RANK, interrupted, run
 from distribution.sharded_runs import sharded
@@ -20,6 +19,10 @@ from oncue.core.process import process
 
 def exactly(folder: Path) -> dict[str, Any]:
     return sharded(resumed_runs.exactly)(folder)
+
+
+def at_url(folder: Path) -> dict[str, Any]:
+    return sharded(resumed_runs.at_url)(folder)
 
 
 def not_a_number(folder: Path) -> dict[str, Any]:

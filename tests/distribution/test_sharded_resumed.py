@@ -18,7 +18,7 @@ SAID = {"missing_part": "is missing", "damaged_part": "is damaged", "part_of_ano
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    names = ["exactly", "not_a_number", "by_time", "kept", *DAMAGED]
+    names = ["exactly", "not_a_number", "by_time", "kept", "at_url", *DAMAGED]
     return run_together("distribution.sharded_resumed_runs", names, 2, tmp_path_factory.mktemp("together"))
 
 
@@ -28,6 +28,15 @@ def test_a_run_goes_on_to_the_bit(found: list[dict[str, Any]]) -> None:
         run = process["exactly"]
         assert run["ended"] == "SIGUSR1 ended the run; the state of that moment was saved."
         assert run["resumed"] == run["whole"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_parts_at_a_url(found: list[dict[str, Any]]) -> None:
+    for process in found:
+        run = process["at_url"]
+        assert run["ended"] == "SIGUSR1 ended the run; the state of that moment was saved."
+        assert run["resumed"] == run["whole"] and run["after"] == []
+    assert [name.split(".", 1)[1] for name in found[0]["at_url"]["left"]] == ["part-1.safetensors", "safetensors"] * 2
 
 
 @pytest.mark.slow

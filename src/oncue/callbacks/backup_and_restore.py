@@ -48,7 +48,8 @@ class BackupAndRestore(Callback):
     It is called after all other callbacks, wherever it stands in the list.
 
     Args:
-        backup_dir: The folder, for this run only.
+        backup_dir: The folder, for this run only; or its URL, such as "s3://bucket/backup", which fsspec reaches. There no
+            second run is noticed that saves to the same place.
         save_freq: "epoch", or a number of batches. After batches needs data that can be resumed in the middle of an
             epoch; almost all can.
         double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
@@ -143,7 +144,14 @@ class BackupAndRestore(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has neither the folder nor what is being written.
-        own = {"_store": None, "_writer": None, "_snapshot": None, "_part": None, "_postponed": False, "_left_out": False}
+        own = {
+            "_store": None,
+            "_writer": None,
+            "_snapshot": None,
+            "_part": None,
+            "_postponed": False,
+            "_left_out": False,
+        }
         return {**super().__getstate__(), **own, "every": copy(self.every)}
 
     @property
@@ -183,7 +191,7 @@ class BackupAndRestore(Callback):
         self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
         like = list(tensors_of(self.model).values())
-        state = self._store.newest(partial(TrainingState.read, folder=self.backup_dir, like=like))
+        state = self._store.newest(partial(TrainingState.read, opened=self._store.opened, like=like))
         if state is not None:
             state = self._fitting(state, run)
         self._from_scratch = state is None
@@ -429,14 +437,14 @@ class BackupAndRestore(Callback):
 
         The message ends soon with an error when another process is killed; nothing else tells that it is.
         """
-        if not self._together:
-            return self._wait()
-        if self.ranks.main:
+        together = self._together
+        if together and self.ranks.main:
             self.ranks.agree(False)
-            return self._wait()
-        found = self._wait()
-        self.ranks.agree(False)
-        return found
+        if self._writer is not None:
+            self._writer.wait()
+        if together and not self.ranks.main:
+            self.ranks.agree(False)
+        return self._tell_of_left_out()
 
     def _tell_of_left_out(self) -> bool:
         # Asked where the writer was waited for, and nowhere else: the journal doesn't depend on how quick a disk is.

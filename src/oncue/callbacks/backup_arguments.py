@@ -34,15 +34,15 @@ def folder_of(backup_dir: Any) -> str:
     """Return the path of a folder as text.
 
     Raises:
-        ValueError: If it isn't a path, or is a URL.
+        ValueError: If it is neither a path nor a URL.
 
     Example:
         >>> folder_of("runs/backup")
         'runs/backup'
     """
-    if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir) or "://" in str(backup_dir):
+    if not isinstance(backup_dir, (str, os.PathLike)) or not os.fspath(backup_dir):
         raise ValueError(
-            "`backup_dir` of BackupAndRestore must be the path of a folder, such as 'runs/backup'; got "
+            "`backup_dir` of BackupAndRestore must be the path of a folder, such as 'runs/backup', or its URL; got "
             f"{backup_dir!r} of type {type(backup_dir).__name__}."
         )
     return str(os.fspath(backup_dir))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from oncue.checkpoints.retention import Rule
 from oncue.checkpoints.store import Store
+from oncue.checkpoints.url_store import UrlStore
 from oncue.core.ranks import Ranks
+from oncue.core.remote import is_url
 
 _T = TypeVar("_T")
 
@@ -38,7 +41,7 @@ class SharedStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], ranks: Ranks) -> None:
-        self._store = Store(folder)
+        self._store = UrlStore(os.fspath(folder)) if is_url(folder) else Store(folder)
         self._ranks = ranks
         self._note: dict[str, Any] = {}
         self.writes = ranks.main
@@ -51,23 +54,28 @@ class SharedStore:
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
         """Return the newest intact state, as `Store.newest`; the other processes read what the main process sends."""
-        taken: list[Path] = []
+        taken: list[bytes] = []
 
         def noting(path: Path) -> _T:
             found = read(path)
-            taken.append(path)
+            if self._ranks.size > 1:
+                taken.append(path.read_bytes())
             return found
 
         found = self._store.newest(noting) if self.writes else None
         if self._ranks.size == 1:
             return found
-        sent = self._ranks.broadcast_bytes(taken[0].read_bytes() if taken else b"")
+        sent = self._ranks.broadcast_bytes(taken[0] if taken else b"")
         if self.writes or not sent:
             return found
         with tempfile.TemporaryDirectory(prefix="oncue-state-") as folder:
             path = Path(folder, "state.safetensors")
             path.write_bytes(sent)
             return read(path)
+
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """Give a path to read a file of the folder from, as `Store.opened`; on any process."""
+        return self._store.opened(name)
 
     def commit(
         self, write: Callable[[Path], object], keep: Sequence[Rule] = (), epochs: int = 0, first: bool = False
@@ -110,8 +118,7 @@ class SharedStore:
 
     def release(self) -> None:
         """Unlock the folder."""
-        if self.writes:
-            self._store.release()
+        self._store.release()
 
     def clear(self) -> None:
         """Delete all states, as `Store.clear`."""

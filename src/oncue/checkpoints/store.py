@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,22 +79,25 @@ class Store:
             RuntimeError: If another run is using it.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not self._lock.acquire():
-                raise RuntimeError(
-                    f"Another run that is still going on saves to '{self.folder}'. Wait for its end, stop it, or give "
-                    "another folder."
-                )
+            self._take_folder()
             self._sweep()
             self._known = None
             self._try()
         except OSError as error:
             raise OSError(
-                error.errno,
-                f"Nothing can be saved to this folder ({reason_of(error, self.folder)}), so training doesn't "
+                error.errno or errno.EIO,
+                f"Nothing can be saved to this folder ({reason_of(error, self.where)}), so training doesn't "
                 "begin. Give a folder that can be written to",
-                str(self.folder),
+                self.where,
             ) from None
+
+    def _take_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._lock.acquire():
+            raise RuntimeError(
+                f"Another run that is still going on saves to '{self.folder}'. Wait for its end, stop it, or give "
+                "another folder."
+            )
 
     @undivided
     def _try(self) -> None:
@@ -129,7 +133,7 @@ class Store:
             except FileNotFoundError:
                 os.makedirs(self.folder, exist_ok=True)
                 write(Path(temporary))
-            replace(temporary, self._path(number))
+            self._put(temporary, _name(number))
             if keep and epochs:
                 self._keep(number, epochs)
         except BaseException:
@@ -137,10 +141,10 @@ class Store:
             raise
         self._known = [*known, number]
         # Nothing is deleted before the new name has reached the disk too.
-        sync_folder(self.folder)
+        self._sync()
         if self._marked:
             self._marked = False
-            (self.folder / _MARKS).unlink(missing_ok=True)
+            self._unlink(_MARKS)
         if keep or first:
             self._prune(keep, epochs, first)
         before, self._good = self._good, number
@@ -164,11 +168,11 @@ class Store:
         temporary = Path(self._temporary())
         try:
             write(temporary)
-            replace(temporary, self.folder / name)
+            self._put(str(temporary), name)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(self.folder)
+        self._sync()
 
     def newest(self, read: Callable[[Path], _T]) -> _T | None:
         """Return the newest intact state, with a warning if it isn't the one that was saved last.
@@ -185,11 +189,10 @@ class Store:
         """
         failures = []
         for number in sorted(self._numbers(), reverse=True):
-            path = self._path(number)
+            path = self._shown(_name(number))
             try:
-                if not stat.S_ISREG(os.lstat(path).st_mode):
-                    raise ValueError("it is no file")
-                found = read(Path(path))
+                with self.opened(_name(number)) as local:
+                    found = read(local)
             except OtherVersion as error:
                 raise ValueError(
                     f"'{path}' can't be continued from: {error}. Use the oncue that wrote it. Or, to start over, delete the "
@@ -204,18 +207,14 @@ class Store:
             return found
         if failures:
             raise ValueError(
-                f"No saved state in '{self.folder}' can be read. {' '.join(failures)} To start over, delete the folder."
+                f"No saved state in '{self.where}' can be read. {' '.join(failures)} To start over, delete the folder."
             )
         self._refuse_format_1()
         return None
 
     def _refuse_format_1(self) -> None:
         """Refuse a folder whose states are folders."""
-        try:
-            found = sorted(name for name in os.listdir(self.folder) if _FORMER.fullmatch(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for name in found:
+        for name in sorted(filter(_FORMER.fullmatch, self._names())):
             if (self.folder / name / "manifest.json").is_file():
                 raise ValueError(
                     f"'{self.folder / name}' can't be continued from: it is a folder, as states of format 1 are, and this "
@@ -235,22 +234,20 @@ class Store:
         if marks:
             # A state that is newer than these marks makes them void, also when it was saved right before a kill.
             kept = {"after": max(self._numbers(), default=0), "marks": marks}
-            replace_file(self.folder / _MARKS, json.dumps(kept).encode("utf-8"))
+            self._write(_MARKS, json.dumps(kept).encode("utf-8"))
         else:
-            (self.folder / _MARKS).unlink(missing_ok=True)
+            self._unlink(_MARKS)
 
     def marks(self) -> dict[str, Any] | None:
         """Return the marks of a run that has saved no state since; None when there are none."""
-        path = self.folder / _MARKS
         try:
-            require_file(path)
-            kept = bounded_json(path.read_bytes())
+            kept = bounded_json(self._content(_MARKS))
             after, marks = kept["after"], kept["marks"]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             warn(
-                f"'{self.folder / _MARKS}' is damaged ({error}): what an interrupted run has written stays in its files."
+                f"'{self._shown(_MARKS)}' is damaged ({error}): what an interrupted run has written stays in its files."
             )
             return None
         return marks if after == max(self._numbers(), default=0) and isinstance(marks, dict) else None
@@ -264,13 +261,12 @@ class Store:
         Raises:
             OSError: When it can't be kept.
         """
-        replace_file(self.folder / _NOTE, json.dumps(note).encode("utf-8"))
+        self._write(_NOTE, json.dumps(note).encode("utf-8"))
 
     def note(self) -> dict[str, Any]:
         """Return what `keep_note` was given last; empty when that is nothing, or damaged."""
         try:
-            require_file(self.folder / _NOTE)
-            found = bounded_json((self.folder / _NOTE).read_bytes())
+            found = bounded_json(self._content(_NOTE))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -293,63 +289,108 @@ class Store:
         self._good = self._known = None
         self._marked = False
         with suppress(OSError):
-            (self.folder / _MARKS).unlink(missing_ok=True)
-            (self.folder / _NOTE).unlink(missing_ok=True)
+            self._unlink(_MARKS)
+            self._unlink(_NOTE)
             self._sweep()
         self.release()
         # Other files may be in it; it may be a link, a mount point, the current folder, or in a folder that is read-only.
         with suppress(OSError):
-            self.folder.rmdir()
+            self._remove_folder()
 
     def _numbers(self) -> list[int]:
-        try:
-            found = [_STATE.fullmatch(name) for name in os.listdir(self.folder)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [int(match[1]) for match in found if match is not None]
+        return [int(match[1]) for match in map(_STATE.fullmatch, self._names()) if match is not None]
 
     def _keep(self, number: int, epochs: int) -> None:
-        kept = kept_state(self.folder, epochs)
+        kept = kept_state("", epochs)
         parts = [name for name, one in self._parts() if one == number]
         named = {name: f"{kept.stem}.{name.split('.', 1)[1]}" for name in parts}
         # Those of other processes first: it counts when all are there.
         for name, new in named.items():
-            self._link(self.folder / name, self.folder / new)
-        self._link(Path(self._path(number)), kept)
+            self._link(name, new)
+        self._link(_name(number), kept.name)
         self._remove_kept_parts({epochs}, but=set(named.values()))
 
-    def _link(self, path: Path, name: Path) -> None:
+    def _link(self, name: str, other: str) -> None:
         temporary = self._temporary()
         try:
             # Another name of the same file, where there are such.
-            os.link(path, temporary)
+            os.link(self.folder / name, temporary)
         except OSError:
-            shutil.copyfile(path, temporary)
+            shutil.copyfile(self.folder / name, temporary)
             sync_file(temporary)
         try:
-            replace(temporary, name)
+            replace(temporary, self.folder / other)
         finally:
             # Of two names of the same file `replace` leaves both.
             Path(temporary).unlink(missing_ok=True)
 
     def _prune(self, keep: Sequence[Rule], epochs: int, first: bool) -> None:
-        found = kept_epochs(self.folder)
+        found = self._kept()
         gone = [one for one in found if one != epochs] if first else []
         if keep:
-            records = [Record(kept_state(self.folder, one).name, epoch=one) for one in found if one not in gone]
+            records = [Record(kept_state("", one).name, epoch=one) for one in found if one not in gone]
             stays = {name for rule in keep for name in rule.kept(records, None)}
             gone += [record.epoch for record in records if record.file not in stays]
         for one in gone:
-            path = kept_state(self.folder, one)
+            name = kept_state("", one).name
             try:
-                path.unlink(missing_ok=True)
+                self._unlink(name)
             except OSError as error:
-                warn(f"'{path}' could not be deleted ({error}); it will be tried again.")
+                warn(f"'{self._shown(name)}' could not be deleted ({error}); it will be tried again.")
             else:
                 self._remove_kept_parts({one})
 
-    def _path(self, number: int) -> str:
-        return os.path.join(self.folder, f"state-{number}.safetensors")
+    def _kept(self) -> list[int]:
+        return _epochs_of(self._names())
+
+    # The folder ----------------------------------------------------------------------------------------------------
+
+    @property
+    def where(self) -> str:
+        """The folder, as users know it."""
+        return str(self.folder)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Path]:
+        """Give a path on this machine's disk to read a file from.
+
+        Raises:
+            ValueError: When it is no file.
+            OSError: When it isn't there, or can't be read.
+        """
+        path = os.path.join(self.folder, name)
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError("it is no file")
+        yield Path(path)
+
+    def _shown(self, name: str) -> str:
+        return os.path.join(self.where, name)
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _put(self, temporary: str, name: str) -> None:
+        """Give a file its name, in place of one that has it, completely or not at all."""
+        replace(temporary, os.path.join(self.folder, name))
+
+    def _sync(self) -> None:
+        sync_folder(self.folder)
+
+    def _unlink(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
+
+    def _content(self, name: str) -> bytes:
+        require_file(self.folder / name)
+        return (self.folder / name).read_bytes()
+
+    def _write(self, name: str, content: bytes) -> None:
+        replace_file(self.folder / name, content)
+
+    def _remove_folder(self) -> None:
+        self.folder.rmdir()
 
     def _temporary(self) -> str:
         self._temporaries += 1
@@ -357,14 +398,11 @@ class Store:
 
     def _remove(self, number: int, advice: str = "") -> bool:
         """Delete a state; return whether it is gone."""
-        path = self._path(number)
         try:
-            os.unlink(path)
-        except FileNotFoundError:
-            # Another process has deleted it.
-            return True
+            # Another process may have deleted it.
+            self._unlink(_name(number))
         except OSError as error:
-            warn(f"'{path}' could not be deleted ({error}).{advice}")
+            warn(f"'{self._shown(_name(number))}' could not be deleted ({error}).{advice}")
             return False
         self._remove_parts({number})
         return True
@@ -374,30 +412,31 @@ class Store:
         for name, number in self._parts():
             if number in numbers:
                 with suppress(OSError):
-                    (self.folder / name).unlink()
+                    self._unlink(name)
 
     def _parts(self, pattern: re.Pattern[str] = _PART) -> list[tuple[str, int]]:
         """Return the names of the parts of other processes, each with the number that its pattern finds."""
-        return [
-            (name, int(match[1])) for name in os.listdir(self.folder) if (match := pattern.fullmatch(name)) is not None
-        ]
+        return [(name, int(match[1])) for name in self._names() if (match := pattern.fullmatch(name)) is not None]
 
     def _remove_kept_parts(self, epochs: Collection[int], but: Collection[str] = ()) -> None:
         """Delete the parts of kept states that aren't there any more."""
         for name, one in self._parts(_KEPT_PART):
             if one in epochs and name not in but:
                 with suppress(OSError):
-                    (self.folder / name).unlink()
+                    self._unlink(name)
 
     def _sweep(self) -> None:
-        sweep(self.folder, "|".join(map(re.escape, (_MARKS, _NOTE))))
+        self._sweep_temporaries()
         # Those of a state that was never committed, or kept.
         self._remove_parts({number for _, number in self._parts()} - set(self._numbers()))
-        self._remove_kept_parts({epochs for _, epochs in self._parts(_KEPT_PART)} - set(kept_epochs(self.folder)))
-        for name in os.listdir(self.folder):
+        self._remove_kept_parts({epochs for _, epochs in self._parts(_KEPT_PART)} - set(self._kept()))
+
+    def _sweep_temporaries(self) -> None:
+        sweep(self.folder, "|".join(map(re.escape, (_MARKS, _NOTE))))
+        for name in self._names():
             if _TEMPORARY.fullmatch(name):
                 with suppress(OSError):
-                    (self.folder / name).unlink()
+                    self._unlink(name)
 
 
 def newest_state(folder: str | os.PathLike[str]) -> Path | None:
@@ -407,7 +446,7 @@ def newest_state(folder: str | os.PathLike[str]) -> Path | None:
         folder: The folder of the states; one that isn't there has none.
     """
     numbers = Store(folder)._numbers()
-    return Path(folder, f"state-{max(numbers)}.safetensors") if numbers else None
+    return Path(folder, _name(max(numbers))) if numbers else None
 
 
 def kept_state(folder: str | os.PathLike[str], epochs: int) -> Path:
@@ -431,7 +470,15 @@ def kept_epochs(folder: str | os.PathLike[str]) -> list[int]:
         folder: The folder of the states; one that isn't there has none.
     """
     try:
-        found = [_KEPT.fullmatch(name) for name in os.listdir(folder)]
+        return _epochs_of(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _epochs_of(names: Iterable[str]) -> list[int]:
+    found = map(_KEPT.fullmatch, names)
     return sorted(int(match[1]) for match in found if match is not None and not match[1].startswith("0"))
+
+
+def _name(number: int) -> str:
+    return f"state-{number}.safetensors"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oncue.checkpoints.encoding import decode, encode, json_of
@@ -25,6 +27,8 @@ FORKED = "forked"
 """The part that only the first state of a run that was forked from another has."""
 _READABLE = (2, FORMAT)
 _DATA = {"data": "training data", "validation_data": "validation data"}
+Opened = Callable[[str], AbstractContextManager[Path]]
+"""Gives the path of a file by its name, which may be gone after the block."""
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
 
 
@@ -132,13 +136,13 @@ class TrainingState:
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, like: Iterable[Any] = ()
+        cls, path: str | os.PathLike[str], opened: Opened | None = None, like: Iterable[Any] = ()
     ) -> TrainingState:
         """Return the state that was written into a file.
 
         Args:
             path: The file.
-            folder: Where the parts of other processes are; by default where the file is.
+            opened: Gives the paths of the parts of other processes; by default they are where the file is.
             like: Tensors of the run that reads it: where processes have parts of them, each gets its parts of the state.
 
         Raises:
@@ -158,8 +162,8 @@ class TrainingState:
                 )
             if data.get("processes") is not None:
                 kept = _KEPT.fullmatch(os.path.basename(path))
-                where = folder or os.path.dirname(path)
-                tensors.update(_of_processes(data["processes"], tensors, where, like, kept[1] if kept else None))
+                opened = opened or (lambda name: nullcontext(Path(os.path.dirname(path), name)))
+                tensors.update(_of_processes(data["processes"], tensors, opened, like, kept[1] if kept else None))
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
             _check_plain(data)
             if data["format"] == 2:
@@ -329,7 +333,7 @@ def part_of_state(number: int, rank: int) -> str:
 def _of_processes(
     save: Any,
     own: Mapping[str, Any],
-    folder: str | os.PathLike[str],
+    opened: Opened,
     like: Iterable[Any],
     kept: str | None = None,
 ) -> dict[str, Any]:
@@ -338,7 +342,7 @@ def _of_processes(
     Args:
         save: What the file of the main process says of them.
         own: The parts of that process.
-        folder: Where the files of the others are.
+        opened: Gives the paths of the files of the others.
         like: The tensors of the run.
         kept: How the names begin of a state that is kept: those of its parts were changed with its own.
 
@@ -355,27 +359,30 @@ def _of_processes(
         raise ValueError("its `processes` names a file twice")
     if kept is not None:
         names = [f"{kept}.{name.split('.', 1)[1]}" for name in names]
-    room = sum(tensor.nbytes for tensor in own.values())
-    paths = {os.path.join(folder, name) for name in names}
-    room += sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
-    check_table(table, room)
 
-    def reading(name: str) -> Mapping[str, Any]:
+    def reading(name: str, path: Path) -> Mapping[str, Any]:
         try:
-            require_file(os.path.join(folder, name))
-            data, tensors = read_state(os.path.join(folder, name))
-        except FileNotFoundError:
-            raise ValueError(f"its part '{name}' is missing") from None
+            data, tensors = read_state(path)
         except ValueError as error:
             raise ValueError(f"its part '{name}' is damaged: {error}") from error
         if not isinstance(data, dict) or (data.get("processes") or {}).get("token") != token:
             raise ValueError(f"its part '{name}' is of another state")
         return tensors
 
-    for name in names:
-        # All are looked at before any is used: a state is whole, or isn't used.
-        reading(name)
-    return assembled(table, [lambda: own, *(partial(reading, name) for name in names)], mesh_of(like))
+    with ExitStack() as files:
+        paths: dict[str, Path] = {}
+        for name in names:
+            try:
+                paths[name] = files.enter_context(opened(name))
+                require_file(paths[name])
+            except FileNotFoundError:
+                raise ValueError(f"its part '{name}' is missing") from None
+        room = sum(tensor.nbytes for tensor in own.values()) + sum(map(os.path.getsize, paths.values()))
+        check_table(table, room)
+        for name, path in paths.items():
+            # All are looked at before any is used: a state is whole, or isn't used.
+            reading(name, path)
+        return assembled(table, [lambda: own, *(partial(reading, *pair) for pair in paths.items())], mesh_of(like))
 
 
 _MOST = 1 << 40

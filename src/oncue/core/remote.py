@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -43,21 +44,24 @@ def uploading(url: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="oncue-") as folder:
         path = Path(folder) / key.rsplit("/", 1)[-1]
         yield path
-        parent, name = key.rpartition("/")[::2]
+        parent = key.rpartition("/")[0]
         if parent:
             store.makedirs(parent, exist_ok=True)
-        aside = (
-            f"{parent}/.{name[:50]}.{uuid.uuid4().hex[:12]}.tmp" if parent else f".{name[:50]}.{uuid.uuid4().hex}.tmp"
-        )
-        try:
-            store.put_file(str(path), aside)
-            # Stores without renaming copy within themselves: the name is there when all of it is.
-            store.mv(aside, key)
-        except BaseException:
-            # The caller needs the original error, not that of cleaning up.
-            with contextlib.suppress(Exception):
-                store.rm_file(aside)
-            raise
+        _put(store, str(path), key)
+
+
+def _put(store: Any, path: str, key: str) -> None:
+    parent, name = key.rpartition("/")[::2]
+    aside = f"{parent}/.{name[:50]}.{uuid.uuid4().hex[:12]}.tmp" if parent else f".{name[:50]}.{uuid.uuid4().hex}.tmp"
+    try:
+        store.put_file(path, aside)
+        # Stores without renaming copy within themselves: the name is there when all of it is.
+        store.mv(aside, key)
+    except BaseException:
+        # The caller needs the original error, not that of cleaning up.
+        with contextlib.suppress(Exception):
+            store.rm_file(aside)
+        raise
 
 
 @contextmanager
@@ -109,6 +113,113 @@ def exists(url: str) -> bool:
     """Return whether there is a file at a URL."""
     store, key = _store(url)
     return bool(store.exists(key))
+
+
+class RemoteFolder:
+    """A folder at a URL, whose files are there completely or not at all. Whatever goes wrong is an OSError.
+
+    Args:
+        url: Of the folder.
+
+    Raises:
+        ValueError: For a protocol that is not known, or whose package is not installed.
+
+    Example:
+        >>> folder = RemoteFolder("memory://a-folder")
+        >>> folder.make()
+        >>> folder.names()
+        []
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._store, key = _store(url)
+        self._key = key.rstrip("/")
+
+    def make(self) -> None:
+        """Make the folder, where stores have such."""
+        with self._errors("made"):
+            self._store.makedirs(self._key, exist_ok=True)
+
+    def try_writing(self) -> None:
+        """Find out whether files can be put there.
+
+        Raises:
+            OSError: When they can't.
+        """
+        try_folder(f"{self.url.rstrip('/')}/m")
+
+    def names(self) -> list[str]:
+        """Return the names of the files."""
+        with self._errors("listed"):
+            # Others may have put files there since it was listed last.
+            self._store.invalidate_cache()
+            try:
+                found = self._store.ls(self._key, detail=False)
+            except FileNotFoundError:
+                return []
+            return [str(one).rstrip("/").rsplit("/", 1)[-1] for one in found]
+
+    def size(self, name: str) -> int:
+        """Return how large a file is."""
+        with self._errors("read", name):
+            return int(self._store.size(self._of(name)))
+
+    def put(self, path: str, name: str) -> None:
+        """Put a file there, in the place of one of that name."""
+        with self._errors("written", name):
+            _put(self._store, path, self._of(name))
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file to this machine's disk."""
+        with (
+            self._errors("read", name),
+            self._store.open(self._of(name), "rb") as source,
+            path.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def read(self, name: str) -> bytes:
+        """Return what is in a small file."""
+        with self._errors("read", name):
+            return bytes(self._store.cat_file(self._of(name)))
+
+    def copy(self, name: str, other: str) -> None:
+        """Copy a file within the folder, in the place of one of that name."""
+        with self._errors("copied", name):
+            aside = self._of(f".{other[:50]}.{uuid.uuid4().hex[:12]}.tmp")
+            self._store.cp_file(self._of(name), aside)
+            self._store.mv(aside, self._of(other))
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with self._errors("deleted", name), contextlib.suppress(FileNotFoundError):
+            self._store.rm_file(self._of(name))
+
+    def remove_folder(self) -> None:
+        """Delete the folder, if nothing is in it, where stores have such."""
+        with self._errors("deleted"):
+            self._store.rmdir(self._key)
+
+    def sweep(self) -> None:
+        """Delete what saves that were killed have left."""
+        for name in self.names():
+            if re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", name):
+                with contextlib.suppress(OSError):
+                    self.remove(name)
+
+    def _of(self, name: str) -> str:
+        return f"{self._key}/{name}"
+
+    @contextmanager
+    def _errors(self, done: str, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            # Every store has errors of its own.
+            raise OSError(f"'{self.url}/{name}' could not be {done}: {type(error).__name__}: {error}") from error
 
 
 def _store(url: str) -> tuple[Any, str]:

@@ -106,9 +106,7 @@ class Plan:
         Raises:
             ValueError: As `table_of`.
         """
-        layout = [
-            (name, one.shape, one.dtype, one.placements, one.device_mesh.size()) for name, one in tensors.items()
-        ]
+        layout = [(name, one.shape, one.dtype, one.placements, one.device_mesh.size()) for name, one in tensors.items()]
         if layout != self._layout:
             self.table, writer = table_of(tensors), _Own()
             with _planning_alone():

@@ -1,0 +1,101 @@
+"""Backups at URLs: what a run saves there, is continued from, and leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+import oncue as keras
+from oncue import layers
+from oncue.callbacks import BackupAndRestore, LambdaCallback
+
+URL = "memory://runs/backup"
+
+
+@pytest.fixture(autouse=True)
+def store() -> Iterator[Any]:
+    found = fsspec.filesystem("memory")
+    found.store.clear()
+    yield found
+    found.store.clear()
+
+
+def names(store: Any) -> list[str]:
+    return sorted(path.rsplit("/", 1)[-1] for path in store.find("/"))
+
+
+def fit(interrupt: int = -1, where: str = URL, **options: Any) -> list[Any]:
+    def cut(epoch: int, logs: Any) -> None:
+        if epoch == interrupt:
+            raise KeyboardInterrupt
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(1)])
+    model.compile("adam", "mse")
+    x = np.arange(24).reshape(8, 3).astype("float32")
+    callbacks = [BackupAndRestore(where, **options), LambdaCallback(on_epoch_begin=cut)]
+    history = model.fit(x, x[:, :1], batch_size=4, epochs=4, verbose=0, callbacks=callbacks)
+    return [history.history, *(one.tolist() for one in model.get_weights())]
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_run_goes_on_from_a_url_to_the_bit(kind: str, store: Any, tmp_path: Path) -> None:
+    url = URL if kind == "memory" else (tmp_path / "backup").as_uri()
+    with pytest.raises(KeyboardInterrupt):
+        fit(2, url)
+    there = names(store) if kind == "memory" else sorted(path.name for path in (tmp_path / "backup").iterdir())
+    assert [name for name in there if name.startswith("state")] == ["state-1.safetensors", "state-2.safetensors"]
+    assert fit(where=url) == fit(where=str(tmp_path / "another"))
+    assert names(store) == [] and not (tmp_path / "backup").exists()
+
+
+def test_states_at_a_url_are_kept(store: Any) -> None:
+    fit(keep="every 2")
+    assert names(store) == ["state-epoch-2.safetensors", "state-epoch-4.safetensors"]
+    fit(keep=1)
+    assert names(store) == ["state-epoch-4.safetensors"]
+
+
+def test_a_damaged_state_at_a_url_is_not_used(store: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(3)
+    store.pipe_file("/runs/backup/state-3.safetensors", b"damaged")
+    with pytest.warns(
+        UserWarning, match="state-3.safetensors' is damaged.*'memory://runs/backup/state-2.safetensors' is used"
+    ):
+        assert fit() == fit()
+
+
+def test_a_state_that_cannot_be_fetched_is_no_reason_for_an_older_one(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(3)
+    before, opens = names(store), MemoryFileSystem._open
+
+    def fails(self: Any, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode == "rb":
+            raise TimeoutError("the store is away")
+        return opens(self, path, mode, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", fails)
+    with pytest.raises(RuntimeError, match="state-3.safetensors' can't be fetched: the store is away"):
+        fit()
+    assert names(store) == before
+
+
+def test_a_store_that_takes_nothing_is_reported_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any, **options: Any) -> NoReturn:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", fails)
+    with pytest.raises(OSError, match="training doesn't begin.*memory://runs/backup"):
+        fit()
+    with pytest.raises(ValueError, match="unknown://"):
+        fit(where="unknown://a/b")
