@@ -276,6 +276,25 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         },
     ),
     "bfloat16": (lambda: mixed("mixed_bfloat16"), {}),
+    "float16": (lambda: mixed("mixed_float16"), {"optimizer": lambda: keras.optimizers.LossScaleOptimizer(_sgd())}),
+    # The first gradients overflow, and the factor grows again after two steps.
+    "accumulation within loss scaling": (
+        lambda: of((12,)),
+        {
+            "optimizer": lambda: keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.Adam(0.02, gradient_accumulation_steps=2), 2.0**127, dynamic_growth_steps=2
+            ),
+            "fit": {"epochs": 2},
+        },
+    ),
+    "accumulation, an average that is put in": (
+        lambda: of((12,)),
+        {
+            "optimizer": lambda: keras.optimizers.Lion(
+                0.01, use_ema=True, ema_overwrite_frequency=3, gradient_accumulation_steps=2
+            )
+        },
+    ),
     "average of weights, clipping, schedule": (
         lambda: of((12,)),
         {
@@ -299,7 +318,6 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 # Whose update is Keras's own, after the graph.
 IN_PARTS = {
-    "float16": (lambda: mixed("mixed_float16"), {"optimizer": lambda: keras.optimizers.LossScaleOptimizer(_sgd())}),
     "an optimizer of the user's that decides by its count": (
         lambda: of((12,)),
         {"optimizer": lambda: EverySecond(0.05)},

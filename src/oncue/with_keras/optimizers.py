@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from oncue.optimizers.rate_source import RateSource
 from oncue.torch_private import version_of
 from oncue.variable import Variable
 from oncue.with_keras import keras_private
+from oncue.with_keras.decisions import run_every_way
 
 _TRANSLATED = ("SGD", "Adam", "AdamW", "Adamax", "Nadam", "RMSprop", "Adagrad", "Adadelta")
 _RATE = 1
@@ -274,6 +276,8 @@ class KerasUpdate(Update):
         self.optimizer = self._own = optimizer
         self.weights = list(optimizer._parameters)
         self.asks = optimizer._asked_for_the_loss()
+        # A user's may do anything where it decides: what isn't run beside an eager step isn't seen.
+        self._decides = all(map(_is_of_keras, self.asks))
         self._trained = self._trained_now()
 
     def _trained_now(self) -> list[tuple[int, bool]]:
@@ -287,7 +291,9 @@ class KerasUpdate(Update):
 
     def apply(self, gradients: Sequence[Tensor | None]) -> None:
         """Update the variables; see `Update`."""
-        self._own._apply([None if gradient is None else gradient.clone() for gradient in gradients])
+        copies = [None if gradient is None else gradient.clone() for gradient in gradients]
+        apply = partial(self._own._apply, copies)
+        run_every_way(apply, self.tensors) if self._decides else apply()
 
     def step(self) -> None:
         """Update eagerly."""
@@ -504,16 +510,10 @@ def translated(optimizer: Any, variables: list[Any]) -> TakenOver | None:
         optimizer: An optimizer of Keras's.
         variables: What it trains.
     """
-    import keras
-
     name = type(optimizer).__name__
-    public = getattr(keras.optimizers, name, None)
-    if name not in _TRANSLATED or public is None or _schedule_of(optimizer) is _UNKNOWN:
+    if name not in _TRANSLATED or not _is_of_keras(optimizer):
         return None
     config = optimizer.get_config()
-    # The class on torch is another one than the public class, and a user's may have its name.
-    if type(public.from_config({"learning_rate": 0.1})) is not type(optimizer):
-        return None
     if isinstance(config["learning_rate"], dict) and config["gradient_accumulation_steps"]:
         # Keras's schedules move with every batch, ours with every update.
         return None
@@ -551,6 +551,20 @@ def _is_known(source: Any) -> bool:
     import keras
 
     return type(source) is getattr(keras.optimizers.schedules, type(source).__name__, None)
+
+
+def _is_of_keras(optimizer: Any) -> bool:
+    """Return whether an optimizer, with its schedule, is of classes of Keras's own, and made of no others."""
+    import keras
+
+    kind = type(optimizer)
+    if kind is keras.optimizers.LossScaleOptimizer:
+        return True
+    public = getattr(keras.optimizers, kind.__name__, None)
+    if public is None or kind.__name__ == "MultiOptimizer" or _schedule_of(optimizer) is _UNKNOWN:
+        return False
+    # The class on torch may be another one than the public class, and a user's may have its name.
+    return kind is public or type(public.from_config({"learning_rate": 0.1})) is kind
 
 
 def _rate_of_keras(value: Any) -> Any:
