@@ -393,17 +393,30 @@ class HasFiles(Protocol):
         """
         ...
 
-    def prepare_weights(self, kind: str, snapshot: Any, note: str | None) -> Callable[[Path], None]:
+    def prepare_weights(
+        self, kind: str, snapshot: Any, note: str | None, skipped: Sequence[Any] = ()
+    ) -> Callable[[Path], None]:
         """Do the same for a file of weights.
 
         Args:
             kind: The file's ending, with the dot.
             snapshot: Copies tensors that are written later; None where they are written before they change.
             note: As for `prepare_model`.
+            skipped: Layers that are left out, or the optimizer.
         """
         ...
 
-    def read_weights(self, path: Path, kind: str, skip_mismatch: bool, by_name: bool) -> None:
+    def weights_tree(self, skipped: Sequence[Any]) -> Any:
+        """Return the content of a `.weights.h5` file, to be written in another way.
+
+        Args:
+            skipped: Layers that are left out, or the optimizer.
+        """
+        ...
+
+    def read_weights(
+        self, path: Path, kind: str, skip_mismatch: bool, by_name: bool, skipped: Sequence[Any] = ()
+    ) -> None:
         """Set the model's weights from a file, all of them or none."""
         ...
 

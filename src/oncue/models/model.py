@@ -391,11 +391,17 @@ class Model(Trainer):
 
         save_model(self, filepath, overwrite, zipped, **kwargs)
 
-    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+    def save_weights(
+        self,
+        filepath: str | os.PathLike[str],
+        overwrite: bool = True,
+        max_shard_size: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Save the weights; arguments and errors as those of `oncue.saving.save_weights`."""
         from oncue.saving.formats import save_weights
 
-        save_weights(self, filepath, overwrite, **kwargs)
+        save_weights(self, filepath, overwrite, max_shard_size, **kwargs)
 
     def prepare_save(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,20 @@ from oncue.checkpoints.snapshot import Snapshot
 from oncue.core import remote
 from oncue.core.files import OF_PARTS
 from oncue.core.protocols import HasFiles, optimizer_of
+from oncue.core.warn import warn
 from oncue.legacy import take_ignored
 from oncue.models import Model
 from oncue.optimizers import Optimizer
-from oncue.saving import guard, keras_archive, legacy_h5, legacy_weights, safetensors_file, shards_folder, weights_h5
+from oncue.saving import (
+    guard,
+    keras_archive,
+    legacy_h5,
+    legacy_weights,
+    safetensors_file,
+    shards_folder,
+    weights_h5,
+    weights_json,
+)
 from oncue.saving.arguments import (
     UNREADY,
     may_write,
@@ -39,6 +49,8 @@ _WEIGHTS = {
     ".hdf5": "the same",
     OF_PARTS: "a folder with a file of each process, which has its parts of the weights",
 }
+_IN_FILES = {weights_json.ENDING: "Keras 3's weights in several files"}
+_SKIP = "`objects_to_skip` is only for .weights.h5 and .weights.json files; got {!r}."
 
 
 def save_model(
@@ -74,17 +86,8 @@ def save_model(
     refuse_rest("save", kwargs)
     if zipped is False:
         raise ValueError("`zipped=False` is not supported: a .keras file is always an archive. Leave it out.")
-    path, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
-    if _follows(model):
-        _prepared_model(model, kind, include_optimizer, None)(path)
-        return
-    if not may_write(filepath, overwrite):
-        return
-    if remote.is_url(filepath):
-        with remote.uploading(str(filepath)) as local:
-            _prepared_model(model, kind, include_optimizer, None)(local)
-        return
-    _prepared_model(model, kind, include_optimizer, None)(path)
+    _, kind = path_and_kind(filepath, MODELS, "a whole model", "model.save('model.keras')")
+    _save(model, filepath, overwrite, lambda path: _prepared_model(model, kind, include_optimizer, None)(path))
 
 
 def load_model(
@@ -118,40 +121,94 @@ def load_model(
     return read(path, custom_objects, compile)
 
 
-def save_weights(model: Any, filepath: str | os.PathLike[str], overwrite: bool = True, **kwargs: Any) -> None:
+def save_weights(
+    model: Any,
+    filepath: str | os.PathLike[str],
+    overwrite: bool = True,
+    max_shard_size: float | None = None,
+    **kwargs: Any,
+) -> None:
     """Save a model's weights.
 
     Args:
         model: A built model; for `.safetensors` any torch module.
         filepath: A name that ends in `.weights.h5` (Keras 3's, with the optimizer's state), `.safetensors` (any torch
             module), `.h5` or `.hdf5` (the layout of Keras 1 and 2), or `.shards`: a folder, in which each process of a run
-            writes its parts of the weights.
+            writes its parts of the weights; with `max_shard_size` in `.weights.json`.
         overwrite: False to be asked before a file is overwritten; without a terminal this is an error.
-        **kwargs: `save_format`, an argument of Keras 2 that the extension has replaced.
+        max_shard_size: The most gigabytes of arrays in one file. The weights go to as many files beside `filepath` as they
+            need, `name_00000.weights.h5` and so on, and `filepath` says what is in which. Default: one file.
+        **kwargs: `objects_to_skip`, layers that are left out, or the optimizer, for its state; `save_format`, an argument of
+            Keras 2 that the extension has replaced.
 
     Raises:
-        ValueError: For another extension, or a model without weights yet.
+        ValueError: For another extension, a model without weights yet, or one array that is larger than a file may be.
         FileExistsError: When the file is there and `overwrite` is False.
     """
     take_ignored("save", kwargs)
+    skipped = _skipped(model, kwargs)
     refuse_rest("save_weights", kwargs)
-    path, kind = path_and_kind(filepath, _WEIGHTS, "weights", "model.save_weights('model.weights.h5')")
+    limit = None if max_shard_size is None else weights_json.bytes_of(max_shard_size)
+    known = _WEIGHTS if limit is None and not _is_map(filepath) else _WEIGHTS | _IN_FILES
+    path, kind = path_and_kind(filepath, known, "weights", "model.save_weights('model.weights.h5')")
     require_built(model, "save_weights")
-    if kind == OF_PARTS:
-        check_parts(model, filepath)
-        if _follows(model) or may_write(filepath, overwrite):
-            shards_folder.prepare_weights(model, path)()
-        return
-    if _follows(model):
-        _prepared_weights(model, kind, None)(path)
-        return
-    if not may_write(filepath, overwrite):
+    if limit is None:
+        if kind in _IN_FILES:
+            raise ValueError(
+                f"{os.fspath(filepath)!r} is for weights in several files: say how many gigabytes go into each, as in "
+                "`model.save_weights('model.weights.json', max_shard_size=5)`, or name one file, 'model.weights.h5'."
+            )
+        if skipped and kind != ".weights.h5":
+            raise ValueError(_SKIP.format(os.fspath(filepath)))
+        if kind == OF_PARTS:
+            check_parts(model, filepath)
+            _save(model, filepath, overwrite, lambda path: shards_folder.prepare_weights(model, path)())
+        else:
+            _save(model, filepath, overwrite, lambda path: _prepared_weights(model, kind, None, skipped=skipped)(path))
         return
     if remote.is_url(filepath):
-        with remote.uploading(str(filepath)) as local:
-            _prepared_weights(model, kind, None)(local)
-        return
-    _prepared_weights(model, kind, None)(path)
+        raise ValueError(
+            f"The files of `max_shard_size` can't be at a URL, of which one file is replaced at a time; got {filepath!r}. "
+            "Leave `max_shard_size` out, or save them to a folder."
+        )
+    if kind == ".weights.h5":
+        path = path.with_suffix(".json")
+        warn(f"Weights in several files are named by a map; '{path}' is written in place of '{os.fspath(filepath)}'.")
+    elif kind not in _IN_FILES:
+        raise ValueError(f"`max_shard_size` is for {weights_json.ENDING} files; got {os.fspath(filepath)!r}.")
+    own = _own_files(model)
+    if own is None:
+        require_model(model, kind)
+        tree = weights_h5.weights_tree(model, all(one is not model.optimizer for one in skipped), skipped)
+    else:
+        tree = own.weights_tree(skipped)
+    _save(model, path, overwrite, lambda path: weights_json.write_files(tree, path, limit))
+
+
+def _save(model: Any, filepath: str | os.PathLike[str], overwrite: bool, write: Callable[[Path], None]) -> None:
+    if _follows(model):
+        write(Path(os.fspath(filepath)))
+    elif may_write(filepath, overwrite):
+        if remote.is_url(filepath):
+            with remote.uploading(str(filepath)) as local:
+                write(local)
+        else:
+            write(Path(os.fspath(filepath)))
+
+
+def _is_map(filepath: Any) -> bool:
+    return isinstance(filepath, (str, os.PathLike)) and os.fspath(filepath).endswith(weights_json.ENDING)
+
+
+def _skipped(model: Any, kwargs: dict[str, Any]) -> list[Any]:
+    """Take `objects_to_skip` out of a call's arguments."""
+    skipped = list(kwargs.pop("objects_to_skip", None) or ())
+    for one in skipped:
+        if isinstance(one, (str, int, float)):
+            raise ValueError(
+                f"`objects_to_skip` must be layers of the model, or its optimizer; got {one!r}. Use `model.get_layer(...)`."
+            )
+    return skipped
 
 
 def prepare_save(
@@ -257,16 +314,17 @@ def _prepared_model(
 
 
 def _prepared_weights(
-    model: Any, kind: str, snapshot: Snapshot | None, note: str | None = None
+    model: Any, kind: str, snapshot: Snapshot | None, note: str | None = None, skipped: Sequence[Any] = ()
 ) -> Callable[[Path], None]:
     own = _own_files(model)
     if own is not None:
-        return own.prepare_weights(kind, snapshot, note)
+        return own.prepare_weights(kind, snapshot, note, skipped)
     if kind == ".safetensors":
         return safetensors_file.prepare_weights(model, snapshot, note)
     require_model(model, kind)
     if kind == ".weights.h5":
-        return _prepared_tree(weights_h5.weights_tree(model), snapshot, note)
+        with_optimizer = all(one is not model.optimizer for one in skipped)
+        return _prepared_tree(weights_h5.weights_tree(model, with_optimizer, skipped), snapshot, note)
     tree = Tree()
     legacy_weights.write_weights(tree, model)
     return _prepared_tree(tree, snapshot, note)
@@ -314,29 +372,37 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
         filepath: A file of weights, or of a whole model, in any format that oncue or real Keras writes.
         skip_mismatch: Whether layers that don't fit are left as they are, with a warning.
         **kwargs: `by_name`, for `.h5` files of Keras 1 and 2: match layers by their names instead of their order.
+            `objects_to_skip`, for `.weights.h5` and `.weights.json`: layers that are left as they are, or the optimizer.
 
     Raises:
         ValueError: When weights are missing, unknown or of another shape, or the file is not whole or not safe.
     """
     by_name = bool(kwargs.pop("by_name", False))
+    skipped = _skipped(model, kwargs)
     refuse_rest("load_weights", kwargs)
-    known = {**_WEIGHTS, ".keras": "Keras 3's archive"}
+    known = {**_WEIGHTS, ".keras": "Keras 3's archive", **_IN_FILES}
     path, kind = path_and_kind(filepath, known, "weights", "model.load_weights('model.weights.h5')")
+    if skipped and kind != ".weights.h5" and kind not in _IN_FILES:
+        raise ValueError(_SKIP.format(os.fspath(filepath)))
     if kind == OF_PARTS:
         check_parts(model, filepath)
         require_built(model, "load_weights")
         shards_folder.read_weights(model, path, skip_mismatch)
         return
     if remote.is_url(filepath):
+        if kind in _IN_FILES:
+            raise ValueError(
+                f"Weights in several files can't be read from a URL; got {filepath!r}. Copy them to a folder."
+            )
         with remote.downloaded(str(filepath)) as local:
-            load_weights(model, local, skip_mismatch, by_name=by_name)
+            load_weights(model, local, skip_mismatch, by_name=by_name, objects_to_skip=skipped)
         return
     if by_name and kind not in (".h5", ".hdf5"):
         raise ValueError(f"`by_name` is only for .h5 and .hdf5 files of Keras 1 and 2; got {os.fspath(filepath)!r}.")
     require_built(model, "load_weights")
     own = _own_files(model)
     if own is not None:
-        own.read_weights(path, kind, skip_mismatch, by_name)
+        own.read_weights(path, kind, skip_mismatch, by_name, skipped)
         return
     if kind == ".safetensors":
         safetensors_file.read_weights(model, path, skip_mismatch)
@@ -345,10 +411,14 @@ def load_weights(model: Any, filepath: str | os.PathLike[str], skip_mismatch: bo
     if kind == ".keras":
         keras_archive.read_archive_weights(path, model, skip_mismatch)
         return
+    if kind in _IN_FILES:
+        with weights_json.opened_files(path) as arrays:
+            weights_h5.read_weights(arrays, model, path, skip_mismatch, skipped)
+        return
     with guard.opened(path) as file, guard.opened_hdf5(file, path) as content:
         # Both kinds of file may end in .h5; their layout distinguishes them.
         whole = guard.group_at(content, "model_weights", path)
         if whole is not None or "layer_names" in content.attrs or "layer_names0" in content.attrs:
             legacy_weights.read_weights(content if whole is None else whole, model, path, skip_mismatch, by_name)
         else:
-            weights_h5.read_weights(content, model, path, skip_mismatch)
+            weights_h5.read_weights(guard.Arrays([(content, path)]), model, path, skip_mismatch, skipped)

@@ -99,7 +99,7 @@ def read_archive(path: Path, custom_objects: dict[str, Any] | None = None, compi
                 model.compile_from_config(compiled)
             else:
                 compile_from_config(model, compiled, custom_objects, precision)
-        read_weights(content, model, path)
+        read_weights(guard.Arrays([(content, path)]), model, path)
     load_assets(members, model, path)
     return model
 
@@ -110,4 +110,4 @@ def read_archive_weights(path: Path, model: Any, skip_mismatch: bool = False) ->
         members = guard.read_archive(file, path)
     refuse_stray_assets(members, model, path)
     with guard.opened_hdf5(io.BytesIO(members["model.weights.h5"]), path) as content:
-        read_weights(content, model, path, skip_mismatch)
+        read_weights(guard.Arrays([(content, path)]), model, path, skip_mismatch)

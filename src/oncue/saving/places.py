@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Place:
         return f"{self.path}/vars" if self.path else "vars"
 
 
-def places_of(model: torch.nn.Module) -> list[Place]:
+def places_of(model: torch.nn.Module, skipped: Iterable[Any] = ()) -> list[Place]:
     """Return the path of each layer of a model, as in Keras.
 
     Keras reaches the layers of a Sequential and of a functional model through `layers`, all others through the
@@ -53,6 +53,7 @@ def places_of(model: torch.nn.Module) -> list[Place]:
 
     Args:
         model: The model.
+        skipped: Layers that are left out, with what is in them alone.
 
     Returns:
         The places, each layer once.
@@ -63,7 +64,7 @@ def places_of(model: torch.nn.Module) -> list[Place]:
         >>> [place.path for place in places_of(model)]
         ['', 'layers/dense', 'layers/dense_1']
     """
-    return list(_walk(model, "", set(), set()))
+    return list(_walk(model, "", {id(one) for one in skipped}, set()))
 
 
 def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Iterator[Place]:
@@ -71,6 +72,8 @@ def _walk(module: Any, path: str, modules: set[int], tensors: set[int]) -> Itera
         return
     modules.add(id(module))
     if isinstance(module, ForeignLayer):
+        if id(module.inside) in modules:
+            return
         for part in module.saved_parts():
             below = "/".join(filter(None, (path, part.path)))
             yield Place(below, part.name, part.variables, owner=part.owner, keeper=part.keeper)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,19 @@ NOT_WEIGHTS = {"seed_generator", "_seed_generator", "_metrics", "_loss_tracker"}
 """Groups that Keras writes besides weights on some backends: random states, which torch stores elsewhere."""
 
 
-def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
+def weights_tree(model: Any, with_optimizer: bool = True, skipped: Sequence[Any] = ()) -> Tree:
     """Return a model's weights and its optimizer's state in the layout of the file.
 
     Args:
         model: The model, built.
         with_optimizer: Whether to take the optimizer's state, if there is one.
+        skipped: Layers that are left out.
 
     Returns:
         The model's own tensors, in their places.
     """
     content = Tree()
-    for place in places_of(model):
+    for place in places_of(model, skipped):
         group = content.create_group(place.group)
         group.attrs["name"] = place.name
         if place.owner is not None:
@@ -64,43 +65,44 @@ def weights_tree(model: Any, with_optimizer: bool = True) -> Tree:
     return content
 
 
-def read_weights(content: Any, model: Any, source: Any, skip_mismatch: bool = False) -> None:
-    """Set a model's weights, and its optimizer's state if the file has it, from an open HDF5 file.
+def read_weights(
+    content: guard.Arrays, model: Any, source: Any, skip_mismatch: bool = False, skipped: Sequence[Any] = ()
+) -> None:
+    """Set a model's weights, and its optimizer's state if it is there, from the arrays of open HDF5 files.
 
     Nothing is set unless everything was read and fits.
 
     Args:
-        content: The file.
+        content: The arrays.
         model: The model, built.
         source: The path, for messages.
         skip_mismatch: Whether layers that don't fit are left as they are, with a warning.
+        skipped: Layers that are left as they are; also the optimizer, for its state.
 
     Raises:
         ValueError: When weights are missing, unknown, or of another shape.
     """
     problems: list[str] = []
     values: Values = []
-    places = places_of(model)
+    places = places_of(model, skipped)
     own: list[tuple[Layer, dict[str, Any]]] = []
     for place in places:
         if place.owner is not None:
-            group = guard.group_at(content, place.group, source)
-            names = [] if group is None else list(group)
-            datasets = {name: guard.dataset_at(group, name, source) for name in names}
-            arrays = {name: guard.read_array(dataset) for name, dataset in datasets.items() if dataset is not None}
-            own.append((place.owner, arrays))
+            datasets = {name: content.dataset(f"{place.group}/{name}") for name in content.names(place.group)}
+            own.append((place.owner, {name: guard.read_array(dataset) for name, dataset in datasets.items()}))
         elif not place.ignored:
-            values += _read_place(content, place, source, problems)
-    known = {place.group for place in places}
+            values += _read_place(content, place, problems)
+    known = {place.group for place in (places_of(model) if skipped else places)}
     ignored = tuple(f"{place.path}/" for place in places if place.ignored)
-    for path in sorted(guard.paths_of_arrays(content, source)):
+    for path in content.paths:
         parts = path.split("/")
         if parts[0] == _OPTIMIZER or NOT_WEIGHTS & set(parts) or path.startswith(ignored or "\0"):
             continue
         if "/".join(parts[:-1]) not in known:
             problems.append(f"{path}: the model has no such weight")
     settle(problems, source, skip_mismatch)
-    apply_state = _optimizer_state(content, model, source)
+    with_state = all(one is not model.optimizer for one in skipped)
+    apply_state = _optimizer_state(content, model, source) if with_state else lambda: None
     # What the user's code refuses is found before the first value is set.
     load_all_or_nothing(own)
     apply_state()
@@ -135,34 +137,31 @@ def settle(problems: list[str], source: Any, skip_mismatch: bool) -> None:
     warn(f"Not all weights of {str(source)!r} were loaded:\n  {shown}")
 
 
-def _read_place(content: Any, place: Place, source: Any, problems: list[str]) -> Values:
-    group = guard.group_at(content, place.group, source)
-    saved = 0 if group is None else len(group)
+def _read_place(content: guard.Arrays, place: Place, problems: list[str]) -> Values:
+    saved = len(content.names(place.group))
     label = f"{place.group} (layer '{place.name}')"
     if saved != len(place.variables):
         shapes = ", ".join(f"{variable.name} {variable.shape}" for variable in place.variables) or "none"
         problems.append(f"{label}: the file has {saved} weights, the layer {len(place.variables)} ({shapes})")
         return []
-    datasets = [guard.dataset_at(group, str(index), source) for index in range(saved)]
+    datasets = [content.dataset(f"{place.group}/{index}") for index in range(saved)]
     return read_values(list(zip(place.variables, datasets, strict=True)), label, problems)
 
 
-def _optimizer_state(content: Any, model: Any, source: Any) -> Callable[[], None]:
+def _optimizer_state(content: guard.Arrays, model: Any, source: Any) -> Callable[[], None]:
     """Read the optimizer's state; return a function that sets it."""
-    group = guard.group_at(content, f"{_OPTIMIZER}/vars", source)
-    if model.optimizer is None or group is None or len(group) == 0:
+    group = f"{_OPTIMIZER}/vars"
+    count = len(content.names(group))
+    if model.optimizer is None or count == 0:
         return lambda: None
     shapes = optimizer_shapes(model)
-    if len(group) != len(shapes):
-        if (
-            len(group) <= (4 if isinstance(model.optimizer, LossScaleOptimizer) else 2)
-            and model.optimizer.iterations == 0
-        ):
+    if count != len(shapes):
+        if count <= (4 if isinstance(model.optimizer, LossScaleOptimizer) else 2) and model.optimizer.iterations == 0:
             # It was saved before its first step, and has only a count and a rate; those are in the configuration.
             return lambda: None
-        warn_of_count(model.optimizer, len(shapes), len(group))
+        warn_of_count(model.optimizer, len(shapes), count)
         return lambda: None
-    datasets = [guard.dataset_at(group, str(index), source) for index in range(len(shapes))]
+    datasets = [content.dataset(f"{group}/{index}") for index in range(len(shapes))]
     found = [None if dataset is None else tuple(dataset.shape) for dataset in datasets]
     if found != shapes:
         raise ValueError(

@@ -6,12 +6,13 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import numpy as np
 import torch
 
 from oncue.checkpoints.score_note import ending
@@ -23,12 +24,13 @@ from oncue.core.warn import warn
 from oncue.keras_names import check_backend
 from oncue.losses.lookup import FUNCTIONS
 from oncue.nested import map_leaves
-from oncue.saving import guard, safetensors_file
+from oncue.saving import guard, safetensors_file, weights_json
 from oncue.saving.arguments import path_and_kind
 from oncue.saving.formats import MODELS
 from oncue.saving.hdf5_file import write_pieces
 from oncue.saving.legacy_weights import read_names
 from oncue.saving.model_config import warn_of_code
+from oncue.saving.tree import Stored, Tree
 from oncue.saving.weights_h5 import NOT_WEIGHTS, settle
 from oncue.torch_private import tensor_tables
 from oncue.with_keras import keras_private
@@ -79,7 +81,9 @@ class KerasFiles:
             _lengthen(file)
         return lambda path: write_pieces([content.getbuffer()], path, ending(note))
 
-    def prepare_weights(self, kind: str, snapshot: Snapshot | None, note: str | None) -> Callable[[Path], None]:
+    def prepare_weights(
+        self, kind: str, snapshot: Snapshot | None, note: str | None, skipped: Sequence[Any] = ()
+    ) -> Callable[[Path], None]:
         """Take the content of a file of the weights, and return a function that writes it.
 
         Raises:
@@ -91,13 +95,27 @@ class KerasFiles:
         model = self._settled(with_optimizer=kind == ".weights.h5")
         content = io.BytesIO()
         if kind == ".weights.h5":
-            keras_private.write_weights(model, content)
+            keras_private.write_weights(model, content, skipped)
         else:
             with h5py.File(content, "w") as file:
                 keras_private.write_legacy_weights(model, file)
         return lambda path: write_pieces([content.getbuffer()], path, ending(note))
 
-    def read_weights(self, path: Path, kind: str, skip_mismatch: bool, by_name: bool) -> None:
+    def weights_tree(self, skipped: Sequence[Any]) -> Tree:
+        """Return the content of a `.weights.h5` file."""
+        content, tree = io.BytesIO(), Tree()
+        keras_private.write_weights(self._settled(with_optimizer=True), content, skipped)
+        with h5py.File(content, "r") as file:
+            for path in sorted(guard.paths_of_arrays(file, "the model"), key=_in_order):
+                above, _, name = path.rpartition("/")
+                group = tree.members.get(above) or tree.create_group(above)
+                assert isinstance(group, Tree)
+                group[name] = Stored(torch.from_numpy(np.array(guard.read_array(file[path]))), name=path)
+        return tree
+
+    def read_weights(
+        self, path: Path, kind: str, skip_mismatch: bool, by_name: bool, skipped: Sequence[Any] = ()
+    ) -> None:
         """Set the weights from a file, all of them or none.
 
         Raises:
@@ -109,10 +127,13 @@ class KerasFiles:
             keras_private.refresh(model)
             self._model._after_load()
             return
-        content = _archive(path)[0] if kind == ".keras" else _hdf5(path)[0]
+        if kind == ".keras":
+            content = _archive(path)[0]
+        else:
+            content = _joined(path) if kind == weights_json.ENDING else _hdf5(path)[0]
         with self._all_or_nothing():
-            if kind in (".keras", ".weights.h5"):
-                asked = keras_private.read_weights(model, content, skip_mismatch)
+            if kind in (".keras", ".weights.h5", weights_json.ENDING):
+                asked = keras_private.read_weights(model, content, skip_mismatch, skipped)
                 _settle_unread(content, asked, path, skip_mismatch)
             else:
                 with h5py.File(content, "r") as file:
@@ -301,6 +322,21 @@ def _archive(path: Path) -> tuple[io.BytesIO, int, dict[str, bytes]]:
 def _hdf5(path: Path) -> tuple[io.BytesIO, int]:
     with guard.opened(path) as file:
         return _looked_through(io.BytesIO(file.read()), path)
+
+
+def _joined(path: Path) -> io.BytesIO:
+    """Return the weights of several files as the content of one."""
+    content = io.BytesIO()
+    with weights_json.opened_files(path) as arrays, h5py.File(content, "w") as file:
+        for name in arrays.paths:
+            file[name] = guard.read_array(arrays.dataset(name))
+    content.seek(0)
+    return content
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    """Return what sorts the arrays of a group by their numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in path.split("/")]
 
 
 def _looked_through(content: io.BytesIO, path: Path) -> tuple[io.BytesIO, int]:

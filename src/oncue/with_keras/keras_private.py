@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -415,13 +416,13 @@ def write_archive(model: Any, file: Any) -> None:
     saving_lib.save_model(model, file)
 
 
-def write_weights(model: Any, file: Any) -> None:
-    """Write the content of a `.weights.h5` file of a model into a file in memory."""
+def write_weights(model: Any, file: Any, skipped: Sequence[Any] = ()) -> None:
+    """Write the content of a `.weights.h5` file of a model into a file in memory, but for some of its parts."""
     from keras.src.saving import saving_lib
 
     store = saving_lib.H5IOStore(file, mode="w")
     try:
-        saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set())
+        saving_lib._save_state(model, store, None, inner_path="", visited_saveables=set(map(id, skipped)))
     finally:
         store.close()
 
@@ -457,11 +458,17 @@ def read_legacy_model(content: Any, custom_objects: dict[str, Any] | None, compi
         return legacy_h5_format.load_model_from_hdf5(content, custom_objects=custom_objects, compile=compile)
 
 
-def read_weights(model: Any, file: Any, skip_mismatch: bool) -> set[str]:
+def read_weights(model: Any, file: Any, skip_mismatch: bool, skipped: Sequence[Any] = ()) -> set[str]:
     """Set a model's weights, and its optimizer's state, from the content of a `.weights.h5` file.
 
+    Args:
+        model: The model.
+        file: The content.
+        skip_mismatch: Whether parts that don't fit are left as they are, with a warning.
+        skipped: Parts that are left as they are.
+
     Returns:
-        The groups of the file that parts of the model were looked for in.
+        The groups of the file that parts of the model were looked for in, those of skipped ones too.
 
     Raises:
         ValueError: When some don't fit; others are set then.
@@ -472,6 +479,11 @@ def read_weights(model: Any, file: Any, skip_mismatch: bool) -> set[str]:
         def get(self, path: str) -> Any:
             asked.add(path)
             return super().get(path)
+
+    class Groups(saving_lib.H5IOStore):  # type: ignore[misc]  # as above
+        def make(self, path: str, metadata: Any = None) -> dict[str, Any]:
+            asked.add(path)
+            return {}
 
     asked: set[str] = set()
     failed: set[int] = set()
@@ -484,7 +496,7 @@ def read_weights(model: Any, file: Any, skip_mismatch: bool) -> set[str]:
             None,
             inner_path="",
             skip_mismatch=skip_mismatch,
-            visited_saveables=set(),
+            visited_saveables=set(map(id, skipped)),
             failed_saveables=failed,
             error_msgs=problems,
         )
@@ -492,6 +504,9 @@ def read_weights(model: Any, file: Any, skip_mismatch: bool) -> set[str]:
         store.close()
     if failed:
         saving_lib._raise_loading_failure(problems, warn_only=skip_mismatch)
+    if skipped:
+        # What a save would write says where they are.
+        saving_lib._save_state(model, Groups(io.BytesIO(), mode="w"), None, inner_path="", visited_saveables=set())
     return asked
 
 

@@ -17,12 +17,21 @@ from oncue.saving.guard.basics import (
     refuse,
 )
 from oncue.saving.guard.checksum import CHANGED, trailer
-from oncue.saving.guard.hdf5 import count_of_numbers, dataset_at, group_at, opened_hdf5, paths_of_arrays, read_array
+from oncue.saving.guard.hdf5 import (
+    Arrays,
+    count_of_numbers,
+    dataset_at,
+    group_at,
+    opened_hdf5,
+    paths_of_arrays,
+    read_array,
+)
 from oncue.saving.guard.safetensors import opened_tensors
 
 __all__ = [
     "CHANGED",
     "MAX_ENTRIES",
+    "Arrays",
     "MissingFileError",
     "check_entry",
     "check_lambda",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
@@ -134,6 +134,44 @@ def count_of_numbers(group: Any, source: Any) -> int:
     if unpacked > _LARGE + _EXPANSION * kept:
         refuse(source, f"its arrays say to have {unpacked} bytes, of which only {kept} are stored.")
     return numbers
+
+
+class Arrays:
+    """The data sets of one HDF5 file, or of several that belong together, by their paths.
+
+    Args:
+        files: Where to look, each with the file for messages.
+
+    Raises:
+        ValueError: For links to elsewhere, more entries than any model has, and a path that is in two files.
+    """
+
+    def __init__(self, files: Sequence[tuple[Any, Any]]) -> None:
+        self._files: dict[str, tuple[Any, Any]] = {}
+        self._names: dict[str, list[str]] = {}
+        for group, source in files:
+            for path in paths_of_arrays(group, source):
+                if path in self._files:
+                    refuse(source, f"{path[:100]!r} is in two files: here and in '{self._files[path][1]}'.")
+                self._files[path] = group, source
+                above, _, name = path.rpartition("/")
+                self._names.setdefault(above, []).append(name)
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths, sorted."""
+        return sorted(self._files)
+
+    def names(self, group: str) -> list[str]:
+        """Return the names of the data sets in a group."""
+        return self._names.get(group, [])
+
+    def dataset(self, path: str) -> Any:
+        """Return the data set at a path, or None; see `dataset_at`."""
+        if path not in self._files:
+            return None
+        group, source = self._files[path]
+        return dataset_at(group, path, source)
 
 
 def read_array(dataset: Any) -> NDArray[Any]:
