@@ -286,6 +286,11 @@ def what_compile_was_told_cant_be_written(folder: Path, patch: pytest.MonkeyPatc
 
 
 @case
+def several_files_under_the_name_of_one(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().save_weights(folder / "w.weights.h5", max_shard_size=1)
+
+
+@case
 def weights_of_another_shape(folder: Path, patch: pytest.MonkeyPatch) -> None:
     dense().save_weights(folder / "w.weights.h5")
     other = oncue.Sequential([layers.Input((3,)), layers.Dense(2)])

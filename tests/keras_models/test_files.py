@@ -256,7 +256,7 @@ def test_a_folder_or_a_link_is_not_replaced(keras: ModuleType, tmp_path: Path) -
     with pytest.raises(ValueError, match="extension"):
         model.save(tmp_path / "model")
     with pytest.raises(ValueError, match="extension"):
-        model.save_weights(tmp_path / "m.weights.json")
+        model.save_weights(tmp_path / "m.weights.npz")
     model.save(tmp_path / "n.keras")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save(tmp_path / "n.keras", overwrite=False)

@@ -78,8 +78,8 @@ def write_files(tree: Tree, path: Path, limit: int) -> None:
         for part in written:
             part.unlink(missing_ok=True)
         raise
-    for one in before:
-        one.unlink(missing_ok=True)
+    for old in before:
+        old.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -148,14 +148,13 @@ class Arrays:
 
     def __init__(self, files: Sequence[tuple[Any, Any]]) -> None:
         self._files: dict[str, tuple[Any, Any]] = {}
-        self._names: dict[str, list[str]] = {}
+        self._groups: dict[str, dict[int, tuple[Any, Any]]] = {}
         for group, source in files:
             for path in paths_of_arrays(group, source):
                 if path in self._files:
                     refuse(source, f"{path[:100]!r} is in two files: here and in '{self._files[path][1]}'.")
                 self._files[path] = group, source
-                above, _, name = path.rpartition("/")
-                self._names.setdefault(above, []).append(name)
+                self._groups.setdefault(path.rpartition("/")[0], {})[id(group)] = group, source
 
     @property
     def paths(self) -> list[str]:
@@ -163,15 +162,20 @@ class Arrays:
         return sorted(self._files)
 
     def names(self, group: str) -> list[str]:
-        """Return the names of the data sets in a group."""
-        return self._names.get(group, [])
+        """Return the names of all that is in a group which has data sets."""
+        return [
+            name for above, source in self._groups.get(group, {}).values() for name in group_at(above, group, source)
+        ]
 
     def dataset(self, path: str) -> Any:
         """Return the data set at a path, or None; see `dataset_at`."""
-        if path not in self._files:
-            return None
-        group, source = self._files[path]
-        return dataset_at(group, path, source)
+        if path in self._files:
+            group, source = self._files[path]
+            return dataset_at(group, path, source)
+        for group, source in self._groups.get(path.rpartition("/")[0], {}).values():
+            if child(group, path, source) is not None:
+                refuse(source, f"{path[:100]!r} is no data set.")
+        return None
 
 
 def read_array(dataset: Any) -> NDArray[Any]:
