@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,22 +151,21 @@ def callback_page(name: str, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _list_page(title: str, words: str, cards: Iterable[list[str]]) -> str:
+    """Return a page of cards, each with its lines."""
+    lines = [f"# {title}", "", words, "", '<div class="cards" markdown>', ""]
+    for card in cards:
+        lines += ['<div class="card" markdown>', "", *card, "", "</div>", ""]
+    return "\n".join([*lines, "</div>", ""])
+
+
 def callbacks_index(facts: dict[str, Any]) -> str:
     """Return the page that lists the callbacks."""
-    lines = [
-        "# Callbacks",
-        "",
-        "Each with a picture of a run in which it did what it is for.",
-        "",
-        '<div class="cards" markdown>',
-        "",
-    ]
+    cards = []
     for name, one in facts.items():
-        lines += ['<div class="card" markdown>', "", f"**[{name}]({name}.md)**", ""]
-        for scheme in ("light", "dark"):
-            lines.append(f"[![](../pictures/{name}-{scheme}.svg#only-{scheme})]({name}.md)")
-        lines += ["", one["summary"], "", "</div>", ""]
-    return "\n".join([*lines, "</div>", ""])
+        pictures = [f"[![](../pictures/{name}-{one}.svg#only-{one})]({name}.md)" for one in ("light", "dark")]
+        cards.append([f"**[{name}]({name}.md)**", "", *pictures, "", one["summary"]])
+    return _list_page("Callbacks", "Each with a picture of a run in which it did what it is for.", cards)
 
 
 def _described_in(facts: dict[str, Any]) -> dict[str, str]:
@@ -199,16 +198,9 @@ def reference_page(module: str, facts: dict[str, Any]) -> str:
 
 def reference_index(facts: dict[str, Any]) -> str:
     """Return the page that lists the modules."""
-    lines = [
-        "# Reference",
-        "",
-        "All that is oncue's own. Every other name of Keras is Keras's, [where it is installed](../coming_from_keras.md).",
-        "",
-        "| Module | |",
-        "|---|---|",
-    ]
-    lines += [f"| [`{module}`]({module}.md) | {words} |" for module, words in facts["modules"].items()]
-    return "\n".join([*lines, ""])
+    words = "All that is oncue's own. Every other name of Keras is Keras's, [where it is installed](../coming_from_keras.md)."
+    cards = [[f"**[`{module}`]({module}.md)**", "", about] for module, about in facts["modules"].items()]
+    return _list_page("Reference", words, cards)
 
 
 def example_page(path: Path) -> str:

@@ -221,7 +221,7 @@ def test_a_run_that_is_resumed_makes_no_test(cut: Any, tmp_path: Path) -> None:
 
 def test_plot(tmp_path: Path) -> None:
     finder = BatchSizeFinder(max_size=32)
-    with pytest.raises(ValueError, match="has tried no sizes yet"):
+    with pytest.raises(ValueError, match="BatchSizeFinder has tested nothing yet"):
         finder.plot()
     fit(network(), finder)
     figure = finder.plot(tmp_path / "sizes.png")

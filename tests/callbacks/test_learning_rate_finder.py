@@ -181,7 +181,7 @@ def test_noise_of_single_batches_does_not_decide(count: int) -> None:
 
 def test_plot(tmp_path: Path) -> None:
     finder = LearningRateFinder(1e-4, 10.0, steps=30, apply=False)
-    with pytest.raises(ValueError, match="has tested no rates yet"):
+    with pytest.raises(ValueError, match="LearningRateFinder has tested nothing yet"):
         finder.plot()
     fit(network(), finder)
     figure = finder.plot(tmp_path / "rates.png")

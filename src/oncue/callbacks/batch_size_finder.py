@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from oncue.callbacks.callback import Callback
+from oncue.callbacks.finder import Finder
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import whole
 from oncue.core.protocols import TellsState, run_state_of
 from oncue.core.warn import warn
 
-if TYPE_CHECKING:
-    from oncue.checkpoints.training_state import FrozenState
-
 _NEARLY = 0.95
 
 
 @builtin
-class BatchSizeFinder(Callback):
+class BatchSizeFinder(Finder):
     """Tries training steps with batches that double in size, suggests a size, and takes all of it back.
 
     The batches have the rows of the first one, again and again. The test ends at the first size for which there is no memory,
@@ -86,7 +82,6 @@ class BatchSizeFinder(Callback):
         self.go_on = go_on
         self.verbose = verbose
         self._clock = clock
-        self._good: FrozenState | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -94,10 +89,6 @@ class BatchSizeFinder(Callback):
         self.suggestion: int | None = None
         self.sizes: list[int] = []
         self.samples_per_second: list[float] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has no state of a run to go back to.
-        return {**super().__getstate__(), "_good": None}
 
     @property
     def largest(self) -> int | None:
@@ -123,13 +114,6 @@ class BatchSizeFinder(Callback):
                 f"script as one process, and give `fit` on all of them {self.ranks.size} times the size that is suggested."
             )
 
-    def keep_state(self) -> None:
-        """Take the state that the run begins with; the loop calls it before the first epoch, and after each."""
-        if not self.tested and self._good is None:
-            from oncue.checkpoints.snapshot import Snapshot
-
-            self._good = self._needed_state().capture(returns=True).freeze(Snapshot())
-
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Make the test, unless the run is one that goes on, which has had it."""
         good, self._good = self._good, None
@@ -137,8 +121,7 @@ class BatchSizeFinder(Callback):
             self.tested = True
             return
         state = self._needed_state()
-        assert self._run is not None
-        self._run.progress.trial = True
+        self._put_trial(True)
         tried = self._tried(state)
         best = max(tried.values(), default=0.0)
         suggestion = next((size for size, speed in tried.items() if speed >= _NEARLY * best), None)
@@ -146,45 +129,19 @@ class BatchSizeFinder(Callback):
         def then() -> None:
             self.tested, self.suggestion = True, suggestion
             self.sizes, self.samples_per_second = list(tried), list(tried.values())
-            self._end_trial()
+            self._put_trial(False)
             self._tell()
             self.model.stop_training = not self.go_on
 
         state.rollback = (good.thaw(), then)
         self.model.stop_training = True
 
-    def on_exception(self, exception: BaseException) -> None:
-        """Forget the state to go back to."""
-        self.close()
+    # The test -------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Forget the state to go back to."""
-        self._good = None
-        self._end_trial()
-
-    def plot(self, filename: str | os.PathLike[str] | None = None) -> Any:
-        """Draw the samples in a second over the sizes, with the suggestion.
-
-        Args:
-            filename: Where to write the picture; its ending chooses the format. Not written when None.
-
-        Returns:
-            The matplotlib figure.
-
-        Raises:
-            ImportError: Without matplotlib, with the name of the extra that brings it.
-            ValueError: Before the test.
-        """
+    def _drawn(self) -> Any:
         from oncue.plots import plot_batch_sizes
 
-        if not self.sizes:
-            raise ValueError("BatchSizeFinder has tried no sizes yet: call `fit` with it.")
-        figure = plot_batch_sizes(self.sizes, self.samples_per_second, self.suggestion)
-        if filename is not None:
-            figure.savefig(filename)
-        return figure
-
-    # The test -------------------------------------------------------------------------------------------------------
+        return plot_batch_sizes(self.sizes, self.samples_per_second, self.suggestion) if self.sizes else None
 
     def _tried(self, state: TellsState) -> Mapping[int, float]:
         """Return the samples in a second by size, of all sizes that fit."""
@@ -212,10 +169,6 @@ class BatchSizeFinder(Callback):
         text = self._decided("note" if self.go_on else "stop", "batch_size_found", **found)
         if self.verbose > 0:
             print_message(f"BatchSizeFinder: {text}")
-
-    def _end_trial(self) -> None:
-        if self._run is not None:
-            self._run.progress.trial = False
 
     def _needed_state(self) -> TellsState:
         found = run_state_of(self._run)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from oncue.callbacks.callback import Callback
+from oncue.callbacks.finder import Finder
 from oncue.callbacks.rates import require_settable
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
@@ -14,16 +13,13 @@ from oncue.core.numbers import finite, whole
 from oncue.core.protocols import TellsState, run_state_of
 from oncue.core.warn import warn
 
-if TYPE_CHECKING:
-    from oncue.checkpoints.training_state import FrozenState
-
 _SMOOTHING = 0.9
 _DIVERGED = 4.0
 _FEWEST = 10
 
 
 @builtin
-class LearningRateFinder(Callback):
+class LearningRateFinder(Finder):
     """Trains the first batches with rates that rise from step to step, suggests one, and takes all of it back.
 
     What the test changed is restored: weights, the optimizer, callbacks, random generators and the place in the data. Then
@@ -83,7 +79,6 @@ class LearningRateFinder(Callback):
         self.steps = whole(owner, "steps", steps, least=_FEWEST)
         self.apply = apply
         self.verbose = verbose
-        self._good: FrozenState | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -96,10 +91,6 @@ class LearningRateFinder(Callback):
         self._smooth = 0.0
         # The sum of the losses of the epoch's samples, and their number.
         self._seen = 0.0, 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has no state of a run to go back to.
-        return {**super().__getstate__(), "_good": None}
 
     def needs_of_model(self) -> tuple[str, ...]:
         """Return what it can't do without."""
@@ -123,13 +114,6 @@ class LearningRateFinder(Callback):
                     f"LearningRateFinder needs an epoch of {_FEWEST} batches or more, and this one has {known}. Give a smaller "
                     "`batch_size`."
                 )
-
-    def keep_state(self) -> None:
-        """Take the state that the run begins with; the loop calls it before the first epoch, and after each."""
-        if not self.tested and self._good is None:
-            from oncue.checkpoints.snapshot import Snapshot
-
-            self._good = self._needed_state().capture(returns=True).freeze(Snapshot())
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin the test, unless the run has had it, or is one that goes on."""
@@ -166,38 +150,12 @@ class LearningRateFinder(Callback):
         if self._testing:
             self._end()
 
-    def on_exception(self, exception: BaseException) -> None:
-        """Forget the state to go back to."""
-        self.close()
+    # The test -------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Forget the state to go back to."""
-        self._good = None
-        self._put_trial(False)
-
-    def plot(self, filename: str | os.PathLike[str] | None = None) -> Any:
-        """Draw the loss over the rates, with the suggestion.
-
-        Args:
-            filename: Where to write the picture; its ending chooses the format. Not written when None.
-
-        Returns:
-            The matplotlib figure.
-
-        Raises:
-            ImportError: Without matplotlib, with the name of the extra that brings it.
-            ValueError: Before the test.
-        """
+    def _drawn(self) -> Any:
         from oncue.plots import plot_rates
 
-        if not self.losses:
-            raise ValueError("LearningRateFinder has tested no rates yet: call `fit` with it.")
-        figure = plot_rates(self.rates, self.losses, self.suggestion)
-        if filename is not None:
-            figure.savefig(filename)
-        return figure
-
-    # The test -------------------------------------------------------------------------------------------------------
+        return plot_rates(self.rates, self.losses, self.suggestion) if self.losses else None
 
     def _loss_of(self, logs: dict[str, Any]) -> float:
         # The logs have the mean of the epoch so far. Of several processes each has that of its own rows, or none yet.
@@ -242,10 +200,6 @@ class LearningRateFinder(Callback):
         text = self._decided(kind, "rate_found", **found)
         if self.verbose > 0:
             print_message(f"LearningRateFinder: {text}")
-
-    def _put_trial(self, trial: bool) -> None:
-        if self._run is not None:
-            self._run.progress.trial = trial
 
     def _needed_state(self) -> TellsState:
         found = run_state_of(self._run)

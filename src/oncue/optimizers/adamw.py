@@ -28,7 +28,7 @@ class AdamW(Adam):
         beta_2: See `Adam`.
         epsilon: See `Adam`.
         amsgrad: See `Adam`.
-        clipnorm: See `Optimizer`, as for all arguments from here on.
+        **options: See `Optimizer`: `clipnorm` and what follows it there.
 
     Raises:
         ValueError: When `weight_decay` is None, or an argument is unknown or out of its range.
