@@ -1,4 +1,4 @@
-"""Backups at URLs: what a run saves there, is continued from, and leaves."""
+"""Backups and checkpoints at URLs: what a run saves there, is continued from, and leaves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import oncue as keras
 from oncue import layers
-from oncue.callbacks import BackupAndRestore, LambdaCallback
+from oncue.callbacks import BackupAndRestore, LambdaCallback, ModelCheckpoint
+from oncue.checkpoints import Checkpoints
 
 URL = "memory://runs/backup"
 
@@ -30,7 +31,7 @@ def names(store: Any) -> list[str]:
     return sorted(path.rsplit("/", 1)[-1] for path in store.find("/"))
 
 
-def fit(interrupt: int = -1, where: str = URL, **options: Any) -> list[Any]:
+def fit(interrupt: int = -1, where: str = URL, *more: Any, **options: Any) -> list[Any]:
     def cut(epoch: int, logs: Any) -> None:
         if epoch == interrupt:
             raise KeyboardInterrupt
@@ -39,7 +40,7 @@ def fit(interrupt: int = -1, where: str = URL, **options: Any) -> list[Any]:
     model = keras.Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(1)])
     model.compile("adam", "mse")
     x = np.arange(24).reshape(8, 3).astype("float32")
-    callbacks = [BackupAndRestore(where, **options), LambdaCallback(on_epoch_begin=cut)]
+    callbacks = [BackupAndRestore(where, **options), LambdaCallback(on_epoch_begin=cut), *more]
     history = model.fit(x, x[:, :1], batch_size=4, epochs=4, verbose=0, callbacks=callbacks)
     return [history.history, *(one.tolist() for one in model.get_weights())]
 
@@ -99,3 +100,36 @@ def test_a_store_that_takes_nothing_is_reported_before_the_first_step(monkeypatc
         fit()
     with pytest.raises(ValueError, match="unknown://"):
         fit(where="unknown://a/b")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_files_at_a_url_are_kept_and_go(asynchronous: bool, store: Any) -> None:
+    def saver() -> ModelCheckpoint:
+        path = "memory://runs/{epoch}.weights.h5"
+        rules = [2, "best 1"]
+        return ModelCheckpoint(path, "loss", save_weights_only=True, keep=rules, asynchronous=asynchronous)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(2, URL, saver())
+    # A file that another program has put in the place of one stays.
+    store.pipe_file("/runs/1.weights.h5", b"another")
+    fit(-1, URL, saver())
+    assert names(store) == ["1.weights.h5", "3.weights.h5", "4.weights.h5", "epoch.weights.h5.oncue.json"]
+    with pytest.raises(ValueError, match="files on a disk"):
+        Checkpoints("memory://runs/{epoch}.weights.h5")
+
+
+def test_a_run_goes_on_from_the_best_file_at_a_url(store: Any) -> None:
+    def saver(**options: Any) -> ModelCheckpoint:
+        return ModelCheckpoint("memory://runs/best.keras", "loss", save_best_only=True, **options)
+
+    first = saver()
+    fit(-1, URL, first)
+    # The file says its score itself; afterwards its record does.
+    for _ in range(2):
+        again = saver(resume_best=True)
+        fit(-1, URL, again)
+        assert again.best == first.best
+    store.pipe_file("/runs/best.keras", b"another")
+    with pytest.raises(ValueError, match="doesn't know the loss of 'memory://runs/best.keras'"):
+        fit(-1, URL, saver(resume_best=True))

@@ -13,11 +13,12 @@ from oncue.core.file_name import FileName
 from oncue.core.files import OF_PARTS, check_target, reason_of, sweep, try_beside
 from oncue.core.numbers import finite, number_of, whole
 from oncue.core.protocols import size_of_save
-from oncue.core.remote import is_url, try_folder
+from oncue.core.remote import RemoteFolder, downloaded, is_url, try_folder
 from oncue.legacy import warn_once
 
 if TYPE_CHECKING:
     from oncue.checkpoints.retention import Rule
+    from oncue.checkpoints.score_note import ScoreNote
 
 _OWNER = "ModelCheckpoint"
 _MODEL_ENDINGS = (".keras", ".h5", ".hdf5")
@@ -178,17 +179,43 @@ def check_recorded(name: FileName, keeps: bool, idle: bool) -> None:
         idle: Whether `resume_best` is set, though nothing depends on the best.
 
     Raises:
-        ValueError: For a name that is always the same, a URL, and a best that nothing depends on.
+        ValueError: For a name that is always the same, and a best that nothing depends on.
     """
     if keeps and not name.names:
         raise ValueError(
             f"`keep` of {_OWNER} needs a file name that differs from save to save; got '{name.template}'. Use a "
             "placeholder, such as 'model_{epoch:02d}.keras'."
         )
-    if is_url(name.template):
-        raise ValueError(f"`keep` and `resume_best` of {_OWNER} need a folder, not a URL; got '{name.template}'.")
     if idle:
         raise ValueError(f"`resume_best` of {_OWNER} goes with `save_best_only=True` or `keep='best 3'`; got neither.")
+
+
+def absolute(path: str) -> str:
+    """Return a path from the root; a URL as it is.
+
+    Example:
+        >>> absolute("memory://runs/m.oncue.json")
+        'memory://runs/m.oncue.json'
+    """
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def existing_files(name: FileName) -> list[str]:
+    """Return the paths, or the URLs, of the files that have such a name."""
+    if not is_url(name.template):
+        return name.existing()
+    folder = name.folder.rstrip("/")
+    return [f"{folder}/{one}" for one in RemoteFolder(folder).names() if name.fits(one)]
+
+
+def note_in(path: str) -> ScoreNote | None:
+    """Return what a file says of its score, on a disk or at a URL."""
+    from oncue.checkpoints.score_note import read_note
+
+    if not is_url(path):
+        return read_note(path)
+    with downloaded(path) as local:
+        return read_note(local)
 
 
 def try_path(name: FileName, model: Any, weights_only: bool) -> None:

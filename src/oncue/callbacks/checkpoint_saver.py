@@ -123,8 +123,12 @@ class CheckpointSaver:
             ValueError: When it can't be read.
         """
         from oncue.checkpoints.lock import NameLock
-        from oncue.checkpoints.manifest import Manifest
+        from oncue.checkpoints.manifest import Manifest, UrlManifest
 
+        if is_url(path):
+            # Stores have no locks.
+            self.manifest = UrlManifest(path, fits)
+            return self.manifest
         self._lock = NameLock(path)
         if not self._lock.acquire():
             raise RuntimeError(

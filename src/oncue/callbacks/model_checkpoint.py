@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oncue.callbacks.checkpoint_arguments import (
+    absolute,
     check_all_saved,
     check_measured,
     check_recorded,
+    existing_files,
+    note_in,
     read_path,
     read_period,
     read_rules,
@@ -32,6 +35,7 @@ from oncue.core.logs import Logs
 from oncue.core.monitor import Logged, as_number
 from oncue.core.numbers import whole
 from oncue.core.protocols import has_parts_of_weights, needs_score, was_stopped
+from oncue.core.remote import is_url
 
 if TYPE_CHECKING:
     from oncue.checkpoints.manifest import Manifest
@@ -230,7 +234,7 @@ class ModelCheckpoint(MonitorCallback):
         """Return under which name the files of this run are recorded, for `keep` to delete those that go."""
         if not self._rules or self.resume_best:
             return None
-        return {"manifest": os.path.abspath(self._manifest_path), "run": self.run_id}
+        return {"manifest": absolute(self._manifest_path), "run": self.run_id}
 
     def take_back(self, mark: dict[str, Any]) -> None:
         """Let this run be the one that begins anew: it saves the files of that run again, and `keep` counts them.
@@ -238,7 +242,7 @@ class ModelCheckpoint(MonitorCallback):
         Args:
             mark: What `mark_files` returned when that run began.
         """
-        if mark["manifest"] == os.path.abspath(self._manifest_path):
+        if mark["manifest"] == absolute(self._manifest_path):
             self.run_id = self._begun_again = mark["run"]
 
     def listens_to(self, hook: str) -> bool:
@@ -449,7 +453,7 @@ class ModelCheckpoint(MonitorCallback):
             return None
         from oncue.checkpoints.record import Record
 
-        file = os.path.relpath(path, manifest.folder).replace(os.sep, "/")
+        file = manifest.file_of(path)
         steps = (self.params or {}).get("steps")
         step = None if steps is None else epoch * steps + (steps if batch is None else batch + 1)
         return Record(file, epoch=epoch + 1, step=step, score=score, monitor=self.monitor, run=self.run_id)
@@ -473,15 +477,16 @@ class ModelCheckpoint(MonitorCallback):
             self._take_best(manifest)
 
     def _take_best(self, manifest: Manifest) -> None:
-        from oncue.checkpoints.score_note import read_note
-
         if self.watch.direction is None:
             self._decide_direction({})
         recorded = {record.file: record for record in manifest.records}
-        existing = {os.path.relpath(path, manifest.folder).replace(os.sep, "/"): path for path in self._name.existing()}
+        existing = {manifest.file_of(path): path for path in existing_files(self._name)}
         scores: dict[str, float] = {}
         for file, path in existing.items():
-            note = read_note(path)
+            if is_url(path) and file in recorded:
+                # Its record says the same, and need not be fetched with all the rest.
+                continue
+            note = note_in(path)
             if note is not None:
                 self._check_note(note, path)
             if note is not None and (file not in recorded or recorded[file].score != note.score):

@@ -11,6 +11,7 @@ from oncue.checkpoints.retention import by_score
 from oncue.core.file_name import FileName
 from oncue.core.files import replace
 from oncue.core.monitor import Monitor
+from oncue.core.remote import is_url
 from oncue.core.warn import warn
 
 
@@ -33,7 +34,7 @@ class Checkpoints:
 
     Raises:
         FileNotFoundError: When there is no manifest.
-        ValueError: When it can't be read.
+        ValueError: When it can't be read, and for a URL.
 
     Example:
         >>> import numpy as np, oncue, tempfile
@@ -48,6 +49,11 @@ class Checkpoints:
     """
 
     def __init__(self, filepath: str | os.PathLike[str]) -> None:
+        if is_url(filepath):
+            raise ValueError(
+                f"Checkpoints looks at files on a disk; got {filepath!r}. Copy the folder to a disk, or read a file at a URL "
+                "by its own name, as `keras.models.load_model('s3://bucket/m_03.keras')`."
+            )
         path = Path(os.fspath(filepath))
         if not path.name.endswith(".oncue.json"):
             name = FileName(os.fspath(filepath), type(self).__name__)

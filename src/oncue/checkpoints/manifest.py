@@ -16,6 +16,7 @@ from oncue.checkpoints.retention import Rule, by_score, kept
 from oncue.checkpoints.store import Store, newest_state
 from oncue.core.bounded_json import MEGABYTE, bounded_json
 from oncue.core.files import replace_file, require_file, sweep
+from oncue.core.remote import RemoteFolder
 from oncue.core.warn import warn
 
 FORMAT = 1
@@ -59,12 +60,27 @@ class Manifest:
         self.folder = self.path.parent
         self.records: list[Record] = []
         self._announced: Record | None = None
-        if self.folder.is_dir():
-            sweep(self.folder, re.escape(self.path.name[:50]))
-        require_file(self.path)
-        if self.path.exists():
-            self._read()
+        content = self._content()
+        if content is not None:
+            self._read(content)
             self._settle()
+
+    @property
+    def where(self) -> str:
+        """The manifest's own path, as users know it."""
+        return str(self.path)
+
+    def file_of(self, path: str) -> str:
+        """Return the name by which a file is recorded.
+
+        Args:
+            path: Its path.
+        """
+        return os.path.relpath(path, self.folder).replace(os.sep, "/")
+
+    def path_of(self, file: str) -> str:
+        """Return the path of a recorded file."""
+        return str(self.folder / file)
 
     def announce(self, record: Record) -> None:
         """Announce the next file before it is written.
@@ -120,13 +136,12 @@ class Manifest:
         for record in own:
             if record.file in stays or not self._fits(record.file):
                 continue
-            path = self.folder / record.file
             try:
-                if _is_there(path) and _size(path) == record.size and self._is_inside(path):
-                    _delete(path)
+                unchanged = self._is_there(record.file) and self._size(record.file) == record.size
+                if unchanged and self._delete(record.file):
                     deleted.append(record.file)
             except OSError as error:
-                warn(f"'{path}' could not be deleted ({error}); it will be tried again.")
+                warn(f"'{self.path_of(record.file)}' could not be deleted ({error}); it will be tried again.")
                 continue
             self.records.remove(record)
         if len(self.records) != before:
@@ -151,21 +166,20 @@ class Manifest:
         others = {record.monitor for record in records} - {monitor}
         if others and not any(record.monitor == monitor for record in records):
             raise ValueError(
-                f"'{self.path}' has no score of `{monitor}`, but of {', '.join(f'`{name}`' for name in sorted(others))}. "
+                f"'{self.where}' has no score of `{monitor}`, but of {', '.join(f'`{name}`' for name in sorted(others))}. "
                 "Give that as `monitor`, another file name, or `resume_best=False` to replace the files."
             )
         for record in by_score((record for record in records if record.monitor == monitor), direction):
             if self.is_intact(record):
                 return record
             warn(
-                f"'{self.folder / record.file}' is not the file that was saved with {monitor} {record.score:g}: its "
+                f"'{self.path_of(record.file)}' is not the file that was saved with {monitor} {record.score:g}: its "
                 "content has changed. Its score is not adopted."
             )
         return None
 
     def _take(self, record: Record) -> None:
-        path = self.folder / record.file
-        whole = replace(record, size=_size(path), sha256=_digest(path))
+        whole = replace(record, size=self._size(record.file), sha256=self._digest(record.file))
         self.records = [*(other for other in self.records if not self._is_same(other.file, record.file)), whole]
         self._announced = None
 
@@ -181,9 +195,9 @@ class Manifest:
             return False
 
     def _settle(self) -> None:
-        self.records = [record for record in self.records if _is_there(self.folder / record.file)]
+        self.records = [record for record in self.records if self._is_there(record.file)]
         announced, self._announced = self._announced, None
-        if announced is None or not _is_there(self.folder / announced.file):
+        if announced is None or not self._is_there(announced.file):
             return
         before = next((record for record in self.records if record.file == announced.file), None)
         if before is None or not self.is_intact(before):
@@ -191,16 +205,12 @@ class Manifest:
 
     def is_intact(self, record: Record) -> bool:
         """Return whether a record's file is there and has the size and the digest that it was saved with."""
-        path = self.folder / record.file
-        return _is_there(path) and _size(path) == record.size and _digest(path) == record.sha256
+        file = record.file
+        return self._is_there(file) and self._size(file) == record.size and self._digest(file) == record.sha256
 
-    def _is_inside(self, path: Path) -> bool:
-        # A parent folder may have become a link to somewhere else.
-        return path.resolve().is_relative_to(self.folder.resolve())
-
-    def _read(self) -> None:
+    def _read(self, content: bytes) -> None:
         try:
-            data = bounded_json(self.path.read_bytes()) if self.path.stat().st_size <= _LONGEST else None
+            data = bounded_json(content) if len(content) <= _LONGEST else None
             if not isinstance(data, dict) or data.get("format") != FORMAT:
                 found = data.get("format") if isinstance(data, dict) else None
                 raise ValueError(f"its format is {found!r:.20}, and this oncue reads {FORMAT}")
@@ -212,7 +222,7 @@ class Manifest:
             self._announced = None if data["announced"] is None else Record.from_json(data["announced"])
         except (ValueError, KeyError, RecursionError) as error:
             raise ValueError(
-                f"'{self.path}' can't be read as the manifest of saved files: {error}. Remove it to start over; the "
+                f"'{self.where}' can't be read as the manifest of saved files: {error}. Remove it to start over; the "
                 "files that it lists stay."
             ) from None
 
@@ -222,29 +232,104 @@ class Manifest:
             "files": [record.as_json() for record in self.records],
             "announced": None if self._announced is None else self._announced.as_json(),
         }
-        replace_file(self.path, json.dumps(data, indent=1).encode("utf-8"))
+        self._store(json.dumps(data, indent=1).encode("utf-8"))
+
+    # The folder ----------------------------------------------------------------------------------------------------
+
+    def _content(self) -> bytes | None:
+        if self.folder.is_dir():
+            sweep(self.folder, re.escape(self.path.name[:50]))
+        require_file(self.path)
+        if not self.path.exists():
+            return None
+        with self.path.open("rb") as file:
+            return file.read(_LONGEST + 1)
+
+    def _store(self, content: bytes) -> None:
+        replace_file(self.path, content)
+
+    def _is_there(self, file: str) -> bool:
+        path = self.folder / file
+        return path.is_file() or newest_state(path) is not None
+
+    def _size(self, file: str) -> int:
+        """Return how large a file is, or those in a folder together."""
+        path = self.folder / file
+        files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
+        return sum(one.stat().st_size for one in files)
+
+    def _delete(self, file: str) -> bool:
+        """Delete a file, or those of a save in a folder; return whether that was right."""
+        path = self.folder / file
+        # A parent folder may have become a link to somewhere else.
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            return False
+        if path.is_file():
+            path.unlink()
+        else:
+            # Nothing else in it, should there be something.
+            Store(path).clear()
+        return True
+
+    def _digest(self, file: str) -> str:
+        """Return the digest of a file; of a folder that of its main file, which names the others and no other save has."""
+        path = self.folder / file
+        path = path if path.is_file() else newest_state(path) or path
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _is_there(path: Path) -> bool:
-    return path.is_file() or newest_state(path) is not None
+class UrlManifest(Manifest):
+    """A `Manifest` at a URL, of the files in its folder there.
 
+    Args:
+        url: The manifest's own.
+        fits: As for `Manifest`.
 
-def _size(path: Path) -> int:
-    """Return how large a file is, or those in a folder together."""
-    files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
-    return sum(one.stat().st_size for one in files)
+    Example:
+        >>> UrlManifest("memory://runs/m.oncue.json").records
+        []
+    """
 
+    def __init__(self, url: str, fits: Callable[[str], bool] = lambda file: True) -> None:
+        folder, _, self._name = url.rpartition("/")
+        self._url, self._remote = folder, RemoteFolder(folder)
+        super().__init__(self._name, fits)
 
-def _delete(path: Path) -> None:
-    if path.is_file():
-        path.unlink()
-        return
-    # Nothing else in it, should there be something.
-    Store(path).clear()
+    @property
+    def where(self) -> str:
+        """The manifest's URL."""
+        return self.path_of(self._name)
 
+    def file_of(self, path: str) -> str:
+        """Return the name by which a file is recorded."""
+        return path.removeprefix(f"{self._url}/")
 
-def _digest(path: Path) -> str:
-    """Return the digest of a file; of a folder that of its main file, which no other save has, and which names the others."""
-    path = path if path.is_file() else newest_state(path) or path
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    def path_of(self, file: str) -> str:
+        """Return the URL of a recorded file."""
+        return f"{self._url}/{file}"
+
+    def _content(self) -> bytes | None:
+        self._remote.sweep()
+        if self._name not in self._remote.names():
+            return None
+        return self._remote.read(self._name)
+
+    def _store(self, content: bytes) -> None:
+        self._remote.write(self._name, content)
+
+    def _is_there(self, file: str) -> bool:
+        return self._remote.exists(file)
+
+    def _size(self, file: str) -> int:
+        return self._remote.size(file)
+
+    def _delete(self, file: str) -> bool:
+        self._remote.remove(file)
+        return True
+
+    def _digest(self, file: str) -> str:
+        return self._remote.digest(file)
+
+    def _is_same(self, one: str, other: str) -> bool:
+        return one == other

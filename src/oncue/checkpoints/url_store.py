@@ -101,9 +101,7 @@ class UrlStore(Store):
         return self._remote.read(name)
 
     def _write(self, name: str, content: bytes) -> None:
-        path = Path(self._temporary())
-        path.write_bytes(content)
-        self._put(str(path), name)
+        self._remote.write(name, content)
 
     def _remove_folder(self) -> None:
         self._remote.remove_folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -159,6 +160,27 @@ class RemoteFolder:
             except FileNotFoundError:
                 return []
             return [str(one).rstrip("/").rsplit("/", 1)[-1] for one in found]
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        with self._errors("looked for", name):
+            self._store.invalidate_cache()
+            return bool(self._store.exists(self._of(name)))
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 digest of a file, in hexadecimal."""
+        with self._errors("read", name), self._store.open(self._of(name), "rb") as source:
+            found = hashlib.sha256()
+            while piece := source.read(1 << 20):
+                found.update(piece)
+            return found.hexdigest()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, in the place of one of that name."""
+        with tempfile.TemporaryDirectory(prefix="oncue-") as folder:
+            path = Path(folder, "content")
+            path.write_bytes(content)
+            self.put(str(path), name)
 
     def size(self, name: str) -> int:
         """Return how large a file is."""
