@@ -281,6 +281,7 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "accumulation within loss scaling": (
         lambda: of((12,)),
         {
+            "y": 8 * Y,
             "optimizer": lambda: keras.optimizers.LossScaleOptimizer(
                 keras.optimizers.Adam(0.02, gradient_accumulation_steps=2), 2.0**127, dynamic_growth_steps=2
             ),
