@@ -23,6 +23,8 @@ class LateDevice:
         allocated: The sizes of the page-locked blocks, each with whether the main thread asked for it.
         refuses: Whether there is no page-locked memory.
         room: How many bytes of its own memory are free.
+        behind: Whether no copy is done yet that nobody waits for.
+        lazy: Whether copies that only the writer waits for begin no sooner than the work waits for them.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class LateDevice:
         self.refuses = False
         self.room = 0
         self.moments = 0
+        self.behind = self.lazy = False
         self._working = WorkStream(self)
 
     def install(self, patch: pytest.MonkeyPatch) -> LateDevice:
@@ -46,6 +49,9 @@ class LateDevice:
             raise RuntimeError("out of page-locked memory")
         self.allocated.append((size, threading.current_thread() is threading.main_thread()))
         return torch.empty(size, dtype=torch.uint8)
+
+    def flag(self) -> torch.Tensor:
+        return torch.empty(1, dtype=torch.bool)
 
     def working(self) -> WorkStream:
         return self._working
@@ -86,18 +92,31 @@ class WorkMoment:
     def synchronize(self) -> None:
         raise AssertionError("the host waits for all the work")
 
+    def query(self) -> bool:
+        raise AssertionError("the host asks for all the work")
+
 
 class CopyMoment:
     """The moment after some copies."""
 
     def __init__(self, device: LateDevice, copies: list[Late]) -> None:
         self.device, self.copies = device, copies
+        self.begun = threading.Event()
 
     def synchronize(self) -> None:
         main = threading.current_thread() is threading.main_thread()
+        if self.device.lazy and not main:
+            assert self.begun.wait(20), "nothing waits for the copies"
         self.device.order.append("host waits" if main else "writer waits")
         for one in self.copies:
             one.end()
+
+    def query(self) -> bool:
+        if self.device.behind:
+            return False
+        for one in self.copies:
+            one.end()
+        return True
 
 
 class WorkStream:
@@ -114,6 +133,7 @@ class WorkStream:
         self.device.order.append("work waits")
         for one in event.copies:
             one.begin()
+        event.begun.set()
 
 
 class CopyStream:

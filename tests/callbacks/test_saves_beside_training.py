@@ -107,6 +107,113 @@ def test_one_block_serves_the_run_and_is_there_before_its_first_save(tmp_path: P
     assert [on_main for _, on_main in device.allocated] == [False, False]
 
 
+# Only the update waits -------------------------------------------------------------------------------------------------
+
+
+class Marks(layers.Layer):
+    """Marks each forward pass in what the device was asked, and may change weights in those of training, or of validation."""
+
+    def __init__(self, order: list[str], shrinks: bool | None = None) -> None:
+        super().__init__()
+        self.order, self.shrinks = order, shrinks
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        self.order.append("forward")
+        if training is self.shrinks:
+            self.scale.value.data.mul_(0.9)
+        return inputs * self.scale.value
+
+
+def marked(order: list[str], shrinks: bool | None = None, **options: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    parts = [layers.Dense(4), layers.BatchNormalization(), Marks(order, shrinks), layers.Dense(1)]
+    made = keras.Sequential([layers.Input((3,)), *parts])
+    made.compile(keras.optimizers.Adam(0.05, use_ema=True), "mse", metrics=["mae"], **options)
+    return made
+
+
+def files_of(folder: Path, made: Any, swaps: bool, asynchronous: bool) -> dict[str, list[Any]]:
+    """Train with a file after every second batch, and one of each epoch; return what is in each.
+
+    Args:
+        folder: Where they are.
+        made: What is trained.
+        swaps: Whether averages take the place of the weights from epoch to epoch.
+        asynchronous: Whether they are written in the background.
+    """
+    made_for = {"asynchronous": asynchronous, "save_weights_only": True}
+    often = ModelCheckpoint(folder / "{epoch}-{batch}.safetensors", save_freq=2, **made_for)
+    whole = ModelCheckpoint(folder / "{epoch}.safetensors", **made_for)
+    swap = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if swaps else []
+    options = {"batch_size": 8, "epochs": 4, "verbose": 0, "validation_data": (X, Y)}
+    made.fit(X, Y, callbacks=[*swap, often, whole], **options)
+    found = {}
+    for path in sorted(folder.iterdir()):
+        made.load_weights(path)
+        found[path.name] = made.get_weights()
+    return found
+
+
+@pytest.mark.parametrize("shrinks", [None, True, False], ids=["never", "in training", "in validation"])
+def test_files_are_of_their_moment_wherever_training_waits(
+    shrinks: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    expected = files_of(tmp_path / "a", marked([], shrinks), shrinks is None, asynchronous=False)
+    device = LateDevice().install(monkeypatch)
+    device.lazy = True
+    found = files_of(tmp_path / "b", marked(device.order, shrinks), shrinks is None, asynchronous=True)
+    assert found.keys() == expected.keys() and len(found) == 12
+    for name, weights in expected.items():
+        assert same_arrays(found[name], weights), name
+    assert "host waits" not in device.order
+    assert put_off(device.order) is (shrinks is not True)
+
+
+def put_off(order: list[str]) -> bool:
+    """Return whether a forward pass has begun between copies and the work's wait for them."""
+    told = "".join({"forward": "f", "copy": "c", "work waits": "w"}.get(one, "") for one in order)
+    return "cfw" in told
+
+
+def test_nothing_is_put_off_where_others_may_change_weights(tmp_path: Path, device: LateDevice) -> None:
+    def train(*callbacks: Any, **options: Any) -> bool:
+        device.order.clear()
+        options = {"x": X, "y": Y, "batch_size": 8, **options}
+        kept = {"save_weights_only": True, "save_freq": 1, "asynchronous": True}
+        saver = ModelCheckpoint(tmp_path / "{batch}.safetensors", "loss", **kept)
+        marked(device.order).fit(verbose=0, callbacks=[*callbacks, saver], **options)
+        return put_off(device.order)
+
+    assert train()
+    assert not train(LambdaCallback(on_epoch_begin=lambda epoch, logs: None))
+    assert not train(x=((X[:8], Y[:8]) for _ in range(4)), y=None, batch_size=None)
+    # What the device hasn't told yet isn't waited for.
+    device.behind = True
+    assert not train()
+
+
+def test_the_best_weights_are_copied_beside_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def best(order: list[str]) -> list[Any]:
+        stop = EarlyStopping("val_loss", patience=9, restore_best_weights=True)
+        made = marked(order)
+        # The rate grows, so that the loss does, too, in the end.
+        made.optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(0.02, 4, 3.0)
+        history = made.fit(X, Y, batch_size=8, epochs=8, verbose=0, validation_data=(X, Y), callbacks=[stop])
+        assert 1 < int(np.argmin(history.history["val_loss"])) < 7
+        return made.get_weights()
+
+    expected = best([])
+    device = LateDevice().install(monkeypatch)
+    device.lazy = True
+    assert same_arrays(best(device.order), expected)
+    assert put_off(device.order)
+
+
 def notes(history: Any) -> list[str]:
     return [entry.what for entry in history.journal if entry.kind == "note"]
 

@@ -187,7 +187,8 @@ class BackupAndRestore(Callback):
         from oncue.checkpoints.writer import Writer
 
         run = self._needed_state()
-        self._writer, self._snapshot = Writer("the state of the run"), Snapshot(True, self.page_locked)
+        owed = None if self._run is None else self._run.owed
+        self._writer, self._snapshot = Writer("the state of the run"), Snapshot(True, self.page_locked, owed)
         self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
         like = list(tensors_of(self.model).values())

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from copy import copy
 from time import perf_counter
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from oncue.callbacks.callback import Callback
 from oncue.callbacks.checks import check, check_twins, flatten, own_method
@@ -41,6 +41,9 @@ from oncue.core.protocols import SavesRun, TellsState
 from oncue.core.ranks import Ranks
 from oncue.core.warn import warn
 from oncue.legacy import RunParams, old_log_names
+
+if TYPE_CHECKING:
+    from oncue.checkpoints.owed_waits import OwedWaits
 
 
 class CallbackList(Callback):
@@ -111,6 +114,7 @@ class CallbackList(Callback):
         # What is validated on, for `validation_data` of callbacks: while the run goes on.
         self.held_out: tuple[Any, Any, Any] | None = None
         self.group = Ranks()
+        self.owed: OwedWaits | None = None
         self._announced = False
         # When the run began, and when it ended.
         self._clock: tuple[float | None, float | None] = None, None

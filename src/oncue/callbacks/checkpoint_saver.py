@@ -14,6 +14,7 @@ from oncue.core.remote import is_url
 if TYPE_CHECKING:
     from oncue.checkpoints.lock import NameLock
     from oncue.checkpoints.manifest import Manifest
+    from oncue.checkpoints.owed_waits import OwedWaits
     from oncue.checkpoints.record import Record
     from oncue.checkpoints.retention import Rule
     from oncue.checkpoints.snapshot import Snapshot
@@ -56,12 +57,13 @@ class CheckpointSaver:
         # A copy begins anew: it has neither the manifest nor what is being written.
         return vars(CheckpointSaver(self._asynchronous, self._page_locked))
 
-    def begin(self, model: Any, ranks: Ranks | None = None) -> None:
+    def begin(self, model: Any, ranks: Ranks | None = None, owed: OwedWaits | None = None) -> None:
         """Get ready for a run.
 
         Args:
             model: The model.
             ranks: The processes that have parts of the weights; None where each has all of them.
+            owed: As for `Snapshot`.
 
         Raises:
             ValueError: When the model can't be saved in the background.
@@ -79,7 +81,7 @@ class CheckpointSaver:
                 "oncue's models have. Leave out `asynchronous=True`."
             )
         self._writer = Writer("a checkpoint")
-        self._snapshot = Snapshot(True, self._page_locked)
+        self._snapshot = Snapshot(True, self._page_locked, owed)
 
     @property
     def busy(self) -> bool:

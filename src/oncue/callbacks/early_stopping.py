@@ -201,7 +201,8 @@ class EarlyStopping(MonitorCallback):
             return False
         from oncue.checkpoints.kept_weights import KeptWeights
 
-        kept, self._best_kept = self._best_kept or KeptWeights(), None
+        owed = None if self._run is None else self._run.owed
+        kept, self._best_kept = self._best_kept or KeptWeights(owed), None
         if not kept.take(weights):
             return False
         self._best_kept = kept

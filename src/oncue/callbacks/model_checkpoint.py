@@ -296,7 +296,8 @@ class ModelCheckpoint(MonitorCallback):
                 f"ModelCheckpoint can't save every {self.every} where each process has a part of the weights, because each has "
                 "a clock of its own. Use a period of steps or epochs, as every='1000 steps'."
             )
-        self._saver.begin(self.model, self.ranks if together else None)
+        owed = None if self._run is None else self._run.owed
+        self._saver.begin(self.model, self.ranks if together else None, owed)
         if not self._saver.follows:
             try_path(self._name, self.model, self.save_weights_only)
         self._saver.try_save(self.model, self.filepath, self.save_weights_only)

@@ -89,6 +89,8 @@ class SwapEMAWeights(Callback):
         self._put_back()
 
     def _show(self, shown: bool) -> None:
+        if self._run is not None and self._run.owed is not None:
+            self._run.owed.settle()
         self._optimizer().show_average(shown)
 
     def _put_back(self) -> None:

@@ -229,6 +229,8 @@ class WeightAverage(Callback):
             return
         import torch
 
+        if self._run is not None and self._run.owed is not None:
+            self._run.owed.settle()
         with torch.no_grad():
             for own, one in zip(self._average, self._tensors.values(), strict=True):
                 kept = one.clone()

@@ -1,6 +1,6 @@
 """Copies out of a device beside its work: page-locked memory, a stream of their own, and events that order both.
 
-The six operations are a protocol, so that tests can put a device in CUDA's place on which a wrong order gives wrong values.
+The operations are a protocol, so that tests can put a device in CUDA's place on which a wrong order gives wrong values.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ class Event(Protocol):
 
     def synchronize(self) -> None:
         """Let the host wait until that work is done."""
+        ...
+
+    def query(self) -> bool:
+        """Return whether that work is done; nobody waits."""
         ...
 
 
@@ -47,6 +51,10 @@ class DeviceCopies(Protocol):
         Raises:
             RuntimeError: When there is none.
         """
+        ...
+
+    def flag(self) -> torch.Tensor:
+        """Return page-locked memory for one truth value."""
         ...
 
     def working(self) -> Stream:
@@ -123,6 +131,12 @@ class CudaCopies:
         address = block.data_ptr()
         pages.unlock = lambda: runtime.cudaHostUnregister(address)
         return block
+
+    def flag(self) -> torch.Tensor:
+        """Return page-locked memory of torch's own, which may be large for its size where it is that small."""
+        import torch
+
+        return torch.empty(1, dtype=torch.bool, pin_memory=True)
 
     def working(self) -> Stream:
         """Return the current stream."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from oncue.checkpoints.owed_waits import OwedWaits
+
 _SHARE_OF_FREE_MEMORY = 0.25
 """How much of what a device has free a copy may take there."""
 
@@ -20,9 +22,13 @@ class KeptWeights:
     """Copies weights out of training's way; the next copy takes the place of the one before.
 
     Nothing waits for the device until the copy is read.
+
+    Args:
+        owed: As for `Snapshot`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owed: OwedWaits | None = None) -> None:
+        self._owed = owed
         self._weights: list[Any] = []
         self._on_device: list[torch.Tensor] = []
         self._snapshot: Snapshot | None = None
@@ -54,7 +60,7 @@ class KeptWeights:
             self._on_device = [one.clone() for one in sources]
             return True
         if self._snapshot is None:
-            self._snapshot = Snapshot(beside=True)
+            self._snapshot = Snapshot(beside=True, owed=self._owed)
         self._on_host = list(self._snapshot.take({str(place): one for place, one in enumerate(sources)}).values())
         return True
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from oncue.checkpoints.device_copies import DeviceCopies, Event, Stream
+    from oncue.checkpoints.owed_waits import OwedWaits
 
     Place = tuple[str, torch.Size, torch.dtype, torch.device]
 
@@ -29,12 +30,14 @@ class Snapshot:
     makes later copies faster than the first, which waits for the system to allocate pages.
 
     Tensors of a GPU are copied to page-locked memory, on a stream beside its work: the copies begin after all that it has to
-    do, and what it gets to do afterwards waits for them, without the host.
+    do, and what it gets to do afterwards waits for them, without the host; where the run says what only an update changes, the
+    forward and backward pass before it don't wait.
 
     Args:
         beside: Whether `take` returns before the copies out of a GPU are done: whoever reads them calls `finish` first,
             which may be on another thread.
         page_locked: The most bytes of page-locked memory; where there are more, ordinary memory is used. None for no limit.
+        owed: Takes over the waits for copies of what only an update changes; None to let all work wait that comes afterwards.
 
     Example:
         >>> import torch
@@ -46,8 +49,8 @@ class Snapshot:
         [1.0, 1.0]
     """
 
-    def __init__(self, beside: bool = False, page_locked: int | None = None) -> None:
-        self._beside, self._most = beside, page_locked
+    def __init__(self, beside: bool = False, page_locked: int | None = None, owed: OwedWaits | None = None) -> None:
+        self._beside, self._most, self._owed = beside, page_locked, owed
         self._block: torch.Tensor | None = None
         # Held while the block is allocated, which may be on another thread.
         self._allocating = threading.Lock()
@@ -145,13 +148,26 @@ class Snapshot:
         if device not in self._streams:
             self._streams[device] = beside.beside()
         stream, working = self._streams[device], beside.working()
-        stream.wait_event(working.record_event())
-        for copies, sources in groups:
-            beside.copy(stream, copies, sources)
-        done = stream.record_event()
-        self._under_way.append((done, [one.detach() for _, sources in groups for one in sources]))
-        # The next step writes to these very tensors.
-        working.wait_event(done)
+        put_off = frozenset[int]() if self._owed is None else self._owed.put_off()
+        for later in (False, True) if put_off else (False,):
+            stream.wait_event(working.record_event())
+            taken: list[torch.Tensor] = []
+            for copies, sources in groups:
+                pairs = [
+                    pair
+                    for pair in zip(copies, sources, strict=True)
+                    if (pair[1].untyped_storage().data_ptr() in put_off) is later
+                ]
+                if pairs:
+                    beside.copy(stream, [copy for copy, _ in pairs], [source for _, source in pairs])
+                    taken += [source.detach() for _, source in pairs]
+            done = stream.record_event()
+            self._under_way.append((done, taken))
+            # The next step writes to these very tensors: in its forward pass, or in its update.
+            if later and self._owed is not None:
+                self._owed.owe(working, done)
+            else:
+                working.wait_event(done)
 
     def _arrange(self, tensors: Mapping[str, torch.Tensor], layout: list[Place]) -> None:
         # What is interrupted here is done again by the next call.

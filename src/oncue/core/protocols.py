@@ -18,6 +18,7 @@ from oncue.core.progress import Progress
 from oncue.core.ranks import Ranks
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.owed_waits import OwedWaits
     from oncue.checkpoints.training_state import TrainingState
 
 # What a callback may ask of the run --------------------------------------------------------------------------------
@@ -33,6 +34,7 @@ class Run(Protocol):
         run_state: Takes and restores the state of the run, in a loop that can; None otherwise.
         group: The processes of the run.
         held_out: The arrays that the run validates on; None without them.
+        owed: What the next update waits for, of copies beside the work of a device; None in a loop that puts none off.
     """
 
     journal: Journal
@@ -41,6 +43,7 @@ class Run(Protocol):
     group: Ranks
     run_state: TellsState | None
     held_out: tuple[Any, Any, Any] | None
+    owed: OwedWaits | None
 
     @property
     def savers(self) -> Sequence[SavesRun]:

@@ -153,6 +153,7 @@ def train_epochs(
             epoch += 1
             if model.stop_training or callbacks.paused is not None:
                 break
+        run_state.put_nothing_off()
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
         if finalize is not None and callbacks.paused is None and (epochs > first or pending is not None):
             finalize(model._optimized())
@@ -172,6 +173,8 @@ def test_batches(model: Trainer, steps: Steps, batches: Batches, callbacks: Call
         The values of the loss and the metrics, by sorted name; empty when there was no batch.
     """
     model.stop_evaluating = False
+    if callbacks.owed is not None:
+        callbacks.owed.settle()
     callbacks.on_test_begin()
     model.reset_metrics()
     if model._parallel is not None:

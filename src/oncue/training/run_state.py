@@ -14,6 +14,7 @@ import torch
 from oncue.callbacks import CallbackList
 from oncue.callbacks.roles import Roles, mark_files
 from oncue.checkpoints.encoding import encode
+from oncue.checkpoints.owed_waits import OwedWaits
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.training_state import TrainingState
 from oncue.core.console import print_message
@@ -72,7 +73,7 @@ class RunState:
     ) -> None:
         self._model = model
         self._batches = batches
-        self._callbacks = callbacks
+        self._callbacks, self._owed = callbacks, OwedWaits()
         self._data = DataState(batches)
         self._validation = None if validation is None else DataState(validation, "validation")
         self._all_data = {"data": self._data, **({} if self._validation is None else {"validation": self._validation})}
@@ -97,10 +98,12 @@ class RunState:
         self.rollback: tuple[TrainingState, Callable[[], None]] | None = None
 
     def __enter__(self) -> RunState:
-        self._callbacks.run_state = self
+        self._callbacks.run_state, self._callbacks.owed = self, self._owed
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._owed.end()
+        self._callbacks.owed = None
         # The history keeps the list, and this would keep the data.
         self._callbacks.run_state = None
 
@@ -284,10 +287,15 @@ class RunState:
         finally:
             self._measured, self._amid = None, False
 
+    def put_nothing_off(self) -> None:
+        """Let what comes next wait for the copies that are under way, with weights that not only updates change."""
+        self._owed.end()
+
     has_trial_steps = True
 
     def trial_steps(self) -> TrialSteps:
         """Return what trains steps beside the run."""
+        self._owed.settle()
         return TrialSteps(self._model, self._callbacks, self._batches)
 
     # Restoring ----------------------------------------------------------------------------------------------------
@@ -396,6 +404,7 @@ class RunState:
             raise
 
     def _restore_parts(self, state: TrainingState) -> None:
+        self._owed.settle()
         # What callbacks and metrics do with their lists must not change the state, which may be restored once more.
         copied = {name: copy.deepcopy(state.parts[name]) for name in ("callbacks", "metrics", "layers")}
         parts, model = {**state.parts, **copied}, self._model

@@ -14,17 +14,19 @@ from oncue.optimizers import Optimizer
 from oncue.training.meter import Reading
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.owed_waits import OwedWaits
     from oncue.training.plan import Plan
 
 Objective = Callable[[Any, Any, Any], tuple[Any, torch.Tensor]]
 
 
-def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
+def make_step(plan: Plan, training: bool, owed: OwedWaits | None = None) -> Callable[[Batch], Source]:
     """Return the function that trains or evaluates a prepared model on one batch.
 
     Args:
         plan: The model's plan.
         training: Whether it updates the weights. One that evaluates is to be run without gradients.
+        owed: What its updates wait for; None where copies never go on beside steps.
 
     Returns:
         A function from a batch to the meter that holds the running values, or to what the model's own
@@ -40,6 +42,8 @@ def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
 
     def step(batch: Batch) -> Source:
         x, y, weight = batch
+        if owed is not None:
+            owed.before_step()
         if zero_grad is not None:
             zero_grad()
         y_pred, loss = compute(x, y, weight)
@@ -47,6 +51,8 @@ def make_step(plan: Plan, training: bool) -> Callable[[Batch], Source]:
             # The factor may be set between two steps.
             scaled = scales or optimizer._loss_scale_factor is not None
             (optimizer.scale_loss(loss) if scaled else loss).backward()
+            if owed is not None:
+                owed.before_update()
             update()
         track(loss, samples_of(x))
         if own_measure is not None:

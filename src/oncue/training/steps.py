@@ -6,7 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
+from torch import Tensor
+
 from oncue.callbacks import CallbackList
+from oncue.checkpoints import device_copies
 from oncue.core.builtin import is_builtin
 from oncue.core.warn import warn
 from oncue.feeding.batch import Batch, Batches
@@ -21,11 +24,17 @@ from oncue.training.step import make_step, own_step, pack
 from oncue.training.watch import Watch
 
 if TYPE_CHECKING:
+    from oncue.checkpoints.owed_waits import OwedWaits
     from oncue.training.plan import Plan
     from oncue.training.trainer import Trainer
 
 Step = Callable[[Batch], Any]
 
+_BETWEEN_UPDATES = (
+    *(f"on_{moment}_{end}" for moment in ("epoch", "train_batch", "test", "test_batch") for end in ("begin", "end")),
+    "on_validation_end",
+)
+"""The hooks that are called between two updates."""
 _SETTINGS = frozenset(("jit_compile", "run_eagerly", "steps_per_execution"))
 """What may change without a step being another one."""
 _OBJECTS = frozenset(("activity_regularizer", "regularizer", "constraint"))
@@ -136,22 +145,47 @@ class Steps:
         if self._eager is None:
             if self._kind == "train" and not self.plan.trains and "train_step" not in self.plan.overridden:
                 warn("The model has no trainable weights, so training changes nothing.")
-            self._eager = eager_step(model, self.plan, self._kind)
+            self._eager = eager_step(model, self.plan, self._kind, self._owed())
         step: Step = self._pass.enter_context(
             self.plan.graphs.stepping(model, self.plan, self._kind, self._eager, alone=self._alone)
         )
+        if self._kind == "train":
+            self._let_updates_wait(step)
         if model._parallel is not None and self._kind == "predict":
             step = make_parallel_prediction(step, model._parallel)
         return step if self._around is None else self._around(step)
 
+    def _owed(self) -> OwedWaits | None:
+        """Return what copies out of the model's device put off, where they go on beside its work."""
+        beside = self._kind == "train" and device_copies.copies_of(self._model.device) is not None
+        return self._callbacks.owed if beside else None
 
-def eager_step(model: Trainer, plan: Plan, kind: str) -> Step:
+    def _let_updates_wait(self, step: Step) -> None:
+        """Put off waits for copies where nothing but the updates of this step changes the weights, else for the whole step."""
+        alone = self._alone and not self._callbacks.calls_others(*_BETWEEN_UPDATES)
+        own = step is self._eager and self._model._parallel is None and not self.plan.overridden
+        owed = self._owed()
+        if owed is not None and alone and own and self.plan.trains:
+            owed.begin(self._only_updated)
+        elif owed is not None:
+            # A graph has the update in it.
+            owed.end()
+
+    def _only_updated(self) -> list[Tensor]:
+        optimizer = self.plan.optimizer
+        assert optimizer is not None
+        weights = [one for one in optimizer._parameters if one.requires_grad]
+        return [*weights, *optimizer.state_tensors()]
+
+
+def eager_step(model: Trainer, plan: Plan, kind: str, owed: OwedWaits | None = None) -> Step:
     """Return what trains, evaluates or predicts on one batch: the user's own method, or what all models have.
 
     Args:
         model: A prepared model.
         plan: Its plan.
         kind: "train", "test" or "predict".
+        owed: As for `make_step`.
     """
     parallel, name = model._parallel, f"{kind}_step"
     if kind == "predict":
@@ -166,4 +200,4 @@ def eager_step(model: Trainer, plan: Plan, kind: str) -> Step:
     if name in plan.overridden:
         step = own_step(plan, name, model.train_step if training else model.test_step)
         return step if parallel is None else make_parallel_own_step(step, training, parallel, model.optimizer)
-    return make_step(plan, training) if parallel is None else make_parallel_step(plan, training, parallel)
+    return make_step(plan, training, owed) if parallel is None else make_parallel_step(plan, training, parallel)
