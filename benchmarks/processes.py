@@ -3,6 +3,7 @@
     python benchmarks/processes.py               two processes, gloo; both loops by turns in one run, in processor time
     python benchmarks/processes.py --sharded     the same with parts of the weights on each, beside a loop around fully_shard
     python benchmarks/processes.py --simulate    messages per step and epoch, and time of the host, for up to 1000 processes
+    python benchmarks/processes.py --simulate --sharded    the same with parts of the weights, and what the plan of a save takes
     python benchmarks/processes.py --overlap     one message after the backward pass, beside buckets that are sent during it
 
 The loop by hand keeps the same sums: of the loss, and of how many labels are right. Each epoch of `fit` is followed by one of
@@ -227,6 +228,11 @@ class Simulated(Ranks):
     def answer(self, sums: Any, late: bool = False) -> None:
         """Take the answers."""
 
+    def run(self, begin: Any, what: str, on_device: bool = False) -> None:
+        """Count a message, which torch's stand-in for a group answers."""
+        self.messages += 1
+        begin().wait()
+
     def sum_(self, tensor: torch.Tensor, what: str = "") -> torch.Tensor:
         """Count a message."""
         self.messages += 1
@@ -310,6 +316,50 @@ def simulate() -> None:
         print(f"| {size} | {max(counts.steps)} | {max(counts.epochs)} | {micros:.0f} |", flush=True)
 
 
+def simulate_sharded() -> None:
+    """Print the same where each process has parts of the weights, and the time of the plan of a save, made and used again."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    print(
+        "| Processes | messages per step | other messages per epoch | host, us per step | plan of a save, ms | used again, ms |"
+        "\n|---|---|---|---|---|---|"
+    )
+    for size in (2, 10, 100, 1000):
+        dist.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
+        group = Simulated(size)
+        process.group = group
+        oncue.distribution.set_distribution(oncue.distribution.DataParallel(shard_weights=True))
+        rows = 4 * size
+        x = np.zeros((1, 32), dtype="float32")
+        y = np.zeros(rows * STEPS, dtype="int64")
+        model = oncue.Model(network(512, 8))
+        model.compile(oncue.optimizers.Adam(0.001), torch.nn.CrossEntropyLoss(), metrics=["accuracy"])
+        counts = Counts(group)
+        x = np.broadcast_to(x, (rows * STEPS, 32))
+        model.fit(x, y, batch_size=rows, epochs=3, shuffle=False, verbose=0, callbacks=[counts])
+        micros = statistics.median(counts.seconds[STEPS:]) * 1e6
+        plans = plan_times(dict(model.named_parameters()))
+        cells = [f"{max(counts.steps)}", f"{max(counts.epochs)}", f"{micros:.0f}", *(f"{one:.1f}" for one in plans)]
+        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+        dist.destroy_process_group()
+
+
+def plan_times(weights: dict[str, Any]) -> tuple[float, float]:
+    """Return the milliseconds that a plan takes, of a save of weights with two numbers for each, and when it is used again."""
+    from oncue.shards.planned import Plan
+
+    tensors = {f"{slot} {name}": weight for slot in ("weight", "first", "second") for name, weight in weights.items()}
+    first = again = float("inf")
+    for _ in range(5):
+        plan = Plan()
+        began = time.process_time()
+        plan.own_parts(tensors)
+        planned = time.process_time()
+        plan.own_parts(tensors)
+        first, again = min(first, planned - began), min(again, time.process_time() - planned)
+    return first * 1e3, again * 1e3
+
+
 def main() -> None:
     """Read the command line, and start the processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -333,7 +383,10 @@ def main() -> None:
         return
     print(heading([], "cpu"), "\n", flush=True)
     if options.simulate:
-        simulate()
+        if options.sharded:
+            simulate_sharded()
+        else:
+            simulate()
         return
     if options.overlap:
         print(

@@ -500,11 +500,15 @@ def _tried(begin: Callable[[], Any]) -> Any:
 
 
 def _done(work: Any) -> bool:
+    began = time.monotonic()
     try:
         work.wait(_LOOK)
         return True
-    except RuntimeError:
+    except RuntimeError as error:
         if not work.is_completed():
+            if time.monotonic() - began < _LOOK.total_seconds() / 2:
+                # No time was over: a collective of several messages, of which one has failed, is never completed.
+                raise _Broken(error) from None
             return False
     # It may have been done just after the time was over; if not, its own error is raised here.
     _tried(work.wait)
