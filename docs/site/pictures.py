@@ -640,11 +640,11 @@ def _() -> Picture:
         axes.barh(places, [one["milliseconds"] for one in costly], color=colours.main, alpha=0.85, height=0.65)
         for place, one in zip(places, costly, strict=True):
             axes.text(one["milliseconds"], place, f"  {one['calls']} calls", va="center", color=colours.quiet, size=8.5)
-        axes.set_yticks(places, [cut(one["name"], 44) for one in costly], family="monospace", size=8.5)
-        axes.set_xlabel("milliseconds, as they were measured when this page was made")
+        axes.set_yticks(places, [cut(one["name"], 28) for one in costly], family="monospace", size=8.5)
+        axes.set_xlabel("milliseconds")
         axes.margins(x=0.12)
 
-    return ran.told(code, "The operations of the batches 10 to 20 that took the most time, out of the journal.", draw)
+    return ran.told(code, "The operations of the batches 10 to 20 that took the most time, as they were measured.", draw)
 
 
 @picture("DeviceStats")
