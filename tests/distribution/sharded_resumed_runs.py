@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from distribution import resumed_runs
@@ -64,6 +68,36 @@ def kept(folder: Path) -> dict[str, Any]:
         assert main(["fork", str(folder / "one"), "--epoch", "3", str(folder / "two")]) == 0
     process.group.together("a fork")
     return {"whole": whole, "again": train("two"), "left": left}
+
+
+def slow_disks(folder: Path) -> dict[str, Any]:
+    """States that are left out while the one before is written, where the disk of one process is slow."""
+    keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True, min_shard_size=0))
+    x, fsync = np.arange(80).reshape(20, 4).astype("float32") / 80, os.fsync
+    found: dict[str, Any] = {}
+    for slow in (0, 1):
+
+        def slowly(descriptor: int, slow: int = slow) -> None:
+            if slow == RANK and threading.current_thread() is not threading.main_thread():
+                time.sleep(0.2)
+            fsync(descriptor)
+
+        def train(slow: int = slow) -> Any:
+            keras.utils.set_random_seed(3)
+            model = keras.Sequential([layers.Input((4,)), layers.Dense(5, activation="tanh"), layers.Dense(1)])
+            model.compile(keras.optimizers.Adam(0.01), "mse")
+            saver = keras.callbacks.BackupAndRestore(
+                folder / f"slow-{slow}", save_freq=1, when_busy="skip", delete_checkpoint=False
+            )
+            return model.fit(x, x[:, :1], batch_size=5, epochs=3, verbose=0, callbacks=[saver])
+
+        with mock.patch.object(os, "fsync", slowly):
+            history = train()
+        skipped = [[one.epoch, one.batch] for one in history.journal if one.what == "backup_skipped"]
+        left = sorted(path.name for path in (folder / f"slow-{slow}").glob("state-*"))
+        again = train().history["loss"] == history.history["loss"]
+        found[str(slow)] = {"skipped": skipped, "left": left, "again": again}
+    return found
 
 
 def _begun(folder: Path, change: str) -> Path:

@@ -18,7 +18,7 @@ SAID = {"missing_part": "is missing", "damaged_part": "is damaged", "part_of_ano
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    names = ["exactly", "not_a_number", "by_time", "kept", "at_url", *DAMAGED]
+    names = ["exactly", "not_a_number", "by_time", "kept", "at_url", "slow_disks", *DAMAGED]
     return run_together("distribution.sharded_resumed_runs", names, 2, tmp_path_factory.mktemp("together"))
 
 
@@ -37,6 +37,17 @@ def test_a_run_goes_on_from_parts_at_a_url(found: list[dict[str, Any]]) -> None:
         assert run["ended"] == "SIGUSR1 ended the run; the state of that moment was saved."
         assert run["resumed"] == run["whole"] and run["after"] == []
     assert [name.split(".", 1)[1] for name in found[0]["at_url"]["left"]] == ["part-1.safetensors", "safetensors"] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", ["0", "1"])
+def test_all_leave_out_the_same_states(slow: str, found: list[dict[str, Any]]) -> None:
+    main, other = (process["slow_disks"][slow] for process in found)
+    # Whose disk it is that is slow makes no difference.
+    assert main["skipped"] == other["skipped"] and 0 < len(main["skipped"]) < 12
+    assert main["again"] and other["again"]
+    whole = {name.split(".")[0] for name in main["left"] if "part" not in name}
+    assert whole and {f"{name}.part-1.safetensors" for name in whole} <= set(main["left"])
 
 
 @pytest.mark.slow

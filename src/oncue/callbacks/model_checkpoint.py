@@ -346,6 +346,8 @@ class ModelCheckpoint(MonitorCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run gets back; what it speaks of is on the disk then."""
+        # A run that is killed after a state was saved, and before the file, would resume with a best value that no file has,
+        # and never save one that is worse; nor is the digest of a file known before it is written.
         self._saver.wait()
         return super().state_dict()
 
