@@ -159,6 +159,29 @@ def convolutions(folder: Path) -> dict[str, Any]:
     return {**found, "again": state_of(model)}
 
 
+def types_of_numbers(folder: Path) -> dict[str, Any]:
+    """Layers whose weights are of another type than the others'."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            layers.Input((6,)),
+            layers.Dense(5, activation="tanh"),
+            layers.Dense(4, dtype="float64"),
+            layers.Dense(3, activation="tanh"),
+            layers.Dense(1),
+        ]
+    )
+    if not process.is_alone:
+        # Those of the usual type are gathered together.
+        keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True))
+    model.compile(keras.optimizers.Adam(0.02, global_clipnorm=0.5, use_ema=True), "mse")
+    found = trained(model, X, Y)
+    checked(model).save_weights(folder / "all.shards")
+    model.set_weights([one * 0 for one in model.get_weights()])
+    model.load_weights(folder / "all.shards")
+    return {**found, "loaded": state_of(model), "types": [str(one.dtype) for one in model.parameters()]}
+
+
 def trained_whole_before(folder: Path) -> dict[str, Any]:
     """Weights that are sharded when they were trained already, with their optimizer."""
     chosen = keras.distribution.distribution()
@@ -333,6 +356,7 @@ OWN = [
     checkpoints,
     folders_of_parts,
     looked_at,
+    types_of_numbers,
     optimizers,
     weights_of_shards,
     norms_of_gradients,

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from distribution import sharded_runs
 from distribution.test_equal_runs import runs_together, same
 from processes import run_together
 
+import oncue as keras
 from helpers import cpu_only
 from oncue.core.process import process
+from oncue.training.sharded import shard
 
 pytestmark = cpu_only("several processes can't share one GPU")
 PROCESSES = pytest.mark.processes
@@ -51,3 +54,11 @@ def test_another_number_of_processes_reads_what_was_saved(size: int, tmp_path: P
     saved = run_together("distribution.sharded_runs", ["sharded_parts_of_others"], 2, tmp_path)
     read = run_together("distribution.sharded_runs", ["sharded_parts_of_others"], size, tmp_path)
     assert all(one == saved[0] for one in read)
+
+
+def test_weights_of_several_types_in_one_layer_are_refused() -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.bias = torch.nn.Parameter(layer.bias.detach().double())
+    model = keras.Model(torch.nn.Sequential(torch.nn.Linear(2, 2), layer))
+    with pytest.raises(ValueError, match="`1.weight` is of torch.float32|`1.bias` is of torch.float64"):
+        shard(model, 0)

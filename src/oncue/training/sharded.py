@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -173,19 +174,15 @@ def shard(model: Trainer, least: int) -> None:
         ValueError: With the name of what can't be computed on shards.
     """
     root = _root_of(model)
-    kinds = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"`DataParallel(shard_weights=True)` needs trained weights of one type of numbers; the model's are of "
-            f"{', '.join(sorted(map(str, kinds)))}. Make the model with one `dtype`."
-        )
+    units = _units(root, least)
+    _check_types(root, units)
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     # torch has no parts of a single number.
     single = {parameter for parameter in model.parameters() if parameter.ndim == 0}
     for parameter in model.parameters():
         if not parameter.is_contiguous():
             parameter.data = parameter.data.contiguous()
-    for unit in _units(root, least):
+    for unit in units:
         _shard(unit, mesh, single)
     _shard(root, mesh, single)
 
@@ -211,16 +208,41 @@ def _units(root: torch.nn.Module, least: int) -> list[torch.nn.Module]:
             owners[number] = owners.get(number, 0) + 1
     found: list[torch.nn.Module] = []
     taken: set[int] = set()
+    # What is gathered together is of one type.
+    types = Counter(one.dtype for one in root.parameters())
+    usual = max(types, key=types.__getitem__, default=None)
     inside: dict[int, set[int]] = {id(unit): {id(one) for one in unit.modules()} for unit in candidates}
     for unit in candidates:
         own = {id(one): one for one in unit.parameters() if id(one) not in taken}
         # Weights that several layers share, side by side, are gathered with the model.
         around = sum(id(unit) in inside[id(other)] for other in candidates)
         shared = any(owners[number] > around for number in own)
-        if not shared and sum(one.numel() for one in own.values() if one.ndim) >= max(least, 1):
+        size = sum(one.numel() for one in own.values() if one.ndim)
+        of_another_type = size > 0 and all(one.dtype != usual for one in own.values())
+        if not shared and (size >= max(least, 1) or of_another_type):
             found.append(unit)
             taken |= own.keys()
     return found
+
+
+def _check_types(root: torch.nn.Module, units: Sequence[torch.nn.Module]) -> None:
+    """Refuse weights of several types that torch would have to gather together.
+
+    Raises:
+        ValueError: With the names of two of them.
+    """
+    names = {id(one): name for name, one in root.named_parameters()}
+    taken: set[int] = set()
+    for unit in (*units, root):
+        own = [one for one in unit.parameters() if id(one) not in taken and one.requires_grad and one.ndim]
+        taken |= {id(one) for one in own}
+        first = {one.dtype: names[id(one)] for one in reversed(own)}
+        if len(first) > 1:
+            listed = " and ".join(f"`{name}` is of {dtype}" for dtype, name in first.items())
+            raise ValueError(
+                "`DataParallel(shard_weights=True)` needs weights of one type in each layer, and in what is in no layer: "
+                f"{listed}. Give the layer one `dtype`, or leave `shard_weights` out."
+            )
 
 
 def _candidates(module: torch.nn.Module, listed: bool = True) -> Iterator[torch.nn.Module]:
