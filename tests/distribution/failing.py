@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from processes import free_port, variables
 
 import oncue as keras
@@ -35,6 +36,7 @@ FAULTS = ("raise", "interrupt", "term", "full", "leave", "kill", "stop", "sleep"
 HANGS = ("stop", "sleep")
 SILENT = ("leave", "kill", *HANGS)
 PLACES = (
+    "meeting",
     "start",
     "train_begin",
     "data",
@@ -50,6 +52,8 @@ PLACES = (
     "predict",
     "between",
 )
+OWN = ("step", "save")
+"""Places of which a model has a method of its own; only then, because the rest is quicker and more usual."""
 AT_ONCE = 4
 X = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")
 Y = X.sum(1, keepdims=True)
@@ -163,11 +167,17 @@ def batches(fault: Fault, place: str) -> Iterator[Any]:
 
 def train(fault: Fault, folder: Path) -> list[Any]:
     """Do what a script does, and return what came of it."""
+    new_group = dist.new_group
+
+    def amid(*arguments: Any, **options: Any) -> Any:
+        fault.at("meeting")
+        return new_group(*arguments, **options)
+
+    dist.new_group = amid
     keras.distribution.initialize(timeout=TIMEOUT if fault.kind in HANGS else 60.0)
     fault.at("start")
     keras.utils.set_random_seed(0)
-    # Only where its own step or metric is to fail, because the rest is quicker and more usual.
-    own = fault.place in ("step", "save")
+    own = fault.place in OWN
     made = (Model if own else keras.Sequential)([layers.Input((4,)), layers.Dense(3), layers.Dense(1)])
     if own:
         made.fault = fault

@@ -31,12 +31,15 @@ _PAUSE = 0.02
 """Seconds between two looks at what others have counted."""
 _LOST = 30.0
 """Seconds without an answer after which the store is lost."""
+_SILENT = 15.0
+"""Seconds without a word after which a process is lost while the group is made, when none of them does anything else."""
 _LONGEST = 2000
 """The most characters of an error that are told to others."""
 _NOT_USERS = (
     os.path.dirname(os.__file__) + os.sep,
     *(os.path.dirname(os.path.dirname(os.path.abspath(file))) + os.sep for file in (__file__, torch.__file__)),
 )
+_LOST_MAIN = "process 0, where the processes meet: it was killed, its script ended, or its machine is lost"
 _KILLED = "it ended without a word: something killed it, such as the system for want of memory"
 
 ALL_MUST_COME = (
@@ -82,6 +85,9 @@ class Failures:
 
     def __init__(self, store: Store, rank: int, size: int, timeout: float, serves: bool = False) -> None:
         self.timeout, self.reason = timeout, None
+        self._patience = timeout
+        # What torch connects the processes in, when that has no end.
+        self._making: threading.Thread | None = None
         self._store, self._rank, self._size, self._serves = store, rank, size, serves
         self._place: Callable[[], tuple[str, bool]] = lambda: ("", False)
         self._runs = 0
@@ -105,6 +111,8 @@ class Failures:
         self._thread = threading.Thread(target=self._watch, name="oncue-processes", daemon=True)
         store.compare_set("reason", "", "")
         store.set(f"beat {rank}", self._state("starts"))
+        # The neighbour may be killed before it says a word, for which the store would wait.
+        store.compare_set(f"beat {self._neighbour}", "", self._state("starts"))
 
     reason: str | None
 
@@ -113,6 +121,53 @@ class Failures:
         self._thread.start()
 
     # The main thread -------------------------------------------------------------------------------------------------
+
+    def make(self, make: Callable[[], _Values], what: str) -> _Values:
+        """Return what all processes make together.
+
+        In another thread, because torch looks at nothing while it connects them: it waits five times as long as it is told for
+        one that was killed meanwhile, and not even Ctrl-C ends that.
+
+        Args:
+            make: Makes it.
+            what: What it is, in words.
+
+        Raises:
+            PeerFailed: When another process fails, is killed or hangs, or it isn't made in time.
+        """
+        made: list[_Values] = []
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                made.append(make())
+            except Exception as error:
+                errors.append(error)
+
+        self._count += 1
+        self._waits, self._patience = what, min(self.timeout, _SILENT)
+        thread = threading.Thread(target=run, name="oncue-meeting", daemon=True)
+        thread.start()
+        # Whoever is gone, and with process 0 the store, is missed before.
+        looks, deadline = 0, time.monotonic() + self.timeout + _SILENT
+        try:
+            while thread.is_alive():
+                thread.join(_LOOK.total_seconds())
+                looks += 1
+                if self._lost is not None and self.reason is None:
+                    self._tell(_LOST_MAIN)
+                if self._has_ended(looks) and not made:
+                    self._making = thread
+                    raise self.ended()
+                if time.monotonic() > deadline:
+                    self._tell(f"{self._named('')}: it hasn't come through {what} within {self.timeout + _SILENT:g} s")
+            if errors and isinstance(errors[0], RuntimeError):
+                raise self._explained(errors[0]) from errors[0]
+            if errors:
+                raise errors[0]
+            return made[0]
+        finally:
+            self._waits, self._patience = "", self.timeout
 
     def run(self, begin: Callable[[], Any], what: str, on_device: bool = False) -> None:
         """Run a collective of torch.distributed, and wait until it is done.
@@ -147,11 +202,11 @@ class Failures:
 
     def _has_ended(self, looks: int) -> bool:
         # A process that was stopped itself has looked less often.
-        if looks * _LOOK.total_seconds() > self.timeout and time.monotonic() - self._heard > self.timeout:
+        if looks * _LOOK.total_seconds() > self._patience and time.monotonic() - self._heard > self._patience:
             self._lost = self._heard
             self._tell(
-                f"process 0, where the processes meet: not heard of for {self.timeout:g} s: it was stopped, or its machine is "
-                "lost"
+                f"process 0, where the processes meet: not heard of for {self._patience:g} s: it was stopped, or its machine "
+                "is lost"
             )
         return self.reason is not None
 
@@ -184,7 +239,7 @@ class Failures:
         try:
             return int(self._ask(self._store.add, what, more))
         except _Gone:
-            self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
+            self._tell(_LOST_MAIN)
             raise self.ended() from None
 
     def wait(self, what: str, count: int) -> None:
@@ -325,6 +380,9 @@ class Failures:
         except _Gone:
             # With the store whoever would wait for anything is gone.
             pass
+        if self._making is not None:
+            # As `stop`: the end of process 0 may end it just when the interpreter ends, and that may wait here, too.
+            self._making.join(_GRACE if self._serves else 2 * _GRACE)
         return True
 
     def stop(self) -> None:
@@ -399,7 +457,7 @@ class Failures:
                 self._find_silent(error)
             self._look_for_reason(deadline)
         except _Gone:
-            self._tell("process 0, where the processes meet: it was killed, its script ended, or its machine is lost")
+            self._tell(_LOST_MAIN)
         if self.reason is None:
             self._tell(f"a connection that broke: {error}")
         return self.ended()
@@ -413,6 +471,8 @@ class Failures:
 
     def _find_silent(self, error: RuntimeError) -> None:
         keys = [f"beat {rank}" for rank in range(self._size)]
+        for key in keys:
+            self._ask(self._store.compare_set, key, "", self._state("starts"))
         before = self._ask(self._store.multi_get, keys)
         time.sleep(4 * self._interval)
         after = self._ask(self._store.multi_get, keys)
@@ -479,9 +539,9 @@ class Failures:
                 f"{self._neighbour} in {state['waits']}. {ALL_MUST_COME}",
                 diverged=True,
             )
-        elif now - max(since, self._beat_came) > self.timeout:
+        elif now - max(since, self._beat_came) > self._patience:
             self._tell(
-                f"{named}: not heard of for {self.timeout:g} s: it was stopped, or its machine is lost", silent=True
+                f"{named}: not heard of for {self._patience:g} s: it was stopped, or its machine is lost", silent=True
             )
         elif state["does"] == "works" and now - max(since, self._moved) > self.timeout:
             where = f", at {state['line']}" if state["line"] else ""

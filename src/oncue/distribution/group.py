@@ -68,27 +68,40 @@ class Group(Ranks):
             TimeoutError: When some of the processes don't come.
             RuntimeError: When they don't fit together.
         """
-        patience = timedelta(seconds=timeout)
+        meeting = None
         if dist.is_initialized():
             place = None
-            store, serves = common_store(timeout), dist.get_rank() == 0
+            store, rank, size = common_store(timeout), dist.get_rank(), dist.get_world_size()
+            failures = Failures(store, rank, size, timeout, serves=rank == 0)
         else:
             assert place is not None
             meeting = Meeting(place, timeout, number)
-            store, serves = meeting.for_failures, meeting.serves
+            failures = Failures(meeting.for_failures, place.rank, place.size, timeout, meeting.serves)
             if torch.cuda.is_available():
                 torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
-            dist.init_process_group(store=meeting.for_group, rank=place.rank, world_size=place.size, timeout=patience)
-        controls = dist.new_group(timeout=patience, backend="gloo")
-        world = dist.group.WORLD
-        assert world is not None
-        for made in (controls,) if place is None else (world, controls):
-            # From here on the other processes are watched, which know what they wait for: one may read data for an hour.
-            made.set_timeout(_FOREVER)
-        failures = Failures(store, dist.get_rank(), dist.get_world_size(), timeout, serves)
-        group = cls(failures, controls, place, number)
-        group.together("the start")
+
+        def make() -> dist.ProcessGroup:
+            patience = timedelta(seconds=timeout)
+            if meeting is not None and place is not None:
+                dist.init_process_group(
+                    store=meeting.for_group, rank=place.rank, world_size=place.size, timeout=patience
+                )
+            controls: dist.ProcessGroup = dist.new_group(timeout=patience, backend="gloo")
+            world = dist.group.WORLD
+            assert world is not None
+            for made in (controls,) if place is None else (world, controls):
+                # The other processes are watched, which know what they wait for: one may read data for an hour.
+                made.set_timeout(_FOREVER)
+            return controls
+
         failures.watch()
+        try:
+            group = cls(failures, failures.make(make, "the start"), place, number)
+            group.together("the start")
+        except BaseException as error:
+            failures.failed(error)
+            failures.leave()
+            raise
         atexit.register(group.leave)
         return group
 

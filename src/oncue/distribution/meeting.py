@@ -36,9 +36,11 @@ class Meeting:
         self.for_group = PrefixStore(prefix, self._store(self.serves))
         # Whoever waits in one store keeps it from others, so there are two.
         self.for_failures = PrefixStore(prefix, self._store(False))
-        self._register(
-            None if number == 0 else PrefixStore(f"{attempt} {number - 1}", self.for_failures.underlying_store)
-        )
+        before = None if number == 0 else PrefixStore(f"{attempt} {number - 1}", self.for_failures.underlying_store)
+        try:
+            self._register(before)
+        except dist.DistNetworkError as error:
+            raise RuntimeError("Process 0, where the processes meet, ended while others were still coming.") from error
 
     def _store(self, serves: bool) -> TCPStore:
         place = self._place
@@ -79,16 +81,13 @@ class Meeting:
         if store.add("came", 1) == place.size:
             store.set("all came", "")
         deadline = time.monotonic() + self._patience.total_seconds()
-        try:
-            # `wait` of the store would write to the output how long it has waited.
-            while not store.check(["all came"]):
-                # Who has left since they met last won't come again.
-                left = before is not None and before.add("left", 0) > 0
-                if left or time.monotonic() > deadline:
-                    raise TimeoutError(self._missing("before their scripts ended" if left else ""))
-                time.sleep(min(0.05 + place.size / 500, 1.0))
-        except RuntimeError as error:
-            raise RuntimeError("Process 0, where the processes meet, ended while others were still coming.") from error
+        # `wait` of the store would write to the output how long it has waited.
+        while not store.check(["all came"]):
+            # Who has left since they met last won't come again.
+            left = before is not None and before.add("left", 0) > 0
+            if left or time.monotonic() > deadline:
+                raise TimeoutError(self._missing("before their scripts ended" if left else ""))
+            time.sleep(min(0.05 + place.size / 500, 1.0))
 
     def _missing(self, when: str) -> str:
         place, store = self._place, self.for_failures
