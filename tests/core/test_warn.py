@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import h5py
@@ -331,6 +331,18 @@ def a_profile_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> N
 
     patch.setattr(torch.profiler.profile, "export_chrome_trace", refuse)
     dense().fit(X, Y, verbose=0, callbacks=[TensorBoard(folder, profile_batch=1)])
+
+
+@case
+def a_snapshot_of_memory_that_cant_be_written(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise OSError("no room")
+
+    patch.setattr("oncue.torch_private.record_memory", lambda on: on)
+    patch.setattr("oncue.torch_private.write_memory", refuse)
+    weight = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    patch.setattr("oncue.callbacks.profile.tensors_of", lambda model: {"kernel": weight})
+    dense().fit(X, Y, verbose=0, callbacks=[Profile(1, folder, memory=True)])
 
 
 @case
