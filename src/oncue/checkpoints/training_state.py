@@ -369,15 +369,16 @@ def _of_processes(
             raise ValueError(f"its part '{name}' is of another state")
         return tensors
 
+    room = sum(tensor.nbytes for tensor in own.values())
     with ExitStack() as files:
         paths: dict[str, Path] = {}
         for name in names:
             try:
                 paths[name] = files.enter_context(opened(name))
                 require_file(paths[name])
+                room += os.path.getsize(paths[name])
             except FileNotFoundError:
                 raise ValueError(f"its part '{name}' is missing") from None
-        room = sum(tensor.nbytes for tensor in own.values()) + sum(map(os.path.getsize, paths.values()))
         check_table(table, room)
         for name, path in paths.items():
             # All are looked at before any is used: a state is whole, or isn't used.
