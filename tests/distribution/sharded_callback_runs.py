@@ -15,7 +15,7 @@ from distribution.equal_runs import X, Y, state_of
 from distribution.sharded_runs import checked, sharded
 
 import oncue as keras
-from helpers import RemoteService
+from helpers import HopefulTrial, RemoteService
 from oncue import callbacks as built_in, layers
 from oncue.core.process import process
 
@@ -40,9 +40,12 @@ TABLE: dict[str, Make] = {
     "LearningRateFinder": lambda folder: built_in.LearningRateFinder(1e-4, 1.0, steps=20),
     "LearningRateScheduler": lambda folder: built_in.LearningRateScheduler(lambda epoch, rate: rate * 0.8),
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(folder / "{epoch}.weights.h5", keep=1, **WEIGHTS),
+    "OptunaPruning": lambda folder: built_in.OptunaPruning(HopefulTrial(), "loss"),
     "PredictionWriter": lambda folder: built_in.PredictionWriter(folder / "{epoch}.csv"),
     "Preemption": lambda folder: built_in.Preemption(),
+    "Profile": lambda folder: built_in.Profile((1, 2), folder / "profile"),
     "ProgbarLogger": lambda folder: built_in.ProgbarLogger(),
+    "RayTuneReport": lambda folder: built_in.RayTuneReport(report=lambda numbers: None),
     "ReduceLROnPlateau": lambda folder: built_in.ReduceLROnPlateau("loss", patience=0, factor=0.5, min_delta=0.3),
     "RemoteMonitor": lambda folder: built_in.RemoteMonitor("http://127.0.0.1:9"),
     "RunFolder": lambda folder: built_in.RunFolder(folder / "run", resume=True),

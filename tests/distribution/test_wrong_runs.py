@@ -24,7 +24,12 @@ SAID = {
     "drift_of_rate": ["RanksDiverged", "came in epoch 1 to different learning rate", "0.5", "0.01"],
     "wrapped": ["ValueError", "DistributedDataParallel", "summed twice"],
     "penalty_of_whole_weights": ["ValueError", "kernel`, OrthogonalRegularizer", "Use 'l1', 'l2' or 'l1_l2'"],
-    "weights_of_several_types": ["ValueError", "one type", "torch.bfloat16, torch.float32", "one `dtype`"],
+    "weights_of_several_types": [
+        "ValueError",
+        "one type in each layer",
+        "`0.bias` is of torch.bfloat16",
+        "one `dtype`",
+    ],
 }
 
 

@@ -126,8 +126,9 @@ def penalty_of_whole_weights(folder: Path) -> str:
 
 
 def weights_of_several_types(folder: Path) -> str:
-    module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1).bfloat16())
-    model = keras.Model(module)
+    layer = torch.nn.Linear(4, 1)
+    layer.bias = torch.nn.Parameter(layer.bias.detach().bfloat16())
+    model = keras.Model(torch.nn.Sequential(layer))
     model.compile("sgd", "mse")
     return with_shards(lambda: fitted(model))
 

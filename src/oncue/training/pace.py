@@ -20,6 +20,9 @@ class Pace:
         device: Where the model is.
         batches: The training data.
 
+    Attributes:
+        device: Where the model is.
+
     Example:
         >>> class Nothing(Batches):
         ...     batch_size = 32
@@ -34,7 +37,7 @@ class Pace:
 
     def __init__(self, device: torch.device, batches: Batches) -> None:
         self.samples, self.seconds = 0, 0.0
-        self._device = device
+        self.device = device
         self._sizes = batches.batch_size, batches.num_batches, batches.num_samples
         self._resident = sum(batches.resident.values())
         self._since = 0.0
@@ -62,12 +65,12 @@ class Pace:
 
     def account(self) -> str:
         """Return it in sentences; empty for what is short and on the CPU."""
-        on_cpu, parts = self._device.type == "cpu", []
+        on_cpu, parts = self.device.type == "cpu", []
         if self.samples and self.seconds and (not on_cpu or self.seconds >= LONG_ENOUGH):
             parts.append(f"Training took {self.samples / self.seconds:,.0f} samples in a second.")
         if self._resident:
-            parts.append(f"The training data, {bytes_in_words(self._resident)}, were on {self._device} as a whole.")
-        if self._device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self._device)
+            parts.append(f"The training data, {bytes_in_words(self._resident)}, were on {self.device} as a whole.")
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
             parts.append(f"Tensors took {bytes_in_words(peak)} there at most.")
         return " ".join(parts)

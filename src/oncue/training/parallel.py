@@ -39,8 +39,8 @@ def parallel_run(model: Trainer) -> Parallel | None:
     Args:
         model: The model.
     """
-    # Who has never imported it has sharded nothing.
-    fsdp = sys.modules.get("torch.distributed.fsdp")
+    # Who has never imported it has sharded nothing, nor has who is in no group.
+    fsdp = sys.modules.get("torch.distributed.fsdp") if torch.distributed.is_initialized() else None
     sharded = fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
     if process.is_alone and not sharded:
         return None

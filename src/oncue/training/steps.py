@@ -157,7 +157,9 @@ class Steps:
 
     def _owed(self) -> OwedWaits | None:
         """Return what copies out of the model's device put off, where they go on beside its work."""
-        beside = self._kind == "train" and device_copies.copies_of(self._model.device) is not None
+        # The device is looked for once in a run, not in each epoch.
+        pace = self.plan.pace if self._kind == "train" else None
+        beside = pace is not None and device_copies.copies_of(pace.device) is not None
         return self._callbacks.owed if beside else None
 
     def _let_updates_wait(self, step: Step) -> None:
