@@ -37,7 +37,7 @@ TABLE: dict[str, Make] = {
     "History": lambda folder: built_in.History(),
     "JournalLogger": lambda folder: built_in.JournalLogger(folder / "journal.jsonl", weights_freq=1),
     "LambdaCallback": lambda folder: built_in.LambdaCallback(on_epoch_end=lambda epoch, logs: None),
-    "LearningRateFinder": lambda folder: built_in.LearningRateFinder(1e-4, 1.0, steps=20),
+    "LearningRateFinder": lambda folder: built_in.LearningRateFinder(1e-5, 1e-2, steps=20),
     "LearningRateScheduler": lambda folder: built_in.LearningRateScheduler(lambda epoch, rate: rate * 0.8),
     "ModelCheckpoint": lambda folder: built_in.ModelCheckpoint(folder / "{epoch}.weights.h5", keep=1, **WEIGHTS),
     "OptunaPruning": lambda folder: built_in.OptunaPruning(HopefulTrial(), "loss"),
