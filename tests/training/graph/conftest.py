@@ -42,7 +42,8 @@ def refused(quick: None) -> Callable[..., None]:
         eager, expected = _trained(make, x, y, False, options)
         with pytest.warns(UserWarning, match=f"`jit_compile` can't compile the step of `fit`.*({reason})") as caught:
             traced, found = _trained(make, x, y, True, options)
-        assert len(caught) == 1
+        # torch's compiler may be imported here, which says of itself what is old.
+        assert len([one for one in caught if issubclass(one.category, UserWarning)]) == 1
         assert traced.step_account.startswith("The steps ran eagerly"), traced.step_account
         _assert_close(found, expected, tolerance)
 
