@@ -25,6 +25,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # These read the environment when they are imported.
+import fsspec  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -92,6 +93,15 @@ def keras() -> ModuleType:
         pytest.skip("real Keras runs on another backend")
     module.config.disable_traceback_filtering()
     return module
+
+
+@pytest.fixture
+def memory_store() -> Iterator[Any]:
+    """Return fsspec's store behind `memory://`, empty before and after."""
+    found = fsspec.filesystem("memory")
+    found.store.clear()
+    yield found
+    found.store.clear()
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -20,11 +18,8 @@ URL = "memory://runs/backup"
 
 
 @pytest.fixture(autouse=True)
-def store() -> Iterator[Any]:
-    found = fsspec.filesystem("memory")
-    found.store.clear()
-    yield found
-    found.store.clear()
+def store(memory_store: Any) -> Any:
+    return memory_store
 
 
 def names(store: Any) -> list[str]:
