@@ -46,6 +46,13 @@ def test_what_several_modules_have_is_described_once() -> None:
     assert "[`Model`][oncue.models.model.Model]" in pages.reference_page("oncue", told)
 
 
+def test_a_page_of_a_callback_says_once_what_it_does() -> None:
+    text = "Stops `fit`, now.\n\nOnly once.\n\nExample:\n    1"
+    assert pages.docstring_of(text, with_page=True) == "Only once.\n\nExamples:\n    1"
+    assert pages.docstring_of(text, with_page=False).startswith("Stops `fit`, now.\n\nOnly once.")
+    assert pages.says("<p>Stops <code>fit</code>,\nnow.</p><p>Stops fit&#44; now.</p>", "Stops `fit`, now.") == 2
+
+
 def test_every_callback_has_a_picture() -> None:
     assert set(pictures.PICTURES) == set(facts.pages()), "docs/site/pictures.py draws what each callback does in a run"
 

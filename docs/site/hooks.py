@@ -24,7 +24,8 @@ FACTS = pages.ROOT / "build" / "docs"
 _REMOTE = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=\"?(?:https?:)?//[^\s>\"]+")
 
 
-def _facts() -> dict[str, Any]:
+def facts() -> dict[str, Any]:
+    """Return what docs/site/facts.py has written."""
     path = FACTS / "facts.json"
     if not path.exists():
         raise PluginError(
@@ -36,7 +37,7 @@ def _facts() -> dict[str, Any]:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put what is generated into the navigation."""
-    made = pages.navigation(_facts())
+    made = pages.navigation(facts())
 
     def filled(entry: Any) -> Any:
         if isinstance(entry, dict):
@@ -49,7 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are generated, and the pictures."""
-    for page, text in pages.all_pages(_facts()).items():
+    for page, text in pages.all_pages(facts()).items():
         files.append(File.generated(config, page, content=text))
     for picture in sorted((FACTS / "pictures").glob("*.svg")):
         files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
@@ -66,7 +67,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site that would fetch something from elsewhere."""
+    """Refuse a site that would fetch something from elsewhere, and a callback's page that says twice what it does."""
+    for name, one in facts()["callbacks"].items():
+        times = pages.says(
+            Path(config.site_dir, "callbacks", f"{name}.html").read_text(encoding="utf-8"), one["summary"]
+        )
+        if times != 1:
+            raise PluginError(f"The page of {name} says {times} times: {one['summary']}")
     for path in Path(config.site_dir).rglob("*.html"):
         found = _REMOTE.search(path.read_text(encoding="utf-8"))
         if found is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _NO_HOOKS = [
     "!^(load_)?state_dict$",
 ]
 """Filters of the methods that a callback's page describes: its hooks are in a table."""
+_EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 _MOST_LINES = 8
 
 
@@ -92,6 +94,32 @@ def anchor_of(heading: str) -> str:
         'what-fit-cant-do'
     """
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def docstring_of(text: str, with_page: bool) -> str:
+    r"""Return a docstring as the site shows it: griffe calls the section of examples `Examples`, ours is called `Example`.
+
+    Args:
+        text: The docstring.
+        with_page: Whether it is of a callback, whose page begins with the first paragraph already.
+
+    Example:
+        >>> docstring_of("Counts.\n\nOnce.\n\nExample:\n    1", with_page=True)
+        'Once.\n\nExamples:\n    1'
+    """
+    _, _, rest = text.partition("\n\n")
+    return _EXAMPLE.sub("Examples:", rest if with_page else text)
+
+
+def says(html: str, words: str) -> int:
+    """Return how often a page says some words of Markdown, whatever is around them.
+
+    Example:
+        >>> says("<p>Stops <code>fit</code>, now.</p>", "Stops `fit`, now.")
+        1
+    """
+    text = unescape(re.sub(r"<[^>]*>", "", html))
+    return re.sub(r"\W+", "", text).count(re.sub(r"\W+", "", words))
 
 
 def _shortened(lines: list[str]) -> list[str]:

@@ -531,17 +531,48 @@ def _() -> Picture:
     )
 
 
-def searched(figure: Figure, colours: Colours, tried: Sequence[Sequence[float]], epochs: int) -> None:
-    """Draw the curves of a search's trials, of which some ended early."""
-    (axes,) = axes_of(figure, colours, "val_loss")
-    for values in tried:
-        whole = len(values) == epochs
-        axes.plot(
-            range(1, len(values) + 1), values, color=colours.main if whole else colours.quiet, linewidth=1.8, alpha=0.9
-        )
-        if not whole:
-            axes.plot([len(values)], [values[-1]], marker="x", color=colours.bad, markersize=7, markeredgewidth=2)
-    axes.set_ylim(0, 1)
+def search(
+    code: str,
+    caption: str,
+    callback: Callable[[list[list[float]]], Callback],
+    ended: type[BaseException],
+    rates: Sequence[float],
+    looked: Sequence[int] = (),
+) -> Picture:
+    """Return the picture of a search: the curves of a run for each rate, of which some were ended early.
+
+    Args:
+        code: The callback, as a script makes it.
+        caption: What is to be seen.
+        callback: Makes that of a run, which puts what the run tells into the last of the lists, one for each run so far.
+        ended: What comes out of a run that was ended.
+        rates: The learning rates.
+        looked: The epochs that the search looks at, if not at all.
+    """
+    tried: list[list[float]] = []
+    made: list[Any] = []
+    whole: list[Ran] = []
+    for rate in rates:
+        tried.append([])
+        made.append(callback(tried))
+        with suppress(ended):
+            whole.append(train(code, callback=made[-1], optimizer=oncue.optimizers.Adam(rate), epochs=14))
+
+    def draw(figure: Figure, colours: Colours) -> None:
+        (axes,) = axes_of(figure, colours, "val_loss")
+        for values in tried:
+            early = len(values) < 14
+            line = colours.quiet if early else colours.main
+            axes.plot(range(1, len(values) + 1), values, color=line, linewidth=1.8, alpha=0.9)
+            if early:
+                end = {"marker": "x", "color": colours.bad, "markersize": 7, "markeredgewidth": 2}
+                axes.plot([len(values)], [values[-1]], **end)
+        for epoch in looked:
+            axes.axvline(epoch, color=colours.quiet, linestyle=(0, (4, 2)), linewidth=1)
+        axes.set_ylim(0, 1)
+
+    journal = [str(entry) for one in made for entry in one.model.history.journal]
+    return whole[0].told(code, caption, draw, journal=journal)
 
 
 @contextmanager
@@ -557,86 +588,58 @@ def standing_in(name: str, module: Any) -> Iterator[None]:
             sys.modules[name] = before
 
 
-def decisions_of(made: Sequence[Any]) -> list[str]:
-    """Return the journals of the runs of some callbacks, as one."""
-    return [str(entry) for one in made for entry in one.model.history.journal]
-
-
 @picture("OptunaPruning")
 def _() -> Picture:
-    code = "OptunaPruning(trial)"
-
     class Pruned(Exception):
         pass
-
-    tried: list[list[float]] = []
 
     class Trial:
         """A trial that is pruned where it is worse than the median of those before, as by Optuna's MedianPruner."""
 
+        def __init__(self, tried: list[list[float]]) -> None:
+            self.tried = tried
+
         def report(self, value: float, step: int) -> None:
-            tried[-1].append(value)
+            self.tried[-1].append(value)
 
         def should_prune(self) -> bool:
-            step = len(tried[-1])
-            others = [one[step - 1] for one in tried[:-1] if len(one) >= step]
-            return step > 3 and len(tried) > 4 and tried[-1][-1] > float(np.median(others))
+            *before, own = self.tried
+            others = [one[len(own) - 1] for one in before if len(one) >= len(own)]
+            return len(own) > 3 and len(before) > 3 and own[-1] > float(np.median(others))
 
-    ends: list[Any] = []
-    made: list[Any] = []
     with standing_in("optuna", SimpleNamespace(TrialPruned=Pruned)):
-        for rate in (0.003, 0.01, 0.001, 0.02, 0.0005, 0.03, 0.002, 0.015):
-            tried.append([])
-            made.append(callbacks.OptunaPruning(Trial()))
-            with suppress(Pruned):
-                optimizer = oncue.optimizers.Adam(rate)
-                ends.append(train(code, callback=made[-1], optimizer=optimizer, epochs=14))
-
-    def draw(figure: Figure, colours: Colours) -> None:
-        searched(figure, colours, tried, 14)
-
-    return ends[0].told(
-        code,
-        "Eight runs of a study. Those that were worse than the median of the runs before them were pruned (crosses).",
-        draw,
-        journal=decisions_of(made),
-    )
+        return search(
+            "OptunaPruning(trial)",
+            "Eight runs of a study. Those that were worse than the median of the runs before them were pruned (crosses).",
+            lambda tried: callbacks.OptunaPruning(Trial(tried)),
+            Pruned,
+            (0.003, 0.01, 0.001, 0.02, 0.0005, 0.03, 0.002, 0.015),
+        )
 
 
 @picture("RayTuneReport")
 def _() -> Picture:
-    code = "RayTuneReport()"
-    tried: list[list[float]] = []
     rungs: dict[int, list[float]] = {3: [], 7: []}
 
-    def report(numbers: dict[str, float]) -> None:
-        tried[-1].append(numbers["val_loss"])
-        rung = rungs.get(int(numbers["epoch"]))
-        if rung is not None:
-            rung.append(numbers["val_loss"])
-            if numbers["val_loss"] > float(np.median(rung)):
-                raise SystemExit(0)
+    def reports(tried: list[list[float]]) -> Callback:
+        def report(numbers: dict[str, float]) -> None:
+            value, rung = numbers["val_loss"], rungs.get(int(numbers["epoch"]))
+            tried[-1].append(value)
+            if rung is not None:
+                rung.append(value)
+                if value > float(np.median(rung)):
+                    raise SystemExit(0)
 
-    ends: list[Any] = []
-    made: list[Any] = []
-    for rate in (0.01, 0.003, 0.02, 0.001, 0.03, 0.0005, 0.015, 0.002):
-        tried.append([])
-        made.append(callbacks.RayTuneReport(report))
-        with suppress(SystemExit):
-            optimizer = oncue.optimizers.Adam(rate)
-            ends.append(train(code, callback=made[-1], optimizer=optimizer, epochs=14))
+        return callbacks.RayTuneReport(report)
 
-    def draw(figure: Figure, colours: Colours) -> None:
-        searched(figure, colours, tried, 14)
-        for rung in rungs:
-            figure.axes[0].axvline(rung, color=colours.quiet, linestyle=(0, (4, 2)), linewidth=1)
-
-    return ends[0].told(
-        code,
+    return search(
+        "RayTuneReport()",
         "Eight trials, which tell their logs at the end of each epoch. A scheduler of successive halving looks after epochs 3 "
         "and 7, and ends those that aren't among the better half (crosses).",
-        draw,
-        journal=decisions_of(made),
+        reports,
+        SystemExit,
+        (0.01, 0.003, 0.02, 0.001, 0.03, 0.0005, 0.015, 0.002),
+        looked=tuple(rungs),
     )
 
 
