@@ -12,7 +12,14 @@ import pytest
 
 import oncue
 from helpers import HopefulTrial, PowerCut, small_model
-from oncue.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback, OptunaPruning
+from oncue.callbacks import (
+    BackupAndRestore,
+    Callback,
+    CallbackList,
+    EarlyStopping,
+    LambdaCallback,
+    OptunaPruning,
+)
 from oncue.core.ranks import Ranks
 
 X = np.random.default_rng(0).normal(size=(12, 2)).astype("float32")
@@ -141,34 +148,50 @@ def test_the_main_process_decides_for_all() -> None:
         def broadcast(self, value: Any) -> Any:
             return True
 
-    pruning = OptunaPruning(None)
-    pruning._run = SimpleNamespace(  # type: ignore[assignment]
-        group=Other(), progress=SimpleNamespace(validated_amid=False, epoch=0, batch=None, cut_short=lambda model: False),
-        journal=SimpleNamespace(write=lambda *found, **named: None),
-    )  # fmt: skip
-    pruning.model = model = small_model()
-    pruning.on_train_begin()
-    pruning.on_epoch_end(0, {"val_loss": 1.0})
-    assert model.stop_training
-    with pytest.raises(TrialPruned):
-        pruning.after_close()
+    callbacks = CallbackList([OptunaPruning(None)], model=small_model())
+    callbacks.group = Other()
+    with pytest.raises(TrialPruned), callbacks.run():
+        callbacks.on_train_begin()
+        callbacks.on_epoch_begin(0)
+        callbacks.on_epoch_end(0, {"val_loss": 1.0})
+        assert callbacks.model.stop_training
+        callbacks.on_train_end()
+
+
+def test_loops_that_do_not_say_when_all_is_closed() -> None:
+    listed = CallbackList([OptunaPruning(Trial(0))], model=small_model())
+    alone = OptunaPruning(Trial(0))
+    alone.set_model(small_model())
+    for calls in (listed, alone):
+        calls.on_train_begin()
+        calls.on_epoch_begin(0)
+        calls.on_epoch_end(0, {"val_loss": 1.0})
+        with pytest.raises(TrialPruned):
+            calls.on_train_end()
+
+
+def test_an_error_of_the_run_comes_first() -> None:
+    class Fails(Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            raise ConnectionError("power cut")
+
+    with pytest.raises(ConnectionError):
+        fit(OptunaPruning(Trial(0)), Fails())
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: OptunaPruning(None), "needs the `trial` that the objective gets; got None"),
-        (lambda: OptunaPruning(Trial(None, "MINIMIZE", "MAXIMIZE")), "this study has 2"),
-        (
-            lambda: OptunaPruning(Trial(None, "MAXIMIZE")),
-            r"`val_loss`, which is to minimize, and the study is to maximize",
-        ),
+        (lambda: OptunaPruning(None), "got None"),
+        (lambda: OptunaPruning(Trial(None, "MINIMIZE", "MAXIMIZE")), "got minimize and maximize"),
+        (lambda: OptunaPruning(Trial(None, "MAXIMIZE")), "got maximize"),
     ],
 )
 def test_mistakes(make: Any, words: str) -> None:
     model = small_model()
     before = model.get_weights()
-    with pytest.raises(ValueError, match=words):
+    wanted = r"OptunaPruning needs a `trial` of optuna.create_study\(direction='minimize'\) for `val_loss` alone; "
+    with pytest.raises(ValueError, match=wanted + words):
         fit(make(), model=model)
     assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
 

@@ -24,8 +24,9 @@ def fit(*callbacks: Any, model: Any = None) -> Any:
 def a_ray(monkeypatch: pytest.MonkeyPatch, trial: str | None) -> list[Any]:
     told: list[Any] = []
     ray: Any = ModuleType("ray")
-    ray.tune = SimpleNamespace(report=told.append, get_context=lambda: SimpleNamespace(get_trial_id=lambda: trial))
+    tune = SimpleNamespace(report=told.append, get_context=lambda: SimpleNamespace(get_trial_id=lambda: trial))
     monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.tune", tune)
     return told
 
 
@@ -62,6 +63,6 @@ def test_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
     a_ray(monkeypatch, None)
     with pytest.raises(ValueError, match="this run is in none: call `fit` in the function that `ray.tune.Tuner` gets"):
         fit(RayTuneReport())
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"RayTuneReport needs Ray Tune: pip install 'oncue\[ray\]'"):
+    monkeypatch.setitem(sys.modules, "ray.tune", None)
+    with pytest.raises(ImportError, match=r"RayTuneReport needs the package `ray`: pip install 'oncue\[ray\]'"):
         fit(RayTuneReport())

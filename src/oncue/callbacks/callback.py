@@ -157,6 +157,17 @@ class Callback(Stateful):
         _write(self, "", what, kind, data)
         return line(what, data)
 
+    @property
+    def _in_trial(self) -> bool:
+        """Whether what is trained now will be taken back, as a finder's test: nothing is saved, told or decided by it."""
+        return self._run is not None and self._run.progress.trial
+
+    def _raise_at_end(self, error: Exception) -> None:
+        """Raise an error when the run has ended well and everything is closed; at once in a loop that isn't oncue's."""
+        if self._run is None:
+            raise error
+        self._run.raise_at_end(error)
+
     @default
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Called when `fit` starts.

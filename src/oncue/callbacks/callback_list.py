@@ -116,6 +116,9 @@ class CallbackList(Callback):
         self.group = Ranks()
         self.owed: OwedWaits | None = None
         self._announced = False
+        # Whether the loop says by `run` when all is closed, and what is raised then.
+        self._says_end = False
+        self._raises: Exception | None = None
         # When the run began, and when it ended.
         self._clock: tuple[float | None, float | None] = None, None
         self._begun: set[str] = set()
@@ -256,6 +259,12 @@ class CallbackList(Callback):
         logged = Logged(names, validation, may_grow, directions or {}, old_log_names(names), amid)
         for callback in self.roles.expecting:
             callback.expect(logged)
+        trying = [type(callback).__name__ for callback in self.roles.trying]
+        if len(trying) > 1:
+            raise ValueError(
+                f"{' and '.join(trying)} each test something that is taken back, and a run can have one such test. Give them "
+                "to one `fit` after the other: the size of batches first, as the rate depends on it."
+            )
         kinds = {type(callback).__name__ for callback in writers}
         if len(kinds) > 1:
             entry = self.journal.write("CallbackList", what="two_set_the_rate", data={"callbacks": sorted(kinds)})
@@ -343,8 +352,25 @@ class CallbackList(Callback):
         """
         return _Block(self)
 
+    def end_trial(self) -> None:
+        """Let a callback that makes a trial end it with the epoch's batches: none of the hooks of an epoch's end is for it."""
+        if self.progress.trial:
+            for callback in self.roles.trying:
+                callback.end_trial()
+
+    def raise_at_end(self, error: Exception) -> None:
+        """Raise an error when the run has ended well and everything is closed; at once in a loop that doesn't say when that is.
+
+        Args:
+            error: The error. Where the run fails after that, its own error is raised.
+        """
+        if not self._says_end:
+            raise error
+        self._raises = error
+
     def _begin_block(self) -> None:
-        self.paused = None
+        self.paused = self._raises = None
+        self._says_end = True
         self._begun.clear()
         # A list that is used again counts the costs of this run only.
         self._listen()
@@ -361,7 +387,8 @@ class CallbackList(Callback):
         failure = Listeners("after_close", last).call_each(failure)
         self._stop_clock()
         self.held_out = None
-        return failure
+        self._says_end = False
+        return self._raises if failure is None else failure
 
     def on_exception(self, exception: BaseException) -> None:
         """Tell every callback that an error ended the run; an error in one doesn't keep it from the others."""

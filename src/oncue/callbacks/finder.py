@@ -35,6 +35,9 @@ class Finder(Callback):
 
             self._good = self._needed_state().capture(returns=True).freeze(Snapshot())
 
+    def end_trial(self) -> None:
+        """End a test that the epoch was too short for, or that something else has stopped; the loop calls it then."""
+
     def on_exception(self, exception: BaseException) -> None:
         """Forget the state to go back to."""
         self.close()

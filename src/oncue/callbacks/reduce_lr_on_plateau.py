@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.callbacks.monitor_callback import MonitorCallback
+from oncue.callbacks.judging_callback import JudgingCallback
 from oncue.callbacks.rates import log_rates, require_settable, same_rate
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
@@ -15,7 +15,7 @@ from oncue.legacy import renamed
 
 
 @builtin
-class ReduceLROnPlateau(MonitorCallback):
+class ReduceLROnPlateau(JudgingCallback):
     """Multiplies the learning rate by `factor` when a value has not improved for `patience` epochs.
 
     The rate becomes `max(learning_rate * factor, min_lr)`, as in Keras. A value that is not finite never improves.
@@ -107,25 +107,19 @@ class ReduceLROnPlateau(MonitorCallback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Log the epoch's rate, look at the value, and reduce when it has not improved for too long."""
         log_rates(self.model, logs)
-        self._look(self.watched(logs), epoch)
+        super().on_epoch_end(epoch, logs)
 
-    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Do the same with what a validation amid an epoch has measured."""
-        if self._run is not None:
-            self._look(self.watched_amid(logs), self._run.progress.epoch or 0)
-
-    def _look(self, current: float | None, epoch: int) -> None:
-        if current is None:
-            return
+    def judge(self, value: float, epoch: int) -> None:
+        """Reduce when the value has not improved for too long."""
         if self.in_cooldown():
             self.cooldown_counter -= 1
             self.wait = 0
-        if self.watch.is_better(current, self.best):
-            self.best = current
+        if self.watch.is_better(value, self.best):
+            self.best = value
             self.wait = 0
         elif not self.in_cooldown():
             self.wait += 1
-            if self.wait >= self.patience and self._reduce(epoch, current):
+            if self.wait >= self.patience and self._reduce(epoch, value):
                 self.cooldown_counter = self.cooldown
                 self.wait = 0
 

@@ -24,6 +24,7 @@ from oncue.core.protocols import (
     HasState,
     KeepsMarks,
     KeepsState,
+    MakesTrial,
     MeetsCallbacks,
     NeedsOfModel,
     NotesData,
@@ -53,6 +54,7 @@ class Roles:
         noting: Keep what data are when an epoch has begun.
         saving: Save the state of the run.
         keeping: Keep the state that each epoch ends with.
+        trying: Train what is taken back.
         changing: Change each batch before it is trained on.
         setting_rate: Set the learning rate.
 
@@ -71,6 +73,8 @@ class Roles:
         self.saving: list[SavesRun] = _having(callbacks, "save_now", "seconds")
         self.growing: list[GrowsFiles] = _having(callbacks, "growing_files")
         self.keeping: list[KeepsState] = _having(callbacks, "keep_state")
+        # A mock object makes none.
+        self.trying: list[MakesTrial] = [one for one in callbacks if hasattr(type(one), "end_trial")]
         self.changing = _changing(callbacks)
         self.setting_rate: list[Any] = [one for one in callbacks if _says(one, "writes_learning_rate")]
         self._all = callbacks

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from oncue.callbacks.monitor_callback import MonitorCallback
+from oncue.callbacks.judging_callback import JudgingCallback
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import finite, whole
 
 
 @builtin
-class StopAtThreshold(MonitorCallback):
+class StopAtThreshold(JudgingCallback):
     """Stops training when a value has reached a threshold.
 
     With `validation_freq="500 steps"` a value of validation is looked at in each validation, wherever it is.
@@ -52,26 +52,12 @@ class StopAtThreshold(MonitorCallback):
         self.reached = 0
         self.stopped_epoch: int | None = None
 
-    def needs_of_model(self) -> tuple[str, ...]:
-        """Return what it can't do without."""
-        return ("stop",)
-
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing."""
         self.reached, self.stopped_epoch = 0, None
 
-    def on_validation_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look at what a validation amid an epoch has measured."""
-        if self._run is not None:
-            self._look(self.watched_amid(logs), self._run.progress.epoch or 0)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Look at the value, and stop when it is good enough."""
-        self._look(self.watched(logs), epoch)
-
-    def _look(self, value: float | None, epoch: int) -> None:
-        if value is None:
-            return
+    def judge(self, value: float, epoch: int) -> None:
+        """Stop when the value is good enough."""
         good = value >= self.threshold if self.watch.direction == "up" else value <= self.threshold
         self.reached = self.reached + 1 if good else 0
         if self.reached < self.times:

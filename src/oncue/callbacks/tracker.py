@@ -12,6 +12,7 @@ from oncue.callbacks.callback import Callback
 from oncue.callbacks.tracking import SERVICES, Service
 from oncue.core.builtin import builtin
 from oncue.core.every import Every
+from oncue.core.extras import needed
 from oncue.core.monitor import as_number
 from oncue.core.protocols import compiled_with, configuration_of, optimizer_of
 from oncue.core.run_record import document_of
@@ -142,9 +143,7 @@ class Tracker(Callback):
             self.every = Every(self.every)
             self.every.begin()
         if isinstance(self.service, str):
-            from oncue.callbacks.tracking import needed
-
-            needed(self.service)
+            needed(self.service, f"Tracker('{self.service}')")
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin the run, or go on with the one that is resumed."""
@@ -201,8 +200,7 @@ class Tracker(Callback):
             self._open, self.identity = service, str(identity)
 
     def _log(self, logs: Mapping[str, Any]) -> None:
-        trial = self._run is not None and self._run.progress.trial
-        if self._open is not None and not trial:
+        if self._open is not None and not self._in_trial:
             numbers = {name: number for name, value in logs.items() if (number := as_number(value)) is not None}
             self._try(self._open.log, numbers, self.step)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
+
+from oncue.core.extras import needed
 
 
 class Service(Protocol):
@@ -78,7 +78,7 @@ class Wandb(_Logged):
 
     def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
         """Begin a run, or go on with one."""
-        wandb = needed("wandb")
+        wandb = needed("wandb", "Tracker('wandb')")
         Path(self._options["dir"]).mkdir(parents=True, exist_ok=True)
         settings = self._options.pop("settings", None) or wandb.Settings(silent=True, console="off", init_timeout=30)
         again = {} if identity is None else {"id": identity, "resume": "allow"}
@@ -87,7 +87,7 @@ class Wandb(_Logged):
 
     def keep(self, path: str) -> None:
         """Keep a file as an artifact."""
-        wandb = needed("wandb")
+        wandb = needed("wandb", "Tracker('wandb')")
         artifact = wandb.Artifact(_name_of(path), type="file")
         artifact.add_file(path)
         self._run.log_artifact(artifact)
@@ -115,7 +115,7 @@ class Mlflow:
 
     def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
         """Begin a run, or go on with one."""
-        mlflow = needed("mlflow")
+        mlflow = needed("mlflow", "Tracker('mlflow')")
         address = self._address
         if address is None:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ class Mlflow:
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Report numbers."""
-        metric, now = needed("mlflow.entities").Metric, int(time.time() * 1000)
+        metric, now = needed("mlflow.entities", "Tracker('mlflow')").Metric, int(time.time() * 1000)
         self._client.log_batch(self._run, metrics=[metric(name, value, now, step) for name, value in values.items()])
 
     def tell(self, decisions: list[str], step: int) -> None:
@@ -172,7 +172,7 @@ class Trackio(_Logged):
 
     def start(self, identity: str | None, config: Mapping[str, Any]) -> str:
         """Begin a run, or go on with one, which Trackio knows by its name."""
-        trackio = needed("trackio")
+        trackio = needed("trackio", "Tracker('trackio')")
         name = identity or self._name
         resume = "never" if identity is None else "allow"
         self._run = trackio.init(name=name, resume=resume, config=_flat(config), **self._options)
@@ -249,21 +249,6 @@ SERVICES: dict[str, Callable[..., Service]] = {
     "tensorboard": Tensorboard,
 }
 """The services by name, which is that of the package and, but for TensorBoard's, of oncue's extra."""
-
-
-def needed(name: str) -> ModuleType:
-    """Import a package of a service.
-
-    Raises:
-        ImportError: Without it, with what to type.
-    """
-    package = name.partition(".")[0]
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"Tracker('{package}') needs the package `{package}`: pip install 'oncue[{package}]'.", name=package
-        ) from error
 
 
 def _flat(config: Mapping[str, Any], before: str = "") -> dict[str, Any]:

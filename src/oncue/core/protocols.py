@@ -63,6 +63,10 @@ class Run(Protocol):
         """Return the class and the plain arguments of each callback."""
         ...
 
+    def raise_at_end(self, error: Exception) -> None:
+        """Raise an error when the run has ended well and everything is closed."""
+        ...
+
     def growing_files(self) -> list[str]:
         """Return the files that the states of callbacks speak of, which must be on the disk before a state is."""
         ...
@@ -367,6 +371,14 @@ class KeepsState(Protocol):
 
     def keep_state(self) -> None:
         """Take the state of this moment."""
+        ...
+
+
+class MakesTrial(Protocol):
+    """Trains the first batches of an epoch for a test that is taken back; `Progress.trial` is set meanwhile."""
+
+    def end_trial(self) -> None:
+        """End the test, if it goes on: the epoch has no more batches, or something has stopped it."""
         ...
 
 
