@@ -83,8 +83,37 @@ def test_names_with_a_star_and_modules_of_torch() -> None:
     )
     model = oncue.Model(module)
     model.compile("sgd", "mse")
-    fit(model, Freeze(["0.*"]), epochs=1)
-    assert [one.requires_grad for one in module.parameters()] == [False] * 4 + [True] * 2
+    seen: list[list[bool]] = []
+    look = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append([p.requires_grad for p in module.parameters()]))
+    fit(model, Freeze(["0.*"]), look, epochs=1)
+    assert seen == [[False] * 4 + [True] * 2]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_the_run_all_is_as_it_was(fails: bool) -> None:
+    model, freeze, seen = network(), Freeze("body", until_epoch=3), Epochs("body")
+    model.get_layer("body").get_layer("norm").trainable = False
+    if fails:
+        with pytest.raises(ConnectionError):
+            fit(model, freeze, PowerCut(1, 1), epochs=2)
+    else:
+        fit(model, freeze, epochs=2)
+    assert [one.trainable for one in model.get_layer("body").layers] == [True, False]
+    assert model.get_layer("body").trainable and model.get_layer("body").get_layer("first").kernel.requires_grad
+    # The same object in a second run, which goes on from there.
+    history = model.fit(X, Y, epochs=5, initial_epoch=2, batch_size=4, verbose=0, callbacks=[freeze, seen])
+    assert seen.still("body") == [True, False, False]
+    assert [one.epoch for one in history.journal.of("freeze")] == [2, 3]
+
+
+def test_in_keras_s_own_loop_too() -> None:
+    import keras
+
+    made = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(4, name="body"), keras.layers.Dense(1)])
+    made.compile("adam", "mse")
+    before = made.layers[0].get_weights()
+    made.fit(X, Y, verbose=0, callbacks=[Freeze("body")])
+    assert same_arrays(before, made.layers[0].get_weights()) and made.layers[0].trainable
 
 
 def test_of_a_real_keras_model() -> None:

@@ -17,9 +17,9 @@ from oncue.core.suggest import nearest
 class Freeze(Callback):
     """Keeps layers from being trained for some epochs: a pretrained backbone while a new head learns.
 
-    What it froze is trained again from `until_epoch` on; what was frozen before stays so. Frozen weights stand still, weight
-    decay, momentum and averages included, and a batch normalization that is frozen stays in inference mode. The optimizer
-    begins with nothing for weights that it hasn't trained before.
+    What it froze is trained again from `until_epoch` on, and after the run; what was frozen before stays so. Frozen weights
+    stand still, weight decay, momentum and averages included, and a batch normalization that is frozen stays in inference mode.
+    The optimizer begins with nothing for weights that it hasn't trained before.
 
     Args:
         layers: Names of layers, or of modules of a torch module such as "encoder.blocks.0", one or several. `*` stands for
@@ -91,15 +91,29 @@ class Freeze(Callback):
                 one.requires_grad_(False)
             self._decided("freeze", "frozen", **self._counted(weights, before))
         elif self.frozen is not None and over:
-            parts, weights = self._found()
-            layers, before = self.frozen
-            # A layer sets those inside, which come after it.
-            for part, was in zip(parts, layers, strict=True):
-                set_trainable(part, was)
-            for one, was in zip(weights, before, strict=True):
-                one.requires_grad_(bool(was))
-            self._decided("freeze", "trained_again", **self._counted(weights, before))
-            self.frozen = None
+            self._decided("freeze", "trained_again", **self._counted(*self._release()))
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Let the layers be trained after the run, in a loop that calls no `close`, as Keras's."""
+        if self._run is None:
+            self.close()
+
+    def close(self) -> None:
+        """Let the layers be trained after the run: one that follows begins as this one did."""
+        self._release()
+
+    def _release(self) -> tuple[list[Any], list[bool | None]]:
+        """Let be trained what is frozen; return the weights, and whether each was trained before."""
+        if self.frozen is None:
+            return [], []
+        (parts, weights), (layers, before) = self._found(), self.frozen
+        self.frozen = None
+        # A layer sets those inside, which come after it.
+        for part, was in zip(parts, layers, strict=True):
+            set_trainable(part, was)
+        for one, was in zip(weights, before, strict=True):
+            one.requires_grad_(bool(was))
+        return weights, before
 
     def _counted(self, weights: list[Any], before: list[Any]) -> dict[str, Any]:
         changed = [one for one, was in zip(weights, before, strict=True) if was]
