@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from helpers import PowerCut, graphs_compiled_by, normal, same_arrays, tensor, u
 from oncue import hosts, layers
 from oncue.callbacks import (
     BackupAndRestore,
+    BatchSizeFinder,
     Callback,
     CSVLogger,
     EarlyStopping,
     LambdaCallback,
     LearningRateFinder,
     ModelCheckpoint,
+    TerminateOnNaN,
+    TimeLimit,
 )
-from oncue.callbacks.learning_rate_finder import steepest
+from oncue.callbacks.learning_rate_finder import fall_of, steepest
 
 X = normal(320, 3)
 Y = X.sum(axis=1, keepdims=True) + 1
@@ -107,8 +111,9 @@ def test_the_rates_and_the_losses_of_batches() -> None:
 
 
 def test_it_ends_when_the_loss_diverges() -> None:
-    finder = LearningRateFinder(1e-3, 1e6, steps=40, apply=False)
-    fit(network(), finder)
+    finder = LearningRateFinder(1e-4, 1e3, steps=40, apply=False)
+    x = np.tile(X[:8], (40, 1))
+    network().fit(x, x.sum(axis=1, keepdims=True) + 1, batch_size=8, verbose=0, callbacks=[finder])
     assert len(finder.losses) < 40
     assert np.isfinite(finder.losses).all()
     assert finder.suggestion is not None
@@ -153,6 +158,69 @@ def test_a_run_that_was_interrupted(tmp_path: Path, cut: tuple[int, int]) -> Non
     assert run(tmp_path / "cut") == whole
 
 
+class Unknown:
+    """Batches whose number isn't known before they end."""
+
+    def __iter__(self) -> Any:
+        for at in range(0, 320, 8):
+            yield X[at : at + 8], Y[at : at + 8]
+
+
+@pytest.mark.parametrize("frequency", [1, "7 steps"])
+def test_nothing_is_measured_and_no_epoch_ends_in_the_test(frequency: Any) -> None:
+    heard: list[Any] = []
+    tell = LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: heard.append("epoch"),
+        on_epoch_end=lambda epoch, logs: heard.append(epoch),
+    )
+    tell.on_test_begin = lambda logs=None: heard.append("test")  # type: ignore[method-assign]
+    finder = LearningRateFinder(1e-4, 1e4, steps=100)
+    model = network()
+    # In whatever order they stand; the test ends because the batches do.
+    held = (X[:9], Y[:9])
+    model.fit(Unknown(), epochs=1, verbose=0, validation_data=held, validation_freq=frequency, callbacks=[tell, finder])
+    assert len(finder.losses) == 40 and finder.suggestion is not None
+    assert heard == ["epoch", "epoch", *["test"] * (1 if frequency == 1 else 5), 0]
+
+
+@pytest.mark.parametrize("action", ["stop", "raise", "rollback"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_test_may_diverge(action: str, first: bool) -> None:
+    finder = LearningRateFinder(1e-4, 1e30, steps=40)
+    both = [TerminateOnNaN(action=action), finder]
+    with pytest.warns(UserWarning, match="suggests nothing"):
+        history = fit(network(), *(both if first else both[::-1]))
+    assert history.epoch == [0, 1] and finder.tested
+    assert not history.journal.of("stop") and not history.journal.of("rollback")
+
+
+def test_a_limit_of_time_that_is_reached_in_the_test() -> None:
+    limit = TimeLimit(10.0, clock=itertools.count(0.0).__next__)
+    history = fit(network(), LearningRateFinder(1e-4, 10.0, steps=30), limit, epochs=4)
+    assert history.epoch == [0]
+    assert [(one.callback, one.batch) for one in history.journal.of("stop")] == [("TimeLimit", 0)]
+
+
+def test_several_batches_with_one_rate() -> None:
+    finder = LearningRateFinder(1e-4, 10.0, steps=30, apply=False)
+    x = np.tile(X[:8], (40, 1))
+    network(steps_per_execution=2).fit(x, x.sum(axis=1, keepdims=True), batch_size=8, verbose=0, callbacks=[finder])
+    np.testing.assert_allclose(finder.rates, np.geomspace(1e-4, 10.0, 20)[: len(finder.rates)])
+    assert len(finder.rates) > 12
+    with pytest.raises(ValueError, match="an epoch of 80 batches or more.*has 40.*`steps_per_execution`"):
+        fit(network(steps_per_execution=8), LearningRateFinder())
+
+
+def test_one_test_at_a_time() -> None:
+    model = network()
+    before = model.get_weights()
+    with pytest.raises(
+        ValueError, match="BatchSizeFinder and LearningRateFinder each test something.*size of batches first"
+    ):
+        fit(model, BatchSizeFinder(go_on=True), LearningRateFinder())
+    assert same_arrays(before, model.get_weights())
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 def test_the_suggestion_is_where_the_loss_falls_fastest(noise: float) -> None:
     rates = np.geomspace(1e-6, 10.0, 100)
@@ -163,6 +231,14 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(noise: float) -> None:
     assert 3e-4 < found < 3e-3
 
 
+def smoothed(single: Any) -> list[float]:
+    mean, found = 0.0, []
+    for place, loss in enumerate(single):
+        mean = 0.9 * mean + 0.1 * loss
+        found.append(mean / (1 - 0.9 ** (place + 1)))
+    return found
+
+
 @pytest.mark.parametrize("count", [50, 100, 400])
 def test_noise_of_single_batches_does_not_decide(count: int) -> None:
     rates = np.geomspace(1e-7, 1.0, count)
@@ -170,13 +246,48 @@ def test_noise_of_single_batches_does_not_decide(count: int) -> None:
     suggested = []
     for seed in range(20):
         noisy = falls + 0.3 * np.random.default_rng(seed).normal(size=count)
-        mean, losses = 0.0, []
-        for place, loss in enumerate(noisy):
-            mean = 0.9 * mean + 0.1 * loss
-            losses.append(mean / (1 - 0.9 ** (place + 1)))
-        suggested.append(steepest(list(rates), losses) or 1e-9)
+        suggested.append(steepest(list(rates), smoothed(noisy)) or 1e-9)
     assert 1e-3 < min(suggested) < max(suggested) < 0.1
     assert np.std(np.log10(suggested)) < 0.21
+
+
+@pytest.mark.parametrize("batches", [10, 14])
+def test_a_few_batches_of_noise_suggest_nothing(batches: int) -> None:
+    for seed in range(8):
+        oncue.utils.set_random_seed(seed)
+        model = oncue.Sequential([layers.Input((3,)), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        noise = np.random.default_rng(seed).normal(size=(4 * batches, 4)).astype("float32")
+        finder = LearningRateFinder(1e-7, 1e-3, apply=False)
+        with pytest.warns(UserWarning, match="LearningRateFinder suggests nothing") as said:
+            model.fit(noise[:, :3], noise[:, 3:], batch_size=4, verbose=0, callbacks=[finder])
+        assert finder.suggestion is None and len(finder.losses) == batches
+        if "chance" in (text := str(said[0].message)):
+            assert f"over {batches} batches the loss fell by" in text and "a smaller `batch_size` in `fit`" in text
+
+
+def test_a_few_batches_whose_loss_falls_clearly() -> None:
+    model = oncue.Sequential([layers.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.tile(X[:8], (10, 1))
+    finder = LearningRateFinder(1e-5, 1.0, steps=10, apply=False)
+    model.fit(x, x.sum(axis=1, keepdims=True) + 1, batch_size=8, shuffle=False, verbose=0, callbacks=[finder])
+    assert finder.suggestion is not None and 1e-3 < finder.suggestion < finder.rates[-1]
+
+
+@pytest.mark.parametrize("count", [10, 20, 50])
+def test_what_is_suggested_in_spite_of_noise_is_near(count: int) -> None:
+    rates = np.geomspace(1e-7, 1.0, count)
+    falls = 2.3 - 1.5 / (1 + np.exp(-3 * np.log10(rates / 3e-3))) + np.exp(4 * np.log10(rates / 0.5))
+    suggested = []
+    for seed in range(60):
+        noisy = list(falls + 0.3 * np.random.default_rng(seed).normal(size=count))
+        losses = smoothed(noisy)
+        fall, error = fall_of(noisy, losses)
+        if fall >= (1 + np.sqrt(2 * np.log(count))) * error:
+            suggested.append(steepest(list(rates), losses) or 1e-9)
+    assert len(suggested) > {10: 10, 20: 45, 50: 55}[count]
+    assert 1e-3 < min(suggested) <= max(suggested) < 0.1
 
 
 def test_plot(tmp_path: Path) -> None:

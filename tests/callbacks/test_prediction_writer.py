@@ -159,6 +159,15 @@ def test_it_writes_what_the_average_predicts_where_that_is_validated(tmp_path: P
     np.testing.assert_array_equal(read(tmp_path / "out.npz")["output"], model.predict(X, verbose=0))
 
 
+def test_the_order_with_the_average_does_not_matter_in_an_epoch_without_validation(tmp_path: Path) -> None:
+    found = []
+    for turn in (1, -1):
+        both = [PredictionWriter(tmp_path / "out.npz"), WeightAverage(0.5)][::turn]
+        network().fit(X, Y, validation_data=(X, Y), validation_freq=2, epochs=3, verbose=0, callbacks=both)
+        found.append(read(tmp_path / "out.npz")["output"])
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_resumed_run_writes_the_same(tmp_path: Path) -> None:
     def fit(folder: str, *more: Any) -> None:
         writer, backup = PredictionWriter(tmp_path / folder / "{epoch}.csv", every=2), BackupAndRestore(tmp_path / "b")

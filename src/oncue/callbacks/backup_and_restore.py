@@ -359,7 +359,7 @@ class BackupAndRestore(Callback):
         return self._save(logs) and self._wait_with_others()
 
     def _save(self, logs: dict[str, Any] | None, may_skip: bool = False) -> bool:
-        if self._run is not None and self._run.progress.trial:
+        if self._in_trial:
             return False
         # Values that nobody has read yet are read by the thread that writes: here training would wait for the device.
         unread = logs.kept() if isinstance(logs, Logs) and not logs.fetched and self.ranks.size == 1 else None

@@ -128,6 +128,9 @@ class Control(Callback):
             Path(self.folder, commands.LISTENS).unlink(missing_ok=True)
 
     def _look(self, place: int, logs: dict[str, Any] | None) -> None:
+        if self._in_trial:
+            # What is done now would be taken back.
+            return
         ranks = self.ranks
         while self._again and (self._again[0]["epoch"], self._again[0]["batch"]) <= (self._epoch, place):
             command = self._again.pop(0)

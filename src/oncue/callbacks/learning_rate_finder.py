@@ -10,7 +10,7 @@ from oncue.callbacks.rates import require_settable
 from oncue.core.builtin import builtin
 from oncue.core.console import print_message
 from oncue.core.numbers import finite, whole
-from oncue.core.protocols import TellsState, run_state_of
+from oncue.core.protocols import TellsState, run_state_of, steps_per_execution_of
 from oncue.core.warn import warn
 
 _SMOOTHING = 0.9
@@ -27,12 +27,14 @@ class LearningRateFinder(Finder):
 
     The loss of each batch is smoothed. The suggestion is the rate around which it fell fastest, by the slope of a line through
     a fifth of the losses over the logarithm of the rate, before it was least. The test ends early when the loss has risen to
-    four times its least, or isn't finite. Where the loss never falls, nothing is suggested, with a warning.
+    four times its least, or isn't finite. Nothing is suggested, with a warning, where the loss never falls, and where so few
+    batches differ so much that its fall may be chance.
 
     Args:
         min_rate: The first rate.
         max_rate: The last rate.
-        steps: How many batches the test takes; at most those of the first epoch.
+        steps: How many batches the test takes, one for each rate; at most those of the first epoch. With
+            `steps_per_execution` several are trained with each rate.
         apply: Whether to train with the rate that is suggested. If not, `fit` returns after the test with nothing trained.
         verbose: 1 to print the suggestion.
 
@@ -86,6 +88,7 @@ class LearningRateFinder(Finder):
         self.suggestion: float | None = None
         self.rates: list[float] = []
         self.losses: list[float] = []
+        self._single: list[float] = []
         self._testing = False
         self._planned = self.steps
         self._smooth = 0.0
@@ -108,11 +111,14 @@ class LearningRateFinder(Finder):
         require_settable(self.model, "LearningRateFinder", "leave out the callback")
         known = (self.params or {}).get("steps")
         if known is not None:
-            self._planned = min(self.steps, known)
-            if known < _FEWEST:
+            # Several batches may run between two hooks, with one rate.
+            together = steps_per_execution_of(self.model)
+            self._planned = min(self.steps, math.ceil(known / together))
+            if self._planned < _FEWEST:
+                less = " or `steps_per_execution`" if together > 1 else ""
                 raise ValueError(
-                    f"LearningRateFinder needs an epoch of {_FEWEST} batches or more, and this one has {known}. Give a smaller "
-                    "`batch_size`."
+                    f"LearningRateFinder needs an epoch of {_FEWEST * together} batches or more, and this one has {known}. "
+                    f"Give a smaller `batch_size`{less}."
                 )
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -137,6 +143,7 @@ class LearningRateFinder(Finder):
             return
         loss = self._loss_of(logs)
         if math.isfinite(loss):
+            self._single.append(loss)
             self._smooth = _SMOOTHING * self._smooth + (1 - _SMOOTHING) * loss
             self.losses.append(self._smooth / (1 - _SMOOTHING ** (len(self.losses) + 1)))
         else:
@@ -145,7 +152,7 @@ class LearningRateFinder(Finder):
         if over or (len(self.losses) > _FEWEST and self.losses[-1] > _DIVERGED * min(self.losses)):
             self._end()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def end_trial(self) -> None:
         """End a test that the epoch was too short for, or that something else has stopped."""
         if self._testing:
             self._end()
@@ -171,13 +178,24 @@ class LearningRateFinder(Finder):
         assert good is not None
         self._testing = False
         rates, losses = self.rates[: len(self.losses)], self.losses
-        suggestion = steepest(rates, losses)
+        suggestion, fall, error = steepest(rates, losses), *fall_of(self._single, losses)
+        # By chance the largest of many falls is about the root of their logarithm, doubled, in standard errors.
+        clear = fall >= (1 + math.sqrt(2 * math.log(max(len(losses), 1)))) * error
 
         def then() -> None:
-            self.tested, self.suggestion, self.rates, self.losses = True, suggestion, rates, losses
+            self.tested, self.suggestion, self.rates, self.losses = True, suggestion if clear else None, rates, losses
             self._put_trial(False)
             self._good = None
-            self._tell(suggestion)
+            if suggestion is None:
+                self._warn(f"between {self.min_rate:g} and {self.max_rate:g} the loss never fell", "Try other limits")
+            elif not clear:
+                more = "more `steps`" if self._planned == self.steps else "a smaller `batch_size` in `fit`"
+                self._warn(
+                    f"over {len(losses)} batches the loss fell by {fall:.3g}, give or take {error:.3g}, which may be chance",
+                    f"Test more batches, by {more}",
+                )
+            else:
+                self._tell(suggestion)
             if not self.apply:
                 self.model.stop_training = True
 
@@ -185,14 +203,14 @@ class LearningRateFinder(Finder):
         self.model.stop_training = True
         self.ranks.ending = True
 
-    def _tell(self, suggestion: float | None) -> None:
+    def _warn(self, why: str, instead: str) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        warn(
+            f"LearningRateFinder suggests nothing: {why}. The rate stays {rate:g}. {instead}, or look at `finder.plot()`."
+        )
+
+    def _tell(self, suggestion: float) -> None:
         before = float(self.model.optimizer.learning_rate)
-        if suggestion is None:
-            warn(
-                f"LearningRateFinder suggests nothing: between {self.min_rate:g} and {self.max_rate:g} the loss never fell. "
-                f"The rate stays {before:g}. Try other limits, or look at `finder.plot()`."
-            )
-            return
         if self.apply:
             self.model.optimizer.learning_rate = suggestion
         kind, after = ("learning_rate", suggestion) if self.apply else ("note", before)
@@ -231,12 +249,51 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
         True
     """
     least = min(range(len(losses)), key=losses.__getitem__, default=0)
-    # The first means are of few batches, and the slope of a few steps is mostly noise.
-    first, reach = len(losses) // 8, max(1, len(losses) // 10)
-    around = {place: slice(max(0, place - reach), place + reach + 1) for place in range(first, least + 1)}
+    # The first means are of few batches, and the slope of a few steps is mostly noise, as at the last rates it would be.
+    first, reach = _first(len(losses)), max(1, len(losses) // 10)
+    last = min(least, len(losses) - 1 - reach)
+    around = {place: slice(max(0, place - reach), place + reach + 1) for place in range(first, last + 1)}
     slopes = {place: _slope(rates[part], losses[part]) for place, part in around.items()}
     place = min(slopes, key=slopes.__getitem__, default=None)
     return None if place is None or slopes[place] >= 0 else rates[place]
+
+
+def fall_of(single: list[float], losses: list[float]) -> tuple[float, float]:
+    """Return by how much the smoothed loss has fallen to its least, and the standard error of that.
+
+    How much single losses vary is seen in how far each is from the middle of its neighbours: what they follow, the curve,
+    doesn't count.
+
+    Args:
+        single: The loss of each batch.
+        losses: The same, smoothed.
+
+    Returns:
+        Both, in the loss's unit; zeros for fewer than three losses.
+
+    Example:
+        >>> fall_of([3.0, 2.0, 1.0, 0.0], [3.0, 2.5, 2.0, 1.4])
+        (1.1, 0.0)
+    """
+    bends = sorted(abs(one - 2 * two + three) for one, two, three in zip(single, single[1:], single[2:], strict=False))
+    if not bends:
+        return 0.0, 0.0
+    # The median of what is normally distributed is so much of its deviation; a bend has six times the variance of a loss.
+    deviation = bends[len(bends) // 2] / (0.6745 * math.sqrt(6))
+    first, least = _first(len(losses)), min(range(len(losses)), key=losses.__getitem__)
+    top = max(range(first, max(first, least) + 1), key=losses.__getitem__)
+    return losses[top] - losses[least], deviation * math.sqrt(_left(top + 1) + _left(least + 1))
+
+
+def _first(count: int) -> int:
+    """Return the place of the first of so many smoothed losses that is the mean of enough batches to be looked at."""
+    return max(count // 8, min(5, count // 3))
+
+
+def _left(count: int) -> float:
+    """Return how much of the variance of single losses is left in the smoothed loss after so many."""
+    share = (1 - _SMOOTHING) / (1 + _SMOOTHING)
+    return share * (1 - _SMOOTHING ** (2 * count)) / (1 - _SMOOTHING**count) ** 2
 
 
 def _slope(rates: list[float], losses: list[float]) -> float:

@@ -359,7 +359,7 @@ class ModelCheckpoint(MonitorCallback):
     # Whether to save ---------------------------------------------------------------------------------------------
 
     def _consider(self, epoch: int, batch: int | None, logs: dict[str, Any] | None, hook: str) -> None:
-        if self._run is not None and self._run.progress.trial:
+        if self._in_trial:
             return
         # Keras's own loop gives a plain dict, which knows no old names.
         logs = logs if isinstance(logs, Logs) else Logs(logs or {})

@@ -70,6 +70,8 @@ class PredictionWriter(Callback):
         <BLANKLINE>
     """
 
+    # After those that decide which weights the model has.
+    makes_way = True
     reads_batch_logs = True
 
     def __init__(self, filename: str | os.PathLike[str], every: int = 1) -> None:

@@ -131,7 +131,7 @@ class Profile(Callback):
         # Several batches may run between two hooks.
         if self._from or step > self.last or step + self._in_one <= self.first:
             return
-        if self._run is not None and self._run.progress.trial:
+        if self._in_trial:
             # What is taken back belongs to no run.
             return
         from oncue.tensorboard.trace import Trace

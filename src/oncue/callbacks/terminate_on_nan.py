@@ -167,6 +167,9 @@ class TerminateOnNaN(Callback):
             self._look("epoch", epoch, logs)
 
     def _look(self, what: str, index: int, logs: dict[str, Any] | None) -> None:
+        if self._in_trial:
+            # A test may diverge.
+            return
         ranks = self.ranks
         found = self._not_finite(logs)
         if ranks.size > 1:

@@ -77,6 +77,10 @@ class TimeLimit(Callback):
         self._longest = 0.0
         self._over = False
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stop once more, if need be: what it stopped goes on when a run goes back."""
+        self._over = False
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Stop when the time is nearly over."""
         self._look(logs, inside=True)
@@ -99,7 +103,7 @@ class TimeLimit(Callback):
         self._longest = max(self._longest, now - self._last)
         self._last = now
         left = self.limit - (now - self._began)
-        if self._over or self.model.stop_training:
+        if self._over or self.model.stop_training or self._in_trial:
             return
         ranks = self.ranks
         # The clock of the main process decides for all.

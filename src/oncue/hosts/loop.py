@@ -217,6 +217,7 @@ class Loop:
         run, state = self._run, self._state
         if run.callbacks.paused is not None:
             return None
+        run.callbacks.end_trial()
         if state.rollback is None:
             measured = {}
             if self._validation is not None:

@@ -120,6 +120,7 @@ def train_epochs(
                 steps, result = run_batches("train", changed, training, callbacks, model, start, amid)
             if callbacks.paused is not None:
                 break
+            callbacks.end_trial()
             if run_state.rollback is None:
                 # A run resumed after the last batch of an epoch has no batch left, but the values, or else the sums.
                 known = pending.parts.get("results") if pending is not None and 0 < start == steps else None
@@ -233,8 +234,8 @@ class ValidationAmid:
             result: What the last one gave; None before the first.
         """
         (batches, validation), callbacks, model = self._data, self._callbacks, self._model
-        if not self.due or done == batches.num_batches:
-            # After the last batch it is that of the epoch's end.
+        if not self.due or done == batches.num_batches or callbacks.progress.trial:
+            # After the last batch it is that of the epoch's end; what is taken back isn't measured.
             return False
         parallel = model._parallel
         with self._run_state.measuring(done, None), _epoch_set_aside(model):
