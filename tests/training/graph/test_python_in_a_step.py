@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextvars
+import ctypes
 import functools
 import io
 import itertools
@@ -15,6 +16,7 @@ import sys
 import time
 import types
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -201,6 +203,15 @@ def takes_the_next(net: Any, x: Tensor) -> Tensor:
     return x * (1 if next(net.numbers) < 4 else 0)
 
 
+def writes_a_note(net: Any, x: Tensor) -> Tensor:
+    net.notes.write("a step ")
+    return x / len(net.notes.getvalue())
+
+
+def derives_something_itself(net: Any, x: Tensor) -> None:
+    net.two(x.detach()).sum().backward()
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a counter": (network(counts, count=lambda: 0), r"each step changes Net\.count"),
     "a list": (network(notes, notes=list), r"each step changes Net\.notes"),
@@ -235,6 +246,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a number": (network(reads), "reads the value of a tensor"),
     "an array": (network(reads_as_numpy), "numpy"),
     "a random branch": (network(skips_at_random), "reads the value of a tensor"),
+    "a file in memory": (network(writes_a_note, notes=io.StringIO), r"each step changes Net\.notes"),
+    "gradients of the forward pass": (network(derives_something_itself), "the gradient of the weight `.*two.weight`"),
     "a weight": (network(clips_weights), r"the forward pass itself changes the weight `.*two.weight`"),
 }
 
@@ -690,6 +703,94 @@ def set_reached(net: Any, value: float) -> None:
     net.settings.set(value)
 
 
+def times(x: Tensor, factor: float) -> Tensor:
+    return x * factor
+
+
+def by_a_function_it_keeps(net: Any, x: Tensor) -> Tensor:
+    found: Tensor = net.settings(x)
+    return found
+
+
+def set_argument(net: Any, value: float) -> None:
+    net.settings.keywords["factor"] = value
+
+
+class ReferredTo:
+    factor = 1.0
+
+
+REFERRED_TO = ReferredTo()
+
+
+def by_a_reference(net: Any, x: Tensor) -> Tensor:
+    return x * net.settings().factor
+
+
+def set_referred_to(net: Any, value: float) -> None:
+    net.settings().factor = value
+
+
+SHOWN = {"factor": 1.0}
+
+
+def by_a_view(net: Any, x: Tensor) -> Tensor:
+    return x * net.settings["factor"]
+
+
+def set_shown(net: Any, value: float) -> None:
+    SHOWN["factor"] = value
+
+
+def by_a_method_of_a_dict(net: Any, x: Tensor) -> Tensor:
+    return x * net.settings("factor")
+
+
+def by_values_of_a_dict(net: Any, x: Tensor) -> Tensor:
+    return x * next(iter(net.settings))
+
+
+class OfItsClass(type):
+    factor = 1.0
+
+
+class HasNone(metaclass=OfItsClass): ...
+
+
+def by_a_metaclass(net: Any, x: Tensor) -> Tensor:
+    return x * HasNone.factor
+
+
+def set_metaclass(net: Any, value: float) -> None:
+    OfItsClass.factor = value
+
+
+def by_a_number_of_c(net: Any, x: Tensor) -> Tensor:
+    return x * net.settings.value
+
+
+def set_number_of_c(net: Any, value: float) -> None:
+    net.settings.value = value
+
+
+def edited(net: Any, x: Tensor) -> Tensor:
+    return x * 1.0
+
+
+def edit(net: Any, value: float) -> None:
+    # As a notebook does when a file is edited.
+    one, three = (lambda net, x: x * 1.0), (lambda net, x: x * 3.0)
+    net.does.__code__ = (one if value == 1.0 else three).__code__
+
+
+def by_a_default(net: Any, x: Tensor, factor: float = 1.0) -> Tensor:
+    return x * factor
+
+
+def set_default(net: Any, value: float) -> None:
+    net.does.__defaults__ = (value,)
+
+
 def freeze(net: Any, value: float) -> None:
     net.one.weight.requires_grad_(value == 1.0)
 
@@ -718,6 +819,23 @@ WATCHED: dict[str, tuple[Callable[[], Any], Callable[[Any, float], None]]] = {
     "bytes": (network(by_bytes, settings=lambda: bytearray([0, 1])), set_bytes),
     "an array of Python": (network(by_bytes, settings=lambda: array.array("d", [0.0, 1.0])), set_bytes),
     "what an object finds itself": (network(by_an_attribute, settings=Reached), set_reached),
+    "an argument of a partial": (
+        network(by_a_function_it_keeps, settings=lambda: functools.partial(times, factor=1.0)),
+        set_argument,
+    ),
+    "what a weak reference is to": (
+        network(by_a_reference, settings=lambda: weakref.ref(REFERRED_TO)),
+        set_referred_to,
+    ),
+    "what a view of a dict shows": (network(by_a_view, settings=lambda: types.MappingProxyType(SHOWN)), set_shown),
+    "what a method of a dict gives": (network(by_a_method_of_a_dict, settings=lambda: SHOWN.get), set_shown),
+    "values of a dict": (network(by_values_of_a_dict, settings=lambda: SHOWN.values()), set_shown),
+    "a view of bytes": (network(by_bytes, settings=lambda: memoryview(bytearray([0, 1]))), set_bytes),
+    "a masked array": (network(by_bytes, settings=lambda: np.ma.array([0.0, 1.0])), set_bytes),
+    "an attribute of a metaclass": (network(by_a_metaclass), set_metaclass),
+    "a number of C": (network(by_a_number_of_c, settings=lambda: ctypes.c_float(1.0)), set_number_of_c),
+    "the code of a function": (network(edited), edit),
+    "a default of a function": (network(by_a_default), set_default),
     "a frozen weight": (network(lambda net, x: x), freeze),
     "a part in inference mode": (
         lambda: keras.Model(Net(lambda net, x: x, two=nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 2)))),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, eq, is_, itemgetter
 from types import CellType, MappingProxyType, MemberDescriptorType
 from typing import Any
 
@@ -23,6 +25,7 @@ class Table:
         form: How one that has changed is called, with "{}" where its name is to stand.
         read: Returns the values by their names, now.
         write: Gets a name and the value that it is to have, MISSING for none.
+        alike: Returns whether two values are the same; by default whether they are one object.
 
     Example:
         >>> space = {"a": 1}
@@ -32,15 +35,21 @@ class Table:
         ('space.a', None, {'a': 1})
     """
 
-    def __init__(self, form: str, read: Callable[[], dict[Any, Any]], write: Callable[[Any, Any], None]) -> None:
-        self._form, self._read, self._write = form, read, write
+    def __init__(
+        self,
+        form: str,
+        read: Callable[[], dict[Any, Any]],
+        write: Callable[[Any, Any], object],
+        alike: Callable[[Any, Any], bool] = is_,
+    ) -> None:
+        self._form, self._read, self._write, self._alike = form, read, write, alike
         self.before = read()
         """The values that were there."""
 
     def same(self) -> bool:
         """Return whether all values are those that were there."""
         now, before = self._read(), self.before
-        return len(now) == len(before) and all(map(is_, now.values(), before.values()))
+        return len(now) == len(before) and all(map(self._alike, now.values(), before.values()))
 
     def put_back(self) -> None:
         """Put the values back that were there."""
@@ -54,7 +63,9 @@ class Table:
 
     def _changed(self) -> list[Any]:
         now, before = self._read(), self.before
-        return [name for name in {**now, **before} if now.get(name, MISSING) is not before.get(name, MISSING)]
+        return [
+            name for name in {**now, **before} if not self._alike(now.get(name, MISSING), before.get(name, MISSING))
+        ]
 
 
 class Items(Table):
@@ -180,13 +191,19 @@ def cells_of(label: str, cells: dict[str, CellType]) -> Table:
     return Table(f"`{{}}` around {label}", lambda: {name: cell_content(cell) for name, cell in cells.items()}, write)
 
 
-class Content:
-    """What is in an object that stays the same one, compared by its value.
+def content(label: str, read: Callable[[], Any], write: Callable[[Any], object]) -> Table:
+    """Return what is in an object that stays the same one, compared by its value.
 
     Args:
         label: How the object is called where it has changed.
         read: Returns what is in it, now.
         write: Puts back what `read` returned first.
+    """
+    return Table(label, lambda: {"": read()}, lambda name, value: write(value), eq)
+
+
+def memory_of(label: str, holder: Any) -> Table:
+    """Return the content of an array, one of NumPy or of Python or of bytes, or of what `ctypes` makes.
 
     Example:
         >>> numbers = bytearray(b"12")
@@ -195,30 +212,31 @@ class Content:
         >>> memory.same(), memory.put_back(), numbers
         (False, None, bytearray(b'12'))
     """
-
-    def __init__(self, label: str, read: Callable[[], Any], write: Callable[[Any], None]) -> None:
-        self.label, self._read, self._write = label, read, write
-        self._before = read()
-
-    def same(self) -> bool:
-        """Return whether it is what it was."""
-        return bool(self._read() == self._before)
-
-    def put_back(self) -> None:
-        """Put back what was there."""
-        self._write(self._before)
-
-
-def memory_of(label: str, holder: np.ndarray[Any, Any] | bytearray | array[Any]) -> Content:
-    """Return the content of an array: one of NumPy or of Python, or of bytes."""
     if isinstance(holder, np.ndarray):
         # Bytes of an array of objects are where those are, and hold none of them.
         copy = holder.copy()
-        return Content(label, holder.tobytes, lambda before: holder.__setitem__(..., copy))
+        return content(label, holder.tobytes, lambda before: holder.__setitem__(..., copy))
     if isinstance(holder, bytearray):
-        return Content(label, lambda: bytes(holder), lambda before: holder.__setitem__(slice(None), before))
-    kind = holder.typecode
-    return Content(label, holder.tobytes, lambda before: holder.__setitem__(slice(None), array(kind, before)))
+        return content(label, lambda: bytes(holder), lambda before: holder.__setitem__(slice(None), before))
+    if isinstance(holder, array):
+        kind = holder.typecode
+        return content(label, holder.tobytes, lambda before: holder.__setitem__(slice(None), array(kind, before)))
+    return content(
+        label, lambda: bytes(holder), lambda before: ctypes.memmove(ctypes.byref(holder), before, len(before))
+    )
+
+
+def text_of(label: str, file: io.StringIO | io.BytesIO) -> Table:
+    """Return what a file in memory has, and where it is read and written."""
+
+    def write(before: tuple[Any, int] | None) -> None:
+        if before is not None and not file.closed:
+            file.seek(0)
+            file.truncate()
+            file.write(before[0])
+            file.seek(before[1])
+
+    return content(label, lambda: None if file.closed else (file.getvalue(), file.tell()), write)
 
 
 def cell_content(cell: CellType) -> Any:

@@ -287,10 +287,11 @@ class TracedGraph:
         function = self.function
         parameters = function.parameters
         kept = [(parameter, parameter.grad) for parameter in parameters]
+        for parameter in parameters:
+            # Before the forward pass, as an eager step does: what that pass itself derives adds to the gradients.
+            parameter.grad = None
 
         def derive(loss: Tensor) -> Gradients:
-            for parameter in parameters:
-                parameter.grad = None
             if loss.requires_grad:
                 loss.backward()  # type: ignore[no-untyped-call]
             return [parameter.grad for parameter in parameters]

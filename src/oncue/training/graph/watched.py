@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import io
+import random
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MappingView
 from contextvars import ContextVar
 from functools import cached_property, partial
 from itertools import chain
-from operator import is_
-from types import BuiltinFunctionType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from operator import attrgetter, is_
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
@@ -25,30 +37,36 @@ from oncue.training.graph.code_names import modules_imported, names_in, names_re
 from oncue.training.graph.compared import (
     MISSING,
     Attributes,
-    Content,
     Globals,
     Items,
     OfClass,
     Table,
     cell_content,
     cells_of,
+    content,
     described,
     in_context,
     is_special,
     memory_of,
     slot_value,
     slots_of,
+    text_of,
 )
 
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes, range, slice, np.generic, torch.dtype, torch.device)
-# A generator of torch's is a part of the graph, and draws when it runs.
-_NOT_FOLLOWED = (*_CONSTANT, torch.Generator, ModuleType, BuiltinFunctionType, torch.Tensor, torch.Size, SeedGenerator)
+# A generator of torch's is a part of the graph, and draws when it runs; one of the system has no state.
+_NOT_FOLLOWED = (*_CONSTANT, torch.Generator, random.SystemRandom, ModuleType, torch.Tensor, torch.Size, SeedGenerator)
+_HOLDERS = (partial, MethodType, BuiltinFunctionType, MappingProxyType, MappingView, memoryview, ref)
+"""Classes of objects that stand for others, and have nothing of their own that changes."""
 
 _OBJECTS, _FUNCTIONS = 50_000, 2000
 """How many containers and objects are looked into, and how many functions are read, those first that are near."""
 _ARRAY, _ARRAYS = 2**16, 2**24
 """How many bytes an array may have whose content is always compared, and how many larger ones may have together."""
-_MEMORY = (np.ndarray, bytearray, array)
+# The last one is the base of all that `ctypes` makes.
+_MEMORY = (np.ndarray, bytearray, array, ctypes.c_int.__mro__[-2])
+_body = attrgetter("__code__", "__defaults__", "__kwdefaults__")
+"""Gets what a notebook puts into a function whose file was edited."""
 _LIBRARIES = frozenset({"keras", "numpy", "oncue", "torch"})
 """Packages whose functions and objects aren't looked into: what they read of themselves is no setting of a user's."""
 
@@ -84,11 +102,11 @@ class Watched:
         # A module has ten of them: together they are asked at once whether one has got something.
         self._empty: list[Any] = []
         self._labels: list[str] = []
-        self._contents: list[Content] = []
         self._bytes = 0
         # Held, so that no other object can get the identity of one.
         self._seen: dict[int, Any] = {}
         self._codes: set[CodeType] = set()
+        self._functions: list[FunctionType] = []
         # Those that make a module or a loss aren't called by a step.
         self._making: set[CodeType] = set()
         self._classes: set[type] = set()
@@ -106,6 +124,7 @@ class Watched:
         held = chain.from_iterable(table.before.values() for table in self._tables)
         self._tensors = [value for value in held if isinstance(value, torch.Tensor)]
         self._described = list(map(described, self._tensors))
+        self._bodies = self._bodies_now()
         if self._hidden:
             read = set().union(*map(names_read, self._codes - self._making))
             self.unseen = next((reason for name, reason in self._hidden if name is None or name in read), None)
@@ -121,21 +140,22 @@ class Watched:
                 return table.what()
         if not same:
             self._sort()
-        for content in self._contents:
-            if not content.same():
-                return content.label
         if list(map(described, self._tensors)) != self._described:
             return "the shape or the place of a tensor"
+        if not all(map(is_, self._bodies_now(), self._bodies)):
+            return "the code or a default of a function"
         return None
 
     def put_back(self) -> None:
         """Put what has changed back to the objects and values that were there."""
         for container in self._empty:
             container.clear()
-        kept: list[Table | Content] = [*self._tables, *self._contents]
-        for one in kept:
-            if not one.same():
-                one.put_back()
+        for table in self._tables:
+            if not table.same():
+                table.put_back()
+
+    def _bodies_now(self) -> list[Any]:
+        return list(chain.from_iterable(map(_body, self._functions)))
 
     def _sort(self) -> None:
         """Put the tables together that are dicts, as nearly all are: their values are compared in one go."""
@@ -188,23 +208,23 @@ class Watched:
 
     def _look_at(self, value: Any, label: str, name: str | None) -> None:
         if is_generator(value):
-            self._contents.append(Content(label, partial(generator_state, value), partial(set_generator_state, value)))
-        elif _is_of_library(type(value)) and not _is_setting(value):
-            pass
+            self._tables.append(content(label, partial(generator_state, value), partial(set_generator_state, value)))
         elif isinstance(value, _MEMORY):
             self._bytes += _bytes_of(value)
-            self._contents.append(memory_of(label, value))
+            self._tables.append(memory_of(label, value))
             if isinstance(value, np.ndarray) and value.dtype == object:
                 self._look_into_all(value.flat, label, name)
+        elif isinstance(value, (io.StringIO, io.BytesIO)):
+            self._tables.append(text_of(label, value))
+        elif _is_of_library(type(value)) and not _is_setting(value):
+            pass
         elif isinstance(value, ContextVar):
             self._tables.append(in_context(label, value))
             self._look_into(value.get(None), label, name)
         elif isinstance(value, FunctionType):
             self._read(value, label)
-        elif isinstance(value, (partial, MethodType)):
-            self._look_into(value.func if isinstance(value, partial) else value.__func__, label, name)
-            held = (*value.args, *value.keywords.values()) if isinstance(value, partial) else (value.__self__,)
-            self._look_into_all(held, label, None)
+        elif isinstance(value, _HOLDERS):
+            self._look_into_all(_held_by(value), label, None)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             self._look_at_items(value, label, name)
         else:
@@ -254,7 +274,8 @@ class Watched:
 
     def _look_at_class(self, kind: type, made: bool = False) -> None:
         """Look at the attributes and methods of a class; with `made`, the step doesn't make objects of it."""
-        for cls in kind.__mro__[:-1]:
+        metaclass: type = type(kind)
+        for cls in (*kind.__mro__[:-1], *metaclass.__mro__[:-2]):
             if cls in self._classes or _is_of_library(cls):
                 continue
             self._classes.add(cls)
@@ -286,6 +307,7 @@ class Watched:
         if str(function.__globals__.get("__name__")).partition(".")[0] in _LIBRARIES:
             return
         self._codes.add(function.__code__)
+        self._functions.append(function)
         names, spaces = names_in(function.__code__), set[int]()
         if function.__closure__:
             cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
@@ -317,7 +339,13 @@ class Watched:
             self._refer(vars(value), names, value.__name__, spaces)
 
 
-def _bytes_of(value: np.ndarray[Any, Any] | bytearray | array[Any]) -> int:
+def _held_by(value: Any) -> list[Any]:
+    if isinstance(value, ref):
+        return [value()]
+    return [value.obj] if isinstance(value, memoryview) else gc.get_referents(value)
+
+
+def _bytes_of(value: Any) -> int:
     return value.nbytes if isinstance(value, np.ndarray) else memoryview(value).nbytes
 
 
@@ -364,7 +392,7 @@ def _package(thing: type | ModuleType) -> str:
 
 
 def _is_of_library(thing: type | ModuleType) -> bool:
-    return thing is not np.ndarray and _package(thing) in _LIBRARIES
+    return _package(thing) in _LIBRARIES
 
 
 def _is_setting(value: Any) -> bool:
