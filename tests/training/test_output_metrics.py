@@ -33,7 +33,6 @@ def values(measured: OutputMetrics) -> dict[str, float]:
 @pytest.mark.parametrize("word", ["accuracy", "acc", "Accuracy"])
 def test_accuracy_is_chosen_by_shapes_and_keeps_its_name(y_true: Any, y_pred: Any, kind: type, word: str) -> None:
     measured = OutputMetrics([word])
-    assert measured.names_before_build() == [word]
     measured.update_state(y_true, y_pred)
     assert type(measured.metrics[0]) is kind
     assert values(measured) == {word: 0.75}
@@ -74,7 +73,6 @@ def test_no_gradients_are_recorded() -> None:
 
 def test_several_outputs() -> None:
     measured = OutputMetrics({"b": ["acc", "acc"], "a": "mae"}, output_names=["a", "b"])
-    assert measured.names_before_build() is None
     measured.update_state([COLUMN, LABELS], [CHANCES, SCORES])
     assert list(values(measured)) == ["a_mae", "b_acc", "b_acc_1"]
 
@@ -112,7 +110,7 @@ def test_what_does_not_fit_the_outputs_is_refused(given: Any, names: Any, messag
 def test_empty_lists_mean_no_metrics() -> None:
     measured = OutputMetrics([], {})
     measured.update_state(COLUMN, CHANCES)
-    assert (measured.metrics, measured.names_before_build()) == ([], [])
+    assert (measured.metrics, measured.names_and_metrics()) == ([], [])
 
 
 def test_masks_count_for_metrics_while_a_model_is_trained() -> None:

@@ -88,18 +88,6 @@ class LossScaleOptimizer(Optimizer):
     dynamic_growth_steps: int = setting(
         "dynamic_growth_steps", _whole, "After how many finite steps the factor doubles."
     )
-    weight_decay = _of_inner("weight_decay")
-    decay = _of_inner("decay")
-    clipnorm = _of_inner("clipnorm")
-    clipvalue = _of_inner("clipvalue")
-    global_clipnorm = _of_inner("global_clipnorm")
-    use_ema = _of_inner("use_ema")
-    ema_momentum = _of_inner("ema_momentum")
-    ema_overwrite_frequency = _of_inner("ema_overwrite_frequency")
-    gradient_accumulation_steps = _of_inner("gradient_accumulation_steps")
-    _average = _of_inner("_average")
-    _accumulators = _of_inner("_accumulators")
-
     inner_optimizer: Optimizer
     _scale: LossScale | None = None
     _deferred: DeferredOverflowCheck | None = None
@@ -358,6 +346,10 @@ class LossScaleOptimizer(Optimizer):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.inner_optimizer!r}>"
+
+
+for _name in (*(name for name in SHARED if name != "loss_scale_factor"), "decay", "_average", "_accumulators"):
+    setattr(LossScaleOptimizer, _name, _of_inner(_name))
 
 
 def scaled(optimizer: Optimizer) -> LossScaleOptimizer:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import itertools
+import operator
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
@@ -65,11 +66,7 @@ class Nadam(Optimizer):
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = small_number("epsilon", epsilon)
-        # The product of the momenta of so many updates, and that of the update that was asked for last.
-        self._product, self._multiplied, self._coming = 1.0, 0, (0, 1.0)
-        # Whether they had several `beta_1`, so that the product doesn't follow from the count.
-        self._mixed = False
-        self._late_products: dict[int, float] = {}
+        self._momenta = _Momenta(0, 1.0, self._beta_1)
 
     @staticmethod
     def update_rule(parameters: Tensors, gradients: Tensors, slots: Slots, numbers: Numbers) -> None:
@@ -86,7 +83,9 @@ class Nadam(Optimizer):
 
     def update_numbers(self, update: int, rate: float) -> dict[str, float]:
         """Return the numbers of an update; see `Optimizer`."""
-        product = self._product_with(update)
+        # Of parameters that joined later, the updates began then.
+        momenta = self._momenta if update == self._updates + 1 else _Momenta(0, 1.0, self._beta_1)
+        product = momenta.product(update - 1) * self._momentum_at(update)
         now, following = self._momentum_at(update), self._momentum_at(update + 1)
         return {
             "momentum_rate": rate * following / (1.0 - product * following),
@@ -101,64 +100,53 @@ class Nadam(Optimizer):
     def _momentum_at(self, update: int) -> float:
         return float(self._beta_1 * (1.0 - 0.5 * 0.96**update))
 
-    def _product_with(self, update: int) -> float:
-        """Return the product of the momenta up to an update that is about to be made."""
-        now = self._momentum_at(update)
-        if update == self._updates + 1:
-            product = self._u_product() * now
-            self._coming = update, product
-            return product
-        # One of parameters that joined later, whose updates began then.
-        before = self._late_products.get(update - 1)
-        self._late_products.pop(update - 2, None)
-        self._late_products[update] = product = (self._from_the_count(update - 1) if before is None else before) * now
-        return product
-
     def _u_product(self) -> float:
         """Return the product of the momenta of all updates done, each with the `beta_1` of its time."""
-        done = self._updates
-        if done != self._multiplied:
-            # An update that was asked for is multiplied once it is done: a step can be skipped, or tried again.
-            asked, product = self._coming
-            followed = done == asked == self._multiplied + 1
-            self._product = product if followed else self._from_the_count(done)
-            self._multiplied = done
-        return self._product
-
-    def _from_the_count(self, updates: int) -> float:
-        return math.prod(self._momentum_at(update) for update in range(1, updates + 1))
-
-    def _count_changed(self) -> None:
-        self._late_products.clear()
+        return self._momenta.product(self._updates)
 
     def _own_variables(self) -> list[Tensor]:
         return [torch.tensor(self._u_product(), dtype=torch.float32)]
 
     def _set_own_variables(self, values: Sequence[Tensor]) -> None:
         # The 32 bits of a file are less than what follows from the count, unless `beta_1` was another for a time.
-        saved, counted = values[0], self._from_the_count(self._updates)
-        self._mixed = bool(torch.tensor(counted, dtype=torch.float32) != saved)
-        self._set_product(float(saved) if self._mixed else counted)
+        self._set_numbers({})
+        if bool(self._own_variables()[0] != values[0]):
+            self._set_numbers({"u_product": float(values[0])})
 
     def _settings_changed(self) -> None:
         super()._settings_changed()
-        if self.built and self._updates:
-            product = self._u_product()
-            self._mixed = product != self._from_the_count(self._updates)
+        if self.built and self._beta_1 != self._momenta.beta_1:
+            self._set_numbers({"u_product": self._u_product()} if self._updates else {})
 
     def _numbers(self) -> dict[str, float]:
-        return {"u_product": self._u_product()} if self._mixed else {}
+        return {"u_product": self._u_product()} if self._momenta.updates else {}
 
     def _set_numbers(self, numbers: dict[str, float]) -> None:
-        self._mixed = "u_product" in numbers
-        self._set_product(numbers["u_product"] if self._mixed else self._from_the_count(self._updates))
-
-    def _set_product(self, product: float) -> None:
-        self._product, self._multiplied = product, self._updates
-
-    of_the_run = Optimizer.of_the_run | {"_product", "_multiplied", "_coming", "_late_products"}
+        product = numbers.get("u_product")
+        known = (0, 1.0) if product is None else (self._updates, product)
+        self._momenta = _Momenta(*known, self._beta_1)
 
     def _slot_blocks(self) -> list[dict[str, str]]:
         return [{"momentum": "momentum", "velocity": "velocity"}]
 
     _optional_numbers = ("u_product",)
+
+
+_SHARES = list(itertools.accumulate((1.0 - 0.5 * 0.96**update for update in range(1, 1000)), operator.mul, initial=1.0))
+"""The products of the momenta, by the number of updates, where `beta_1` is 1: from the last one on, they are all the same."""
+
+
+class _Momenta(NamedTuple):
+    """The product of the momenta that so many updates had, and the `beta_1` of those that follow."""
+
+    updates: int
+    known: float
+    beta_1: float
+
+    def product(self, updates: int) -> float:
+        """Return the product of the momenta of so many updates."""
+        if updates < self.updates:
+            # The count was set back.
+            return _Momenta(0, 1.0, self.beta_1).product(updates)
+        now, then = (_SHARES[min(count, len(_SHARES) - 1)] for count in (updates, self.updates))
+        return float(self.known * self.beta_1 ** (updates - self.updates) * now / then)

@@ -11,15 +11,6 @@ from oncue.core.every import Every
 from oncue.core.numbers import whole, whole_of
 
 
-def check_epochs(name: str, value: Any) -> int:
-    """Return a number of epochs that is a whole number of 0 or more.
-
-    Raises:
-        ValueError: Otherwise.
-    """
-    return whole("", name, value)
-
-
 def check_verbose(value: Any) -> Any:
     """Return a `verbose` of 0, 1, 2 or "auto".
 

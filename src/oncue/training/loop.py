@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from oncue.callbacks import CallbackList
@@ -13,36 +13,11 @@ from oncue.feeding.batch import Batch
 from oncue.feeding.row_share import RowShare, rows_of
 
 if TYPE_CHECKING:
+    from oncue.training.epochs import ValidationAmid
     from oncue.training.steps import Steps
 
 Result = Source | dict[str, Any] | None
 Step = Callable[[Batch], Result]
-
-
-class Amid(Protocol):
-    """What may be due between two batches of training.
-
-    Attributes:
-        due: Whether it is due now.
-    """
-
-    @property
-    def due(self) -> bool:
-        """Whether it is due now."""
-        ...
-
-    def count(self, batch: int) -> None:
-        """Count a batch that has been trained."""
-        ...
-
-    def validate(self, done: int, result: Result) -> bool:
-        """Validate if that is due and the epoch goes on; return whether the pass ends now.
-
-        Args:
-            done: How many batches are done.
-            result: What the last one gave; None before the first.
-        """
-        ...
 
 
 _STOP = {"train": "stop_training", "test": "stop_evaluating", "predict": "stop_predicting"}
@@ -55,7 +30,7 @@ def run_batches(
     callbacks: CallbackList,
     model: Any,
     start: int = 0,
-    amid: Amid | None = None,
+    amid: ValidationAmid | None = None,
 ) -> tuple[int, Result]:
     """Take every batch of a pass through a step, with the hooks before and after it.
 

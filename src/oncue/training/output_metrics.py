@@ -183,20 +183,6 @@ class OutputMetrics:
         )
         return list(zip(names, [metric for _, metric in (*plain, *weighted)], strict=True))
 
-    def names_before_build(self) -> list[str] | None:
-        """Return the keys that will be in the logs, as far as `compile` alone tells.
-
-        Returns:
-            The keys for a model with one output, or with outputs that have no names; None for several named outputs.
-        """
-        if self.built:
-            return [name for name, _ in self.names_and_metrics()]
-        if self.output_names is not None and len(self.output_names) > 1:
-            return None
-        plain: list[tuple[str | None, str]] = [(None, _future_name(m)) for m in _flat(self._user_metrics)]
-        weighted: list[tuple[str | None, str]] = [(None, _future_name(m)) for m in _flat(self._user_weighted)]
-        return _log_names(plain, weighted)
-
 
 def _checked(metrics: Any, argument: str) -> Any:
     if metrics is None or (is_nested(metrics) and not metrics):
@@ -228,10 +214,6 @@ def _flat(spec: Any) -> list[Any]:
     return [part for _, part in leaves(spec) if part is not None]
 
 
-def _future_name(metric: Any) -> str:
-    return metric if isinstance(metric, str) else name_of(metric)
-
-
 def _resolve(metric: Any, y_true: Any, y_pred: Any) -> Metric:
     if isinstance(metric, str):
         short = _SHORT.get(metric.lower(), metric.lower())
@@ -242,7 +224,7 @@ def _resolve(metric: Any, y_true: Any, y_pred: Any) -> Metric:
             found = metrics_module.get(metric)
     else:
         found = metric
-    name = _future_name(metric)
+    name = metric if isinstance(metric, str) else name_of(metric)
     made: Metric = found if isinstance(found, Metric) else MeanMetricWrapper(found, name=name)
     made.name = name
     return made

@@ -31,7 +31,7 @@ from oncue.nested import first_leaf, map_leaves
 from oncue.optimizers.accumulation import accumulate
 from oncue.optimizers.loss_scale_optimizer import scaled
 from oncue.torch_private import modes_put_back
-from oncue.training.arguments import check_epochs, check_frequency, check_verbose
+from oncue.training.arguments import check_frequency, check_verbose
 from oncue.training.epochs import as_numpy, make_callbacks, predict_batches, test_batches, train_epochs
 from oncue.training.limits import limited_batches, limited_epochs
 from oncue.training.memory import told_of_memory
@@ -254,43 +254,23 @@ class Trainer(Layer):
         """
         epochs = self._take_old_arguments("fit", kwargs).get("epochs", epochs)
         self._require_compiled("fit")
-        epochs, initial_epoch = check_epochs("epochs", epochs), check_epochs("initial_epoch", initial_epoch)
-        epochs = limited_epochs(epochs)
+        epochs, initial_epoch = limited_epochs(whole("", "epochs", epochs)), whole("", "initial_epoch", initial_epoch)
         verbose, validations = check_verbose(verbose), Validations(check_frequency(validation_freq))
         device, parallel = self._place(), parallel_run(self)
         if parallel is not None:
             parallel.comparison.same_random_state()
         if validation_data is None and validation_split is not None and number_of(validation_split) != 0:
             (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
-        batches = limited_batches(
-            as_batches,
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            steps=steps_per_epoch,
-            class_weight=class_weight,
-            device=device,
-            dtype=self.input_dtype,
-        )
+        given = {"device": device, "batch_size": batch_size, "steps": steps_per_epoch}
+        batches = self._batches(x, y, sample_weight, shuffle=shuffle, class_weight=class_weight, **given)
         batches = shared(batches, parallel)
         validation, val_x, val_y, val_weight = None, None, None, None
         if validation_data is not None:
             listed = y is None and is_batch_list(x)
             val_x, val_y, val_weight = _validation_parts(validation_data, listed)
             try:
-                validation = limited_batches(
-                    as_batches,
-                    val_x,
-                    val_y,
-                    val_weight,
-                    batch_size=validation_batch_size or batch_size,
-                    steps=validation_steps,
-                    device=device,
-                    dtype=self.input_dtype,
-                    method="validation",
-                )
+                given = {**given, "batch_size": validation_batch_size or batch_size, "steps": validation_steps}
+                validation = self._batches(val_x, val_y, val_weight, method="validation", **given)
             except ValueError as error:
                 raise ValueError(f"`validation_data` can't be used: {error}") from error
             check_apart(batches, validation)
@@ -349,17 +329,7 @@ class Trainer(Layer):
         self._take_old_arguments("evaluate", kwargs)
         self._require_compiled("evaluate")
         verbose = check_verbose(verbose)
-        batches = limited_batches(
-            as_batches,
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_size,
-            steps=steps,
-            device=self._place(),
-            dtype=self.input_dtype,
-            method="evaluate",
-        )
+        batches = self._batches(x, y, sample_weight, batch_size=batch_size, steps=steps, method="evaluate")
         parallel = parallel_run(self)
         batches = shared(batches, parallel)
         with Interrupts() as interrupts:
@@ -493,17 +463,13 @@ class Trainer(Layer):
         x, y, weight = data
         leaf = first_leaf(x)
         size = len(leaf) if hasattr(leaf, "__len__") else None
-        return limited_batches(
-            as_batches,
-            x,
-            y,
-            weight,
-            batch_size=size or None,
-            class_weight=class_weight,
-            device=self._place(),
-            dtype=self.input_dtype,
-            method=method,
-        ).first()
+        return self._batches(x, y, weight, batch_size=size or None, class_weight=class_weight, method=method).first()
+
+    def _batches(self, x: Any, y: Any, sample_weight: Any, **options: Any) -> Batches:
+        """Return data as batches on the model's device; `options` are those of `as_batches`."""
+        if "device" not in options:
+            options["device"] = self._place()
+        return limited_batches(as_batches, x, y, sample_weight, dtype=self.input_dtype, **options)
 
     # What a subclass may override --------------------------------------------------------------------------------
 
@@ -1136,10 +1102,6 @@ class Trainer(Layer):
     def _stepping_modules(self) -> list[torch.nn.Module]:
         """Return all modules whose code runs in a step: the model and those inside."""
         return list(self.modules())
-
-    def trainable_parameters(self) -> list[torch.nn.Parameter]:
-        """Return the torch parameters that training updates."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     # Penalties ---------------------------------------------------------------------------------------------------
 

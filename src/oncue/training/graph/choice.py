@@ -61,8 +61,8 @@ class GraphChoice:
             steps: How many steps the run has, or None when that isn't known.
             verbose: Whether to print that a run is compiled which needn't be.
         """
-        self.on = worth_compiling(jit_compile, steps)
         self._steps_ahead = steps or 0
+        self.prefer(jit_compile)
         if self.on and jit_compile == "auto" and verbose:
             print_message(f'Compiling the training step, because {steps:,} steps lie ahead (jit_compile="auto").')
 
