@@ -4,7 +4,7 @@
     python benchmarks/processes.py --sharded     the same with parts of the weights on each, beside a loop around fully_shard
     python benchmarks/processes.py --simulate    messages per step and epoch, and time of the host, for up to 1000 processes
     python benchmarks/processes.py --simulate --sharded    the same with parts of the weights, and what the plan of a save takes
-    python benchmarks/processes.py --overlap     one message after the backward pass, beside buckets that are sent during it
+    python benchmarks/processes.py --overlap     one message after the backward pass, beside several that are sent during it
 
 The loop by hand keeps the same sums: of the loss, and of how many labels are right. Each epoch of `fit` is followed by one of
 that loop; its time has the sums at its end in it, but neither the beginning of `fit` nor its end.
@@ -20,8 +20,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -32,6 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 import oncue
 from oncue.core.process import process
 from oncue.core.ranks import ASKED, Ranks
+from oncue.training import gradient_sum
 
 LARGE = (32, 4096, 4)
 """A network of 200 MB of weights, which processes have parts of: rows, width, hidden layers."""
@@ -192,11 +195,52 @@ def overlap(rounds: int) -> None:
                 taken = time.process_time() - began[0], time.perf_counter() - began[1]
                 times[size].append((taken[0] / OVERLAPPED_STEPS * 1e3, taken[1] / OVERLAPPED_STEPS * 1e3))
         if dist.get_rank() == 0:
-            cells = [
-                f"{statistics.median(one[0] for one in found[1:]):.1f}, {statistics.median(one[1] for one in found[1:]):.1f}"
-                for found in times.values()
-            ]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            print(f"| {name} | {' | '.join(cells(found[1:]) for found in times.values())} |", flush=True)
+    if dist.get_rank() == 0:
+        print(
+            "\n| Step of oncue: ms of processor time, ms | One message | Several, during it |\n|---|---|---|",
+            flush=True,
+        )
+    for name, (rows, width, layers) in OVERLAPPED.items():
+        for compiled in (False, True):
+            x = np.random.default_rng(0).normal(size=(rows * OVERLAPPED_STEPS, 32)).astype("float32")
+            y = np.zeros(rows * OVERLAPPED_STEPS, dtype="int64")
+            ways: dict[bool, tuple[oncue.Model, Epochs]] = {}
+            for divided in (False, True):
+                model = oncue.Model(network(width, layers))
+                model.compile(oncue.optimizers.SGD(0.001), torch.nn.CrossEntropyLoss(), jit_compile=compiled)
+                ways[divided] = model, Epochs()
+            for _ in range(rounds + 1):
+                for divided, (model, epochs) in ways.items():
+                    with nullcontext() if divided else mock.patch.object(gradient_sum, "_DIVIDED_FROM", 1 << 60):
+                        model.fit(x, y, batch_size=rows, shuffle=False, verbose=0, callbacks=[epochs])
+            if dist.get_rank() == 0:
+                one, several = (cells(epochs.times[1:]) for _, epochs in ways.values())
+                print(f"| {name}, {'compiled' if compiled else 'eager'} | {one} | {several} |", flush=True)
+
+
+class Epochs(oncue.callbacks.Callback):
+    """Times the epochs of `fit`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[tuple[float, float]] = []
+        self._began = 0.0, 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Begin."""
+        dist.barrier()
+        self._began = time.process_time(), time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take the time of a step, in milliseconds."""
+        taken = time.process_time() - self._began[0], time.perf_counter() - self._began[1]
+        self.times.append((taken[0] / OVERLAPPED_STEPS * 1e3, taken[1] / OVERLAPPED_STEPS * 1e3))
+
+
+def cells(times: list[tuple[float, float]]) -> str:
+    """Return medians of times, as a cell of a table."""
+    return f"{statistics.median(one[0] for one in times):.1f}, {statistics.median(one[1] for one in times):.1f}"
 
 
 class Simulated(Ranks):
@@ -237,6 +281,11 @@ class Simulated(Ranks):
         """Count a message."""
         self.messages += 1
         return tensor
+
+    def begin_sum(self, tensor: torch.Tensor, what: str = "") -> Callable[[], None]:
+        """Count a message."""
+        self.messages += 1
+        return lambda: None
 
     def read(self, tensor: torch.Tensor, what: str = "") -> list[float]:
         """Return the numbers of a tensor."""

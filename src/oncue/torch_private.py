@@ -857,13 +857,13 @@ def compile_traced(
     """Compile a graph of `traced` by torch's compiler.
 
     Names: `torch._inductor.compile_fx.compile_fx` and `compile_fx_inner`, `CompiledFxGraph.current_callable`,
-    `torch._functorch.config.enable_autograd_cache`, `torch._inductor.config.layout_optimization`, and the settings of
-    `compiler_options`. Without them, a clear error, and
+    `torch._functorch.config.enable_autograd_cache`, `torch._inductor.config.layout_optimization`,
+    `reorder_for_peak_memory`, and the settings of `compiler_options`. Without them, a clear error, and
     with it eager steps. What `compile_fx` returns wraps the compiled code in what only results that share memory with inputs
     need, and takes a third of a tiny step for it: a graph that returns nothing is called without.
 
     Args:
-        graph: The graph.
+        graph: The graph; where its `meta` says so by "is_in_order", its operations stay in their order.
         inputs: Tensors such as it will be called with.
         device: Where they are.
 
@@ -888,6 +888,9 @@ def compile_traced(
             raise _gone(f"_inductor.config.{name}", "compile a training step")
     if device.type == "cpu":
         options |= _quicker_options(graph, known)
+    if graph.meta.get("is_in_order") and hasattr(known, "reorder_for_peak_memory"):
+        # What it sends is to be on its way while the rest is computed.
+        options["reorder_for_peak_memory"] = False
     made: list[Any] = []
     takes: list[int] = []
 

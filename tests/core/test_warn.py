@@ -264,7 +264,7 @@ def gradients_that_change_on_a_device(folder: Path, patch: pytest.MonkeyPatch) -
             wait()
 
     class Event:
-        def record(self) -> None:
+        def record(self, stream: Any) -> None:
             pass
 
         def synchronize(self) -> None:

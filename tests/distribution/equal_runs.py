@@ -591,6 +591,27 @@ def compiled_few_rows(folder: Path) -> dict[str, Any]:
         return trained(model, X[:9], Y[:9], batch_size=4, validation_data=(X[:5], Y[:5]))
 
 
+def large(folder: Path, normalizes: bool = False) -> dict[str, Any]:
+    """So many gradients are sent in several messages, the first ones while the backward pass goes on."""
+    keras.utils.set_random_seed(3)
+    first, *wide = [layers.Dense(1024, activation="tanh") for _ in range(3)]
+    between = [layers.BatchNormalization()] if normalizes else []
+    model = keras.Sequential([layers.Input((6,)), first, *between, *wide, layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), "mse", metrics=["mae"])
+    found = trained(model, X, Y)
+    weights = [np.asarray(weight, "float64") for weight in found.pop("weights")]
+    # Sums of squares are to the last bit as the weights are, and some of these.
+    return {
+        **found,
+        "squares": [float((weight * weight).sum()) for weight in weights],
+        "some": [weight.ravel()[::50_021].tolist() for weight in weights],
+    }
+
+
+def large_normalized(folder: Path) -> dict[str, Any]:
+    return large(folder, normalizes=True)
+
+
 def in_graphs(run: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
     """Return a run whose models are compiled, with what couldn't be."""
     compile_it = Trainer.compile
@@ -613,10 +634,11 @@ def in_graphs(run: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[st
     return run_in_graphs
 
 
-IN_GRAPHS = [in_graphs(run) for run in (masks, batch_normalization, several_outputs, accumulated, few_rows)]
+IN_GRAPHS = [in_graphs(run) for run in (masks, batch_normalization, several_outputs, accumulated, few_rows, large)]
 MORE_IN_GRAPHS = [
     in_graphs(run)
     for run in (
+        large_normalized,
         arrays,
         sample_weights,
         class_weights,
@@ -673,6 +695,7 @@ RUNS = [
     own_batches,
     own_steps,
     single_batches,
+    large,
     decisions,
     validations_amid,
     masked_normalization,

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from oncue.core.preempted import is_agreed
+from oncue.distribution.asking import Asking
 from oncue.distribution.meeting import Store
 
 _Values = TypeVar("_Values")
@@ -107,6 +108,7 @@ class Failures:
         self._heard = time.monotonic()
         self._lost: float | None = None
         store.set_timeout(timedelta(seconds=min(timeout, _LOST)))
+        self._asking = Asking()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="oncue-processes", daemon=True)
         store.compare_set("reason", "", "")
@@ -181,12 +183,25 @@ class Failures:
             PeerFailed: When another process fails, is killed or hangs.
             RanksDiverged: When another process waits for something else.
         """
+        self.finish(self.begin(begin, what), what, on_device)
+
+    def begin(self, begin: Callable[[], Any], what: str) -> Any:
+        """Begin a collective of torch.distributed, and return what `finish` waits for; see `run`."""
         if self.reason is not None:
             raise self.ended()
         self._count += 1
         self._waits = what
         try:
-            work = _tried(begin)
+            return _tried(begin)
+        except _Broken as broken:
+            raise self._explained(broken.error) from broken.error
+        finally:
+            self._waits = ""
+
+    def finish(self, work: Any, what: str, on_device: bool = False) -> None:
+        """Wait until a collective is done that `begin` has begun; see `run`."""
+        self._waits = what
+        try:
             if on_device:
                 work.wait()
             else:
@@ -380,6 +395,7 @@ class Failures:
         except _Gone:
             # With the store whoever would wait for anything is gone.
             pass
+        self._asking.end(_GRACE)
         if self._making is not None:
             # As `stop`: the end of process 0 may end it just when the interpreter ends, and that may wait here, too.
             self._making.join(_GRACE if self._serves else 2 * _GRACE)
@@ -388,8 +404,9 @@ class Failures:
     def stop(self) -> None:
         """Stop watching. A thread that is amid a question when the interpreter ends would end the process by a signal."""
         self._ends.set()
-        # A question to a store that doesn't answer has no end; one to a store that is gone has an error at once.
-        self._thread.join(_GRACE if self._lost is None else 1.0)
+        deadline = time.monotonic() + _GRACE
+        self._thread.join(_GRACE)
+        self._asking.end(max(0.0, deadline - time.monotonic()))
 
     def _may_go(self) -> bool:
         # Launchers end the other processes as soon as one has ended with an error.
@@ -415,22 +432,12 @@ class Failures:
 
     def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
         """Ask the store, but don't wait for ever: the process that keeps it may be stopped, and not all questions give up."""
-        answers: list[Any] = []
-
-        def ask() -> None:
-            try:
-                answers.append(question(*arguments))
-            except RuntimeError:
-                self._lost = self._heard
-
         if self._lost is None:
-            thread = threading.Thread(target=ask, daemon=True)
-            thread.start()
-            thread.join(_ASK)
-        if not answers:
-            self._lost = self._heard
-            raise _Gone
-        return answers[0]
+            try:
+                return self._asking.ask(question, *arguments, seconds=_ASK)
+            except (RuntimeError, TimeoutError):
+                self._lost = self._heard
+        raise _Gone
 
     def _tell(self, reason: str, diverged: bool = False, silent: bool = False) -> None:
         """End the run of all, with a reason; where another has come before, with that one's."""

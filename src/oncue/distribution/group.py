@@ -234,6 +234,15 @@ class Group(Ranks):
         self.failures.run(lambda: dist.all_reduce(tensor, async_op=True), what, not _on_host(tensor))
         return tensor
 
+    def begin_sum(self, tensor: Tensor, what: str = "a step") -> Callable[[], None]:
+        """Begin to sum a tensor over the processes in place, as `sum_` does, and return what waits until that is done.
+
+        The tensor is left alone meanwhile. All processes begin their sums in the same order.
+        """
+        on_device = not _on_host(tensor)
+        work = self.failures.begin(lambda: dist.all_reduce(tensor, async_op=True), what)
+        return lambda: self.failures.finish(work, what, on_device)
+
     def sum_numbers(self, numbers: Sequence[float], what: str = "numbers to be summed") -> list[float]:
         """Return the sums of numbers over the processes; not too many.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +17,57 @@ if TYPE_CHECKING:
     from oncue.distribution.group import Group
 
 
-class GradientSum:
-    """Sums the gradients of parameters over processes, each as one flat tensor of its type.
+_DIVIDED_FROM = 2_000_000
+"""How many numbers gradients have at least where they are sent in several messages."""
+_LEAST = 1 << 20
+"""How many numbers a message has at least, but the last one."""
+_MOST_MESSAGES = 4
 
-    Afterwards each `.grad` is a part of that tensor, so that nothing is copied back. A parameter that got no gradient on any
-    process has none afterwards; one that got it on some has their sum.
+
+def messages_of(parameters: Sequence[Tensor]) -> list[list[int]]:
+    """Return which parameters' gradients go in each message, by their places, in the order in which they are sent.
+
+    The last parameters come first, as a backward pass begins with them. It is the same on all processes, because it follows
+    from the parameters alone: one may run a graph where another runs eagerly.
+
+    Args:
+        parameters: The parameters.
+
+    Returns:
+        At least one message, which may be empty. Each has gradients of one type on one device; the last one has those that are
+        like the first parameter's.
+
+    Example:
+        >>> messages_of([torch.zeros(2), torch.zeros(3)])
+        [[0, 1]]
+        >>> messages_of([torch.zeros(1 << 20) for _ in range(3)])
+        [[2], [1], [0]]
+    """
+    divided = sum(p.numel() for p in parameters) >= _DIVIDED_FROM
+    kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for place, parameter in enumerate(parameters):
+        kinds.setdefault((parameter.dtype, parameter.device), []).append(place)
+    messages: list[list[int]] = []
+    for places in reversed(kinds.values()):
+        least = max(_LEAST, math.ceil(sum(parameters[place].numel() for place in places) / _MOST_MESSAGES))
+        of_kind: list[list[int]] = [[]]
+        size = 0
+        for place in reversed(places):
+            if divided and size >= least:
+                of_kind.append([])
+                size = 0
+            of_kind[-1].append(place)
+            size += parameters[place].numel()
+        messages += [sorted(message) for message in of_kind]
+    return messages or [[]]
+
+
+class GradientSum:
+    """Sums the gradients of parameters over processes: as one flat tensor of its type, or several where they are many.
+
+    Afterwards each `.grad` is a part of such a tensor, so that nothing is copied back. A parameter that got no gradient on any
+    process has none afterwards; one that got it on some has their sum. The first of several messages may be sent before, while
+    the backward pass goes on.
 
     torch's `DistributedDataParallel` isn't used: it takes means where one process wouldn't (sums, masks, weights, fewer rows
     at the end), wants a forward pass through itself, which a `train_step` of the user's doesn't make, and has no place for
@@ -37,26 +85,28 @@ class GradientSum:
 
     def __init__(self, parameters: Sequence[Tensor], extra: int, group: Group, late: LateNumbers | None = None) -> None:
         self._parameters, self._group, self._extra = list(parameters), group, extra
-        self._flats: list[Tensor] = []
-        self._views: list[Tensor] = []
         self._kinds = [(p.dtype, p.device) for p in self._parameters]
+        self._messages = messages_of(self._parameters)
+        self._flats: list[Tensor] = []
+        # What waits for those that were sent in this step already.
+        self._sent: list[Callable[[], None]] = []
         views: dict[int, Tensor] = {}
-        for number, (dtype, device) in enumerate(dict.fromkeys(self._kinds)):
-            mine = [p for p in self._parameters if (p.dtype, p.device) == (dtype, device)]
-            # What rides along follows the gradients of the first type: the numbers, the divisor, and how many are missing.
-            length = sum(p.numel() for p in mine) + (extra + 2 if number == 0 else 0)
+        for places in self._messages:
+            # What rides along comes last: the numbers, the divisor, and how many are missing.
+            more = extra + 2 if len(self._flats) == len(self._messages) - 1 else 0
+            dtype, device = self._kinds[places[0]] if places else (torch.float32, torch.device("cpu"))
+            length = sum(self._parameters[place].numel() for place in places) + more
             flat = torch.zeros(length, dtype=dtype, device=device)
-            place = 0
-            for parameter in mine:
-                view = flat[place : place + parameter.numel()]
+            begin = 0
+            for place in places:
+                parameter = self._parameters[place]
+                view = flat[begin : begin + parameter.numel()]
                 # As the parameter lies in memory: the kernels of some optimizers go by that.
-                views[id(parameter)] = torch.as_strided(
-                    view, parameter.shape, _dense_strides(parameter), view.storage_offset()
-                )
-                place += parameter.numel()
+                views[place] = torch.as_strided(view, parameter.shape, _dense_strides(parameter), view.storage_offset())
+                begin += parameter.numel()
             self._flats.append(flat)
-        self._views = [views[id(p)] for p in self._parameters]
-        self._tail = self._flats[0][-(extra + 2) :] if self._flats else torch.zeros(extra + 2)
+        self._views = [views[place] for place in range(len(self._parameters))]
+        self._tail = self._flats[-1][-(extra + 2) :]
         on_host = self._tail.device.type == "cpu" and self._tail.dtype in (torch.float32, torch.float64)
         # A write through NumPy's view costs a tenth of one through torch.
         self._written = self._tail.numpy() if on_host else None
@@ -88,24 +138,18 @@ class GradientSum:
             The sums of the numbers, where `is_late` those of the step before; and what was divided by, 1 for nothing.
         """
         gradients = [parameter.grad for parameter in self._parameters]
+        given = {place: gradient for place, gradient in enumerate(gradients) if gradient is not None}
         # Not by `count`, which would compare each tensor with None by torch's `==`.
         missing = [place for place, gradient in enumerate(gradients, 1) if gradient is None]
-        views, given = self._views, gradients
-        if missing:
-            pairs = list(zip(views, gradients, strict=True))
-            torch._foreach_zero_([view for view, gradient in pairs if gradient is None])
-            views = [view for view, gradient in pairs if gradient is not None]
-            given = [gradient for gradient in gradients if gradient is not None]
-        if given:
-            torch._foreach_copy_(views, [_dense(gradient) for gradient in given if gradient is not None])
-            if scale != 1.0:
-                torch._foreach_mul_(views, scale)
+        for number in range(len(self._sent), len(self._messages) - 1):
+            self.send(number, given, scale)
+        self._fill(self._messages[-1], given, scale)
         # By which are missing, not by how many, another pattern is known.
         self._write(numbers, divisor, float(sum(missing)))
-        for flat in self._flats:
-            self._group.sum_(flat)
-        if not self._flats:
-            self._group.sum_(self._tail)
+        sent, self._sent = self._sent, []
+        self._group.sum_(self._flats[-1])
+        for wait in sent:
+            wait()
         divided: float | Tensor = 1.0
         self.is_late = self._late is not None and self._get is not None
         if self.is_late:
@@ -129,6 +173,71 @@ class GradientSum:
         for place, (parameter, view) in enumerate(zip(self._parameters, self._views, strict=True)):
             parameter.grad = view if self._get is None or self._get[place] else None
         return sums, divided
+
+    @torch.no_grad()
+    def send(self, number: int, gradients: Mapping[int, Tensor], scale: float = 1.0) -> None:
+        """Begin to sum the gradients of a message that isn't the last one, in the order of `messages_of`.
+
+        Args:
+            number: Which one it is.
+            gradients: Those that there are, by the places of their parameters; it takes its own.
+            scale: What they are multiplied with before.
+        """
+        assert number == len(self._sent), "messages are sent in one order on all processes"
+        self._fill(self._messages[number], gradients, scale)
+        self._sent.append(self._group.begin_sum(self._flats[number]))
+
+    def _fill(self, places: Sequence[int], gradients: Mapping[int, Tensor], scale: float) -> None:
+        views, given = [], []
+        for place in places:
+            gradient, view = gradients.get(place), self._views[place]
+            if gradient is None:
+                view.zero_()
+            else:
+                views.append(view)
+                given.append(_dense(gradient))
+        if given:
+            torch._foreach_copy_(views, given)
+            if scale != 1.0:
+                torch._foreach_mul_(views, scale)
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether there are several messages."""
+        return len(self._messages) > 1
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Send each message but the last one as soon as the backward pass in the block has its gradients."""
+        early = [[self._parameters[place] for place in places] for places in self._messages[:-1]]
+        # Of one that isn't trained nothing arrives.
+        trained = [[parameter for parameter in each if parameter.requires_grad] for each in early]
+        awaited = [set(map(id, each)) for each in trained]
+
+        def arrived(parameter: Tensor) -> None:
+            for each in awaited:
+                each.discard(id(parameter))
+            while (number := len(self._sent)) < len(awaited) and not awaited[number]:
+                mine = [(place, self._parameters[place].grad) for place in self._messages[number]]
+                self.send(number, {place: gradient for place, gradient in mine if gradient is not None})
+
+        hooks = [
+            one.register_post_accumulate_grad_hook(arrived)  # type: ignore[no-untyped-call]
+            for each in trained
+            for one in each
+        ]
+        try:
+            yield
+        except BaseException:
+            self.forget()
+            raise
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def forget(self) -> None:
+        """Forget what was sent in a step that has failed."""
+        self._sent = []
 
     def _sums_of_before(self, count: int) -> list[float]:
         """Return what the numbers were in the step before, which the device is done with: no step waits for itself."""
@@ -160,11 +269,11 @@ class LateNumbers:
 
     Args:
         length: How many.
-        make_event: Makes what `record` puts behind all that the device has to do, and what `synchronize` waits for.
+        make_event: Makes what `record` puts behind all that a stream has to do, and what `synchronize` waits for.
 
     Example:
         >>> class Event:
-        ...     def record(self): pass
+        ...     def record(self, stream): pass
         ...     def synchronize(self): pass
         >>> late = LateNumbers(1, Event)
         >>> late.exchange(torch.ones(1)), late.exchange(torch.zeros(1))
@@ -185,7 +294,8 @@ class LateNumbers:
         """
         host, event = self._pairs[self._given % 2]
         host.copy_(numbers, non_blocking=True)
-        event.record()
+        # Where the copy is, which needn't be on the current device.
+        event.record(torch.cuda.current_stream(numbers.device) if numbers.is_cuda else None)
         self._given += 1
         if self._given == 1:
             return None

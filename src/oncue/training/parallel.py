@@ -228,6 +228,34 @@ class Parallel:
         else:
             self.update()
 
+    def derive(self, loss: Tensor, parameters: Sequence[Tensor], *, early: bool) -> None:
+        """Run the backward pass of a step.
+
+        Args:
+            loss: What is derived.
+            parameters: The parameters whose gradients are to be summed.
+            early: Whether sums may begin meanwhile: not where the backward pass sends messages of its own, which come before
+                those of the gradients on all processes.
+        """
+        if early and self.weights is None and self._gradients is not None and self._gradients.is_divided:
+            with self.gradients_of(parameters).sending():
+                loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    def gradients_of(self, parameters: Sequence[Tensor]) -> GradientSum:
+        """Return what sums the gradients of parameters over the processes.
+
+        Args:
+            parameters: The parameters, the same on all.
+        """
+        if self.weights is not None:
+            # The gradients of shards were summed by torch's engine, in the backward pass.
+            parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
+        if self._gradients is None or not self._gradients.suits(parameters):
+            self._gradients = GradientSum(parameters, self.questions.count, self.group)
+        return self._gradients
+
     def sum_gradients(
         self, parameters: Sequence[Tensor], scale: float = 1.0, divisor: Tensor | None = None
     ) -> float | Tensor:
@@ -241,15 +269,11 @@ class Parallel:
         Returns:
             What they were divided by: 1 for nothing.
         """
-        if self.weights is not None:
-            # The gradients of shards were summed by torch's engine, in the backward pass.
-            parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
-        if self._gradients is None or not self._gradients.suits(parameters):
-            self._gradients = GradientSum(parameters, self.questions.count, self.group)
-        sums, divided = self._gradients(self.questions.numbers(), scale, divisor)
+        gradients = self.gradients_of(parameters)
+        sums, divided = gradients(self.questions.numbers(), scale, divisor)
         if self.weights is not None and (isinstance(divided, Tensor) or divided != 1.0):
             self.weights.divide(divided)
-        self.questions.answer(sums, self._gradients.is_late)
+        self.questions.answer(sums, gradients.is_late)
         return divided
 
     @contextmanager

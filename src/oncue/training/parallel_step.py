@@ -58,6 +58,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
     scales = training and optimizer is not None and type(optimizer).scale_loss is not Optimizer.scale_loss
     measure = None if plan.metrics is None else plan.metrics.update_detached
     own_measure, share = plan.compute_metrics, parallel.share
+    norms = SynchronizedNorms(parallel)
 
     def step(batch: Batch) -> Source:
         _, y, weight = batch
@@ -67,7 +68,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
         if updates:
             # The factor may be set between two steps.
             scaled = scales or optimizer._loss_scale_factor is not None
-            (optimizer.scale_loss(loss) if scaled else loss).backward()
+            parallel.derive(optimizer.scale_loss(loss) if scaled else loss, optimizer._parameters, early=not norms.used)
             divided = parallel.sum_gradients(optimizer._parameters, divisor=divisor)
             if isinstance(divided, torch.Tensor) or divided != 1.0:
                 loss = loss.detach() / divided
@@ -84,7 +85,7 @@ def make_parallel_step(plan: Plan, training: bool, parallel: Parallel) -> Step:
                 measure(y, detached(y_pred) if training else y_pred, weight)
         return meter
 
-    return _around(step, parallel, training)
+    return _around(step, parallel, training, norms)
 
 
 def make_parallel_own_step(step: Step, training: bool, parallel: Parallel, optimizer: Optimizer | None) -> Step:
@@ -109,7 +110,7 @@ def make_parallel_own_step(step: Step, training: bool, parallel: Parallel, optim
             parallel.questions.ask_all()
         return result
 
-    return _around(own, parallel, training)
+    return _around(own, parallel, training, SynchronizedNorms(parallel))
 
 
 def make_parallel_prediction(step: Step, parallel: Parallel) -> Step:
@@ -229,8 +230,7 @@ class NumbersWeighed:
             del metric.batch_weight
 
 
-def _around(step: Step, parallel: Parallel, training: bool) -> Step:
-    norms = SynchronizedNorms(parallel)
+def _around(step: Step, parallel: Parallel, training: bool, norms: SynchronizedNorms) -> Step:
     looked = False
 
     def around(batch: Batch) -> Any:

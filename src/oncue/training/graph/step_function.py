@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     """What a step computes, besides what it changes."""
 
     needed: list[Tensor]
-    """What follows the step gets: outputs, gradients."""
+    """What follows the step gets: gradients, outputs; and what keeps messages in the graph."""
     loss: Tensor | None
     outputs: list[Tensor]
     gradients: Gradients
@@ -68,6 +68,8 @@ class StepFunction:
         self._measured_inside = measures and has_metrics and not own
         self._measured_after = own or (has_metrics and not self._measured_inside)
         self._gradients_follow = kind == "train" and update is None
+        # A device would record them, and send nothing more when the recording is replayed.
+        self._sends = self._gradients_follow and rows is not None and model.device.type == "cpu"
         self._eager, self._rows = eager, rows
         # Whether what the loss is divided by is summed with the gradients, after the graph.
         self._divides_later = False
@@ -125,6 +127,7 @@ class StepFunction:
         plan, rows = self.plan, self._rows
         x, y, weight = batch
         gradients: Gradients = []
+        marks: list[Tensor] = []
         if rows is not None:
             rows.begin()
         if self.kind == "train":
@@ -132,6 +135,8 @@ class StepFunction:
                 y_pred, loss, single, divisor = self._loss(batch)
                 gradients = derive(plan.optimizer.scale_loss(loss))
                 self.present = [gradient is not None for gradient in gradients]
+            if rows is not None and self._sends:
+                marks = rows.send(self.parameters, gradients)
             y_pred, loss = detached(y_pred), loss.detach()
         else:
             y_pred, loss, single, divisor = self._loss(batch)
@@ -149,7 +154,7 @@ class StepFunction:
         outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
         needed = [gradient for gradient in gradients if gradient is not None] if self._gradients_follow else []
         needed += [] if divisor is None else [loss, divisor]
-        return Outcome([*needed, *(outputs if self._measured_after else [])], loss, outputs, gradients)
+        return Outcome([*needed, *(outputs if self._measured_after else []), *marks], loss, outputs, gradients)
 
     def _loss(self, batch: Batch) -> tuple[Any, Tensor, list[Tensor], Tensor | None]:
         """Return the outputs and the loss; of several processes this one's part, as `shared_loss` does."""

@@ -26,6 +26,7 @@ from oncue.training.graph.operations import LARGE_CONSTANT, Finding, Standing, s
 from oncue.training.graph.outside import Outside
 from oncue.training.graph.recorded import Recorder, Recording
 from oncue.training.graph.refusal import RefusalError, reason_of
+from oncue.training.graph.shared_rows import send_early
 from oncue.training.graph.step_function import Gradients, Outcome
 from oncue.training.graph.watched import Watched
 from oncue.training.layer_states import begin_states
@@ -373,6 +374,7 @@ class TracedGraph:
         given = [tensor.detach() for tensor in (*state, *leaves)]
         traced = torch_private.traced(flat, given)
         _drop_detached(traced)
+        traced.meta["is_in_order"] = send_early(traced.graph)
         nodes = len(traced.graph.nodes)
         if nodes > MOST_NODES:
             raise RefusalError(

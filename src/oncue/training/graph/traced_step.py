@@ -17,7 +17,7 @@ from oncue.feeding.batch import Batch
 from oncue.nested import named_leaves
 from oncue.optimizers.graph_update import Update, graph_update
 from oncue.training.graph.refusal import reason_of
-from oncue.training.graph.shared_rows import SharedRows, errors_of_messages, trying
+from oncue.training.graph.shared_rows import SharedRows, messages_of_step, trying
 from oncue.training.graph.step_function import StepFunction
 from oncue.training.graph.traced_graph import Graph, Key, TracedGraph
 from oncue.training.graph.traced_update import TracedUpdate
@@ -225,7 +225,8 @@ class TracedStep:
         if not parallel.share.rows:
             return self._eagerly(batch)
         rows.write(parallel.share)
-        with parallel.own_noise(), errors_of_messages():
+        gradients = parallel.gradients_of(self._plan.optimizer._parameters) if self._kind == "train" else None
+        with parallel.own_noise(), messages_of_step(gradients):
             return self(batch)
 
     def _eagerly(self, batch: Batch) -> Any:
