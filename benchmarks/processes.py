@@ -2,6 +2,7 @@
 
     python benchmarks/processes.py               two processes, gloo; both loops by turns in one run, in processor time
     python benchmarks/processes.py --sharded     the same with parts of the weights on each, beside a loop around fully_shard
+    python benchmarks/processes.py --saves       saves of parts of the weights, beside torch's `distributed.checkpoint`
     python benchmarks/processes.py --simulate    messages per step and epoch, and time of the host, for up to 1000 processes
     python benchmarks/processes.py --simulate --sharded    the same with parts of the weights, and what the plan of a save takes
     python benchmarks/processes.py --overlap     one message after the backward pass, beside several that are sent during it
@@ -19,6 +20,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,6 +34,8 @@ from tables import heading
 from torch.nn.parallel import DistributedDataParallel
 
 import oncue
+from oncue.checkpoints.snapshot import Snapshot
+from oncue.checkpoints.writer import Writer
 from oncue.core.process import process
 from oncue.core.ranks import ASKED, Ranks
 from oncue.training import gradient_sum
@@ -151,6 +155,62 @@ def sharded_worker(rounds: int, alone: str) -> None:
         f"| MLP {width}, 200 MB | {statistics.median(micros):.0f} | {middle:.2f} ({low:.2f} to {high:.2f}) |",
         flush=True,
     )
+
+
+def sharded_model() -> Any:
+    """Return a network of 200 MB that was trained for a step, of which each process has parts."""
+    oncue.distribution.initialize()
+    oncue.distribution.set_distribution(oncue.distribution.DataParallel(shard_weights=True))
+    rows, width, layers = LARGE
+    model = oncue.Model(network(width, layers))
+    model.compile(oncue.optimizers.SGD(0.001), torch.nn.CrossEntropyLoss())
+    model.fit(np.zeros((rows, 32), "float32"), np.zeros(rows, "int64"), batch_size=rows, verbose=0)
+    return model
+
+
+def saves_worker(rounds: int, folder: str) -> None:
+    """Save by turns by oncue and by torch's own, to one disk, and print what each takes."""
+    model = sharded_model()
+    import torch.distributed.checkpoint as dcp
+
+    weights: dict[str, Any] = {"model": dict(model.named_parameters())}
+    snapshot, writer = Snapshot(beside=True), Writer("a save")
+
+    def ours_later() -> Callable[[], object]:
+        writer.submit(model.prepare_save(f"{folder}/later.shards", weights_only=True, snapshot=snapshot))
+        return writer.wait
+
+    def theirs_later() -> Callable[[], object]:
+        future: Any = dcp.async_save(weights, checkpoint_id=f"{folder}/dcp-later")
+        return future.result  # type: ignore[no-any-return]
+
+    def at_once(save: Callable[[], object]) -> Callable[[], Callable[[], object]]:
+        def call() -> Callable[[], object]:
+            save()
+            return lambda: None
+
+        return call
+
+    ways = {
+        "`save_weights` of oncue": at_once(lambda: model.save_weights(f"{folder}/now.shards")),
+        "`dcp.save`": at_once(lambda: dcp.save(weights, checkpoint_id=f"{folder}/dcp")),
+        "`ModelCheckpoint(asynchronous=True)`": ours_later,
+        "`dcp.async_save`": theirs_later,
+    }
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, save in ways.items():
+            dist.barrier()
+            began, processor = time.perf_counter(), time.process_time()
+            wait = save()
+            waited = time.perf_counter() - began
+            wait()
+            taken = time.perf_counter() - began, time.process_time() - processor
+            found[name].append((waited, *taken))
+    if process.group.main:
+        for name, times in found.items():
+            cells = [f"{statistics.median(column) * 1e3:.0f}" for column in zip(*times[1:], strict=True)]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def worker(rounds: int) -> None:
@@ -416,6 +476,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="epochs of each loop")
     parser.add_argument("--sharded", action="store_true", help="each process with parts of the weights")
     parser.add_argument(
+        "--saves", default="", metavar="FOLDER", nargs="?", const=".", help="time saves to a folder instead"
+    )
+    parser.add_argument(
         "--alone", default="", choices=["", "oncue", "hand"], help="with --sharded: one loop, and its memory"
     )
     parser.add_argument("--simulate", action="store_true", help="count messages instead")
@@ -425,6 +488,8 @@ def main() -> None:
     if "RANK" in os.environ:
         if options.overlap:
             overlap(options.rounds)
+        elif options.saves:
+            saves_worker(options.rounds, options.saves)
         elif options.sharded:
             sharded_worker(options.rounds, options.alone)
         else:
@@ -443,6 +508,14 @@ def main() -> None:
         )
         print("|---|---|---|---|", flush=True)
         sys.exit(started_together(options, ["--overlap"]))
+    if options.saves:
+        print(
+            "| Save of 200 MB, gloo | training waits, ms | until it is on the disk, ms | processor time, ms |",
+            flush=True,
+        )
+        print("|---|---|---|---|", flush=True)
+        with tempfile.TemporaryDirectory(dir=options.saves) as folder:
+            sys.exit(started_together(options, ["--saves", folder]))
     engine = "fully_shard" if options.sharded else "DistributedDataParallel"
     print(f"| Step, gloo | {engine} by hand, us of processor time | oncue |\n|---|---|---|", flush=True)
     runs = [["--sharded"], ["--sharded", "--alone=hand"], ["--sharded", "--alone=oncue"]] if options.sharded else [[]]

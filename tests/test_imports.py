@@ -155,7 +155,7 @@ ROOMS = {
     "seeds": "core naming seeded_mask",
     "torch_private": "",
     "shards": "core",
-    "backend": "keras_names naming",
+    "backend": "core keras_names naming",
     "objects": "core",
     "initializers": "backend core keras_names legacy naming objects seeds",
     "variable": "backend initializers naming shards torch_private",

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from oncue import naming
+from oncue.core.process import process
 from oncue.keras_names import elsewhere, keras_if_loaded, tell_keras
 
 if TYPE_CHECKING:
@@ -209,6 +210,20 @@ def device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def device_of_weights() -> torch.device:
+    """Return the device where layers make weights: `device()`, or the host's memory for weights that are to be sharded.
+
+    Of these only shards come to the device, layer by layer, when the first run begins.
+
+    Example:
+        >>> device_of_weights() == device()
+        True
+    """
+    import torch
+
+    return torch.device("cpu") if process.shards_weights else device()
 
 
 def numbered(device: torch.device) -> torch.device:

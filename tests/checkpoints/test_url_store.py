@@ -13,6 +13,7 @@ import oncue as keras
 from oncue import layers
 from oncue.callbacks import BackupAndRestore, LambdaCallback, ModelCheckpoint
 from oncue.checkpoints import Checkpoints
+from oncue.checkpoints.url_store import UrlStore
 
 URL = "memory://runs/backup"
 
@@ -128,3 +129,36 @@ def test_a_run_goes_on_from_the_best_file_at_a_url(store: Any) -> None:
     store.pipe_file("/runs/best.keras", b"another")
     with pytest.raises(ValueError, match="doesn't know the loss of 'memory://runs/best.keras'"):
         fit(-1, URL, saver(resume_best=True))
+
+
+def test_of_two_runs_that_save_to_a_url_the_first_ends(store: Any) -> None:
+    second: list[Any] = []
+
+    def begin(epoch: int, logs: Any) -> None:
+        if epoch == 2:
+            second.append(UrlStore(URL))
+            second[0].prepare()
+
+    with pytest.raises(
+        RuntimeError, match="Another run has begun to save to 'memory://runs/backup' while this one does"
+    ):
+        fit(-1, URL, LambdaCallback(on_epoch_end=begin))
+    there = names(store)
+    assert "owner.json" in there and [name for name in there if "state" in name][-1] == "state-2.safetensors"
+    # The second is killed; what it has left doesn't keep a third from going on.
+    assert fit() == fit(where="memory://another")
+    assert names(store) == []
+
+
+def test_a_run_leaves_the_states_of_another_that_has_begun_since(store: Any) -> None:
+    first, second = UrlStore(URL), UrlStore(URL)
+    first.prepare()
+    first.commit(lambda path: path.write_text("first"))
+    second.prepare()
+    second.commit(lambda path: path.write_text("second"))
+    first.clear()
+    assert second.newest(Path.read_text) == "second"
+    with pytest.raises(RuntimeError, match="It has the folder now"):
+        first.commit_part("state-3.part-1.safetensors", lambda path: path.write_text("part"))
+    second.clear()
+    assert names(store) == []

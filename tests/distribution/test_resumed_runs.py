@@ -23,6 +23,7 @@ NAMES = [
     "other_names",
     "loaded",
     "noise_of_keras",
+    "at_url",
 ]
 
 
@@ -62,6 +63,15 @@ def test_automatic_names_needn_t_be_equal(found: list[dict[str, Any]]) -> None:
 
 def test_loaders_go_on_whose_rows_each_process_loads_alone(found: list[dict[str, Any]]) -> None:
     check_resumed(found, "loaded")
+
+
+def test_a_run_goes_on_from_a_url(found: list[dict[str, Any]]) -> None:
+    check_resumed(found, "at_url")
+    assert [name for name in found[0]["at_url"]["left"] if "state" in name] == [
+        "state-3.safetensors",
+        "state-4.safetensors",
+    ]
+    assert found[0]["at_url"]["after"] == []
 
 
 def check_resumed(found: list[dict[str, Any]], name: str) -> None:

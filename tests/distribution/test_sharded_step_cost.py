@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 import oncue as keras
 from helpers import cpu_only
 from oncue.core.process import process
+from oncue.training.graph import choice
 
 pytestmark = cpu_only("a device has other operations")
 ROWS, STEPS = 8, 5
@@ -98,3 +100,24 @@ def test_a_step_has_one_message_more_and_few_operations() -> None:
     # Views cost next to nothing; all gradients are divided once more, by how many labels count.
     assert 0 < sum(found.values()) - sum(hand.values()) <= 20, found - hand
     assert sum((found - hand).values()) <= 30, found - hand
+
+
+@pytest.mark.parametrize("jit_compile", [True, "auto"])
+def test_steps_on_shards_run_eagerly_and_say_so(
+    jit_compile: bool | str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "STEPS_WORTH_COMPILING", STEPS)
+    keras.distribution.set_distribution(keras.distribution.DataParallel(shard_weights=True))
+    model = keras.Model(network())
+    model.compile(keras.optimizers.SGD(0.001), torch.nn.CrossEntropyLoss(), jit_compile=jit_compile)
+    x, y = np.zeros((2 * ROWS * STEPS, 32), "float32"), np.zeros(2 * ROWS * STEPS, "int64")
+    asked = jit_compile is True
+    with (
+        pytest.warns(UserWarning, match="can't compile the step of `fit`.*parts of the weights")
+        if asked
+        else nullcontext()
+    ):
+        for _ in range(2):
+            model.fit(x, y, batch_size=2 * ROWS, verbose=2)
+    assert "The steps ran eagerly: processes have parts of the weights" in model.step_account
+    assert "Compiling" not in capsys.readouterr().out

@@ -192,7 +192,8 @@ class BackupAndRestore(Callback):
         self._store = SharedStore(self.backup_dir, self.ranks)
         self._store.prepare()
         like = list(tensors_of(self.model).values())
-        state = self._store.newest(partial(TrainingState.read, opened=self._store.opened, like=like))
+        read = partial(TrainingState.read, files=self._store, like=like)
+        state = self._store.newest(read, by_all=has_parts_of_weights(self.model))
         if state is not None:
             state = self._fitting(state, run)
         self._from_scratch = state is None

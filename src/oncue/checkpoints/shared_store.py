@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,21 +51,31 @@ class SharedStore:
         """Prepare the folder, as `Store.prepare`."""
         if self.writes:
             self._store.prepare()
-        self._note = self._ranks.broadcast(self._store.note() if self.writes else {})
+        store = self._store
+        self._note, run = self._ranks.broadcast([store.note(), store.run] if self.writes else [{}, ""])
+        store.run = run
 
-    def newest(self, read: Callable[[Path], _T]) -> _T | None:
-        """Return the newest intact state, as `Store.newest`; the other processes read what the main process sends."""
+    def newest(self, read: Callable[[Path], _T], by_all: bool = False) -> _T | None:
+        """Return the newest intact state, as `Store.newest`.
+
+        Args:
+            read: Reads a state from its file, or raises a ValueError or OSError.
+            by_all: Whether each process reads its part of a state in the folder, which all must see then. A state counts
+                when all can read it. Otherwise the main process sends the others what it has read.
+        """
+        if self._ranks.size == 1:
+            return self._store.newest(read)
+        return self._newest_of_all(read) if by_all else self._newest_of_main(read)
+
+    def _newest_of_main(self, read: Callable[[Path], _T]) -> _T | None:
         taken: list[bytes] = []
 
         def noting(path: Path) -> _T:
             found = read(path)
-            if self._ranks.size > 1:
-                taken.append(path.read_bytes())
+            taken.append(path.read_bytes())
             return found
 
         found = self._store.newest(noting) if self.writes else None
-        if self._ranks.size == 1:
-            return found
         sent = self._ranks.broadcast_bytes(taken[0] if taken else b"")
         if self.writes or not sent:
             return found
@@ -72,6 +83,33 @@ class SharedStore:
             path = Path(folder, "state.safetensors")
             path.write_bytes(sent)
             return read(path)
+
+    def _newest_of_all(self, read: Callable[[Path], _T]) -> _T | None:
+        if self.writes:
+            found = self._store.newest_by_name(lambda name, path: self._read_by_all(name, partial(read, path)))
+            self._ranks.broadcast("")
+            return found
+        found = None
+        while name := self._ranks.broadcast(""):
+            try:
+                found = self._read_by_all(name, partial(self._read_here, name, read))
+            except ValueError:
+                # All know it, and look at the state before.
+                found = None
+        return found
+
+    def _read_by_all(self, name: str, read: Callable[[], _T]) -> _T:
+        if self.writes:
+            self._ranks.broadcast(name)
+        return by_all(self._ranks, read)
+
+    def _read_here(self, name: str, read: Callable[[Path], _T]) -> _T:
+        with self._store.opened(name) as path:
+            return read(path)
+
+    def size(self, name: str) -> int:
+        """Return how large a file of the folder is, as `Store.size`; on any process."""
+        return self._store.size(name)
 
     def opened(self, name: str) -> AbstractContextManager[Path]:
         """Give a path to read a file of the folder from, as `Store.opened`; on any process."""
@@ -124,3 +162,33 @@ class SharedStore:
         """Delete all states, as `Store.clear`."""
         if self.writes:
             self._store.clear()
+
+
+def by_all(ranks: Ranks, read: Callable[[], _T]) -> _T:
+    """Call a function on all processes; where it fails on one, it does on all.
+
+    Args:
+        ranks: The processes.
+        read: The function.
+
+    Raises:
+        ValueError: When it has raised one, or an OSError, on any of them.
+        OSError: When it has raised one here.
+
+    Example:
+        >>> by_all(Ranks(), lambda: 3)
+        3
+    """
+    failure: ValueError | OSError | None = None
+    try:
+        found = read()
+    except (ValueError, OSError) as error:
+        failure = error
+    own = "" if failure is None else str(failure) or type(failure).__name__
+    said = [text.decode() for text in ranks.gather_bytes(own.encode())]
+    if failure is not None:
+        raise failure
+    for rank, text in enumerate(said):
+        if text:
+            raise ValueError(f"process {rank} can't use it: {text}")
+    return found

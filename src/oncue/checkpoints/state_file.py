@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, read_tensors, seal
+from oncue.checkpoints.tensors_file import bytes_of, entries_of, header_of, pick_tensors, read_tensors, seal
 from oncue.core.bounded_json import MEGABYTE, check_amount
 from oncue.core.write_behind import WriteBehind
 
@@ -18,6 +19,7 @@ TEXT = "state.json"
 """The name of the JSON among the tensors: bytes, since a header may not be as long as the JSON of a long run."""
 
 
+_OF_PARTS = "oncue_processes"
 _HEADER = 16 * MEGABYTE
 _CONTAINERS, _VALUES = 100_000, 1_000_000
 
@@ -54,13 +56,16 @@ def blocks_of(tensors: Mapping[str, torch.Tensor]) -> TensorBlocks:
     return TensorBlocks(entries_of(tensors), sum(map(len, blocks)), blocks)
 
 
-def write_state(path: str | os.PathLike[str], text: Sequence[bytes], tensors: TensorBlocks) -> None:
+def write_state(
+    path: str | os.PathLike[str], text: Sequence[bytes], tensors: TensorBlocks, processes: int | None = None
+) -> None:
     """Write a state, with a checksum of all of it, and let it reach the disk.
 
     Args:
         path: The file; one that is there is written over.
         text: The state's JSON, in pieces.
         tensors: Its tensors.
+        processes: How many processes have a file each of the state; None for a state that is one file.
 
     Raises:
         OSError: When it can't be written.
@@ -76,7 +81,7 @@ def write_state(path: str | os.PathLike[str], text: Sequence[bytes], tensors: Te
 
     own = entries_of({TEXT: torch.empty(sum(map(len, text)), dtype=torch.uint8, device="meta")}, tensors.size)
     with WriteBehind(path) as file:
-        file.write(header_of(tensors.entries, own))
+        file.write(header_of(tensors.entries, own, metadata=None if processes is None else {_OF_PARTS: str(processes)}))
         for block in tensors.blocks:
             file.write(block)
         for piece in text:
@@ -85,34 +90,94 @@ def write_state(path: str | os.PathLike[str], text: Sequence[bytes], tensors: Te
         file.synchronise()
 
 
-def read_state(path: str | os.PathLike[str]) -> tuple[Any, dict[str, torch.Tensor]]:
+def read_state(
+    path: str | os.PathLike[str],
+    wanted: Callable[[str], bool] | None = None,
+    take: Callable[[str, torch.Tensor], object] | None = None,
+) -> tuple[Any, dict[str, torch.Tensor]]:
     """Return the JSON, decoded, and the tensors of a state.
 
     Args:
         path: The file.
+        wanted: As for `read_tensors`.
+        take: As for `read_tensors`.
 
     Raises:
         ValueError: When it isn't what was saved.
         OSError: When it can't be read.
     """
+    texts: dict[str, torch.Tensor] = {}
+
+    def taking(name: str, tensor: torch.Tensor) -> None:
+        if name == TEXT:
+            texts[name] = tensor
+        elif take is not None:
+            take(name, tensor)
+
+    with _opened(path) as (file, _):
+        tensors = read_tensors(
+            file,
+            required=True,
+            wanted=None if wanted is None else lambda name: name == TEXT or wanted(name),
+            take=None if take is None else taking,
+        )
+        if tensors is None:
+            raise ValueError("its checksum isn't that of what was saved")
+        return _decoded({**tensors, **texts})
+
+
+def read_beginning(
+    path: str | os.PathLike[str], of_parts: Callable[[Any], Container[str]]
+) -> tuple[Any, dict[str, torch.Tensor]] | None:
+    """Return the JSON of a state of several processes, and the tensors that are whole, without a look at its parts.
+
+    What it returns may be damaged: that is found out when the file is read by one of the processes.
+
+    Args:
+        path: The file of the main process.
+        of_parts: Returns the names of the tensors that are parts, from the JSON.
+
+    Returns:
+        None for a state that doesn't say that it is one of several processes.
+
+    Raises:
+        ValueError: When it isn't what was saved.
+        OSError: When it can't be read.
+    """
+    with _opened(path) as (file, metadata):
+        if _OF_PARTS not in metadata:
+            return None
+        data, _ = _decoded(pick_tensors(file, lambda name: name == TEXT) or {})
+        parts = of_parts(data)
+        tensors = pick_tensors(file, lambda name: name != TEXT and name not in parts)
+        if tensors is None:
+            raise ValueError("it is shorter than it says")
+        return data, tensors
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, dict[str, str]]]:
+    """Give an open file whose header was found right, and its metadata."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with open(path, "rb") as file:
             _check_length(file)
             # Checks the header.
-            with safe_open(path, framework="pt"):
-                tensors = read_tensors(file, required=True)
-        if tensors is None:
-            raise ValueError("its checksum isn't that of what was saved")
-        text = str(bytes_of(tensors.pop(TEXT)), "utf-8")
-        # Of a long run it is long, but most of it is numbers with many digits, and words.
-        check_amount(text, _CONTAINERS + len(text) // 20, _VALUES + len(text) // 12)
-        return json.loads(text), tensors
+            with safe_open(path, framework="pt") as checked:
+                metadata = checked.metadata() or {}
+            yield file, metadata
     except KeyError:
         raise ValueError(f"it has no {TEXT!r}") from None
     except (SafetensorError, RecursionError) as error:
         raise ValueError(str(error)) from error
+
+
+def _decoded(tensors: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+    text = str(bytes_of(tensors.pop(TEXT)), "utf-8")
+    # Of a long run it is long, but most of it is numbers with many digits, and words.
+    check_amount(text, _CONTAINERS + len(text) // 20, _VALUES + len(text) // 12)
+    return json.loads(text), tensors
 
 
 def _check_length(file: BinaryIO) -> None:

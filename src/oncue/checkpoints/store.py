@@ -66,6 +66,8 @@ class Store:
         self.folder = Path(folder)
         self._good: int | None = None
         self._marked = False
+        self.run = ""
+        """Says whose folder it is, where that needs to be said: a folder on a disk has a lock."""
         self._lock = FolderLock(folder)
         # The numbers of the existing states, once they have been listed, and what makes this store's temporary names unique.
         self._known: list[int] | None = None
@@ -187,12 +189,20 @@ class Store:
             ValueError: If there are states but none can be read, since starting from scratch would lose them; if the newest
                 is of a version that isn't read, as an older one would lose what came after it.
         """
+        return self.newest_by_name(lambda name, path: read(path))
+
+    def newest_by_name(self, read: Callable[[str, Path], _T]) -> _T | None:
+        """Return the newest intact state as `newest`, read by a function that gets the name of its file, too.
+
+        Args:
+            read: As for `newest`; the path may be that of a copy.
+        """
         failures = []
         for number in sorted(self._numbers(), reverse=True):
             path = self._shown(_name(number))
             try:
                 with self.opened(_name(number)) as local:
-                    found = read(local)
+                    found = read(_name(number), local)
             except OtherVersion as error:
                 raise ValueError(
                     f"'{path}' can't be continued from: {error}. Use the oncue that wrote it. Or, to start over, delete the "
@@ -362,6 +372,18 @@ class Store:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise ValueError("it is no file")
         yield Path(path)
+
+    def size(self, name: str) -> int:
+        """Return how large a file is.
+
+        Raises:
+            ValueError: When it is no file.
+            OSError: When it isn't there, or can't be looked at.
+        """
+        found = os.lstat(os.path.join(self.folder, name))
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is no file")
+        return found.st_size
 
     def _shown(self, name: str) -> str:
         return os.path.join(self.where, name)

@@ -13,7 +13,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from oncue.core.write_behind import WriteBehind
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CHECKSUM = "oncue_crc32"
 """The key in the metadata of the CRC-32 of the file, with zeros in the checksum's place, as eight hexadecimal digits."""
 _ZEROS = "0" * 8
+_PIECE = 1 << 20
 _BEGINNING = f'{{"__metadata__":{{"{CHECKSUM}":"'.encode()
 # The library has this table, too, but keeps it to itself.
 _NAMES = {
@@ -75,12 +76,19 @@ def seal(file: WriteBehind) -> None:
     file.patch(8 + len(_BEGINNING), f"{file.checksum():08x}".encode())
 
 
-def read_tensors(file: Any, required: bool = False) -> dict[str, torch.Tensor] | None:
+def read_tensors(
+    file: Any,
+    required: bool = False,
+    wanted: Callable[[str], bool] | None = None,
+    take: Callable[[str, torch.Tensor], object] | None = None,
+) -> dict[str, torch.Tensor] | None:
     """Read the tensors of an open safetensors file whose header was found right.
 
     Args:
         file: The file.
         required: Whether it must carry a checksum.
+        wanted: Says of a name whether the tensor is wanted; the bytes of others are only looked at. By default all are.
+        take: Is called with each name and tensor in place of returning it, before it is known whether the file is sound.
 
     Returns:
         The tensors by name, in the order of the header; None if the file is shorter than its header says, or doesn't have
@@ -89,26 +97,65 @@ def read_tensors(file: Any, required: bool = False) -> dict[str, torch.Tensor] |
     Raises:
         ValueError: For a type of numbers that torch doesn't have.
     """
-    file.seek(0)
-    start = file.read(8)
-    text = file.read(struct.unpack("<Q", start)[0])
-    header = json.loads(text)
-    carried = header.pop("__metadata__", {}).get(CHECKSUM)
-    rest = len(_BEGINNING) + len(_ZEROS)
-    checksum = zlib.crc32(start + _BEGINNING + _ZEROS.encode() + text[rest:])
-    found = {name: _empty(name, entry) for name, entry in header.items()}
+    header, beginning = _header(file)
+    metadata = header.pop("__metadata__", {})
+    carried = metadata.get(CHECKSUM)
+    rest = 8 + len(_BEGINNING) + len(_ZEROS)
+    checksum = zlib.crc32(beginning[:8] + _BEGINNING + _ZEROS.encode() + beginning[rest:])
+    names = [name for name in header if wanted is None or wanted(name)]
+    kept = {} if take is not None else {name: _empty(name, header[name]) for name in names}
+    passing = memoryview(bytearray(_PIECE if len(names) < len(header) else 0))
+    taken = frozenset(names)
     # One follows the other in the file, but the header may be in another order.
-    for name in sorted(found, key=lambda name: tuple(header[name]["data_offsets"])):
-        memory = bytes_of(found[name])
+    for name in sorted(header, key=lambda name: tuple(header[name]["data_offsets"])):
+        found = None
+        if name in taken:
+            found = _empty(name, header[name]) if take is not None else kept[name]
+        memory = None if found is None else bytes_of(found)
+        begin, end = header[name]["data_offsets"]
         # In pieces, each of which is still in the processor's cache when it is added up.
-        for place in range(0, len(memory), 1 << 20):
-            piece = memory[place : place + (1 << 20)]
-            if file.readinto(piece) != len(piece):
+        for place in range(0, end - begin, _PIECE):
+            length = min(_PIECE, end - begin - place)
+            piece = passing[:length] if memory is None else memory[place : place + length]
+            if file.readinto(piece) != length:
                 return None
             if carried is not None:
                 checksum = zlib.crc32(piece, checksum)
-    sound = not required if carried is None else text[:rest] == _BEGINNING + f"{checksum:08x}".encode()
-    return found if sound else None
+        if take is not None and found is not None:
+            take(name, found)
+    sound = not required if carried is None else beginning[8:rest] == _BEGINNING + f"{checksum:08x}".encode()
+    return kept if sound else None
+
+
+def pick_tensors(file: Any, wanted: Callable[[str], bool]) -> dict[str, torch.Tensor] | None:
+    """Read some tensors of an open safetensors file whose header was found right, and look at nothing else.
+
+    Args:
+        file: The file.
+        wanted: Says of a name whether the tensor is wanted.
+
+    Returns:
+        The tensors by name; None if the file is shorter than its header says.
+
+    Raises:
+        ValueError: For a type of numbers that torch doesn't have.
+    """
+    header, beginning = _header(file)
+    found = {name: _empty(name, entry) for name, entry in header.items() if name != "__metadata__" and wanted(name)}
+    for name, tensor in found.items():
+        memory = bytes_of(tensor)
+        file.seek(len(beginning) + header[name]["data_offsets"][0])
+        if file.readinto(memory) != len(memory):
+            return None
+    return found
+
+
+def _header(file: Any) -> tuple[dict[str, Any], bytes]:
+    """Return the header of a file, decoded, and all bytes before its tensors."""
+    file.seek(0)
+    start: bytes = file.read(8)
+    text: bytes = file.read(struct.unpack("<Q", start)[0])
+    return json.loads(text), start + text
 
 
 def _empty(name: str, entry: Mapping[str, Any]) -> torch.Tensor:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oncue.checkpoints.encoding import decode, encode, json_of
 from oncue.checkpoints.format_2 import upgraded_journal
 from oncue.checkpoints.snapshot import Snapshot
-from oncue.checkpoints.state_file import TensorBlocks, read_state, write_state
+from oncue.checkpoints.state_file import TensorBlocks, read_beginning, read_state, write_state
 from oncue.checkpoints.store import OtherVersion
 from oncue.core.files import require_file
 
@@ -27,9 +27,38 @@ FORKED = "forked"
 """The part that only the first state of a run that was forked from another has."""
 _READABLE = (2, FORMAT)
 _DATA = {"data": "training data", "validation_data": "validation data"}
-Opened = Callable[[str], AbstractContextManager[Path]]
-"""Gives the path of a file by its name, which may be gone after the block."""
 _PLAIN = ("fingerprint", "epoch", "batch", "stopped", "redone")
+
+
+class Files(Protocol):
+    """The files of the processes that have parts of a state, such as those of a `Store`."""
+
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """Give a path to read a file from, which may be gone after the block."""
+
+    def size(self, name: str) -> int:
+        """Return how large a file is."""
+
+
+class Beside:
+    """The files that are beside another.
+
+    Args:
+        path: The other.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._folder = Path(os.path.dirname(path))
+
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """Give the path of a file."""
+        require_file(self._folder / name)
+        return nullcontext(self._folder / name)
+
+    def size(self, name: str) -> int:
+        """Return how large a file is."""
+        require_file(self._folder / name)
+        return os.path.getsize(self._folder / name)
 
 
 def _new_plan() -> Plan:
@@ -135,15 +164,14 @@ class TrainingState:
         return FrozenState(plain, snapshot.take({**others, **own}), snapshot.blocks, sharded)
 
     @classmethod
-    def read(
-        cls, path: str | os.PathLike[str], opened: Opened | None = None, like: Iterable[Any] = ()
-    ) -> TrainingState:
+    def read(cls, path: str | os.PathLike[str], files: Files | None = None, like: Iterable[Any] = ()) -> TrainingState:
         """Return the state that was written into a file.
 
         Args:
             path: The file.
-            opened: Gives the paths of the parts of other processes; by default they are where the file is.
-            like: Tensors of the run that reads it: where processes have parts of them, each gets its parts of the state.
+            files: The files of the parts of other processes; by default they are where the file is.
+            like: Tensors of the run that reads it: where processes have parts of them, each gets its parts of the state, and
+                reads no more than it needs for them. That all files are sound is known when all processes have read it.
 
         Raises:
             OtherVersion: If it has a format version that isn't read.
@@ -151,7 +179,7 @@ class TrainingState:
             OSError: If it can't be read.
         """
         try:
-            data, tensors = read_state(path)
+            data, tensors = read_beginning(path, _names_of_parts) or read_state(path)
             version = data.get("format") if isinstance(data, dict) else None
             if not isinstance(version, int):
                 raise ValueError("it has no format")
@@ -162,8 +190,8 @@ class TrainingState:
                 )
             if data.get("processes") is not None:
                 kept = _KEPT.fullmatch(os.path.basename(path))
-                opened = opened or (lambda name: nullcontext(Path(os.path.dirname(path), name)))
-                tensors.update(_of_processes(data["processes"], tensors, opened, like, kept[1] if kept else None))
+                found = _of_processes(data["processes"], path, files or Beside(path), like, kept[1] if kept else None)
+                tensors = {**tensors, **found}
             parts = {name: decode(part, tensors) for name, part in data["parts"].items()}
             _check_plain(data)
             if data["format"] == 2:
@@ -298,7 +326,8 @@ class FrozenState:
         Raises:
             OSError: If it can't be written.
         """
-        write_state(path, json_of(self.plain), self.blocks())
+        save = self.plain.get("processes")
+        write_state(path, json_of(self.plain), self.blocks(), None if save is None else save["size"])
 
     def thaw(self) -> TrainingState:
         """Return the state, with tensors of its own."""
@@ -330,19 +359,22 @@ def part_of_state(number: int, rank: int) -> str:
     return f"state-{number}.part-{rank}.safetensors"
 
 
+def _names_of_parts(data: Any) -> Collection[str]:
+    """Return the names of the tensors of which processes have parts, from the JSON of the main process's file."""
+    save = data.get("processes") if isinstance(data, dict) else None
+    table = save.get("table") if isinstance(save, dict) else None
+    return table.keys() if isinstance(table, dict) else ()
+
+
 def _of_processes(
-    save: Any,
-    own: Mapping[str, Any],
-    opened: Opened,
-    like: Iterable[Any],
-    kept: str | None = None,
+    save: Any, path: str | os.PathLike[str], files: Files, like: Iterable[Any], kept: str | None = None
 ) -> dict[str, Any]:
     """Return the tensors of which several processes have saved parts.
 
     Args:
         save: What the file of the main process says of them.
-        own: The parts of that process.
-        opened: Gives the paths of the files of the others.
+        path: That file.
+        files: Those of the others.
         like: The tensors of the run.
         kept: How the names begin of a state that is kept: those of its parts were changed with its own.
 
@@ -359,31 +391,28 @@ def _of_processes(
         raise ValueError("its `processes` names a file twice")
     if kept is not None:
         names = [f"{kept}.{name.split('.', 1)[1]}" for name in names]
-
-    def reading(name: str, path: Path) -> Mapping[str, Any]:
+    room = os.path.getsize(path)
+    for name in names:
         try:
-            data, tensors = read_state(path)
+            room += files.size(name)
+        except FileNotFoundError:
+            raise ValueError(f"its part '{name}' is missing") from None
         except ValueError as error:
             raise ValueError(f"its part '{name}' is damaged: {error}") from error
+    check_table(table, room)
+
+    def reading(name: str | None, wanted: Collection[str], take: Callable[[str, Any], object]) -> None:
+        try:
+            with nullcontext(Path(path)) if name is None else files.opened(name) as local:
+                data, _ = read_state(local, wanted.__contains__, take)
+        except FileNotFoundError:
+            raise ValueError(f"its part '{name}' is missing") from None
+        except ValueError as error:
+            raise error if name is None else ValueError(f"its part '{name}' is damaged: {error}") from error
         if not isinstance(data, dict) or (data.get("processes") or {}).get("token") != token:
             raise ValueError(f"its part '{name}' is of another state")
-        return tensors
 
-    room = sum(tensor.nbytes for tensor in own.values())
-    with ExitStack() as files:
-        paths: dict[str, Path] = {}
-        for name in names:
-            try:
-                paths[name] = files.enter_context(opened(name))
-                require_file(paths[name])
-                room += os.path.getsize(paths[name])
-            except FileNotFoundError:
-                raise ValueError(f"its part '{name}' is missing") from None
-        check_table(table, room)
-        for name, path in paths.items():
-            # All are looked at before any is used: a state is whole, or isn't used.
-            reading(name, path)
-        return assembled(table, [lambda: own, *(partial(reading, *pair) for pair in paths.items())], mesh_of(like))
+    return assembled(table, [partial(reading, name) for name in (None, *names)], mesh_of(like))
 
 
 _MOST = 1 << 40

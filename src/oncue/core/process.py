@@ -30,6 +30,13 @@ class Process:
         return self.group is None and not is_launched(os.environ)
 
     @property
+    def shards_weights(self) -> bool:
+        """Whether each of several processes is to have a part of each weight of the models that are trained from now on."""
+        if self.is_alone or self.group is None or self.group.size == 1:
+            return False
+        return self.distribution is not None and bool(self.distribution.shard_weights)
+
+    @property
     def speaks(self) -> bool:
         """Whether it warns: alone, and of several that train together the main one, for whose eyes the others have the same."""
         if self.is_alone:

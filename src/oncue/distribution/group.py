@@ -302,7 +302,9 @@ class Group(Ranks):
         for tensor in listed:
             # Bytes, because not every type of numbers travels on every device.
             sent = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-            self.failures.run(partial(dist.broadcast, sent, 0, async_op=True), what, not _on_host(sent))
+            # The script's own group may be for a device alone.
+            group = self._controls if _on_host(sent) else None
+            self.failures.run(partial(dist.broadcast, sent, 0, group=group, async_op=True), what, group is None)
             tensor.detach().copy_(sent.view(tensor.dtype).view(tensor.shape))
 
     def broadcast_bytes(self, data: bytes, what: str = "bytes") -> bytes:

@@ -709,7 +709,7 @@ class Layer(torch.nn.Module):
             first = "zeros" if are_replaced() and is_builtin(type(self)) else initializer
             usual = "glorot_uniform" if kind.is_floating_point else "zeros"
             start = initializers.get(usual if first is None else first)(shape, dtype=kind)
-        value = torch.as_tensor(start, dtype=kind).to(backend.device() if not self._placed() else self._placed())
+        value = torch.as_tensor(start, dtype=kind).to(self._placed() or backend.device_of_weights())
         if axes is not None:
             value = value.permute(sorted(range(len(axes)), key=axes.__getitem__))
         value = value.detach().contiguous()
@@ -928,8 +928,8 @@ class Layer(torch.nn.Module):
                 f"Call `super().__init__()` in {type(self).__name__}.__init__ before `self.{name} = Variable(...)`."
             )
         self.__dict__.pop(name, None)
-        placed = self._placed()
-        if placed is not None and placed != variable.stored.device:
+        placed = self._placed() or backend.device_of_weights()
+        if placed != variable.stored.device:
             variable.stored.data = variable.stored.data.to(placed)
         variable.belong(self, name)
         if not self._trainable:

@@ -85,7 +85,7 @@ class Normalization(Layer, metaclass=Namesake):
             self.adapt_variance = self.add_weight(sizes, "ones", trainable=False, name="variance")
             self.count = self.add_weight((), "zeros", dtype="int32", trainable=False, name="count")
         else:
-            device = self._placed() or backend.device()
+            device = self._placed() or backend.device_of_weights()
             for name, value in (("_given_mean", self.input_mean), ("_given_variance", self.input_variance)):
                 given = torch.as_tensor(value, dtype=self._dtype, device=device).broadcast_to(sizes).clone()
                 self.register_buffer(name, given, persistent=False)

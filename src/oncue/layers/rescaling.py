@@ -36,7 +36,7 @@ class Rescaling(Layer, metaclass=Namesake):
 
     def build(self, input_shape: Shape) -> None:
         """Put lists of factors and offsets where the layer works; they are no weights, so no file shows them."""
-        device = self._placed() or backend.device()
+        device = self._placed() or backend.device_of_weights()
         for name, value in (("_scale", self.scale), ("_offset", self.offset)):
             self.register_buffer(name, torch.tensor(value, dtype=self._dtype, device=device), persistent=False)
 

@@ -86,9 +86,11 @@ def prepare_weights(
     entries_of(tensors)
     follower = follows(tensors.values())
     if snapshot is not None:
-        # Not on another thread, while other processes wait for something else.
-        tensors = {name: whole(tensor).cpu() if is_sharded(tensor) else tensor for name, tensor in tensors.items()}
-        tensors = snapshot.take(tensors)
+        # Not on another thread, while other processes wait for something else. What is gathered is a copy already.
+        gathered = _gathered(tensors, follower)
+        alone = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
+        copies = {} if follower else {**gathered, **snapshot.take(alone)}
+        tensors = {name: copies[name] for name in tensors if name in copies}
 
     def write(path: Path) -> None:
         if follower:
@@ -102,6 +104,17 @@ def prepare_weights(
             write_tensors(temporary, tensors, metadata)
 
     return write
+
+
+def _gathered(tensors: dict[str, torch.Tensor], follower: bool) -> dict[str, torch.Tensor]:
+    """Return what was sharded whole, in the host's memory; the processes that don't write keep nothing of it."""
+    found = {}
+    for name, tensor in tensors.items():
+        if is_sharded(tensor):
+            all_of_it = whole(tensor)
+            if not follower:
+                found[name] = all_of_it.cpu()
+    return found
 
 
 def without_twins(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

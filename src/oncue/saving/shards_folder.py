@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from oncue.checkpoints.shared_store import by_all
 from oncue.checkpoints.snapshot import Snapshot
 from oncue.checkpoints.store import OtherVersion, Store, newest_state
 from oncue.checkpoints.training_state import PartOfSave, TrainingState
@@ -115,8 +116,10 @@ def read_weights(module: torch.nn.Module, path: Path, skip_mismatch: bool = Fals
             f"No weights were saved in '{path}': it isn't there, or the save never came to its end."
         )
     own = named_tensors(module)
+    # Of weights that are whole each process reads all.
+    ranks = process.group if process.group is not None and any(map(is_sharded, own.values())) else Ranks()
     try:
-        saved = TrainingState.read(newest, like=own.values()).parts["weights"]
+        saved = by_all(ranks, lambda: TrainingState.read(newest, like=own.values())).parts["weights"]
     except OtherVersion as error:
         guard.refuse(path, f"{error}.")
     except (ValueError, KeyError) as error:

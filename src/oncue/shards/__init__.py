@@ -114,6 +114,8 @@ def follows(tensors: Iterable[Tensor]) -> bool:
 def put(target: Tensor, value: Tensor) -> None:
     """Copy a value into a tensor; into one that is sharded, each process its part of the whole, or of shards alike.
 
+    Nothing is sent, and no more than the part comes to the tensor's device.
+
     Args:
         target: The tensor.
         value: The whole value, the same on all processes; or shards of it.
@@ -128,11 +130,17 @@ def put(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
         return
     from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor.placement_types import Shard
 
-    given = value.detach().to(target.to_local().device)
-    # Every process has the whole value, so that none need send it.
-    own = distribute_tensor(given, target.device_mesh, target.placements, src_data_rank=None)
-    target.to_local().copy_(own.to_local())
+    mesh, own, given = target.device_mesh, target.to_local(), value.detach().expand(target.shape)
+    (placement, *rest) = target.placements
+    if rest or type(placement) is not Shard:
+        # Every process has the whole value, so that none need send it.
+        own.copy_(distribute_tensor(given.to(own.device), mesh, target.placements, src_data_rank=None).to_local())
+        return
+    length, axis = target.shape[placement.dim], placement.dim
+    begin = min(mesh.get_local_rank() * -(-length // mesh.size()), length)
+    own.copy_(given.narrow(axis, begin, own.shape[axis]))
 
 
 def like(part: Tensor, tensor: DTensor) -> DTensor:

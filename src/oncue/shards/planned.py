@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,8 @@ from oncue.shards import part_of
 
 _MOST_AXES = 64
 _FREE = 1 << 20
+Read = Callable[[Collection[str], Callable[[str, Tensor], object]], None]
+"""Reads the file of a process to its end, and hands out those of its parts that are named; it says whether all was sound."""
 Table = dict[str, dict[str, Any]]
 """Of each tensor by name: its whole "shape", its "dtype", and the "axis" along which processes have parts."""
 
@@ -115,14 +117,15 @@ class Plan:
         return {name: part_of(tensors[name]).detach() for name in self._names}
 
 
-def assembled(
-    table: Table, read: Sequence[Callable[[], Mapping[str, Tensor]]], mesh: DeviceMesh | None
-) -> dict[str, Tensor]:
+def assembled(table: Table, read: Sequence[Read], mesh: DeviceMesh | None) -> dict[str, Tensor]:
     """Return tensors from the parts of any number of processes.
+
+    A process reads the files whose parts it needs, one tensor after the other, and keeps no more than its own of it. A file
+    that none needs is read by one of them.
 
     Args:
         table: What `table_of` returned.
-        read: For each process that saved, reads its parts by name. Those that aren't needed aren't read.
+        read: For each process that saved, reads its file.
         mesh: The processes of the run that loads them, each of which gets its parts; None for whole tensors.
 
     Raises:
@@ -135,9 +138,14 @@ def assembled(
             found[name] = torch.empty(shape, dtype=dtype)
         else:
             found[name] = empty(shape, dtype=dtype, device_mesh=mesh, placements=[Shard(one["axis"])])
+    own, size = (0, 1) if mesh is None else (mesh.get_local_rank(), mesh.size())
+    parts = _Parts(table, read)
     try:
         with _planning_alone():
-            load(dict(found), storage_reader=_Parts(table, read), no_dist=True)
+            load(dict(found), storage_reader=parts, no_dist=True)
+        for rank in range(own, len(read), size):
+            if rank not in parts.seen:
+                read[rank]((), lambda name, part: None)
     except CheckpointException as failure:
         # No Exception in torch, though an error in a file is one.
         error = next(iter(failure.failures.values()))[0]
@@ -213,8 +221,9 @@ class _Own(StorageWriter):
 class _Parts(StorageReader):
     """Gives parts out of the run's own files."""
 
-    def __init__(self, table: Table, read: Sequence[Callable[[], Mapping[str, Tensor]]]) -> None:
+    def __init__(self, table: Table, read: Sequence[Read]) -> None:
         self._table, self._read = table, read
+        self.seen: set[int] = set()
         self._ranks: dict[tuple[str, torch.Size], int] = {}
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
@@ -242,27 +251,36 @@ class _Parts(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        wanted: dict[int, list[Any]] = {}
+        wanted: dict[int, dict[str, list[Any]]] = {}
         for item in plan.items:
-            wanted.setdefault(self._rank_of(item.storage_index), []).append(item)
+            of_rank = wanted.setdefault(self._rank_of(item.storage_index), {})
+            of_rank.setdefault(item.storage_index.fqn, []).append(item)
         for rank, items in sorted(wanted.items()):
-            parts = self._read[rank]()
-            for item in items:
-                name = item.storage_index.fqn
-                expected = _chunks(self._table[name], len(self._read))[rank][1]
-                if name not in parts or parts[name].shape != expected:
-                    raise ValueError(
-                        f"process {rank} has saved no part of {name[:100]!r} of the shape {tuple(expected)}"
-                    )
-                source = parts[name]
-                for axis, (begin, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-                    source = source.narrow(axis, begin, length)
-                target = planner.resolve_tensor(item).detach()
-                target.copy_(source)
-                planner.commit_tensor(item, target)
+            self.seen.add(rank)
+            missing = {*items}
+
+            def take(name: str, part: Tensor, rank: int = rank, left: set[str] = missing) -> None:
+                if part.shape != self._expected(name, rank):
+                    return
+                left.discard(name)
+                for item in wanted[rank][name]:
+                    source = part
+                    for axis, (begin, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+                        source = source.narrow(axis, begin, length)
+                    target = planner.resolve_tensor(item).detach()
+                    target.copy_(source)
+                    planner.commit_tensor(item, target)
+
+            self._read[rank](items.keys(), take)
+            for name in sorted(missing):
+                expected = tuple(self._expected(name, rank))
+                raise ValueError(f"process {rank} has saved no part of {name[:100]!r} of the shape {expected}")
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def _expected(self, name: str, rank: int) -> torch.Size:
+        return _chunks(self._table[name], len(self._read))[rank][1]
 
     def _rank_of(self, index: MetadataIndex) -> int:
         assert index.offset is not None

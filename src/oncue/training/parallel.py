@@ -39,9 +39,7 @@ def parallel_run(model: Trainer) -> Parallel | None:
     Args:
         model: The model.
     """
-    # Who has never imported it has sharded nothing, nor has who is in no group.
-    fsdp = sys.modules.get("torch.distributed.fsdp") if torch.distributed.is_initialized() else None
-    sharded = fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
+    sharded = has_sharded_parts(model)
     if process.is_alone and not sharded:
         return None
     # Nothing of it is imported by a process alone.
@@ -54,6 +52,17 @@ def parallel_run(model: Trainer) -> Parallel | None:
     parallel = Parallel(model, group, chosen is None or chosen.auto_shard_dataset)
     parallel.shards_weights_from = None if chosen is None or not chosen.shard_weights else chosen.min_shard_size
     return parallel
+
+
+def has_sharded_parts(model: torch.nn.Module) -> bool:
+    """Return whether processes have parts of weights of a model.
+
+    Args:
+        model: The model.
+    """
+    # Who has never imported it has sharded nothing, nor has who is in no group.
+    fsdp = sys.modules.get("torch.distributed.fsdp") if torch.distributed.is_initialized() else None
+    return fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())
 
 
 def shared(batches: Batches, parallel: Parallel | None) -> Batches:

@@ -17,7 +17,7 @@ from oncue.core.builtin import is_builtin, stands_for
 from oncue.layers.layer import Layer
 from oncue.regularizers import L1, L1L2, L2
 from oncue.shards import gathering, is_sharded, parts_of, run, summing
-from oncue.torch_private import children_of
+from oncue.torch_private import children_of, tensor_tables
 
 if TYPE_CHECKING:
     from oncue.training.trainer import Trainer
@@ -164,7 +164,8 @@ class _Sum:
 def shard(model: Trainer, least: int) -> None:
     """Shard the weights of a built model over the processes, in the place of the whole ones.
 
-    Each layer whose weights have many numbers is gathered by itself; the others together with the model.
+    Each layer whose weights have many numbers is gathered by itself; the others together with the model. So they come to the
+    device, too: one layer after the other, of which only this process's part stays there.
 
     Args:
         model: The model, the same on all processes.
@@ -176,22 +177,47 @@ def shard(model: Trainer, least: int) -> None:
     root = _root_of(model)
     units = _units(root, least)
     _check_types(root, units)
-    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
+    device = model.device
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     # torch has no parts of a single number.
     single = {parameter for parameter in model.parameters() if parameter.ndim == 0}
     for parameter in model.parameters():
         if not parameter.is_contiguous():
             parameter.data = parameter.data.contiguous()
-    for unit in units:
-        _shard(unit, mesh, single)
-    _shard(root, mesh, single)
+    for module in (*units, root):
+        kind = type(module)
+        move(module, device)
+        fully_shard(module, mesh=mesh, ignored_params=single)
+        # torch makes a class of the module's own, which would be seen in files, tables and messages.
+        stands_for(type(module), kind)
+    move(model, device)
 
 
-def _shard(module: torch.nn.Module, mesh: Any, ignored: set[torch.nn.Parameter]) -> None:
-    before = type(module)
-    fully_shard(module, mesh=mesh, ignored_params=ignored)
-    # torch makes a class of the module's own, which would be seen in files, tables and messages.
-    stands_for(type(module), before)
+def move(model: torch.nn.Module, device: torch.device) -> None:
+    """Move what isn't sharded of a model to a device.
+
+    Weights that can be sharded are others there: what still refers to those of before keeps no memory.
+
+    Args:
+        model: The model, or a part of it.
+        device: The device.
+    """
+    moved: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    for table in (table for module in model.modules() for table in tensor_tables(module)):
+        for name, tensor in table.items():
+            if tensor is None or is_sharded(tensor):
+                continue
+            if not isinstance(tensor, torch.nn.Parameter):
+                table[name] = tensor.to(device)
+            elif tensor.ndim == 0:
+                tensor.data = tensor.data.to(device)
+            elif tensor in moved:
+                table[name] = moved[tensor]
+            else:
+                table[name] = moved[tensor] = torch.nn.Parameter(tensor.detach().to(device), tensor.requires_grad)
+    for before in moved:
+        # The optimizer still has it, until it gets the shards.
+        before.data, before.grad = before.new_empty(0), None
 
 
 def _root_of(model: Trainer) -> torch.nn.Module:

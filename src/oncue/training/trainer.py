@@ -16,6 +16,7 @@ from oncue.callbacks import CallbackList
 from oncue.core.builtin import builtin, is_builtin
 from oncue.core.interrupts import Interrupts
 from oncue.core.numbers import number_of, whole
+from oncue.core.process import process
 from oncue.feeding.batch import Batch, Batches
 from oncue.feeding.batches import as_batches, check_apart, split_validation, unpack_x_y_sample_weight
 from oncue.feeding.tensors import is_batch_list
@@ -39,7 +40,7 @@ from oncue.training.meter import Meter, Reading
 from oncue.training.output_losses import OutputLosses
 from oncue.training.output_metrics import OutputMetrics
 from oncue.training.pairings import warn_of_pairings
-from oncue.training.parallel import Parallel, parallel_run, shared
+from oncue.training.parallel import Parallel, has_sharded_parts, parallel_run, shared
 from oncue.training.parallel_step import make_parallel_prediction
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
@@ -288,7 +289,7 @@ class Trainer(Layer):
                 run.held_out = val_x, val_y, val_weight
             self._announce(run, validation is not None, validations.amid)
             steps = None if batches.num_batches is None else batches.num_batches * (epochs - initial_epoch)
-            self._plan.graphs.choose(self._compiles, steps, verbose)
+            self._plan.graphs.choose(self._compiles, steps, verbose and not self.has_parts_of_weights)
             self.stop_training = False
             with run.run(), told_of_memory(self, "train", batches, run):
                 train_epochs(self, batches, validation, run, epochs, initial_epoch, validations)
@@ -492,8 +493,8 @@ class Trainer(Layer):
         """Compute the outputs for one batch; a subclass may override it."""
         if self._runs:
             return self._predict_forward()(unpacked(data)[0])
-        batch = self._one_batch(unpacked(data), None, "predict_step")
-        with mode(self, False):
+        with self._preserving_run("predict"):
+            batch = self._one_batch(unpacked(data), None, "predict_step")
             self._prepare_predict(batch)
             return self._predict_forward()(batch[0])
 
@@ -503,8 +504,8 @@ class Trainer(Layer):
         if self._runs and not self._in_hook:
             return self._returned(make_step(self._resolve(), training)(unpacked(data)))
         self._require_compiled(f"{kind}_step")
-        batch = self._one_batch(unpacked(data), None, f"{kind}_step")
         with self._preserving_run(f"{kind}_step"):
+            batch = self._one_batch(unpacked(data), None, f"{kind}_step")
             self._prepare(batch, f"{kind}_on_batch", host=batch[:2])
             if training:
                 switch_on(self)
@@ -836,6 +837,8 @@ class Trainer(Layer):
             optimizer.replace_parameters(taken)
         if any(now[place].stored is not parameter for place, parameter in enumerate(held) if place in now):
             optimizer.build_anew([now[place] for place in range(len(held))])
+        # What isn't sharded, such as weights that are a single number.
+        self._place()
 
     def _prepare_predict(self, batch: Batch) -> None:
         """Build the model, and see what a prediction needs."""
@@ -1069,18 +1072,34 @@ class Trainer(Layer):
         return (self._placed() or self.device).type
 
     def _place(self) -> torch.device:
+        """Put the model where it is trained, and return the device; the host has weights that are to be sharded."""
         device = self.device
+        at = torch.device("cpu") if self._awaits_shards else device
         # Those of a lazy module, too: they get their values where they are.
-        if any(tensor.device != device for tensor in (*self.parameters(), *self.buffers())):
-            self.to(device)
-        wanted = {"_device": device, "_off_cpu": device.type != "cpu"}
+        if any(tensor.device != at for tensor in (*self.parameters(), *self.buffers())):
+            if has_sharded_parts(self):
+                # torch's `to` knows no weights that layers show in another order of axes.
+                from oncue.training.sharded import move
+
+                move(self, at)
+            else:
+                self.to(at)
+        wanted = {"_device": at, "_off_cpu": device.type != "cpu"}
         for module in self.modules():
             if isinstance(module, Layer):
                 module.__dict__.update(wanted)
         return device
 
+    @property
+    def _awaits_shards(self) -> bool:
+        """Whether the weights are whole, and are sharded when the next run begins, or the one that is beginning."""
+        of_all = self._parallel is not None or not self._runs
+        return of_all and process.shards_weights and not has_sharded_parts(self)
+
     def _place_part(self, part: torch.nn.Module) -> None:
         """Place a part that is put into the model, so that it runs behind layers, which make their weights on the device."""
+        if process.shards_weights:
+            return
         device = backend.numbered(self._chosen_device or backend.device())
         if device.type != "cpu" and any(t.device.type == "cpu" for t in (*part.parameters(), *part.buffers())):
             part.to(device)
@@ -1092,6 +1111,9 @@ class Trainer(Layer):
     def _build_on(self, x: Any) -> None:
         """Make the weights by running the model once, where they are not there yet."""
         if not self._all_built():
+            if self._awaits_shards:
+                # Where the weights are made.
+                x = map_leaves(lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf, x)
             with torch.no_grad(), mode(self, False), Trial(self):
                 self(x)
             self._place()

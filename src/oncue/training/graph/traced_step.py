@@ -334,6 +334,8 @@ class TracedStep:
     def _obstacle(self) -> str | None:
         """Return why a step can't be a graph, as far as that is known before it is tried."""
         model, plan = self._model, self._plan
+        if model.has_parts_of_weights:
+            return "processes have parts of the weights, which torch gathers for each layer"
         if f"{self._kind}_step" in plan.overridden:
             return f"the model has a {model.own_step_name(self._kind)} of its own"
         if max(self._changes, self._compiled_again) > _MOST_GRAPHS:
