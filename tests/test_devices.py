@@ -220,6 +220,7 @@ def forks(tree: ast.AST) -> Iterator[ast.AST]:
 
 PINS = {
     "peers/run.py": "Keras's own tests hand tensors of the CPU to layers",
+    "distribution/test_sharded_memory.py": "all of its tests are marked; torch's meta device stands for one that isn't there",
     "processes.py": "several processes can't share one GPU, which NCCL refuses; their tests are marked",
     "layers/test_inputs_from_the_cpu.py": "puts weights on a device that every machine has",
     "training/graph/test_lstm.py": "all of its tests are marked",
