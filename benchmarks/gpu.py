@@ -410,6 +410,48 @@ def resume(options: Options, seconds: float) -> Iterator[str]:
         yield f"| {title} | {'equal' if found == expected else 'DIFFERENT'} | {'equal' if same else 'DIFFERENT'} |"
 
 
+# Recurrent networks --------------------------------------------------------------------------------------------------
+
+
+class Sequences(torch.nn.Module):
+    """torch's LSTM in two layers and both directions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cell = torch.nn.LSTM(8, width, num_layers=2, bidirectional=True, batch_first=True)
+        self.out = torch.nn.Linear(2 * width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.cell(x)[0][:, -1])
+
+
+def recurrent(options: Options, seconds: float) -> Iterator[str]:
+    """Compare steps of recurrent networks, eager and compiled: on a GPU cuDNN's operation is one of the graph."""
+    width = 4 if options.small else 64
+    x = np.random.default_rng(0).normal(size=(256, 12, 8)).astype("float32")
+
+    def of_layer(layer: Any) -> Any:
+        return oncue.Sequential([layers.Input((12, 8)), layer, layers.Dense(1)])
+
+    kinds: dict[str, tuple[Callable[[], Any], str | None]] = {
+        "`torch.nn.LSTM`, two layers, both ways": (lambda: oncue.Model(Sequences(width)), None),
+        "`layers.LSTM`, bf16": (lambda: of_layer(layers.LSTM(width)), "bf16"),
+        "`layers.GRU`": (lambda: of_layer(layers.GRU(width)), None),
+    }
+    yield from ("| network | steps | largest difference of weights after 16 steps |", "|---|---|---|")
+    for name, (make, precision) in kinds.items():
+        left, account = [], ""
+        for compiled in (False, True):
+            oncue.utils.set_random_seed(0)
+            model = make()
+            model.compile(oncue.optimizers.SGD(0.05), "mse", jit_compile=compiled, precision=precision)
+            model.fit(x, x.mean((1, 2))[:, None], batch_size=16, shuffle=False, verbose=0)
+            left.append(model.get_weights())
+            account = model.step_account.split(";")[0].rstrip(".")
+        largest = max(float(np.abs(one - other).max()) for one, other in zip(*left, strict=True))
+        yield f"| {name} | {account} | {largest:.1g} |"
+
+
 # Fits ----------------------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +503,7 @@ PARTS: dict[str, tuple[str, Callable[[Options, float], Iterator[str]], float]] =
     "resume": ("A run that was interrupted", resume, 60),
     "waits": ("What waits for the device", waits, 30),
     "bf16": ("Eager steps in bf16", bf16, 60),
+    "recurrent": ("Recurrent networks in a graph", recurrent, 60),
     "fits": ("Many fits", fits, 60),
     "steps": ("Steps beside loops by hand", steps, 150),
     "tests": ("The suite's device part", tests, 120),

@@ -41,6 +41,25 @@ class Trial:
         return False
 
 
+class Service:
+    """A tracker that keeps nothing."""
+
+    def start(self, identity: Any, config: Any) -> str:
+        return "first"
+
+    def log(self, values: Any, step: int) -> None:
+        pass
+
+    def tell(self, decisions: Any, step: int) -> None:
+        pass
+
+    def keep(self, path: str) -> None:
+        pass
+
+    def finish(self, status: str) -> None:
+        pass
+
+
 # Each with what it is used with; what reads values reads them at the end of an epoch, unless its row says otherwise.
 CALLBACKS: dict[str, Callable[[Path], list[Callback]]] = {
     "BackupAndRestore": lambda folder: [built_in.BackupAndRestore(folder / "backup")],
@@ -67,11 +86,14 @@ CALLBACKS: dict[str, Callable[[Path], list[Callback]]] = {
     "ProgbarLogger, a line for each epoch": lambda folder: [built_in.ProgbarLogger()],
     "RayTuneReport": lambda folder: [built_in.RayTuneReport(report=lambda numbers: None)],
     "ReduceLROnPlateau": lambda folder: [built_in.ReduceLROnPlateau("loss")],
+    "RunFolder": lambda folder: [built_in.RunFolder(folder / "run")],
     "StopAtThreshold": lambda folder: [built_in.StopAtThreshold("loss", -1.0)],
+    "SwapEMAWeights, in each epoch": lambda folder: [built_in.SwapEMAWeights(swap_on_epoch=True)],
     "TensorBoard": lambda folder: [built_in.TensorBoard(folder / "tb")],
     "TerminateOnNaN": lambda folder: [built_in.TerminateOnNaN()],
     "Throughput": lambda folder: [built_in.Throughput()],
     "TimeLimit": lambda folder: [built_in.TimeLimit("1 day")],
+    "Tracker": lambda folder: [built_in.Tracker(Service())],
     "WeightAverage": lambda folder: [built_in.WeightAverage(0.9)],
 }
 
@@ -261,7 +283,7 @@ def waits_of(make: Callable[[Path], list[Callback]], device: str) -> tuple[float
     counted = counted_on_cuda if device == "cuda" else counted_on_cpu
     oncue.utils.set_random_seed(0)
     model = oncue.Sequential([oncue.layers.Input((4,)), oncue.layers.Dense(8, name="body"), oncue.layers.Dense(1)])
-    model.compile("adam", "mse", metrics=["mae"], jit_compile=False)
+    model.compile(oncue.optimizers.Adam(use_ema=True), "mse", metrics=["mae"], jit_compile=False)
     x = np.random.default_rng(0).normal(size=(STEPS * 4, 4)).astype("float32")
     with tempfile.TemporaryDirectory() as folder, counted() as waits:
         between = Between(waits)

@@ -224,6 +224,8 @@ PINS = {
     "processes.py": "several processes can't share one GPU, which NCCL refuses; their tests are marked",
     "layers/test_inputs_from_the_cpu.py": "puts weights on a device that every machine has",
     "training/graph/test_lstm.py": "all of its tests are marked",
+    "cudnn_on_the_cpu.py": "it gives the CPU what only CUDA has",
+    "training/graph/test_cudnn_rnn.py": "all of its tests are marked",
     "training/graph/test_matrix_training.py": "the test of autocast is marked",
     "training/graph/test_python_in_a_step.py": "the test of autocast is marked",
     "training/test_precision_operations.py": "all of its tests are marked",

@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -312,8 +312,18 @@ def test_a_kernel_that_no_longer_reads_the_overflow(
     assert not torch_private.reads_found_inf(kind)
 
 
-@pytest.mark.parametrize("name", ["mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"])
-def test_lstms_without_the_operations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "are_there"),
+    [
+        ("mkldnn_rnn_layer", torch_private.has_lstm_kernel),
+        ("mkldnn_rnn_layer_backward", torch_private.has_lstm_kernel),
+        ("_cudnn_rnn_flatten_weight", torch_private.has_cudnn_rnn),
+        ("_cudnn_rnn_backward", torch_private.has_cudnn_rnn),
+    ],
+)
+def test_recurrent_networks_without_the_operations(
+    name: str, are_there: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Others:
         def __getattr__(self, wanted: str) -> Any:
             if wanted == name:
@@ -321,13 +331,15 @@ def test_lstms_without_the_operations(name: str, monkeypatch: pytest.MonkeyPatch
             return getattr(aten, wanted)
 
     aten = torch.ops.aten
+    assert are_there()
     monkeypatch.setattr(torch.ops, "aten", Others())
-    assert not torch_private.has_lstm_kernel()
+    assert not are_there()
 
 
-def test_lstms_with_other_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recurrent_networks_with_other_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_private, "_FORWARD", torch_private._FORWARD.replace("reverse ", ""))
-    assert not torch_private.has_lstm_kernel()
+    monkeypatch.setitem(torch_private._OF_CUDNN, "_cudnn_rnn", "input weight")
+    assert not torch_private.has_lstm_kernel() and not torch_private.has_cudnn_rnn()
 
 
 def test_a_step_with_an_lstm_runs_eagerly_without_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:

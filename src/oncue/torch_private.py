@@ -633,10 +633,10 @@ def count_as_stepped(optimizer: torch.optim.Optimizer) -> None:
     stepped._opt_called = True
 
 
-# LSTMs on the CPU ---------------------------------------------------------------------------------------------------
+# Recurrent networks -------------------------------------------------------------------------------------------------
 
-_LSTM = 2
-"""torch's number for the kind of cell."""
+_LSTM, _GRU = 2, 3
+"""torch's numbers for the kinds of cells."""
 _FORWARD = (
     "input weight0 weight1 weight2 weight3 hx_ cx_ reverse batch_sizes mode hidden_size num_layers has_biases "
     "bidirectional batch_first train"
@@ -657,12 +657,16 @@ def has_lstm_kernel() -> bool:
         >>> has_lstm_kernel()
         True
     """
+    return _take({"mkldnn_rnn_layer": _FORWARD, "mkldnn_rnn_layer_backward": _BACKWARD})
+
+
+def _take(operations: dict[str, str]) -> bool:
+    """Return whether torch has operations, by name, that take arguments of these names."""
     try:
-        layers = torch.ops.aten.mkldnn_rnn_layer.default, torch.ops.aten.mkldnn_rnn_layer_backward.default
-        given = [" ".join([argument.name for argument in layer._schema.arguments]) for layer in layers]
+        found = [getattr(torch.ops.aten, name).default._schema.arguments for name in operations]
     except AttributeError:
         return False
-    return given == [_FORWARD, _BACKWARD]
+    return [" ".join([argument.name for argument in one]) for one in found] == list(operations.values())
 
 
 def lstm_layer(
@@ -716,6 +720,112 @@ def lstm_layer_backward(*given: Any) -> tuple[Tensor, ...]:
         *tensors, y, h_n, c_n, grad_y, grad_h, grad_c, reverse, _LSTM, size, 1, True, True, False, [], False, notes
     )
     return x, w_ih, w_hh, bias, h, c
+
+
+_OF_CUDNN = {
+    "_cudnn_rnn_flatten_weight": (
+        "weight_arr weight_stride0 input_size mode hidden_size proj_size num_layers batch_first bidirectional"
+    ),
+    "_cudnn_rnn": (
+        "input weight weight_stride0 weight_buf hx cx mode hidden_size proj_size num_layers batch_first dropout train "
+        "bidirectional batch_sizes dropout_state"
+    ),
+    "_cudnn_rnn_backward": (
+        "input weight weight_stride0 weight_buf hx cx output grad_output grad_hy grad_cy mode hidden_size proj_size "
+        "num_layers batch_first dropout train bidirectional batch_sizes dropout_state reserve output_mask"
+    ),
+}
+
+
+def has_cudnn_rnn() -> bool:
+    """Return whether this torch has the operations of `cudnn_rnn`, with the arguments that are given to them here.
+
+    Names: `torch.ops.aten._cudnn_rnn`, `_cudnn_rnn_backward`, `_cudnn_rnn_flatten_weight`. torch's compiler unrolls
+    `torch.lstm` and `torch.gru` on CUDA, too. Without them, False: steps with either aren't compiled there.
+
+    Example:
+        >>> has_cudnn_rnn()
+        True
+    """
+    return _take(_OF_CUDNN)
+
+
+def cudnn_rnn(
+    x: Tensor, weights: Sequence[Tensor], states: Sequence[Tensor], layers: int, both_ways: bool, notes: bool
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+    """Run all layers of an LSTM or a GRU by cuDNN, without dropout between them; see `has_cudnn_rnn`.
+
+    Args:
+        x: The inputs, of shape (steps, batch, features), contiguous as all others.
+        weights: The weights, and the biases where there are some, of every layer and direction in turn.
+        states: The first states and, of an LSTM, cells, of shape (layers times directions, batch, units) each.
+        layers: How many there are.
+        both_ways: Whether each layer also goes from the last step to the first.
+        notes: Whether to note what `cudnn_rnn_backward` needs.
+
+    Returns:
+        The outputs, of shape (steps, batch, units times directions), the last states, the notes, whose size only cuDNN
+        knows, and all weights as one block, laid out as cuDNN wants them.
+    """
+    kind, h, c, width, units = _form_of(weights, states, layers, both_ways)
+    # Those that it is given become views of the block.
+    copies = [weight.clone(memory_format=torch.contiguous_format) for weight in weights]
+    block = torch.ops.aten._cudnn_rnn_flatten_weight.default(
+        copies, width, x.shape[-1], kind, units, 0, layers, False, both_ways
+    )
+    y, h_n, c_n, noted, block = torch.ops.aten._cudnn_rnn.default(
+        x, copies, width, block, h, c, kind, units, 0, layers, False, 0.0, notes, both_ways, [], None
+    )
+    return y, [h_n, c_n][: len(states)], noted, block
+
+
+def cudnn_rnn_backward(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    states: Sequence[Tensor],
+    layers: int,
+    both_ways: bool,
+    y: Tensor,
+    noted: Tensor,
+    block: Tensor,
+    of_y: Tensor,
+    of_states: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return the gradients of an LSTM or a GRU; see `has_cudnn_rnn`. The notes can be used once.
+
+    Args:
+        x: As `cudnn_rnn` got it, and so the next four.
+        weights: The weights.
+        states: The first states.
+        layers: How many there are.
+        both_ways: Whether each goes both ways.
+        y: The outputs that `cudnn_rnn` returned.
+        noted: Its notes.
+        block: Its block of weights.
+        of_y: The gradients of the outputs.
+        of_states: Those of the last states.
+
+    Returns:
+        The gradients of the inputs, of each of the weights, and of the first states.
+    """
+    kind, h, c, width, units = _form_of(weights, states, layers, both_ways)
+    of_h, of_c = (*of_states, None)[:2]
+    wanted = [True, True, c is not None, True]
+    of_x, of_h, of_c, found = torch.ops.aten._cudnn_rnn_backward.default(
+        x, weights, width, block, h, c, y, of_y, of_h, of_c, kind, units, 0, layers, False, 0.0, True, both_ways, [], None,
+        noted, wanted,
+    )  # fmt: skip
+    # They are parts of a block, where numbers of 16 bits may begin at addresses that compiled kernels don't take.
+    return of_x, [one.clone() for one in found], [of_h, of_c][: len(states)]
+
+
+def _form_of(
+    weights: Sequence[Tensor], states: Sequence[Tensor], layers: int, both_ways: bool
+) -> tuple[int, Tensor, Tensor | None, int, int]:
+    h, c = (*states, None)[:2]
+    assert h is not None
+    width = len(weights) // (layers * (2 if both_ways else 1))
+    return _GRU if c is None else _LSTM, h, c, width, h.shape[-1]
 
 
 # The compiler -------------------------------------------------------------------------------------------------------

@@ -31,10 +31,9 @@ def test_the_table_in_the_docs_is_what_is_counted(host_waits: Any, capsys: pytes
 
 
 def test_every_callback_is_in_it(host_waits: Any) -> None:
-    # They are made of others, call what the user gives, need a server or a service, do nothing by themselves in training, or
-    # search before it.
+    # They call what the user gives, need a server, do nothing by themselves in training, or search before it.
     others = {"BaseLogger", "Callback", "CallbackList", "History", "LambdaCallback", "LearningRateFinder", "Preempted"}
-    others |= {"RemoteMonitor", "RunFolder", "SwapEMAWeights", "Tracker", "BatchSizeFinder", "PredictionWriter"}
+    others |= {"RemoteMonitor", "BatchSizeFinder", "PredictionWriter"}
     # It is for pictures, and draws as MixUp does.
     others |= {"CutMix"}
     assert {name.partition(",")[0] for name in host_waits.CALLBACKS} == set(callbacks.__all__) - others

@@ -130,6 +130,34 @@ def test_no_reads_between_the_batches(name: str) -> None:
     assert between.found == [0] * 20
 
 
+MODES: dict[str, dict[str, Any]] = {
+    "compiled": {"jit_compile": True},
+    "several steps": {"steps_per_execution": 3},
+    "several compiled steps": {"steps_per_execution": 3, "jit_compile": True},
+    "accumulating, compiled": {"optimizer": OPTIMIZERS["accumulating"], "jit_compile": True},
+    "averaged, compiled": {"optimizer": OPTIMIZERS["averaged"], "jit_compile": True},
+    "a schedule, compiled": {"optimizer": OPTIMIZERS["a schedule"], "jit_compile": True},
+    "bf16": {"precision": "bf16"},
+    "bf16, compiled": {"precision": "bf16", "jit_compile": True},
+    "run eagerly": {"run_eagerly": True},
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_no_reads_between_the_batches_in_any_mode(name: str, quick: None) -> None:
+    options = dict(MODES[name])
+    optimizer = options.pop("optimizer", lambda: "adam")()
+    with counted() as reads:
+        kinds = [Between(reads, kind) for kind in ("train", "test")]
+        made = model(optimizer, **{"jit_compile": False, **options})
+        made.fit(X, Y, batch_size=40, epochs=2, verbose=0, validation_data=(X, Y), callbacks=kinds)
+    for between in kinds:
+        # In the first epoch graphs are made, which are compared with the step itself.
+        second = between.found[len(between.found) // 2 :]
+        assert len(second) == (4 if name.startswith("several") else 10) and not any(second)
+    assert (name.count("compiled") == 1) is made.step_account.startswith("The steps ran as one compiled graph")
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,4 +1,4 @@
-"""torch's LSTM on the CPU as two opaque operations, forward and backward, so that a traced graph keeps its steps together."""
+"""torch's LSTM and GRU in a traced graph, with their steps together; on the CPU the LSTM alone, as two opaque operations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oncue import torch_private
+from oncue.training.graph.cudnn_rnn import cudnn_rnn, cudnn_takes
 
 _FORWARD = "oncue::lstm"
 _BACKWARD = "oncue::lstm_backward"
@@ -28,9 +29,9 @@ def lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Do as `torch.lstm` on the CPU, with each layer and direction as one operation that a trace records as it is.
+    """Do as `torch.lstm`, with operations that a trace records as they are: on CUDA one, on the CPU one for each direction.
 
-    Under `torch.autocast` all tensors are cast, as torch's own kernel does it.
+    Under `torch.autocast` all tensors are cast, as torch's own kernels do it.
 
     Args:
         input: Sequences of shape (steps, batch, features), or (batch, steps, features) with `batch_first`.
@@ -47,7 +48,7 @@ def lstm(
         The outputs of the last layer, laid out as the inputs, and the last states.
 
     Raises:
-        RuntimeError: Where torch's kernel doesn't take these tensors; see `kernel_takes`.
+        RuntimeError: Where torch's kernels don't take these tensors; see `kernel_takes`, `cudnn_takes` and `cudnn_rnn`.
 
     Example:
         >>> module = torch.nn.LSTM(3, 4, num_layers=2, bidirectional=True)
@@ -56,7 +57,11 @@ def lstm(
         >>> torch.equal(found, module(x)[0])
         True
     """
-    if not kernel_takes([input, *hx, *params]) or hx[0].shape != hx[1].shape:
+    same = hx[0].shape == hx[1].shape
+    if same and cudnn_takes([input, *hx, *params]):
+        y, h, c = cudnn_rnn(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+        return y, h, c
+    if not (same and kernel_takes([input, *hx, *params])):
         raise RuntimeError("`torch.lstm` would be unrolled over all steps of its sequences")
     directions = 2 if bidirectional else 1
     width = 4 if has_biases else 2
@@ -81,6 +86,28 @@ def lstm(
         if dropout and train and layer < num_layers - 1:
             x = F.dropout(x, dropout)
     return x.transpose(0, 1) if batch_first else x, torch.cat(last), torch.cat(memory)
+
+
+def gru(input: Tensor, hx: Tensor, params: Sequence[Tensor], *form: Any, **named: Any) -> tuple[Tensor, Tensor]:
+    """Do as `torch.gru`, with an operation that a trace records as it is, which there is on CUDA alone.
+
+    Args:
+        input: Sequences, as `lstm` takes them.
+        hx: The first states, of shape (layers times directions, batch, units).
+        params: The weights and biases, as `lstm` takes them.
+        *form: The other arguments of `lstm`, in order.
+        **named: Those of them that are given by name.
+
+    Returns:
+        The outputs of the last layer, laid out as the inputs, and the last states.
+
+    Raises:
+        RuntimeError: Elsewhere, and as `lstm` does.
+    """
+    if not cudnn_takes([input, hx, *params]):
+        raise RuntimeError("`torch.gru` would be unrolled over all steps of its sequences")
+    y, h = cudnn_rnn(input, [hx], params, *form, **named)
+    return y, h
 
 
 def kernel_takes(tensors: Sequence[Tensor]) -> bool:

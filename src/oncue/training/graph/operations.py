@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from oncue import torch_private
 from oncue.training.graph.draws import DRAWN, GraphGenerator
 from oncue.training.graph.refusal import RefusalError
-from oncue.training.graph.replaced import REPLACED
+from oncue.training.graph.replaced import REPLACED, TRIED
 from oncue.variable import Variable
 
 LARGE_CONSTANT = 2**16
@@ -24,6 +24,8 @@ LARGE_CONSTANT = 2**16
 class _Operations(TorchFunctionMode):
     """Sees the tensors that functions of torch get, and puts other functions in place of some."""
 
+    replaced: Mapping[Callable[..., Any], Callable[..., Any]] = REPLACED
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
@@ -31,7 +33,7 @@ class _Operations(TorchFunctionMode):
         if generator is not None and not (isinstance(generator, GraphGenerator) and func in DRAWN):
             raise RefusalError("it draws random numbers from a generator of its own, which no compiled graph can have")
         given = self._each(args), self._each(dict(kwargs or {}))
-        return REPLACED.get(func, func)(*given[0], **given[1])
+        return self.replaced.get(func, func)(*given[0], **given[1])
 
     @abstractmethod
     def _one(self, tensor: Tensor) -> Tensor:
@@ -76,6 +78,8 @@ class Finding(_Operations):
         >>> [found is weight for found in finding.found.values()], list(finding.put_back().values()), weight
         ([True], [tensor([2., 2.])], tensor([1., 1.]))
     """
+
+    replaced = TRIED
 
     def __init__(self, batch: Iterable[Tensor]) -> None:
         super().__init__()

@@ -123,7 +123,7 @@ class StepFunction:
         batch = self._batch_of(leaves)
         if self.kind == "predict":
             outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
-            return Outcome(outputs, None, [], [])
+            return Outcome(outputs, None, outputs, [])
         plan, rows = self.plan, self._rows
         x, y, weight = batch
         gradients: Gradients = []

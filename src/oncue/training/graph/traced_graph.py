@@ -530,8 +530,12 @@ def _settings(device: torch.device) -> tuple[Any, ...]:
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     # Asking for the default device itself takes four times as long.
     types = autocast, torch.get_default_dtype(), torch.empty(0).device, backend.floatx()
-    # Compiled kernels have it in them.
-    products = torch.backends.cuda.matmul.fp32_precision if kind == "cuda" else None
+    # Compiled and recorded kernels have it in them.
+    products: tuple[Any, ...] = ()
+    if kind == "cuda":
+        cudnn: Any = torch.backends.cudnn
+        kinds = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+        products = cudnn.enabled, *[each.fp32_precision for each in kinds]
     return *types, products, torch.are_deterministic_algorithms_enabled(), backend.epsilon()
 
 
