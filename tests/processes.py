@@ -14,8 +14,11 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +131,7 @@ def finish(processes: list[subprocess.Popen[str]], seconds: float = 120.0) -> li
 
 
 def run_together(
-    module: str, names: list[str], size: int, folder: Path, seconds: float = 240.0
+    module: str, names: list[str], size: int, folder: Path, seconds: float = 240.0, records: bool = False
 ) -> list[dict[str, Any]]:
     """Run functions of a module in several processes, one after the other.
 
@@ -138,15 +141,35 @@ def run_together(
         size: How many processes.
         folder: An empty folder for results and for files of the functions.
         seconds: After how long the processes are killed.
+        records: Whether each result gets the "messages" that were sent meanwhile, in their order.
 
     Returns:
         For each process, what each function returned, by name.
     """
     command = [sys.executable, __file__, module, *names, str(folder)]
-    ended = finish(start(command, size), seconds)
+    ended = finish(start(command, size, **({"RECORDS_MESSAGES": "1"} if records else {})), seconds)
     for rank, (status, _, errors) in enumerate(ended):
         assert status == 0, f"process {rank} of {size} ended with {status}:\n{errors[-4000:]}"
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
+
+
+@contextmanager
+def _recorded(messages: list[Any]) -> Iterator[None]:
+    """Note each collective of torch.distributed that code in the block calls: its name, and what is sent."""
+    import torch.distributed as dist
+
+    def noting(name: str) -> Any:
+        send = getattr(dist, name)
+
+        def noted(*arguments: Any, **options: Any) -> Any:
+            sent = arguments[name == "all_gather"]
+            messages.append([name, str(sent.dtype), list(sent.shape), options.get("group") is not None])
+            return send(*arguments, **options)
+
+        return mock.patch.object(dist, name, noted)
+
+    with noting("all_reduce"), noting("all_gather"), noting("broadcast"):
+        yield
 
 
 def _main() -> None:
@@ -159,8 +182,12 @@ def _main() -> None:
     for name in names:
         own = Path(folder) / name
         own.mkdir(exist_ok=True)
+        messages: list[Any] = []
         try:
-            found[name] = getattr(functions, name)(own)
+            with _recorded(messages):
+                found[name] = getattr(functions, name)(own)
+            if "RECORDS_MESSAGES" in os.environ:
+                found[name]["messages"] = messages
         except BaseException:
             print(f"in {name}:", file=sys.stderr)
             traceback.print_exc()

@@ -224,6 +224,11 @@ def interrupt_here(folder: Path) -> dict[str, Any]:
     return {"ended": interrupted(folder.parent, rank=0, step=7)}
 
 
+def interrupt_later(folder: Path) -> dict[str, Any]:
+    """Goes on with it, and is interrupted once more."""
+    return {"ended": interrupted(folder.parent, rank=0, step=13)}
+
+
 def resume_here(folder: Path) -> dict[str, Any]:
     """Goes on with it."""
     return run(folder.parent)

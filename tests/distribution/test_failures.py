@@ -165,6 +165,49 @@ def test_callbacks_are_closed_where_torchrun_ends_the_processes_that_are_left(tm
     assert (tmp_path / "closed1").exists() and not (tmp_path / "closed0").exists(), found.stderr
 
 
+RESTARTED = """
+import json, os, signal, sys
+import numpy as np
+import oncue as keras
+
+folder, kills = sys.argv[1], sys.argv[2] == "kills"
+attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+class Dies(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        # Another process at each attempt, amid an epoch.
+        step = int(self.model.optimizer.iterations)
+        if kills and (attempt, self.ranks.rank, step) in ((0, 1, 6), (1, 0, 11)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+keras.utils.set_random_seed(0)
+model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3), keras.layers.Dropout(0.2), keras.layers.Dense(1)])
+model.compile("adam", "mse")
+x = np.random.default_rng(0).normal(size=(64, 4))
+callbacks = [keras.callbacks.BackupAndRestore(os.path.join(folder, "backup"), every="2 steps"), Dies()]
+history = model.fit(x, x.sum(1), batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+found = [attempt, history.history, [weight.tolist() for weight in model.get_weights()]]
+with open(os.path.join(folder, f"found{os.environ['RANK']}.json"), "w") as file:
+    json.dump(found, file)
+"""
+
+
+@pytest.mark.processes
+def test_torchrun_starts_killed_processes_again_which_go_on_to_the_bit(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(RESTARTED)
+    found = {}
+    for name in ("lets", "kills"):
+        folder = tmp_path / name
+        folder.mkdir()
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3"]
+        done = run_bounded([*torchrun, "--master-port", str(free_port()), str(script), str(folder), name], 240.0)
+        assert done.returncode == 0, done.stderr
+        found[name] = [json.loads((folder / f"found{rank}.json").read_text()) for rank in range(2)]
+    assert [one[0] for one in found["kills"]] == [2, 2]
+    assert [one[1:] for one in found["kills"]] == [one[1:] for one in found["lets"]]
+
+
 def test_a_handler_of_the_user_s_gets_sigterm() -> None:
     got: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))

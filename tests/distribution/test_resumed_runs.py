@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,14 @@ def test_the_clock_of_the_main_process_says_when_all_save(found: list[dict[str, 
     assert found[0]["by_time"]["weights"] == found[1]["by_time"]["weights"]
 
 
-def goes_on_elsewhere(runs: str, before: int, after: int, path: Path) -> None:
-    """Interrupt a run on some processes, go on with it on others, and compare it with one that nothing interrupted."""
+def goes_on_elsewhere(runs: str, sizes: Sequence[int], path: Path) -> None:
+    """Interrupt a run on some processes, go on with it on others, and compare it with one that nothing interrupted.
+
+    Args:
+        runs: The module of the runs.
+        sizes: How many processes at first, and after each interruption.
+        path: A folder.
+    """
     module = importlib.import_module(f"distribution.{runs}")
 
     def run(name: str, size: int) -> dict[str, Any]:
@@ -110,8 +117,9 @@ def goes_on_elsewhere(runs: str, before: int, after: int, path: Path) -> None:
         return result
 
     whole = run("whole_run", 1)
-    assert "was saved" in run("interrupt_here", before)["ended"]
-    resumed = run("resume_here", after)
+    for name, size in zip(("interrupt_here", "interrupt_later"), sizes[:-1], strict=False):
+        assert "was saved" in run(name, size)["ended"]
+    resumed = run("resume_here", sizes[-1])
     assert list(resumed["history"]) == list(whole["history"])
     for name, values in whole["history"].items():
         np.testing.assert_allclose(resumed["history"][name], values, rtol=2e-5, err_msg=name)
@@ -120,6 +128,6 @@ def goes_on_elsewhere(runs: str, before: int, after: int, path: Path) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
-def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
-    goes_on_elsewhere("resumed_runs", before, after, tmp_path)
+@pytest.mark.parametrize("sizes", [(2, 1), (2, 3), (3, 2), (1, 2), (2, 1, 3)], ids=str)
+def test_another_number_of_processes_goes_on(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    goes_on_elsewhere("resumed_runs", sizes, tmp_path)

@@ -79,4 +79,4 @@ def test_what_ends_a_run_ends_it_with_parts(found: list[dict[str, Any]]) -> None
 @pytest.mark.processes
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 3), (3, 2), (1, 2)])
 def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
-    goes_on_elsewhere("sharded_resumed_runs", before, after, tmp_path)
+    goes_on_elsewhere("sharded_resumed_runs", (before, after), tmp_path)
