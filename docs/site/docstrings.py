@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import griffe
-import hooks
 
 import pages
 
@@ -13,7 +12,7 @@ class Docstrings(griffe.Extension):
 
     def __init__(self) -> None:
         super().__init__()
-        self._with_page = {one["place"] for one in hooks.facts()["callbacks"].values()}
+        self._with_page = {one["place"] for one in pages.facts()["callbacks"].values()}
 
     def on_object(self, *, obj: griffe.Object, **further: object) -> None:
         """Change an object's docstring."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -20,24 +19,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pages
 
-FACTS = pages.ROOT / "build" / "docs"
 _REMOTE = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)=\"?(?:https?:)?//[^\s>\"]+")
 
 
-def facts() -> dict[str, Any]:
-    """Return what docs/site/facts.py has written."""
-    path = FACTS / "facts.json"
-    if not path.exists():
-        raise PluginError(
-            f"{path.relative_to(pages.ROOT)} isn't there: `make docs` makes it before it builds the site."
-        )
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _facts() -> dict[str, Any]:
+    try:
+        return pages.facts()
+    except FileNotFoundError as error:
+        raise PluginError(f"{error.filename} isn't there: `make docs` makes it before it builds the site.") from error
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put what is generated into the navigation."""
-    made = pages.navigation(facts())
+    made = pages.navigation(_facts())
 
     def filled(entry: Any) -> Any:
         if isinstance(entry, dict):
@@ -50,9 +44,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are generated, and the pictures."""
-    for page, text in pages.all_pages(facts()).items():
+    for page, text in pages.all_pages(_facts()).items():
         files.append(File.generated(config, page, content=text))
-    for picture in sorted((FACTS / "pictures").glob("*.svg")):
+    for picture in sorted((pages.FACTS / "pictures").glob("*.svg")):
         files.append(File.generated(config, f"pictures/{picture.name}", abs_src_path=str(picture)))
     return files
 
@@ -68,7 +62,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_post_build(config: MkDocsConfig) -> None:
     """Refuse a site that would fetch something from elsewhere, and a callback's page that says twice what it does."""
-    for name, one in facts()["callbacks"].items():
+    for name, one in _facts()["callbacks"].items():
         times = pages.says(
             Path(config.site_dir, "callbacks", f"{name}.html").read_text(encoding="utf-8"), one["summary"]
         )

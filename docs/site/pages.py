@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+FACTS = ROOT / "build" / "docs"
+"""Where docs/site/facts.py writes, for `make docs`."""
 _FROM_ELSEWHERE = {
     "README.md": "index.md",
     "docs/README.md": "index.md",
@@ -35,6 +38,12 @@ _NO_HOOKS = [
 """Filters of the methods that a callback's page describes: its hooks are in a table."""
 _EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 _MOST_LINES = 8
+
+
+def facts() -> dict[str, Any]:
+    """Return what docs/site/facts.py has written."""
+    found: dict[str, Any] = json.loads((FACTS / "facts.json").read_text(encoding="utf-8"))
+    return found
 
 
 def examples() -> list[Path]:
