@@ -70,6 +70,21 @@ def test_they_are_those_that_the_optimizer_used() -> None:
     assert history["gradient_norm_max"] == pytest.approx([0.01, 0.01], rel=1e-4)
 
 
+def test_a_scaled_loss_does_not_count_where_keras_leaves_the_gradients_so() -> None:
+    import keras
+
+    def norms(optimizer: Any) -> Any:
+        keras.utils.set_random_seed(1)
+        made = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+        made.compile(optimizer, "mse")
+        history = fit(oncue.Model(made), GradientNorms(every=1, by_weight=True), shuffle=False)
+        return [values for name, values in sorted(history.history.items()) if name.startswith("gradient_norm")]
+
+    # The factor changes within the epoch: after two finite steps it is twice as large.
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), dynamic_growth_steps=2)
+    np.testing.assert_allclose(norms(scaled), norms(keras.optimizers.SGD(0.01)), rtol=1e-5)
+
+
 def test_one_that_is_not_finite_is_noted() -> None:
     model = network()
     history = model.fit(X * np.inf, Y, epochs=1, verbose=0, callbacks=[GradientNorms()])

@@ -8,7 +8,7 @@ from typing import Any
 from oncue.callbacks.callback import Callback
 from oncue.core.builtin import builtin
 from oncue.core.numbers import whole
-from oncue.core.protocols import compiles_steps, tensors_of, told_to_compile
+from oncue.core.protocols import compiles_steps, gradient_factor_of, tensors_of, told_to_compile
 
 
 @builtin
@@ -18,8 +18,8 @@ class GradientNorms(Callback):
     The logs get `gradient_norm`, the mean over the steps that were looked at, and `gradient_norm_max`, the largest; with
     `by_weight` also `gradient_norm_<name>` for each weight. The norms are summed on the device and read when the epoch ends.
 
-    They are the norms of what the optimizer used: after clipping, and of all processes together. With
-    `gradient_accumulation_steps` they are those of single batches.
+    They are the norms of what the optimizer used: after clipping, and of all processes together; an optimizer that only Keras
+    has clips copies, so that they are those before. With `gradient_accumulation_steps` they are those of single batches.
 
     Compiled steps keep no gradients. Where `compile` was left to choose (`jit_compile="auto"`), those of a long run are eager.
 
@@ -56,6 +56,11 @@ class GradientNorms(Callback):
         # On the device: of all gradients together, and of each weight's.
         self.largest: Any = None
         self.sums: dict[str, Any] = {}
+        self._factor: Any = None
+
+    def listens_to(self, hook: str) -> bool:
+        """Return whether a hook is needed: before a step only where it scales gradients."""
+        return hook != "on_train_batch_begin" or gradient_factor_of(self.model) is not None
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Start with nothing, and see to it that steps keep their gradients.
@@ -77,6 +82,12 @@ class GradientNorms(Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Begin the means of the epoch."""
         self.counted, self.largest, self.sums = 0, None, {}
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take the factor that the step scales its gradients with, which may be another after it."""
+        factor = gradient_factor_of(self.model)
+        if factor is not None and self.passed + 1 >= self.every:
+            self._factor = factor()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the gradients, when it is their turn; nothing is read from the device.
@@ -100,6 +111,8 @@ class GradientNorms(Callback):
         norms = {"": get_total_norm(list(found.values()))}
         if self.by_weight:
             norms.update({name: get_total_norm([gradient]) for name, gradient in found.items()})
+        if self._factor is not None:
+            norms = {name: norm / self._factor for name, norm in norms.items()}
         self.counted += 1
         whole_norm = norms[""]
         self.largest = whole_norm if self.largest is None else self.largest.maximum(whole_norm)

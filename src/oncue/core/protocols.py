@@ -593,6 +593,12 @@ def iterations_of(model: Any) -> Any:
     return getattr(optimizer_of(model), "iterations", None)
 
 
+def gradient_factor_of(model: Any) -> Callable[[], Any] | None:
+    """Return what tells how the gradients that the next step leaves are scaled; None where they are as they were used."""
+    found: Callable[[], Any] | None = getattr(optimizer_of(model), "factor_left", None)
+    return found
+
+
 def steps_per_execution_of(model: Any) -> int:
     """Return how many batches a model runs between two hooks; 1 for a model that doesn't say."""
     steps: int = getattr(model, "steps_per_execution", 1)

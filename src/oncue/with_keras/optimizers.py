@@ -112,6 +112,10 @@ class KerasOptimizer(Optimizer):
         scaled: Tensor = self.keras_optimizer.scale_loss(loss)
         return scaled
 
+    def factor_left(self) -> Tensor:
+        """Return what the gradients are multiplied with that the next step leaves in the weights: Keras divides copies."""
+        return self.scale_loss(torch.ones((), device=self._parameters[0].device))
+
     def step(self) -> None:
         """Update by the gradients of the variables that are trained."""
         self._apply([parameter.grad for parameter in self._parameters])
