@@ -126,3 +126,23 @@ def test_a_resumed_epoch_has_the_same_mean(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError):
         run(tmp_path / "cut", stop)
     assert run(tmp_path / "cut") == whole
+
+
+def test_a_resumed_epoch_of_another_object_of_the_model(tmp_path: Path) -> None:
+    def run(folder: Path, *more: Any) -> Any:
+        oncue.utils.set_random_seed(1)
+        # Whose layers get the next names.
+        model = oncue.Sequential([layers.Input((3,)), layers.Dense(2), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        backup = BackupAndRestore(folder, save_freq=1)
+        history = fit(model, GradientNorms(every=1, by_weight=True), backup, *more, epochs=1).history
+        return [values for name, values in history.items() if name.startswith("gradient_norm")]
+
+    def cut(batch: int, logs: Any) -> None:
+        if batch == 2:
+            raise ConnectionError("power cut")
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(ConnectionError):
+        run(tmp_path / "cut", LambdaCallback(on_train_batch_begin=cut))
+    assert run(tmp_path / "cut") == whole

@@ -101,7 +101,8 @@ class GradientNorms(Callback):
         self.passed = 0
         from torch.nn.utils import get_total_norm
 
-        found = {name: one.grad for name, one in tensors_of(self.model).items() if one.grad is not None}
+        tensors = tensors_of(self.model)
+        found = {name: one.grad for name, one in tensors.items() if one.grad is not None}
         if not found:
             raise ValueError(
                 f"GradientNorms finds no gradients after a step: this loop, around a {type(self.model).__name__}, drops them "
@@ -113,6 +114,9 @@ class GradientNorms(Callback):
             norms.update({name: get_total_norm([gradient]) for name, gradient in found.items()})
         if self._factor is not None:
             norms = {name: norm / self._factor for name, norm in norms.items()}
+        if len(self.sums) == len(norms) and not set(self.sums) - {""} <= set(tensors):
+            # A state of another object of the same model, whose layers have other names.
+            self.sums = dict(zip(norms, self.sums.values(), strict=True))
         self.counted += 1
         whole_norm = norms[""]
         self.largest = whole_norm if self.largest is None else self.largest.maximum(whole_norm)
