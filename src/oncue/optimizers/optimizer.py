@@ -127,9 +127,13 @@ class Optimizer:
     # Another object after each change of a setting.
     _revision: object = None
     # What running changes, or is an input of a graph.
-    of_the_run = frozenset(("_iterations", "_rate", "_groups", "_inner", "_revision", "_average", "_in_graph"))
+    of_the_run = frozenset(
+        ("_iterations", "_rate", "_groups", "_inner", "_revision", "_average", "_in_graph", "_tell_of_read")
+    )
     # What an update is computed from while it becomes a part of a graph.
     _in_graph: UpdateInGraph | None = None
+    # Gets the name of a number or a setting that is read, while code that mustn't read one runs.
+    _tell_of_read: Callable[[str], None] | None = None
 
     sums_gradients: Callable[[Sequence[Tensor]], None] | None = None
     """Sums the gradients of parameters over the processes of a run before `step` and `apply` use them; None for one process."""
@@ -201,6 +205,8 @@ class Optimizer:
         """The current learning rate, a float; set it to a number, a schedule or a function without arguments."""
         if self._in_graph is not None:
             return self._in_graph.learning_rate  # type: ignore[return-value]  # for which a tensor stands
+        if self._tell_of_read is not None:
+            self._tell_of_read("learning_rate")
         return LearningRate(self._read_rate(), self._assign_rate)
 
     @learning_rate.setter
@@ -237,6 +243,8 @@ class Optimizer:
         """How many updates were done: an int that also has `.numpy()` and `.assign()`."""
         if self._in_graph is not None:
             return self._in_graph.iterations  # type: ignore[return-value]  # for which a tensor stands
+        if self._tell_of_read is not None:
+            self._tell_of_read("iterations")
         return Iterations(self._updates, self._set_iterations)
 
     @iterations.setter

@@ -41,7 +41,7 @@ def setting(
 
     Example:
         >>> class Plain:
-        ...     built, rho = False, setting("rho", share, "What is kept.")
+        ...     built, _tell_of_read, rho = False, None, setting("rho", share, "What is kept.")
         ...     def _settings_changed(self):
         ...         print("kept", self.rho)
         >>> Plain().rho = 1
@@ -65,6 +65,8 @@ def setting(
         optimizer._settings_changed()
 
     def read(optimizer: Any) -> Any:
+        if optimizer._tell_of_read is not None:
+            optimizer._tell_of_read(name)
         value = getattr(optimizer, kept)
         return LearningRate(value, partial(assign, optimizer)) if type(value) is float else value
 

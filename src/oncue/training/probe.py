@@ -114,7 +114,7 @@ def trial(model: Trainer, forward: Forward, x: Any) -> Any:
     with (
         torch.no_grad(),
         mode(model, False),
-        Trial(model),
+        Trial(*model._stepping_modules()),
         nullcontext() if parallel is None else parallel.resharding(),
     ):
         return forward(x)

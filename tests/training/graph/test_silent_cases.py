@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -439,3 +440,44 @@ def test_a_first_batch_that_is_not_finite_is_no_reason_to_refuse() -> None:
         warnings.simplefilter("error", UserWarning)
         model.fit(x, Y, batch_size=16, verbose=0, shuffle=False)
     assert "as one compiled graph" in model.step_account
+
+
+def reading(model: Any, name: str) -> Callable[..., Tensor]:
+    def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        return (y_true - y_pred).square().mean() * (1.0 + float(getattr(model.optimizer, name)))
+
+    return loss
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "iterations", "momentum"])
+def test_a_loss_that_reads_a_number_of_the_optimizer_is_refused(name: str) -> None:
+    found = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Model(network())
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+        model.compile(keras.optimizers.SGD(schedule, momentum=0.5), reading(model, name), jit_compile=jit)
+        with (
+            pytest.warns(UserWarning, match=rf"it reads `optimizer\.{name}`.*float\(getattr") if jit else nullcontext()
+        ):
+            model.fit(X, Y, batch_size=16, epochs=2, verbose=0, shuffle=False)
+        found.append(model.get_weights())
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_metric_that_reads_the_rate_follows_the_graph() -> None:
+    found = []
+    for jit in (False, True):
+        optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5))
+
+        def rate(y_true: Tensor, y_pred: Tensor, optimizer: Any = optimizer) -> Any:
+            return optimizer.learning_rate
+
+        keras.utils.set_random_seed(0)
+        model = keras.Model(network())
+        model.compile(optimizer, "mse", metrics=[rate], jit_compile=jit)
+        found.append(model.fit(X, Y, batch_size=16, epochs=2, verbose=0, shuffle=False).history["rate"])
+    assert found[0][0] > 3 * found[0][1]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    assert "with the rest after it" in model.step_account

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from oncue.core.logs import Source
+from oncue.core.protocols import inner_optimizer_of
 from oncue.feeding.batch import Batch
 from oncue.metrics.state import MetricVariable
 from oncue.nested import map_leaves, named_leaves
 from oncue.optimizers.graph_update import Update
+from oncue.training.graph.refusal import RefusalError
 from oncue.training.graph.shared_rows import SharedRows
 from oncue.training.parallel_step import NumbersWeighed, shared_loss, track_shared
 from oncue.training.probe import trial
@@ -121,8 +123,10 @@ class StepFunction:
             What it computes.
         """
         batch = self._batch_of(leaves)
+        optimizer = self.model.optimizer
         if self.kind == "predict":
-            outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
+            with _numbers_unread(optimizer):
+                outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
             return Outcome(outputs, None, outputs, [])
         plan, rows = self.plan, self._rows
         x, y, weight = batch
@@ -131,7 +135,8 @@ class StepFunction:
         if rows is not None:
             rows.begin()
         if self.kind == "train":
-            with torch.enable_grad(), nullcontext() if rows is None else SynchronizedNorms(rows):
+            norms = nullcontext() if rows is None else SynchronizedNorms(rows)
+            with torch.enable_grad(), norms, _numbers_unread(optimizer):
                 y_pred, loss, single, divisor = self._loss(batch)
                 gradients = derive(plan.optimizer.scale_loss(loss))
                 self.present = [gradient is not None for gradient in gradients]
@@ -139,7 +144,8 @@ class StepFunction:
                 marks = rows.send(self.parameters, gradients)
             y_pred, loss = detached(y_pred), loss.detach()
         else:
-            y_pred, loss, single, divisor = self._loss(batch)
+            with _numbers_unread(optimizer):
+                y_pred, loss, single, divisor = self._loss(batch)
         if update and self.update is not None:
             self.update.apply(gradients)
         self._divides_later = divisor is not None
@@ -149,7 +155,7 @@ class StepFunction:
             track_shared(plan, loss, single, 1.0 / rows.fraction, samples_of(x))
         if self._measured_inside:
             assert plan.metrics is not None
-            with nullcontext() if rows is None else NumbersWeighed(plan, rows.fraction):
+            with nullcontext() if rows is None else NumbersWeighed(plan, rows.fraction), _numbers_unread(optimizer):
                 plan.metrics.update_detached(y, y_pred, weight)
         outputs = [leaf for _, leaf in named_leaves(y_pred, "")]
         needed = [gradient for gradient in gradients if gradient is not None] if self._gradients_follow else []
@@ -194,6 +200,26 @@ class StepFunction:
         with nullcontext() if parallel is None else NumbersWeighed(plan, parallel.share.fraction):
             plan.metrics.update_detached(y, y_pred, weight)
         return plan.meter
+
+
+@contextmanager
+def _numbers_unread(optimizer: Any) -> Iterator[None]:
+    """Refuse code that reads numbers of the optimizer, for which inputs stand in the update alone."""
+    told = [] if optimizer is None else [vars(one) for one in (optimizer, inner_optimizer_of(optimizer))]
+    for attributes in told:
+        attributes["_tell_of_read"] = _refuse_number
+    try:
+        yield
+    finally:
+        for attributes in told:
+            attributes.pop("_tell_of_read", None)
+
+
+def _refuse_number(name: str) -> NoReturn:
+    raise RefusalError(
+        f"it reads `optimizer.{name}`, which a graph would fix (let a callback write it to a buffer of the model, and read "
+        "that)"
+    )
 
 
 def _apart(like: Batch) -> Callable[[Sequence[Tensor]], Batch]:
