@@ -990,7 +990,7 @@ def compile_traced(
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 
     options = compiler_options(device)
-    if _has_channels_last(graph):
+    if has_channels_last(graph):
         # The compiler would store all images anew with their second axis last, also those whose axes are in another order.
         options["layout_optimization"] = False
     for name in options:
@@ -1022,8 +1022,12 @@ def compile_traced(
     return lambda *given: inner(list(given))
 
 
-def _has_channels_last(graph: torch.fx.GraphModule) -> bool:
-    """Return whether a convolution in a graph gets images that are stored with their channels last already."""
+def has_channels_last(graph: torch.fx.GraphModule) -> bool:
+    """Return whether a convolution in a graph gets images that are stored with their channels last already.
+
+    Args:
+        graph: The graph.
+    """
     images = [
         node.args[0].meta["val"]
         for node in graph.graph.nodes

@@ -1,6 +1,8 @@
 """torch's max pooling on the CPU as two opaque operations, forward and backward.
 
 What torch's compiler makes of them looks at one number at a time, which takes several times as long as torch's own kernels.
+So does torch's kernel for channels that come first in memory, by branches: ten times as long as the one for channels that come
+last.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ def _two(size: Any) -> list[int]:
 
 
 def _forward(x: Tensor, *sizes: Any) -> tuple[Tensor, Tensor]:
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     pooled: tuple[Tensor, Tensor] = torch.ops.aten.max_pool2d_with_indices.default(x, *sizes)
     return pooled
 

@@ -22,6 +22,7 @@ from oncue.core.warn import warn
 from oncue.layers.trial import Trial
 from oncue.metrics.state import MetricVariable
 from oncue.random_state import rewinder
+from oncue.training.graph.convolutions import keep_gradients_as_stored
 from oncue.training.graph.operations import LARGE_CONSTANT, Finding, Standing, same_values
 from oncue.training.graph.outside import Outside
 from oncue.training.graph.recorded import Recorder, Recording
@@ -374,6 +375,7 @@ class TracedGraph:
         given = [tensor.detach() for tensor in (*state, *leaves)]
         traced = torch_private.traced(flat, given)
         _drop_detached(traced)
+        keep_gradients_as_stored(traced)
         traced.meta["is_in_order"] = send_early(traced.graph)
         nodes = len(traced.graph.nodes)
         if nodes > MOST_NODES:
