@@ -101,6 +101,7 @@ def test_a_run_that_is_too_short(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:LearningRateFinder suggests nothing")
 def test_a_test_that_is_taken_back_is_not_profiled(tmp_path: Path) -> None:
     finder = oncue.callbacks.LearningRateFinder(1e-4, 1e-2, steps=10)
     x = np.random.default_rng(0).normal(size=(48, 2)).astype("float32")
