@@ -8,7 +8,7 @@ import torch
 from helpers import cpu_only
 from oncue.core.process import process
 from oncue.core.ranks import Ranks
-from oncue.training.graph.shared_rows import SharedRows, errors_of_messages, trying
+from oncue.training.graph.shared_rows import SharedRows, messages_of_step, trying
 
 pytestmark = cpu_only("nothing here depends on the device")
 
@@ -41,11 +41,11 @@ def test_nothing_is_sent_while_a_graph_is_made(group: Doubling) -> None:
 
 def test_the_error_of_a_message_is_the_one_that_is_raised(group: Doubling) -> None:
     rows, group.error = SharedRows(torch.device("cpu"), torch.float32), KeyError("process 1")
-    with pytest.raises(KeyError, match="process 1"), errors_of_messages():
+    with pytest.raises(KeyError, match="process 1"), messages_of_step(None):
         try:
             rows.total_of(torch.ones(2))
         except KeyError:
             # As compiled code in C++ says it.
             raise RuntimeError("API call failed") from None
-    with pytest.raises(RuntimeError, match="other"), errors_of_messages():
+    with pytest.raises(RuntimeError, match="other"), messages_of_step(None):
         raise RuntimeError("other")
