@@ -6,6 +6,7 @@ import ast
 import logging
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -395,6 +396,64 @@ def test_a_compiled_graph_with_a_tensor_of_its_own_that_returns_nothing() -> Non
     for _ in range(2):
         compiled(x)
     assert x.tolist() == [2.0, 4.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("step", "wrapped"),
+    [
+        (lambda x, y: [x + 1], False),
+        (lambda x, y: [x + 1, y.sum(0)], False),
+        (lambda x, y: [x.add_(1) * 2], False),
+        (lambda x, y: [x], True),
+        (lambda x, y: [x + 1, y[:1]], True),
+        (lambda x, y: [x.add_(1)], True),
+        (lambda x, y: [(z := x + y), z.T], True),
+        (lambda x, y: [x + torch.tensor([1.0, 2.0])], True),
+    ],
+)
+def test_results_that_share_memory_are_wrapped(
+    step: Callable[..., Any], wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.compile_fx as compiler
+
+    calls: list[str] = []
+
+    def compiled(graph: Any, inputs: Any, **options: Any) -> Any:
+        def inner(given: list[Any]) -> Any:
+            calls.append("inner")
+            return graph(*given)
+
+        return types.SimpleNamespace(current_callable=inner)
+
+    def whole(graph: Any, inputs: Any, inner_compile: Any, config_patches: Any) -> Any:
+        constants = [node for node in graph.graph.nodes if node.op == "get_attr"]
+        inner_compile(graph, [*inputs, *constants])
+        return lambda *given: calls.append("whole") or graph(*given)
+
+    monkeypatch.setattr(compiler, "compile_fx", whole)
+    monkeypatch.setattr(compiler, "compile_fx_inner", compiled)
+    x, y = torch.ones(2, 2), torch.ones(2, 2)
+    graph = torch_private.traced(step, [x, y])
+    found = torch_private.compile_traced(graph, [x, y], x.device)(x.clone(), y)
+    assert calls == ["whole" if wrapped else "inner"]
+    assert all(torch.equal(one, other) for one, other in zip(found, step(x.clone(), y), strict=True))
+
+
+@pytest.mark.slow
+def test_results_of_compiled_graphs() -> None:
+    def step(x: torch.Tensor, total: torch.Tensor) -> list[torch.Tensor]:
+        total.add_(x.sum())
+        y = x @ x
+        return [y.T, (x + 1)[:, :1].expand(2, 2), (y * 2)[1:], torch.cat([x, y]).view(-1)]
+
+    x, total = torch.arange(4.0).reshape(2, 2), torch.zeros(())
+    graph = torch_private.traced(step, [x, total])
+    compiled = torch_private.compile_traced(graph, [x, total], x.device)
+    first, second = compiled(x, total), compiled(x + 1, total)
+    assert total == 6 + 10
+    for found, expected in zip([*first, *second], step(x, total) + step(x + 1, total), strict=True):
+        assert found.shape == expected.shape
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -967,10 +967,10 @@ def compile_traced(
     """Compile a graph of `traced` by torch's compiler.
 
     Names: `torch._inductor.compile_fx.compile_fx` and `compile_fx_inner`, `CompiledFxGraph.current_callable`,
-    `torch._functorch.config.enable_autograd_cache`, `torch._inductor.config.layout_optimization`,
+    `UntypedStorage._cdata`, `torch._functorch.config.enable_autograd_cache`, `torch._inductor.config.layout_optimization`,
     `reorder_for_peak_memory`, and the settings of `compiler_options`. Without them, a clear error, and
     with it eager steps. What `compile_fx` returns wraps the compiled code in what only results that share memory with inputs
-    need, and takes a third of a tiny step for it: a graph that returns nothing is called without.
+    or each other need, and takes a third of a tiny step for it: a graph without such results is called without.
 
     Args:
         graph: The graph; where its `meta` says so by "is_in_order", its operations stay in their order.
@@ -1002,11 +1002,11 @@ def compile_traced(
         # What it sends is to be on its way while the rest is computed.
         options["reorder_for_peak_memory"] = False
     made: list[Any] = []
-    takes: list[int] = []
+    sizes: list[tuple[int, int]] = []
 
     def keep(module: Any, given: Sequence[Any], **kwargs: Any) -> Any:
+        sizes.append((len(given), len(module.graph.output_node().args[0])))
         made.append(compile_fx_inner(module, given, **kwargs))
-        takes.append(len(given))
         return made[-1]
 
     # A whole function that comes out of torch's own cache wouldn't pass `keep`; the code inside has a cache of its own.
@@ -1015,11 +1015,19 @@ def compile_traced(
         whole: Any = compile_fx(graph, list(inputs), inner_compile=keep, config_patches=options)
     inner = getattr(made[0], "current_callable", None) if len(made) == 1 else None
     # The code inside takes the tensors that the graph holds itself as inputs, too.
-    returns = any(node.args[0] for node in graph.graph.nodes if node.op == "output")
-    if inner is None or returns or takes != [len(inputs)]:
+    results = graph.graph.output_node().args[0]
+    if inner is None or sizes != [(len(inputs), len(results))] or not _has_memory_of_its_own(results, graph):
         function: Callable[..., Sequence[Tensor]] = whole
         return function
     return lambda *given: inner(list(given))
+
+
+def _has_memory_of_its_own(results: Sequence[torch.fx.Node], graph: torch.fx.GraphModule) -> bool:
+    """Return whether no two results of a graph share memory, nor one with an input."""
+    inputs = [node for node in graph.graph.nodes if node.op in ("placeholder", "get_attr")]
+    taken = {node.meta["val"].untyped_storage()._cdata for node in inputs if "val" in node.meta}
+    own = [node.meta["val"].untyped_storage()._cdata for node in results]
+    return len(set(own)) == len(own) and taken.isdisjoint(own)
 
 
 def has_channels_last(graph: torch.fx.GraphModule) -> bool:
