@@ -348,6 +348,12 @@ def test_a_step_with_an_lstm_runs_eagerly_without_the_operations(monkeypatch: py
     assert "`torch.lstm` would be unrolled" in _reason([layers.Input((3, 2)), layers.LSTM(2), layers.Dense(1)])
 
 
+def test_code_of_graphs_where_torch_keeps_it_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.fx.graph_module, "_loader")
+    with torch_private.sources_forgotten():
+        pass
+
+
 def test_the_compiler_without_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, cpu = torch_private.traced(lambda x: [x + 1], [torch.ones(1)]), torch.device("cpu")
     monkeypatch.setattr(torch_private, "compiler_options", lambda device: {"renamed": True})

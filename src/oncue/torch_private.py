@@ -6,6 +6,7 @@ error that names it; nothing else in oncue has to change. `torch._foreach_*`, wh
 
 from __future__ import annotations
 
+import linecache
 import logging
 import sys
 import warnings
@@ -912,6 +913,33 @@ def quiet_compiler() -> Iterator[None]:
 
 
 # Tracing ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def sources_forgotten() -> Iterator[None]:
+    """Forget, after a block, the code of the graphs that were made in it, which torch keeps for tracebacks as long as it runs.
+
+    Names: `torch.fx.graph_module._loader`, its `eval_cache`. Without them, each graph that is made costs the process the length
+    of its code.
+
+    Example:
+        >>> before = len(torch.fx.graph_module._loader.eval_cache)
+        >>> with sources_forgotten():
+        ...     _ = torch.fx.symbolic_trace(torch.nn.ReLU())
+        >>> len(torch.fx.graph_module._loader.eval_cache) - before
+        0
+    """
+    loader: Any = getattr(torch.fx.graph_module, "_loader", None)
+    kept: dict[str, str] = getattr(loader, "eval_cache", {})
+    before = set(kept)
+    try:
+        yield
+    finally:
+        # Copied at once: another thread may make a graph.
+        for name in list(kept):
+            if name not in before:
+                kept.pop(name, None)
+                linecache.cache.pop(name, None)
 
 
 def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.GraphModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import linecache
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -286,3 +287,20 @@ def test_what_breaks_off_a_group_leaves_the_steps_that_were_made(quick: None) ->
         weights.append(model.get_weights())
     for one, other in zip(*weights, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_is_gone_leaves_no_code_of_its_graphs_behind(quick: None) -> None:
+    def kept() -> int:
+        model = keras.Sequential([layers.Input((6,)), layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=True)
+        model._plan.graphs.record = on_the_same_memory
+        model.fit(X, Y, batch_size=4, verbose=0)
+        (graph,) = model._plan.graphs.steps["train"]._graphs.values()
+        left = ref(graph)
+        del model, graph
+        gc.collect()
+        assert left() is None
+        return len(torch.fx.graph_module._loader.eval_cache) + len(linecache.cache)
+
+    first = kept()
+    assert kept() == first

@@ -92,7 +92,8 @@ class TracedGraph:
         self._compiler, self._compiled = compiler, compiled
         self._device = function.model.device
         self._settings = _settings(self._device)
-        self._graph = self._made(list(leaves))
+        with torch_private.sources_forgotten():
+            self._graph = self._made(list(leaves))
         self._watched = self._watch()
         self._updated = self._tensors_of_update()
         numbers = None if function.update is None else function.update.numbers
