@@ -290,6 +290,40 @@ def test_what_is_suggested_in_spite_of_noise_is_near(count: int) -> None:
     assert 1e-3 < min(suggested) <= max(suggested) < 0.1
 
 
+def test_a_first_batch_that_is_easy_is_not_the_least() -> None:
+    # Of a run: the mean of one batch is below all that follow, which fall clearly.
+    losses = [
+        2.9,
+        5.1,
+        5.3,
+        5.6,
+        5.4,
+        5.6,
+        5.1,
+        5.7,
+        5.3,
+        5.8,
+        5.7,
+        5.8,
+        5.2,
+        4.8,
+        4.7,
+        4.6,
+        4.3,
+        4.3,
+        4.6,
+        4.6,
+        4.3,
+        4.0,
+        3.8,
+    ]
+    losses += [3.4, 3.3, 3.4, 3.8, 4.5, 17.0]
+    rates = list(np.geomspace(1e-4, 1.0, len(losses)))
+    found = steepest(rates, losses)
+    assert found is not None and rates[8] < found < rates[24]
+    assert fall_of(losses, losses)[0] == pytest.approx(2.5)
+
+
 def test_plot(tmp_path: Path) -> None:
     finder = LearningRateFinder(1e-4, 10.0, steps=30, apply=False)
     with pytest.raises(ValueError, match="LearningRateFinder has tested nothing yet"):

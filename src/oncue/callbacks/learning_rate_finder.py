@@ -248,9 +248,9 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
         >>> steepest([0.001, 0.01], [1.0, 2.0]) is None
         True
     """
-    least = min(range(len(losses)), key=losses.__getitem__, default=0)
     # The first means are of few batches, and the slope of a few steps is mostly noise, as at the last rates it would be.
     first, reach = _first(len(losses)), max(1, len(losses) // 10)
+    least = min(range(first, len(losses)), key=losses.__getitem__, default=0)
     last = min(least, len(losses) - 1 - reach)
     around = {place: slice(max(0, place - reach), place + reach + 1) for place in range(first, last + 1)}
     slopes = {place: _slope(rates[part], losses[part]) for place, part in around.items()}
@@ -280,8 +280,9 @@ def fall_of(single: list[float], losses: list[float]) -> tuple[float, float]:
         return 0.0, 0.0
     # The median of what is normally distributed is so much of its deviation; a bend has six times the variance of a loss.
     deviation = bends[len(bends) // 2] / (0.6745 * math.sqrt(6))
-    first, least = _first(len(losses)), min(range(len(losses)), key=losses.__getitem__)
-    top = max(range(first, max(first, least) + 1), key=losses.__getitem__)
+    first = _first(len(losses))
+    least = min(range(first, len(losses)), key=losses.__getitem__)
+    top = max(range(first, least + 1), key=losses.__getitem__)
     return losses[top] - losses[least], deviation * math.sqrt(_left(top + 1) + _left(least + 1))
 
 
