@@ -150,6 +150,15 @@ def test_max_pooling_is_one_operation(way: Any, pooled: Callable[..., Tensor]) -
     assert all(node.meta["val"].shape != x.shape for node in backward.all_input_nodes)
 
 
+@cpu_only("elsewhere the compiler's own form is the quick one")
+def test_max_pooling_without_gradients_is_left_to_the_compiler() -> None:
+    x = torch.rand(2, 3, 6, 6)
+    with Replacing(), torch.no_grad():
+        graph = make_fx(lambda x: F.max_pool2d(x, 2), tracing_mode="fake")(x)
+    assert not any("oncue" in str(node.target) for node in graph.graph.nodes)
+    assert torch.equal(graph(x), F.max_pool2d(x, 2))
+
+
 @cpu_only("on an accelerator they are refused")
 def test_random_numbers_by_a_seed_in_a_tensor() -> None:
     def drawn(seed: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ def max_pool2d(
 ) -> Any:
     """Do as `torch.nn.functional.max_pool2d`, by an operation that a graph keeps as it is.
 
+    Without gradients the compiler's own form is left to it: it is fused with what comes before, and keeps no places.
+
     Args:
         input: Images, with their channels before rows and columns.
         kernel_size: The size of a window, one number or two.
@@ -43,7 +45,7 @@ def max_pool2d(
         >>> torch.equal(max_pool2d(x, 2), torch.max_pool2d(x, 2))
         True
     """
-    if return_indices or input.device.type != "cpu" or not input.is_floating_point():
+    if return_indices or input.device.type != "cpu" or not input.is_floating_point() or not torch.is_grad_enabled():
         function: Any = F.max_pool2d
         return function(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     sizes = [_two(size) for size in (kernel_size, stride or kernel_size, padding, dilation)]
