@@ -457,10 +457,10 @@ def found_rate(folder: Path) -> dict[str, Any]:
         finder,
         keras.callbacks.Throughput(),
         keras.callbacks.Tracker(heard, folder=folder),
-        keras.callbacks.StopAtThreshold("loss", 1.2),
+        keras.callbacks.StopAtThreshold("loss", 0.06),
     ]
     # No chance that the loss falls by chance.
-    found = trained(model, X, 0.1 * Y + 10, batch_size=4, epochs=30, callbacks=callbacks)
+    found = trained(model, 0.1 * X, 0.05 * Y + 1, batch_size=4, epochs=30, callbacks=callbacks)
     history = found["history"]
     speeds = [history.pop(f"{name}_per_second") for name in ("samples", "steps")]
     samples = [round(one / other * 14) for one, other in zip(*speeds, strict=True)]
@@ -598,7 +598,7 @@ def large(folder: Path, normalizes: bool = False) -> dict[str, Any]:
     first, *wide = [layers.Dense(1024, activation="tanh") for _ in range(3)]
     between = [layers.BatchNormalization()] if normalizes else []
     model = keras.Sequential([layers.Input((6,)), first, *between, *wide, layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(0.01), "mse", metrics=["mae"])
+    model.compile(keras.optimizers.SGD(1e-4 if normalizes else 0.01), "mse", metrics=["mae"])
     found = trained(model, X, Y)
     weights = [np.asarray(weight, "float64") for weight in found.pop("weights")]
     # Sums of squares are to the last bit as the weights are, and some of these.
