@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import oncue
-from helpers import batches_of, cpu_only, normal
+from helpers import batches_of, cpu_only, graphs_compiled_by, normal, on_the_same_memory
 from oncue import layers
 from oncue.callbacks import Callback
 from oncue.feeding.arrays import ArrayBatches
@@ -96,6 +96,28 @@ def test_nothing_stays_taken_and_a_smaller_batch_trains(error: Any) -> None:
     assert error is of_the_cpu or "ran out before the training, with batches of 16" in caught.value.__notes__[0]
     history = made.fit(X, Y, batch_size=8, epochs=2, verbose=0)
     assert history.epoch == [0, 1] and history.history["loss"][1] < history.history["loss"][0]
+
+
+def test_compiled_steps_are_gone_with_their_memory_and_a_smaller_batch_is_compiled() -> None:
+    runs: list[int] = []
+
+    def compiler(graph: Any, inputs: Any, device: Any) -> Any:
+        def run(*given: torch.Tensor) -> Any:
+            runs.append(len(given[-1]))
+            # It is tried before the first step.
+            return never() if runs.count(16) > 3 and runs[-1] == 16 else graph(*given)
+
+        return run
+
+    made = oncue.Sequential([layers.Input((3,)), layers.Dense(1)])
+    made.compile("adam", "mse", jit_compile=True)
+    made._plan.graphs.record = on_the_same_memory
+    with graphs_compiled_by(compiler):
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            made.fit(X, Y, batch_size=16, verbose=0)
+        assert "ran out in step" in caught.value.__notes__[0] and not made._plan.graphs.steps
+        made.fit(X, Y, batch_size=8, verbose=0)
+    assert made.step_account.startswith("The steps ran as one compiled graph") and runs[-1] == 8
 
 
 def test_evaluation_and_prediction_say_it_too() -> None:
