@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -173,6 +174,8 @@ def saves_worker(rounds: int, folder: str) -> None:
     model = sharded_model()
     import torch.distributed.checkpoint as dcp
 
+    # It writes over what it has written the time before.
+    warnings.filterwarnings("ignore", message="Detected an existing checkpoint")
     weights: dict[str, Any] = {"model": dict(model.named_parameters())}
     snapshot, writer = Snapshot(beside=True), Writer("a save")
 

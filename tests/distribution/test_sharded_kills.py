@@ -24,7 +24,7 @@ KILLS = int(os.environ.get("SHARDED_KILLS", "24"))
 @pytest.mark.processes
 def test_a_killed_process_leaves_a_state_to_go_on_from(tmp_path: Path) -> None:
     command = [sys.executable, sharded_kills.__file__, str(tmp_path), str(KILLS)]
-    done = run_bounded(command, 3600.0)
+    done = run_bounded(command, 7200.0)
     assert done.returncode == 0, done.stderr[-4000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == KILLS
