@@ -248,8 +248,12 @@ def checkpoints(folder: Path) -> dict[str, Any]:
     model.compile(keras.optimizers.Adam(0.01, use_ema=True), "mse", metrics=["mae"])
     images = np.random.default_rng(4).normal(size=(26, 6, 6, 3)).astype("float32")
     targets = images.mean((1, 2, 3))[:, None]
-    checkpoint = keras.callbacks.ModelCheckpoint
+    checkpoint, url = keras.callbacks.ModelCheckpoint, (folder / "at_url").as_uri()
+    best: dict[str, Any] = {"save_weights_only": True, "monitor": "loss", "save_best_only": True, "resume_best": True}
+    at_url = checkpoint(f"{url}/best.safetensors", **best)
     callbacks = [
+        at_url,
+        checkpoint(f"{url}/{{epoch}}.weights.h5", save_weights_only=True, keep=2),
         checkpoint(own / "whole.keras"),
         checkpoint(own / "later.weights.h5", save_weights_only=True, asynchronous=True),
         checkpoint(own / "weights.safetensors", save_weights_only=True),
@@ -270,6 +274,8 @@ def checkpoints(folder: Path) -> dict[str, Any]:
     if group is not None and not group.main:
         assert not any(own.iterdir())
     own = folder / "files of 0"
+    resumed = checkpoint(f"{url}/best.safetensors", **best)
+    found_at_url = [sorted(path.name for path in (folder / "at_url").iterdir()), at_url.best]
     # Amid an epoch the best is by the rows of the main process.
     names = sorted(path.name for path in own.iterdir() if not path.name.startswith("best"))
     found: dict[str, Any] = {"loss": history.history["loss"], "names": names, **state_of(model)}
@@ -290,9 +296,12 @@ def checkpoints(folder: Path) -> dict[str, Any]:
     found["into parts"] = state_of(model)
     model.load_weights(own / "whole.keras")
     found["of a model into parts"] = state_of(model)
+    model.load_weights(f"{url}/best.safetensors")
+    found["of a url into parts"] = state_of(model)
     keras.distribution.set_distribution(chosen)
     found["predicted"] = predicted
-    return found
+    model.fit(images, targets, batch_size=8, verbose=0, callbacks=[resumed])
+    return {**found, "at a url": [*found_at_url, resumed.best]}
 
 
 def folders_of_parts(folder: Path) -> dict[str, Any]:
