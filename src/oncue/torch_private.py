@@ -1043,7 +1043,7 @@ def compile_traced(
         whole: Any = compile_fx(graph, list(inputs), inner_compile=keep, config_patches=options)
     inner = getattr(made[0], "current_callable", None) if len(made) == 1 else None
     # The code inside takes the tensors that the graph holds itself as inputs, too.
-    results = graph.graph.output_node().args[0]
+    results: Any = graph.graph.output_node().args[0]
     if inner is None or sizes != [(len(inputs), len(results))] or not _has_memory_of_its_own(results, graph):
         function: Callable[..., Sequence[Tensor]] = whole
         return function

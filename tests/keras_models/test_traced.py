@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cudnn_on_the_cpu import Cudnn
 from keras_models.side_by_side import is_current
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -599,6 +600,17 @@ def test_one_operation_for_an_lstm(quick: None) -> None:
     (graph,) = model._plan.graphs.steps["train"]._graphs.values()
     targets = [str(node.target) for node in graph._graph.graph.nodes]
     assert targets.count("oncue.lstm.default") == targets.count("oncue.lstm_backward.default") == 2
+
+
+@cpu_only("something on the CPU stands for cuDNN")
+def test_one_operation_for_a_gru_where_there_is_cudnn(quick: None) -> None:
+    with Cudnn().installed():
+        _, expected = trained(lambda: of(SEQUENCE, layers.Bidirectional(layers.GRU(3))), False)
+        model, found = trained(lambda: of(SEQUENCE, layers.Bidirectional(layers.GRU(3))), True)
+    (graph,) = model._plan.graphs.steps["train"]._graphs.values()
+    targets = [str(node.target) for node in graph._graph.graph.nodes]
+    assert targets.count("oncue.cudnn_rnn.default") == targets.count("oncue.cudnn_rnn_backward.default") == 2
+    assert_close(found, expected, 1e-5)
 
 
 class InTraining(keras.Model):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from oncue.layers.quick_dropout import dropout
 from oncue.layers.rnn_cell import one_chunk
+from oncue.training.graph.cudnn_rnn import cudnn_takes
 from oncue.training.graph.replaced import being_traced
 from oncue.with_keras import keras_private
 
@@ -303,6 +304,10 @@ def _recurrent(layer: Any, run: Run, in_graphs: bool = True) -> Call | None:
     import keras
 
     cell = layer.cell
+
+    def unrolled(sequences: Tensor) -> bool:
+        return being_traced(sequences) and not in_graphs and not cudnn_takes([sequences, cell.kernel.value])
+
     usual = cell.activation is keras.activations.tanh and cell.recurrent_activation is keras.activations.sigmoid
     if not usual or cell.recurrent_dropout:
         return None
@@ -311,9 +316,7 @@ def _recurrent(layer: Any, run: Run, in_graphs: bool = True) -> Call | None:
         before = _states_before(layer, sequences, initial_state)
         masked = mask is not None
         by_steps = (
-            (being_traced(sequences) and not in_graphs)
-            or before == []
-            or (masked and (before is not None or not _is_at_the_end(mask, layer)))
+            unrolled(sequences) or before == [] or (masked and (before is not None or not _is_at_the_end(mask, layer)))
         )
         if by_steps:
             return _own(layer)(sequences, initial_state=initial_state, mask=mask, training=training)
