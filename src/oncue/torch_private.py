@@ -1137,8 +1137,8 @@ def hooks_of_all_modules() -> bool:
         >>> hooks_of_all_modules()
         False
     """
-    module = torch.nn.modules.module
-    return any(bool(getattr(module, f"_global{name}", None)) for name in _MODULE_HOOKS)
+    module = vars(torch.nn.modules.module)
+    return any(map(module.get, _GLOBAL_HOOKS))
 
 
 def any_hooks(weights: Iterable[Tensor]) -> bool:
@@ -1152,10 +1152,10 @@ def any_hooks(weights: Iterable[Tensor]) -> bool:
         >>> before, any_hooks([weight])
         (False, True)
     """
-    return any(
-        bool(getattr(weight, "_backward_hooks", None) or getattr(weight, "_post_accumulate_grad_hooks", None))
-        for weight in weights
-    )
+    for weight in weights:
+        if getattr(weight, "_backward_hooks", None) or getattr(weight, "_post_accumulate_grad_hooks", None):
+            return True
+    return False
 
 
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
@@ -1178,6 +1178,7 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
 
 
 _MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _MODULE_HOOKS)
 
 
 def has_hooks(module: torch.nn.Module) -> bool:

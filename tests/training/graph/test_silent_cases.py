@@ -481,3 +481,49 @@ def test_a_metric_that_reads_the_rate_follows_the_graph() -> None:
     assert found[0][0] > 3 * found[0][1]
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
     assert "with the rest after it" in model.step_account
+
+
+class ByTheLastLoss(keras.Model):
+    """A model whose loss depends on what the history of its run has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def call(self, x: Tensor) -> Any:
+        return self.inner(x)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, **others: Any) -> Tensor:
+        known = self.history.history.get("loss", [0.0])
+        return (y - y_pred).square().mean() * (1.0 + known[-1])
+
+
+def test_what_a_step_reads_of_the_history_counts_from_the_next_epoch() -> None:
+    found = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        model = ByTheLastLoss()
+        model.compile("sgd", "mse", jit_compile=jit)
+        found.append(model.fit(X, Y, batch_size=16, epochs=3, verbose=0, shuffle=False).history["loss"])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    assert model.step_account.startswith("The steps ran as one compiled graph")
+
+
+def test_a_prediction_that_is_traced_runs_the_model_no_more_often() -> None:
+    class Moving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.kept = network(), [torch.ones(6)]
+
+        def forward(self, x: Tensor) -> Any:
+            with torch.no_grad():
+                self.kept[0].mul_(0.5)
+            return self.inner(x * self.kept[0])
+
+    found = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Model(Moving())
+        model.compile("sgd", "mse", jit_compile=jit)
+        found.append(model.predict(X, batch_size=16, verbose=0))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)

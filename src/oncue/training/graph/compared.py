@@ -75,6 +75,10 @@ class Items(Table):
         self._container = container
         super().__init__(label, lambda: dict(enumerate(container)), lambda place, item: None)
 
+    def same(self) -> bool:
+        """Return whether all items are those that were there."""
+        return len(self._container) == len(self.before) and all(map(is_, self._container, self.before.values()))
+
     def put_back(self) -> None:
         """Put the items back that were there."""
         container = self._container

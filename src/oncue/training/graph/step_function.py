@@ -18,7 +18,6 @@ from oncue.optimizers.graph_update import Update
 from oncue.training.graph.refusal import RefusalError
 from oncue.training.graph.shared_rows import SharedRows
 from oncue.training.parallel_step import NumbersWeighed, shared_loss, track_shared
-from oncue.training.probe import trial
 from oncue.training.step import detached, measured, objective, samples_of
 from oncue.training.synchronized_norms import SynchronizedNorms
 
@@ -82,7 +81,7 @@ class StepFunction:
         self.rest: Callable[[Batch, Sequence[Tensor]], Any] | None = None
         """What is to be done eagerly with a batch and what the graph gives; None when that is nothing."""
         if kind == "predict":
-            self._form, self.rest = trial(model, eager, like), self._predicted
+            self.rest = self._predicted
             return
         if self._gradients_follow or self._measured_after:
             self.rest = self._follow
@@ -126,7 +125,11 @@ class StepFunction:
         optimizer = self.model.optimizer
         if self.kind == "predict":
             with _numbers_unread(optimizer):
-                outputs = [leaf for _, leaf in named_leaves(self._eager(batch), "")]
+                predicted = self._eager(batch)
+            self._form, outputs = (
+                map_leaves(lambda leaf: True, predicted),
+                [leaf for _, leaf in named_leaves(predicted, "")],
+            )
             return Outcome(outputs, None, outputs, [])
         plan, rows = self.plan, self._rows
         x, y, weight = batch
@@ -169,7 +172,7 @@ class StepFunction:
         return shared_loss(self.plan, self._rows, batch, divides_later=self.kind == "train")
 
     def _predicted(self, batch: Batch, given: Sequence[Tensor]) -> Any:
-        if isinstance(self._form, Tensor):
+        if self._form is True:
             return given[0]
         leaves = iter(given)
         return map_leaves(lambda leaf: next(leaves), self._form)

@@ -29,6 +29,7 @@ from weakref import ref
 import numpy as np
 import torch
 
+from oncue.callbacks import Callback
 from oncue.layers.layer import Layer
 from oncue.optimizers.optimizer import Optimizer
 from oncue.random import SeedGenerator
@@ -115,10 +116,13 @@ class Watched:
         self._hidden: list[tuple[str | None, str]] = []
         # What is left to look at.
         self._left: deque[Callable[[], None]] = deque()
+        # The same, once it is known which names functions read.
+        self._last: deque[Callable[[], None]] = deque()
+        self._names: set[str] = set()
         for owner in owners:
             self._own(owner)
-        while self._left:
-            self._left.popleft()()
+        while self._left or self._last:
+            (self._left or self._last).popleft()()
         self._tables += [Globals(space, names) for space, names in self._spaces.values()]
         self._sort()
         held = chain.from_iterable(table.before.values() for table in self._tables)
@@ -216,7 +220,7 @@ class Watched:
                 self._look_into_all(value.flat, label, name)
         elif isinstance(value, (io.StringIO, io.BytesIO)):
             self._tables.append(text_of(label, value))
-        elif _is_of_library(type(value)) and not _is_setting(value):
+        elif _is_of_library(type(value)) and not (_is_setting(value) or isinstance(value, Callback)):
             pass
         elif isinstance(value, ContextVar):
             self._tables.append(in_context(label, value))
@@ -267,10 +271,21 @@ class Watched:
             skipped = value.of_the_run if isinstance(value, Layer) else self._skipped
         elif isinstance(value, Optimizer):
             skipped = value.of_the_run
-        self._tables.append(Attributes(f"{label}.{{}}", attributes, skipped))
+        if skipped:
+            self._last.append(partial(self._look_at_skipped, label, attributes, skipped))
+        else:
+            self._tables.append(Attributes(f"{label}.{{}}", attributes))
         for name, item in list(attributes.items()):
             if name not in skipped:
                 self._look_into(item, f"{label}.{name}", name)
+
+    def _look_at_skipped(self, label: str, attributes: dict[str, Any], skipped: frozenset[str]) -> None:
+        """Look at what a run changes only where a function reads an attribute of the name."""
+        # Of the optimizer a step can't read what changes.
+        read = (skipped & self._names) - {"optimizer"}
+        self._tables.append(Attributes(f"{label}.{{}}", attributes, skipped - read))
+        for name in sorted(read & attributes.keys()):
+            self._look_into(attributes[name], f"{label}.{name}", name)
 
     def _look_at_class(self, kind: type, made: bool = False) -> None:
         """Look at the attributes and methods of a class; with `made`, the step doesn't make objects of it."""
@@ -309,6 +324,7 @@ class Watched:
         self._codes.add(function.__code__)
         self._functions.append(function)
         names, spaces = names_in(function.__code__), set[int]()
+        self._names |= names
         if function.__closure__:
             cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
             self._tables.append(cells_of(function.__qualname__, cells))
