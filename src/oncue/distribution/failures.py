@@ -398,18 +398,20 @@ class Failures:
         # As `stop`: what waits for a process 0 that was stopped is let go when that one ends, which mustn't be just when the
         # interpreter ends here; and process 0 may wait, too.
         deadline = time.monotonic() + (_GRACE if self._serves or self._making is None else 2 * _GRACE)
-        making = [] if self._making is None else [self._making.join]
-        for wait in (self._thread.join, self._asking.end, *making):
-            wait(max(0.0, deadline - time.monotonic()))
+        self._wait_for_threads(deadline)
+        if self._making is not None:
+            self._making.join(max(0.0, deadline - time.monotonic()))
         return True
 
     def stop(self) -> None:
         """Stop watching. A thread that is amid a question when the interpreter ends would end the process by a signal."""
         self._ends.set()
         # A question to a store that doesn't answer has no end; one to a store that is gone has an error at once.
-        deadline = time.monotonic() + (_GRACE if self._lost is None else 1.0)
-        for wait in (self._thread.join, self._asking.end):
-            wait(max(0.0, deadline - time.monotonic()))
+        self._wait_for_threads(time.monotonic() + (_GRACE if self._lost is None else 1.0))
+
+    def _wait_for_threads(self, deadline: float) -> None:
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._asking.end(max(0.0, deadline - time.monotonic()))
 
     def _may_go(self) -> bool:
         # Launchers end the other processes as soon as one has ended with an error.
