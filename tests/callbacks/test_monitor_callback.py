@@ -183,6 +183,7 @@ def test_a_run_that_can_not_tell_the_best_is_saved_all_the_same(tmp_path: Any) -
         options["mode"] = "min"
         assert saved("f1", first=[add]) == ["1"]
         assert saved("val_loss", validation_freq=2) == ["2"]
+    with pytest.warns(UserWarning, match="`validation_freq`=9 was never due in 3 epochs"):
         assert saved("val_loss", validation_freq=9) == ["3"], "the last epoch, when none was measured"
     options["initial_value_threshold"] = 5.0
     with pytest.warns(UserWarning, match="no validation data"):

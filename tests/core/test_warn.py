@@ -186,6 +186,11 @@ def a_test_of_rates_without_a_suggestion(folder: Path, patch: pytest.MonkeyPatch
 
 
 @case
+def validation_that_is_never_due(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    dense().fit(X, Y, validation_data=(X, Y), validation_freq=2, verbose=0)
+
+
+@case
 def a_test_of_sizes_without_a_suggestion(folder: Path, patch: pytest.MonkeyPatch) -> None:
     def full(batch: Any, rows: int) -> Any:
         raise MemoryError

@@ -88,6 +88,7 @@ def test_after_the_last_batch_it_is_that_of_the_epoch() -> None:
     assert not longer.validations
 
 
+@pytest.mark.filterwarnings("ignore:.*was never due in 2 epochs")
 @pytest.mark.parametrize("jit", [False, True])
 def test_training_is_the_same_as_without_it(jit: bool) -> None:
     with graphs_compiled_by(uncompiled):
@@ -346,3 +347,20 @@ def test_a_state_that_was_saved_after_the_batch_is_one_before_the_validation(tmp
     again = Hears()
     assert whole_run(tmp_path / "cut", "arrays", again, save_freq=3) == whole
     assert again.heard[:2] == ["validated 2", "batch 3"]
+
+
+@pytest.mark.parametrize(
+    ("frequency", "words"),
+    [
+        ("99 steps", "'99 steps' was never due in 2 epochs of [0-9]+ batches"),
+        ("1 hour", "'3600 seconds' was never due in 2 epochs of"),
+        (3, "3 was never due in 2 epochs:"),
+        ([0, 5], "{0, 5} was never due in 2 epochs:"),
+    ],
+)
+def test_a_run_without_any(frequency: Any, words: str) -> None:
+    with pytest.warns(UserWarning, match=f"`validation_freq`={words}.*Give a smaller one"):
+        history = fit(network(), validation_freq=frequency, epochs=2)
+    assert "val_loss" not in history.history
+    # A part of a run that is given to `fit` bit by bit.
+    fit(network(), validation_freq=frequency, initial_epoch=1, epochs=2)

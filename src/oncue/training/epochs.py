@@ -92,6 +92,10 @@ def train_epochs(
             epochs = first if pending.stopped else epochs
         else:
             run_state.keep()
+        # A loop of one's own around `fit` may give it a part of the epochs.
+        whole = validation is not None and pending is None and first == 0 and epochs > 0
+        if whole:
+            validations.warn_if_never(epochs, batches.num_batches)
         epoch = first
         while epoch < epochs:
             start = pending.batch if pending is not None and epoch == pending.epoch else 0
@@ -155,6 +159,8 @@ def train_epochs(
             if model.stop_training or callbacks.paused is not None:
                 break
         run_state.put_nothing_off()
+        if whole and validations.by_time and not validations.measured and callbacks.paused is None:
+            validations.warn_if_never(epoch, batches.num_batches, over=True)
         finalize = getattr(model.optimizer, "finalize_variable_values", None)
         if finalize is not None and callbacks.paused is None and (epochs > first or pending is not None):
             finalize(model._optimized())

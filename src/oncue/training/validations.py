@@ -9,6 +9,7 @@ from typing import Any
 from oncue.core.every import Every
 from oncue.core.ranks import Ranks
 from oncue.core.state import Stateful
+from oncue.core.warn import warn
 
 
 class Validations(Stateful):
@@ -23,6 +24,7 @@ class Validations(Stateful):
         amid: Whether it may be due amid an epoch.
         due: Whether it is due now.
         values: What validation amid this epoch has measured last, by the names of the logs; empty before the first.
+        measured: Whether there was any.
 
     Example:
         >>> validations = Validations(Every("2 steps"))
@@ -39,6 +41,7 @@ class Validations(Stateful):
         # The user's own may be given to several runs.
         self._frequency = copy(frequency)
         self.amid = isinstance(frequency, Every)
+        self.measured = False
         self.begin()
 
     def begin(self) -> None:
@@ -58,6 +61,11 @@ class Validations(Stateful):
     def waited(self, state: dict[str, Any] | None) -> None:
         if isinstance(self._frequency, Every) and state is not None:
             self._frequency.load_state_dict(state)
+
+    @property
+    def by_time(self) -> bool:
+        """Whether it is due by the clock."""
+        return isinstance(self._frequency, Every) and self._frequency.unit == "second"
 
     def count(self, batch: int, ranks: Ranks | None = None) -> None:
         """Count up to a batch that has been trained.
@@ -89,13 +97,34 @@ class Validations(Stateful):
             return (epoch + 1) % self._frequency == 0
         return epoch + 1 in self._frequency
 
+    def warn_if_never(self, epochs: int, steps: int | None, over: bool = False) -> None:
+        """Warn where none is due in a whole run, so that what watches its values never acts.
+
+        Args:
+            epochs: The epochs of the run.
+            steps: The batches of each; None where that isn't known.
+            over: Whether the run is over. For a period of time, only then is it known.
+        """
+        frequency, length = self._frequency, f"{epochs} epoch{'s' if epochs > 1 else ''}"
+        if isinstance(frequency, Every):
+            never = frequency.unit == "step" and steps is not None and epochs * steps < frequency.amount
+            length += "" if steps is None else f" of {steps} batch{'es' if steps > 1 else ''}"
+        else:
+            never = not any(self.at_end(epoch) for epoch in range(epochs))
+        if never or over:
+            said = f"'{frequency}'" if isinstance(frequency, Every) else repr(frequency)
+            warn(
+                f"`validation_freq`={said} was never due in {length}: nothing is measured on the data of validation, and what "
+                "watches its values doesn't act. Give a smaller one."
+            )
+
     def done(self, values: dict[str, Any]) -> None:
         """Take note of a validation.
 
         Args:
             values: What it has measured, where the epoch goes on after it.
         """
-        self.due, self.values = False, values
+        self.due, self.values, self.measured = False, values, True
         if isinstance(self._frequency, Every):
             # Time counts while training runs.
             self._frequency.begin()
