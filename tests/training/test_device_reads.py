@@ -135,9 +135,7 @@ MODES: dict[str, dict[str, Any]] = {
     "several steps": {"steps_per_execution": 3},
     "several compiled steps": {"steps_per_execution": 3, "jit_compile": True},
     "accumulating, compiled": {"optimizer": OPTIMIZERS["accumulating"], "jit_compile": True},
-    "averaged, compiled": {"optimizer": OPTIMIZERS["averaged"], "jit_compile": True},
     "a schedule, compiled": {"optimizer": OPTIMIZERS["a schedule"], "jit_compile": True},
-    "bf16": {"precision": "bf16"},
     "bf16, compiled": {"precision": "bf16", "jit_compile": True},
     "run eagerly": {"run_eagerly": True},
 }
