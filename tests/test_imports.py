@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,19 @@ def _modules() -> dict[str, Path]:
 
 
 MODULES = _modules()
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    """Return a module as each rule looks at it."""
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trees_are_dropped() -> Iterator[None]:
+    """Keep the package's syntax trees, which are large, for the tests of this file alone."""
+    yield
+    _tree.cache_clear()
 
 
 def _is_type_checking(node: ast.AST) -> bool:
@@ -51,9 +65,9 @@ def _targets(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
         yield name if name in MODULES else statement.module
 
 
-def _imported(module: str, inside_functions: bool = False) -> set[str]:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    return {name for statement in _imports(tree, inside_functions) for name in _targets(statement)}
+@functools.cache
+def _imported(module: str, inside_functions: bool = False) -> Set[str]:
+    return {name for statement in _imports(_tree(module), inside_functions) for name in _targets(statement)}
 
 
 def _graph(inside_functions: bool = False) -> Graph:
@@ -334,8 +348,8 @@ def _nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[st
             named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
             yield from visit(child, f"{where}.{child.name}" if named else where)  # type: ignore[attr-defined]
 
-    for module, path in MODULES.items():
-        yield from visit(ast.parse(path.read_text(encoding="utf-8")), module.removeprefix("oncue."))
+    for module in MODULES:
+        yield from visit(_tree(module), module.removeprefix("oncue."))
 
 
 READS_MODULE = {
@@ -394,7 +408,7 @@ def test_hooks_are_not_searched_for() -> None:
     """No `hasattr` or `getattr` by the name of a hook, or of a member of a protocol."""
     from oncue.core.hooks import ALIASES, HOOKS
 
-    tree = ast.parse(MODULES["oncue.core.protocols"].read_text(encoding="utf-8"))
+    tree = _tree("oncue.core.protocols")
     members = {
         part.name if isinstance(part, ast.FunctionDef) else ast.unparse(part.target)
         for kind in tree.body
