@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -481,6 +482,21 @@ def test_a_metric_that_reads_the_rate_follows_the_graph() -> None:
     assert found[0][0] > 3 * found[0][1]
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
     assert "with the rest after it" in model.step_account
+
+
+def test_another_thread_may_read_the_rate_while_a_step_is_traced() -> None:
+    model, seen = keras.Model(network()), []
+
+    def loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as pool:
+            seen.append(pool.submit(lambda: float(model.optimizer.learning_rate)).result(timeout=60))
+        return (y_true - y_pred).square().mean()
+
+    model.compile(keras.optimizers.SGD(0.5), loss, jit_compile=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        model.fit(X, Y, batch_size=16, verbose=0)
+    assert set(seen) == {0.5}
 
 
 class ByTheLastLoss(keras.Model):

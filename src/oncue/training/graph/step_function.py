@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -208,21 +209,24 @@ class StepFunction:
 @contextmanager
 def _numbers_unread(optimizer: Any) -> Iterator[None]:
     """Refuse code that reads numbers of the optimizer, for which inputs stand in the update alone."""
+    here = threading.get_ident()
+
+    def refuse(name: str) -> None:
+        # Another thread may show the rate meanwhile.
+        if threading.get_ident() == here:
+            raise RefusalError(
+                f"it reads `optimizer.{name}`, which a graph would fix (let a callback write it to a buffer of the model, and "
+                "read that)"
+            )
+
     told = [] if optimizer is None else [vars(one) for one in (optimizer, inner_optimizer_of(optimizer))]
     for attributes in told:
-        attributes["_tell_of_read"] = _refuse_number
+        attributes["_tell_of_read"] = refuse
     try:
         yield
     finally:
         for attributes in told:
             attributes.pop("_tell_of_read", None)
-
-
-def _refuse_number(name: str) -> NoReturn:
-    raise RefusalError(
-        f"it reads `optimizer.{name}`, which a graph would fix (let a callback write it to a buffer of the model, and read "
-        "that)"
-    )
 
 
 def _apart(like: Batch) -> Callable[[Sequence[Tensor]], Batch]:
