@@ -106,6 +106,7 @@ class GradientSum:
                 begin += parameter.numel()
             self._flats.append(flat)
         self._views = [views[place] for place in range(len(self._parameters))]
+        self._parts = [[views[place] for place in places] for places in self._messages]
         self._tail = self._flats[-1][-(extra + 2) :]
         on_host = self._tail.device.type == "cpu" and self._tail.dtype in (torch.float32, torch.float64)
         # A write through NumPy's view costs a tenth of one through torch.
@@ -138,12 +139,11 @@ class GradientSum:
             The sums of the numbers, where `is_late` those of the step before; and what was divided by, 1 for nothing.
         """
         gradients = [parameter.grad for parameter in self._parameters]
-        given = {place: gradient for place, gradient in enumerate(gradients) if gradient is not None}
         # Not by `count`, which would compare each tensor with None by torch's `==`.
         missing = [place for place, gradient in enumerate(gradients, 1) if gradient is None]
         for number in range(len(self._sent), len(self._messages) - 1):
-            self.send(number, given, scale)
-        self._fill(self._messages[-1], given, scale)
+            self.send(number, dict(enumerate(gradients)), scale)
+        self._fill(-1, [gradients[place] for place in self._messages[-1]], scale)
         # By which are missing, not by how many, another pattern is known.
         self._write(numbers, divisor, float(sum(missing)))
         sent, self._sent = self._sent, []
@@ -175,7 +175,7 @@ class GradientSum:
         return sums, divided
 
     @torch.no_grad()
-    def send(self, number: int, gradients: Mapping[int, Tensor], scale: float = 1.0) -> None:
+    def send(self, number: int, gradients: Mapping[int, Tensor | None], scale: float = 1.0) -> None:
         """Begin to sum the gradients of a message that isn't the last one, in the order of `messages_of`.
 
         Args:
@@ -184,20 +184,17 @@ class GradientSum:
             scale: What they are multiplied with before.
         """
         assert number == len(self._sent), "messages are sent in one order on all processes"
-        self._fill(self._messages[number], gradients, scale)
+        self._fill(number, [gradients.get(place) for place in self._messages[number]], scale)
         self._sent.append(self._group.begin_sum(self._flats[number]))
 
-    def _fill(self, places: Sequence[int], gradients: Mapping[int, Tensor], scale: float) -> None:
-        views, given = [], []
-        for place in places:
-            gradient, view = gradients.get(place), self._views[place]
-            if gradient is None:
-                view.zero_()
-            else:
-                views.append(view)
-                given.append(_dense(gradient))
-        if given:
-            torch._foreach_copy_(views, given)
+    def _fill(self, number: int, gradients: Sequence[Tensor | None], scale: float) -> None:
+        views = self._parts[number]
+        missing = [view for view, gradient in zip(views, gradients, strict=True) if gradient is None]
+        if missing:
+            torch._foreach_zero_(missing)
+            views = [view for view, gradient in zip(views, gradients, strict=True) if gradient is not None]
+        if views:
+            torch._foreach_copy_(views, [_dense(gradient) for gradient in gradients if gradient is not None])
             if scale != 1.0:
                 torch._foreach_mul_(views, scale)
 
@@ -218,8 +215,7 @@ class GradientSum:
             for each in awaited:
                 each.discard(id(parameter))
             while (number := len(self._sent)) < len(awaited) and not awaited[number]:
-                mine = [(place, self._parameters[place].grad) for place in self._messages[number]]
-                self.send(number, {place: gradient for place, gradient in mine if gradient is not None})
+                self.send(number, {place: self._parameters[place].grad for place in self._messages[number]})
 
         hooks = [
             one.register_post_accumulate_grad_hook(arrived)  # type: ignore[no-untyped-call]
