@@ -456,3 +456,24 @@ def test_good_input_gives_no_warning() -> None:
         made.fit(X, REAL, epochs=np.int64(2), batch_size=np.int32(5), verbose=0, validation_split=0.25)
         made.evaluate(X.tolist(), REAL.tolist(), verbose=0)
         made.predict(torch.from_numpy(X), verbose=0)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Embedding, torch.nn.EmbeddingBag])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "loss_scale"])
+def test_sparse_gradients_are_for_optimizers_of_torch(kind: Any, optimizer: Any) -> None:
+    def embedding() -> Any:
+        parts = [kind(5, 3, sparse=True), torch.nn.Flatten(), torch.nn.LazyLinear(1)]
+        return oncue.Model(torch.nn.Sequential(*parts))
+
+    tokens = np.arange(24).reshape(12, 2) % 5
+    model = embedding()
+    scaling = oncue.optimizers.LossScaleOptimizer("adam")
+    model.compile(scaling if optimizer == "loss_scale" else optimizer, loss="mse")
+    with pytest.raises(
+        ValueError, match=rf"{kind.__name__}\(sparse=True\) at 'module.0'.*leave out `sparse=True`, or give"
+    ):
+        model.fit(tokens, REAL, verbose=0)
+    model = embedding()
+    model(tokens)
+    model.compile(torch.optim.SGD(model.parameters()), loss="mse")
+    assert np.isfinite(model.fit(tokens, REAL, verbose=0).history["loss"]).all()

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from oncue.core.protocols import inner_optimizer_of
 from oncue.feeding.batch import Batch
 from oncue.feeding.tensors import to_tensors
 from oncue.layers.trial import Trial
 from oncue.nested import map_leaves, named_leaves
+from oncue.optimizers.torch_optimizer import TorchOptimizer
 from oncue.training.meter import Meter
 
 if TYPE_CHECKING:
@@ -159,6 +161,31 @@ def check_targets(model: Trainer, plan: Plan, y: Any) -> None:
     """
     if plan.losses is not None and y is not None and plan.probed and "compute_loss" not in plan.overridden:
         plan.losses.check(to_tensors(y, "y"), plan.outputs)
+
+
+def refuse_sparse_gradients(model: Trainer) -> None:
+    """Refuse embeddings of torch whose gradients are sparse, which Keras's optimizers don't take.
+
+    Args:
+        model: The model, with an optimizer.
+
+    Raises:
+        ValueError: When there is one, and it is trained.
+    """
+    inner = inner_optimizer_of(model.optimizer)
+    if model._parallel is None and isinstance(inner, TorchOptimizer):
+        return
+    for path, module in model.named_modules():
+        embeds = isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag))
+        if embeds and module.sparse and module.weight.requires_grad:
+            who = f"{type(inner).__name__} doesn't"
+            instead = ", or give an optimizer such as `torch.optim.SGD(model.parameters())`"
+            if model._parallel is not None:
+                who, instead = "Several processes don't", ""
+            raise ValueError(
+                f"{type(module).__name__}(sparse=True) at {path!r} gives sparse gradients. {who} take them: leave out "
+                f"`sparse=True`{instead}."
+            )
 
 
 @contextmanager

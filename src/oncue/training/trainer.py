@@ -44,7 +44,15 @@ from oncue.training.parallel import Parallel, has_sharded_parts, parallel_run, s
 from oncue.training.parallel_step import make_parallel_prediction
 from oncue.training.plan import OVERRIDABLE, Forward, Plan, metrics_of_layers
 from oncue.training.precision import Precision, in_float32, inference_forward, weights_cast_anew
-from oncue.training.probe import check_targets, learn_outputs, mode, probe, probe_validation, require_targets
+from oncue.training.probe import (
+    check_targets,
+    learn_outputs,
+    mode,
+    probe,
+    probe_validation,
+    refuse_sparse_gradients,
+    require_targets,
+)
 from oncue.training.step import make_step, unpacked
 from oncue.training.steps import Steps, eager_step
 from oncue.training.validations import Validations
@@ -790,6 +798,8 @@ class Trainer(Layer):
         self._shard()
         plan, training = self._resolve(), method in ("fit", "train_on_batch")
         if self.optimizer is not None:
+            if training and not (self.optimizer.built and self._parallel is None):
+                refuse_sparse_gradients(self)
             self.optimizer.build(self._optimized())
         elif training and plan.trains and "train_step" not in plan.overridden:
             raise ValueError(
