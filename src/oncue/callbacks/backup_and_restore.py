@@ -48,8 +48,8 @@ class BackupAndRestore(Callback):
     It is called after all other callbacks, wherever it stands in the list.
 
     Args:
-        backup_dir: The folder, for this run only; or its URL, such as "s3://bucket/backup", which fsspec reaches. There no
-            second run is noticed that saves to the same place.
+        backup_dir: The folder, for this run only; or its URL, such as "s3://bucket/backup", which fsspec reaches. There
+            are no locks: a second run that saves to the same place ends the first one with an error.
         save_freq: "epoch", or a number of batches. After batches needs data that can be resumed in the middle of an
             epoch; almost all can.
         double_checkpoint: Kept from Keras, which keeps the state before the newest only with this; here it always stays.
@@ -75,7 +75,7 @@ class BackupAndRestore(Callback):
             the callbacks are no longer those of the backup, naming what has changed, and when the data can't be taken
             up where they were.
         OSError: Before the first step, when the folder can't be written to; and when a state can't be saved.
-        RuntimeError: Before the first step, when another run is using the folder.
+        RuntimeError: Before the first step, when another run is using the folder; when another has begun to save to its URL.
 
     Attributes:
         seconds: What the longest save of this run took, from taking the state until it was on the disk.
