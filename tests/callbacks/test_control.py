@@ -13,7 +13,7 @@ import pytest
 
 import oncue
 from helpers import Clock, PowerCut, normal
-from oncue.callbacks import BackupAndRestore, Callback, Control, LambdaCallback, RunFolder
+from oncue.callbacks import BackupAndRestore, Callback, Control, LambdaCallback, RunFolder, Throughput
 from oncue.cli import main
 from oncue.core import commands
 
@@ -123,8 +123,12 @@ def test_pause_and_go(tmp_path: Path) -> None:
 
     model = network()
     says = Says(tmp_path, (0, 1, "pause"))
-    history = fit(model, LambdaCallback(on_train_batch_begin=note), says, Control(tmp_path, clock=Asking()), epochs=1)
+    control, speed = Control(tmp_path, clock=Asking()), Throughput()
+    history = fit(model, LambdaCallback(on_train_batch_begin=note), says, control, speed, epochs=1)
     assert moments[2] - moments[1] > 0.3
+    # What was paused doesn't count as training.
+    whole = time.monotonic() - moments[0]
+    assert 0 < len(moments) / history.history["steps_per_second"][0] < whole - 0.3
     assert model.optimizer.learning_rate == pytest.approx(0.01)
     assert decisions(history) == [("note", 0, 1), ("learning_rate", 0, 1), ("note", 0, 1)]
 

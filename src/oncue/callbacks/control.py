@@ -153,7 +153,10 @@ class Control(Callback):
             if not self._paused or self.model.stop_training:
                 self._paused = False
                 return
+            begun = time.perf_counter()
             time.sleep(_SLEEP)
+            if self._run is not None:
+                self._run.progress.paused += time.perf_counter() - begun
 
     def _taken(self, place: int) -> list[dict[str, Any]]:
         """Take the commands out of the folder, and write down where they are done."""

@@ -21,9 +21,9 @@ class Throughput(Callback):
     `tokens_per_sample` also `tokens_per_second`; with `flops_per_sample` and `peak_flops` `mfu`, the share of what the devices
     could compute; and on CUDA `peak_memory_gib`, the most memory that tensors have had since the run began.
 
-    Only training counts: neither validation nor what callbacks do when an epoch ends. The values of an epoch are read from the
-    device before its time is taken, so nothing waits for it more than without this callback. The first epoch has the compiling
-    of steps in it, and a run that was resumed measures what it trained itself.
+    Only training counts: neither validation, nor what callbacks do when an epoch ends, nor a pause by `Control`. The values of
+    an epoch are read from the device before its time is taken, so nothing waits for it more than without this callback. The
+    first epoch has the compiling of steps in it, and a run that was resumed measures what it trained itself.
 
     Args:
         tokens_per_sample: How many tokens a sample has.
@@ -80,6 +80,7 @@ class Throughput(Callback):
     def _begin(self) -> None:
         # Since when it trains, None while it doesn't; and what has been trained in the epoch.
         self._since: float | None = None
+        self._paused = 0.0
         self._seconds = 0.0
         self._steps = self._samples = 0
         self._last: int | None = None
@@ -100,7 +101,7 @@ class Throughput(Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Let time count."""
         if self._since is None:
-            self._since = self._clock()
+            self._since, self._paused = self._clock(), self._paused_so_far()
             self._last = batch - 1 if self._last is None else self._last
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -149,8 +150,11 @@ class Throughput(Callback):
 
     def _pause(self) -> None:
         if self._since is not None:
-            self._seconds += self._clock() - self._since
+            self._seconds += self._clock() - self._since - (self._paused_so_far() - self._paused)
             self._since = None
+
+    def _paused_so_far(self) -> float:
+        return 0.0 if self._run is None else self._run.progress.paused
 
 
 def _size(logs: Any) -> int:

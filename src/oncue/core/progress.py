@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oncue.core.contract import TrainedModel
 
@@ -21,6 +21,7 @@ class Progress:
         trial: Whether what is trained now will be taken back, so that nothing is saved.
         validated_amid: Whether the values of validation in the logs of the epoch's end were measured amid its batches, and told
             by `on_validation_end`: they belong to the weights of that moment.
+        paused: For how many seconds somebody has had the run wait, between its batches.
 
     Example:
         >>> progress = Progress(epoch=2, not_finite="loss")
@@ -34,6 +35,7 @@ class Progress:
     not_finite: str | None = None
     validated_amid: bool = False
     trial: bool = False
+    paused: float = field(default=0.0, repr=False)
 
     def enter(self, epoch: int | None, begins: bool = False) -> None:
         """Go to an epoch, between its batches.
