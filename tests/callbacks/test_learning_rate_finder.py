@@ -239,14 +239,19 @@ def smoothed(single: Any) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("count", [50, 100, 400])
-def test_noise_of_single_batches_does_not_decide(count: int) -> None:
+def noisy_test(count: int, seed: int) -> tuple[list[float], Any]:
+    """Return the rates of a test and the loss at each, with noise: it falls fastest at 0.003, and diverges from 0.5 on."""
     rates = np.geomspace(1e-7, 1.0, count)
     falls = 2.3 - 1.5 / (1 + np.exp(-3 * np.log10(rates / 3e-3))) + np.exp(4 * np.log10(rates / 0.5))
+    return list(rates), falls + 0.3 * np.random.default_rng(seed).normal(size=count)
+
+
+@pytest.mark.parametrize("count", [50, 100, 400])
+def test_noise_of_single_batches_does_not_decide(count: int) -> None:
     suggested = []
     for seed in range(20):
-        noisy = falls + 0.3 * np.random.default_rng(seed).normal(size=count)
-        suggested.append(steepest(list(rates), smoothed(noisy)) or 1e-9)
+        rates, noisy = noisy_test(count, seed)
+        suggested.append(steepest(rates, smoothed(noisy)) or 1e-9)
     assert 1e-3 < min(suggested) < max(suggested) < 0.1
     assert np.std(np.log10(suggested)) < 0.21
 
@@ -277,15 +282,13 @@ def test_a_few_batches_whose_loss_falls_clearly() -> None:
 
 @pytest.mark.parametrize("count", [10, 20, 50])
 def test_what_is_suggested_in_spite_of_noise_is_near(count: int) -> None:
-    rates = np.geomspace(1e-7, 1.0, count)
-    falls = 2.3 - 1.5 / (1 + np.exp(-3 * np.log10(rates / 3e-3))) + np.exp(4 * np.log10(rates / 0.5))
     suggested = []
     for seed in range(60):
-        noisy = list(falls + 0.3 * np.random.default_rng(seed).normal(size=count))
+        rates, noisy = noisy_test(count, seed)
         losses = smoothed(noisy)
-        fall, error = fall_of(noisy, losses)
+        fall, error = fall_of(list(noisy), losses)
         if fall >= (1 + np.sqrt(2 * np.log(count))) * error:
-            suggested.append(steepest(list(rates), losses) or 1e-9)
+            suggested.append(steepest(rates, losses) or 1e-9)
     assert len(suggested) > {10: 10, 20: 45, 50: 55}[count]
     assert 1e-3 < min(suggested) <= max(suggested) < 0.1
 
